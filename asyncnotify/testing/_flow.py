@@ -1,0 +1,250 @@
+"""
+One direction of a connection through the fault proxy.
+
+Everything runs in readiness callbacks of the loop on raw non-blocking sockets: there is no task
+and no transport, so that a verb has taken effect when it returns, on any event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+# What one flow takes in while nothing may pass, as a socket's buffer would; then it stops reading.
+WINDOW = 1 << 20
+READ_SIZE = 1 << 18
+READS = 4  # in one turn of the loop
+
+
+class Ending(Enum):
+    """How a peer ended its direction."""
+
+    FIN = auto()
+    RST = auto()
+
+
+@dataclass(slots=True)
+class Cutoff:
+    """A cut that is due once ``left`` more bytes have passed."""
+
+    left: int
+    action: Callable[..., object]  # it is given the link, which this module does not know
+
+
+@dataclass(slots=True)
+class Conditions:
+    """What the network does to one direction just now; all connections share it."""
+
+    hole: bool = False
+    hold_ending: bool = False
+    delay: float = 0.0
+    piece: int | None = None
+    interval: float = 0.0
+    cutoff: Cutoff | None = None
+    passed: int = 0
+
+    def heal(self) -> None:
+        """Go back to passing everything at once; the count of bytes stays."""
+        self.hole = self.hold_ending = False
+        self.delay = self.interval = 0.0
+        self.piece = self.cutoff = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a flow tells its link, and asks of it."""
+
+    read: Callable[[Flow, bytes], None]
+    source_ended: Callable[[Flow], None]
+    pass_ending: Callable[[Flow, Ending], None]
+    sink_died: Callable[[Flow], None]
+    cut: Callable[[Cutoff], None]
+
+
+class Flow:
+    """One direction of a link: what was read from one socket, waiting to be sent to the other."""
+
+    def __init__(self, conditions: Conditions, hooks: Hooks) -> None:
+        self._conditions = conditions
+        self._hooks = hooks
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[float, memoryview | Ending]] = deque()
+        self._queued = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._source: socket.socket | None = None
+        self._sink: socket.socket | None = None
+        self._reading = self._writing = self._source_ended = False
+        self.passed = 0
+        self.paused = False
+        self.done = False
+        self.source_broken = False
+
+    def attach(
+        self, *, source: socket.socket | None = None, sink: socket.socket | None = None
+    ) -> None:
+        """Give the flow a socket to read from or to send to, and let it run."""
+        self._source = source or self._source
+        self._sink = sink or self._sink
+        self.pump()
+
+    def put(self, item: bytes | Ending) -> None:
+        """Queue bytes or the end behind what waits already."""
+        if self.done:
+            return
+        content = item if isinstance(item, Ending) else memoryview(item)
+        self._queue.append((self._loop.time(), content))
+        self._queued += 0 if isinstance(content, Ending) else len(content)
+        if self._timer is None:
+            self.pump()
+        else:
+            self._read_or_not()
+
+    def pump(self) -> None:
+        """Pass on what may pass now; be called again when time or the sink allows for more."""
+        self._stop_timer()
+        while self._queue and not self._writing and self._may_pass():
+            self._pass_head()
+        self._read_or_not()
+
+    def finish(self) -> None:
+        """Pass nothing any more; what waits is thrown away, what comes is read and thrown away."""
+        self.done = True
+        self._queue.clear()
+        self._queued = 0
+        self._stop_timer()
+        self._stop_writing()
+        self._read_or_not()
+
+    def detach(self) -> None:
+        """Let go of both sockets, before they are closed."""
+        self._source_ended = True
+        self.finish()
+        self._source = self._sink = None
+
+    def _may_pass(self) -> bool:
+        if self._sink is None or self.paused or self._conditions.hole or self._timer is not None:
+            return False
+        arrived, item = self._queue[0]
+        if isinstance(item, Ending) and self._conditions.hold_ending:
+            return False
+        wait = arrived + self._conditions.delay - self._loop.time()
+        if self._conditions.delay and wait > 0:
+            self._start_timer(wait)
+            return False
+        return True
+
+    def _pass_head(self) -> None:
+        _, item = self._queue[0]
+        if isinstance(item, Ending):
+            self._hooks.pass_ending(self, item)
+        else:
+            self._pass_bytes(item)
+
+    def _pass_bytes(self, data: memoryview) -> None:
+        allowed = self._allowed(len(data))
+        sent = self._send(data[:allowed]) if allowed else 0
+        if self.done or (allowed and not sent):
+            return
+        self._drop_from_head(sent)
+        self._count(sent)
+        if self._conditions.piece and not self.done:
+            self._start_timer(self._conditions.interval)
+
+    def _allowed(self, size: int) -> int:
+        cutoff, piece = self._conditions.cutoff, self._conditions.piece
+        return min(size, piece or size, size if cutoff is None else cutoff.left)
+
+    def _send(self, data: memoryview) -> int:
+        """Return how much the kernel took: 0 if it is full (then wait) or the sink is dead."""
+        assert self._sink is not None  # noqa: S101  # _may_pass() said so
+        try:
+            return self._sink.send(data)
+        except (BlockingIOError, InterruptedError):
+            self._writing = True
+            self._loop.add_writer(self._sink, self._on_writable)
+        except OSError:
+            self._hooks.sink_died(self)
+        return 0
+
+    def _drop_from_head(self, size: int) -> None:
+        arrived, item = self._queue.popleft()
+        self._queued -= size
+        if isinstance(item, memoryview) and size < len(item):
+            self._queue.appendleft((arrived, item[size:]))
+
+    def _count(self, size: int) -> None:
+        self.passed += size
+        self._conditions.passed += size
+        cutoff = self._conditions.cutoff
+        if cutoff is None:
+            return
+        cutoff.left -= size
+        if not cutoff.left:
+            self._conditions.cutoff = None
+            self._hooks.cut(cutoff)
+
+    def _read_or_not(self) -> None:
+        wanted = not self._source_ended and self._queued < WINDOW
+        if self._source is None or wanted == self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._loop.add_reader(self._source, self._on_readable, self._source)
+        else:
+            self._loop.remove_reader(self._source)
+
+    def _on_readable(self, source: socket.socket) -> None:
+        # Read on until there is nothing: uvloop does not poll again after data and RST at once.
+        for _ in range(READS):
+            if not self._read(source) or not self._reading:
+                return
+        self._loop.remove_reader(source)
+        self._loop.add_reader(source, self._on_readable, source)
+
+    def _read(self, source: socket.socket) -> bool:
+        """Tell whether there may be more to read."""
+        try:
+            data = source.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            self._end(Ending.RST)
+            return False
+        if data:
+            self._hooks.read(self, data)
+            self.put(data)
+        else:
+            # A send to the same socket has had its ECONNRESET, which is reported but once.
+            self._end(Ending.RST if self.source_broken else Ending.FIN)
+        return bool(data)
+
+    def _end(self, ending: Ending) -> None:
+        self._source_ended = True
+        self._read_or_not()
+        self.put(ending)
+        self._hooks.source_ended(self)
+
+    def _on_writable(self) -> None:
+        self._stop_writing()
+        self.pump()
+
+    def _stop_writing(self) -> None:
+        if self._writing and self._sink is not None:
+            self._loop.remove_writer(self._sink)
+        self._writing = False
+
+    def _start_timer(self, delay: float) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(delay, self.pump)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,43 @@
+"""The host and port of a PostgreSQL DSN: reading and replacing them."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+DEFAULT_PORT = 5432
+ADDRESS_KEYS = {"host", "hostaddr", "port"}
+
+
+def target_of(dsn: str) -> tuple[str, int]:
+    """
+    Return the first host (or directory of a Unix socket) and port that a DSN names.
+
+    Raises:
+        ValueError: It names no host.
+    """
+    parts = urlsplit(dsn)
+    query = dict(parse_qsl(parts.query))
+    first = parts.netloc.rpartition("@")[2].split(",")[0]
+    host, port = _host_and_port(first)
+    host = host or query.get("host", "").split(",")[0]
+    if not host:
+        message = "the DSN names no host"
+        raise ValueError(message)
+    return host, int(port or query.get("port", "").split(",")[0] or DEFAULT_PORT)
+
+
+def rewritten(dsn: str, host: str, port: int) -> str:
+    """Return the DSN with every host and port replaced by this one."""
+    parts = urlsplit(dsn)
+    user, at, _ = parts.netloc.rpartition("@")
+    query = [pair for pair in parse_qsl(parts.query) if pair[0] not in ADDRESS_KEYS]
+    name = f"[{host}]" if ":" in host else host
+    return parts._replace(netloc=f"{user}{at}{name}:{port}", query=urlencode(query)).geturl()
+
+
+def _host_and_port(netloc: str) -> tuple[str, str]:
+    if netloc.startswith("["):
+        host, _, rest = netloc[1:].partition("]")
+        return host, rest.removeprefix(":")
+    host, _, port = netloc.partition(":")
+    return unquote(host), port

