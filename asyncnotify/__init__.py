@@ -1,0 +1,69 @@
+"""
+PostgreSQL LISTEN/NOTIFY for asyncio.
+
+It tells you when you may have missed something, proves that it is still delivering, and comes
+back by itself. ``Listener`` is where to begin.
+"""
+
+from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._errors import (
+    AsyncNotifyError,
+    BufferOverflowError,
+    ChannelNameError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    ConnectTimeoutError,
+    ListenerClosedError,
+    ListenerNotStartedError,
+    ListenTimeoutError,
+    PayloadError,
+    PayloadTooLargeError,
+    WrongLoopError,
+)
+from asyncnotify._events import (
+    Closed,
+    Connected,
+    ConnectionEvent,
+    ConnectionLost,
+    EventStream,
+    Reconnected,
+    RetryScheduled,
+)
+from asyncnotify._listener import Listener
+from asyncnotify._model import Gap, GapReason, Notification, State, Stats, SubscriptionStats
+from asyncnotify._stream import Stream
+from asyncnotify._subscription import Subscription
+
+__all__ = [
+    "AsyncNotifyError",
+    "BufferOverflowError",
+    "ChannelNameError",
+    "Closed",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "Connected",
+    "ConnectionEvent",
+    "ConnectionLost",
+    "ConnectionLostError",
+    "EventStream",
+    "ExponentialBackoff",
+    "Gap",
+    "GapReason",
+    "ListenTimeoutError",
+    "Listener",
+    "ListenerClosedError",
+    "ListenerNotStartedError",
+    "Notification",
+    "PayloadError",
+    "PayloadTooLargeError",
+    "Reconnected",
+    "RetryScheduled",
+    "State",
+    "Stats",
+    "Stream",
+    "Subscription",
+    "SubscriptionStats",
+    "WrongLoopError",
+]

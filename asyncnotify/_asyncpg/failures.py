@@ -1,0 +1,47 @@
+"""Which of the driver's errors are worth a retry."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from asyncnotify._errors import ConfigurationError
+
+_PERMANENT: Final = (
+    asyncpg.InvalidPasswordError,  # 28P01
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28000
+    asyncpg.InvalidCatalogNameError,  # 3D000
+    asyncpg.InsufficientPrivilegeError,  # 42501: no CONNECT privilege
+    asyncpg.UndefinedObjectError,  # 42704: unknown option
+    asyncpg.InvalidParameterValueError,  # 22023
+    asyncpg.CantChangeRuntimeParamError,  # 55P02
+    asyncpg.ClientConfigurationError,
+    ConfigurationError,
+    ValueError,  # arguments that the driver cannot use; a certificate that does not verify
+    TypeError,
+)
+
+_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)  # 55000: connections refused
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Return whether trying again is of no use until somebody has repaired something."""
+    return isinstance(error, _PERMANENT)
+
+
+def needs_repair(error: BaseException) -> bool:
+    """Return whether the next attempt may as well wait for the longest delay."""
+    return isinstance(error, (*_PERMANENT, *_NEEDS_REPAIR))
+
+
+def was_cancelled_by_server(error: BaseException) -> bool:
+    """Return whether somebody cancelled the statement (57014): the connection is still good."""
+    return isinstance(error, asyncpg.QueryCanceledError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the server has answered no, on a connection that is still good."""
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(
+        error, asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError
+    )

@@ -1,0 +1,264 @@
+"""Connections as the rest of the package sees them: each command has a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncnotify._asyncpg.connection import HookedConnection, TransportFlow
+from asyncnotify._errors import ConnectionLostError
+from asyncnotify._names import quote_identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+
+    import asyncpg
+
+    from asyncnotify._asyncpg.connection import OnNotification
+
+_BATCH: Final = 10_000
+"""Channels in one LISTEN statement: 10,000 take 0.1 s, and the time grows with the square."""
+
+_ALLOWANCE: Final = 1e-4
+"""Further seconds for each channel of a LISTEN: ten times what 10,000 of them take."""
+
+_GRACE: Final = 0.05
+"""Seconds in which the loop reads its sockets once more before silence is called death: the
+timer may have fired only because the loop had been blocked."""
+
+_LONGEST_EXTENSION: Final = 6
+"""Deadlines after which an answer is overdue even though notifications keep arriving."""
+
+_LAST_WORDS: Final = frozenset({"57P01", "57P02"})
+"""SQLSTATEs of the server's warnings that it is going away."""
+
+
+class BoundedConnection:
+    """
+    A connection each of whose commands has a deadline. One task at a time gives them.
+
+    A command that does not meet its deadline, or is cancelled, terminates the connection:
+    nobody could say what the server has made of it.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[Any], *, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self.pid: int = connection.get_server_pid()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone."""
+        return bool(self._connection.is_closed())
+
+    async def close(self, timeout: float) -> None:
+        """Say goodbye to the server, for at most this many seconds; then terminate."""
+        if self.lost:
+            return
+        closing = asyncio.ensure_future(self._connection.close())
+        try:
+            await asyncio.wait({closing}, timeout=timeout)
+        finally:
+            self._connection.terminate()
+            await _finished(closing)
+
+    def terminate(self) -> None:
+        """Drop the connection at once, without waiting for anything."""
+        self._connection.terminate()
+
+    async def _command(
+        self, command: Coroutine[Any, Any, Any], timeout: float | None = None
+    ) -> Any:
+        task = asyncio.ensure_future(command)
+        try:
+            await self._answer(task, self._timeout if timeout is None else timeout)
+        except BaseException:
+            self.terminate()
+            await _finished(task)
+            raise
+        try:
+            return task.result()
+        except asyncio.CancelledError:
+            msg = "the driver cancelled the command"
+            raise ConnectionLostError(msg) from None
+
+    async def _answer(self, task: asyncio.Future[Any], timeout: float) -> None:
+        """Wait for the answer. While notifications arrive, the server is alive: wait longer."""
+        asked = self._loop.time()
+        latest = asked + timeout * _LONGEST_EXTENSION
+        while not task.done():
+            now = self._loop.time()
+            deadline = min(latest, max(asked, self._last_contact()) + timeout)
+            if now >= deadline:
+                break
+            await asyncio.wait({task}, timeout=deadline - now)
+        if not task.done():
+            await asyncio.wait({task}, timeout=_GRACE)
+        if not task.done():
+            msg = f"the server did not answer within {timeout:g} s"
+            raise TimeoutError(msg)
+
+    def _last_contact(self) -> float:
+        """Return when the server was last heard, by the loop's clock; 0 if nobody knows."""
+        return 0.0
+
+
+class ListeningSession(BoundedConnection):
+    """The one connection on which a listener listens."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection[Any],
+        *,
+        on_notification: OnNotification,
+        on_lost: Callable[[], None],
+        last_contact: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        super().__init__(connection, timeout=timeout)
+        self._on_notification = on_notification
+        self._on_lost = on_lost
+        self._contact = last_contact
+        self._attached = True
+        self._foreign_channels = 0
+        self._hooked: HookedConnection | None = None
+        self.notice: str | None = None
+        self.flow = TransportFlow.of(connection)
+        self._take_notifications()
+        connection.add_termination_listener(self._terminated)
+        connection.add_log_listener(self._logged)
+
+    def _take_notifications(self) -> None:
+        if isinstance(self._connection, HookedConnection):
+            self._hooked = self._connection
+            self._hooked.on_notification = self._on_notification
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone."""
+        return not self._attached or super().lost
+
+    def batches(self, channels: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Split channels into portions for one call: each takes effect as a whole."""
+        size = _BATCH if self._hooked else 1
+        for start in range(0, len(channels), size):
+            yield channels[start : start + size]
+
+    async def listen(self, batch: Sequence[str]) -> None:
+        """Return once the server has confirmed LISTEN for a batch of channels."""
+        if self._hooked:
+            await self._tell_server("LISTEN", batch)
+        else:
+            for channel in batch:
+                await self._command(self._connection.add_listener(channel, self._called_back))
+
+    async def unlisten(self, batch: Sequence[str]) -> None:
+        """Return once the server has confirmed UNLISTEN for a batch of channels."""
+        if self._hooked:
+            await self._tell_server("UNLISTEN", batch)
+        else:
+            for channel in batch:
+                await self._command(self._connection.remove_listener(channel, self._called_back))
+
+    async def relisten(self, batch: Sequence[str]) -> None:
+        """Listen again on a batch that the server has forgotten and the driver has not."""
+        await self._tell_server("LISTEN", batch)
+
+    async def _tell_server(self, verb: str, batch: Sequence[str]) -> None:
+        """Send one statement per channel in one message: one round trip, one transaction."""
+        statement = ";".join(f"{verb} {quote_identifier(channel)}" for channel in batch)
+        allowance = _ALLOWANCE * len(batch)
+        await self._command(self._connection.execute(statement), self._timeout + allowance)
+
+    async def is_listening(self, count: int, *, timeout: float) -> bool:
+        """
+        Ask whether the server listens on ``count`` channels for us.
+
+        One round trip, which takes no transaction id: the heartbeat.
+        """
+        expected = count + self._foreign_channels
+        status = await self._command(
+            self._connection.execute(
+                "SELECT 1 WHERE (SELECT pg_catalog.count(*)"  # noqa: S608 - a number of ours
+                f" FROM pg_catalog.pg_listening_channels()) OPERATOR(pg_catalog.=) {expected}"
+            ),
+            timeout,
+        )
+        return bool(status == "SELECT 1")
+
+    async def missing(self, channels: Collection[str]) -> frozenset[str]:
+        """Return those of these channels that the server does not listen on for us."""
+        rows = await self._command(
+            self._connection.fetch("SELECT channel FROM pg_catalog.pg_listening_channels() channel")
+        )
+        listening = frozenset(row["channel"] for row in rows)
+        self._foreign_channels = len(listening.difference(channels))
+        return frozenset(channels) - listening
+
+    def detach(self) -> None:
+        """Bring nothing more: what still arrives belongs to a past that a Gap will cover."""
+        self._attached = False
+        if self._hooked:
+            self._hooked.on_notification = None
+
+    async def close(self, timeout: float) -> None:
+        """Say goodbye to the server, for at most this many seconds; then terminate."""
+        attached, self._attached = self._attached, False
+        if attached:
+            await super().close(timeout)
+
+    def terminate(self) -> None:
+        """Drop the connection at once, without waiting for anything."""
+        self.detach()
+        super().terminate()
+
+    def _last_contact(self) -> float:
+        return self._contact()
+
+    def _called_back(self, _connection: Any, pid: int, channel: str, payload: Any) -> None:
+        if self._attached:
+            self._on_notification(pid, channel, payload)
+
+    def _terminated(self, _connection: Any) -> None:
+        if self._attached:
+            self._on_lost()
+
+    def _logged(self, _connection: Any, message: Any) -> None:
+        if message.sqlstate in _LAST_WORDS:
+            self.notice = str(message)
+
+
+class PublishingSession(BoundedConnection):
+    """The connection on which notifications are sent."""
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send one notification, in a transaction of its own."""
+        await self._command(
+            self._connection.execute("SELECT pg_catalog.pg_notify($1, $2)", channel, payload)
+        )
+
+    async def notify_all(self, channels: list[str], payloads: list[str]) -> None:
+        """Send these notifications, in this order, in one transaction."""
+        await self._command(
+            self._connection.execute(
+                "SELECT pg_catalog.pg_notify(channel, payload) FROM ROWS FROM"
+                " (pg_catalog.unnest($1::pg_catalog.text[]),"
+                " pg_catalog.unnest($2::pg_catalog.text[])) AS pair(channel, payload)",
+                channels,
+                payloads,
+            )
+        )
+
+
+async def _finished(task: asyncio.Future[Any]) -> None:
+    """Wait for a task whose connection has been terminated; its outcome no longer matters."""
+    task.add_done_callback(_retrieve)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_GRACE)
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

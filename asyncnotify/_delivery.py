@@ -1,0 +1,187 @@
+"""
+The way of a notification from the driver to the mailboxes: one short function.
+
+Beside it, fairness. One read of the socket can bring more notifications than a buffer holds
+before any consumer has run, so after a bounded number of them reading pauses until the
+consumers have had a turn of the event loop. The pause ends by itself, whatever the consumers
+do: a stuck consumer costs its own notifications, never the draining of the socket.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asyncnotify._bounded_mailbox import BoundedMailbox
+from asyncnotify._model import Notification
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from datetime import datetime
+
+logger = logging.getLogger("asyncnotify.delivery")
+
+_READ_QUANTUM: Final = 4_096
+"""Notifications after which reading pauses for a turn: it holds the backlog of one uvloop turn
+to about 12,000 instead of 376,000, and is a third faster (measured, PostgreSQL 18, 2 cores)."""
+
+_EXTRA_TURNS: Final = 16
+"""Further turns of the loop for a consumer whose buffer is over its limit, but shrinking."""
+
+_WARNING_INTERVAL: Final = 60.0
+"""Seconds between two warnings that one subscription is too slow."""
+
+_new_tuple = tuple.__new__  # the class call goes through a Python-level __new__: twice the time
+
+
+class Flow(Protocol):
+    """The reading side of a connection."""
+
+    def pause(self) -> bool:
+        """Stop reading; return False where that cannot be done."""
+        ...
+
+    def resume(self) -> None:
+        """Read again."""
+
+
+class Route:
+    """Where the notifications of one channel go."""
+
+    __slots__ = ("channel", "puts")
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel  # one string for all of its notifications
+        self.puts: dict[object, Callable[[Notification[Any]], None]] = {}
+
+
+class Delivery:
+    """Routes what the driver brings; lives as long as its listener, across connections."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        self.last_contact = 0.0
+        self._received = 0
+        self._in_turn = 0
+        self._turn_ends = False
+        self._flow: Flow | None = None
+        self._paused = False
+        self._settling = False
+        self._extra_turns = 0
+        self._full: dict[BoundedMailbox, int] = {}
+        self._warned: dict[BoundedMailbox, float] = {}
+        self._verified_at: datetime | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use this event loop from here on."""
+        self._loop = loop
+        self._turn_ends = self._settling = False
+
+    def connect(self, flow: Flow | None) -> None:
+        """Use this connection's reading side from here on."""
+        self._flow = flow
+        self._paused = False
+
+    def on_notification(self, pid: int, channel: str, payload: str) -> None:
+        """Hand one notification to every mailbox of its channel. The hot path."""
+        self._in_turn += 1
+        if not self._turn_ends:
+            self._end_turn_soon()
+        elif self._in_turn == _READ_QUANTUM:
+            self._pause()
+        route = self.routes.get(channel)
+        if route is not None:
+            notification: Notification[str] = _new_tuple(
+                Notification, (route.channel, payload, pid)
+            )
+            for put in route.puts.values():
+                put(notification)
+
+    @property
+    def received(self) -> int:
+        """How many notifications have arrived."""
+        return self._received + self._in_turn
+
+    def verified_at(self) -> datetime | None:
+        """Return when delivery was last known to be good; None while nobody can know."""
+        return self._verified_at
+
+    def verify(self, when: datetime | None) -> None:
+        """Note that everything committed before ``when`` has arrived."""
+        self._verified_at = when
+
+    def touch(self) -> None:
+        """Note that the server has just been heard."""
+        self.last_contact = self._loop.time()
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Give the consumer of this mailbox a turn before its overflow is counted."""
+        if mailbox not in self._full:
+            self._full[mailbox] = len(mailbox)
+            self._pause()
+            if not self._turn_ends:
+                self._end_turn_soon()
+
+    def _end_turn_soon(self) -> None:
+        self._turn_ends = True
+        self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._received += self._in_turn
+        self._in_turn = 0
+        self._turn_ends = False
+        self.touch()
+        if (self._paused or self._full) and not self._settling:
+            self._settling = True
+            self._extra_turns = 0
+            self._loop.call_soon(self._after_consumers)
+
+    def _after_consumers(self) -> None:
+        for mailbox, backlog in tuple(self._full.items()):
+            self._settle(mailbox, backlog)
+        if self._full:
+            self._extra_turns += 1
+            self._loop.call_soon(self._after_consumers)
+        else:
+            self._settling = False
+            self._resume()
+
+    def _settle(self, mailbox: BoundedMailbox, backlog: int) -> None:
+        """Trim a mailbox that is still full, unless its consumer is making room."""
+        makes_room = len(mailbox) < backlog and self._extra_turns < _EXTRA_TURNS
+        if mailbox.full and makes_room:
+            self._full[mailbox] = len(mailbox)
+            return
+        del self._full[mailbox]
+        lost = mailbox.trim()
+        if lost:
+            self._warn(mailbox, lost)
+
+    def _warn(self, mailbox: BoundedMailbox, lost: int) -> None:
+        now = self._loop.time()
+        if now < self._warned.get(mailbox, 0.0):
+            return
+        self._warned[mailbox] = now + _WARNING_INTERVAL
+        logger.warning(
+            "the consumer of %s is too slow: its buffer of %d overflowed and %d notifications"
+            " were dropped; a Gap marks the place",
+            mailbox.label,
+            mailbox.limit,
+            lost,
+        )
+
+    def forget(self, mailbox: object) -> None:
+        """Drop what is remembered of a mailbox that has ended."""
+        if isinstance(mailbox, BoundedMailbox):
+            self._full.pop(mailbox, None)
+            self._warned.pop(mailbox, None)
+
+    def _pause(self) -> None:
+        if not self._paused and self._flow is not None:
+            self._paused = self._flow.pause()
+
+    def _resume(self) -> None:
+        if self._paused and self._flow is not None:
+            self._flow.resume()
+        self._paused = False

@@ -1,0 +1,144 @@
+"""
+Reading a DSN: what a user pastes, made into what the driver takes.
+
+Nothing here raises with a piece of the DSN in its text: a part that was taken for the port may
+well be the end of a password.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from asyncnotify._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SCHEMES = frozenset({"postgresql", "postgres"})
+
+# Arguments of SQLAlchemy's asyncpg dialect, not of the server
+_SQLALCHEMY_ONLY = frozenset(
+    {"prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"}
+)
+
+
+def normalize_dsn(dsn: str) -> str:
+    """
+    Return the DSN as asyncpg takes it.
+
+    ``postgresql+asyncpg://`` URLs of SQLAlchemy lose the driver's name and the arguments that
+    only SQLAlchemy knows; their ``ssl=`` becomes ``sslmode=``, their repeated ``host=`` one list.
+
+    Raises:
+        ConfigurationError: It is not a PostgreSQL URL.
+    """
+    scheme, _, driver = dsn.partition("://")[0].partition("+")
+    if scheme not in _SCHEMES or "://" not in dsn:
+        msg = "the DSN must begin with postgresql:// (or postgres://, or postgresql+asyncpg://)"
+        raise ConfigurationError(msg)
+    if not driver:
+        return dsn
+    try:
+        parts = urlsplit("postgresql" + dsn[dsn.index("://") :])
+    except ValueError:
+        parts = None
+    if parts is None:
+        raise ConfigurationError(UNREADABLE_DSN)
+    query = _without_sqlalchemy(parse_qsl(parts.query, keep_blank_values=True))
+    return urlunsplit(parts._replace(query=urlencode(query, safe="/:,")))
+
+
+UNREADABLE_DSN = (
+    "the DSN cannot be read; are the special characters of its password percent-encoded?"
+)
+
+
+def _without_sqlalchemy(query: list[tuple[str, str]]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    for name, value in query:
+        if name == "ssl":
+            kept["sslmode"] = value
+        elif name == "host" and "host" in kept:
+            kept["host"] += f",{value}"
+        elif name not in _SQLALCHEMY_ONLY:
+            kept[name] = value
+    return kept
+
+
+def dsn_parameters(dsn: str | None) -> dict[str, str]:
+    """Return the parameters of the DSN's query; none if it cannot be read."""
+    try:
+        return dict(parse_qsl(urlsplit(dsn).query)) if dsn else {}
+    except ValueError:
+        return {}
+
+
+def several_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> bool:
+    """Return whether the arguments, or PGHOST in their absence, name more than one host."""
+    host = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST", "")
+    return "," in host if isinstance(host, str) else len(host) > 1
+
+
+def _dsn_hosts(dsn: str | None) -> str:
+    if not dsn:
+        return ""
+    try:
+        hosts = urlsplit(dsn).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+    return hosts or dsn_parameters(dsn).get("host", "")
+
+
+def describe_target(dsn: str | None, kwargs: Mapping[str, Any]) -> str:
+    """Return ``user@host:port/database`` for logs, without a password, as far as it is given."""
+    try:
+        parts = urlsplit(dsn or "")
+        user, path = parts.username, parts.path
+    except ValueError:
+        user, path = None, ""
+    user = kwargs.get("user") or (unquote(user) if user else None) or os.environ.get("PGUSER")
+    host = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST") or "localhost"
+    if not isinstance(host, str):
+        host = ",".join(map(str, host))
+    port = kwargs.get("port")
+    database = kwargs.get("database") or unquote(path.lstrip("/")) or os.environ.get("PGDATABASE")
+    return "".join(
+        [
+            f"{user}@" if user else "",
+            host,
+            f":{port}" if port else "",
+            f"/{database}" if database else "",
+        ]
+    )
+
+
+def split_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> list[tuple[str, int | None]]:
+    """
+    Return the (host, port) pairs where there are several hosts, else an empty list.
+
+    A port of None leaves the choice to the driver: PGPORT, or 5432.
+    """
+    if not several_hosts(dsn, kwargs):
+        return []
+    spec = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST", "")
+    hosts = spec.split(",") if isinstance(spec, str) else list(spec)
+    pairs = [_split_port(unquote(host)) for host in hosts]
+    ports = kwargs.get("port") or dsn_parameters(dsn).get("port")
+    if isinstance(ports, str):
+        ports = [int(port) for port in ports.split(",")]
+    if isinstance(ports, (list, tuple)) and len(ports) == len(pairs):
+        return [(host, port or other) for (host, port), other in zip(pairs, ports, strict=True)]
+    only = ports[0] if isinstance(ports, (list, tuple)) else ports
+    return [(host, port or only) for host, port in pairs]
+
+
+def _split_port(host: str) -> tuple[str, int | None]:
+    if host.startswith("["):
+        address, _, rest = host[1:].partition("]")
+        return address, int(rest[1:]) if rest[1:].isdigit() else None
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit() and not host.startswith("/"):
+        return name, int(port)
+    return host, None

@@ -1,0 +1,164 @@
+"""
+Every exception that asyncnotify raises on purpose.
+
+::
+
+    AsyncNotifyError
+    ├── ChannelNameError (ValueError)          a name that PostgreSQL would refuse or cut
+    ├── PayloadError (ValueError)              a payload that cannot be sent
+    │   └── PayloadTooLargeError               … because of its size
+    ├── ConnectError (ConnectionError)         no connection could be made
+    │   ├── ConfigurationError (ValueError)    … and no retry can help
+    │   └── ConnectTimeoutError (TimeoutError) … in the time allowed
+    ├── ConnectionLostError (ConnectionError)  the connection died under a call
+    ├── ListenTimeoutError (TimeoutError)      listen() was not confirmed in time
+    ├── BufferOverflowError                    a subscription with overflow="fail" was too slow
+    ├── ListenerNotStartedError (RuntimeError) start() has not been called
+    ├── ListenerClosedError (RuntimeError)     the listener or notifier has been closed
+    └── WrongLoopError (RuntimeError)          called from a foreign event loop, thread or process
+
+No message and no attribute holds a password, a DSN or a payload.
+"""
+
+from __future__ import annotations
+
+
+class AsyncNotifyError(Exception):
+    """The root of every exception that asyncnotify raises on purpose."""
+
+
+class ChannelNameError(AsyncNotifyError, ValueError):
+    """
+    A channel name that PostgreSQL would refuse, or cut without saying so.
+
+    Attributes:
+        channel: The name as it was given, whatever its type.
+        reason: What is wrong with it, naming the limit.
+    """
+
+    def __init__(self, channel: object, reason: str) -> None:
+        super().__init__(channel, reason)
+        self.channel = channel
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"channel name {self.channel!r:.100} {self.reason}"
+
+
+class PayloadError(AsyncNotifyError, ValueError):
+    """
+    A payload that cannot be sent. The payload itself is not part of the error.
+
+    Attributes:
+        channel: The channel it was meant for.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, channel: str, reason: str) -> None:
+        super().__init__(channel, reason)
+        self.channel = channel
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"payload for channel {self.channel!r} {self.reason}"
+
+
+class PayloadTooLargeError(PayloadError):
+    """
+    The encoded payload does not fit in one NOTIFY.
+
+    Attributes:
+        channel: The channel it was meant for.
+        size: Its size in bytes, as UTF-8.
+        limit: The largest size in bytes that the server takes.
+    """
+
+    def __init__(self, channel: str, size: int, limit: int) -> None:
+        super().__init__(channel, f"is {size} bytes; the server takes at most {limit}")
+        self.args = (channel, size, limit)
+        self.size = size
+        self.limit = limit
+
+
+class ConnectError(AsyncNotifyError, ConnectionError):
+    """
+    No connection could be made, or LISTEN was refused on every one.
+
+    ``__cause__`` is what the driver raised last.
+    """
+
+
+class ConfigurationError(ConnectError, ValueError):
+    """No connection can be made with these arguments; trying again would not help."""
+
+
+class ConnectTimeoutError(ConnectError, TimeoutError):
+    """No connection could be made in the time allowed; ``__cause__`` is the last failure."""
+
+
+class ConnectionLostError(AsyncNotifyError, ConnectionError):
+    """
+    The connection died while a call was waiting for the server's answer.
+
+    What the call asked for may or may not have happened.
+    """
+
+
+class ListenTimeoutError(AsyncNotifyError, TimeoutError):
+    """
+    The server did not confirm LISTEN in time; the subscription has been withdrawn whole.
+
+    Attributes:
+        channels: The channels that were asked for.
+        timeout: How long the call waited, in seconds.
+    """
+
+    def __init__(self, channels: tuple[str, ...], timeout: float, state: str) -> None:
+        super().__init__(channels, timeout, state)
+        self.channels = channels
+        self.timeout = timeout
+        self.state = state
+
+    def __str__(self) -> str:
+        names = ", ".join(repr(channel) for channel in self.channels)
+        return (
+            f"not listening on {names} after {self.timeout:g} s: the listener is {self.state};"
+            " the subscription has been withdrawn"
+        )
+
+
+class BufferOverflowError(AsyncNotifyError):
+    """
+    A subscription with ``overflow="fail"`` fell behind by more than its buffer; it has ended.
+
+    Attributes:
+        limit: The size of the buffer, in notifications.
+        dropped: How many notifications did not fit when it ended.
+    """
+
+    def __init__(self, limit: int, dropped: int) -> None:
+        super().__init__(limit, dropped)
+        self.limit = limit
+        self.dropped = dropped
+
+    def __str__(self) -> str:
+        return (
+            f"the consumer fell behind: its buffer of {self.limit} notifications overflowed"
+            f" by {self.dropped}; the subscription has ended"
+        )
+
+
+class ListenerNotStartedError(AsyncNotifyError, RuntimeError):
+    """The call needs a running listener: ``async with listener`` or ``await listener.start()``."""
+
+
+class ListenerClosedError(AsyncNotifyError, RuntimeError):
+    """The listener or notifier has been closed."""
+
+
+class WrongLoopError(AsyncNotifyError, RuntimeError):
+    """
+    The call came from an event loop, a thread or a process that does not own the connection.
+
+    A listener belongs to the event loop and to the process that started it.
+    """

@@ -1,0 +1,184 @@
+"""What a listener says of its own connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("asyncnotify.connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """
+    The first connection is made and LISTEN is in force.
+
+    Attributes:
+        channels: How many channels are being listened on.
+        backend_pid: The pid of the server process at the other end.
+    """
+
+    channels: int
+    backend_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """
+    The connection is gone; from here on notifications are being missed.
+
+    Attributes:
+        cause: What went wrong, where it is known; a server that closes the connection
+            seldom says why.
+        backend_pid: The pid of the server process that was at the other end.
+    """
+
+    cause: BaseException | None
+    backend_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """
+    An attempt to connect failed; the next one is due.
+
+    Attributes:
+        attempt: How many attempts have failed in this outage.
+        delay: Seconds until the next one.
+        cause: Why the last one failed.
+    """
+
+    attempt: int
+    delay: float
+    cause: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """
+    A new connection is made, and LISTEN is in force again for every channel.
+
+    Attributes:
+        downtime: Seconds from the loss to here.
+        attempts: How many attempts it took.
+        channels: How many channels are being listened on.
+        backend_pid: The pid of the new server process.
+    """
+
+    downtime: float
+    attempts: int
+    channels: int
+    backend_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The listener has been closed. The last event of a run, sent exactly once."""
+
+
+ConnectionEvent: TypeAlias = Connected | ConnectionLost | RetryScheduled | Reconnected | Closed
+
+
+class EventStream:
+    """
+    Connection events as an asynchronous iterator, as returned by ``Listener.events()``.
+
+    It begins with the first event after the call and ends after ``Closed``. It holds the
+    newest 1,000 events for a reader that is slow.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[ConnectionEvent] = deque(maxlen=1_000)
+        self._news = asyncio.Event()
+        self._ended = False
+
+    def put(self, event: ConnectionEvent) -> None:
+        """Add an event. Never waits."""
+        self._events.append(event)
+        self._news.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ConnectionEvent:
+        """Return the next event. Cancelling it loses nothing."""
+        if self._ended:
+            raise StopAsyncIteration
+        while not self._events:
+            self._news.clear()
+            await self._news.wait()
+        event = self._events.popleft()
+        self._ended = isinstance(event, Closed)
+        return event
+
+
+class Announcer:
+    """Tells of connection events: to the log, to a callback, to event streams."""
+
+    def __init__(self, target: str, callback: Callable[[ConnectionEvent], object] | None) -> None:
+        self._target = target
+        self._callback = callback
+        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+
+    def stream(self) -> EventStream:
+        """Return a new stream of the events from here on."""
+        stream = EventStream()
+        self._streams.add(stream)
+        return stream
+
+    def announce(self, event: ConnectionEvent) -> None:
+        """Tell everybody; what the callback raises is logged."""
+        level, text = describe_event(event, self._target)
+        logger.log(level, text)
+        for stream in tuple(self._streams):
+            stream.put(event)
+        if self._callback is not None:
+            try:
+                self._callback(event)
+            except Exception:
+                logger.exception("on_event raised")
+
+
+def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
+    """Return the level and the line under which an event is logged."""
+    match event:
+        case Connected(channels, pid):
+            return logging.INFO, f"listening on {_channels(channels)} at {target} (backend {pid})"
+        case ConnectionLost(cause, pid):
+            return logging.WARNING, (
+                f"lost the connection to {target} (backend {pid}): {describe_error(cause)};"
+                " notifications are being missed until LISTEN is in force again"
+            )
+        case RetryScheduled(attempt, delay, cause):
+            return logging.INFO, (
+                f"attempt {attempt} to connect to {target} failed: {describe_error(cause)};"
+                f" next in {delay:.2f} s"
+            )
+        case Reconnected(downtime, attempts, channels, pid):
+            return logging.INFO, (
+                f"listening again on {_channels(channels)} at {target} (backend {pid}) after"
+                f" {downtime:.3f} s and {attempts} attempt{'s' if attempts != 1 else ''};"
+                " each subscription gets a Gap"
+            )
+        case Closed():
+            return logging.INFO, f"stopped listening at {target}"
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Return one line on an error; it holds what the server said, and no secret."""
+    if error is None:
+        return "the server closed the connection"
+    text = str(error).partition("\n")[0]
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count != 1 else ''}"

@@ -1,0 +1,452 @@
+"""The Listener: what users hold in their hands. It wires the parts, and holds no logic."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._errors import ListenerClosedError, ListenerNotStartedError, WrongLoopError
+from asyncnotify._events import Announcer, EventStream
+from asyncnotify._lifetime import Lifetime
+from asyncnotify._model import Gap, Notification, State, Stats
+from asyncnotify._names import check_channel, check_payload
+from asyncnotify._policy import DEFAULT_BUFFER, Policy
+from asyncnotify._publisher import Publisher
+from asyncnotify._registration import Registration
+from asyncnotify._registry import Subscriber
+from asyncnotify._stream import Stream
+from asyncnotify._subscription import Subscription
+from asyncnotify._supervisor import Limits, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from asyncnotify._asyncpg.dial import Connect
+    from asyncnotify._bounded_mailbox import Overflow
+    from asyncnotify._events import ConnectionEvent
+    from asyncnotify._subscription import Handler, OnError, Resync
+
+HandlerT = TypeVar("HandlerT", bound="Handler")
+
+_DEFAULT_BACKOFF = ExponentialBackoff()
+
+
+class Listener:
+    """
+    Listens on channels of one PostgreSQL database, for ever, and tells what it may have missed.
+
+    It holds one connection of its own. When that is lost, it makes another, listens again on
+    every channel, and puts a Gap at that place of every subscription.
+
+    ``async with Listener(dsn) as listener`` starts and closes it; ``start()`` and ``aclose()``
+    do so from different tasks. Making one touches neither the network nor an event loop. All
+    methods are to be called from the event loop that started it, by any number of tasks.
+
+    Args:
+        dsn: ``postgresql://user:password@host:port/database``, with several hosts if wanted;
+            ``postgresql+asyncpg://`` as well. Without one, PGHOST and the like say where.
+        connect: An async callable that returns a fresh ``asyncpg.Connection``; it is called for
+            every connection, and excludes ``dsn`` and ``connect_kwargs``.
+        connect_timeout: Seconds for making a connection, for each host.
+        heartbeat: Seconds of silence after which the server is asked whether it is there and
+            still listens for us. None: never ask; a connection that dies without a FIN or RST
+            is then noticed by TCP alone, if at all.
+        heartbeat_timeout: Seconds in which it has to answer.
+        operation_timeout: Seconds in which LISTEN, UNLISTEN or a notify has to be answered.
+        backoff: Called at the beginning of each outage; returns an endless iterator of the
+            seconds to wait before each attempt.
+        start_timeout: Seconds for which ``start()`` keeps trying.
+        close_timeout: Seconds for ``aclose()``, unless that is given others.
+        on_event: Called with each connection event, from the event loop; must not block.
+        connect_kwargs: Anything else that ``asyncpg.connect`` takes: ``user``, ``password`` (a
+            callable is asked for every connection), ``ssl``, ``server_settings``, …
+
+    Raises:
+        TypeError: An argument is unknown, or excluded by ``connect``.
+        ValueError: A number of seconds is not positive.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        # connection
+        connect: Connect | None = None,
+        connect_timeout: float = 10.0,
+        # liveness
+        heartbeat: float | None = 10.0,
+        heartbeat_timeout: float = 5.0,
+        operation_timeout: float = 5.0,
+        # reconnection
+        backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
+        # limits
+        start_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+        on_event: Callable[[ConnectionEvent], object] | None = None,
+        **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
+    ) -> None:
+        self._limits = Limits(
+            connect_timeout=connect_timeout,
+            heartbeat=heartbeat,
+            heartbeat_timeout=heartbeat_timeout,
+            operation_timeout=operation_timeout,
+            start_timeout=start_timeout,
+            close_timeout=close_timeout,
+        )
+        check_connect_arguments(dsn, connect, connect_kwargs)
+        self._dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
+        self._backoff = backoff
+        self._announcer = Announcer(self._dialer.target, on_event)
+        self._registrations: dict[Registration, None] = {}
+        self._lifetime: Lifetime | None = None
+        self._process = 0
+
+    def __repr__(self) -> str:
+        return f"<Listener {self._dialer.target} {self.state}>"
+
+    # -- lifetime -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Connect and listen; return once the server has confirmed.
+
+        A server that refuses, is starting up, is full, or a standby is tried again until
+        ``start_timeout``. After this has succeeded once, everything is tried again for ever.
+        While the listener runs, further calls only wait. Cancelling it leaves nothing behind.
+
+        Raises:
+            ConfigurationError: The DSN or another argument is wrong.
+            ConnectError: The server refused the password, the role or the database.
+            ConnectTimeoutError: Not listening within ``start_timeout``.
+            ListenerClosedError: It was closed meanwhile.
+            WrongLoopError: It runs in another event loop or process.
+        """
+        if self._lifetime is not None and not self._lifetime.has_ended:
+            await self._running().wait_started(self._dialer.target)
+            return
+        self._process = os.getpid()
+        supervisor = Supervisor(self._dialer, self._limits, self._backoff, self._announcer.announce)
+        publisher = Publisher(self._dialer, timeout=self._limits.operation_timeout)
+        self._lifetime = Lifetime(supervisor, publisher, self._limits, self._announcer)
+        delivery = supervisor.delivery
+        workers = [registration.new_worker(delivery) for registration in self._registrations]
+        await self._lifetime.start(self._dialer.target, workers)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """
+        Stop listening, let handlers finish what is buffered, and close the connections.
+
+        Streams end after what they have buffered. At the timeout, which is ``close_timeout``
+        unless one is given here, in seconds, handlers that still run are cancelled. Idempotent;
+        may be called from any task, a handler included, and in every state. Cancelling it
+        closes at once, without waiting for handlers.
+
+        Raises:
+            WrongLoopError: The listener runs in another event loop or process.
+        """
+        if self._lifetime is not None and not self._lifetime.has_ended:
+            self._check_place(self._lifetime)
+            seconds = self._limits.close_timeout if timeout is None else timeout
+            await self._lifetime.end(drain=True, timeout=seconds)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close; after an exception without letting handlers finish."""
+        if exc_type is None:
+            await self.aclose()
+        elif self._lifetime is not None and not self._lifetime.has_ended:
+            self._check_place(self._lifetime)
+            await self._lifetime.end(drain=False, timeout=self._limits.close_timeout)
+
+    # -- listening ----------------------------------------------------------------------------
+
+    async def listen(
+        self,
+        channel: str,
+        handler: Handler,
+        *,
+        resync: Resync | None = None,
+        on_error: OnError | None = None,
+        concurrency: int = 1,
+        # limits
+        buffer: int = DEFAULT_BUFFER,
+        overflow: Overflow = "drop_oldest",
+        latest: bool = False,
+        timeout: float | None = 30.0,
+    ) -> Subscription:
+        """
+        Call ``handler`` with every notification on ``channel``.
+
+        It returns once the server has confirmed: what is committed after that is handed over,
+        or covered by a Gap. While there is no connection it waits for the next one. If it
+        raises or is cancelled, the subscription is withdrawn whole.
+
+        Args:
+            channel: 1 to 63 bytes of UTF-8, case-sensitive.
+            handler: An ``async def`` or a plain function. It is called by a task of this
+                subscription's own: a slow handler delays no other. What it raises is logged,
+                counted and handed to ``on_error``; it goes on.
+            resync: Called with a Gap at the beginning and wherever notifications may be
+                missing, before what follows the Gap. If it raises it is called again, with
+                growing delays; until it has succeeded the handler is not called.
+            on_error: Called with what handler or resync raised, and with the Notification or
+                Gap it was given.
+            concurrency: How many calls of the handler may run at once; 1 keeps the order.
+            buffer: How many notifications may wait.
+            overflow: What to do when more wait: ``"drop_oldest"`` or ``"drop_newest"``, with a
+                Gap at that place, or ``"fail"``, which ends the subscription.
+            latest: Keep only the newest notification that waits, instead of a buffer.
+            timeout: Seconds to wait for the server; None: for ever.
+
+        Raises:
+            ChannelNameError: The server would refuse or cut the name.
+            ListenTimeoutError: The server did not confirm in time.
+            ListenerNotStartedError: The listener has not been started.
+            ListenerClosedError: The listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        registration = Registration(
+            channel=check_channel(channel),
+            handler=handler,
+            resync=resync,
+            policy=Policy(buffer, overflow, latest),
+            concurrency=concurrency,
+            on_error=on_error,
+        )
+        lifetime = self._running()
+        worker = registration.new_worker(lifetime.delivery)
+        await lifetime.serve(worker, timeout)
+        return Subscription(lifetime, registration.channel, worker)
+
+    def on(
+        self,
+        channel: str,
+        *,
+        resync: Resync | None = None,
+        on_error: OnError | None = None,
+        concurrency: int = 1,
+        # limits
+        buffer: int = DEFAULT_BUFFER,
+        overflow: Overflow = "drop_oldest",
+        latest: bool = False,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """
+        Register the decorated function as a handler, before the start or after it.
+
+        The arguments are those of ``listen()``. Before the start it may be called from
+        anywhere; the handler is then served each time the listener runs. ``unlisten()`` ends it.
+
+        Raises:
+            ChannelNameError: The server would refuse or cut the name.
+            WrongLoopError: The listener runs in another event loop or process.
+        """
+        policy = Policy(buffer, overflow, latest)
+        name = check_channel(channel)
+
+        def register(handler: HandlerT) -> HandlerT:
+            registration = Registration(
+                channel=name,
+                handler=handler,
+                resync=resync,
+                policy=policy,
+                concurrency=concurrency,
+                on_error=on_error,
+            )
+            if self._lifetime is not None and not self._lifetime.has_ended:
+                lifetime = self._running()
+                lifetime.serve_soon(registration.new_worker(lifetime.delivery))
+            self._registrations[registration] = None
+            return handler
+
+        return register
+
+    @overload
+    def stream(
+        self,
+        *channels: str,
+        gaps: Literal[False] = False,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Stream[Notification[str]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str,
+        gaps: Literal[True],
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Stream[Notification[str] | Gap]: ...
+
+    def stream(
+        self,
+        *channels: str,
+        gaps: bool = False,
+        # limits
+        buffer: int = DEFAULT_BUFFER,
+        overflow: Overflow = "drop_oldest",
+        latest: bool = False,
+        timeout: float | None = 30.0,
+    ) -> Stream[Any]:
+        """
+        Return the notifications on one or several channels as an asynchronous iterator.
+
+        ``async for n in listener.stream("orders")`` listens from its first step;
+        ``async with listener.stream("orders") as stream`` from the beginning of its block.
+        The iterator's class, Stream, says how it ends.
+
+        Args:
+            channels: At least one.
+            gaps: Yield a Gap wherever notifications may be missing, the first one at once.
+            buffer: As for ``listen()``.
+            overflow: As for ``listen()``; ``"fail"`` raises BufferOverflowError.
+            latest: As for ``listen()``, for each channel.
+            timeout: Seconds to wait for the server to confirm; None: for ever.
+
+        Raises:
+            ChannelNameError: The server would refuse or cut a name.
+            TypeError: No channel is given.
+        """
+        if not channels:
+            msg = "stream() needs at least one channel"
+            raise TypeError(msg)
+        names = tuple(dict.fromkeys(map(check_channel, channels)))
+        new_subscriber = functools.partial(
+            self._new_subscriber, names, Policy(buffer, overflow, latest)
+        )
+        return Stream(self._running, new_subscriber, gaps=gaps, timeout=timeout)
+
+    async def unlisten(self, channel: str) -> None:
+        """
+        End every handler and stream of a channel, those registered with ``on()`` included.
+
+        When it returns, no handler of it will be started any more, and the server has
+        confirmed, or the connection is gone. A stream of several channels goes on with its
+        others. Cancelling the call leaves the subscriptions ended.
+
+        Raises:
+            ChannelNameError: This cannot be a channel.
+            ListenerNotStartedError: The listener has not been started.
+            ListenerClosedError: The listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        name = check_channel(channel)
+        self._registrations = {r: None for r in self._registrations if r.channel != name}
+        await self._running().unlisten(name)
+
+    async def notify(self, channel: str, payload: str = "") -> None:
+        """
+        Send a notification to everyone listening on ``channel``.
+
+        It returns once the server has committed it. Nobody need have received it: a session
+        that is not listening at that moment never will. It goes through a second connection,
+        opened at the first call. Calls that meet are sent together, in the order they came.
+
+        Cancelling it leaves unknown whether it was sent.
+
+        Raises:
+            ChannelNameError: The server would refuse the name.
+            PayloadError: The payload holds NUL or a lone surrogate.
+            PayloadTooLargeError: The payload is over 7,999 bytes.
+            ConnectError: There is no connection: it was not sent.
+            ConnectionLostError: The connection died in flight: it may have been sent.
+            ListenerNotStartedError: The listener has not been started.
+            ListenerClosedError: The listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        name = check_channel(channel)
+        text = check_payload(name, payload)
+        await self._running().publish(name, text)
+
+    # -- looking at it ------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that are asked for, whether or not the server has confirmed them yet."""
+        if self._lifetime is not None and not self._lifetime.has_ended:
+            return self._lifetime.channels
+        return frozenset(registration.channel for registration in self._registrations)
+
+    @property
+    def state(self) -> State:
+        """What the listener is doing."""
+        return State.NEW if self._lifetime is None else self._lifetime.state
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection and LISTEN is in force, as far as anybody knows."""
+        return self.state is State.CONNECTED
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """
+        Return once there is a connection and LISTEN is in force.
+
+        Args:
+            timeout: Seconds to wait; None: for ever.
+
+        Raises:
+            ConnectTimeoutError: There was none in time.
+            ListenerNotStartedError: The listener has not been started.
+            ListenerClosedError: The listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        await self._running().wait_connected(self._dialer.target, timeout)
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the counters of this run, or of the last one. Never waits."""
+        return Stats() if self._lifetime is None else self._lifetime.stats()
+
+    def events(self) -> EventStream:
+        """Return the connection events from here on, as an asynchronous iterator."""
+        return self._announcer.stream()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _running(self) -> Lifetime:
+        """Return the present run; raise if there is none, or if it belongs elsewhere."""
+        if self._lifetime is None:
+            msg = "the listener has not been started: use `async with` or `await start()`"
+            raise ListenerNotStartedError(msg)
+        self._check_place(self._lifetime)
+        if self._lifetime.has_ended:
+            msg = "the listener is closed"
+            raise ListenerClosedError(msg)
+        return self._lifetime
+
+    def _check_place(self, lifetime: Lifetime) -> None:
+        if self._process != os.getpid():
+            msg = (
+                "the listener was started by another process: a fork cannot share its connection;"
+                " make and start one in each process"
+            )
+            raise WrongLoopError(msg)
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not lifetime.loop and not lifetime.loop.is_closed():
+            msg = (
+                "the listener belongs to another event loop; from another thread use"
+                " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it"
+            )
+            raise WrongLoopError(msg)
+
+    def _new_subscriber(self, channels: tuple[str, ...], policy: Policy) -> Subscriber:
+        return Subscriber(channels, policy.new_mailbox(channels, self._running().delivery))

@@ -1,0 +1,163 @@
+"""
+The buffer between the connection and one consumer: bounded, and never a reason to wait.
+
+Putting never blocks, because the socket has to be drained whatever a consumer does: a
+connection that is not read pins the server's notification queue, in the end for everybody.
+
+A mailbox is *held* from the loss of a connection until LISTEN is in force again. What arrives
+in that time lines up behind the place where the Gap will stand, and the consumer sees nothing
+of it before the Gap. Losing the next connection before that discards what was held: the one
+Gap that is still to come covers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncnotify._model import Gap, GapReason, Notification
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncnotify._errors import BufferOverflowError
+
+Item: TypeAlias = Notification[Any] | Gap
+
+
+class Mailbox(ABC):
+    """What the two kinds of mailbox share: waiting, ending, counting."""
+
+    __slots__ = ("_ended", "_error", "_open", "_waiters", "conflated", "dropped", "gaps", "taken")
+
+    def __init__(self) -> None:
+        self._open = True
+        self._error: BufferOverflowError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._ended: asyncio.Future[None] | None = None
+        self.taken = 0
+        self.gaps = 0
+        self.dropped = 0
+        self.conflated = 0
+
+    @abstractmethod
+    def put(self, notification: Notification[Any]) -> None:
+        """Add a notification. Never waits, never fails."""
+
+    @abstractmethod
+    def take(self) -> Item | None:
+        """Remove and return what comes next; None if nothing can be taken now."""
+
+    @abstractmethod
+    def hold(self) -> None:
+        """Let the consumer see nothing that arrives from here on, until release()."""
+
+    @abstractmethod
+    def release(self, gap: Gap) -> None:
+        """Emit the gap, and after it what has been held."""
+
+    @abstractmethod
+    def take_gap(self) -> Gap | None:
+        """Remove and return the gaps that wait, as one that stands for them all."""
+
+    @abstractmethod
+    def purge(self, channel: str) -> None:
+        """Throw away what waits of this channel."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Throw everything away."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many items wait, held ones included."""
+
+    @property
+    @abstractmethod
+    def readable(self) -> bool:
+        """Whether take() would return something."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may come."""
+        return self._open
+
+    def end(self, *, discard: bool) -> None:
+        """Accept no more; the consumer may take what is there, unless it is discarded."""
+        self._open = False
+        if discard:
+            self._discard()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+        self._wake_all()
+
+    async def stays_open(self, seconds: float) -> bool:
+        """Let this time pass, unless the mailbox ends; return whether it is open. One waiter."""
+        if self._open:
+            self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._ended}, timeout=seconds)
+        return self._open
+
+    def _fail(self, error: BufferOverflowError) -> None:
+        """End; the consumer takes what is there and then meets the error."""
+        self._error = error
+        self.end(discard=False)
+
+    async def wait(self) -> bool:
+        """
+        Wait until something can be taken; return False if nothing ever will be.
+
+        Cancelling it loses nothing. Several tasks may wait at once.
+
+        Raises:
+            BufferOverflowError: The mailbox overflowed, and this was not to be borne.
+        """
+        while not self.readable:
+            if not self._open:
+                if self._error is not None:
+                    raise self._error
+                return False
+            await self._next_put()
+        return True
+
+    async def _next_put(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif self.readable:
+                self._wake_one()  # the wake-up was for us, who give up: pass it on
+            raise
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.pop(0)
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._waiters:
+            self._wake_one()
+
+
+def merge_gaps(older: Gap | None, newer: Gap) -> Gap:
+    """Return one gap that covers both: since the earlier loss, for the more telling reason."""
+    if older is None:
+        return newer
+    channel = older.channel if older.channel == newer.channel else None
+    if GapReason.START in (older.reason, newer.reason):
+        return Gap(channel, GapReason.START)
+    since = _earlier(older.since, newer.since)
+    if older.reason is newer.reason is GapReason.OVERFLOW:
+        return Gap(channel, GapReason.OVERFLOW, since, (older.dropped or 0) + (newer.dropped or 0))
+    reason = older.reason if newer.reason is GapReason.OVERFLOW else newer.reason
+    return Gap(channel, reason, since)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return None if one is None or other is None else min(one, other)

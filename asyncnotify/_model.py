@@ -1,0 +1,158 @@
+"""The values that users see: Notification, Gap and the statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Notification(NamedTuple, Generic[T_co]):
+    """
+    One notification, as the server sent it.
+
+    A named tuple, because one is made for each notification: a frozen dataclass takes
+    three times as long to make. Its repr leaves the payload out, so that it can be logged.
+
+    Attributes:
+        channel: The channel it was sent on.
+        payload: What was sent; the empty string when nothing was.
+        pid: The backend pid of the session that sent it. No proof of who sent it: any role
+            that may connect to the database may notify.
+    """
+
+    channel: str
+    payload: T_co
+    pid: int
+
+    def __repr__(self) -> str:
+        size = f" of {len(self.payload)} characters" if isinstance(self.payload, str) else ""
+        return f"Notification(channel={self.channel!r}, payload=<hidden{size}>, pid={self.pid})"
+
+
+class GapReason(StrEnum):
+    """Why notifications may be missing at this place."""
+
+    START = "start"
+    """The subscription begins here; what was sent before was never seen."""
+    RECONNECT = "reconnect"
+    """The connection was lost and has been rebuilt; what was sent in between is gone."""
+    OVERFLOW = "overflow"
+    """The consumer was too slow and its buffer was full; ``dropped`` says how many were lost."""
+    UNLISTENED = "unlistened"
+    """The server was found not to be listening any more; LISTEN has been repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """
+    Notifications may be missing at exactly this place of a subscription.
+
+    It appears only when LISTEN is in force again, so that state read on seeing it is complete,
+    and it never overtakes notifications that were received earlier.
+
+    Attributes:
+        channel: The channel concerned; None when it concerns all the channels of a stream
+            that has several.
+        reason: Why.
+        since: When delivery was last known to be good: an aware UTC datetime by this machine's
+            clock, never later than the first loss was sent; None at the start. Nothing committed
+            before it is missing. Rows stamped by ``now()`` carry the time at which their
+            transaction began and the server's clock: allow for your longest transaction and for
+            the difference of the clocks.
+        dropped: How many notifications were lost: exact for an overflow, None where nobody
+            can know.
+    """
+
+    channel: str | None
+    reason: GapReason
+    since: datetime | None = None
+    dropped: int | None = None
+
+
+class State(StrEnum):
+    """What a listener is doing."""
+
+    NEW = "new"
+    """Not started."""
+    CONNECTING = "connecting"
+    """Started; the first connection is being made."""
+    CONNECTED = "connected"
+    """Connected, and the server has confirmed LISTEN for every channel asked for at that time."""
+    RECONNECTING = "reconnecting"
+    """The connection was lost; a new one is being made."""
+    DEGRADED = "degraded"
+    """As RECONNECTING, but the server refuses us in a way that somebody has to repair, such as
+    a wrong password; a new attempt is made at the longest delay, for ever."""
+    CLOSING = "closing"
+    """Handlers are finishing what is buffered."""
+    CLOSED = "closed"
+    """Closed; may be started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStats:
+    """
+    What became of the notifications of one subscription, since it began.
+
+    Attributes:
+        channels: The channels of the subscription.
+        backlog: Notifications and gaps that wait in the buffer now.
+        delivered: Notifications handed to the handler, or taken from the stream.
+        dropped: Notifications lost because the buffer was full.
+        conflated: Notifications replaced by a newer one (``latest=True``).
+        handler_errors: Calls of the handler that raised.
+        resync_errors: Calls of ``resync`` that raised.
+        decode_errors: Payloads that could not be decoded.
+        gaps: Gaps emitted, the one at the start included.
+    """
+
+    channels: tuple[str, ...]
+    backlog: int
+    delivered: int
+    dropped: int
+    conflated: int
+    handler_errors: int
+    resync_errors: int
+    decode_errors: int
+    gaps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """
+    A snapshot of a listener's counters, since it was started.
+
+    Attributes:
+        state: What the listener is doing.
+        received: Notifications that arrived from the server.
+        delivered: Notifications handed to handlers and streams; one that went to three
+            subscriptions counts three times.
+        dropped: Notifications lost because a buffer was full.
+        handler_errors: Calls of handlers and of ``resync`` that raised.
+        decode_errors: Payloads that could not be decoded.
+        gaps: Gaps emitted, over all subscriptions.
+        reconnects: Connections made anew after a loss.
+        connected_since: When the present connection began to listen; None while there is none.
+        last_heartbeat: When the server last answered a heartbeat; None before the first.
+        heartbeat_round_trip: How long that answer took, in seconds.
+        subscriptions: The subscriptions that are open now.
+    """
+
+    state: State = State.NEW
+    received: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    handler_errors: int = 0
+    decode_errors: int = 0
+    gaps: int = 0
+    reconnects: int = 0
+    connected_since: datetime | None = None
+    last_heartbeat: datetime | None = None
+    heartbeat_round_trip: float | None = None
+    subscriptions: tuple[SubscriptionStats, ...] = ()

@@ -1,0 +1,55 @@
+"""What may be a channel or a payload, and how a channel is quoted in SQL text."""
+
+from __future__ import annotations
+
+from asyncnotify._errors import ChannelNameError, PayloadError, PayloadTooLargeError
+
+CHANNEL_LIMIT = 63
+"""Bytes: NAMEDATALEN - 1. LISTEN cuts longer names without an error; pg_notify refuses them."""
+
+PAYLOAD_LIMIT = 7_999
+"""Bytes: NOTIFY_PAYLOAD_MAX_LENGTH - 1 in the server's async.c."""
+
+
+def check_channel(channel: object) -> str:
+    """Return ``channel`` if the server takes it as it is, else raise ChannelNameError."""
+    if not isinstance(channel, str):
+        raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")
+    if not channel:
+        raise ChannelNameError(channel, f"is empty; 1 to {CHANNEL_LIMIT} bytes are allowed")
+    if "\0" in channel:
+        raise ChannelNameError(channel, "contains a NUL character")
+    size = _size_in_utf8(channel)
+    if size is None:
+        raise ChannelNameError(channel, "contains a lone surrogate, which UTF-8 cannot hold")
+    if size > CHANNEL_LIMIT:
+        raise ChannelNameError(channel, f"is {size} bytes; at most {CHANNEL_LIMIT} are allowed")
+    return str(channel)
+
+
+def check_payload(channel: str, payload: object) -> str:
+    """Return ``payload`` if the server takes it, else raise PayloadError, without its text."""
+    if not isinstance(payload, str):
+        raise PayloadError(channel, f"is of type {type(payload).__name__}, not str")
+    if "\0" in payload:
+        raise PayloadError(channel, "contains a NUL character")
+    size = _size_in_utf8(payload)
+    if size is None:
+        raise PayloadError(channel, "contains a lone surrogate, which UTF-8 cannot hold")
+    if size > PAYLOAD_LIMIT:
+        raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
+    return payload
+
+
+def quote_identifier(name: str) -> str:
+    """Quote a checked name for SQL text: LISTEN takes no parameter."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _size_in_utf8(text: str) -> int | None:
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return None

@@ -1,0 +1,47 @@
+"""A handler and how it wants to be served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncnotify._policy import check_count
+from asyncnotify._registry import Subscriber
+from asyncnotify._subscription import HandlerWorker
+
+if TYPE_CHECKING:
+    from asyncnotify._delivery import Delivery
+    from asyncnotify._policy import Policy
+    from asyncnotify._subscription import Handler, OnError, Resync
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What is known of a subscription before there is a connection for it."""
+
+    channel: str
+    handler: Handler
+    resync: Resync | None
+    policy: Policy
+    concurrency: int
+    on_error: OnError | None
+
+    def __post_init__(self) -> None:
+        check_count("concurrency", self.concurrency)
+        for name in ("handler", "resync", "on_error"):
+            function = getattr(self, name)
+            if not (callable(function) or (function is None and name != "handler")):
+                msg = f"{name} must be callable, not of type {type(function).__name__}"
+                raise TypeError(msg)
+
+    def new_worker(self, delivery: Delivery) -> HandlerWorker:
+        """Return a worker with an empty mailbox."""
+        channels = (self.channel,)
+        subscriber = Subscriber(channels, self.policy.new_mailbox(channels, delivery))
+        return HandlerWorker(
+            subscriber,
+            self.handler,
+            resync=self.resync,
+            on_error=self.on_error,
+            concurrency=self.concurrency,
+        )

@@ -1,0 +1,232 @@
+"""
+Who wants what, what the server has confirmed, and what LISTEN or UNLISTEN is therefore due.
+
+Nothing here talks to the server. Callers change what is desired; the supervisor asks what is
+due, sees to it, and reports what became true.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncnotify._delivery import Delivery, Route
+from asyncnotify._model import Gap, GapReason, SubscriptionStats
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Collection, Iterable
+    from datetime import datetime
+
+    from asyncnotify._mailbox import Mailbox
+
+
+class Due(NamedTuple):
+    """What the server has to be told so that it agrees with what is desired."""
+
+    listen: list[str]
+    unlisten: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.listen or self.unlisten)
+
+
+class Subscriber:
+    """One subscription as the registry sees it: channels, and the mailbox that serves them."""
+
+    __slots__ = (
+        "channels",
+        "decode_errors",
+        "gaps_taken",
+        "handler_errors",
+        "in_force",
+        "mailbox",
+        "reason",
+        "resync_errors",
+        "since",
+        "waiter",
+    )
+
+    def __init__(self, channels: Iterable[str], mailbox: Mailbox) -> None:
+        self.channels = dict.fromkeys(channels)  # in the order given, each once
+        self.mailbox = mailbox
+        self.in_force = False
+        self.reason = GapReason.START
+        self.since: datetime | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.gaps_taken = 0
+        self.handler_errors = 0
+        self.resync_errors = 0
+        self.decode_errors = 0
+
+    @property
+    def label(self) -> str | None:
+        """The channel that a Gap of this subscription names; None for several."""
+        return next(iter(self.channels)) if len(self.channels) == 1 else None
+
+    def begin(self) -> None:
+        """The server has confirmed every channel: emit the Gap, open the mailbox."""
+        self.in_force = True
+        self.mailbox.release(Gap(self.label, self.reason, self.since))
+        self.stop_waiting()
+
+    def discard_held(self) -> None:
+        """Throw away what came before the Gap that is still to be emitted: it covers that."""
+        if not self.in_force:
+            self.mailbox.hold()
+
+    def stop_waiting(self) -> None:
+        """Let the caller that waits for the beginning, if there is one, go on."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def interrupt(self, reason: GapReason, since: datetime | None) -> None:
+        """Delivery has ended for now; the first reason since it was good stands."""
+        self.mailbox.hold()
+        if self.in_force:
+            self.in_force = False
+            self.reason = reason
+            self.since = since
+
+    def stats(self) -> SubscriptionStats:
+        """Return what became of the notifications so far."""
+        mailbox = self.mailbox
+        return SubscriptionStats(
+            channels=tuple(self.channels),
+            backlog=len(mailbox),
+            delivered=mailbox.taken - self.gaps_taken,
+            dropped=mailbox.dropped,
+            conflated=mailbox.conflated,
+            handler_errors=self.handler_errors,
+            resync_errors=self.resync_errors,
+            decode_errors=self.decode_errors,
+            gaps=mailbox.gaps,
+        )
+
+
+class Registry:
+    """The bookkeeping of subscriptions and channels."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._routes = delivery.routes
+        self._subscribers: dict[Subscriber, None] = {}
+        self._confirmed: set[str] = set()
+        self._unsettled: set[str] = set()  # channels whose desire and confirmation may differ
+
+    @property
+    def desired(self) -> frozenset[str]:
+        """The channels that somebody wants."""
+        return frozenset(self._routes)
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The channels that the server has confirmed on the present connection."""
+        return frozenset(self._confirmed)
+
+    @property
+    def confirmed_count(self) -> int:
+        """How many channels the server has confirmed on the present connection."""
+        return len(self._confirmed)
+
+    @property
+    def subscribers(self) -> tuple[Subscriber, ...]:
+        """Every subscription, in the order in which they came."""
+        return tuple(self._subscribers)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Register a subscription; it begins at once where its channels are confirmed."""
+        self._subscribers[subscriber] = None
+        for channel in subscriber.channels:
+            route = self._routes.get(channel)
+            if route is None:
+                route = self._routes[channel] = Route(channel)
+                self._unsettled.add(channel)
+            route.puts[subscriber] = subscriber.mailbox.put
+        self._begin_if_confirmed(subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Forget a subscription; nothing more is put into its mailbox."""
+        if self._subscribers.pop(subscriber, subscriber) is None:
+            for channel in subscriber.channels:
+                self._leave(subscriber, channel)
+            self._delivery.forget(subscriber.mailbox)
+
+    def remove_channel(self, channel: str) -> list[Subscriber]:
+        """Take a channel from every subscription; return those that have none left."""
+        route = self._routes.get(channel)
+        members = [s for s in route.puts if isinstance(s, Subscriber)] if route else []
+        finished = []
+        for subscriber in members:
+            if len(subscriber.channels) == 1:
+                self.remove(subscriber)
+                finished.append(subscriber)
+            else:
+                self._leave(subscriber, channel)
+                del subscriber.channels[channel]
+                subscriber.mailbox.purge(channel)
+                self._begin_if_confirmed(subscriber)
+        return finished
+
+    def _leave(self, subscriber: Subscriber, channel: str) -> None:
+        route = self._routes[channel]
+        del route.puts[subscriber]
+        if not route.puts:
+            del self._routes[channel]
+            self._unsettled.add(channel)
+
+    def due(self) -> Due:
+        """Return what the server has to be told now."""
+        listen = [c for c in self._unsettled if c in self._routes and c not in self._confirmed]
+        unlisten = [c for c in self._unsettled if c not in self._routes and c in self._confirmed]
+        if not listen and not unlisten:
+            self._unsettled.clear()
+        return Due(listen, unlisten)
+
+    def confirm(self, channels: Collection[str]) -> None:
+        """The server listens on these: emit the Gaps of the subscriptions that now begin."""
+        self._confirmed.update(channels)
+        together = frozenset(channels)
+        waiting: dict[Subscriber, None] = {}
+        for channel in channels:
+            route = self._routes.get(channel)
+            if route is None:
+                self._unsettled.add(channel)  # nobody wants it any more
+            else:
+                waiting.update((s, None) for s in route.puts if isinstance(s, Subscriber))
+        for subscriber in waiting:
+            if not together.issuperset(subscriber.channels):
+                # One channel was heard before another: what has been held has holes in it
+                subscriber.discard_held()
+            self._begin_if_confirmed(subscriber)
+
+    def discard_held(self, channels: Iterable[str]) -> None:
+        """The server has unlistened: what was held of wanted channels ends in a hole."""
+        for channel in channels:
+            route = self._routes.get(channel)
+            for subscriber in route.puts if route else ():
+                if isinstance(subscriber, Subscriber):
+                    subscriber.discard_held()
+
+    def unconfirm(self, channels: Collection[str]) -> None:
+        """The server is about to be told to listen on these no more, or has been found not to."""
+        self._confirmed.difference_update(channels)
+        self._unsettled.update(c for c in channels if c in self._routes)
+
+    def strip(self, channels: Collection[str], since: datetime | None) -> None:
+        """The server was found not to listen on these any more, though nobody asked for it."""
+        for subscriber in self._subscribers:
+            if not subscriber.channels.keys().isdisjoint(channels):
+                subscriber.interrupt(GapReason.UNLISTENED, since)
+        self.unconfirm(channels)
+
+    def disconnect(self, since: datetime | None) -> None:
+        """The connection is gone, and with it every LISTEN."""
+        self._confirmed.clear()
+        self._unsettled.clear()
+        self._unsettled.update(self._routes)
+        for subscriber in self._subscribers:
+            subscriber.interrupt(GapReason.RECONNECT, since)
+
+    def _begin_if_confirmed(self, subscriber: Subscriber) -> None:
+        if not subscriber.in_force and self._confirmed.issuperset(subscriber.channels):
+            subscriber.begin()

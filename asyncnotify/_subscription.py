@@ -1,0 +1,252 @@
+"""
+A handler's subscription: the handle that users hold, and the worker that calls the handler.
+
+Each subscription has a worker task of its own, so that a slow or failing handler concerns
+nobody else. The one place that contains a handler's errors is ``HandlerWorker._contain``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._errors import BufferOverflowError
+from asyncnotify._mailbox import Item, merge_gaps
+from asyncnotify._model import Gap, GapReason, Notification, SubscriptionStats
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncnotify._registry import Subscriber
+
+    Handler: TypeAlias = Callable[[Notification[str]], Awaitable[object] | object]
+    Resync: TypeAlias = Callable[[Gap], Awaitable[object] | object]
+    OnError: TypeAlias = Callable[
+        [BaseException, Notification[str] | Gap], Awaitable[object] | object
+    ]
+
+logger = logging.getLogger("asyncnotify.handler")
+
+_SLICE: Final = 0.010
+"""Seconds for which one worker may call a handler that never awaits, before others get a turn."""
+
+_CLOCK_INTERVAL: Final = 64
+"""Calls between two looks at the clock."""
+
+
+class Desk(Protocol):
+    """Where subscriptions begin and end."""
+
+    async def attach(self, subscriber: Subscriber, timeout: float | None) -> None:
+        """Return once the server has confirmed every channel of the subscription."""
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Forget the subscription and throw away what waits in its mailbox."""
+
+    async def settled(self) -> None:
+        """Return once the server listens on what is desired, or the connection is gone."""
+
+    def forget_soon(self, subscriber: Subscriber) -> None:
+        """Detach from whatever thread a garbage collector runs in."""
+
+
+class Subscription:
+    """
+    A handler that listens on a channel, as returned by ``Listener.listen()``.
+
+    To be used from the event loop of its listener.
+    """
+
+    __slots__ = ("_channel", "_desk", "_worker")
+
+    def __init__(self, desk: Desk, channel: str, worker: HandlerWorker) -> None:
+        self._desk = desk
+        self._channel = channel
+        self._worker = worker
+
+    def __repr__(self) -> str:
+        return f"<Subscription channel={self._channel!r} active={self.active}>"
+
+    @property
+    def channel(self) -> str:
+        """The channel listened on."""
+        return self._channel
+
+    @property
+    def active(self) -> bool:
+        """Whether the handler is still going to be called."""
+        return self._worker.active
+
+    def stats(self) -> SubscriptionStats:
+        """Return what became of this subscription's notifications so far."""
+        return self._worker.subscriber.stats()
+
+    async def cancel(self) -> None:
+        """
+        End this subscription; the channel's other subscriptions go on.
+
+        When it returns, the handler will not be started again, and UNLISTEN has been confirmed
+        if this was the channel's last subscription, or the connection is gone. A handler that
+        is running at the moment runs to its end. What waited in the buffer is thrown away.
+        Idempotent; may be called from the handler itself. Cancelling the call leaves the
+        subscription ended.
+        """
+        self._desk.detach(self._worker.subscriber)
+        await self._desk.settled()
+
+
+class HandlerWorker:
+    """Takes from a mailbox and calls the handler: one at a time, or up to ``concurrency``."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        handler: Handler,
+        *,
+        resync: Resync | None,
+        on_error: OnError | None,
+        concurrency: int,
+    ) -> None:
+        self.subscriber = subscriber
+        self.name = f"{', '.join(map(repr, subscriber.channels))}"
+        self._mailbox = subscriber.mailbox
+        self._handler = handler
+        self._resync = resync
+        self._on_error = on_error
+        self._concurrency = concurrency
+        self._running: set[asyncio.Task[None]] = set()
+        self._is_async = _is_async(handler)
+        self._told_of_awaitable = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the subscription has not ended."""
+        return self._mailbox.is_open
+
+    async def run(self) -> None:
+        """Serve the subscription until it ends and its mailbox is empty."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while await self._mailbox.wait():
+                    await self._serve_what_waits(group)
+        except BufferOverflowError as error:
+            await self._overflowed(error)
+
+    async def _serve_what_waits(self, group: asyncio.TaskGroup) -> None:
+        """Call the handler until the mailbox is empty. The hot path of handlers."""
+        take, clock = self._mailbox.take, asyncio.get_running_loop().time
+        calls, slice_ends = 0, clock() + _SLICE
+        while (item := take()) is not None:
+            if isinstance(item, Gap):
+                await self._see_gap(item)
+            elif self._concurrency == 1:
+                await self._call(item)
+            else:
+                await self._start_call(group, item)
+            calls += 1
+            if calls % _CLOCK_INTERVAL == 0 and clock() > slice_ends:
+                await asyncio.sleep(0)
+                slice_ends = clock() + _SLICE
+
+    async def _call(self, item: Notification[Any]) -> None:
+        try:
+            result = self._handler(item)
+            if result is not None:
+                await self._await_if_needed(result)
+        except BaseException as error:  # noqa: BLE001 - _contain says what may pass
+            self.subscriber.handler_errors += 1
+            await self._contain(error, "the handler", item)
+
+    async def _await_if_needed(self, result: object) -> None:
+        if inspect.isawaitable(result):
+            if not self._is_async and not self._told_of_awaitable:
+                self._told_of_awaitable = True
+                logger.warning(
+                    "the handler of %s is a plain function that returned an awaitable; it is"
+                    " being awaited, but should be an async def",
+                    self.name,
+                )
+            await result
+
+    async def _start_call(self, group: asyncio.TaskGroup, item: Notification[Any]) -> None:
+        while len(self._running) >= self._concurrency:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        task = group.create_task(self._call(item), name=f"asyncnotify handler of {self.name}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _see_gap(self, gap: Gap) -> None:
+        """Run resync until it succeeds; a newer gap replaces the one it is given."""
+        self.subscriber.gaps_taken += 1
+        if self._resync is None:
+            return
+        if self._running:
+            await asyncio.wait(self._running)
+        delays = ExponentialBackoff()()
+        next(delays)
+        while not await self._resynced(gap):
+            if not await self._mailbox.stays_open(next(delays)):
+                self._mailbox.end(discard=True)  # nothing later may reach the handler
+                return
+            newer = self._mailbox.take_gap()
+            if newer is not None:
+                self.subscriber.gaps_taken += 1
+                gap = merge_gaps(gap, newer)
+
+    async def _resynced(self, gap: Gap) -> bool:
+        assert self._resync is not None  # noqa: S101 - for the type checkers
+        try:
+            result = self._resync(gap)
+            if inspect.isawaitable(result):
+                await result
+        except BaseException as error:  # noqa: BLE001 - _contain says what may pass
+            self.subscriber.resync_errors += 1
+            await self._contain(error, "resync", gap)
+            return False
+        return True
+
+    async def _contain(self, error: BaseException, culprit: str, item: Item) -> None:
+        """Log and report what a user's function raised; let pass only what is meant for us."""
+        if _is_meant_for_us(error):
+            raise error
+        logger.error("%s of %s raised", culprit, self.name, exc_info=error)
+        await self._report(error, item)
+
+    async def _overflowed(self, error: BufferOverflowError) -> None:
+        logger.error("the subscription of %s has ended: %s", self.name, error)
+        await self._report(
+            error, Gap(self.subscriber.label, GapReason.OVERFLOW, dropped=error.dropped)
+        )
+
+    async def _report(self, error: BaseException, item: Item) -> None:
+        if self._on_error is None:
+            return
+        try:
+            result = self._on_error(error, item)
+            if inspect.isawaitable(result):
+                await result
+        except BaseException as second:
+            if _is_meant_for_us(second):
+                raise
+            logger.exception("on_error of %s raised", self.name)
+
+
+def _is_async(handler: object) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__
+    )
+
+
+def _is_meant_for_us(error: BaseException) -> bool:
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return True
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None  # no loop is running: the coroutine is being thrown away
+    if isinstance(error, GeneratorExit):
+        return task is None
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
