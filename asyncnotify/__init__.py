@@ -19,6 +19,7 @@ from asyncnotify._errors import (
     ListenTimeoutError,
     PayloadError,
     PayloadTooLargeError,
+    PoolerError,
     WrongLoopError,
 )
 from asyncnotify._events import (
@@ -30,6 +31,7 @@ from asyncnotify._events import (
     Reconnected,
     RetryScheduled,
 )
+from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, GapReason, Notification, State, Stats, SubscriptionStats
 from asyncnotify._stream import Stream
@@ -51,6 +53,7 @@ __all__ = [
     "ExponentialBackoff",
     "Gap",
     "GapReason",
+    "Keepalive",
     "ListenTimeoutError",
     "Listener",
     "ListenerClosedError",
@@ -58,6 +61,7 @@ __all__ = [
     "Notification",
     "PayloadError",
     "PayloadTooLargeError",
+    "PoolerError",
     "Reconnected",
     "RetryScheduled",
     "State",

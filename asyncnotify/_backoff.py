@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+logger = logging.getLogger("asyncnotify.connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class ExponentialBackoff:
             msg = f"factor must be at least 1, not {self.factor}"
             raise ValueError(msg)
 
+    def longest(self) -> float:
+        """Return a delay near the cap, in seconds: where somebody has to repair something."""
+        return random.uniform(self.cap / 2, self.cap)  # noqa: S311 - jitter, not a secret
+
     def __call__(self) -> Iterator[float]:
         """Return an endless iterator of delays in seconds, from the beginning."""
         yield 0.0
@@ -47,3 +54,34 @@ class ExponentialBackoff:
         while True:
             yield random.uniform(0, bound)  # noqa: S311 - jitter, not a secret
             bound = min(self.cap, bound * self.factor)
+
+
+class Delays:
+    """The delays of one outage. They never end, whatever the caller's iterator does."""
+
+    def __init__(self, backoff: Callable[[], Iterator[float]]) -> None:
+        self._backoff = backoff
+        self._iterator: Iterator[float] | None = None
+        self._useless = False
+
+    def next(self) -> float:
+        """Return the seconds to wait before the next attempt."""
+        if not self._useless:
+            try:
+                return self._next_of_callers()
+            except Exception:
+                self._useless = True
+                logger.exception(
+                    "backoff= must return an endless iterator of seconds, which it did not; from"
+                    " here on the longest delays of ExponentialBackoff() serve"
+                )
+        return ExponentialBackoff().longest()
+
+    def _next_of_callers(self) -> float:
+        if self._iterator is None:
+            self._iterator = iter(self._backoff())
+        delay = float(next(self._iterator))
+        if not 0 <= delay < float("inf"):
+            msg = f"not a number of seconds to wait: {delay}"
+            raise ValueError(msg)
+        return delay

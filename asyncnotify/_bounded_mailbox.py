@@ -10,7 +10,7 @@ from asyncnotify._mailbox import Item, Mailbox, merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "fail"]
@@ -27,15 +27,14 @@ class BoundedMailbox(Mailbox):
 
     __slots__ = (
         "_channel",
-        "_displaced",
         "_held",
         "_known_good",
-        "_lost_at_head",
         "_on_full",
         "_overflow",
         "_ready",
         "_since",
         "_tail",
+        "_threshold",
         "limit",
     )
 
@@ -50,6 +49,7 @@ class BoundedMailbox(Mailbox):
     ) -> None:
         super().__init__()
         self.limit = limit
+        self._threshold = limit  # the limit and the gaps that wait, which do not count against it
         self._overflow = overflow
         self._channel = channel
         self._known_good = known_good
@@ -58,48 +58,41 @@ class BoundedMailbox(Mailbox):
         self._held: deque[Item] | None = deque()
         self._tail = self._held
         self._since: datetime | None = None
-        self._lost_at_head = 0
-        self._displaced: Gap | None = None  # what the overflow pushed out but may not swallow
 
     def put(self, notification: Notification[Any]) -> None:
         """Add a notification. Never waits, never fails."""
         tail = self._tail
-        if not tail and not self._ready:
-            self._since = self._known_good()
         tail.append(notification)
         if self._waiters:
             self._wake_one()
-        if len(tail) > self.limit:
+        if len(tail) > self._threshold:
             self._on_full(self)
 
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
-        if self._lost_at_head or self._displaced:
-            return self._take_from_head()
         if self._ready:
             self.taken += 1
             return self._ready.popleft()
         return None
 
-    def _take_from_head(self) -> Gap:
-        self.taken += 1
-        if self._displaced:
-            gap, self._displaced = self._displaced, None
-            return gap
-        lost, self._lost_at_head = self._lost_at_head, 0
-        return self._overflow_gap(lost)
+    async def wait(self) -> bool:
+        """Wait until something can be taken; return False if nothing ever will be."""
+        if not self._ready:
+            self._since = self._known_good()  # whatever is lost from here on came after that
+            if self._held is None:
+                self._threshold = self.limit
+        return await super().wait()
 
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps that wait, as one that stands for them all."""
-        merged: Gap | None = None
-        while self._lost_at_head or self._displaced:
-            merged = merge_gaps(merged, self._take_from_head())
         gaps = [item for item in self._ready if isinstance(item, Gap)]
-        if gaps:
-            kept = [item for item in self._ready if not isinstance(item, Gap)]
-            self._ready.clear()
-            self._ready.extend(kept)
-            self.taken += len(gaps)
+        if not gaps:
+            return None
+        kept = [item for item in self._ready if not isinstance(item, Gap)]
+        self._ready.clear()
+        self._ready.extend(kept)
+        self.taken += 1  # whoever takes them counts one
+        merged: Gap | None = None
         for gap in gaps:
             merged = merge_gaps(merged, gap)
         return merged
@@ -108,6 +101,7 @@ class BoundedMailbox(Mailbox):
         """Let the consumer see nothing that arrives from here on, until release()."""
         if self._open:
             self._held = self._tail = deque()
+            self._threshold = self.limit
 
     def release(self, gap: Gap) -> None:
         """Emit the gap, and after it what has been held."""
@@ -115,12 +109,15 @@ class BoundedMailbox(Mailbox):
             return
         held, self._held = self._held, None
         self._tail = self._ready
+        if not self._ready:
+            self._since = self._known_good()
         self.gaps += 1
         self._ready.append(gap)
         if held:
             self._ready.extend(held)
+        self._threshold = self.limit + _gaps_among(self._ready)
         self._wake_all()
-        if len(self._ready) > self.limit:
+        if len(self._ready) > self._threshold:
             self._on_full(self)
 
     def purge(self, channel: str) -> None:
@@ -139,72 +136,66 @@ class BoundedMailbox(Mailbox):
     @property
     def full(self) -> bool:
         """Whether there is more than the limit."""
-        return self._open and len(self._tail) > self.limit
+        return self._open and len(self._tail) > self._threshold
 
     def trim(self) -> int:
         """Drop what exceeds the limit, as the policy says; return how many were dropped."""
         if not self.full:
             return 0
-        before = self.dropped
-        if self._held is not None:
-            self._trim_held(self._held)
-        elif self._overflow == "drop_oldest":
-            self._drop_oldest()
-        else:
-            self._drop_newest()
-        return self.dropped - before
+        excess = len(self._tail) - _gaps_among(self._tail) - self.limit
+        if excess > 0:
+            self.dropped += excess
+            self._drop(excess)
+        self._threshold = self.limit + _gaps_among(self._tail)
+        return max(0, excess)
 
-    def _drop_oldest(self) -> None:
-        ready, before = self._ready, self._lost_at_head
-        while len(ready) > self.limit:
-            item = ready.popleft()
-            if isinstance(item, Gap):
-                self._displace(item)
-            else:
-                self._lost_at_head += 1
-                self.dropped += 1
-        if self._lost_at_head and not before:
-            self.gaps += 1
-
-    def _displace(self, gap: Gap) -> None:
-        if gap.reason is GapReason.OVERFLOW:
-            self._lost_at_head += gap.dropped or 0
+    def _drop(self, excess: int) -> None:
+        if self._overflow == "drop_newest":
+            self._drop_newest(excess)
+        elif self._overflow == "fail":
+            self._drop_newest(excess)
+            self._tail.pop()  # no Gap: the error tells of the overflow
             self.gaps -= 1
+            self._fail(BufferOverflowError(self.limit, excess))
         else:
-            self._displaced = merge_gaps(self._displaced, gap)
+            self._drop_oldest(excess)
 
-    def _drop_newest(self) -> None:
-        ready, lost, kept = self._ready, 0, None
-        before = self.dropped
-        while len(ready) > self.limit:
-            item = ready.pop()
-            if not isinstance(item, Gap):
-                lost += 1
-                self.dropped += 1
-            elif item.reason is GapReason.OVERFLOW:
-                lost += item.dropped or 0
-                self.gaps -= 1
+    def _drop_oldest(self, excess: int) -> None:
+        """Drop at the head; the gaps that stood there come to stand before what is left."""
+        tail, gaps, lost = self._tail, list[Gap](), 0
+        while lost < excess or (tail and isinstance(tail[0], Gap)):
+            item = tail.popleft()
+            if isinstance(item, Gap):
+                gaps.append(item)
             else:
-                kept = merge_gaps(item, kept) if kept else item
-        if kept:
-            ready.append(kept)
-        if self._overflow == "fail":
-            self._fail(BufferOverflowError(self.limit, self.dropped - before))
-        elif lost:
-            self.gaps += 1
-            ready.append(self._overflow_gap(lost))
+                lost += 1
+        tail.extendleft(reversed(self._summed_up([*gaps, self._overflow_gap(lost)])))
+        self.gaps -= len(gaps)
 
-    def _trim_held(self, held: deque[Item]) -> None:
-        """Make room among the held: a gap of its own tells of it, behind the one to come."""
-        lost = 0
-        while len(held) > self.limit:
-            item = held.popleft()
-            lost += (item.dropped or 0) if isinstance(item, Gap) else 1
-            self.dropped += 0 if isinstance(item, Gap) else 1
-        held.appendleft(self._overflow_gap(lost))
-        self.gaps += 1
-        if self._overflow == "fail":
-            self._fail(BufferOverflowError(self.limit, lost))
+    def _drop_newest(self, excess: int) -> None:
+        """Drop at the tail; the gaps that stood there come to stand behind what is left."""
+        tail, gaps, lost = self._tail, list[Gap](), 0
+        while lost < excess or (tail and isinstance(tail[-1], Gap)):
+            item = tail.pop()
+            if isinstance(item, Gap):
+                gaps.insert(0, item)
+            else:
+                lost += 1
+        tail.extend(self._summed_up([*gaps, self._overflow_gap(lost)]))
+        self.gaps -= len(gaps)
+
+    def _summed_up(self, gaps: list[Gap]) -> list[Gap]:
+        """Return one gap for all overflows, which keeps their exact sum, and one for the others."""
+        overflow: Gap | None = None
+        other: Gap | None = None
+        for gap in gaps:
+            if gap.reason is GapReason.OVERFLOW:
+                overflow = merge_gaps(overflow, gap)
+            else:
+                other = merge_gaps(other, gap)
+        kept = [gap for gap in (other, overflow) if gap is not None]
+        self.gaps += len(kept)
+        return kept
 
     def _overflow_gap(self, lost: int) -> Gap:
         return Gap(self._channel, GapReason.OVERFLOW, self._since, lost)
@@ -217,14 +208,16 @@ class BoundedMailbox(Mailbox):
 
     def _discard(self) -> None:
         self._ready.clear()
-        self._lost_at_head = 0
-        self._displaced = None
 
     @property
     def readable(self) -> bool:
         """Whether take() would return something."""
-        return bool(self._ready or self._lost_at_head or self._displaced)
+        return bool(self._ready)
 
     def __len__(self) -> int:
         """Return how many items wait, held ones included."""
         return len(self._ready) + len(self._held or ())
+
+
+def _gaps_among(items: Iterable[Item]) -> int:
+    return sum(1 for item in items if item.__class__ is Gap)

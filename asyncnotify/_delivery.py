@@ -10,7 +10,7 @@ do: a stuck consumer costs its own notifications, never the draining of the sock
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from asyncnotify._bounded_mailbox import BoundedMailbox
 from asyncnotify._model import Notification
@@ -46,14 +46,41 @@ class Flow(Protocol):
         """Read again."""
 
 
+Put: TypeAlias = "Callable[[Notification[Any]], None]"
+
+
 class Route:
     """Where the notifications of one channel go."""
 
-    __slots__ = ("channel", "puts")
+    __slots__ = ("_puts", "channel", "put")
 
     def __init__(self, channel: str) -> None:
         self.channel = channel  # one string for all of its notifications
-        self.puts: dict[object, Callable[[Notification[Any]], None]] = {}
+        self._puts: dict[object, Put] = {}
+        self.put: Put = self._fan_out
+
+    @property
+    def members(self) -> tuple[object, ...]:
+        """Whom the notifications go to."""
+        return tuple(self._puts)
+
+    def join(self, member: object, put: Put) -> None:
+        """Hand every notification to ``put`` as well."""
+        self._puts[member] = put
+        self._choose()
+
+    def leave(self, member: object) -> None:
+        """Hand it no more."""
+        del self._puts[member]
+        self._choose()
+
+    def _choose(self) -> None:
+        only = len(self._puts) == 1
+        self.put = next(iter(self._puts.values())) if only else self._fan_out
+
+    def _fan_out(self, notification: Notification[Any]) -> None:
+        for put in self._puts.values():
+            put(notification)
 
 
 class Delivery:
@@ -85,18 +112,14 @@ class Delivery:
 
     def on_notification(self, pid: int, channel: str, payload: str) -> None:
         """Hand one notification to every mailbox of its channel. The hot path."""
-        self._in_turn += 1
-        if not self._turn_ends:
+        self._in_turn = count = self._in_turn + 1
+        if count == 1:
             self._end_turn_soon()
-        elif self._in_turn == _READ_QUANTUM:
+        elif count == _READ_QUANTUM:
             self._pause()
         route = self.routes.get(channel)
         if route is not None:
-            notification: Notification[str] = _new_tuple(
-                Notification, (route.channel, payload, pid)
-            )
-            for put in route.puts.values():
-                put(notification)
+            route.put(_new_tuple(Notification, (route.channel, payload, pid)))
 
     @property
     def received(self) -> int:
@@ -120,12 +143,12 @@ class Delivery:
         if mailbox not in self._full:
             self._full[mailbox] = len(mailbox)
             self._pause()
-            if not self._turn_ends:
-                self._end_turn_soon()
+            self._end_turn_soon()
 
     def _end_turn_soon(self) -> None:
-        self._turn_ends = True
-        self._loop.call_soon(self._end_turn)
+        if not self._turn_ends:
+            self._turn_ends = True
+            self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._received += self._in_turn

@@ -8,6 +8,7 @@ well be the end of a password.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -81,6 +82,14 @@ def several_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> bool:
     return "," in host if isinstance(host, str) else len(host) > 1
 
 
+def single_host(dsn: str | None, kwargs: Mapping[str, Any]) -> str:
+    """Return the host where there is one: a name, an address, a socket's folder; or nothing."""
+    host = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST", "")
+    if not isinstance(host, str):
+        host = next(iter(host), "")
+    return _split_port(unquote(host))[0]
+
+
 def _dsn_hosts(dsn: str | None) -> str:
     if not dsn:
         return ""
@@ -93,17 +102,17 @@ def _dsn_hosts(dsn: str | None) -> str:
 
 def describe_target(dsn: str | None, kwargs: Mapping[str, Any]) -> str:
     """Return ``user@host:port/database`` for logs, without a password, as far as it is given."""
-    try:
-        parts = urlsplit(dsn or "")
-        user, path = parts.username, parts.path
-    except ValueError:
-        user, path = None, ""
-    user = kwargs.get("user") or (unquote(user) if user else None) or os.environ.get("PGUSER")
+    if dsn is not None and not _is_plain(dsn):
+        return "an unreadable DSN"
+    parts = urlsplit(dsn or "")
+    user = kwargs.get("user") or (unquote(parts.username) if parts.username else None)
+    user = user or os.environ.get("PGUSER")
     host = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST") or "localhost"
     if not isinstance(host, str):
         host = ",".join(map(str, host))
     port = kwargs.get("port")
-    database = kwargs.get("database") or unquote(path.lstrip("/")) or os.environ.get("PGDATABASE")
+    database = kwargs.get("database") or unquote(parts.path.lstrip("/"))
+    database = database or os.environ.get("PGDATABASE")
     return "".join(
         [
             f"{user}@" if user else "",
@@ -112,6 +121,24 @@ def describe_target(dsn: str | None, kwargs: Mapping[str, Any]) -> str:
             f"/{database}" if database else "",
         ]
     )
+
+
+def _is_plain(dsn: str) -> bool:
+    """Return whether no part of a password can have been taken for something else."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return False
+    hosts = parts.netloc.rpartition("@")[2]
+    return (
+        parts.scheme.partition("+")[0] in _SCHEMES
+        and not parts.fragment
+        and "@" not in parts.path + parts.query
+        and all(_HOST.fullmatch(host) for host in hosts.split(","))
+    )
+
+
+_HOST = re.compile(r"(\[[^\]@]*\]|[^:@\[\]]*)(:\d*)?")
 
 
 def split_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> list[tuple[str, int | None]]:
@@ -123,8 +150,10 @@ def split_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> list[tuple[str, i
     if not several_hosts(dsn, kwargs):
         return []
     spec = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST", "")
-    hosts = spec.split(",") if isinstance(spec, str) else list(spec)
-    pairs = [_split_port(unquote(host)) for host in hosts]
+    if isinstance(spec, str):
+        pairs = [_split_port(unquote(host)) for host in spec.split(",")]
+    else:
+        pairs = [(str(host), None) for host in spec]
     ports = kwargs.get("port") or dsn_parameters(dsn).get("port")
     if isinstance(ports, str):
         ports = [int(port) for port in ports.split(",")]

@@ -9,7 +9,8 @@ Every exception that asyncnotify raises on purpose.
     │   └── PayloadTooLargeError               … because of its size
     ├── ConnectError (ConnectionError)         no connection could be made
     │   ├── ConfigurationError (ValueError)    … and no retry can help
-    │   └── ConnectTimeoutError (TimeoutError) … in the time allowed
+    │   ├── ConnectTimeoutError (TimeoutError) … in the time allowed
+    │   └── PoolerError                        … that would deliver anything
     ├── ConnectionLostError (ConnectionError)  the connection died under a call
     ├── ListenTimeoutError (TimeoutError)      listen() was not confirmed in time
     ├── BufferOverflowError                    a subscription with overflow="fail" was too slow
@@ -94,6 +95,15 @@ class ConfigurationError(ConnectError, ValueError):
 
 class ConnectTimeoutError(ConnectError, TimeoutError):
     """No connection could be made in the time allowed; ``__cause__`` is the last failure."""
+
+
+class PoolerError(ConnectError):
+    """
+    A connection pooler in transaction or statement mode stands before the server.
+
+    Through it LISTEN is accepted, and nothing ever arrives. Connect to PostgreSQL itself, or to
+    a pool in session mode.
+    """
 
 
 class ConnectionLostError(AsyncNotifyError, ConnectionError):

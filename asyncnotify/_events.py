@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_REPEAT_INTERVAL: Final = 60.0
+"""Seconds in which the same trouble is not told of at WARNING once more."""
 
 logger = logging.getLogger("asyncnotify.connection")
 
@@ -53,11 +57,13 @@ class RetryScheduled:
         attempt: How many attempts have failed in this outage.
         delay: Seconds until the next one.
         cause: Why the last one failed.
+        needs_repair: Whether that is something which no retry cures, such as a wrong password.
     """
 
     attempt: int
     delay: float
     cause: BaseException
+    needs_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +107,22 @@ class EventStream:
 
     def put(self, event: ConnectionEvent) -> None:
         """Add an event. Never waits."""
-        self._events.append(event)
-        self._news.set()
+        if not self._ended:
+            self._events.append(event)
+            self._ended = isinstance(event, Closed)
+            self._news.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ConnectionEvent:
         """Return the next event. Cancelling it loses nothing."""
-        if self._ended:
-            raise StopAsyncIteration
         while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        event = self._events.popleft()
-        self._ended = isinstance(event, Closed)
-        return event
+        return self._events.popleft()
 
 
 class Announcer:
@@ -126,6 +132,7 @@ class Announcer:
         self._target = target
         self._callback = callback
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+        self._quiet_until: dict[str, float] = {}  # causes that were told of at WARNING
 
     def stream(self) -> EventStream:
         """Return a new stream of the events from here on."""
@@ -135,15 +142,27 @@ class Announcer:
 
     def announce(self, event: ConnectionEvent) -> None:
         """Tell everybody; what the callback raises is logged."""
-        level, text = describe_event(event, self._target)
-        logger.log(level, text)
+        self._log(event)
         for stream in tuple(self._streams):
             stream.put(event)
         if self._callback is not None:
             try:
                 self._callback(event)
-            except Exception:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
                 logger.exception("on_event raised")
+
+    def _log(self, event: ConnectionEvent) -> None:
+        level, text = describe_event(event, self._target)
+        cause = describe_error(getattr(event, "cause", None))
+        if level >= logging.WARNING:
+            now = time.monotonic()
+            if now < self._quiet_until.get(cause, 0.0):
+                level = logging.INFO
+            else:
+                self._quiet_until = {cause: now + _REPEAT_INTERVAL}
+        logger.log(level, text)
 
 
 def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
@@ -156,9 +175,11 @@ def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
                 f"lost the connection to {target} (backend {pid}): {describe_error(cause)};"
                 " notifications are being missed until LISTEN is in force again"
             )
-        case RetryScheduled(attempt, delay, cause):
-            return logging.INFO, (
-                f"attempt {attempt} to connect to {target} failed: {describe_error(cause)};"
+        case RetryScheduled(attempt, delay, cause, needs_repair):
+            level = logging.WARNING if needs_repair else logging.INFO
+            hint = "; somebody has to repair that" if needs_repair else ""
+            return level, (
+                f"attempt {attempt} to connect to {target} failed: {describe_error(cause)}{hint};"
                 f" next in {delay:.2f} s"
             )
         case Reconnected(downtime, attempts, channels, pid):

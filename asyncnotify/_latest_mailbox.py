@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
 from asyncnotify._mailbox import Item, Mailbox, merge_gaps
-from asyncnotify._model import Gap, Notification
+from asyncnotify._model import Gap
+
+if TYPE_CHECKING:
+    from asyncnotify._model import Notification
+
+    Items = OrderedDict[object, Item]
 
 
 class LatestMailbox(Mailbox):
     """
     Keeps the newest notification of each channel; an older one that waits is replaced.
 
-    Its size is bounded by the number of channels, so it cannot overflow.
+    It cannot overflow: there is one notification for each channel at most, and gaps that meet
+    become one.
     """
 
     __slots__ = ("_held", "_ready", "_tail")
 
     def __init__(self) -> None:
         super().__init__()
-        self._ready: dict[str | None, Item] = {}  # by channel; None is the place of the gap
-        self._held: dict[str | None, Item] | None = {}
+        self._ready: Items = OrderedDict()  # notifications by their channel, gaps by themselves
+        self._held: Items | None = OrderedDict()
         self._tail = self._held
 
     def put(self, notification: Notification[Any]) -> None:
@@ -29,48 +36,66 @@ class LatestMailbox(Mailbox):
         if self._waiters and self._ready:
             self._wake_one()
 
-    def _conflate(self, items: dict[str | None, Item], notification: Notification[Any]) -> None:
+    def _conflate(self, items: Items, notification: Notification[Any]) -> None:
         if items.pop(notification.channel, None) is not None:
             self.conflated += 1
         items[notification.channel] = notification
 
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
-        for key in self._ready:
-            self.taken += 1
-            return self._ready.pop(key)
-        return None
-
-    def take_gap(self) -> Gap | None:
-        """Remove and return the gap that waits."""
-        gap = self._ready.pop(None, None)
-        if not isinstance(gap, Gap):
+        if not self._ready:
             return None
         self.taken += 1
-        return gap
+        return self._ready.popitem(last=False)[1]
+
+    def take_gap(self) -> Gap | None:
+        """Remove and return the gaps that wait, as one that stands for them all."""
+        merged: Gap | None = None
+        for gap in [item for item in self._ready.values() if isinstance(item, Gap)]:
+            del self._ready[id(gap)]
+            merged = merge_gaps(merged, gap)
+        if merged is not None:
+            self.taken += 1
+        return merged
 
     def hold(self) -> None:
         """Let the consumer see nothing that arrives from here on, until release()."""
         if self._open:
-            self._held = self._tail = {}
+            self._held = self._tail = OrderedDict()
 
     def release(self, gap: Gap) -> None:
         """Emit the gap, and after it what has been held."""
         if not self._open:
             return
-        held, self._held = self._held or {}, None
+        held, self._held = self._held or OrderedDict[object, Item](), None
         self._tail = self._ready
         self.gaps += 1
-        self._ready[None] = merge_gaps(self.take_gap(), gap)
+        self._append_gap(gap)
         for notification in held.values():
-            if isinstance(notification, Notification):
+            if not isinstance(notification, Gap):
                 self._conflate(self._ready, notification)
         self._wake_all()
+
+    def _append_gap(self, gap: Gap) -> None:
+        """Add a gap. Wherever gaps have come to stand side by side, one stands for them."""
+        items = [*self._ready.values(), gap]
+        self._ready.clear()
+        newest: Gap | None = None
+        for item in items:
+            if not isinstance(item, Gap):
+                newest = None
+                self._ready[item.channel] = item
+                continue
+            if newest is not None:
+                del self._ready[id(newest)]
+                self.gaps -= 1
+            newest = merge_gaps(newest, item)
+            self._ready[id(newest)] = newest
 
     def end(self, *, discard: bool) -> None:
         """Accept no more; the consumer may take what is there, unless it is discarded."""
         self._held = None
-        self._tail = {}  # swallows what still comes
+        self._tail = OrderedDict()  # what still comes is put where nobody takes it from
         super().end(discard=discard)
 
     def purge(self, channel: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
+import inspect
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._backoff import ExponentialBackoff
-from asyncnotify._errors import ListenerClosedError, ListenerNotStartedError, WrongLoopError
+from asyncnotify._errors import ListenerClosedError, ListenerNotStartedError
 from asyncnotify._events import Announcer, EventStream
+from asyncnotify._health import health_of
+from asyncnotify._keepalive import Keepalive
 from asyncnotify._lifetime import Lifetime
+from asyncnotify._limits import Limits
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._names import check_channel, check_payload
 from asyncnotify._policy import DEFAULT_BUFFER, Policy
@@ -20,7 +22,7 @@ from asyncnotify._registration import Registration
 from asyncnotify._registry import Subscriber
 from asyncnotify._stream import Stream
 from asyncnotify._subscription import Subscription
-from asyncnotify._supervisor import Limits, Supervisor
+from asyncnotify._supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,11 +31,12 @@ if TYPE_CHECKING:
     from asyncnotify._asyncpg.dial import Connect
     from asyncnotify._bounded_mailbox import Overflow
     from asyncnotify._events import ConnectionEvent
-    from asyncnotify._subscription import Handler, OnError, Resync
+    from asyncnotify._subscription import Desk, Handler, OnError, Resync
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
+_DEFAULT_KEEPALIVE = Keepalive()
 
 
 class Listener:
@@ -58,6 +61,7 @@ class Listener:
             is then noticed by TCP alone, if at all.
         heartbeat_timeout: Seconds in which it has to answer.
         operation_timeout: Seconds in which LISTEN, UNLISTEN or a notify has to be answered.
+        keepalive: TCP keepalive for both ends; None leaves it as it is.
         backoff: Called at the beginning of each outage; returns an endless iterator of the
             seconds to wait before each attempt.
         start_timeout: Seconds for which ``start()`` keeps trying.
@@ -82,6 +86,7 @@ class Listener:
         heartbeat: float | None = 10.0,
         heartbeat_timeout: float = 5.0,
         operation_timeout: float = 5.0,
+        keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         # reconnection
         backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
         # limits
@@ -90,6 +95,7 @@ class Listener:
         on_event: Callable[[ConnectionEvent], object] | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
+        _check_callables(backoff, on_event)
         self._limits = Limits(
             connect_timeout=connect_timeout,
             heartbeat=heartbeat,
@@ -101,10 +107,10 @@ class Listener:
         check_connect_arguments(dsn, connect, connect_kwargs)
         self._dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
         self._backoff = backoff
+        self._keepalive = keepalive
         self._announcer = Announcer(self._dialer.target, on_event)
         self._registrations: dict[Registration, None] = {}
         self._lifetime: Lifetime | None = None
-        self._process = 0
 
     def __repr__(self) -> str:
         return f"<Listener {self._dialer.target} {self.state}>"
@@ -129,9 +135,14 @@ class Listener:
         if self._lifetime is not None and not self._lifetime.has_ended:
             await self._running().wait_started(self._dialer.target)
             return
-        self._process = os.getpid()
-        supervisor = Supervisor(self._dialer, self._limits, self._backoff, self._announcer.announce)
-        publisher = Publisher(self._dialer, timeout=self._limits.operation_timeout)
+        supervisor = Supervisor(
+            self._dialer,
+            self._limits,
+            self._backoff,
+            self._keepalive,
+            self._announcer.announce,
+        )
+        publisher = Publisher(self._dialer, self._keepalive, timeout=self._limits.operation_timeout)
         self._lifetime = Lifetime(supervisor, publisher, self._limits, self._announcer)
         delivery = supervisor.delivery
         workers = [registration.new_worker(delivery) for registration in self._registrations]
@@ -150,7 +161,7 @@ class Listener:
             WrongLoopError: The listener runs in another event loop or process.
         """
         if self._lifetime is not None and not self._lifetime.has_ended:
-            self._check_place(self._lifetime)
+            self._lifetime.place.check()
             seconds = self._limits.close_timeout if timeout is None else timeout
             await self._lifetime.end(drain=True, timeout=seconds)
 
@@ -168,7 +179,7 @@ class Listener:
         if exc_type is None:
             await self.aclose()
         elif self._lifetime is not None and not self._lifetime.has_ended:
-            self._check_place(self._lifetime)
+            self._lifetime.place.check()
             await self._lifetime.end(drain=False, timeout=self._limits.close_timeout)
 
     # -- listening ----------------------------------------------------------------------------
@@ -228,8 +239,8 @@ class Listener:
         )
         lifetime = self._running()
         worker = registration.new_worker(lifetime.delivery)
-        await lifetime.serve(worker, timeout)
-        return Subscription(lifetime, registration.channel, worker)
+        await lifetime.roster.serve(worker, timeout)
+        return Subscription(lifetime.roster, registration.channel, worker)
 
     def on(
         self,
@@ -267,7 +278,7 @@ class Listener:
             )
             if self._lifetime is not None and not self._lifetime.has_ended:
                 lifetime = self._running()
-                lifetime.serve_soon(registration.new_worker(lifetime.delivery))
+                lifetime.roster.serve_soon(registration.new_worker(lifetime.delivery))
             self._registrations[registration] = None
             return handler
 
@@ -331,7 +342,7 @@ class Listener:
         new_subscriber = functools.partial(
             self._new_subscriber, names, Policy(buffer, overflow, latest)
         )
-        return Stream(self._running, new_subscriber, gaps=gaps, timeout=timeout)
+        return Stream(self._desk, new_subscriber, gaps=gaps, timeout=timeout)
 
     async def unlisten(self, channel: str) -> None:
         """
@@ -339,17 +350,19 @@ class Listener:
 
         When it returns, no handler of it will be started any more, and the server has
         confirmed, or the connection is gone. A stream of several channels goes on with its
-        others. Cancelling the call leaves the subscriptions ended.
+        others. Cancelling the call leaves the subscriptions ended. A listener that does not run
+        forgets what ``on()`` has registered.
 
         Raises:
             ChannelNameError: This cannot be a channel.
-            ListenerNotStartedError: The listener has not been started.
-            ListenerClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
         name = check_channel(channel)
+        running = self._lifetime is not None and not self._lifetime.has_ended
+        lifetime = self._running() if running else None
         self._registrations = {r: None for r in self._registrations if r.channel != name}
-        await self._running().unlisten(name)
+        if lifetime is not None:
+            await lifetime.roster.unlisten(name)
 
     async def notify(self, channel: str, payload: str = "") -> None:
         """
@@ -381,7 +394,7 @@ class Listener:
     def channels(self) -> frozenset[str]:
         """The channels that are asked for, whether or not the server has confirmed them yet."""
         if self._lifetime is not None and not self._lifetime.has_ended:
-            return self._lifetime.channels
+            return self._lifetime.roster.channels
         return frozenset(registration.channel for registration in self._registrations)
 
     @property
@@ -413,6 +426,31 @@ class Listener:
         """Return a snapshot of the counters of this run, or of the last one. Never waits."""
         return Stats() if self._lifetime is None else self._lifetime.stats()
 
+    async def health(self, *, server: bool = True) -> dict[str, Any]:
+        """
+        Return how the listener is, as a plain dict that JSON can hold, for a health endpoint.
+
+        ``state``, ``generation`` (how many connections there have been), ``backend_pid``,
+        ``connected_since``, ``last_contact_age`` (seconds since the server was last heard),
+        ``heartbeat_round_trip`` (seconds), ``last_error``, ``channels_desired`` and
+        ``channels_confirmed``, the counters of ``stats()``, and ``subscriptions`` with the
+        backlog and drops of each. No payload and no secret.
+
+        With ``server`` it also asks the server, on the listening connection:
+        ``queue_usage`` (how full the notification queue of the whole server is, from 0 to 1;
+        asking also frees a queue that stayed full), ``queue_holders`` (from 1 % on: the sessions
+        that may keep it from being emptied) and ``server_error``, None if it answered.
+
+        It never hangs: a server that does not answer within ``heartbeat_timeout`` is reported
+        as such, and its connection is replaced. Without ``server`` it returns at once.
+
+        Raises:
+            ListenerNotStartedError: The listener has not been started.
+            ListenerClosedError: The listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        return await health_of(self._running(), server=server)
+
     def events(self) -> EventStream:
         """Return the connection events from here on, as an asynchronous iterator."""
         return self._announcer.stream()
@@ -424,29 +462,23 @@ class Listener:
         if self._lifetime is None:
             msg = "the listener has not been started: use `async with` or `await start()`"
             raise ListenerNotStartedError(msg)
-        self._check_place(self._lifetime)
         if self._lifetime.has_ended:
             msg = "the listener is closed"
             raise ListenerClosedError(msg)
+        self._lifetime.place.check()
         return self._lifetime
 
-    def _check_place(self, lifetime: Lifetime) -> None:
-        if self._process != os.getpid():
-            msg = (
-                "the listener was started by another process: a fork cannot share its connection;"
-                " make and start one in each process"
-            )
-            raise WrongLoopError(msg)
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is not lifetime.loop and not lifetime.loop.is_closed():
-            msg = (
-                "the listener belongs to another event loop; from another thread use"
-                " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it"
-            )
-            raise WrongLoopError(msg)
+    def _desk(self) -> Desk:
+        return self._running().roster
 
     def _new_subscriber(self, channels: tuple[str, ...], policy: Policy) -> Subscriber:
         return Subscriber(channels, policy.new_mailbox(channels, self._running().delivery))
+
+
+def _check_callables(backoff: object, on_event: object) -> None:
+    if not callable(backoff):
+        msg = f"backoff must be callable, not of type {type(backoff).__name__}"
+        raise TypeError(msg)
+    if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
+        msg = "on_event must be a plain function: it is called, and not awaited"
+        raise TypeError(msg)

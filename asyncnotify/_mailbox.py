@@ -29,10 +29,21 @@ Item: TypeAlias = Notification[Any] | Gap
 class Mailbox(ABC):
     """What the two kinds of mailbox share: waiting, ending, counting."""
 
-    __slots__ = ("_ended", "_error", "_open", "_waiters", "conflated", "dropped", "gaps", "taken")
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_open",
+        "_waiters",
+        "conflated",
+        "discarded",
+        "dropped",
+        "gaps",
+        "taken",
+    )
 
     def __init__(self) -> None:
         self._open = True
+        self.discarded = False  # whether the consumer was to see nothing more
         self._error: BufferOverflowError | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -87,6 +98,7 @@ class Mailbox(ABC):
         """Accept no more; the consumer may take what is there, unless it is discarded."""
         self._open = False
         if discard:
+            self.discarded = True
             self._discard()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

@@ -24,7 +24,7 @@ def check_channel(channel: object) -> str:
         raise ChannelNameError(channel, "contains a lone surrogate, which UTF-8 cannot hold")
     if size > CHANNEL_LIMIT:
         raise ChannelNameError(channel, f"is {size} bytes; at most {CHANNEL_LIMIT} are allowed")
-    return str(channel)
+    return str.__str__(channel)  # of a StrEnum the value, not its name
 
 
 def check_payload(channel: str, payload: object) -> str:
@@ -38,7 +38,7 @@ def check_payload(channel: str, payload: object) -> str:
         raise PayloadError(channel, "contains a lone surrogate, which UTF-8 cannot hold")
     if size > PAYLOAD_LIMIT:
         raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
-    return payload
+    return str.__str__(payload)
 
 
 def quote_identifier(name: str) -> str:

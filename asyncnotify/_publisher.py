@@ -9,6 +9,7 @@ a lone call is sent at once.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,7 +25,10 @@ from asyncnotify._errors import (
 from asyncnotify._events import describe_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._keepalive import Keepalive
 
 _BATCH_COUNT: Final = 1_000
 """Notifications in one statement."""
@@ -42,14 +46,20 @@ class _Request(NamedTuple):
 class Publisher:
     """Sends notifications, on a connection that it opens when the first one comes."""
 
-    def __init__(self, dialer: Dialer, *, timeout: float) -> None:
+    def __init__(self, dialer: Dialer, keepalive: Keepalive | None, *, timeout: float) -> None:
         self._dialer = dialer
+        self._keepalive = keepalive
         self._timeout = timeout
         self._session: PublishingSession | None = None
         self._waiting: deque[_Request] = deque()
         self._news = asyncio.Event()
         self._closing = False
         self._farewell = 0.0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._waiting)
 
     async def publish(self, channel: str, payload: str) -> None:
         """
@@ -77,6 +87,11 @@ class Publisher:
         self._farewell = seconds
         self._news.set()
 
+    def abandon(self) -> None:
+        """Accept no more, and send nothing of what waits."""
+        self._closing = True
+        self._fail_all_waiting(lambda: ListenerClosedError("closed before it was sent"))
+
     async def run(self) -> None:
         """Send what comes, until closed. Cancelling it drops what waits, each with an error."""
         try:
@@ -84,22 +99,43 @@ class Publisher:
                 if not self._waiting:
                     self._news.clear()
                     await self._news.wait()
-                    continue
-                if batch := self._next_batch():
-                    await self._send(batch)
+                elif session := await self._connected():
+                    await self._send(session, self._next_batch())
             if self._session is not None:
                 await self._session.close(self._farewell)
         finally:
-            self._closing = True
-            self._end()
+            if self._session is not None:
+                self._drop(self._session)
+            self.abandon()
 
-    def _end(self) -> None:
-        if self._session is not None:
-            self._session.terminate()
-            self._session = None
-        for request in self._waiting:
-            _fail(request, ListenerClosedError("closed before it was sent"))
-        self._waiting.clear()
+    # -- the connection -----------------------------------------------------------------------
+
+    async def _connected(self) -> PublishingSession | None:
+        """Return a connection; where none can be had, all that waits fails: nothing was sent."""
+        if self._session is not None and self._session.lost:
+            self._drop(self._session)
+        if self._session is None:
+            try:
+                self._session = await self._connect()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
+                make_error = functools.partial(_connect_error, error, self._dialer.target)
+                self._fail_all_waiting(make_error)
+        return self._session
+
+    async def _connect(self) -> PublishingSession:
+        session = PublishingSession(await self._dialer.dial(), timeout=self._timeout)
+        try:
+            await session.introduce(self._keepalive)
+        except BaseException:
+            session.terminate()
+            raise
+        return session
+
+    def _drop(self, session: PublishingSession) -> None:
+        session.terminate()
+        self._session = None
+
+    # -- batches ------------------------------------------------------------------------------
 
     def _next_batch(self) -> list[_Request]:
         """Take what can go into one transaction, in order; callers who gave up are left out."""
@@ -118,59 +154,40 @@ class Publisher:
             self._waiting.popleft()
         return batch
 
-    async def _send(self, batch: list[_Request]) -> None:
-        try:
-            session = await self._connected()
-            await self._transmit(session, batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
-            for request in batch:
-                _fail(request, error)
-        except BaseException:
-            for request in batch:
-                _fail(request, ConnectionLostError("closed while it was being sent"))
-            raise
-
-    async def _transmit(self, session: PublishingSession, batch: list[_Request]) -> None:
+    async def _send(self, session: PublishingSession, batch: list[_Request]) -> None:
+        """Send a batch in one transaction; each of its callers learns what became of it."""
+        if not batch:
+            return
         try:
             await _execute(session, batch)
-        except Exception as error:
-            if not is_refusal(error):
-                self._drop(session)
-                msg = f"the connection died in flight: {describe_error(error)}"
-                raise ConnectionLostError(msg) from error
-            if len(batch) == 1:
-                raise
-            for request in batch:  # one of them was refused: each has to stand for itself
-                await self._send([request])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
+            await self._not_sent(session, batch, error)
+        except BaseException:
+            _fail(batch, lambda: ConnectionLostError("closed while it was being sent"))
+            raise
         else:
             for request in batch:
-                _succeed(request)
+                if not request.sent.done():
+                    request.sent.set_result(None)
 
-    async def _connected(self) -> PublishingSession:
-        if self._session is not None and self._session.lost:
-            self._drop(self._session)
-        if self._session is None:
-            self._session = await self._connect()
-        return self._session
+    async def _not_sent(
+        self, session: PublishingSession, batch: list[_Request], error: Exception
+    ) -> None:
+        if not is_refusal(error):
+            self._drop(session)
+            _fail(batch, lambda: _loss(error))
+        elif len(batch) == 1:
+            _fail(batch, lambda: error)
+        else:
+            for request in batch:  # one of them was refused: each has to stand for itself
+                if session.lost:
+                    _fail([request], lambda: _loss(error))
+                else:
+                    await self._send(session, [request])
 
-    async def _connect(self) -> PublishingSession:
-        try:
-            connection = await self._dialer.dial()
-        except AsyncNotifyError:
-            raise
-        except Exception as error:
-            kind = ConfigurationError if _is_mistake(error) else ConnectError
-            msg = f"cannot connect to {self._dialer.target}: {describe_error(error)}"
-            raise kind(msg) from error
-        return PublishingSession(connection, timeout=self._timeout)
-
-    def _drop(self, session: PublishingSession) -> None:
-        session.terminate()
-        self._session = None
-
-
-def _is_mistake(error: Exception) -> bool:
-    return is_permanent(error) and isinstance(error, ValueError | TypeError)
+    def _fail_all_waiting(self, make_error: Callable[[], Exception]) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        _fail(waiting, make_error)
 
 
 async def _execute(session: PublishingSession, batch: list[_Request]) -> None:
@@ -180,11 +197,27 @@ async def _execute(session: PublishingSession, batch: list[_Request]) -> None:
         await session.notify_all([r.channel for r in batch], [r.payload for r in batch])
 
 
-def _succeed(request: _Request) -> None:
-    if not request.sent.done():
-        request.sent.set_result(None)
+def _fail(requests: Iterable[_Request], make_error: Callable[[], Exception]) -> None:
+    """Tell every caller, each by an error of its own."""
+    for request in requests:
+        if not request.sent.done():
+            request.sent.set_exception(make_error())
 
 
-def _fail(request: _Request, error: Exception) -> None:
-    if not request.sent.done():
-        request.sent.set_exception(error)
+def _loss(cause: Exception) -> ConnectionLostError:
+    error = ConnectionLostError(
+        f"the connection died in flight, so that it may or may not have been sent:"
+        f" {describe_error(cause)}"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _connect_error(cause: Exception, target: str) -> Exception:
+    if isinstance(cause, AsyncNotifyError):
+        return cause
+    mistake = is_permanent(cause) and isinstance(cause, ValueError | TypeError)
+    kind = ConfigurationError if mistake else ConnectError
+    error = kind(f"cannot connect to {target}: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error

@@ -133,6 +133,10 @@ class Registry:
         """Every subscription, in the order in which they came."""
         return tuple(self._subscribers)
 
+    def has(self, subscriber: Subscriber) -> bool:
+        """Return whether the subscription is registered."""
+        return subscriber in self._subscribers
+
     def add(self, subscriber: Subscriber) -> None:
         """Register a subscription; it begins at once where its channels are confirmed."""
         self._subscribers[subscriber] = None
@@ -141,7 +145,7 @@ class Registry:
             if route is None:
                 route = self._routes[channel] = Route(channel)
                 self._unsettled.add(channel)
-            route.puts[subscriber] = subscriber.mailbox.put
+            route.join(subscriber, subscriber.mailbox.put)
         self._begin_if_confirmed(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
@@ -154,7 +158,7 @@ class Registry:
     def remove_channel(self, channel: str) -> list[Subscriber]:
         """Take a channel from every subscription; return those that have none left."""
         route = self._routes.get(channel)
-        members = [s for s in route.puts if isinstance(s, Subscriber)] if route else []
+        members = [s for s in route.members if isinstance(s, Subscriber)] if route else []
         finished = []
         for subscriber in members:
             if len(subscriber.channels) == 1:
@@ -169,8 +173,8 @@ class Registry:
 
     def _leave(self, subscriber: Subscriber, channel: str) -> None:
         route = self._routes[channel]
-        del route.puts[subscriber]
-        if not route.puts:
+        route.leave(subscriber)
+        if not route.members:
             del self._routes[channel]
             self._unsettled.add(channel)
 
@@ -192,7 +196,7 @@ class Registry:
             if route is None:
                 self._unsettled.add(channel)  # nobody wants it any more
             else:
-                waiting.update((s, None) for s in route.puts if isinstance(s, Subscriber))
+                waiting.update((s, None) for s in route.members if isinstance(s, Subscriber))
         for subscriber in waiting:
             if not together.issuperset(subscriber.channels):
                 # One channel was heard before another: what has been held has holes in it
@@ -203,7 +207,7 @@ class Registry:
         """The server has unlistened: what was held of wanted channels ends in a hole."""
         for channel in channels:
             route = self._routes.get(channel)
-            for subscriber in route.puts if route else ():
+            for subscriber in route.members if route else ():
                 if isinstance(subscriber, Subscriber):
                     subscriber.discard_held()
 

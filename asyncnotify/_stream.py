@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
+from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, Notification, SubscriptionStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from asyncnotify._mailbox import Item
     from asyncnotify._registry import Subscriber
     from asyncnotify._subscription import Desk
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
+
+
+def _nothing() -> None:
+    """Stand in for the taking from a mailbox while there is none."""
 
 
 class Stream(Generic[ItemT_co]):
@@ -42,6 +48,7 @@ class Stream(Generic[ItemT_co]):
         "_gaps",
         "_new_subscriber",
         "_subscriber",
+        "_take",
         "_timeout",
     )
 
@@ -60,6 +67,7 @@ class Stream(Generic[ItemT_co]):
         self._desk: Desk | None = None
         self._subscriber: Subscriber | None = None
         self._closed = False
+        self._take: Callable[[], Item | None] = _nothing
 
     def __repr__(self) -> str:
         channels = tuple(self._subscriber.channels) if self._subscriber else "not begun"
@@ -98,15 +106,21 @@ class Stream(Generic[ItemT_co]):
             BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
             ListenTimeoutError: As for entering the stream, at the first call.
         """
+        item = self._take()
+        if item is None or item.__class__ is Gap:  # rarely: the hot path ends here
+            return await self._next_after(item)
+        return cast("ItemT_co", item)
+
+    async def _next_after(self, item: Item | None) -> ItemT_co:
+        """Return the item, if it is one for the consumer, or the next one that is."""
         if self._subscriber is None and not self._closed:
             await self._begin()
         if self._subscriber is None:
             raise StopAsyncIteration
         subscriber, mailbox = self._subscriber, self._subscriber.mailbox
         while True:
-            item = mailbox.take()
             if item is None:
-                if not await mailbox.wait():
+                if not await self._something_waits():
                     raise StopAsyncIteration
             elif isinstance(item, Gap):
                 subscriber.gaps_taken += 1
@@ -114,6 +128,18 @@ class Stream(Generic[ItemT_co]):
                     return cast("ItemT_co", item)
             else:
                 return cast("ItemT_co", item)
+            item = mailbox.take()
+
+    async def _something_waits(self) -> bool:
+        desk, subscriber = self._desk, self._subscriber
+        if desk is None or subscriber is None:
+            return False
+        desk.check_place()
+        try:
+            return await subscriber.mailbox.wait()
+        except BufferOverflowError:
+            desk.detach(subscriber)
+            raise
 
     async def aclose(self) -> None:
         """
@@ -137,10 +163,12 @@ class Stream(Generic[ItemT_co]):
     async def _begin(self) -> None:
         desk, subscriber = self._find_desk(), self._new_subscriber()
         self._desk, self._subscriber = desk, subscriber
+        self._take = subscriber.mailbox.take
         try:
             await desk.attach(subscriber, self._timeout)
         except BaseException:
             self._subscriber = None  # withdrawn; a later call may try again
+            self._take = _nothing
             raise
 
     def __del__(self) -> None:

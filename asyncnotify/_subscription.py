@@ -18,7 +18,7 @@ from asyncnotify._mailbox import Item, merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification, SubscriptionStats
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from asyncnotify._registry import Subscriber
 
@@ -34,7 +34,7 @@ _SLICE: Final = 0.010
 """Seconds for which one worker may call a handler that never awaits, before others get a turn."""
 
 _CLOCK_INTERVAL: Final = 64
-"""Calls between two looks at the clock."""
+"""Calls between two looks at the clock, at most: as long as the handler proves to be quick."""
 
 
 class Desk(Protocol):
@@ -48,6 +48,9 @@ class Desk(Protocol):
 
     async def settled(self) -> None:
         """Return once the server listens on what is desired, or the connection is gone."""
+
+    def check_place(self) -> None:
+        """Raise WrongLoopError if the call comes from another event loop or process."""
 
     def forget_soon(self, subscriber: Subscriber) -> None:
         """Detach from whatever thread a garbage collector runs in."""
@@ -126,39 +129,77 @@ class HandlerWorker:
         """Whether the subscription has not ended."""
         return self._mailbox.is_open
 
+    @property
+    def calls(self) -> Collection[asyncio.Task[None]]:
+        """The calls that run now, where several may."""
+        return self._running
+
     async def run(self) -> None:
         """Serve the subscription until it ends and its mailbox is empty."""
+        if self._concurrency == 1:
+            while await self._something_waits():
+                await self._serve_in_order()
+            return
+        async with asyncio.TaskGroup() as group:
+            while await self._something_waits():
+                await self._serve_at_once(group)
+
+    async def _something_waits(self) -> bool:
         try:
-            async with asyncio.TaskGroup() as group:
-                while await self._mailbox.wait():
-                    await self._serve_what_waits(group)
+            return await self._mailbox.wait()
         except BufferOverflowError as error:
             await self._overflowed(error)
+            return False
 
-    async def _serve_what_waits(self, group: asyncio.TaskGroup) -> None:
+    async def _serve_in_order(self) -> None:
         """Call the handler until the mailbox is empty. The hot path of handlers."""
-        take, clock = self._mailbox.take, asyncio.get_running_loop().time
-        calls, slice_ends = 0, clock() + _SLICE
+        take, handler, clock = self._mailbox.take, self._handler, asyncio.get_running_loop().time
+        untimed, interval, slice_ends = 0, 1, clock() + _SLICE
         while (item := take()) is not None:
             if isinstance(item, Gap):
                 await self._see_gap(item)
-            elif self._concurrency == 1:
-                await self._call(item)
             else:
-                await self._start_call(group, item)
-            calls += 1
-            if calls % _CLOCK_INTERVAL == 0 and clock() > slice_ends:
-                await asyncio.sleep(0)
-                slice_ends = clock() + _SLICE
+                try:
+                    result = handler(item)
+                    if result is not None:
+                        await self._await_if_needed(result)
+                except BaseException as error:  # noqa: BLE001 - _contain says what may pass
+                    await self._handler_failed(error, item)
+            untimed += 1
+            if untimed >= interval:
+                untimed, interval = 0, min(_CLOCK_INTERVAL, interval * 2)
+                if clock() > slice_ends:
+                    await asyncio.sleep(0)
+                    interval, slice_ends = 1, clock() + _SLICE
+
+    async def _serve_at_once(self, group: asyncio.TaskGroup) -> None:
+        """Start calls of the handler until the mailbox is empty, so many at a time."""
+        while True:
+            while len(self._running) >= self._concurrency:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            item = self._mailbox.take()
+            if item is None:
+                return
+            if isinstance(item, Gap):
+                await self._see_gap(item)
+            else:
+                call = group.create_task(self._call(item), name=f"asyncnotify call of {self.name}")
+                self._running.add(call)
+                call.add_done_callback(self._running.discard)
 
     async def _call(self, item: Notification[Any]) -> None:
+        if self._mailbox.discarded:
+            return  # it was ended before the call began
         try:
             result = self._handler(item)
             if result is not None:
                 await self._await_if_needed(result)
         except BaseException as error:  # noqa: BLE001 - _contain says what may pass
-            self.subscriber.handler_errors += 1
-            await self._contain(error, "the handler", item)
+            await self._handler_failed(error, item)
+
+    async def _handler_failed(self, error: BaseException, item: Item) -> None:
+        self.subscriber.handler_errors += 1
+        await self._contain(error, "the handler", item)
 
     async def _await_if_needed(self, result: object) -> None:
         if inspect.isawaitable(result):
@@ -171,13 +212,6 @@ class HandlerWorker:
                 )
             await result
 
-    async def _start_call(self, group: asyncio.TaskGroup, item: Notification[Any]) -> None:
-        while len(self._running) >= self._concurrency:
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        task = group.create_task(self._call(item), name=f"asyncnotify handler of {self.name}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
     async def _see_gap(self, gap: Gap) -> None:
         """Run resync until it succeeds; a newer gap replaces the one it is given."""
         self.subscriber.gaps_taken += 1
@@ -185,6 +219,8 @@ class HandlerWorker:
             return
         if self._running:
             await asyncio.wait(self._running)
+            if self._mailbox.discarded:
+                return
         delays = ExponentialBackoff()()
         next(delays)
         while not await self._resynced(gap):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 
@@ -17,11 +17,21 @@ if TYPE_CHECKING:
 class HookedConnection(asyncpg.Connection):
     """An asyncpg connection that hands notifications over without registered callbacks."""
 
-    on_notification: OnNotification | None = None
+    def hand_over_to(self, on_notification: OnNotification | None) -> None:
+        """Let the driver call this for each notification; None: throw them away."""
+        # An attribute of the instance, in front of the class's method: no call in between
+        self._process_notification = on_notification or _throw_away
 
-    def _process_notification(self, pid: int, channel: str, payload: str) -> None:
-        if self.on_notification is not None:
-            self.on_notification(pid, channel, payload)
+
+def _throw_away(pid: int, channel: str, payload: str) -> None:
+    pass
+
+
+def as_hooked(connection: asyncpg.Connection[Any]) -> HookedConnection | None:
+    """Return the connection if it is of our class."""
+    # not isinstance(): asyncpg's metaclass says yes for every asyncpg.Connection
+    ours = issubclass(type(connection), HookedConnection)
+    return cast("HookedConnection", connection) if ours else None
 
 
 def hook_is_intact() -> bool:

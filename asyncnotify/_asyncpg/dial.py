@@ -6,18 +6,21 @@ import asyncio
 import inspect
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Final
+import weakref
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.failures import is_permanent
+from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._dsn import (
     UNREADABLE_DSN,
     describe_target,
     dsn_parameters,
     normalize_dsn,
     several_hosts,
+    single_host,
     split_hosts,
 )
 from asyncnotify._errors import ConfigurationError, ConnectError
@@ -33,19 +36,25 @@ logger = logging.getLogger("asyncnotify.connection")
 _GRACE: Final = 0.05
 """Seconds for a dial that was given up to end: longer than the loop needs to read its sockets."""
 
+_UTF8: Final = {"utf8", "unicode"}
+
 _OURS: Final = {"connection_class", "loop", "record_class", "timeout"}
 """Arguments of asyncpg.connect that a caller may not give."""
 
 
-def check_connect_arguments(
-    dsn: str | None, connect: Connect | None, kwargs: Mapping[str, Any]
-) -> None:
+def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, Any]) -> None:
     """
     Refuse keyword arguments that asyncpg.connect does not take, or that would go unused.
 
     Raises:
         TypeError: An argument is unknown, or cannot be combined with ``connect=``.
     """
+    if not (dsn is None or isinstance(dsn, str)):
+        msg = f"dsn must be a str, not of type {type(dsn).__name__}"
+        raise TypeError(msg)
+    if not (connect is None or callable(connect)):
+        msg = f"connect must be callable, not of type {type(connect).__name__}"
+        raise TypeError(msg)
     known = inspect.signature(asyncpg.connect).parameters.keys() - _OURS
     for name in kwargs:
         if name == "timeout":
@@ -75,6 +84,8 @@ class Dialer:
         self._connect = connect
         self._kwargs = dict(connect_kwargs)
         self._timeout = timeout
+        self._lookups = Lookups()
+        self._given: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
         self.target = "connect=" if connect else describe_target(dsn, connect_kwargs)
 
     async def dial(self) -> asyncpg.Connection[Any]:
@@ -89,12 +100,20 @@ class Dialer:
             TimeoutError: A host did not answer within the connect timeout.
         """
         if self._connect is not None:
-            return _checked(await self._bounded(_as_coroutine(self._connect)))
+            return self._fresh(_checked(await self._bounded(_as_coroutine(self._connect))))
         arguments = self._arguments()
         hosts = self._hosts(arguments)
         if not hosts:
-            return _checked(await self._bounded(_connect_asyncpg(arguments)))
+            host = single_host(arguments.get("dsn"), arguments)
+            return _checked(await self._bounded(self._resolve_and_connect(host, arguments)))
         return await self._dial_first_of(hosts, arguments)
+
+    def _fresh(self, connection: asyncpg.Connection[Any]) -> asyncpg.Connection[Any]:
+        if connection in self._given:
+            msg = "connect= returned the same connection twice; each call has to make a fresh one"
+            raise ConfigurationError(msg)
+        self._given.add(connection)
+        return connection
 
     async def _dial_first_of(
         self, hosts: list[tuple[str, int | None]], arguments: dict[str, Any]
@@ -113,7 +132,11 @@ class Dialer:
         self, host: str, port: int | None, arguments: dict[str, Any]
     ) -> asyncpg.Connection[Any]:
         arguments = {**arguments, "host": host, "port": port}
-        return _checked(await self._bounded(_connect_asyncpg(arguments)))
+        return _checked(await self._bounded(self._resolve_and_connect(host, arguments)))
+
+    async def _resolve_and_connect(self, host: str, arguments: dict[str, Any]) -> Any:
+        await self._lookups.resolve(host)
+        return await _connect_asyncpg(arguments)
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments for asyncpg.connect, with our defaults where none were given."""
@@ -122,6 +145,7 @@ class Dialer:
             arguments["dsn"] = normalize_dsn(self._dsn)
         in_dsn = dsn_parameters(arguments.get("dsn"))
         settings = dict(arguments.get("server_settings") or {})
+        _refuse_encoding(settings.get("client_encoding") or in_dsn.get("client_encoding"))
         if "application_name" not in in_dsn:
             settings.setdefault("application_name", "asyncnotify")
         arguments["server_settings"] = settings
@@ -153,7 +177,11 @@ class Dialer:
             await _abandon(task)
             msg = f"no connection within {self._timeout:g} s"
             raise TimeoutError(msg)
-        return task.result()
+        try:
+            return task.result()
+        except asyncio.CancelledError:
+            msg = "the call that was to make a connection cancelled itself"
+            raise ConnectError(msg) from None
 
 
 async def _as_coroutine(connect: Connect) -> Any:
@@ -205,8 +233,8 @@ def _guarded_password(password: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _checked(connection: Any) -> asyncpg.Connection[Any]:
-    if isinstance(connection, asyncpg.Connection) and "Proxy" not in type(connection).__name__:
-        return connection
+    if _is_connection(connection):
+        return _usable(cast("asyncpg.Connection[Any]", connection))
     msg = (
         f"connect= returned a {type(connection).__name__}, not a fresh asyncpg.Connection;"
         " a pooled connection cannot listen, because the pool resets it"
@@ -214,15 +242,50 @@ def _checked(connection: Any) -> asyncpg.Connection[Any]:
     raise ConfigurationError(msg)
 
 
+def _usable(connection: asyncpg.Connection[Any]) -> asyncpg.Connection[Any]:
+    """Return a connection that can listen; refuse, and drop, one that would never deliver."""
+    try:
+        if not connection.is_closed():
+            _refuse_encoding(connection.get_settings().client_encoding)
+            _refuse_transaction(connection)
+    except ConfigurationError:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _refuse_transaction(connection: asyncpg.Connection[Any]) -> None:
+    if connection.is_in_transaction():
+        msg = "connect= returned a connection in a transaction, where LISTEN has no effect"
+        raise ConfigurationError(msg)
+
+
+def _refuse_encoding(name: str | None) -> None:
+    # asyncpg sends the text of a statement as UTF-8 in any case: LISTEN would hear another name
+    if name is not None and name.lower().strip("'").replace("-", "") not in _UTF8:
+        msg = f"client_encoding must be UTF8, not {name}: channels would get other names"
+        raise ConfigurationError(msg)
+
+
 async def _abandon(task: asyncio.Future[Any]) -> None:
     """Cancel a dial; a connection that was made all the same is thrown away."""
     task.add_done_callback(_discard)
-    task.cancel()
-    await asyncio.wait({task}, timeout=_GRACE)
+    try:
+        # asyncpg leaves an exception unretrieved if cancelled in the moment in which TCP connects:
+        # a server that answers may as well finish, and one that does not is past that moment
+        await asyncio.wait({task}, timeout=_GRACE)
+    finally:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_GRACE)
 
 
 def _discard(task: asyncio.Future[Any]) -> None:
     if not task.cancelled() and task.exception() is None:
         result = task.result()
-        if isinstance(result, asyncpg.Connection):
+        if _is_connection(result):
             result.terminate()
+
+
+def _is_connection(thing: object) -> bool:
+    # not isinstance(): asyncpg's metaclass says yes for a pool's proxy as well
+    return issubclass(type(thing), asyncpg.Connection)

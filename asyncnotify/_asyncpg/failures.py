@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from asyncnotify._errors import ConfigurationError
+from asyncnotify._errors import ConfigurationError, PoolerError
 
 _PERMANENT: Final = (
     asyncpg.InvalidPasswordError,  # 28P01
@@ -18,6 +18,7 @@ _PERMANENT: Final = (
     asyncpg.CantChangeRuntimeParamError,  # 55P02
     asyncpg.ClientConfigurationError,
     ConfigurationError,
+    PoolerError,
     ValueError,  # arguments that the driver cannot use; a certificate that does not verify
     TypeError,
 )
@@ -40,8 +41,21 @@ def was_cancelled_by_server(error: BaseException) -> bool:
     return isinstance(error, asyncpg.QueryCanceledError)
 
 
+def is_truncated_status(error: BaseException) -> bool:
+    """
+    Return whether LISTEN has met a server bug that emptying the notification queue repairs.
+
+    Before the releases of November 2025 the queue could hold transactions so old that their
+    status had been removed: 58P01, "could not access status of transaction".
+    """
+    return isinstance(error, asyncpg.PostgresError) and (
+        error.sqlstate == "58P01" or "could not access status of transaction" in str(error)
+    )
+
+
 def is_refusal(error: BaseException) -> bool:
     """Return whether the server has answered no, on a connection that is still good."""
-    return isinstance(error, asyncpg.PostgresError) and not isinstance(
-        error, asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError
-    )
+    if was_cancelled_by_server(error):
+        return True
+    ends = asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, ends)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify._asyncpg.connection import HookedConnection, TransportFlow
+from asyncnotify._asyncpg.connection import TransportFlow, as_hooked
+from asyncnotify._asyncpg.failures import is_refusal
+from asyncnotify._asyncpg.sockets import keep_alive, server_settings
 from asyncnotify._errors import ConnectionLostError
+from asyncnotify._events import describe_error
 from asyncnotify._names import quote_identifier
 
 if TYPE_CHECKING:
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     import asyncpg
 
     from asyncnotify._asyncpg.connection import OnNotification
+    from asyncnotify._keepalive import Keepalive
+
+logger = logging.getLogger("asyncnotify.connection")
 
 _BATCH: Final = 10_000
 """Channels in one LISTEN statement: 10,000 take 0.1 s, and the time grows with the square."""
@@ -31,6 +38,20 @@ _LONGEST_EXTENSION: Final = 6
 
 _LAST_WORDS: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
+
+
+_QUEUE_HOLDERS: Final = """
+    SELECT pid, application_name, state, wait_event,
+        extract(epoch FROM clock_timestamp() - coalesce(xact_start, state_change))::float8
+            AS seconds
+    FROM pg_catalog.pg_stat_activity
+    WHERE pid <> pg_catalog.pg_backend_pid()
+        AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL OR wait_event = 'ClientWrite')
+    ORDER BY coalesce(xact_start, state_change)
+    LIMIT 5
+"""
+"""A session lets the queue go only when it has read it: not within a transaction, and not while
+its client does not read. Which of them listen, the server does not tell."""
 
 
 class BoundedConnection:
@@ -51,6 +72,29 @@ class BoundedConnection:
     def lost(self) -> bool:
         """Whether the connection is known to be gone."""
         return bool(self._connection.is_closed())
+
+    async def introduce(self, keepalive: Keepalive | None) -> bool:
+        """
+        Set keepalive at both ends; return whether the backend pid is the one we know.
+
+        Another pid says that a pooler is in between: then nothing is set at the server. One
+        round trip; a second one if a setting is refused.
+        """
+        if keepalive is not None:
+            keep_alive(self._connection, keepalive)
+        settings = server_settings(keepalive) if keepalive is not None else {}
+        changes = ", ".join(
+            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings.items()
+        )
+        ours = f"WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {self.pid}"
+        try:
+            status = await self._command(self._connection.execute(f"SELECT {changes} {ours}"))
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            logger.debug("keepalive of the server stays as it is: %s", describe_error(error))
+            status = await self._command(self._connection.execute(f"SELECT 1 {ours}"))
+        return bool(status == "SELECT 1")
 
     async def close(self, timeout: float) -> None:
         """Say goodbye to the server, for at most this many seconds; then terminate."""
@@ -117,27 +161,41 @@ class ListeningSession(BoundedConnection):
         timeout: float,
     ) -> None:
         super().__init__(connection, timeout=timeout)
-        self._on_notification = on_notification
+        self._deliver = on_notification
         self._on_lost = on_lost
         self._contact = last_contact
         self._attached = True
         self._foreign_channels = 0
-        self._hooked: HookedConnection | None = None
+        self._hooked = as_hooked(connection)
         self.notice: str | None = None
         self.flow = TransportFlow.of(connection)
-        self._take_notifications()
+        self._take_notifications(on_notification)
         connection.add_termination_listener(self._terminated)
-        connection.add_log_listener(self._logged)
+        if not connection.is_closed():
+            connection.add_log_listener(self._logged)
 
-    def _take_notifications(self) -> None:
-        if isinstance(self._connection, HookedConnection):
-            self._hooked = self._connection
-            self._hooked.on_notification = self._on_notification
+    def _take_notifications(self, on_notification: OnNotification) -> None:
+        self._on_notification = on_notification
+        if self._hooked and self._attached:
+            self._hooked.hand_over_to(on_notification)
 
     @property
     def lost(self) -> bool:
         """Whether the connection is known to be gone."""
         return not self._attached or super().lost
+
+    def expect(self, channel: str) -> asyncio.Future[None]:
+        """Return a future that is done when a notification arrives on this channel."""
+        arrived: asyncio.Future[None] = self._loop.create_future()
+
+        def watch(pid: int, name: str, payload: str) -> None:
+            if name == channel and not arrived.done():
+                arrived.set_result(None)
+            self._deliver(pid, name, payload)
+
+        self._take_notifications(watch)
+        arrived.add_done_callback(lambda _: self._take_notifications(self._deliver))
+        return arrived
 
     def batches(self, channels: Sequence[str]) -> Iterator[Sequence[str]]:
         """Split channels into portions for one call: each takes effect as a whole."""
@@ -196,11 +254,23 @@ class ListeningSession(BoundedConnection):
         self._foreign_channels = len(listening.difference(channels))
         return frozenset(channels) - listening
 
+    async def queue_usage(self, *, timeout: float) -> float:
+        """Return how full the server's notification queue is, from 0 to 1."""
+        usage = await self._command(
+            self._connection.fetchval("SELECT pg_catalog.pg_notification_queue_usage()"), timeout
+        )
+        return float(usage)
+
+    async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
+        """Return the sessions that may keep the queue from being emptied, the oldest first."""
+        rows = await self._command(self._connection.fetch(_QUEUE_HOLDERS), timeout)
+        return [dict(row) for row in rows]
+
     def detach(self) -> None:
         """Bring nothing more: what still arrives belongs to a past that a Gap will cover."""
         self._attached = False
         if self._hooked:
-            self._hooked.on_notification = None
+            self._hooked.hand_over_to(None)
 
     async def close(self, timeout: float) -> None:
         """Say goodbye to the server, for at most this many seconds; then terminate."""
@@ -231,6 +301,10 @@ class ListeningSession(BoundedConnection):
 
 class PublishingSession(BoundedConnection):
     """The connection on which notifications are sent."""
+
+    async def notify_plainly(self, channel: str) -> None:
+        """Send a notification without payload, by the one protocol that every pooler passes."""
+        await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send one notification, in a transaction of its own."""

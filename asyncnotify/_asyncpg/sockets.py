@@ -1,0 +1,57 @@
+"""TCP keepalive on both ends of a connection, as far as it can be had."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._events import describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import asyncpg
+
+    from asyncnotify._keepalive import Keepalive
+
+logger = logging.getLogger("asyncnotify.connection")
+
+
+def keep_alive(connection: asyncpg.Connection[Any], keepalive: Keepalive) -> None:
+    """Set our socket's options; what the platform does not know is left as it is."""
+    transport = getattr(connection, "_transport", None)
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for level, option, value in _options(keepalive):
+        try:
+            sock.setsockopt(level, option, value)
+        except OSError as error:
+            logger.debug("socket option %d stays as it is: %s", option, describe_error(error))
+
+
+def _options(keepalive: Keepalive) -> Iterator[tuple[int, int, int]]:
+    yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
+    known = {
+        "TCP_KEEPIDLE": keepalive.idle,
+        "TCP_KEEPALIVE": keepalive.idle,  # the same on macOS
+        "TCP_KEEPINTVL": keepalive.interval,
+        "TCP_KEEPCNT": keepalive.count,
+        "TCP_USER_TIMEOUT": keepalive.user_timeout * 1000,  # milliseconds
+    }
+    for name, value in known.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            yield socket.IPPROTO_TCP, option, value
+
+
+def server_settings(keepalive: Keepalive) -> dict[str, str]:
+    """Return the settings that make the server do the same, to be set after connecting."""
+    # As startup parameters poolers refuse them (08P01)
+    return {
+        "tcp_keepalives_idle": str(keepalive.idle),
+        "tcp_keepalives_interval": str(keepalive.interval),
+        "tcp_keepalives_count": str(keepalive.count),
+        "tcp_user_timeout": f"{keepalive.user_timeout}s",
+    }

@@ -1,0 +1,41 @@
+"""A point in time that may come nearer while somebody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+class Deadline:
+    """The end of somebody's patience; the shortest one stands."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._when = float("inf")
+        self._moved: asyncio.Future[None] = self._loop.create_future()
+
+    def shorten(self, seconds: float) -> None:
+        """Let it be this many seconds from now at the latest."""
+        when = self._loop.time() + seconds
+        if when < self._when:
+            self._when = when
+            if not self._moved.done():
+                self._moved.set_result(None)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left; 0 when it has passed."""
+        return max(0.0, self._when - self._loop.time())
+
+    async def wait_for(self, tasks: Collection[asyncio.Future[Any]]) -> None:
+        """Return when all of the tasks are done, or at the deadline."""
+        while (waiting := {task for task in tasks if not task.done()}) and self.remaining > 0:
+            if self._moved.done():
+                self._moved = self._loop.create_future()
+            timeout = None if self._when == float("inf") else self.remaining
+            await asyncio.wait(
+                {*waiting, self._moved}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )

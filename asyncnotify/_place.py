@@ -1,0 +1,40 @@
+"""Where a listener may be used: in the event loop and in the process that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from asyncnotify._errors import WrongLoopError
+
+
+class Place:
+    """The event loop and the process in which it was made."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+
+    def check(self) -> None:
+        """Raise WrongLoopError if the call comes from elsewhere. Touches no socket."""
+        if self.is_other_process:
+            msg = (
+                "the listener was started by another process: a fork cannot share its connection;"
+                " make and start one in each process"
+            )
+            raise WrongLoopError(msg)
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self.loop:
+            msg = (
+                "the listener belongs to another event loop; from another thread use"
+                " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it"
+            )
+            raise WrongLoopError(msg)
+
+    @property
+    def is_other_process(self) -> bool:
+        """Whether this is a fork of the process in which it was made."""
+        return os.getpid() != self._process

@@ -1,0 +1,189 @@
+"""The subscriptions of one run: where they begin and end, and the tasks that serve them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._errors import ListenerClosedError, ListenTimeoutError
+from asyncnotify._totals import Totals
+
+if TYPE_CHECKING:
+    from asyncnotify._model import SubscriptionStats
+    from asyncnotify._place import Place
+    from asyncnotify._registry import Subscriber
+    from asyncnotify._subscription import HandlerWorker
+    from asyncnotify._supervisor import Supervisor
+
+logger = logging.getLogger("asyncnotify.handler")
+
+
+class Roster:
+    """Begins and ends subscriptions; each handler is served by a task of its own."""
+
+    def __init__(self, supervisor: Supervisor, place: Place) -> None:
+        self._registry = supervisor.registry
+        self._watch = supervisor.watch
+        self._health = supervisor.health
+        self._place = place
+        self._group: asyncio.TaskGroup | None = None
+        self._not_yet_served: list[HandlerWorker] = []
+        self._workers: dict[asyncio.Task[None], HandlerWorker] = {}
+        self._served: set[Subscriber] = set()
+        self._past = Totals()
+        self._closed = False
+
+    # -- the tasks ----------------------------------------------------------------------------
+
+    def open(self, group: asyncio.TaskGroup) -> None:
+        """Serve handlers by tasks of this group; those that came early as well."""
+        self._group = group
+        early, self._not_yet_served = self._not_yet_served, []
+        for worker in early:
+            self._serve_by_task(worker)
+
+    def close(self, *, discard: bool) -> None:
+        """End every subscription; workers go on with what is buffered, unless it is discarded."""
+        self._closed = True
+        for subscriber in self._registry.subscribers:
+            self._end(subscriber, discard=discard)
+        if discard:
+            self.stop_workers()
+
+    def stop_workers(self) -> None:
+        """Let no handler be called any more, whatever is still buffered."""
+        for worker in self._workers.values():
+            worker.subscriber.mailbox.end(discard=True)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks that serve handlers now."""
+        return set(self._workers)
+
+    def task_that_runs(self, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
+        """Return the task of the worker that a handler's call belongs to, else the task itself."""
+        for serving, worker in self._workers.items():
+            if task in worker.calls:
+                return serving
+        return task
+
+    def _serve_by_task(self, worker: HandlerWorker) -> None:
+        if self._group is None:
+            self._not_yet_served.append(worker)
+            return
+        name = f"asyncnotify handler of {worker.name}"
+        task = self._group.create_task(worker.run(), name=name)
+        self._workers[task] = worker
+        self._served.add(worker.subscriber)
+        task.add_done_callback(self._worker_ended)
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        worker = self._workers.pop(task)
+        if task.cancelled() and worker.active and not self._closed:
+            logger.error("the handler of %s cancelled its own task; it goes on", worker.name)
+            self._serve_by_task(worker)
+            return
+        self._served.discard(worker.subscriber)
+        if self._registry.has(worker.subscriber):
+            self._end(worker.subscriber, discard=True)
+            self._watch.notice_change()
+        else:
+            self._past.add(worker.subscriber.stats())
+
+    # -- subscriptions ------------------------------------------------------------------------
+
+    async def serve(self, worker: HandlerWorker, timeout: float | None) -> None:
+        """Start a worker; return once the server has confirmed its channels."""
+        self._refuse_if_closed()
+        self._serve_by_task(worker)
+        await self.attach(worker.subscriber, timeout)
+
+    def serve_soon(self, worker: HandlerWorker) -> None:
+        """Start a worker without waiting for the server."""
+        self._refuse_if_closed()
+        self._serve_by_task(worker)
+        self._registry.add(worker.subscriber)
+        self._watch.notice_change()
+
+    async def attach(self, subscriber: Subscriber, timeout: float | None) -> None:
+        """Return once the server has confirmed every channel of the subscription."""
+        self._refuse_if_closed()
+        self._registry.add(subscriber)
+        if subscriber.in_force:
+            return
+        subscriber.waiter = self._place.loop.create_future()
+        self._watch.notice_change()
+        try:
+            async with asyncio.timeout(timeout):
+                await subscriber.waiter
+        except TimeoutError:
+            self.detach(subscriber)
+            raise self._too_late(subscriber, timeout or 0.0) from None
+        except BaseException:
+            self.detach(subscriber)
+            raise
+        if not subscriber.in_force:
+            self._refuse_if_closed()
+
+    def _too_late(self, subscriber: Subscriber, timeout: float) -> ListenTimeoutError:
+        error = ListenTimeoutError(tuple(subscriber.channels), timeout, self._health.state)
+        error.__cause__ = self._health.last_error
+        return error
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Forget the subscription and throw away what waits in its mailbox."""
+        self._place.check()
+        if self._registry.has(subscriber):
+            self._end(subscriber, discard=True)
+            self._watch.notice_change()
+        else:
+            subscriber.mailbox.end(discard=True)
+
+    def forget_soon(self, subscriber: Subscriber) -> None:
+        """Detach from whatever thread a garbage collector runs in."""
+        if self._registry.has(subscriber) and not self._place.is_other_process:
+            self._place.loop.call_soon_threadsafe(self.detach, subscriber)
+
+    async def unlisten(self, channel: str) -> None:
+        """End the channel's subscriptions; return once the server has confirmed."""
+        for subscriber in self._registry.remove_channel(channel):
+            self._end(subscriber, discard=True)
+        self._watch.notice_change()
+        await self._watch.settled()
+
+    async def settled(self) -> None:
+        """Return once the server listens on what is desired, or the connection is gone."""
+        self._place.check()
+        await self._watch.settled()
+
+    def check_place(self) -> None:
+        """Raise WrongLoopError if the call comes from another event loop or process."""
+        self._place.check()
+
+    def _end(self, subscriber: Subscriber, *, discard: bool) -> None:
+        self._registry.remove(subscriber)
+        subscriber.mailbox.end(discard=discard)
+        subscriber.stop_waiting()
+        if subscriber not in self._served:
+            self._past.add(subscriber.stats())
+
+    def _refuse_if_closed(self) -> None:
+        self._place.check()
+        if self._closed:
+            msg = "the listener is closed"
+            raise ListenerClosedError(msg)
+
+    # -- looking at it ------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that somebody wants."""
+        return self._registry.desired
+
+    def stats(self) -> tuple[tuple[SubscriptionStats, ...], Totals]:
+        """Return what became of the notifications, by subscription, and of all there ever were."""
+        subscribers = dict.fromkeys(self._registry.subscribers)
+        subscribers.update(dict.fromkeys(self._served))  # ended, but not yet done
+        stats = tuple(subscriber.stats() for subscriber in subscribers)
+        return stats, self._past.plus(stats)

@@ -1,0 +1,297 @@
+"""
+Watching over one session: the server agrees with what is desired, and is proved to be there.
+
+One task runs ``Watch.keep``, and it alone gives commands to the session. Whoever changes what
+is desired, or wants to ask the server something, leaves word here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from asyncnotify._asyncpg.failures import (
+    is_refusal,
+    is_truncated_status,
+    was_cancelled_by_server,
+)
+from asyncnotify._errors import ConnectionLostError
+from asyncnotify._events import describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from asyncnotify._asyncpg.session import ListeningSession
+    from asyncnotify._delivery import Delivery
+    from asyncnotify._limits import Limits
+    from asyncnotify._registry import Registry
+
+T = TypeVar("T")
+
+logger = logging.getLogger("asyncnotify.connection")
+
+_AUDIT_INTERVAL: Final = 5
+"""Heartbeat intervals after which the server is asked although notifications keep arriving."""
+
+_CANCELLED_AT_MOST: Final = 3
+"""Times that a statement may be cancelled by somebody (57014) until the session is given up."""
+
+
+@dataclass(slots=True)
+class Pulse:
+    """The last heartbeat that was answered."""
+
+    at: datetime | None = None
+    round_trip: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    ask: Callable[[ListeningSession], Awaitable[Any]]
+    answer: asyncio.Future[Any]
+
+
+class Watch:
+    """Keeps one session after another in agreement with the registry."""
+
+    def __init__(self, registry: Registry, delivery: Delivery, limits: Limits) -> None:
+        self.session: ListeningSession | None = None
+        self.pulse = Pulse()
+        self.answered = False  # whether this session has answered a heartbeat
+        self._registry = registry
+        self._delivery = delivery
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._settling: list[asyncio.Future[None]] = []
+        self._questions: list[_Question] = []
+        self._last_probe = 0.0
+
+    # -- for callers --------------------------------------------------------------------------
+
+    def notice_change(self) -> None:
+        """Compare what is desired with what the server has confirmed, soon."""
+        self._changed.set()
+
+    async def settled(self) -> None:
+        """Return once the server agrees with what is desired now, or the session is gone."""
+        if self.session is not None:
+            settled = self._loop.create_future()
+            self._settling.append(settled)
+            self.notice_change()
+            await settled
+
+    async def ask(
+        self, question: Callable[[ListeningSession], Awaitable[T]], *, timeout: float
+    ) -> T:
+        """
+        Ask the server, between two other commands.
+
+        Raises:
+            ConnectionLostError: There is no connection, or it was lost meanwhile.
+            TimeoutError: The answer did not come in time.
+            Exception: What the question raised.
+        """
+        if self.session is None:
+            msg = "there is no connection"
+            raise ConnectionLostError(msg)
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._questions.append(_Question(question, answer))
+        self.notice_change()
+        await asyncio.wait({answer}, timeout=timeout)
+        if not answer.done():
+            answer.cancel()
+            msg = f"no answer within {timeout:g} s"
+            raise TimeoutError(msg)
+        return answer.result()
+
+    # -- for the supervisor -------------------------------------------------------------------
+
+    def begin(self, session: ListeningSession) -> None:
+        """Watch over this session from here on."""
+        self.session = session
+        self.answered = False
+        self._delivery.connect(session.flow)
+        self._delivery.touch()
+        self._last_probe = self._loop.time()
+
+    def end(self) -> None:
+        """The session is gone: nobody needs to wait for it any more."""
+        self.session = None
+        self._delivery.connect(None)
+        settling, self._settling = self._settling, []
+        _release(settling)
+        questions, self._questions = self._questions, []
+        for question in questions:
+            _fail(question.answer, ConnectionLostError("the connection was lost"))
+
+    async def agree(self, session: ListeningSession) -> None:
+        """Return once the server has confirmed what is desired now; that opens the mailboxes."""
+        await self._reconcile(session)
+        check_alive(session)
+
+    async def keep(self, session: ListeningSession) -> None:
+        """Keep the server in agreement and the connection proved, until it is known to be lost."""
+        while not session.lost:
+            if self._settling or self._registry.due():
+                await self._reconcile(session)
+            remaining = self._until_heartbeat()
+            if remaining is not None and remaining <= 0:
+                await self._beat(session)
+            elif self._questions:
+                await self._answer(session, self._questions.pop(0))
+            elif not self._registry.due():
+                await self._wait_for_change(remaining)
+
+    async def _wait_for_change(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    # -- agreement ----------------------------------------------------------------------------
+
+    async def _reconcile(self, session: ListeningSession) -> None:
+        """Tell the server once what is due now; whoever waits for that goes on."""
+        due = self._registry.due()
+        settling, self._settling = self._settling, []
+        try:
+            for batch in session.batches(due.unlisten):
+                await self._unlisten(session, batch)
+            for batch in session.batches(due.listen):
+                await self._listen(session, batch)
+        finally:
+            _release(settling)
+
+    async def _listen(self, session: ListeningSession, batch: Sequence[str]) -> None:
+        asked_at = datetime.now(UTC)
+        try:
+            await _insist(lambda: session.listen(batch))
+        except Exception as error:
+            if not is_truncated_status(error):
+                raise
+            await self._empty_queue(session, error)
+            asked_at = datetime.now(UTC)
+            await session.listen(batch)
+        self._confirm(session, batch, asked_at)
+
+    async def _empty_queue(self, session: ListeningSession, error: Exception) -> None:
+        logger.warning(
+            "LISTEN failed with %s: a bug of PostgreSQL, repaired in its releases of November"
+            " 2025; emptying the notification queue, and trying once more",
+            describe_error(error),
+        )
+        await session.queue_usage(timeout=self._limits.command_timeout)
+
+    def _confirm(
+        self, session: ListeningSession, channels: Sequence[str], asked_at: datetime
+    ) -> None:
+        check_alive(session)
+        self._delivery.touch()
+        self._delivery.verify(asked_at)
+        self._registry.confirm(channels)
+
+    async def _unlisten(self, session: ListeningSession, batch: Sequence[str]) -> None:
+        self._registry.unconfirm(batch)
+        await _insist(lambda: session.unlisten(batch))
+        check_alive(session)
+        self._delivery.touch()
+        self._registry.discard_held(batch)
+
+    # -- proof --------------------------------------------------------------------------------
+
+    def _until_heartbeat(self) -> float | None:
+        """Return the seconds until the next heartbeat is due; None if there is none."""
+        interval = self._limits.heartbeat
+        if interval is None:
+            return None
+        idle = self._delivery.last_contact + interval
+        audit = self._last_probe + interval * _AUDIT_INTERVAL
+        return min(idle, audit) - self._loop.time()
+
+    async def _beat(self, session: ListeningSession) -> None:
+        """Prove that the server is there and still listens for us; repair it if it does not."""
+        asked_at, asked = datetime.now(UTC), self._loop.time()
+        count, timeout = self._registry.confirmed_count, self._limits.heartbeat_timeout
+        agrees = await _insist(lambda: session.is_listening(count, timeout=timeout))
+        answered = self._loop.time()
+        self._delivery.touch()
+        self._last_probe = answered
+        self.answered = True
+        self.pulse = Pulse(datetime.now(UTC), answered - asked)
+        if agrees:
+            self._delivery.verify(asked_at)
+        else:
+            await self._repair(session)
+
+    async def _repair(self, session: ListeningSession) -> None:
+        """Listen again on what the server was found not to listen on; each gets a Gap."""
+        missing = await session.missing(self._registry.confirmed)
+        if not missing:
+            return
+        logger.warning(
+            "the server no longer listens on %d channel(s) for us, though nobody unlistened"
+            " (DISCARD ALL or UNLISTEN * on our connection?); listening again",
+            len(missing),
+        )
+        self._registry.strip(missing, self._delivery.verified_at())
+        for batch in session.batches(sorted(missing)):
+            asked_at = datetime.now(UTC)
+            await session.relisten(batch)
+            self._confirm(session, batch, asked_at)
+
+    # -- questions ----------------------------------------------------------------------------
+
+    async def _answer(self, session: ListeningSession, question: _Question) -> None:
+        """Ask on somebody's behalf. Only an error that is no answer ends the session."""
+        if question.answer.done():
+            return
+        try:
+            answer = await question.ask(session)
+        except Exception as error:
+            _fail(question.answer, error)
+            if not is_refusal(error):
+                raise
+        else:
+            if not question.answer.done():
+                question.answer.set_result(answer)
+        self._delivery.touch()
+
+
+def check_alive(session: ListeningSession) -> None:
+    """Raise ConnectionLostError if the session is known to be gone."""
+    if session.lost:
+        raise loss_of(session)
+
+
+def loss_of(session: ListeningSession) -> ConnectionLostError:
+    """Return the loss of a session as an error, with the server's last words if it had any."""
+    return ConnectionLostError(session.notice or "the server closed the connection")
+
+
+def _release(waiting: Iterable[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # whoever asked may have gone
+
+
+async def _insist(command: Callable[[], Awaitable[T]]) -> T:
+    """Give a command, and again if it was cancelled at the server: nothing else is wrong."""
+    for _ in range(_CANCELLED_AT_MOST - 1):
+        try:
+            return await command()
+        except Exception as error:
+            if not was_cancelled_by_server(error):
+                raise
+    return await command()
