@@ -1,0 +1,374 @@
+"""
+What stands in README.md, CHANGELOG.md and docs/ holds: code is run, names and links exist.
+
+How a fenced block is run, by its language:
+
+* ``python`` that calls ``asyncio.run``: a program, run as a file of its own.
+* other ``python``: a part of one, put where FRAME says, with a running ``listener``.
+* ``text`` right behind a ``python`` block: what that prints, exactly. Elsewhere: a drawing.
+* ``sql``: executed in an empty database.
+* ``bash``: one line, which has to be one of COMMANDS.
+* ``mermaid``: a drawing.
+
+Where a block says DSN, the test puts in that of its own database.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import builtins
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import pytest
+
+import asyncnotify
+from asyncnotify import Listener, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT: Final = Path(__file__).parent.parent
+PACKAGE: Final = ROOT / "asyncnotify"
+DOCUMENTS: Final = (
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+)
+FOR_USERS: Final = DOCUMENTS[:2]
+DESIGN: Final = ROOT / "docs" / "design.md"
+
+DSN: Final = "postgresql://localhost/postgres"
+LANGUAGES: Final = {"python", "text", "sql", "bash", "mermaid"}
+COMMANDS: Final = {
+    "pip install asyncnotify-pg",
+    "python -m pip install nox && python -m nox -s demo",
+    "python -m pip install nox && python -m nox -s tests",
+}
+FRAME: Final = f"""
+import asyncio
+
+from asyncnotify import Gap, Listener, Notification
+
+
+async def main() -> None:
+    async with Listener("{DSN}") as listener:
+{{part}}
+
+asyncio.run(main())
+"""
+TIME_LIMIT: Final = 30.0  # seconds for a block; a few tenths are usual
+
+FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
+LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+INLINE_CODE: Final = re.compile(r"`([^`\n]+)`")
+CLASS_NAME: Final = re.compile(r"[A-Z][a-z]\w*")
+MEMBER: Final = re.compile(r"([A-Z][a-z]\w*)\.(\w+)(?:\(.*\))?")
+ATTRIBUTE: Final = re.compile(r"listener\.(\w+)\b.*")
+ARGUMENT: Final = re.compile(r"(\w+)=(?:[^=].*)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and the one that follows it with nothing but a blank line between."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+    next: Block | None = None
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+
+def blocks_of(document: Path) -> list[Block]:
+    """Return the blocks of a document, the last one first."""
+    source = document.read_text(encoding="utf-8")
+    blocks: list[Block] = []
+    follower_at = -1
+    for match in reversed(list(FENCE.finditer(source))):
+        follows = bool(blocks) and not source[match.end() : follower_at].strip()
+        line = source.count("\n", 0, match.start()) + 1
+        block = Block(document, line, match[1], match[2], blocks[-1] if follows else None)
+        blocks.append(block)
+        follower_at = match.start()
+    return blocks
+
+
+BLOCKS: Final = [block for document in DOCUMENTS for block in reversed(blocks_of(document))]
+
+
+def in_language(language: str) -> pytest.MarkDecorator:
+    """Run a test for each block in a language."""
+    chosen = [block for block in BLOCKS if block.language == language]
+    return pytest.mark.parametrize("block", chosen, ids=str)
+
+
+def prose_of(document: Path) -> str:
+    """Return a document without its blocks."""
+    return FENCE.sub("\n", document.read_text(encoding="utf-8"))
+
+
+def inline_code(*documents: Path) -> set[str]:
+    """Return what stands between backticks, outside of blocks."""
+    return {code for document in documents for code in INLINE_CODE.findall(prose_of(document))}
+
+
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+# -- blocks ---------------------------------------------------------------------------------------
+
+
+def as_program(text: str) -> str:
+    """Return a python block as the text of a file."""
+    if "asyncio.run(" in text:
+        return text
+    return FRAME.format(part=textwrap.indent(text, " " * 8))
+
+
+@in_language("python")
+def test_python_block_works(block: Block, dsn: str, tmp_path: Path) -> None:
+    """What a reader pastes into a file runs without a warning, ends, and prints what it should."""
+    program = as_program(block.text)
+    assert program.count(f'"{DSN}"') == 1
+    file = tmp_path / "pasted.py"
+    file.write_text(program.replace(DSN, dsn), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", file],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
+        timeout=TIME_LIMIT,
+    )
+    assert (run.stderr, run.returncode) == ("", 0)
+    assert block.next is not None, "it is not said what this prints"
+    assert (block.next.language, block.next.text) == ("text", run.stdout)
+
+
+@in_language("sql")
+async def test_sql_block_works(block: Block, admin: asyncpg.Connection[asyncpg.Record]) -> None:
+    """What a reader pastes into psql is accepted by a server that has nothing in it."""
+    await admin.execute(block.text)
+
+
+@in_language("bash")
+def test_bash_block_is_a_known_command(block: Block) -> None:
+    """No command is shown that is not in the list above, of which each is seen to below."""
+    assert block.text.strip() in COMMANDS
+
+
+def test_every_block_has_a_language() -> None:
+    """No block escapes being run for want of a language."""
+    assert {str(block) for block in BLOCKS if block.language not in LANGUAGES} == set()
+
+
+def test_every_fence_is_paired() -> None:
+    """No block escapes being run because its fence is written differently."""
+    fences = sum(
+        line.lstrip().startswith(("```", "~~~"))
+        for document in DOCUMENTS
+        for line in document.read_text(encoding="utf-8").splitlines()
+    )
+    assert fences == 2 * len(BLOCKS)
+
+
+@each_document
+def test_inline_code_stays_in_its_line(document: Path) -> None:
+    """No name escapes being looked up because its backticks stand in two lines."""
+    lines = prose_of(document).splitlines()
+    assert [line for line in lines if line.count("`") % 2] == []
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def sessions() -> set[str]:
+    """Return the names of the nox sessions; nox itself need not be installed."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    return {
+        name
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        for decorator in function.decorator_list
+        if (name := session_name(decorator, function.name)) is not None
+    }
+
+
+def session_name(decorator: ast.expr, default: str) -> str | None:
+    """Return the name that a decorator gives to a session, None if it makes no session."""
+    if ast.unparse(decorator) == "nox.session":
+        return default
+    if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "nox.session":
+        names = [word.value for word in decorator.keywords if word.arg == "name"]
+        return str(ast.literal_eval(names[0])) if names else default
+    return None
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_readme_shows_each_command_once(command: str) -> None:
+    """Each command stands in the README exactly once, as a line that can be copied."""
+    assert (ROOT / "README.md").read_text(encoding="utf-8").splitlines().count(command) == 1
+
+
+def test_nox_sessions_exist() -> None:
+    """Every nox session that is named anywhere exists."""
+    named = {
+        name
+        for document in DOCUMENTS
+        for name in re.findall(r"nox -s ([\w-]+)", document.read_text(encoding="utf-8"))
+    }
+    assert named >= {"demo", "tests"}
+    assert named <= sessions()
+
+
+def test_package_name_is_ours() -> None:
+    """What is to be installed bears the name of this project."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    assert f"pip install {project['name']}" in COMMANDS
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# -- links ----------------------------------------------------------------------------------------
+
+
+def anchors_of(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    slugs: Counter[str] = Counter()
+    anchors: set[str] = set()
+    for heading in re.findall(r"^#+ +(.+)$", prose_of(document), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        anchors.add(f"{slug}-{slugs[slug]}" if slugs[slug] else slug)
+        slugs[slug] += 1
+    return anchors
+
+
+def is_broken(document: Path, link: str) -> bool:
+    """Return whether a link inside the project leads nowhere."""
+    path, _, anchor = link.partition("#")
+    target = document.parent / path if path else document
+    if not target.is_file():
+        return True
+    return bool(anchor) and anchor not in anchors_of(target)
+
+
+@each_document
+def test_internal_links_lead_somewhere(document: Path) -> None:
+    """Every link to a file or heading of this project has its target."""
+    links = [link for link in LINK.findall(prose_of(document)) if not link.startswith("https://")]
+    assert [link for link in links if is_broken(document, link)] == []
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def members() -> dict[str, set[str]]:
+    """Return every class of the core with the names of its methods and fields."""
+    found: dict[str, set[str]] = {}
+    for file in (*PACKAGE.glob("*.py"), *PACKAGE.glob("_asyncpg/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, set()).update(names_in(node))
+    return found
+
+
+def names_in(node: ast.ClassDef) -> Iterator[str]:
+    """Yield the names of a class's methods and fields."""
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name
+        elif isinstance(statement, ast.AnnAssign):
+            yield ast.unparse(statement.target)
+
+
+def is_foreign(name: str) -> bool:
+    """Return whether Python or the driver calls something by this name."""
+    return any(hasattr(module, name) for module in (builtins, asyncio, asyncpg))
+
+
+def test_users_are_told_of_public_names_only() -> None:
+    """Every class that README and CHANGELOG name is public, or Python's, or the driver's."""
+    named = {code.partition("(")[0] for code in inline_code(*FOR_USERS)}
+    classes = {name for name in named if CLASS_NAME.fullmatch(name)}
+    assert {name for name in classes - set(asyncnotify.__all__) if not is_foreign(name)} == set()
+
+
+def test_listener_has_what_is_said_of_it() -> None:
+    """Everything written as `listener.name` is there."""
+    named = {match[1] for code in inline_code(*DOCUMENTS) if (match := ATTRIBUTE.fullmatch(code))}
+    assert named
+    assert {name for name in named if not hasattr(Listener, name)} == set()
+
+
+def test_arguments_exist() -> None:
+    """Everything written as `name=` is an argument of the listener or of what it is asked for."""
+    functions = (Listener, Listener.listen, Listener.on, Listener.stream)
+    known = {name for function in functions for name in inspect.signature(function).parameters}
+    named = {match[1] for code in inline_code(*DOCUMENTS) if (match := ARGUMENT.fullmatch(code))}
+    assert named
+    assert named - known == set()
+
+
+def test_design_names_classes_and_members_that_exist() -> None:
+    """Every class and member that the page on the design names is somewhere in the core."""
+    known = members()
+    code = inline_code(DESIGN)
+    classes = {text for text in code if CLASS_NAME.fullmatch(text)}
+    assert {name for name in classes - known.keys() if not is_foreign(name)} == set()
+    dotted = [match for text in code if (match := MEMBER.fullmatch(text))]
+    assert dotted
+    assert {match[0] for match in dotted if match[2] not in known.get(match[1], ())} == set()
+
+
+def test_design_names_files_that_exist() -> None:
+    """Every file that the page on the design names is there."""
+    text = DESIGN.read_text(encoding="utf-8")
+    files = set(re.findall(r"(?<![\w/.])([\w/]+\.py)\b", text))
+    assert files
+    assert {name for name in files if not (PACKAGE / name).is_file()} == set()
+
+
+# -- tables and drawings of the design ------------------------------------------------------------
+
+
+def test_design_draws_every_state() -> None:
+    """The diagram has exactly the states that a listener can be in."""
+    (diagram,) = (block.text for block in BLOCKS if block.language == "mermaid")
+    drawn = {*re.findall(r"(\w+) -->", diagram), *re.findall(r"--> (\w+)", diagram)}
+    assert drawn == set(State)
+
+
+def seconds_in(function: Callable[..., object]) -> dict[str, float]:
+    """Return the arguments of a function that are a number of seconds, with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if isinstance(p.default, float)}
+
+
+def test_design_tells_every_deadline() -> None:
+    """The table of deadlines has every argument that is one, with its default."""
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", prose_of(DESIGN), re.MULTILINE)
+    expected = seconds_in(Listener) | seconds_in(Listener.listen) | seconds_in(Listener.stream)
+    assert {name: float(default) for name, default in rows} == expected
+
+
+def test_design_shows_the_layers() -> None:
+    """The layers shown are those that the imports are checked against."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert "\n".join(layers) + "\n" in {block.text for block in BLOCKS if block.document == DESIGN}
