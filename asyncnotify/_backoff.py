@@ -36,10 +36,10 @@ class ExponentialBackoff:
     cap: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.initial <= self.cap:
-            msg = f"0 < initial <= cap is needed, not initial={self.initial}, cap={self.cap}"
+        if not 0 < self.initial <= self.cap < float("inf"):
+            msg = f"0 < initial <= cap < ∞ is needed, not initial={self.initial}, cap={self.cap}"
             raise ValueError(msg)
-        if self.factor < 1:
+        if not 1 <= self.factor < float("inf"):
             msg = f"factor must be at least 1, not {self.factor}"
             raise ValueError(msg)
 

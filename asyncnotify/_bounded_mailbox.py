@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._mailbox import Item, Mailbox, merge_gaps
@@ -12,6 +12,9 @@ from asyncnotify._model import Gap, GapReason, Notification
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
+
+_GAPS_KEPT: Final = 64
+"""Gaps that may wait for a consumer that is stuck, before neighbours are merged."""
 
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "fail"]
 
@@ -65,7 +68,12 @@ class BoundedMailbox(Mailbox):
         tail.append(notification)
         if self._waiters:
             self._wake_one()
-        if len(tail) > self._threshold:
+        size = len(tail)
+        if size == 1:
+            self._threshold = self.limit  # no gap waits here any more
+            if tail is self._ready or not self._ready:
+                self._since = self._known_good()  # what is lost from here on came after that
+        if size > self._threshold:
             self._on_full(self)
 
     def take(self) -> Item | None:
@@ -77,10 +85,8 @@ class BoundedMailbox(Mailbox):
 
     async def wait(self) -> bool:
         """Wait until something can be taken; return False if nothing ever will be."""
-        if not self._ready:
-            self._since = self._known_good()  # whatever is lost from here on came after that
-            if self._held is None:
-                self._threshold = self.limit
+        if not self._ready and self._held is None:
+            self._threshold = self.limit
         return await super().wait()
 
     def take_gap(self) -> Gap | None:
@@ -113,12 +119,26 @@ class BoundedMailbox(Mailbox):
             self._since = self._known_good()
         self.gaps += 1
         self._ready.append(gap)
+        if _gaps_among(self._ready) > _GAPS_KEPT:
+            self._merge_neighbours()
         if held:
             self._ready.extend(held)
         self._threshold = self.limit + _gaps_among(self._ready)
         self._wake_all()
         if len(self._ready) > self._threshold:
             self._on_full(self)
+
+    def _merge_neighbours(self) -> None:
+        """Let one gap stand for those side by side: a buffer must not grow with the losses."""
+        items: list[Item] = []
+        for item in self._ready:
+            if items and isinstance(item, Gap) and isinstance(items[-1], Gap):
+                items[-1] = merge_gaps(items[-1], item)
+                self.gaps -= 1
+            else:
+                items.append(item)
+        self._ready.clear()
+        self._ready.extend(items)
 
     def purge(self, channel: str) -> None:
         """Throw away what waits of this channel."""

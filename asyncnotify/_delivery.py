@@ -155,6 +155,8 @@ class Delivery:
         self._in_turn = 0
         self._turn_ends = False
         self.touch()
+        for mailbox in self._full:
+            self._full[mailbox] = len(mailbox)  # what their consumers find when it is their turn
         if (self._paused or self._full) and not self._settling:
             self._settling = True
             self._extra_turns = 0

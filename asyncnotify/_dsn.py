@@ -39,14 +39,11 @@ def normalize_dsn(dsn: str) -> str:
     if scheme not in _SCHEMES or "://" not in dsn:
         msg = "the DSN must begin with postgresql:// (or postgres://, or postgresql+asyncpg://)"
         raise ConfigurationError(msg)
+    if not _is_readable(dsn):
+        raise ConfigurationError(UNREADABLE_DSN)
     if not driver:
         return dsn
-    try:
-        parts = urlsplit("postgresql" + dsn[dsn.index("://") :])
-    except ValueError:
-        parts = None
-    if parts is None:
-        raise ConfigurationError(UNREADABLE_DSN)
+    parts = urlsplit("postgresql" + dsn[dsn.index("://") :])
     query = _without_sqlalchemy(parse_qsl(parts.query, keep_blank_values=True))
     return urlunsplit(parts._replace(query=urlencode(query, safe="/:,")))
 
@@ -125,16 +122,22 @@ def describe_target(dsn: str | None, kwargs: Mapping[str, Any]) -> str:
 
 def _is_plain(dsn: str) -> bool:
     """Return whether no part of a password can have been taken for something else."""
+    return dsn.partition("://")[0].partition("+")[0] in _SCHEMES and (
+        _is_readable(dsn) and "@" not in urlsplit(dsn).query
+    )
+
+
+def _is_readable(dsn: str) -> bool:
+    """Return whether hosts and ports are such; the rest of a password would not be."""
     try:
         parts = urlsplit(dsn)
     except ValueError:
         return False
-    hosts = parts.netloc.rpartition("@")[2]
+    hosts = parts.netloc.rpartition("@")[2].split(",")
     return (
-        parts.scheme.partition("+")[0] in _SCHEMES
-        and not parts.fragment
-        and "@" not in parts.path + parts.query
-        and all(_HOST.fullmatch(host) for host in hosts.split(","))
+        not parts.fragment
+        and "@" not in parts.path
+        and all(_HOST.fullmatch(host) for host in hosts)
     )
 
 
@@ -154,7 +157,7 @@ def split_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> list[tuple[str, i
         pairs = [_split_port(unquote(host)) for host in spec.split(",")]
     else:
         pairs = [(str(host), None) for host in spec]
-    ports = kwargs.get("port") or dsn_parameters(dsn).get("port")
+    ports = kwargs.get("port") or dsn_parameters(dsn).get("port") or os.environ.get("PGPORT")
     if isinstance(ports, str):
         ports = [int(port) for port in ports.split(",")]
     if isinstance(ports, (list, tuple)) and len(ports) == len(pairs):
@@ -168,6 +171,6 @@ def _split_port(host: str) -> tuple[str, int | None]:
         address, _, rest = host[1:].partition("]")
         return address, int(rest[1:]) if rest[1:].isdigit() else None
     name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and not host.startswith("/"):
+    if colon and port.isdigit() and ":" not in name and not host.startswith("/"):
         return name, int(port)
     return host, None

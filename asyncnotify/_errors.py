@@ -124,7 +124,8 @@ class ListenTimeoutError(AsyncNotifyError, TimeoutError):
     """
 
     def __init__(self, channels: tuple[str, ...], timeout: float, state: str) -> None:
-        super().__init__(channels, timeout, state)
+        super().__init__(channels)  # of several arguments OSError would make an errno
+        self.args = (channels, timeout, state)
         self.channels = channels
         self.timeout = timeout
         self.state = state

@@ -132,7 +132,7 @@ class Announcer:
         self._target = target
         self._callback = callback
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
-        self._quiet_until: dict[str, float] = {}  # causes that were told of at WARNING
+        self._told: dict[str, float] = {}  # causes told of at WARNING, and until when that holds
 
     def stream(self) -> EventStream:
         """Return a new stream of the events from here on."""
@@ -158,10 +158,11 @@ class Announcer:
         cause = describe_error(getattr(event, "cause", None))
         if level >= logging.WARNING:
             now = time.monotonic()
-            if now < self._quiet_until.get(cause, 0.0):
+            told = self._told = {c: when for c, when in self._told.items() if now < when}
+            if cause in told:
                 level = logging.INFO
             else:
-                self._quiet_until = {cause: now + _REPEAT_INTERVAL}
+                told[cause] = now + _REPEAT_INTERVAL
         logger.log(level, text)
 
 

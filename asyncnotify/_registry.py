@@ -180,11 +180,18 @@ class Registry:
 
     def due(self) -> Due:
         """Return what the server has to be told now."""
-        listen = [c for c in self._unsettled if c in self._routes and c not in self._confirmed]
-        unlisten = [c for c in self._unsettled if c not in self._routes and c in self._confirmed]
-        if not listen and not unlisten:
+        due = Due(self.wanted(self._unsettled), self.unwanted(self._unsettled))
+        if not due:
             self._unsettled.clear()
-        return Due(listen, unlisten)
+        return due
+
+    def wanted(self, channels: Iterable[str]) -> list[str]:
+        """Return those of these channels that are desired and not confirmed."""
+        return [c for c in channels if c in self._routes and c not in self._confirmed]
+
+    def unwanted(self, channels: Iterable[str]) -> list[str]:
+        """Return those of these channels that are confirmed and not desired."""
+        return [c for c in channels if c not in self._routes and c in self._confirmed]
 
     def confirm(self, channels: Collection[str]) -> None:
         """The server listens on these: emit the Gaps of the subscriptions that now begin."""

@@ -163,7 +163,7 @@ class HandlerWorker:
                     result = handler(item)
                     if result is not None:
                         await self._await_if_needed(result)
-                except BaseException as error:  # noqa: BLE001 - _contain says what may pass
+                except BaseException as error:  # noqa: BLE001 - what is meant for us passes
                     await self._handler_failed(error, item)
             untimed += 1
             if untimed >= interval:
@@ -194,10 +194,12 @@ class HandlerWorker:
             result = self._handler(item)
             if result is not None:
                 await self._await_if_needed(result)
-        except BaseException as error:  # noqa: BLE001 - _contain says what may pass
+        except BaseException as error:  # noqa: BLE001 - what is meant for us passes
             await self._handler_failed(error, item)
 
     async def _handler_failed(self, error: BaseException, item: Item) -> None:
+        if _is_meant_for_us(error):
+            raise error
         self.subscriber.handler_errors += 1
         await self._contain(error, "the handler", item)
 
@@ -238,16 +240,16 @@ class HandlerWorker:
             result = self._resync(gap)
             if inspect.isawaitable(result):
                 await result
-        except BaseException as error:  # noqa: BLE001 - _contain says what may pass
+        except BaseException as error:
+            if _is_meant_for_us(error):
+                raise
             self.subscriber.resync_errors += 1
             await self._contain(error, "resync", gap)
             return False
         return True
 
     async def _contain(self, error: BaseException, culprit: str, item: Item) -> None:
-        """Log and report what a user's function raised; let pass only what is meant for us."""
-        if _is_meant_for_us(error):
-            raise error
+        """Log and report what a user's function raised."""
         logger.error("%s of %s raised", culprit, self.name, exc_info=error)
         await self._report(error, item)
 

@@ -130,6 +130,7 @@ class Watch:
 
     async def agree(self, session: ListeningSession) -> None:
         """Return once the server has confirmed what is desired now; that opens the mailboxes."""
+        self._delivery.verify(datetime.now(UTC))  # nothing is in force yet: no loss is earlier
         await self._reconcile(session)
         check_alive(session)
 
@@ -162,23 +163,23 @@ class Watch:
         settling, self._settling = self._settling, []
         try:
             for batch in session.batches(due.unlisten):
-                await self._unlisten(session, batch)
+                if still_due := self._registry.unwanted(batch):
+                    await self._unlisten(session, still_due)
             for batch in session.batches(due.listen):
-                await self._listen(session, batch)
+                if still_due := self._registry.wanted(batch):
+                    await self._listen(session, still_due)
         finally:
             _release(settling)
 
     async def _listen(self, session: ListeningSession, batch: Sequence[str]) -> None:
-        asked_at = datetime.now(UTC)
         try:
             await _insist(lambda: session.listen(batch))
         except Exception as error:
             if not is_truncated_status(error):
                 raise
             await self._empty_queue(session, error)
-            asked_at = datetime.now(UTC)
             await session.listen(batch)
-        self._confirm(session, batch, asked_at)
+        self._confirm(session, batch)
 
     async def _empty_queue(self, session: ListeningSession, error: Exception) -> None:
         logger.warning(
@@ -188,12 +189,9 @@ class Watch:
         )
         await session.queue_usage(timeout=self._limits.command_timeout)
 
-    def _confirm(
-        self, session: ListeningSession, channels: Sequence[str], asked_at: datetime
-    ) -> None:
+    def _confirm(self, session: ListeningSession, channels: Sequence[str]) -> None:
         check_alive(session)
         self._delivery.touch()
-        self._delivery.verify(asked_at)
         self._registry.confirm(channels)
 
     async def _unlisten(self, session: ListeningSession, batch: Sequence[str]) -> None:
@@ -241,9 +239,8 @@ class Watch:
         )
         self._registry.strip(missing, self._delivery.verified_at())
         for batch in session.batches(sorted(missing)):
-            asked_at = datetime.now(UTC)
             await session.relisten(batch)
-            self._confirm(session, batch, asked_at)
+            self._confirm(session, batch)
 
     # -- questions ----------------------------------------------------------------------------
 

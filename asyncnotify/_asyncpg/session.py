@@ -98,7 +98,7 @@ class BoundedConnection:
 
     async def close(self, timeout: float) -> None:
         """Say goodbye to the server, for at most this many seconds; then terminate."""
-        if self.lost:
+        if self._connection.is_closed():
             return
         closing = asyncio.ensure_future(self._connection.close())
         try:
