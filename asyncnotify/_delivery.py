@@ -190,10 +190,11 @@ class Delivery:
         self._warned[mailbox] = now + _WARNING_INTERVAL
         logger.warning(
             "the consumer of %s is too slow: its buffer of %d overflowed and %d notifications"
-            " were dropped; a Gap marks the place",
+            " were dropped; %s",
             mailbox.label,
             mailbox.limit,
             lost,
+            "a Gap marks the place" if mailbox.is_open else "the subscription ends",
         )
 
     def forget(self, mailbox: object) -> None:

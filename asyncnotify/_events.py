@@ -190,13 +190,13 @@ def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
                 " each subscription gets a Gap"
             )
         case Closed():
-            return logging.INFO, f"stopped listening at {target}"
+            return logging.INFO, f"closed the listener of {target}"
 
 
 def describe_error(error: BaseException | None) -> str:
     """Return one line on an error; it holds what the server said, and no secret."""
     if error is None:
-        return "the server closed the connection"
+        return "the connection ended"
     text = str(error).partition("\n")[0]
     name = type(error).__name__
     return f"{name}: {text}" if text else name

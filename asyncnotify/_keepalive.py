@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
+
+_MOST: Final = {"idle": 32_767, "interval": 32_767, "count": 127, "user_timeout": 2_147_483}
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,17 +17,19 @@ class Keepalive:
     without a heartbeat notice a server that has. Best effort: what an operating system, a server
     or a pooler does not know is left as it is, and a Unix socket needs none.
 
-    With the defaults an idle connection is found dead after 25 seconds, one with unacknowledged
-    data after 30.
+    Where there is a user timeout, as on Linux, it alone says when an end is taken for dead, be it
+    idle or not: after 30 seconds with the defaults. Elsewhere an idle one is after
+    ``idle + interval * count``, 25 seconds.
 
     Attributes:
-        idle: Seconds of silence until the first probe; at least 1.
-        interval: Seconds between probes; at least 1.
-        count: Probes without an answer until the connection is dead; at least 1.
-        user_timeout: Seconds for which sent data may stay unacknowledged; at least 1.
+        idle: Seconds of silence until the first probe; 1 to 32,767.
+        interval: Seconds between probes; 1 to 32,767.
+        count: Probes without an answer until the connection is dead; 1 to 127.
+        user_timeout: Seconds for which anything sent, a probe as well, may stay without an
+            acknowledgement; 1 to 2,147,483.
 
     Raises:
-        ValueError: A figure is not a whole number of at least 1.
+        ValueError: A figure is no whole number within these bounds, which are Linux's.
     """
 
     idle: int = 10
@@ -35,6 +40,7 @@ class Keepalive:
     def __post_init__(self) -> None:
         for field in fields(self):
             value: object = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
-                msg = f"{field.name} must be a whole number, at least 1, not {value!r}"
+            most = _MOST[field.name]
+            if not isinstance(value, int) or not 1 <= value <= most:
+                msg = f"{field.name} must be a whole number from 1 to {most}, not {value!r}"
                 raise ValueError(msg)

@@ -24,47 +24,64 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.connection")
 
 _PATIENCE: Final = 2.0
-"""Seconds in which the proof must arrive; where it does, it takes milliseconds."""
+"""Seconds for having a notification sent, and again for its arrival; both take milliseconds."""
 
 
-async def prove_delivery(session: ListeningSession, dialer: Dialer, *, timeout: float) -> None:
-    """
-    Return if a notification sent by another connection arrives on this one.
+class PoolerProof:
+    """Tries out whether notifications arrive through a pooler."""
 
-    Raises:
-        PoolerError: It does not.
-    """
-    channel = f"asyncnotify_probe_{secrets.token_hex(8)}"
-    arrived = session.expect(channel)
-    try:
-        await session.listen([channel])
-        if not await _notify_from_elsewhere(channel, dialer, timeout=timeout):
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+        self._possible = True
+
+    async def prove(self, session: ListeningSession) -> None:
+        """
+        Return if a notification sent by another connection arrives on this one.
+
+        Where no second connection can be had, a warning says so, and it is not tried again.
+
+        Raises:
+            PoolerError: It does not arrive.
+        """
+        if not self._possible:
             return
-        await asyncio.wait({arrived}, timeout=_PATIENCE)
-        if not arrived.done():
-            raise PoolerError(_refusal(dialer.target))
-        await session.unlisten([channel])
-    finally:
-        arrived.cancel()
+        channel = f"asyncnotify_probe_{secrets.token_hex(8)}"
+        arrived = session.expect(channel)
+        try:
+            await session.listen([channel])
+            sent = await self._notify_from_elsewhere(channel)
+            if sent:
+                await asyncio.wait({arrived}, timeout=_PATIENCE)
+            await session.unlisten([channel])
+            if sent and not arrived.done():
+                raise PoolerError(_refusal(self._dialer.target))
+        finally:
+            arrived.cancel()
 
+    async def _notify_from_elsewhere(self, channel: str) -> bool:
+        notifying = asyncio.create_task(self._notify(channel), name="asyncnotify pooler probe")
+        try:
+            await asyncio.wait({notifying}, timeout=_PATIENCE)
+        finally:
+            notifying.cancel()
+            await asyncio.wait({notifying}, timeout=_PATIENCE)
+        error = None if notifying.cancelled() else notifying.exception()
+        if error is not None or notifying.cancelled():
+            self._possible = False
+            logger.warning(
+                "a connection pooler stands before %s, and whether it delivers notifications could"
+                " not be tried out, because there is no second connection: %s",
+                self._dialer.target,
+                describe_error(error) if error else f"none within {_PATIENCE:g} s",
+            )
+        return self._possible
 
-async def _notify_from_elsewhere(channel: str, dialer: Dialer, *, timeout: float) -> bool:
-    """Notify from a second connection; return False where that cannot be had."""
-    try:
-        other = PublishingSession(await dialer.dial(), timeout=timeout)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it proves nothing
-        logger.warning(
-            "a connection pooler stands before %s, and whether it delivers notifications could"
-            " not be tried out, because there is no second connection: %s",
-            dialer.target,
-            describe_error(error),
-        )
-        return False
-    try:
-        await other.notify_plainly(channel)
-    finally:
-        await other.close(timeout)
-    return True
+    async def _notify(self, channel: str) -> None:
+        other = PublishingSession(await self._dialer.dial(), timeout=_PATIENCE)
+        try:
+            await other.notify_plainly(channel)
+        finally:
+            await other.close(_PATIENCE)
 
 
 def _refusal(target: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncnotify._checksum import Checksum
 from asyncnotify._delivery import Delivery, Route
 from asyncnotify._model import Gap, GapReason, SubscriptionStats
 
@@ -111,6 +112,7 @@ class Registry:
         self._routes = delivery.routes
         self._subscribers: dict[Subscriber, None] = {}
         self._confirmed: set[str] = set()
+        self._checksum: Checksum | None = None  # of the confirmed, until they change
         self._unsettled: set[str] = set()  # channels whose desire and confirmation may differ
 
     @property
@@ -127,6 +129,13 @@ class Registry:
     def confirmed_count(self) -> int:
         """How many channels the server has confirmed on the present connection."""
         return len(self._confirmed)
+
+    @property
+    def confirmed_checksum(self) -> Checksum:
+        """What tells this set of confirmed channels from any other."""
+        if self._checksum is None:
+            self._checksum = Checksum.of(self._confirmed)
+        return self._checksum
 
     @property
     def subscribers(self) -> tuple[Subscriber, ...]:
@@ -196,6 +205,7 @@ class Registry:
     def confirm(self, channels: Collection[str]) -> None:
         """The server listens on these: emit the Gaps of the subscriptions that now begin."""
         self._confirmed.update(channels)
+        self._checksum = None
         together = frozenset(channels)
         waiting: dict[Subscriber, None] = {}
         for channel in channels:
@@ -221,6 +231,7 @@ class Registry:
     def unconfirm(self, channels: Collection[str]) -> None:
         """The server is about to be told to listen on these no more, or has been found not to."""
         self._confirmed.difference_update(channels)
+        self._checksum = None
         self._unsettled.update(c for c in channels if c in self._routes)
 
     def strip(self, channels: Collection[str], since: datetime | None) -> None:
@@ -233,6 +244,7 @@ class Registry:
     def disconnect(self, since: datetime | None) -> None:
         """The connection is gone, and with it every LISTEN."""
         self._confirmed.clear()
+        self._checksum = None
         self._unsettled.clear()
         self._unsettled.update(self._routes)
         for subscriber in self._subscribers:

@@ -119,17 +119,15 @@ class Roster:
                 await subscriber.waiter
         except TimeoutError:
             self.detach(subscriber)
-            raise self._too_late(subscriber, timeout or 0.0) from None
+            error = ListenTimeoutError(
+                tuple(subscriber.channels), timeout or 0.0, self._health.state
+            )
+            raise error from self._health.last_error
         except BaseException:
             self.detach(subscriber)
             raise
         if not subscriber.in_force:
             self._refuse_if_closed()
-
-    def _too_late(self, subscriber: Subscriber, timeout: float) -> ListenTimeoutError:
-        error = ListenTimeoutError(tuple(subscriber.channels), timeout, self._health.state)
-        error.__cause__ = self._health.last_error
-        return error
 
     def detach(self, subscriber: Subscriber) -> None:
         """Forget the subscription and throw away what waits in its mailbox."""

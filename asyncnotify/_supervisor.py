@@ -26,7 +26,7 @@ from asyncnotify._events import (
     describe_error,
 )
 from asyncnotify._model import State
-from asyncnotify._pooler import prove_delivery
+from asyncnotify._pooler import PoolerProof
 from asyncnotify._registry import Registry
 from asyncnotify._watch import Watch, loss_of
 
@@ -79,7 +79,7 @@ class Supervisor:
         self._backoff = backoff
         self._keepalive = keepalive
         self._announce = announce
-        self._pooler_delivers = False
+        self._pooler_proof = PoolerProof(dialer)
         self._lost_at: float | None = None
         self._farewell: float | None = None
         self.delivery.start(self._loop)
@@ -151,10 +151,9 @@ class Supervisor:
 
     async def _introduce(self, session: ListeningSession) -> None:
         """Set keepalive; where a pooler is in the path, make sure that it delivers."""
-        direct = await session.introduce(self._keepalive)
-        if not direct and not self._pooler_delivers:
-            await prove_delivery(session, self._dialer, timeout=self._limits.operation_timeout)
-            self._pooler_delivers = True
+        if not await session.introduce(self._keepalive):
+            await self._pooler_proof.prove(session)
+            self.watch.audit_also(self._pooler_proof.prove)
 
     async def _serve(self, session: ListeningSession) -> bool:
         """Serve one session until it is lost; return whether it has proved its worth."""

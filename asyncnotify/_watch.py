@@ -34,7 +34,8 @@ T = TypeVar("T")
 logger = logging.getLogger("asyncnotify.connection")
 
 _AUDIT_INTERVAL: Final = 5
-"""Heartbeat intervals after which the server is asked although notifications keep arriving."""
+"""Heartbeat intervals after which the server is asked although notifications keep arriving, and
+heartbeats after which what costs more is asked as well."""
 
 _CANCELLED_AT_MOST: Final = 3
 """Times that a statement may be cancelled by somebody (57014) until the session is given up."""
@@ -69,6 +70,8 @@ class Watch:
         self._settling: list[asyncio.Future[None]] = []
         self._questions: list[_Question] = []
         self._last_probe = 0.0
+        self._beats = 0
+        self._audit: Callable[[ListeningSession], Awaitable[None]] | None = None
 
     # -- for callers --------------------------------------------------------------------------
 
@@ -117,6 +120,12 @@ class Watch:
         self._delivery.connect(session.flow)
         self._delivery.touch()
         self._last_probe = self._loop.time()
+        self._beats = 0
+        self._audit = None
+
+    def audit_also(self, audit: Callable[[ListeningSession], Awaitable[None]]) -> None:
+        """Every few heartbeats try this as well; it raises if the session is of no use."""
+        self._audit = audit
 
     def end(self) -> None:
         """The session is gone: nobody needs to wait for it any more."""
@@ -215,8 +224,8 @@ class Watch:
     async def _beat(self, session: ListeningSession) -> None:
         """Prove that the server is there and still listens for us; repair it if it does not."""
         asked_at, asked = datetime.now(UTC), self._loop.time()
-        count, timeout = self._registry.confirmed_count, self._limits.heartbeat_timeout
-        agrees = await _insist(lambda: session.is_listening(count, timeout=timeout))
+        checksum, timeout = self._registry.confirmed_checksum, self._limits.heartbeat_timeout
+        agrees = await _insist(lambda: session.is_listening(checksum, timeout=timeout))
         answered = self._loop.time()
         self._delivery.touch()
         self._last_probe = answered
@@ -226,6 +235,9 @@ class Watch:
             self._delivery.verify(asked_at)
         else:
             await self._repair(session)
+        self._beats += 1
+        if self._audit is not None and self._beats % _AUDIT_INTERVAL == 0:
+            await self._audit(session)
 
     async def _repair(self, session: ListeningSession) -> None:
         """Listen again on what the server was found not to listen on; each gets a Gap."""
@@ -268,7 +280,7 @@ def check_alive(session: ListeningSession) -> None:
 
 def loss_of(session: ListeningSession) -> ConnectionLostError:
     """Return the loss of a session as an error, with the server's last words if it had any."""
-    return ConnectionLostError(session.notice or "the server closed the connection")
+    return ConnectionLostError(session.notice or "the connection ended")
 
 
 def _release(waiting: Iterable[asyncio.Future[None]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import ssl
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -196,8 +197,8 @@ async def _connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]
         cause = error.__cause__
         msg = f"the password callable raised {type(cause).__name__}"
         raise ConnectError(msg) from cause
-    except asyncpg.ClientConfigurationError:
-        raise
+    except (asyncpg.ClientConfigurationError, ssl.SSLError):
+        raise  # a ValueError too, where a certificate does not verify
     except ValueError as error:
         # Raised outside of the except block: the text may hold a piece of the password
         unreadable = "dsn" in arguments and not isinstance(error, asyncpg.InterfaceError)

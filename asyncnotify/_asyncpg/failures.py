@@ -26,14 +26,26 @@ _PERMANENT: Final = (
 _NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)  # 55000: connections refused
 
 
+_REFUSALS_OF_PGBOUNCER: Final = (
+    "unsupported startup parameter",
+    "authentication failed",
+    "no such database",
+    "no such user",
+    "does not exist",
+)
+"""Parts of what it says under 08P01, which it gives for whatever it refuses."""
+
+
 def is_permanent(error: BaseException) -> bool:
     """Return whether trying again is of no use until somebody has repaired something."""
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return any(part in str(error) for part in _REFUSALS_OF_PGBOUNCER)
     return isinstance(error, _PERMANENT)
 
 
 def needs_repair(error: BaseException) -> bool:
     """Return whether the next attempt may as well wait for the longest delay."""
-    return isinstance(error, (*_PERMANENT, *_NEEDS_REPAIR))
+    return is_permanent(error) or isinstance(error, _NEEDS_REPAIR)
 
 
 def was_cancelled_by_server(error: BaseException) -> bool:

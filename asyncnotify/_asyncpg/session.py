@@ -7,8 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.connection import TransportFlow, as_hooked
-from asyncnotify._asyncpg.failures import is_refusal
+from asyncnotify._asyncpg.failures import is_refusal, was_cancelled_by_server
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
+from asyncnotify._checksum import Checksum
 from asyncnotify._errors import ConnectionLostError
 from asyncnotify._events import describe_error
 from asyncnotify._names import quote_identifier
@@ -39,6 +40,8 @@ _LONGEST_EXTENSION: Final = 6
 _LAST_WORDS: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
 
+
+_LISTENING: Final = "FROM pg_catalog.pg_listening_channels() AS channel"
 
 _QUEUE_HOLDERS: Final = """
     SELECT pid, application_name, state, wait_event,
@@ -165,7 +168,8 @@ class ListeningSession(BoundedConnection):
         self._on_lost = on_lost
         self._contact = last_contact
         self._attached = True
-        self._foreign_channels = 0
+        self._foreign_channels = Checksum.of(())
+        self._server_can_sum = True
         self._hooked = as_hooked(connection)
         self.notice: str | None = None
         self.flow = TransportFlow.of(connection)
@@ -229,20 +233,30 @@ class ListeningSession(BoundedConnection):
         allowance = _ALLOWANCE * len(batch)
         await self._command(self._connection.execute(statement), self._timeout + allowance)
 
-    async def is_listening(self, count: int, *, timeout: float) -> bool:
+    async def is_listening(self, channels: Checksum, *, timeout: float) -> bool:
         """
-        Ask whether the server listens on ``count`` channels for us.
+        Ask whether the server listens for us on the channels of which this is the checksum.
 
         One round trip, which takes no transaction id: the heartbeat.
         """
-        expected = count + self._foreign_channels
-        status = await self._command(
-            self._connection.execute(
-                "SELECT 1 WHERE (SELECT pg_catalog.count(*)"  # noqa: S608 - a number of ours
-                f" FROM pg_catalog.pg_listening_channels()) OPERATOR(pg_catalog.=) {expected}"
-            ),
-            timeout,
+        expected = channels + self._foreign_channels
+        condition = (
+            f"(SELECT {expected.SQL_FUNCTIONS} {_LISTENING}) OPERATOR(pg_catalog.=) {expected.sql}"
         )
+        if not self._server_can_sum:
+            condition = (
+                f"(SELECT pg_catalog.count(*) {_LISTENING}) OPERATOR(pg_catalog.=) {expected.count}"
+            )
+        try:
+            status = await self._command(
+                self._connection.execute(f"SELECT 1 WHERE {condition}"), timeout
+            )
+        except Exception as error:
+            if not self._server_can_sum or not is_refusal(error) or was_cancelled_by_server(error):
+                raise
+            self._server_can_sum = False  # md5 is off in FIPS mode: count the channels, at least
+            logger.debug("no checksum of the channels: %s", describe_error(error))
+            return await self.is_listening(channels, timeout=timeout)
         return bool(status == "SELECT 1")
 
     async def missing(self, channels: Collection[str]) -> frozenset[str]:
@@ -251,7 +265,7 @@ class ListeningSession(BoundedConnection):
             self._connection.fetch("SELECT channel FROM pg_catalog.pg_listening_channels() channel")
         )
         listening = frozenset(row["channel"] for row in rows)
-        self._foreign_channels = len(listening.difference(channels))
+        self._foreign_channels = Checksum.of(listening.difference(channels))
         return frozenset(channels) - listening
 
     async def queue_usage(self, *, timeout: float) -> float:
