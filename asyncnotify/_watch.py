@@ -37,6 +37,10 @@ _AUDIT_INTERVAL: Final = 5
 """Heartbeat intervals after which the server is asked although notifications keep arriving, and
 heartbeats after which what costs more is asked as well."""
 
+_LOOK_INTERVAL: Final = 1.0
+"""Seconds between two looks at whether the driver calls the connection closed: asyncpg tells of it
+by a callback, but not where its protocol has aborted."""
+
 _CANCELLED_AT_MOST: Final = 3
 """Times that a statement may be cancelled by somebody (57014) until the session is given up."""
 
@@ -157,6 +161,7 @@ class Watch:
                 await self._wait_for_change(remaining)
 
     async def _wait_for_change(self, seconds: float | None) -> None:
+        seconds = _LOOK_INTERVAL if seconds is None else min(seconds, _LOOK_INTERVAL)
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
