@@ -107,25 +107,37 @@ class Roster:
         self._watch.notice_change()
 
     async def attach(self, subscriber: Subscriber, timeout: float | None) -> None:
-        """Return once the server has confirmed every channel of the subscription."""
-        self._refuse_if_closed()
-        self._registry.add(subscriber)
-        if subscriber.in_force:
-            return
-        subscriber.waiter = self._place.loop.create_future()
-        self._watch.notice_change()
+        """Return once the server has confirmed every channel; else withdraw the subscription."""
+        self.enlist(subscriber)
         try:
-            async with asyncio.timeout(timeout):
-                await subscriber.waiter
-        except TimeoutError:
+            await self.confirmed(subscriber, timeout)
+        except BaseException:
             self.detach(subscriber)
+            raise
+
+    def enlist(self, subscriber: Subscriber) -> None:
+        """Desire the channels of a subscription; it begins when the server has confirmed them."""
+        self._refuse_if_closed()
+        subscriber.waiter = self._place.loop.create_future()
+        self._registry.add(subscriber)
+        self._watch.notice_change()
+
+    async def confirmed(self, subscriber: Subscriber, timeout: float | None) -> None:
+        """
+        Return once the server has confirmed every channel of an enlisted subscription.
+
+        Raises:
+            ListenTimeoutError: It did not in time.
+            ListenerClosedError: The listener was closed meanwhile.
+        """
+        if subscriber.in_force or subscriber.waiter is None:
+            return
+        await asyncio.wait({subscriber.waiter}, timeout=timeout)
+        if not subscriber.waiter.done():
             error = ListenTimeoutError(
                 tuple(subscriber.channels), timeout or 0.0, self._health.state
             )
             raise error from self._health.last_error
-        except BaseException:
-            self.detach(subscriber)
-            raise
         if not subscriber.in_force:
             self._refuse_if_closed()
 

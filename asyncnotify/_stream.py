@@ -42,6 +42,8 @@ class Stream(Generic[ItemT_co]):
 
     __slots__ = (
         "__weakref__",
+        "_beginners",
+        "_begun",
         "_closed",
         "_desk",
         "_find_desk",
@@ -67,6 +69,8 @@ class Stream(Generic[ItemT_co]):
         self._desk: Desk | None = None
         self._subscriber: Subscriber | None = None
         self._closed = False
+        self._begun = False
+        self._beginners = 0
         self._take: Callable[[], Item | None] = _nothing
 
     def __repr__(self) -> str:
@@ -82,8 +86,7 @@ class Stream(Generic[ItemT_co]):
             ListenerNotStartedError: The listener has not been started.
             ListenerClosedError: The listener has been closed.
         """
-        if self._subscriber is None and not self._closed:
-            await self._begin()
+        await self._begin()
         return self
 
     async def __aexit__(
@@ -113,7 +116,7 @@ class Stream(Generic[ItemT_co]):
 
     async def _next_after(self, item: Item | None) -> ItemT_co:
         """Return the item, if it is one for the consumer, or the next one that is."""
-        if self._subscriber is None and not self._closed:
+        if not self._begun:
             await self._begin()
         if self._subscriber is None:
             raise StopAsyncIteration
@@ -161,15 +164,29 @@ class Stream(Generic[ItemT_co]):
         return self._subscriber.stats()
 
     async def _begin(self) -> None:
-        desk, subscriber = self._find_desk(), self._new_subscriber()
-        self._desk, self._subscriber = desk, subscriber
-        self._take = subscriber.mailbox.take
+        """Return once listening; if all who wait for that give up, a later call tries again."""
+        if self._begun or self._closed:
+            return
+        desk, subscriber = self._find_desk(), self._subscriber
+        if subscriber is None:
+            subscriber = self._new_subscriber()
+            desk.enlist(subscriber)
+            self._desk, self._subscriber = desk, subscriber
+        self._beginners += 1
         try:
-            await desk.attach(subscriber, self._timeout)
+            await desk.confirmed(subscriber, self._timeout)
         except BaseException:
-            self._subscriber = None  # withdrawn; a later call may try again
-            self._take = _nothing
+            if self._nobody_else_begins(subscriber):
+                self._subscriber = None
+                desk.detach(subscriber)
             raise
+        finally:
+            self._beginners -= 1
+        self._begun = True
+        self._take = subscriber.mailbox.take
+
+    def _nobody_else_begins(self, subscriber: Subscriber) -> bool:
+        return self._beginners == 1 and not self._begun and self._subscriber is subscriber
 
     def __del__(self) -> None:
         if self._subscriber is not None and self._desk is not None:

@@ -40,8 +40,11 @@ _CLOCK_INTERVAL: Final = 64
 class Desk(Protocol):
     """Where subscriptions begin and end."""
 
-    async def attach(self, subscriber: Subscriber, timeout: float | None) -> None:
-        """Return once the server has confirmed every channel of the subscription."""
+    def enlist(self, subscriber: Subscriber) -> None:
+        """Desire the channels of a subscription; it begins when the server has confirmed them."""
+
+    async def confirmed(self, subscriber: Subscriber, timeout: float | None) -> None:
+        """Return once the server has confirmed every channel of an enlisted subscription."""
 
     def detach(self, subscriber: Subscriber) -> None:
         """Forget the subscription and throw away what waits in its mailbox."""

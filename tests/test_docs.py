@@ -6,7 +6,7 @@ How a fenced block is run, by its language:
 * ``python`` that calls ``asyncio.run``: a program, run as a file of its own.
 * other ``python``: a part of one, put where FRAME says, with a running ``listener``.
 * ``text`` right behind a ``python`` block: what that prints, exactly. Elsewhere: a drawing.
-* ``sql``: executed in an empty database.
+* ``sql``: executed in an empty database, and undone.
 * ``bash``: one line, which has to be one of COMMANDS.
 * ``mermaid``: a drawing.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import builtins
+import importlib
 import inspect
 import os
 import re
@@ -46,8 +47,9 @@ DOCUMENTS: Final = (
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("**/*.md")),
 )
-FOR_USERS: Final = DOCUMENTS[:2]
 DESIGN: Final = ROOT / "docs" / "design.md"
+RELIABILITY: Final = ROOT / "docs" / "reliability.md"
+FOR_USERS: Final = tuple(document for document in DOCUMENTS if document != DESIGN)
 
 DSN: Final = "postgresql://localhost/postgres"
 LANGUAGES: Final = {"python", "text", "sql", "bash", "mermaid"}
@@ -77,6 +79,9 @@ CLASS_NAME: Final = re.compile(r"[A-Z][a-z]\w*")
 MEMBER: Final = re.compile(r"([A-Z][a-z]\w*)\.(\w+)(?:\(.*\))?")
 ATTRIBUTE: Final = re.compile(r"listener\.(\w+)\b.*")
 ARGUMENT: Final = re.compile(r"(\w+)=(?:[^=].*)?")
+CALL: Final = re.compile(r"(?:await )?([a-z]\w*)\(\)")
+OF_THE_SERVER: Final = re.compile(r"now|pg_\w+")
+TOOL: Final = re.compile(r"asyncnotify\.testing\.(\w+)\.(\w+)")
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,10 @@ def test_python_block_works(block: Block, dsn: str, tmp_path: Path) -> None:
 @in_language("sql")
 async def test_sql_block_works(block: Block, admin: asyncpg.Connection[asyncpg.Record]) -> None:
     """What a reader pastes into psql is accepted by a server that has nothing in it."""
+    transaction = admin.transaction()  # roles belong to the whole server, which others use
+    await transaction.start()
     await admin.execute(block.text)
+    await transaction.rollback()
 
 
 @in_language("bash")
@@ -302,7 +310,7 @@ def is_foreign(name: str) -> bool:
 
 
 def test_users_are_told_of_public_names_only() -> None:
-    """Every class that README and CHANGELOG name is public, or Python's, or the driver's."""
+    """Every class that users are told of is public, or Python's, or the driver's."""
     named = {code.partition("(")[0] for code in inline_code(*FOR_USERS)}
     classes = {name for name in named if CLASS_NAME.fullmatch(name)}
     assert {name for name in classes - set(asyncnotify.__all__) if not is_foreign(name)} == set()
@@ -315,9 +323,41 @@ def test_listener_has_what_is_said_of_it() -> None:
     assert {name for name in named if not hasattr(Listener, name)} == set()
 
 
+def test_public_members_exist() -> None:
+    """Every `Class.member` that users are told of is there."""
+    dotted = [match for code in inline_code(*FOR_USERS) if (match := MEMBER.fullmatch(code))]
+    assert dotted
+    assert {m[0] for m in dotted if not hasattr(getattr(asyncnotify, m[1]), m[2])} == set()
+
+
+def test_testing_tools_exist() -> None:
+    """Every tool for tests that is named can be imported from there."""
+    assert tools()
+    assert {name for name, tool in tools().items() if tool is None} == set()
+
+
+def tools() -> dict[str, object]:
+    """Return the tools for tests that users are told of; None for one that is not there."""
+    named = [match for code in inline_code(*FOR_USERS) if (match := TOOL.fullmatch(code))]
+    return {
+        m[0]: getattr(importlib.import_module(f"asyncnotify.testing.{m[1]}"), m[2], None)
+        for m in named
+    }
+
+
+def test_calls_exist() -> None:
+    """Everything written as `name()` for users is a method of ours, or the server's function."""
+    ours = [*(getattr(asyncnotify, name) for name in asyncnotify.__all__), *tools().values()]
+    named = {match[1] for code in inline_code(*FOR_USERS) if (match := CALL.fullmatch(code))}
+    assert named
+    unknown = {name for name in named if not any(hasattr(thing, name) for thing in ours)}
+    assert {name for name in unknown if not OF_THE_SERVER.fullmatch(name)} == set()
+
+
 def test_arguments_exist() -> None:
     """Everything written as `name=` is an argument of the listener or of what it is asked for."""
-    functions = (Listener, Listener.listen, Listener.on, Listener.stream)
+    calls = (Listener.listen, Listener.on, Listener.stream, Listener.health)
+    functions = (Listener, *calls, asyncpg.connect)  # the listener passes on what is asyncpg's
     known = {name for function in functions for name in inspect.signature(function).parameters}
     named = {match[1] for code in inline_code(*DOCUMENTS) if (match := ARGUMENT.fullmatch(code))}
     assert named
@@ -359,9 +399,10 @@ def seconds_in(function: Callable[..., object]) -> dict[str, float]:
     return {p.name: p.default for p in parameters if isinstance(p.default, float)}
 
 
-def test_design_tells_every_deadline() -> None:
+@pytest.mark.parametrize("document", [DESIGN, RELIABILITY], ids=lambda path: path.name)
+def test_every_deadline_is_told(document: Path) -> None:
     """The table of deadlines has every argument that is one, with its default."""
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", prose_of(DESIGN), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", prose_of(document), re.MULTILINE)
     expected = seconds_in(Listener) | seconds_in(Listener.listen) | seconds_in(Listener.stream)
     assert {name: float(default) for name, default in rows} == expected
 

@@ -1,0 +1,225 @@
+"""A listener on either road, the database that sends to it, and what its handlers keep."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncnotify import Listener, Reconnected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+
+    from asyncnotify import Notification, Stream
+    from tests.conftest import Maintenance, SharedServer
+
+T = TypeVar("T")
+
+DEADLINE = 10.0  # seconds for what takes milliseconds
+TEST_DEADLINE = 45.0  # seconds for a test that takes few
+APPLICATION_NAME = "asyncnotify"
+BACKENDS = """
+    SELECT pid, state, xact_start, backend_xmin, query FROM pg_catalog.pg_stat_activity
+    WHERE datname = current_database() AND application_name = $1 ORDER BY backend_start
+"""
+
+
+class Inbox(Generic[T]):
+    """A handler, or a resync, that keeps what it is called with."""
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._news = asyncio.Event()
+
+    def __call__(self, item: T) -> None:
+        """Keep an item. Never waits."""
+        self._items.append(item)
+        self._news.set()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    async def next(self) -> T:
+        """Return the next item; it has to come soon."""
+        async with asyncio.timeout(DEADLINE):
+            while not self._items:
+                self._news.clear()
+                await self._news.wait()
+        return self._items.popleft()
+
+    async def payloads(self: Inbox[Notification[str]], count: int) -> list[str]:
+        """Return the payloads of the next so many notifications."""
+        return [(await self.next()).payload for _ in range(count)]
+
+    def taken(self) -> list[T]:
+        """Return what is there, and keep it no longer."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+
+class Road:
+    """Makes listeners: that connect by a DSN, or by ``connect=`` with plain connections."""
+
+    def __init__(self, name: str, dsn: str) -> None:
+        self.name = name
+        self.dsn = dsn
+
+    def listener(self, dsn: str | None = None, **options: Any) -> Listener:  # noqa: ANN401
+        """Return a new listener, of the test's database unless another is given."""
+        dsn = dsn or self.dsn
+        if self.name == "dsn":
+            return Listener(dsn, **options)
+        return Listener(connect=functools.partial(self._connect, dsn), **options)
+
+    async def _connect(self, dsn: str) -> asyncpg.Connection[Any]:
+        return await asyncpg.connect(dsn, server_settings={"application_name": APPLICATION_NAME})
+
+
+def open_connections() -> list[asyncpg.Connection[Any]]:
+    """Return every open connection of this process: only a session itself can be asked."""
+    # not isinstance(): asyncpg answers that with yes for a proxy as well
+    found = [o for o in gc.get_objects() if issubclass(type(o), asyncpg.Connection)]
+    return [connection for connection in found if not connection.is_closed()]
+
+
+class Database:
+    """The test's database, as those who notify see it."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self.connection = connection
+
+    async def notify(self, channel: str, *payloads: str) -> None:
+        """Commit notifications on a channel one by one."""
+        for payload in payloads:
+            await self.connection.execute("SELECT pg_notify($1, $2)", channel, payload)
+
+    async def flood(self, channel: str, count: int, *, size: int = 0) -> None:
+        """Commit the numbers 1 to ``count`` at once, padded with zeros to ``size`` characters."""
+        await self.connection.execute(
+            "SELECT count(pg_notify($1, lpad(n::text, greatest($3, length(n::text)), '0')))"
+            " FROM generate_series(1, $2) n",
+            channel,
+            count,
+            size,
+        )
+
+    async def notify_each(self, channels: Collection[str]) -> None:
+        """Commit a notification on each of the channels, whose payload is the channel."""
+        await self.connection.execute("SELECT pg_notify(c, c) FROM unnest($1::text[]) c", channels)
+
+    async def fence(self, listener: Listener) -> None:
+        """Return once what was committed so far has passed through the listener."""
+        stream: Stream[Notification[str]]
+        async with listener.stream("fence") as stream:
+            await self.notify("fence", "")
+            await anext(stream)
+
+    async def backends(self) -> list[asyncpg.Record]:
+        """Return asyncnotify's sessions in this database, the oldest first."""
+        return await self.connection.fetch(BACKENDS, APPLICATION_NAME)
+
+    async def server_channels(self, listener: Listener) -> set[str]:
+        """Return the channels on which the server listens, once it knows what is desired."""
+        await listener.unlisten("to be sure that no command is under way")
+        pids = {backend["pid"] for backend in await self.backends()}
+        channels: set[str] = set()
+        for connection in open_connections():
+            if connection.get_server_pid() in pids:
+                rows = await connection.fetch("SELECT pg_listening_channels()")
+                channels.update(row[0] for row in rows)
+        return channels
+
+    async def until_backends(self, count: int) -> list[asyncpg.Record]:
+        """Return asyncnotify's sessions once there are so many."""
+        async with asyncio.timeout(DEADLINE):
+            while len(backends := await self.backends()) != count:
+                pass
+        return backends
+
+    async def kill_backends(self) -> None:
+        """End asyncnotify's sessions in this database."""
+        for backend in await self.backends():
+            await self.connection.execute("SELECT pg_terminate_backend($1)", backend["pid"])
+
+    async def interrupt(self, listener: Listener) -> None:
+        """Cut the listener's connection; return once it listens again."""
+        events = listener.events()
+        await self.kill_backends()
+        async with asyncio.timeout(DEADLINE):
+            async for event in events:
+                if isinstance(event, Reconnected):
+                    return
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give the async tests a deadline of the loop's own: uvloop heeds no alarm of pytest's."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = _with_deadline(item.obj)
+
+
+def _with_deadline(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def run(*args: object, **kwargs: object) -> None:
+        async with asyncio.timeout(TEST_DEADLINE):
+            await test(*args, **kwargs)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def databases(maintenance: Maintenance) -> Iterator[list[str]]:
+    """The name of a database that a module's tests use one after the other."""
+    names = [maintenance.create_database()]
+    yield names
+    maintenance.drop_database(names[0])
+
+
+@pytest.fixture
+def dsn(pg_server: SharedServer, maintenance: Maintenance, databases: list[str]) -> Iterator[str]:
+    """The URL of a database that no session of ours uses, and in which none may stay."""
+    yield pg_server.dsn_for(databases[0])
+    left = maintenance.left_backends(databases[0])
+    if left:
+        maintenance.drop_database(databases.pop())
+        databases.append(maintenance.create_database())
+    assert not left, f"sessions of asyncnotify left in the database: {left}"
+
+
+@pytest.fixture(params=["dsn", "connect"])
+def road(request: pytest.FixtureRequest, dsn: str) -> Road:
+    """Each of the two ways in which notifications leave the driver."""
+    return Road(request.param, dsn)
+
+
+@pytest_asyncio.fixture
+async def listener(road: Road) -> AsyncIterator[Listener]:
+    """A running listener."""
+    async with road.listener() as listener:
+        yield listener
+
+
+@pytest.fixture
+def database(admin: asyncpg.Connection[asyncpg.Record]) -> Database:
+    """The test's database, through a connection that is not asyncnotify's."""
+    return Database(admin)
+
+
+@pytest.fixture
+def inbox() -> Inbox[Notification[str]]:
+    """A handler that keeps what it is given."""
+    return Inbox()
+
+
+@pytest.fixture
+def new_inbox() -> type[Inbox[Any]]:
+    """What makes inboxes, where one is not enough."""
+    return Inbox

@@ -1,0 +1,321 @@
+"""Handlers: one at a time or several, and whatever they do, nothing else suffers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import asyncnotify
+from asyncnotify import Listener, Notification
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from tests.contract.conftest import Database, Inbox, Road
+
+    Text = Inbox[Notification[str]]
+
+ERRORS = (ValueError, asyncio.CancelledError, GeneratorExit, StopIteration, BaseException)
+CASES = [(kind, error) for kind in ("async", "plain") for error in ERRORS]
+
+RAISES = """
+import asyncio, sys
+import asyncpg
+from asyncnotify import Listener
+
+def connect():
+    return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
+
+dsn, road, error = sys.argv[1:]
+
+async def fail(notification):
+    raise {"SystemExit": SystemExit(7), "KeyboardInterrupt": KeyboardInterrupt()}[error]
+
+async def main():
+    async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
+        await listener.listen("orders", fail)
+        await listener.notify("orders")
+        await asyncio.sleep(10)
+
+asyncio.run(main())
+"""
+
+
+def errors_logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what asyncnotify has logged at ERROR or above."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.ERROR and record.name.startswith("asyncnotify")
+    ]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1].__name__}")
+async def test_r25_what_a_handler_raises_concerns_nobody_else(
+    listener: Listener,
+    database: Database,
+    inbox: Text,
+    caplog: pytest.LogCaptureFixture,
+    case: tuple[str, type[BaseException]],
+) -> None:
+    """It is logged once with its channel, counted, handed to on_error, and everything goes on."""
+    kind, error = case
+    told: list[tuple[BaseException, object]] = []
+    raised: list[BaseException] = []
+
+    def fail(notification: Notification[str]) -> None:
+        inbox(notification)
+        if notification.payload == "bad":
+            raised.append(error("for a test"))
+            raise raised[0]
+
+    async def fail_later(notification: Notification[str]) -> None:
+        await asyncio.sleep(0)
+        fail(notification)
+
+    def tell(problem: BaseException, item: object) -> None:
+        told.append((problem, item))
+
+    handler = fail if kind == "plain" else fail_later
+    subscription = await listener.listen("orders", handler, on_error=tell)
+    async with listener.stream("orders") as stream:
+        await database.notify("orders", "bad", "good")
+        assert await inbox.payloads(2) == ["bad", "good"]
+        bad, good = await anext(stream), await anext(stream)
+    assert (bad.payload, good.payload) == ("bad", "good")
+    ((problem, item),) = told
+    assert item == bad
+    assert problem is raised[0] or problem.__cause__ is raised[0]
+    (message,) = errors_logged(caplog)
+    assert "'orders'" in message
+    assert subscription.stats().handler_errors == listener.stats().handler_errors == 1
+    assert subscription.active
+
+
+async def test_r25_a_thousand_errors_are_a_thousand_counted(
+    listener: Listener, database: Database
+) -> None:
+    """Nothing is lost or restarted, however often a handler raises."""
+    failures = iter(range(1, 1_001))
+    done = asyncio.Event()
+
+    async def fail(_: Notification[str]) -> None:
+        if next(failures) == 1_000:
+            done.set()
+        raise LookupError
+
+    (before,) = await database.backends()
+    await listener.listen("orders", fail)
+    await database.flood("orders", 1_000)
+    await done.wait()
+    await database.fence(listener)
+    assert listener.stats().handler_errors == 1_000
+    assert listener.stats().reconnects == 0
+    assert [backend["pid"] for backend in await database.backends()] == [before["pid"]]
+
+
+async def test_r25_an_awaitable_from_a_plain_function_is_awaited(
+    listener: Listener, database: Database, inbox: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plain function around a coroutine works, one at a time, and is warned of once."""
+
+    async def handle(notification: Notification[str]) -> None:
+        await asyncio.sleep(0)
+        inbox(notification)
+
+    def begin(notification: Notification[str]) -> Awaitable[None]:
+        return handle(notification)
+
+    await listener.listen("orders", begin)
+    await database.notify("orders", "1", "2", "3")
+    assert await inbox.payloads(3) == ["1", "2", "3"]
+    warnings = [r.getMessage() for r in caplog.records if r.name == "asyncnotify.handler"]
+    assert len(warnings) == 1
+    assert "'orders'" in warnings[0]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_handler_that_cancels_its_own_task_goes_on(
+    listener: Listener, database: Database, inbox: Text, concurrency: int
+) -> None:
+    """Cancelling the current task from a handler ends that call only."""
+
+    async def handle(notification: Notification[str]) -> None:
+        inbox(notification)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    subscription = await listener.listen("orders", handle, concurrency=concurrency)
+    await database.notify("orders", "1", "2", "3")
+    assert await inbox.payloads(3) == ["1", "2", "3"]
+    assert subscription.active
+    assert listener.stats().reconnects == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "codes"),
+    [("SystemExit", {7}), ("KeyboardInterrupt", {-signal.SIGINT, 128 + signal.SIGINT})],
+)
+def test_r25_exit_and_interrupt_end_the_program(road: Road, error: str, codes: set[int]) -> None:
+    """SystemExit and KeyboardInterrupt are not swallowed: they end the program as they should."""
+    package = Path(asyncnotify.__file__).parent.parent
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RAISES, road.dsn, road.name, error],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode in codes, result.stderr
+    assert "never awaited" not in result.stderr
+
+
+async def test_an_error_in_on_error_is_logged(
+    listener: Listener, database: Database, inbox: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """on_error may be async; if it raises itself, that is logged too, and all goes on."""
+
+    def fail(notification: Notification[str]) -> None:
+        inbox(notification)
+        raise LookupError
+
+    async def fail_again(problem: BaseException, item: object) -> None:
+        await asyncio.sleep(0)
+        raise OSError
+
+    await listener.listen("orders", fail, on_error=fail_again)
+    await database.notify("orders", "1", "2")
+    assert await inbox.payloads(2) == ["1", "2"]
+    await database.fence(listener)
+    assert len(errors_logged(caplog)) == 4
+    assert listener.stats().handler_errors == 2
+
+
+async def test_r26_a_stuck_handler_delays_nobody(
+    listener: Listener, database: Database, new_inbox: type[Text]
+) -> None:
+    """While one handler never returns, others, also of its channel, get everything in order."""
+    other, same, stuck = new_inbox(), new_inbox(), new_inbox()
+
+    async def never_return(notification: Notification[str]) -> None:
+        stuck(notification)
+        await asyncio.Event().wait()
+
+    await listener.listen("orders", never_return)
+    await listener.listen("orders", same)
+    await listener.listen("events", other)
+    await database.notify("orders", "1", "2")
+    await database.notify("events", "3", "4")
+    assert await other.payloads(2) == ["3", "4"]
+    assert await same.payloads(2) == ["1", "2"]
+    assert await stuck.payloads(1) == ["1"]
+    await listener.unlisten("orders")
+    await database.notify("events", "5")
+    assert await other.payloads(1) == ["5"]
+    await listener.aclose(timeout=0.1)
+
+
+async def test_a_handler_that_never_awaits_leaves_others_their_turn(
+    listener: Listener, database: Database, inbox: Text
+) -> None:
+    """However much is buffered for a plain function, other handlers run in between."""
+    counts: list[int] = []
+    calls = 0
+
+    def count(_: Notification[str]) -> None:
+        nonlocal calls
+        calls += 1
+
+    async def look(_: Notification[str]) -> None:
+        counts.append(calls)
+
+    await listener.listen("orders", count)
+    await listener.listen("looks", look)
+    await listener.listen("end", inbox)
+    async with database.connection.transaction():
+        await database.flood("orders", 200_000)
+        await database.notify("looks", *map(str, range(10)))
+        await database.notify("orders", "last")
+        await database.flood("orders", 200_000, size=7)
+        await database.notify("end", "")
+    await inbox.next()
+    assert counts
+    assert counts[0] < 400_000
+
+
+async def test_calls_come_one_at_a_time_in_order(
+    listener: Listener, database: Database, inbox: Text
+) -> None:
+    """Unless asked otherwise, a handler is called again only when it has returned."""
+    running = 0
+
+    async def handle(notification: Notification[str]) -> None:
+        nonlocal running
+        running += 1
+        assert running == 1
+        await asyncio.sleep(0)
+        inbox(notification)
+        running -= 1
+
+    await listener.listen("orders", handle)
+    await database.flood("orders", 200)
+    assert await inbox.payloads(200) == [str(n) for n in range(1, 201)]
+    assert listener.stats().handler_errors == 0
+
+
+async def test_concurrency_bounds_how_many_calls_run(
+    listener: Listener, database: Database, new_inbox: type[Text]
+) -> None:
+    """With concurrency=4 four calls run at once, never a fifth; the next begins when one ends."""
+    begun, gates = new_inbox(), [asyncio.Event() for _ in range(10)]
+    running = peak = 0
+
+    async def handle(notification: Notification[str]) -> None:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        begun(notification)
+        await gates[int(notification.payload)].wait()
+        running -= 1
+
+    await listener.listen("orders", handle, concurrency=4)
+    await database.notify("orders", *map(str, range(10)))
+    assert await begun.payloads(4) == ["0", "1", "2", "3"]
+    await database.fence(listener)
+    assert len(begun) == 0
+    gates[2].set()
+    assert await begun.payloads(1) == ["4"]
+    for gate in gates:
+        gate.set()
+    assert await begun.payloads(5) == ["5", "6", "7", "8", "9"]
+    assert peak == 4
+
+
+async def test_concurrent_calls_fail_each_for_itself(
+    listener: Listener, database: Database, inbox: Text
+) -> None:
+    """An error in one of several calls neither cancels the others nor ends the subscription."""
+    gate = asyncio.Event()
+
+    async def handle(notification: Notification[str]) -> None:
+        if notification.payload == "bad":
+            gate.set()
+            raise LookupError
+        await gate.wait()
+        inbox(notification)
+
+    subscription = await listener.listen("orders", handle, concurrency=3)
+    await database.notify("orders", "1", "2", "bad", "3")
+    assert sorted(await inbox.payloads(3)) == ["1", "2", "3"]
+    assert (subscription.active, subscription.stats().handler_errors) == (True, 1)

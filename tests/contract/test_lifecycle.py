@@ -1,0 +1,352 @@
+"""Starting and closing: from anywhere, at any time, any number of times, leaving nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify import (
+    Closed,
+    Connected,
+    ConnectionLost,
+    ConnectTimeoutError,
+    Gap,
+    GapReason,
+    Listener,
+    ListenerClosedError,
+    ListenerNotStartedError,
+    Notification,
+    State,
+)
+from asyncnotify.testing.proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncnotify import ConnectionEvent
+    from tests.contract.conftest import Database, Inbox, Road
+
+
+@pytest.fixture
+async def silent_dsn(dsn: str) -> AsyncIterator[str]:
+    """Where connections are accepted and nothing is ever said."""
+    async with FaultProxy.for_dsn(dsn) as proxy:
+        proxy.silent()
+        yield proxy.proxied_dsn(dsn)
+
+
+class StuckHandler:
+    """A handler that does not end by itself."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.released = asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self, notification: Notification[str]) -> None:
+        """Wait to be released."""
+        self.calls += 1
+        self.begun.set()
+        try:
+            await self.released.wait()
+        except asyncio.CancelledError:
+            self.outcome.set_result("cancelled")
+            raise
+
+
+async def test_the_states_of_a_life(road: Road) -> None:
+    """It is new, then connected, then closed, and says so; it starts anew after that."""
+    listener = road.listener()
+    assert (listener.state, listener.is_connected) == (State.NEW, False)
+    for _ in range(2):
+        async with listener as entered:
+            assert entered is listener
+            assert (listener.state, listener.is_connected) == (State.CONNECTED, True)
+        assert (listener.state, listener.is_connected) == (State.CLOSED, False)
+
+
+async def test_start_and_close_in_different_tasks(
+    road: Road, database: Database, inbox: Inbox[Notification[str]]
+) -> None:
+    """Each call of its life may come from a task of its own."""
+    listener = road.listener()
+    await asyncio.create_task(listener.start())
+    await asyncio.create_task(listener.listen("orders", inbox))
+    await database.notify("orders", "1")
+    assert await inbox.payloads(1) == ["1"]
+    await asyncio.create_task(listener.aclose())
+    assert await database.until_backends(0) == []
+
+
+async def test_start_while_it_runs_only_waits(road: Road, database: Database) -> None:
+    """Several calls of start(), at once and later, make one connection."""
+    listener = road.listener()
+    await asyncio.gather(*(listener.start() for _ in range(5)))
+    await listener.start()
+    assert len(await database.backends()) == 1
+    await listener.aclose()
+
+
+async def test_close_is_idempotent_and_ends_with_one_event(road: Road) -> None:
+    """However often and from how many tasks it is closed, one Closed comes, as the last event."""
+    events: list[ConnectionEvent] = []
+    listener = road.listener(on_event=events.append)
+    await listener.aclose()
+    await listener.start()
+    await asyncio.gather(*(listener.aclose() for _ in range(5)))
+    await listener.aclose()
+    assert [type(event) for event in events] == [Connected, Closed]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_close_from_a_handler(road: Road, database: Database, concurrency: int) -> None:
+    """A handler may close its listener: the call returns to it soon, and it goes on."""
+    closed: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+    listener = road.listener(close_timeout=30.0)
+    await listener.start()
+
+    async def close(_: Notification[str]) -> None:
+        await listener.aclose()
+        closed.set_result(listener.state)
+
+    await listener.listen("stop", close, concurrency=concurrency)
+    await database.notify("stop", "")
+    async with asyncio.timeout(3):
+        assert await closed is State.CLOSED
+    assert await database.until_backends(0) == []
+
+
+async def test_close_from_resync(
+    road: Road, database: Database, inbox: Inbox[Notification[str]]
+) -> None:
+    """A resync may close its listener."""
+    closed: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+    listener = road.listener(close_timeout=30.0)
+
+    async def close(_: Gap) -> None:
+        await listener.aclose()
+        closed.set_result(listener.state)
+
+    listener.on("stop", resync=close)(inbox)
+    await listener.start()
+    async with asyncio.timeout(3):
+        assert await closed is State.CLOSED
+
+
+async def test_close_while_starting(road: Road, silent_dsn: str) -> None:
+    """Closed while it starts, it ends at once, and start() says why."""
+    listener = road.listener(silent_dsn)
+    starting = asyncio.create_task(listener.start())
+    await asyncio.sleep(0)
+    assert f"{listener!r}".endswith(" connecting>")
+    async with asyncio.timeout(2):
+        await listener.aclose()
+    with pytest.raises(ListenerClosedError):
+        await starting
+    assert listener.state is State.CLOSED
+
+
+async def test_cancelled_start_leaves_nothing(
+    road: Road, silent_dsn: str, database: Database
+) -> None:
+    """A start that is cancelled is closed, and may be tried again."""
+    listener = road.listener(silent_dsn)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await listener.start()
+    assert listener.state is State.CLOSED
+    other = road.listener()
+    starting = asyncio.create_task(other.start())
+    while not await database.backends():
+        assert not starting.done()
+    starting.cancel()
+    await asyncio.wait({starting})
+    await other.aclose()
+    assert await database.until_backends(0) == []
+
+
+async def test_start_gives_up_in_time(road: Road, silent_dsn: str) -> None:
+    """start() raises at its timeout, with the state closed and no password in the text."""
+    listener = road.listener(silent_dsn, start_timeout=0.1)
+    with pytest.raises(ConnectTimeoutError, match=r"within 0\.1 s"):
+        await listener.start()
+    assert listener.state is State.CLOSED
+
+
+async def test_r31_close_of_a_live_server_is_quick(road: Road, database: Database) -> None:
+    """With idle handlers and streams, closing takes far less than its timeout."""
+    loop = asyncio.get_running_loop()
+    async with road.listener() as listener:
+        await listener.listen("orders", lambda _: None)
+        await listener.stream("events").__aenter__()
+        await listener.notify("orders", "1")
+        began = loop.time()
+        await listener.aclose()
+        assert loop.time() - began < 1.0
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.3])
+async def test_r31_close_with_a_stuck_handler_keeps_to_its_timeout(
+    road: Road, database: Database, timeout: float
+) -> None:
+    """A handler that does not end is cancelled at the timeout of the call."""
+    listener, handler = road.listener(), StuckHandler()
+    await listener.start()
+    await listener.listen("orders", handler)
+    await database.notify("orders", "1", "2")
+    await handler.begun.wait()
+    began = asyncio.get_running_loop().time()
+    await listener.aclose(timeout=timeout)
+    assert timeout <= asyncio.get_running_loop().time() - began < timeout + 0.5
+    assert await handler.outcome == "cancelled"
+    assert handler.calls == 1
+    assert await database.until_backends(0) == []
+
+
+async def test_cancelled_close_closes_at_once(road: Road, database: Database) -> None:
+    """Cancelling aclose() gives up waiting for handlers, not closing."""
+    listener, handler = road.listener(), StuckHandler()
+    await listener.start()
+    await listener.listen("orders", handler)
+    await database.notify("orders", "1")
+    await handler.begun.wait()
+    closing = asyncio.create_task(listener.aclose(timeout=30.0))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled()
+    assert await handler.outcome == "cancelled"
+    assert listener.state is State.CLOSED
+    assert await database.until_backends(0) == []
+
+
+async def test_close_lets_handlers_and_streams_finish(
+    road: Road, database: Database, inbox: Inbox[Notification[str]]
+) -> None:
+    """What was buffered is handed over before aclose() returns; a stream yields it, and ends."""
+    listener, gate = road.listener(), asyncio.Event()
+    await listener.start()
+
+    async def slow(notification: Notification[str]) -> None:
+        await gate.wait()
+        assert listener.state is State.CLOSING
+        inbox(notification)
+
+    await listener.listen("orders", slow)
+    stream = await listener.stream("orders").__aenter__()
+    await database.flood("orders", 100)
+    await database.fence(listener)
+    closing = asyncio.create_task(listener.aclose())
+    await asyncio.sleep(0)
+    gate.set()
+    await closing
+    expected = [str(n) for n in range(1, 101)]
+    assert [notification.payload for notification in inbox.taken()] == expected
+    assert [notification.payload async for notification in stream] == expected
+
+
+async def test_leaving_with_an_exception_drops_what_is_buffered(
+    road: Road, database: Database
+) -> None:
+    """An exception in the block closes without draining: the running handler is cancelled."""
+    handler = StuckHandler()
+    listener = road.listener(close_timeout=30.0)
+
+    async def use() -> None:
+        async with listener:
+            await listener.listen("orders", handler)
+            await database.notify("orders", "1", "2")
+            await handler.begun.wait()
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        async with asyncio.timeout(10):
+            await use()
+    assert await handler.outcome == "cancelled"
+    assert handler.calls == 1
+
+
+async def test_restart_serves_registered_handlers_anew(
+    road: Road, database: Database, inbox: Inbox[Notification[str]]
+) -> None:
+    """Handlers of on() are served in each run, each with a Gap at its start, and new counters."""
+    gaps: list[Gap] = []
+    listener = road.listener()
+    listener.on("orders", resync=gaps.append)(inbox)
+    for n in range(3):
+        async with listener:
+            await database.notify("orders", str(n))
+            assert await inbox.payloads(1) == [str(n)]
+            assert listener.stats().received == 1
+    assert gaps == [Gap("orders", GapReason.START)] * 3
+
+
+async def test_calls_need_a_running_listener(road: Road) -> None:
+    """Before the start and after the end every call says which it is."""
+    listener = road.listener()
+    stream = listener.stream("orders")
+    for error in (ListenerNotStartedError, ListenerClosedError):
+        calls = [
+            listener.listen("orders", lambda _: None),
+            listener.notify("orders"),
+            listener.wait_connected(),
+            anext(stream),
+            listener.stream("orders").__aenter__(),
+        ]
+        for call in calls:
+            with pytest.raises(error):
+                await call
+        async with listener:
+            pass
+
+
+async def test_wait_connected(road: Road, dsn: str) -> None:
+    """It returns once listening, at the start and again after a loss, or raises in time."""
+    async with FaultProxy.for_dsn(dsn) as proxy:
+        async with road.listener(proxy.proxied_dsn(dsn)) as listener:
+            await listener.wait_connected()
+            await cut_off(listener, proxy)
+            with pytest.raises(ConnectTimeoutError):
+                await listener.wait_connected(timeout=0.05)
+            waiting = asyncio.create_task(listener.wait_connected())
+            proxy.heal()
+            await waiting
+            assert listener.is_connected
+            await cut_off(listener, proxy)
+            waiting = asyncio.create_task(listener.wait_connected())
+            await asyncio.sleep(0)
+        with pytest.raises(ListenerClosedError):
+            await waiting
+
+
+async def cut_off(listener: Listener, proxy: FaultProxy) -> None:
+    """Cut the listener's connection, and let it make no other; return once it knows."""
+    events = listener.events()
+    proxy.refuse()
+    proxy.reset()
+    assert isinstance(await anext(events), ConnectionLost)
+
+
+def test_made_at_import_time(road: Road) -> None:
+    """Neither making one nor registering handlers needs an event loop."""
+    listener = road.listener()
+    inbox: list[str] = []
+    done: list[asyncio.Event] = []
+
+    @listener.on("orders")
+    def take(notification: Notification[str]) -> None:
+        inbox.append(notification.payload)
+        done[0].set()
+
+    async def run() -> None:
+        done[:] = [asyncio.Event()]
+        async with listener:
+            await listener.notify("orders", "1")
+            await done[0].wait()
+
+    asyncio.run(run())
+    asyncio.run(run())
+    assert inbox == ["1", "1"]

@@ -1,0 +1,161 @@
+"""A listener belongs to one event loop and one process: calls from elsewhere say so, harmlessly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import asyncnotify
+from asyncnotify import Notification, State, WrongLoopError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncnotify import Listener
+    from tests.contract.conftest import Database, Inbox, Road
+
+    Text = Inbox[Notification[str]]
+
+CALLS: dict[str, Callable[[Listener], Awaitable[object]]] = {
+    "start": lambda listener: listener.start(),
+    "aclose": lambda listener: listener.aclose(),
+    "listen": lambda listener: listener.listen("events", print),
+    "unlisten": lambda listener: listener.unlisten("orders"),
+    "notify": lambda listener: listener.notify("orders", "1"),
+    "wait_connected": lambda listener: listener.wait_connected(),
+    "health": lambda listener: listener.health(),
+    "stream": lambda listener: anext(listener.stream("events")),
+}
+
+FORKS = """
+import asyncio, os, sys
+import asyncpg
+from asyncnotify import Listener, WrongLoopError
+
+def connect():
+    return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
+
+dsn, road = sys.argv[1:]
+
+async def misuse(listener, stream):
+    refused = 0
+    for call in (listener.start, listener.aclose, listener.notify, listener.listen,
+                 listener.unlisten, listener.wait_connected, stream.aclose):
+        arguments = {"notify": ["c"], "listen": ["c", print], "unlisten": ["orders"]}
+        try:
+            await call(*arguments.get(call.__name__, []))
+        except WrongLoopError as error:
+            assert "process" in str(error)
+            refused += 1
+    return refused
+
+async def main():
+    async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
+        async with listener.stream("orders") as stream:
+            await listener.notify("orders", "before")
+            assert (await anext(stream)).payload == "before"
+            child = os.fork()
+            if child == 0:
+                os._exit(asyncio.run(misuse(listener, stream)))
+            _, status = os.waitpid(child, 0)
+            await listener.notify("orders", "after")
+            assert (await anext(stream)).payload == "after"
+            assert listener.stats().reconnects == 0
+        print(os.waitstatus_to_exitcode(status))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_r35_calls_from_another_loop_are_refused(
+    listener: Listener, database: Database, inbox: Text, name: str
+) -> None:
+    """From another thread's loop, and from no loop at all, the error names the cause at once."""
+    await listener.listen("orders", inbox)
+
+    def elsewhere() -> None:
+        async def call() -> None:
+            await CALLS[name](listener)
+
+        with pytest.raises(WrongLoopError, match="another event loop"):
+            asyncio.run(call())
+        coroutine = CALLS[name](listener).__await__()
+        with pytest.raises(WrongLoopError, match="another event loop"):
+            next(coroutine)
+
+    await asyncio.to_thread(elsewhere)
+    await database.notify("orders", "1")
+    assert await inbox.payloads(1) == ["1"]
+    assert listener.channels == {"orders"}
+    assert len(await database.backends()) == 1
+
+
+async def test_r35_handles_are_refused_elsewhere(
+    listener: Listener, database: Database, inbox: Text
+) -> None:
+    """Streams and subscriptions that have begun belong to the loop as well."""
+    subscription = await listener.listen("orders", inbox)
+    async with listener.stream("orders") as stream:
+        calls: list[Callable[[], Awaitable[object]]] = [
+            subscription.cancel,
+            stream.aclose,
+            stream.__anext__,
+        ]
+
+        def elsewhere() -> None:
+            async def run(call: Callable[[], Awaitable[object]]) -> None:
+                await call()
+
+            for call in calls:
+                with pytest.raises(WrongLoopError):
+                    asyncio.run(run(call))
+            with pytest.raises(WrongLoopError):
+                listener.on("events")(print)
+
+        await asyncio.to_thread(elsewhere)
+        await database.notify("orders", "1")
+        assert (await anext(stream)).payload == "1"
+        assert await inbox.payloads(1) == ["1"]
+
+
+async def test_looking_is_allowed_from_any_thread(listener: Listener, inbox: Text) -> None:
+    """State, channels, numbers and repr can be read from everywhere."""
+    await listener.listen("orders", inbox)
+
+    def look() -> tuple[object, ...]:
+        assert "connected" in repr(listener)
+        return listener.state, listener.is_connected, listener.channels, listener.stats().gaps
+
+    assert await asyncio.to_thread(look) == (State.CONNECTED, True, {"orders"}, 1)
+
+
+async def test_a_stream_collected_by_another_thread_ends_its_subscription(
+    listener: Listener, database: Database
+) -> None:
+    """A garbage collector that runs elsewhere disturbs nothing: UNLISTEN goes out all the same."""
+    streams = [await listener.stream("orders").__aenter__()]
+    await asyncio.to_thread(streams.clear)
+    await asyncio.sleep(0)
+    assert await database.server_channels(listener) == set()
+    assert listener.channels == frozenset()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_r35_a_fork_is_refused_and_leaves_the_parent_alone(road: Road) -> None:
+    """In a forked child every call raises; the parent's session does not notice."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKS, road.dsn, road.name],
+        env={**os.environ, "PYTHONPATH": str(Path(asyncnotify.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (result.stdout, result.returncode) == ("7\n", 0), result.stderr

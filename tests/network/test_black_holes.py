@@ -1,0 +1,82 @@
+"""A network that swallows everything without a word, as routers and cables do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify import (
+    ConnectionLost,
+    ConnectTimeoutError,
+    Keepalive,
+    Listener,
+    ListenerClosedError,
+    Reconnected,
+    State,
+)
+from tests.network.watched import QUICKLY, Stopwatch, watching
+
+if TYPE_CHECKING:
+    from tests.network.conftest import Remote
+
+PATIENCE = 10.0
+
+
+async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None:
+    """Silence for an interval and no answer within the timeout is a loss; then it comes back."""
+    listener = Listener(
+        remote.dsn,
+        heartbeat=0.3,
+        heartbeat_timeout=0.3,
+        connect_timeout=0.5,
+        keepalive=None,
+        backoff=QUICKLY,
+    )
+    async with watching(listener, remote.local) as watched:
+        await watched.delivers()
+        remote.cut()
+        cut = Stopwatch()
+        lost = await watched.until(ConnectionLost)
+        assert cut.seconds < 0.3 + 0.3 + 0.5
+        assert isinstance(lost.cause, TimeoutError)
+        remote.heal()
+        await watched.until(Reconnected)
+        await watched.delivers()
+
+
+async def test_r38_without_a_heartbeat_tcp_finds_the_black_hole(remote: Remote) -> None:
+    """With keepalive alone the loss is noticed, and without either it never would be."""
+    keepalive = Keepalive(idle=1, interval=1, count=2, user_timeout=2)
+    limits: dict[str, Any] = {"heartbeat": None, "connect_timeout": 0.5, "backoff": QUICKLY}
+    quiet = Listener(remote.dsn, keepalive=keepalive, **limits)
+    deaf = Listener(remote.dsn, keepalive=None, close_timeout=0.1, **limits)
+    async with watching(quiet, remote.local) as watched, watching(deaf, remote.local):
+        remote.cut()
+        await watched.until(ConnectionLost)
+        assert quiet.state is State.RECONNECTING
+        assert deaf.state is State.CONNECTED
+        remote.heal()
+        await watched.until(Reconnected)
+        await watched.delivers()
+
+
+async def test_r31_a_host_that_never_answers_holds_nobody_up(remote: Remote) -> None:
+    """start() raises in time, and aclose() ends it, while the SYN goes unanswered."""
+    remote.cut()
+    began = Stopwatch()
+    with pytest.raises(ConnectTimeoutError):
+        await Listener(remote.dsn, start_timeout=0.3).start()
+    assert began.seconds < 0.3 + 1.0
+
+    listener = Listener(remote.dsn)
+    starting = asyncio.create_task(listener.start())
+    async with asyncio.timeout(PATIENCE):
+        while not remote.dialled:  # noqa: ASYNC110 - the kernel does not call us
+            await asyncio.sleep(0)
+    began = Stopwatch()
+    await listener.aclose(timeout=0.3)
+    assert began.seconds < 0.3 + 1.0
+    with pytest.raises(ListenerClosedError):
+        await starting

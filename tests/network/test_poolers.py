@@ -1,0 +1,287 @@
+"""PgBouncer in the path: refused where nothing would ever arrive, unharmed where it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from asyncnotify import (
+    ConnectError,
+    ConnectionLost,
+    Keepalive,
+    Listener,
+    PoolerError,
+    Reconnected,
+    RetryScheduled,
+    State,
+)
+from asyncnotify.testing.proxy import FaultProxy
+from tests.network.watched import PATIENCE, QUICKLY, Road, Stopwatch, execute, fetchval, watching
+
+if TYPE_CHECKING:
+    from asyncnotify.testing.proxy import Direction, Link
+    from asyncnotify.testing.server import PostgresServer
+    from tests.network.conftest import NewPooler
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+CONNECT_TIMEOUT = 1.0
+PROOF_LIMIT = 5.0  # seconds, on top of the connect timeout
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+OURS = "asyncnotify"
+WRONG = "battery-staple"
+
+on_every_road = pytest.mark.parametrize("road", ["dsn", "connect"])
+
+
+def listener_by(road: str, dsn: str) -> Listener:
+    """Make a listener that connects by this road."""
+    limits: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "backoff": QUICKLY}
+    if road == "dsn":
+        return Listener(dsn, **limits)
+    return Listener(connect=Road(dsn).connect, **limits)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged at WARNING and above."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+async def test_r39_a_pooler_that_never_delivers_is_refused(new_pooler: NewPooler) -> None:
+    """In transaction and statement mode start() raises in time, and says what to do instead."""
+    poolers = [new_pooler(pool_mode=mode) for mode in ("transaction", "statement")]
+    listeners = [listener_by(road, p.dsn) for p in poolers for road in ("dsn", "connect")]
+    began = Stopwatch()
+    starts = await asyncio.gather(
+        *(listener.start() for listener in listeners), return_exceptions=True
+    )
+    assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
+    for error, listener in zip(starts, listeners, strict=True):
+        assert isinstance(error, PoolerError)
+        assert "PgBouncer" in str(error)
+        assert "pool_mode = session" in str(error)
+        assert listener.state is State.CLOSED
+
+
+@on_every_road
+async def test_r39_a_pooler_in_session_mode_delivers(
+    new_pooler: NewPooler, road: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Notifications arrive through it, the listener's own as well, and nobody is warned."""
+    pooler = new_pooler()
+    began = Stopwatch()
+    listener = listener_by(road, pooler.dsn)
+    async with watching(listener, pooler.dsn) as watched, listener.stream("orders") as stream:
+        assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
+        await watched.delivers()
+        await listener.notify("orders", "sent through the pooler")
+        async with asyncio.timeout(PATIENCE):
+            assert (await anext(stream)).payload == "sent through the pooler"
+    assert warnings(caplog) == []
+
+
+@on_every_road
+async def test_r39_sessions_lost_behind_the_pooler_are_replaced(
+    new_pooler: NewPooler, pooled_server: PostgresServer, road: str
+) -> None:
+    """When the server ends the session behind it, the listener comes back through the pooler."""
+    listener = listener_by(road, new_pooler().dsn)
+    async with watching(listener, pooled_server.dsn) as watched:
+        await watched.delivers()
+        terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        await execute(pooled_server.dsn, f"{terminate} WHERE application_name = '{OURS}'")
+        await watched.until(ConnectionLost)
+        await watched.until(Reconnected)
+        await watched.delivers()
+
+
+@on_every_road
+async def test_r39_a_pooler_that_restarts_is_waited_for(
+    new_pooler: NewPooler, pooled_server: PostgresServer, road: str
+) -> None:
+    """While the pooler is down it is tried again; once it is up, the listener is back."""
+    pooler = new_pooler()
+    async with watching(listener_by(road, pooler.dsn), pooled_server.dsn) as watched:
+        await watched.delivers()
+        pooler.stop()
+        await watched.until(ConnectionLost)
+        await watched.until(RetryScheduled)
+        pooler.start()
+        await watched.until(Reconnected)
+        await watched.delivers()
+
+
+async def test_r39_a_session_that_is_given_back_listens_on_nothing(
+    new_pooler: NewPooler, pooled_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two listeners that get the same backends one after the other know nothing of each other."""
+    pooler = new_pooler(settings={"default_pool_size": "2"})
+    for channel in ("first", "second"):
+        listener = Listener(pooler.dsn, heartbeat=0.02, heartbeat_timeout=2.0)
+        async with watching(listener, pooled_server.dsn) as watched, listener.stream(channel):
+            before = listener.stats().last_heartbeat
+            async with asyncio.timeout(PATIENCE):
+                while listener.stats().last_heartbeat == before:
+                    await watched.delivers()  # too many channels would show in the heartbeat
+    assert warnings(caplog) == []
+    for connection in [await asyncpg.connect(pooler.dsn) for _ in range(2)]:
+        assert await connection.fetch("SELECT pg_listening_channels()") == []
+        await connection.close()
+
+
+def startup_parameters(sent: bytes) -> set[str]:
+    """Return the names of the parameters in a client's first message."""
+    size, _ = struct.unpack_from("!ii", sent)
+    words = sent[8:size].split(b"\0")
+    return {word.decode() for word in words[::2] if word}
+
+
+async def test_r39_no_startup_parameter_is_sent_that_poolers_refuse(new_pooler: NewPooler) -> None:
+    """A pooler that ignores no parameter is satisfied; it refuses those that keepalive needs."""
+    pooler = new_pooler()
+    with pytest.raises(asyncpg.ProtocolViolationError, match="tcp_keepalives_idle"):
+        await asyncpg.connect(pooler.dsn, server_settings={"tcp_keepalives_idle": "10"})
+    sent: dict[Link, bytes] = {}
+
+    def note(link: Link, direction: Direction, data: bytes) -> None:
+        if direction == "to_server":
+            sent[link] = sent.get(link, b"") + data
+
+    async with FaultProxy.for_dsn(pooler.dsn) as proxy:
+        proxy.tap(note)
+        async with Listener(proxy.proxied_dsn(pooler.dsn), start_timeout=2.0) as listener:
+            await listener.notify("orders")
+    assert len(sent) == 3  # the listening one, that of the proof, the notifying one
+    for data in sent.values():
+        parameters = startup_parameters(data.removeprefix(SSL_REQUEST))
+        assert parameters == {"user", "database", "client_encoding", "application_name"}
+
+
+async def test_r38_the_sessions_of_a_pool_keep_their_own_keepalive(
+    new_pooler: NewPooler,
+) -> None:
+    """The connection behind a pooler is not ours, so nothing is set there."""
+    pooler = new_pooler()
+    road = Road(pooler.dsn)
+    async with Listener(connect=road.connect, keepalive=Keepalive(7, 7, 7, 7), heartbeat=60):
+        ours = await road.opened[0].fetchval("SHOW tcp_keepalives_idle")
+    assert ours == await fetchval(pooler.dsn, "SHOW tcp_keepalives_idle")
+    assert ours != "7"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="proved"),
+        pytest.param({"max_client_conn": "1"}, id="not proved"),
+    ],
+)
+async def test_r39_the_proof_leaves_no_channel_behind(
+    new_pooler: NewPooler, settings: dict[str, str]
+) -> None:
+    """Once started, the listening session listens on what was asked for, and on nothing else."""
+    road = Road(new_pooler(settings=settings).dsn)
+    async with Listener(connect=road.connect, heartbeat=60) as listener:
+        await listener.listen("orders", print)
+        found = await road.opened[0].fetch("SELECT pg_listening_channels() AS channel")
+    assert [row["channel"] for row in found] == ["orders"]
+
+
+async def test_r39_without_a_second_connection_it_warns_and_goes_on(
+    new_pooler: NewPooler, pooled_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pooler that takes one client only is believed, with one WARNING."""
+    pooler = new_pooler(settings={"max_client_conn": "1"})
+    async with watching(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as watched:
+        await watched.delivers()
+        [warning] = warnings(caplog)
+        assert "could not be tried out" in warning
+
+
+async def test_r39_a_pool_of_one_is_believed_with_a_warning(
+    new_pooler: NewPooler, pooled_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second client of a full pool is let in and then kept waiting: that proves nothing."""
+    pooler = new_pooler(settings={"default_pool_size": "1"})
+    began = Stopwatch()
+    listener = Listener(
+        pooler.dsn, connect_timeout=CONNECT_TIMEOUT, operation_timeout=0.5, start_timeout=3.0
+    )
+    async with watching(listener, pooled_server.dsn) as watched:
+        assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
+        await watched.delivers()
+        [warning] = warnings(caplog)
+        assert "could not be tried out" in warning
+
+
+async def test_p1_a_pooler_that_comes_back_deaf_is_refused(
+    new_pooler: NewPooler, pooled_server: PostgresServer
+) -> None:
+    """Restarted in transaction mode it is no connection; restarted in session mode it is one."""
+    pooler = new_pooler()
+    async with watching(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as watched:
+        pooler.restart(pool_mode="transaction")
+        refused = await watched.until(RetryScheduled, timeout=4.0)
+        assert isinstance(refused.cause, PoolerError)
+        assert watched.listener.state is State.DEGRADED
+        pooler.restart(pool_mode="session")
+        await watched.until(Reconnected)
+        await watched.delivers()
+
+
+async def test_p5_a_pooler_that_turns_deaf_is_noticed(
+    new_pooler: NewPooler, pooled_server: PostgresServer
+) -> None:
+    """Switched to transaction mode under the open connection, it has lost that connection."""
+    pooler = new_pooler()
+    listener = Listener(pooler.dsn, heartbeat=0.1, heartbeat_timeout=0.5, backoff=QUICKLY)
+    async with watching(listener, pooled_server.dsn) as watched:
+        pooler.reload(pool_mode="transaction")
+        await watched.until(ConnectionLost, timeout=4.0)
+        pooler.reload(pool_mode="session")
+        await watched.until(Reconnected)
+        await watched.delivers()
+
+
+async def test_r39_a_refused_start_leaves_nothing_in_the_pool(new_pooler: NewPooler) -> None:
+    """Whoever gets the pool's session next is not listening on a channel of ours."""
+    pooler = new_pooler(pool_mode="transaction")
+    with pytest.raises(PoolerError):
+        await Listener(pooler.dsn).start()
+    connection = await asyncpg.connect(pooler.dsn)
+    status = await connection.execute("SELECT pg_listening_channels()")
+    await connection.close()
+    assert status == "SELECT 0"
+
+
+async def test_r43_no_password_is_told_of(
+    new_pooler: NewPooler,
+    pooled_server: PostgresServer,
+    alice: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Accepted, refused, lost, not delivered to: neither log nor error holds the password."""
+    caplog.set_level(logging.DEBUG)
+    pooler = new_pooler(users={"alice": alice})
+    right = pooler.dsn_for("postgres", user="alice", password=alice)
+    wrong = pooler.dsn_for("postgres", user="alice", password=WRONG)
+    async with watching(Listener(right, backoff=QUICKLY), pooled_server.dsn) as watched:
+        await watched.delivers()
+        with pytest.raises(ConnectError) as refused:
+            await Listener(wrong, start_timeout=0.2).start()
+        pooler.restart()
+        await watched.until(Reconnected)
+        told = [repr(watched.listener), repr(watched.listener.stats())]
+    pooler.restart(pool_mode="transaction")
+    with pytest.raises(PoolerError) as deaf:
+        await Listener(right).start()
+    told += [caplog.text, *traceback.format_exception(refused.value)]
+    told += traceback.format_exception(deaf.value)
+    for secret in (alice, WRONG):
+        assert not [text for text in told if secret in text]

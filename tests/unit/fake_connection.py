@@ -1,0 +1,74 @@
+"""A connection of the driver's own kind, without a socket: the driver's side of a session."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._asyncpg.connection import HookedConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class FakeConnection(HookedConnection):
+    """Answers each statement when the test says, with what the test says."""
+
+    def __init__(self, *, encoding: str = "UTF8") -> None:
+        # Not calling super().__init__() is the point: that wants a protocol and a transport
+        self.statements: list[str] = []
+        self.answer_time: float | None = 0.0
+        self.answer: Any = "SELECT 1"
+        self.closed = self.terminated = self.in_transaction = False
+        self.encoding = encoding
+        self.termination_listeners: list[Callable[[Any], None]] = []
+        self.log_listeners: list[Callable[[Any, Any], None]] = []
+
+    def __del__(self) -> None:
+        """Warn of nothing: there is no socket that could stay open."""
+
+    def get_server_pid(self) -> int:
+        """Return a backend pid."""
+        return 7
+
+    def is_closed(self) -> bool:
+        """Return whether it was terminated, or closed."""
+        return self.closed
+
+    def is_in_transaction(self) -> bool:
+        """Return what the test says."""
+        return self.in_transaction
+
+    def get_settings(self) -> Any:  # noqa: ANN401 - the driver's own class has no constructor
+        """Return the one setting that matters."""
+        return SimpleNamespace(client_encoding=self.encoding)
+
+    def add_termination_listener(self, callback: Any) -> None:  # noqa: ANN401
+        """Note whom to tell of the end."""
+        self.termination_listeners.append(callback)
+
+    def add_log_listener(self, callback: Any) -> None:  # noqa: ANN401
+        """Note whom to tell of warnings."""
+        self.log_listeners.append(callback)
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
+        """Answer; None for the time is never."""
+        self.statements.append(query)
+        if self.answer_time is None:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(self.answer_time or 0.0)
+        for _ in range(3):  # the way from the socket to whoever waits takes turns of the loop
+            await asyncio.sleep(0)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Say goodbye; may never return."""
+        await self.execute("close")
+        self.closed = True
+
+    def terminate(self) -> None:
+        """Be dropped."""
+        self.closed = self.terminated = True

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from types import ModuleType
+
+import asyncnotify
+
+WHAT_AN_IMPORT_LOADS = """
+import sys
+before = set(sys.modules)
+import asyncnotify
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+
+DEPENDENCIES = {"anyio", "asyncpg"}
+
+
+def test_all_names_the_public_api_sorted_and_nothing_else() -> None:
+    """What has no underscore and is no module is public, and is listed."""
+    public = [
+        name
+        for name, value in vars(asyncnotify).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    ]
+    assert asyncnotify.__all__ == sorted(public)
+
+
+def test_everything_public_has_a_docstring() -> None:
+    """So have the methods that users call."""
+    for name in asyncnotify.__all__:
+        thing = getattr(asyncnotify, name)
+        if not inspect.isclass(thing):
+            continue  # an alias of types
+        assert inspect.getdoc(thing), name
+        for attribute, value in vars(thing).items():
+            if not attribute.startswith("_") and callable(value):
+                assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+def test_importing_it_is_light() -> None:
+    """It loads the standard library and what it depends on: no extra, nothing of the tests."""
+    command = [sys.executable, "-c", WHAT_AN_IMPORT_LOADS]
+    loaded = set(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert {"asyncnotify", "asyncpg"} <= loaded
+    foreign = loaded - sys.stdlib_module_names - DEPENDENCIES - {"asyncnotify"}
+    assert not {name for name in foreign if "cython" not in name}
+
+
+def test_nothing_happens_at_import_time() -> None:
+    """A listener can be made in a module: no event loop is needed, and none is made."""
+    listener = asyncnotify.Listener("postgresql://joe:s3cret@db/app")
+    assert repr(listener) == "<Listener joe@db/app new>"
+    assert listener.stats() == asyncnotify.Stats()
+    assert listener.channels == frozenset()
+    assert not listener.is_connected

@@ -1,0 +1,325 @@
+"""Making a connection: with which arguments, to which host, for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from asyncnotify._asyncpg import dial
+from asyncnotify._asyncpg.connection import HookedConnection
+from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._errors import ConfigurationError, ConnectError
+from tests.unit.clock import START
+from tests.unit.fake_connection import FakeConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ONE, TWO = "127.0.0.1", "127.0.0.2"
+
+
+class Driver:
+    """Stands for asyncpg.connect: notes what it is asked, and does what the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(asyncpg, "connect", self.connect)
+        for name in ("PGHOST", "PGPORT", "PGTARGETSESSIONATTRS"):
+            monkeypatch.delenv(name, raising=False)
+        self.calls: list[dict[str, Any]] = []
+        self.made: list[FakeConnection] = []
+        self.silent: set[str] = set()
+        self.refusals: dict[str | None, BaseException] = {}
+
+    async def connect(self, **arguments: object) -> FakeConnection:
+        """Connect, hang or refuse."""
+        self.calls.append(arguments)
+        host = str(arguments.get("host"))
+        if host in self.silent:
+            await asyncio.get_running_loop().create_future()
+        if (refusal := self.refusals.get(host)) is not None:
+            raise refusal
+        self.made.append(FakeConnection())
+        return self.made[-1]
+
+    @property
+    def hosts(self) -> list[tuple[object, object]]:
+        """Whom it was asked to connect to."""
+        return [(call.get("host"), call.get("port")) for call in self.calls]
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """A driver without a network."""
+    return Driver(monkeypatch)
+
+
+def dialer(dsn: str | None = None, **arguments: object) -> Dialer:
+    """Return one with a timeout of ten seconds."""
+    return Dialer(dsn, None, arguments, timeout=10.0)
+
+
+def clock() -> float:
+    """Return the seconds since the test began."""
+    return asyncio.get_running_loop().time() - START
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+async def test_what_was_given_reaches_the_driver_with_our_own_beside_it(driver: Driver) -> None:
+    """The DSN made the driver's, our class, our name, and what the caller said."""
+    await dialer(f"postgresql+asyncpg://{ONE}/app?ssl=require", user="joe").dial()
+    (call,) = driver.calls
+    assert call == {
+        "dsn": f"postgresql://{ONE}/app?sslmode=require",
+        "user": "joe",
+        "server_settings": {"application_name": "asyncnotify"},
+        "connection_class": HookedConnection,
+        "timeout": 10.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("dsn", "arguments", "name"),
+    [
+        (f"postgresql://{ONE}/app?application_name=mine", {}, None),
+        (f"postgresql://{ONE}/app", {"server_settings": {"application_name": "mine"}}, "mine"),
+    ],
+)
+async def test_an_application_name_of_ones_own_is_kept(
+    driver: Driver, dsn: str, arguments: dict[str, object], name: str | None
+) -> None:
+    """Whether it stands in the DSN or in the settings, which are not changed."""
+    await dialer(dsn, **arguments).dial()
+    assert driver.calls[0]["server_settings"].get("application_name") == name
+
+
+async def test_without_the_hook_the_drivers_own_class_serves(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where asyncpg is not as expected, notifications take the public road."""
+    monkeypatch.setattr(dial, "hook_is_intact", lambda: False)
+    await dialer(host=ONE).dial()
+    assert driver.calls[0]["connection_class"] is asyncpg.Connection
+
+
+@pytest.mark.parametrize(
+    ("dsn", "arguments", "wanted"),
+    [
+        (f"postgresql://{ONE},{TWO}/app", {}, "primary"),
+        (f"postgresql://{ONE},{TWO}/app?target_session_attrs=any", {}, None),
+        (None, {"host": [ONE, TWO], "target_session_attrs": "any"}, "any"),
+        (f"postgresql://{ONE}/app", {}, None),
+    ],
+)
+async def test_among_several_hosts_the_primary_is_wanted(
+    driver: Driver, dsn: str | None, arguments: dict[str, object], wanted: str | None
+) -> None:
+    """LISTEN is refused on a standby; who says something else gets that."""
+    await dialer(dsn, **arguments).dial()
+    assert driver.calls[0].get("target_session_attrs") == wanted
+
+
+@pytest.mark.parametrize(
+    ("dsn", "connect", "arguments", "text"),
+    [
+        (None, None, {"hostt": "db"}, "'hostt'"),
+        (None, None, {"timeout": 5}, "connect_timeout="),
+        (None, None, {"connection_class": asyncpg.Connection}, "'connection_class'"),
+        ("postgresql://db", FakeConnection, {}, "dsn would go unused"),
+        (None, FakeConnection, {"user": "joe"}, "user would go unused"),
+        (b"postgresql://db", None, {}, "dsn must be a str"),
+        (None, "postgresql://db", {}, "connect must be callable"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused_at_once(
+    dsn: object, connect: object, arguments: dict[str, object], text: str
+) -> None:
+    """A TypeError names them, as for any function."""
+    with pytest.raises(TypeError, match=text):
+        check_connect_arguments(dsn, connect, arguments)
+
+
+# -- hosts ----------------------------------------------------------------------------------------
+
+
+async def test_each_host_has_a_deadline_of_its_own(driver: Driver) -> None:
+    """A silent one does not use up the time of the next."""
+    driver.silent = {ONE}
+    assert await dialer(f"postgresql://{ONE}:1,{TWO}:2/app").dial() is driver.made[0]
+    assert driver.hosts == [(ONE, 1), (TWO, 2)]
+    assert clock() == pytest.approx(10, abs=0.5)
+
+
+async def test_a_host_that_refuses_is_followed_by_the_next(driver: Driver) -> None:
+    """Whatever it raises; what the last one raises is what remains."""
+    driver.refusals = {ONE: asyncpg.CannotConnectNowError("starting"), TWO: OSError("no route")}
+    with pytest.raises(OSError, match="no route"):
+        await dialer(host=[ONE, TWO], port=[1, 2]).dial()
+    assert driver.hosts == [(ONE, 1), (TWO, 2)]
+
+
+async def test_what_no_host_can_help_is_raised_by_the_first(driver: Driver) -> None:
+    """A wrong password is not tried on every host."""
+    driver.refusals = {ONE: asyncpg.InvalidPasswordError("wrong")}
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await dialer(host=[ONE, TWO]).dial()
+    assert driver.hosts == [(ONE, None)]
+
+
+async def test_a_dial_that_takes_too_long_is_given_up(driver: Driver) -> None:
+    """TimeoutError says how long was waited."""
+    driver.silent = {ONE}
+    with pytest.raises(TimeoutError, match="no connection within 10 s"):
+        await dialer(host=ONE).dial()
+    assert clock() == pytest.approx(10, abs=0.5)
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+async def test_r43_what_the_driver_says_of_a_dsn_is_not_repeated(driver: Driver) -> None:
+    """It took a piece of the password for the port, and quotes it: nothing of that comes out."""
+    driver.refusals = {"None": ValueError("invalid literal for int() with base 10: 's3cret'")}
+    with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
+        await dialer(f"postgresql://{ONE}/app").dial()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "s3cret" not in repr(error)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("error", [ValueError("s3cret"), OSError("vault"), KeyError("TOKEN")])
+async def test_a_password_callable_that_raises_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It is no mistake of the arguments; its error is the cause, and its text is not repeated."""
+
+    def password() -> str:
+        raise error
+
+    async def ask(**arguments: Any) -> None:  # noqa: ANN401 - as the driver takes them
+        await arguments["password"]()
+
+    monkeypatch.setattr(asyncpg, "connect", ask)
+    with pytest.raises(ConnectError) as caught:
+        await dialer(host=ONE, password=password).dial()
+    assert not isinstance(caught.value, ConfigurationError)
+    assert caught.value.__cause__ is error
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_password_callable_is_asked_for_every_connection(
+    driver: Driver, *, is_async: bool
+) -> None:
+    """Plain or async; the DSN's own password plays no part."""
+    tokens = iter(["one", "two"])
+
+    async def later() -> str:
+        return next(tokens)
+
+    made = dialer(host=ONE, password=later if is_async else lambda: next(tokens))
+    for _ in range(2):
+        await made.dial()
+    assert [await call["password"]() for call in driver.calls] == ["one", "two"]
+
+
+# -- connect= -------------------------------------------------------------------------------------
+
+
+def calling(connect: Callable[[], Any]) -> Dialer:
+    """Return a dialer that calls this."""
+    return Dialer(None, connect, {}, timeout=10.0)
+
+
+async def test_connect_makes_the_connections() -> None:
+    """Each time anew; the driver is not asked."""
+    made = [FakeConnection(), FakeConnection()]
+    left = iter(made)
+
+    async def connect() -> FakeConnection:
+        return next(left)
+
+    ours = calling(connect)
+    assert [await ours.dial(), await ours.dial()] == made
+    assert ours.target == "connect="
+
+
+@pytest.mark.parametrize("result", [None, object(), "postgresql://db"])
+async def test_what_is_no_connection_is_refused(result: object) -> None:
+    """The error says what it was, and why a pool's will not do."""
+
+    async def connect() -> object:
+        return result
+
+    with pytest.raises(ConfigurationError, match=type(result).__name__):
+        await calling(connect).dial()
+
+
+async def test_the_same_connection_twice_is_refused() -> None:
+    """It was lost: what it is asked now it cannot do."""
+    connection = FakeConnection()
+
+    async def connect() -> FakeConnection:
+        return connection
+
+    ours = calling(connect)
+    await ours.dial()
+    with pytest.raises(ConfigurationError, match="same connection twice"):
+        await ours.dial()
+
+
+@pytest.mark.parametrize("fault", ["encoding", "transaction"])
+async def test_a_connection_that_would_never_deliver_is_refused_and_dropped(fault: str) -> None:
+    """In another encoding channels get other names; in a transaction LISTEN has no effect."""
+    connection = FakeConnection(encoding="LATIN1" if fault == "encoding" else "UTF8")
+    connection.in_transaction = fault == "transaction"
+
+    async def connect() -> FakeConnection:
+        return connection
+
+    with pytest.raises(ConfigurationError, match=fault):
+        await calling(connect).dial()
+    assert connection.terminated
+
+
+async def test_r11_connect_that_raises_cancelled_error_is_an_error_like_another() -> None:
+    """It has awaited what somebody else cancelled, such as a shared refresh of a token."""
+
+    async def connect() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    with pytest.raises(ConnectError, match="cancelled itself"):
+        await calling(connect).dial()
+
+
+# -- cancelling -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0])
+async def test_r32_a_connection_that_comes_too_late_is_dropped(seconds: float) -> None:
+    """The dial was cancelled, or timed out; what it makes all the same is not left behind."""
+    connection = FakeConnection()
+
+    async def connect() -> FakeConnection:
+        try:
+            await asyncio.sleep(1_000)
+        except asyncio.CancelledError:
+            await asyncio.sleep(seconds)
+        return connection
+
+    dialling = asyncio.ensure_future(calling(connect).dial())
+    await asyncio.sleep(1)
+    before = clock()
+    dialling.cancel()
+    await asyncio.wait({dialling})
+    assert dialling.cancelled()
+    assert clock() - before < 0.5
+    await asyncio.sleep(2)
+    assert connection.terminated

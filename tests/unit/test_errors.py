@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+import asyncnotify
+from asyncnotify import _errors
+from asyncnotify._errors import (
+    AsyncNotifyError,
+    BufferOverflowError,
+    ChannelNameError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    ConnectTimeoutError,
+    ListenerClosedError,
+    ListenerNotStartedError,
+    ListenTimeoutError,
+    PayloadError,
+    PayloadTooLargeError,
+    PoolerError,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXAMPLES: list[AsyncNotifyError] = [
+    AsyncNotifyError("something happened"),
+    ChannelNameError("x" * 64, "is 64 bytes; at most 63 are allowed"),
+    PayloadError("orders", "contains a NUL character"),
+    PayloadTooLargeError("orders", 8_000, 7_999),
+    ConnectError("cannot connect to joe@db:5432/app"),
+    ConfigurationError("the DSN must begin with postgresql://"),
+    ConnectTimeoutError("not connected within 30 s"),
+    PoolerError("db is a connection pooler in transaction mode"),
+    ConnectionLostError("the server closed the connection"),
+    ListenTimeoutError(("orders", "events"), 2.5, "reconnecting"),
+    BufferOverflowError(100, 3),
+    ListenerNotStartedError("use `async with`"),
+    ListenerClosedError("the listener is closed"),
+    WrongLoopError("the listener belongs to another event loop"),
+]
+
+NAMES = [type(error).__name__ for error in EXAMPLES]
+DUPLICATES: list[Callable[[AsyncNotifyError], AsyncNotifyError]] = [
+    lambda error: pickle.loads(pickle.dumps(error)),  # noqa: S301 - ours
+    copy.copy,
+    copy.deepcopy,
+]
+BRANCH = re.compile(r" {4}(?P<stem>[│├└─ ]*)(?P<name>\w+Error)(?: \((?P<builtin>\w+)\))?(?: |$)")
+
+Tree: TypeAlias = dict[str, tuple[str | None, str | None]]
+
+
+def drawn_tree() -> Tree:
+    """Return of each error in the drawing: what it hangs on, and the builtin beside it."""
+    tree: Tree = {}
+    path: list[str] = []
+    for line in (_errors.__doc__ or "").splitlines():
+        if branch := BRANCH.match(line):
+            path[len(branch["stem"]) // 4 :] = [branch["name"]]
+            tree[path[-1]] = (path[-2] if len(path) > 1 else None, branch["builtin"])
+    return tree
+
+
+def actual_tree() -> Tree:
+    """Return the same of the classes themselves."""
+    tree: Tree = {}
+    for name, kind in vars(_errors).items():
+        if isinstance(kind, type) and issubclass(kind, AsyncNotifyError):
+            ours = [b.__name__ for b in kind.__bases__ if issubclass(b, AsyncNotifyError)]
+            builtins = [b.__name__ for b in kind.__bases__ if b.__module__ == "builtins"]
+            root = kind is AsyncNotifyError
+            tree[name] = (
+                (None, None)
+                if root
+                else (ours[0] if ours else None, builtins[0] if builtins else None)
+            )
+    return tree
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    """Every error is drawn, where it hangs, with the builtin that it also is."""
+    assert len(actual_tree()) == len(EXAMPLES)
+    assert drawn_tree() == actual_tree()
+
+
+def test_every_error_is_public() -> None:
+    """What may be raised can be caught by a name of the package."""
+    assert actual_tree().keys() <= set(asyncnotify.__all__)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=NAMES)
+@pytest.mark.parametrize("duplicate", DUPLICATES, ids=["pickle", "copy", "deepcopy"])
+def test_an_error_survives_pickling_and_copying(
+    error: AsyncNotifyError, duplicate: Callable[[AsyncNotifyError], AsyncNotifyError]
+) -> None:
+    """Its type, text, arguments and attributes cross a process boundary."""
+    twin = duplicate(error)
+    assert twin is not error
+    assert (type(twin), str(twin), repr(twin)) == (type(error), str(error), repr(error))
+    assert (twin.args, vars(twin)) == (error.args, vars(error))
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=NAMES)
+def test_an_error_says_something(error: AsyncNotifyError) -> None:
+    """The text is one line and no tuple of arguments."""
+    assert str(error)
+    assert not str(error).startswith("(")
+    assert "\n" not in str(error)
+
+
+def test_the_data_of_an_error_stands_in_its_attributes() -> None:
+    """Nobody has to read them out of the text."""
+    too_large = PayloadTooLargeError("orders", 8_000, 7_999)
+    assert (too_large.channel, too_large.size, too_large.limit) == ("orders", 8_000, 7_999)
+    timeout = ListenTimeoutError(("orders",), 2.5, "reconnecting")
+    assert (timeout.channels, timeout.timeout) == (("orders",), 2.5)
+    overflow = BufferOverflowError(100, 3)
+    assert (overflow.limit, overflow.dropped) == (100, 3)
+
+
+def test_the_text_of_an_error_says_what_matters() -> None:
+    """Which channel, which limit, how long, and what has become of the call."""
+    assert str(ListenTimeoutError(("a", "b"), 2.5, "reconnecting")) == (
+        "not listening on 'a', 'b' after 2.5 s: the listener is reconnecting;"
+        " the subscription has been withdrawn"
+    )
+    assert str(BufferOverflowError(100, 3)) == (
+        "the consumer fell behind: its buffer of 100 notifications overflowed by 3;"
+        " the subscription has ended"
+    )
+    assert "at most 7999" in str(PayloadTooLargeError("orders", 8_000, 7_999))
+
+
+def test_a_channel_name_of_any_length_makes_a_short_text() -> None:
+    """The name in the text is cut; whole it stands in the attribute."""
+    error = ChannelNameError("x" * 1_000_000, "is too long")
+    assert len(str(error)) < 200
+    assert len(str(error.channel)) == 1_000_000
+
+
+def test_an_error_that_is_no_system_call_has_no_errno() -> None:
+    """Code that compares the errno of an OSError finds none."""
+    error = ListenTimeoutError(("orders",), 2.5, "reconnecting")
+    assert error.args == (("orders",), 2.5, "reconnecting")
+    assert error.errno is None

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify._events import (
+    Announcer,
+    Closed,
+    Connected,
+    ConnectionEvent,
+    ConnectionLost,
+    EventStream,
+    Reconnected,
+    RetryScheduled,
+    describe_error,
+    describe_event,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOST = ConnectionLost(ConnectionResetError("reset by peer"), 7)
+RETRY = RetryScheduled(3, 0.25, OSError("refused"))
+
+
+# -- what is logged -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "parts"),
+    [
+        (Connected(1, 7), "INFO", ["listening on 1 channel at joe@db", "backend 7"]),
+        (Connected(0, 7), "INFO", ["listening on 0 channels"]),
+        (LOST, "WARNING", ["lost the connection to joe@db", "backend 7", "reset by peer"]),
+        (ConnectionLost(None, 7), "WARNING", ["the connection ended"]),
+        (RETRY, "INFO", ["attempt 3 to connect to joe@db", "OSError: refused", "0.25 s"]),
+        (Reconnected(1.5, 1, 2, 8), "INFO", ["listening again on 2 channels", "1 attempt;"]),
+        (Reconnected(1.5, 2, 2, 8), "INFO", ["after 1.500 s and 2 attempts", "a Gap"]),
+        (Closed(), "INFO", ["closed the listener of joe@db"]),
+    ],
+)
+def test_the_log_says_each_event_in_one_line(
+    event: ConnectionEvent, level: str, parts: list[str]
+) -> None:
+    """The loss is a warning, all else is for information; whom it concerns stands in it."""
+    number, text = describe_event(event, "joe@db")
+    assert logging.getLevelName(number) == level
+    assert "\n" not in text
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (TimeoutError(), "TimeoutError"),
+        (None, "the connection ended"),
+    ],
+)
+def test_an_error_is_described_in_one_line(error: BaseException | None, text: str) -> None:
+    """By its type and the first line of its text, where there is one."""
+    assert describe_error(error) == text
+
+
+def test_an_announcement_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One record for an event, however many want to know; a percent sign in it does no harm."""
+    caplog.set_level(logging.DEBUG)
+    announcer = Announcer("100%s@db", lambda event: None)
+    streams = [announcer.stream(), announcer.stream()]
+    announcer.announce(LOST)
+    assert len(streams) == 2
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("asyncnotify.connection", "WARNING")
+    assert "100%s@db" in record.getMessage()
+
+
+class Wall:
+    """A clock for the log."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("asyncnotify._events.time", self)
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_r11_the_same_trouble_is_a_warning_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In between it is for information: a link that flaps does not flood the log."""
+    caplog.set_level(logging.INFO)
+    wall, announcer = Wall(monkeypatch), Announcer("db", None)
+    for _ in range(180):
+        announcer.announce(ConnectionLost(ConnectionResetError("reset by peer"), 7))
+        wall.now += 1
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (len(warnings), len(caplog.records)) == (3, 180)
+
+
+def test_r11_another_trouble_is_a_warning_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What somebody has to repair is one too, and says so."""
+    wall, announcer = Wall(monkeypatch), Announcer("db", None)
+    announcer.announce(LOST)
+    wall.now += 1
+    announcer.announce(RetryScheduled(1, 5.0, PermissionError("wrong password"), needs_repair=True))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "somebody has to repair that" in caplog.text
+
+
+def test_r11_troubles_that_take_turns_are_a_warning_once_a_minute_each(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One listener that is now refused, now reset, does not flood the log either."""
+    Wall(monkeypatch)
+    announcer = Announcer("db", None)
+    for _ in range(50):
+        announcer.announce(LOST)
+        announcer.announce(ConnectionLost(None, 7))
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+
+
+# -- who is told ----------------------------------------------------------------------------------
+
+
+def test_the_callback_gets_every_event_in_order() -> None:
+    """on_event sees what happened, as it happened."""
+    seen: list[ConnectionEvent] = []
+    announcer = Announcer("db", seen.append)
+    events: list[ConnectionEvent] = [Connected(1, 7), LOST, RETRY, Reconnected(1.0, 1, 1, 8)]
+    for event in events:
+        announcer.announce(event)
+    assert seen == events
+
+
+async def test_a_callback_that_raises_is_logged_and_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What on_event raises is logged with its traceback; streams are told all the same."""
+
+    def fail(event: ConnectionEvent) -> None:
+        message = "no good"
+        raise ValueError(message)
+
+    announcer = Announcer("db", fail)
+    stream = announcer.stream()
+    announcer.announce(LOST)
+    announcer.announce(Closed())
+    assert [event async for event in stream] == [LOST, Closed()]
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.getMessage() for record in errors] == ["on_event raised"] * 2
+    assert "no good" in caplog.text
+
+
+async def test_a_callback_that_raises_cancelled_error_cancels_nobody() -> None:
+    """Nobody can cancel us from a plain function: it is an error like another."""
+
+    def ask_cancelled_future(event: ConnectionEvent) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        future.result()
+
+    Announcer("db", ask_cancelled_future).announce(LOST)
+
+
+@pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_passes_through_the_callback(fatal: type[BaseException]) -> None:
+    """KeyboardInterrupt and SystemExit are not for us to hold up."""
+
+    def interrupt(event: ConnectionEvent) -> None:
+        raise fatal
+
+    with pytest.raises(fatal):
+        Announcer("db", interrupt).announce(LOST)
+
+
+async def test_a_stream_that_nobody_holds_is_forgotten() -> None:
+    """Whoever asks for event streams and drops them leaves nothing behind."""
+    announcer = Announcer("db", None)
+    kept = announcer.stream()
+    for _ in range(10):
+        announcer.stream()
+    gc.collect()
+    announcer.announce(LOST)
+    assert await anext(kept) == LOST
+    assert len(announcer._streams) == 1  # noqa: SLF001
+
+
+# -- streams --------------------------------------------------------------------------------------
+
+
+async def test_a_stream_has_what_follows_it_up_to_closed() -> None:
+    """In order, from the first event after the call to Closed; then it has ended, and stays so."""
+    announcer = Announcer("db", None)
+    announcer.announce(Connected(1, 7))
+    stream = announcer.stream()
+    events: list[ConnectionEvent] = [LOST, RETRY, Closed(), Connected(1, 9)]
+    for event in events:
+        announcer.announce(event)
+    assert [event async for event in stream] == [LOST, RETRY, Closed()]
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_a_stream_waits_for_the_next_event() -> None:
+    """A reader that is early gets the event when it happens."""
+    stream = EventStream()
+    asyncio.get_running_loop().call_later(5, stream.put, LOST)
+    assert await anext(stream) == LOST
+
+
+async def test_waiting_for_an_event_may_be_cancelled() -> None:
+    """Cancelled before and just as an event arrives: the next call gets it."""
+    stream = EventStream()
+    loop = asyncio.get_running_loop()
+    for _ in range(100):
+        reader = asyncio.ensure_future(anext(stream))
+        loop.call_later(1, stream.put, LOST)
+        loop.call_later(1, reader.cancel)
+        await asyncio.wait({reader})
+        assert reader.cancelled()
+        assert await anext(stream) == LOST
+
+
+async def test_a_slow_reader_finds_the_newest_thousand() -> None:
+    """What a reader does not fetch is bounded; what is lost is the oldest, never Closed."""
+    stream = EventStream()
+    for attempt in range(5_000):
+        stream.put(RetryScheduled(attempt, 1.0, TimeoutError()))
+    stream.put(Closed())
+    events = [event async for event in stream]
+    assert len(events) == 1_000
+    assert isinstance(events[0], RetryScheduled)
+    assert events[0].attempt == 4_001
+    assert events[-1] == Closed()
+
+
+async def test_two_readers_of_one_stream_share_its_events() -> None:
+    """Each event goes to one of them."""
+    stream = EventStream()
+    readers = [asyncio.ensure_future(anext(stream)) for _ in range(2)]
+    loop = asyncio.get_running_loop()
+    loop.call_later(1, stream.put, LOST)
+    loop.call_later(2, stream.put, RETRY)
+    await asyncio.wait(readers)
+    assert [reader.result() for reader in readers] == [LOST, RETRY]
+
+
+async def test_closed_ends_every_reader_of_a_stream() -> None:
+    """Nobody waits for an event of a listener that has closed."""
+    stream = EventStream()
+    ended: list[int] = []
+
+    async def read(number: int) -> None:
+        async for _ in stream:
+            pass
+        ended.append(number)
+
+    readers = [asyncio.ensure_future(read(number)) for number in range(2)]
+    asyncio.get_running_loop().call_later(1, stream.put, Closed())
+    try:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*readers)
+    finally:
+        for reader in readers:
+            reader.cancel()
+    assert sorted(ended) == [0, 1]
+
+
+def test_events_are_values() -> None:
+    """They are compared by what they say, and cannot be changed."""
+    makers: list[Callable[[], ConnectionEvent]] = [
+        lambda: Connected(1, 7),
+        lambda: ConnectionLost(None, 7),
+        lambda: Reconnected(1.0, 1, 1, 8),
+        Closed,
+    ]
+    for make in makers:
+        assert make() == make()
+        assert hash(make()) == hash(make())
+    with pytest.raises(AttributeError):
+        LOST.cause = None  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]

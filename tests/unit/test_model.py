@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime
+
+import pytest
+
+from asyncnotify._model import Gap, GapReason, Notification, State, Stats
+
+NOTIFICATION = Notification("orders", "s3cret", 7)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        repr(NOTIFICATION),
+        str(NOTIFICATION),
+        f"{NOTIFICATION}",
+        "%s" % (NOTIFICATION,),  # noqa: UP031 - as logging does it
+        repr([NOTIFICATION]),
+        repr(Notification("orders", {"key": "s3cret"}, 7)),
+    ],
+    ids=["repr", "str", "format", "percent", "in a list", "decoded"],
+)
+def test_r43_a_notification_shows_everything_but_its_payload(text: str) -> None:
+    """However it is printed, the payload stays out of it."""
+    assert "s3cret" not in text
+    assert "channel='orders'" in text
+    assert "pid=7" in text
+
+
+def test_the_size_of_a_hidden_payload_is_shown() -> None:
+    """The repr tells an empty payload from a long one."""
+    assert "payload=<hidden of 6 characters>" in repr(NOTIFICATION)
+    assert "payload=<hidden>" in repr(Notification("orders", None, 7))
+
+
+def test_a_notification_is_a_tuple() -> None:
+    """It is equal to, unpacks and hashes like the tuple of its fields, and survives pickling."""
+    channel, payload, pid = NOTIFICATION
+    assert NOTIFICATION == ("orders", "s3cret", 7) == (channel, payload, pid)
+    assert hash(NOTIFICATION) == hash(("orders", "s3cret", 7))
+    assert pickle.loads(pickle.dumps(NOTIFICATION)) == NOTIFICATION  # noqa: S301 - ours
+    assert isinstance(pickle.loads(pickle.dumps(NOTIFICATION)), Notification)  # noqa: S301
+
+
+def test_notifications_and_gaps_are_told_apart_by_match() -> None:
+    """The pattern of the documentation finds the payload in one and the reason in the other."""
+    seen: list[str] = []
+    for item in (NOTIFICATION, Gap("orders", GapReason.START)):
+        match item:
+            case Notification(payload=key):
+                seen.append(key)
+            case Gap(reason=reason):
+                seen.append(reason)
+    assert seen == ["s3cret", "start"]
+
+
+def test_a_gap_is_a_value() -> None:
+    """Compared by its fields, hashable, frozen; nothing is known unless it is said."""
+    gap = Gap("orders", GapReason.OVERFLOW, datetime(2026, 1, 1, tzinfo=UTC), 3)
+    assert gap == Gap("orders", GapReason.OVERFLOW, datetime(2026, 1, 1, tzinfo=UTC), 3)
+    assert len({gap, gap}) == 1
+    assert Gap(None, GapReason.START) == Gap(None, GapReason.START, since=None, dropped=None)
+    with pytest.raises(AttributeError):
+        gap.dropped = 4  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_reasons_and_states_are_text() -> None:
+    """They can be logged, compared with and sent as their text."""
+    assert f"{GapReason.OVERFLOW} {State.DEGRADED}" == "overflow degraded"
+    assert {"overflow", "degraded"} == {GapReason.OVERFLOW, State.DEGRADED}
+
+
+def test_the_statistics_of_what_never_ran_are_all_zero() -> None:
+    """Stats() is what a listener that was not started has to tell."""
+    stats = Stats()
+    assert stats.state is State.NEW
+    assert not any(
+        (stats.received, stats.delivered, stats.dropped, stats.handler_errors, stats.gaps)
+    )
+    assert (stats.connected_since, stats.last_heartbeat) == (None, None)
+    assert stats.heartbeat_round_trip is None
+    assert stats.subscriptions == ()

@@ -1,0 +1,437 @@
+"""While a session lasts: when the server is asked whether it is there, and what is due is done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from asyncnotify._errors import ConnectionLostError
+from asyncnotify._events import ConnectionLost, Reconnected
+from asyncnotify._model import Gap, GapReason, State
+from tests.unit.fake_server import at, seen
+
+if TYPE_CHECKING:
+    from asyncnotify._asyncpg.session import ListeningSession
+    from tests.unit.fake_server import Stage
+
+CANCELLED = asyncpg.QueryCanceledError("canceling statement due to user request")
+
+
+def asked(stage: Stage, *, since: float = 0.0) -> list[tuple[float, str]]:
+    """Return what the server was asked, and when."""
+    return [(seconds, command) for seconds, command in stage.server.asked if seconds >= since]
+
+
+# -- heartbeat ------------------------------------------------------------------------------------
+
+
+async def test_an_idle_server_is_asked_at_each_interval(stage: Stage) -> None:
+    """Counted from its last answer, and no more often."""
+    stage.server.answer_time = 1.0
+    supervisor = stage.supervise("a")
+    await asyncio.sleep(40)
+    assert asked(stage) == [
+        (0.0, "LISTEN a"),
+        (11.0, "heartbeat"),
+        (22.0, "heartbeat"),
+        (33.0, "heartbeat"),
+    ]
+    pulse = supervisor.watch.pulse
+    assert pulse.at == at(34)
+    assert pulse.round_trip == pytest.approx(1.0)
+
+
+async def test_a_server_that_sends_is_not_asked_but_for_the_audit(stage: Stage) -> None:
+    """Notifications prove that it is there; that it listens on all is asked after 5 intervals."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    for _ in range(120):
+        await asyncio.sleep(1)
+        stage.server.session.notify(7, "a", "")
+    assert asked(stage, since=1) == [(50.0, "heartbeat"), (100.0, "heartbeat")]
+
+
+async def test_without_a_heartbeat_an_idle_server_is_never_asked(stage: Stage) -> None:
+    """heartbeat=None switches it off."""
+    stage.supervise("a", heartbeat=None)
+    await asyncio.sleep(10_000)
+    assert asked(stage) == [(0.0, "LISTEN a")]
+
+
+async def test_r02_a_silent_server_is_found_out_by_the_heartbeat(stage: Stage) -> None:
+    """Within the interval and the timeout: the session is dropped, a new one is dialled."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    stage.server.silent = True
+    first, states = stage.server.session, list[State]()
+    for seconds in (14.9, 0.2):
+        await asyncio.sleep(seconds)
+        states.append(supervisor.state)
+    assert states == [State.CONNECTED, State.RECONNECTING]
+    assert first.terminated
+    stage.server.silent = False
+    lost = await stage.until(ConnectionLost)
+    assert isinstance(lost.cause, TimeoutError)
+    await stage.until(Reconnected)
+
+
+async def test_the_first_heartbeat_comes_an_interval_after_listen(stage: Stage) -> None:
+    """On every session, whatever its predecessor has heard."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    await asyncio.sleep(5)
+    stage.server.session.die()
+    await stage.until(Reconnected)
+    began = stage.server.now
+    await asyncio.sleep(12)
+    ((seconds, command),) = asked(stage, since=began + 1)
+    assert command == "heartbeat"
+    assert seconds == pytest.approx(began + 10)
+
+
+async def test_what_the_session_may_take_for_a_command_is_bounded(stage: Stage) -> None:
+    """It is told the operation timeout, and when the server was last heard."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    assert stage.server.session.timeout == 5.0
+    await asyncio.sleep(5)
+    stage.server.session.notify(7, "a", "")
+    await asyncio.sleep(1)
+    assert stage.server.session.last_contact() == supervisor.delivery.last_contact
+    assert stage.server.now - 1 == pytest.approx(supervisor.delivery.last_contact - 100_000)
+
+
+# -- statements that are cancelled ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["LISTEN b", "UNLISTEN b", "heartbeat"])
+async def test_a_cancelled_statement_is_given_again(stage: Stage, command: str) -> None:
+    """Twice 57014 is no loss: the third time it succeeds, on the same session."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    subscriber = stage.subscribe("b")
+    if command != "LISTEN b":
+        await asyncio.sleep(1)
+        assert subscriber.in_force
+    stage.server.faults = [CANCELLED, CANCELLED]
+    if command == "UNLISTEN b":
+        stage.unsubscribe(subscriber)
+    await asyncio.sleep(15)
+    assert [name for _, name in asked(stage)].count(command) == 3
+    assert len(stage.server.sessions) == 1
+    assert supervisor.state is State.CONNECTED
+
+
+async def test_a_statement_that_is_cancelled_three_times_ends_the_session(stage: Stage) -> None:
+    """Somebody insists: the session is dropped, with that as the cause, and another is made."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    stage.server.faults = [CANCELLED] * 3
+    lost = await stage.until(ConnectionLost)
+    assert lost.cause is CANCELLED
+    assert stage.server.session.terminated
+    assert [name for _, name in asked(stage, since=1)] == ["heartbeat"] * 3
+    await stage.until(Reconnected)
+    assert supervisor.state is State.CONNECTED
+
+
+async def test_another_error_is_not_insisted_upon(stage: Stage) -> None:
+    """It ends the session at once."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    stage.server.faults = [asyncpg.InternalClientError("got result for unknown protocol state 3")]
+    stage.subscribe("b")
+    lost = await stage.until(ConnectionLost)
+    assert isinstance(lost.cause, asyncpg.InternalClientError)
+    assert [name for _, name in asked(stage)] == ["LISTEN a", "LISTEN b"]
+
+
+# -- agreement ------------------------------------------------------------------------------------
+
+
+async def test_calls_that_meet_are_told_to_the_server_together(stage: Stage) -> None:
+    """One statement for what came in one turn, or while another command was under way."""
+    stage.server.answer_time = 1.0
+    supervisor = stage.supervise("a")
+    await asyncio.sleep(0.5)
+    for channel in ("b", "c", "d"):
+        stage.subscribe(channel)
+    await supervisor.started
+    await asyncio.sleep(5)
+    assert [name for _, name in asked(stage)] == ["LISTEN a", "LISTEN b,c,d"]
+    assert supervisor.registry.confirmed == {"a", "b", "c", "d"}
+
+
+async def test_channels_are_told_in_portions_each_of_which_takes_effect(stage: Stage) -> None:
+    """Who waits for the first portion does not wait for the second."""
+    stage.server.answer_time, stage.server.batch = 1.0, 2
+    supervisor = stage.supervise()
+    subscribers = [stage.subscribe(channel) for channel in "abc"]
+    await asyncio.sleep(1.5)
+    assert sum(subscriber.in_force for subscriber in subscribers) == 2
+    assert not supervisor.started.done()
+    await asyncio.sleep(1)
+    assert sum(subscriber.in_force for subscriber in subscribers) == 3
+    assert supervisor.started.done()
+
+
+async def test_unlisten_goes_out_when_nobody_is_left(stage: Stage) -> None:
+    """Before LISTEN, if both are due."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    stage.unsubscribe(subscriber)
+    stage.subscribe("b")
+    await asyncio.sleep(1)
+    assert [name for _, name in asked(stage)] == ["LISTEN a", "UNLISTEN a", "LISTEN b"]
+
+
+async def test_settled_returns_when_the_server_agrees(stage: Stage) -> None:
+    """With what was desired at the time of the call."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    stage.server.answer_time = 1.0
+    stage.unsubscribe(subscriber)
+    await supervisor.watch.settled()
+    assert stage.server.session.listening == set()
+    assert stage.server.now == 1.0
+
+
+async def test_settled_returns_when_the_session_is_lost(stage: Stage) -> None:
+    """In the midst of the command, and at once while there is none: nothing is left to agree on."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    stage.server.silent = True
+    stage.unsubscribe(subscriber)
+    stage.server.refusal = OSError()
+    async with asyncio.timeout(6):
+        await supervisor.watch.settled()
+    await stage.until(ConnectionLost)
+    before = stage.server.now
+    await supervisor.watch.settled()
+    assert stage.server.now == before
+
+
+async def test_settled_returns_when_the_session_is_lost_in_another_command(stage: Stage) -> None:
+    """The heartbeat was under way, and is never answered."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    stage.server.silent = True
+    await asyncio.sleep(12)
+    stage.unsubscribe(subscriber)
+    async with asyncio.timeout(5):
+        await supervisor.watch.settled()
+    assert [name for _, name in asked(stage)] == ["LISTEN a", "heartbeat"]
+
+
+async def test_who_comes_while_unlisten_is_under_way_sees_nothing_from_before(stage: Stage) -> None:
+    """Between the old LISTEN and the new one is a hole, which the gap at the start covers."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    stage.server.answer_time = 1.0
+    stage.unsubscribe(subscriber)
+    await asyncio.sleep(0.5)
+    late = stage.subscribe("a")
+    stage.server.session.notify(7, "a", "before")
+    await asyncio.sleep(1)
+    stage.server.session.notify(7, "a", "after")
+    await asyncio.sleep(5)
+    assert [name for _, name in asked(stage)] == ["LISTEN a", "UNLISTEN a", "LISTEN a"]
+    assert seen(late) == [Gap("a", GapReason.START), "after"]
+
+
+async def test_what_is_wanted_again_meanwhile_is_not_unlistened(stage: Stage) -> None:
+    """Where each channel takes a command of its own, another had its turn: nothing is lost."""
+    stage.server.batch = 1
+    supervisor = stage.supervise()
+    subscribers = [stage.subscribe(channel) for channel in "abc"]
+    await supervisor.started
+    stage.server.answer_time = 1.0
+    for subscriber in subscribers:
+        stage.unsubscribe(subscriber)
+    await asyncio.sleep(0.5)
+    *_, (_, first) = asked(stage)
+    returned = [stage.subscribe(channel) for channel in "abc" if first != f"UNLISTEN {channel}"]
+    await asyncio.sleep(5)
+    assert asked(stage)[-1] == (0.0, first)
+    for subscriber in returned:
+        (channel,) = subscriber.channels
+        stage.server.session.notify(7, channel, "1")
+        assert seen(subscriber) == [Gap(channel, GapReason.START), "1"]
+
+
+async def test_what_is_no_longer_wanted_meanwhile_is_not_listened_on(stage: Stage) -> None:
+    """Cancelled while another channel had its turn: the server hears nothing of it."""
+    stage.server.batch = 1
+    supervisor = stage.supervise()
+    await supervisor.started
+    stage.server.answer_time = 1.0
+    subscribers = [stage.subscribe(channel) for channel in "abc"]
+    await asyncio.sleep(0.5)
+    ((_, first),) = asked(stage)
+    for subscriber in subscribers:
+        if first != f"LISTEN {subscriber.label}":
+            stage.unsubscribe(subscriber)
+    await asyncio.sleep(5)
+    assert asked(stage) == [(0.0, first)]
+
+
+# -- what the server has forgotten ----------------------------------------------------------------
+
+
+async def test_r06_what_was_unlistened_behind_our_back_is_repaired_and_told(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the next heartbeat: LISTEN again, a gap since the last proof, one warning; no new dial."""
+    supervisor = stage.supervise()
+    stripped, kept = stage.subscribe("a"), stage.subscribe("b")
+    await supervisor.started
+    await asyncio.sleep(15)
+    stage.server.session.listening.remove("a")
+    await asyncio.sleep(10)
+    assert asked(stage, since=15) == [
+        (20.0, "heartbeat"),
+        (20.0, "audit"),
+        (20.0, "LISTEN a"),
+    ]
+    assert seen(stripped) == [Gap("a", GapReason.START), Gap("a", GapReason.UNLISTENED, at(10))]
+    assert seen(kept) == [Gap("b", GapReason.START)]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "the server no longer listens on 1 channel" in record.getMessage()
+    assert len(stage.server.sessions) == 1
+    await asyncio.sleep(10)
+    assert asked(stage, since=25) == [(30.0, "heartbeat")]
+
+
+async def test_foreign_channels_on_our_connection_are_no_trouble(stage: Stage) -> None:
+    """Somebody else listens on it: nothing is missing, nobody is told."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    stage.server.session.listening.add("foreign")
+    await asyncio.sleep(100)
+    assert seen(subscriber) == [Gap("a", GapReason.START)]
+    assert "LISTEN foreign" not in {name for _, name in asked(stage)}
+
+
+async def test_r06_the_gap_is_since_the_last_proof_also_if_listen_came_between(
+    stage: Stage,
+) -> None:
+    """Nothing committed before ``since`` is missing: LISTEN for another channel is no proof."""
+    supervisor = stage.supervise()
+    subscriber = stage.subscribe("a")
+    await supervisor.started
+    await asyncio.sleep(15)  # a heartbeat was answered at 10
+    stage.server.session.listening.clear()  # from here on notifications are missed
+    await asyncio.sleep(2)
+    stage.subscribe("b")
+    await asyncio.sleep(60)
+    assert seen(subscriber) == [Gap("a", GapReason.START), Gap("a", GapReason.UNLISTENED, at(10))]
+
+
+# -- questions ------------------------------------------------------------------------------------
+
+
+async def usage(session: ListeningSession) -> str:
+    """Ask something that takes a second."""
+    await asyncio.sleep(1)
+    return f"of {session.pid}"
+
+
+async def test_a_question_is_answered_between_two_commands(stage: Stage) -> None:
+    """One at a time, by the task that gives all the commands."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    answers = [supervisor.watch.ask(usage, timeout=5) for _ in range(2)]
+    assert await asyncio.gather(*answers) == ["of 100", "of 100"]
+    assert stage.server.now == 2.0
+
+
+async def test_a_question_without_a_connection_is_refused(stage: Stage) -> None:
+    """At once while there is none, and when the one there was is lost."""
+    stage.server.refusal = OSError()
+    supervisor = stage.supervise("a")
+    await asyncio.sleep(1)
+    with pytest.raises(ConnectionLostError):
+        await supervisor.watch.ask(usage, timeout=5)
+    stage.server.refusal = None
+    await supervisor.started
+    stage.server.silent = True
+    stage.subscribe("b")  # no answer comes, for five seconds
+    with pytest.raises(ConnectionLostError):
+        await supervisor.watch.ask(usage, timeout=50)
+
+
+async def test_a_question_that_takes_too_long_is_given_up(stage: Stage) -> None:
+    """By whoever asked; the session goes on."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    with pytest.raises(TimeoutError):
+        await supervisor.watch.ask(usage, timeout=0.5)
+    await asyncio.sleep(20)
+    assert len(stage.server.sessions) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "sessions"),
+    [(asyncpg.InsufficientPrivilegeError("denied"), 1), (OSError("reset"), 2)],
+)
+async def test_a_question_that_fails_ends_the_session_if_that_is_no_answer(
+    stage: Stage, error: Exception, sessions: int
+) -> None:
+    """Whoever asked gets the error; a refusal is an answer, and does no harm."""
+
+    async def fail(_session: ListeningSession) -> None:
+        raise error
+
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    with pytest.raises(type(error)):
+        await supervisor.watch.ask(fail, timeout=5)
+    await asyncio.sleep(5)
+    assert len(stage.server.sessions) == sessions
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("goodbye", [None, 2.5])
+async def test_a_session_is_closed_in_good_order_if_there_is_time(
+    stage: Stage, goodbye: float | None
+) -> None:
+    """Else it is dropped, as whatever may be dead."""
+    supervisor = stage.supervise("a")
+    await supervisor.started
+    if goodbye is not None:
+        supervisor.say_goodbye(goodbye)
+    await stage.stop()
+    assert stage.server.session.closed_within == goodbye
+    assert stage.server.session.terminated
+    assert supervisor.registry.confirmed == frozenset()
+
+
+@pytest.mark.parametrize("moment", ["dial", "LISTEN", "heartbeat", "pause"])
+async def test_r31_it_may_be_cancelled_at_every_moment(stage: Stage, moment: str) -> None:
+    """In a dial, a command, a pause: it ends at once, and no session is left open."""
+    stage.server.dial_time = stage.server.answer_time = 1.0
+    supervisor = stage.supervise("a")
+    await asyncio.sleep({"dial": 0.5, "LISTEN": 1.5, "heartbeat": 12.5, "pause": 5}[moment])
+    if moment == "pause":
+        stage.server.refusal = asyncpg.InvalidPasswordError("")
+        stage.server.session.die()
+        await asyncio.sleep(2)
+    before = stage.server.now
+    await stage.stop()
+    assert stage.tasks[0].cancelled()
+    assert stage.server.now == before
+    assert stage.server.dialling == 0
+    assert all(session.terminated for session in stage.server.sessions)
+    assert supervisor.watch.session is None
