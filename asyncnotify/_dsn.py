@@ -162,6 +162,9 @@ def split_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> list[tuple[str, i
         ports = [int(port) for port in ports.split(",")]
     if isinstance(ports, (list, tuple)) and len(ports) == len(pairs):
         return [(host, port or other) for (host, port), other in zip(pairs, ports, strict=True)]
+    if isinstance(ports, (list, tuple)) and len(ports) != 1:
+        msg = f"{len(pairs)} hosts, but {len(ports)} ports"
+        raise ValueError(msg)
     only = ports[0] if isinstance(ports, (list, tuple)) else ports
     return [(host, port or only) for host, port in pairs]
 

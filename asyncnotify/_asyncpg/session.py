@@ -143,7 +143,7 @@ class BoundedConnection:
         if not task.done():
             await asyncio.wait({task}, timeout=_GRACE)
         if not task.done():
-            msg = f"the server did not answer within {timeout:g} s"
+            msg = f"the server did not answer within {timeout:.3g} s"
             raise TimeoutError(msg)
 
     def _last_contact(self) -> float:
@@ -170,6 +170,7 @@ class ListeningSession(BoundedConnection):
         self._attached = True
         self._foreign_channels = Checksum.of(())
         self._server_can_sum = True
+        self._cut_short: set[str] = set()  # channels whose UNLISTEN the server has not answered
         self._hooked = as_hooked(connection)
         self.notice: str | None = None
         self.flow = TransportFlow.of(connection)
@@ -221,7 +222,15 @@ class ListeningSession(BoundedConnection):
             await self._tell_server("UNLISTEN", batch)
         else:
             for channel in batch:
-                await self._command(self._connection.remove_listener(channel, self._called_back))
+                await self._remove_listener(channel)
+
+    async def _remove_listener(self, channel: str) -> None:
+        if channel in self._cut_short:
+            await self._tell_server("UNLISTEN", [channel])  # the driver has forgotten it already
+        else:
+            self._cut_short.add(channel)
+            await self._command(self._connection.remove_listener(channel, self._called_back))
+        self._cut_short.discard(channel)
 
     async def relisten(self, batch: Sequence[str]) -> None:
         """Listen again on a batch that the server has forgotten and the driver has not."""

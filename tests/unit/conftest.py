@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest_asyncio
 
 from tests.unit.clock import JumpingLoop
 from tests.unit.fake_server import Stage
+from tests.unit.workshop import Workshop
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Callable, Mapping
 
     import pytest
@@ -29,3 +30,13 @@ async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     made = Stage(monkeypatch)
     yield made
     await made.stop()
+
+
+@pytest_asyncio.fixture
+async def shop() -> AsyncIterator[Workshop]:
+    """Workers, all of which have ended when the test has."""
+    made = Workshop()
+    yield made
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)

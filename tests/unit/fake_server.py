@@ -264,3 +264,8 @@ def seen(subscriber: Subscriber) -> list[str | Gap]:
     while (item := subscriber.mailbox.take()) is not None:
         items.append(item.payload if isinstance(item, tuple) else item)
     return items
+
+
+def asked(stage: Stage, *, since: float = 0.0) -> list[tuple[float, str]]:
+    """Return what the server was asked, and when."""
+    return [(seconds, command) for seconds, command in stage.server.asked if seconds >= since]

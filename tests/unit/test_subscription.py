@@ -1,119 +1,25 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-import pytest_asyncio
 
 from asyncnotify._bounded_mailbox import BoundedMailbox
 from asyncnotify._errors import BufferOverflowError
-from asyncnotify._model import Gap, GapReason, Notification
+from asyncnotify._model import Gap, GapReason
 from asyncnotify._registry import Subscriber
 from asyncnotify._subscription import HandlerWorker, Subscription
 from tests.unit.clock import JumpingLoop
+from tests.unit.workshop import NOTHING, failing, put
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
 
-    from asyncnotify._bounded_mailbox import Overflow
-
-LOST = GapReason.RECONNECT
-
-
-NOTHING: dict[str, Any] = {"known_good": lambda: None, "on_full": id}
-
-
-def trim_at_once(box: BoundedMailbox) -> None:
-    """Give the consumer no turn before an overflow is counted."""
-    box.trim()
-
-
-class Workshop:
-    """A worker on a mailbox of its own, and what its handler saw, with the time."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.began = self.loop.time()
-        self.tasks: list[asyncio.Task[None]] = []
-        self.handled: list[str] = []
-        self.times: list[float] = []
-        self.errors: list[tuple[BaseException, object]] = []
-
-    @property
-    def now(self) -> float:
-        """Seconds since the test began."""
-        return self.loop.time() - self.began
-
-    def handle(self, notification: Notification[str]) -> None:
-        """Note a notification: the handler."""
-        self.handled.append(notification.payload)
-        self.times.append(self.now)
-
-    def on_error(self, error: BaseException, item: object) -> None:
-        """Note an error."""
-        self.errors.append((error, item))
-
-    def employ(
-        self,
-        handler: Callable[[Notification[str]], Awaitable[object] | object] | None = None,
-        *,
-        resync: Callable[[Gap], Awaitable[object] | object] | None = None,
-        on_error: Callable[[BaseException, object], Awaitable[object] | object] | None = None,
-        concurrency: int = 1,
-        buffer: int = 10_000,
-        overflow: Overflow = "drop_oldest",
-    ) -> Subscriber:
-        """Let a worker run; return its subscriber, which has begun."""
-        box = BoundedMailbox(
-            buffer, overflow, channel="a", known_good=lambda: None, on_full=trim_at_once
-        )
-        subscriber = Subscriber(["a"], box)
-        worker = HandlerWorker(
-            subscriber,
-            handler or self.handle,
-            resync=resync,
-            on_error=on_error or self.on_error,
-            concurrency=concurrency,
-        )
-        self.tasks.append(asyncio.create_task(worker.run()))
-        subscriber.begin()
-        return subscriber
-
-
-@pytest_asyncio.fixture
-async def shop() -> AsyncIterator[Workshop]:
-    """Workers, all of which have ended when the test has."""
-    made = Workshop()
-    yield made
-    for task in made.tasks:
-        task.cancel()
-    await asyncio.gather(*made.tasks, return_exceptions=True)
-
-
-def put(subscriber: Subscriber, *payloads: object) -> None:
-    """Let notifications arrive."""
-    for payload in payloads:
-        subscriber.mailbox.put(Notification("a", str(payload), 7))
-
-
-def lose(subscriber: Subscriber) -> None:
-    """Lose the connection, and have it back."""
-    subscriber.interrupt(LOST, None)
-    subscriber.begin()
-
-
-def failing(count: int, error: BaseException | None = None) -> Callable[[object], None]:
-    """Return a function that raises so many times."""
-    left = [error or ValueError("no good")] * count
-
-    def fail(_item: object) -> None:
-        if left:
-            raise left.pop()
-
-    return fail
+    from asyncnotify._model import Notification
+    from asyncnotify._subscription import Desk
+    from tests.unit.workshop import Workshop
 
 
 def drive(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -343,156 +249,14 @@ async def test_an_overflow_that_was_not_to_be_borne_ends_the_worker_and_is_told(
     await shop.tasks[0]
 
 
-# -- resync ---------------------------------------------------------------------------------------
-
-
-async def test_resync_is_called_before_what_follows_the_gap(shop: Workshop) -> None:
-    """At the start and after a loss, while everything later waits for it to end."""
-    order: list[object] = []
-
-    async def resync(gap: Gap) -> None:
-        await asyncio.sleep(10)
-        order.append(gap.reason)
-
-    subscriber = shop.employ(lambda n: order.append(n.payload), resync=resync)
-    put(subscriber, 1)
-    lose(subscriber)
-    put(subscriber, 2)
-    await asyncio.sleep(100)
-    assert order == [GapReason.START, "1", LOST, "2"]
-
-
-async def test_resync_waits_for_the_calls_that_came_before_the_gap(shop: Workshop) -> None:
-    """Also with concurrency: what was received earlier has been handled."""
-    order: list[object] = []
-
-    async def handle(notification: Notification[str]) -> None:
-        await asyncio.sleep(int(notification.payload))
-        order.append(notification.payload)
-
-    subscriber = shop.employ(handle, resync=lambda gap: order.append(gap.reason), concurrency=9)
-    put(subscriber, 30, 20)
-    lose(subscriber)
-    put(subscriber, 10)
-    await asyncio.sleep(100)
-    assert order == [GapReason.START, "20", "30", LOST, "10"]
-
-
-async def test_resync_is_tried_again_with_growing_delays(
-    shop: Workshop, caplog: pytest.LogCaptureFixture
-) -> None:
-    """At once it is not; the pauses have bounds that double up to 5 s; the handler waits."""
-    tries: list[float] = []
-    fail = failing(12)
-
-    def resync(gap: Gap) -> None:
-        tries.append(shop.now)
-        fail(gap)
-
-    subscriber = shop.employ(resync=resync)
-    put(subscriber, 1)
-    await asyncio.sleep(1_000)
-    assert len(tries) == 13
-    bounds = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, *[5.0] * 6]
-    pauses = [after - before for before, after in itertools.pairwise(tries)]
-    assert all(pause <= bound + 1e-6 for pause, bound in zip(pauses, bounds, strict=True))
-    assert len(set(pauses)) == 12
-    assert sum(pauses[6:]) > 1.0
-    assert shop.times == pytest.approx([tries[-1]])
-    stats = subscriber.stats()
-    assert (stats.resync_errors, stats.handler_errors, stats.gaps) == (12, 0, 1)
-    assert [record.getMessage() for record in caplog.records] == ["resync of 'a' raised"] * 12
-    assert {item for _, item in shop.errors} == {Gap("a", GapReason.START)}
-
-
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit()])
-async def test_resync_may_raise_what_it_likes(shop: Workshop, error: BaseException) -> None:
-    """What looks like a cancellation, and is none, is tried again."""
-    subscriber = shop.employ(resync=failing(2, error))
-    put(subscriber, 1)
-    await asyncio.sleep(10)
-    assert shop.handled == ["1"]
-    assert subscriber.stats().resync_errors == 2
-
-
-async def test_a_newer_gap_replaces_the_one_that_resync_failed_on(shop: Workshop) -> None:
-    """It is told of both, as one; what came before the newer gap is handled after it."""
-    told: list[Gap] = []
-
-    async def resync(gap: Gap) -> None:
-        told.append(gap)
-        await asyncio.sleep(10)
-        if len(told) <= 2:
-            raise OSError
-
-    subscriber = shop.employ(resync=resync)
-    put(subscriber, 1)
-    await asyncio.sleep(1)
-    lose(subscriber)
-    put(subscriber, 2)
-    lose(subscriber)
-    await asyncio.sleep(100)
-    assert told == [Gap("a", GapReason.START)] * 3
-    assert shop.handled == ["1", "2"]
-    assert subscriber.stats().gaps == 3
-
-
-async def test_nothing_is_handled_when_the_end_comes_before_resync_has_succeeded(
-    shop: Workshop,
-) -> None:
-    """The worker ends at once, and throws away what waited."""
-
-    def resync(_gap: Gap) -> None:
-        raise OSError
-
-    subscriber = shop.employ(resync=resync)
-    put(subscriber, 1)
-    await asyncio.sleep(50)
-    subscriber.mailbox.end(discard=False)
-    before = shop.now
-    await asyncio.wait(shop.tasks)
-    assert shop.now == before
-    assert (shop.handled, len(subscriber.mailbox)) == ([], 0)
-    await shop.tasks[0]
-
-
-async def test_without_resync_a_gap_is_passed_over(shop: Workshop) -> None:
-    """It is counted, and what follows is handled."""
-    subscriber = shop.employ()
-    put(subscriber, 1)
-    lose(subscriber)
-    put(subscriber, 2)
-    await asyncio.sleep(1)
-    assert shop.handled == ["1", "2"]
-    stats = subscriber.stats()
-    assert (stats.delivered, stats.gaps, stats.backlog) == (2, 2, 0)
-
-
-async def test_gaps_that_are_taken_as_one_are_not_counted_as_delivered(shop: Workshop) -> None:
-    """delivered says how many notifications were handed over."""
-    subscriber = shop.employ(resync=failing(1))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    lose(subscriber)
-    lose(subscriber)
-    put(subscriber, 1)
-    await asyncio.sleep(10)
-    assert shop.handled == ["1"]
-    assert subscriber.stats().delivered == 1
-
-
 # -- the handle -----------------------------------------------------------------------------------
 
 
 class Counter:
-    """Where the handle's subscription ends: notes what it is asked."""
+    """What a handle needs of the desk where subscriptions end: notes what it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-
-    async def attach(self, subscriber: Subscriber, timeout: float | None) -> None:
-        """Never called by a handle."""
-        raise NotImplementedError
 
     def detach(self, subscriber: Subscriber) -> None:
         """End it."""
@@ -504,21 +268,13 @@ class Counter:
         self.asked.append("settled")
         await asyncio.sleep(1)
 
-    def check_place(self) -> None:
-        """Never called by a handle."""
-        raise NotImplementedError
-
-    def forget_soon(self, subscriber: Subscriber) -> None:
-        """Never called by a handle."""
-        raise NotImplementedError
-
 
 async def test_a_handle_cancels_its_subscription_and_waits_for_the_server() -> None:
     """It ends at once, and returns when the server has agreed; its repr says so."""
     box = BoundedMailbox(9, "fail", channel="a", **NOTHING)
     worker = HandlerWorker(Subscriber(["a"], box), print, resync=None, on_error=None, concurrency=1)
     desk = Counter()
-    subscription = Subscription(desk, "a", worker)
+    subscription = Subscription(cast("Desk", desk), "a", worker)
     assert (subscription.channel, subscription.active) == ("a", True)
     assert repr(subscription) == "<Subscription channel='a' active=True>"
     assert subscription.stats().channels == ("a",)

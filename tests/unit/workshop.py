@@ -1,0 +1,100 @@
+"""A subscription's worker by itself: no server, no listener, only the time that passes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._bounded_mailbox import BoundedMailbox
+from asyncnotify._model import Gap, GapReason, Notification
+from asyncnotify._registry import Subscriber
+from asyncnotify._subscription import HandlerWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncnotify._bounded_mailbox import Overflow
+
+LOST = GapReason.RECONNECT
+
+NOTHING: dict[str, Any] = {"known_good": lambda: None, "on_full": id}
+
+
+def trim_at_once(box: BoundedMailbox) -> None:
+    """Give the consumer no turn before an overflow is counted."""
+    box.trim()
+
+
+class Workshop:
+    """A worker on a mailbox of its own, and what its handler saw, with the time."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.handled: list[str] = []
+        self.times: list[float] = []
+        self.errors: list[tuple[BaseException, object]] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds since the test began."""
+        return self.loop.time() - self.began
+
+    def handle(self, notification: Notification[str]) -> None:
+        """Note a notification: the handler."""
+        self.handled.append(notification.payload)
+        self.times.append(self.now)
+
+    def on_error(self, error: BaseException, item: object) -> None:
+        """Note an error."""
+        self.errors.append((error, item))
+
+    def employ(
+        self,
+        handler: Callable[[Notification[str]], Awaitable[object] | object] | None = None,
+        *,
+        resync: Callable[[Gap], Awaitable[object] | object] | None = None,
+        on_error: Callable[[BaseException, object], Awaitable[object] | object] | None = None,
+        concurrency: int = 1,
+        buffer: int = 10_000,
+        overflow: Overflow = "drop_oldest",
+    ) -> Subscriber:
+        """Let a worker run; return its subscriber, which has begun."""
+        box = BoundedMailbox(
+            buffer, overflow, channel="a", known_good=lambda: None, on_full=trim_at_once
+        )
+        subscriber = Subscriber(["a"], box)
+        worker = HandlerWorker(
+            subscriber,
+            handler or self.handle,
+            resync=resync,
+            on_error=on_error or self.on_error,
+            concurrency=concurrency,
+        )
+        self.tasks.append(asyncio.create_task(worker.run()))
+        subscriber.begin()
+        return subscriber
+
+
+def put(subscriber: Subscriber, *payloads: object) -> None:
+    """Let notifications arrive."""
+    for payload in payloads:
+        subscriber.mailbox.put(Notification("a", str(payload), 7))
+
+
+def lose(subscriber: Subscriber) -> None:
+    """Lose the connection, and have it back."""
+    subscriber.interrupt(LOST, None)
+    subscriber.begin()
+
+
+def failing(count: int, error: BaseException | None = None) -> Callable[[object], None]:
+    """Return a function that raises so many times."""
+    left = [error or ValueError("no good")] * count
+
+    def fail(_item: object) -> None:
+        if left:
+            raise left.pop()
+
+    return fail
