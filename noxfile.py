@@ -145,6 +145,21 @@ def tests_all(session: nox.Session, variant: str) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Break everything at random for two minutes, and judge; ``-- --minutes 10`` for a soak."""
+    session.install(".[test,uvloop]")
+    session.run(
+        "python",
+        "-W",
+        "error",
+        "-m",
+        "asyncnotify.testing.chaos",
+        *session.posargs,
+        env=INSTALLED_ONLY,
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
     session.install(*_group("lint"))
