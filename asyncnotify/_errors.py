@@ -76,7 +76,7 @@ class PayloadTooLargeError(PayloadError):
 
     def __init__(self, channel: str, size: int, limit: int) -> None:
         super().__init__(channel, f"is {size} bytes; the server takes at most {limit}")
-        self.args = (channel, size, limit)
+        BaseException.__init__(self, channel, size, limit)
         self.size = size
         self.limit = limit
 
@@ -125,7 +125,7 @@ class ListenTimeoutError(AsyncNotifyError, TimeoutError):
 
     def __init__(self, channels: tuple[str, ...], timeout: float, state: str) -> None:
         super().__init__(channels)  # of several arguments OSError would make an errno
-        self.args = (channels, timeout, state)
+        BaseException.__init__(self, channels, timeout, state)
         self.channels = channels
         self.timeout = timeout
         self.state = state

@@ -43,14 +43,14 @@ class Mailbox(ABC):
 
     def __init__(self) -> None:
         self._open = True
-        self.discarded = False  # whether the consumer was to see nothing more
+        self.discarded: bool = False  # whether the consumer was to see nothing more
         self._error: BufferOverflowError | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._ended: asyncio.Future[None] | None = None
-        self.taken = 0
-        self.gaps = 0
-        self.dropped = 0
-        self.conflated = 0
+        self.taken: int = 0
+        self.gaps: int = 0
+        self.dropped: int = 0
+        self.conflated: int = 0
 
     @abstractmethod
     def put(self, notification: Notification[Any]) -> None:

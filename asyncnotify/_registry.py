@@ -48,16 +48,16 @@ class Subscriber:
     )
 
     def __init__(self, channels: Iterable[str], mailbox: Mailbox) -> None:
-        self.channels = dict.fromkeys(channels)  # in the order given, each once
-        self.mailbox = mailbox
-        self.in_force = False
-        self.reason = GapReason.START
+        self.channels: dict[str, None] = dict.fromkeys(channels)  # in the order given, each once
+        self.mailbox: Mailbox = mailbox
+        self.in_force: bool = False
+        self.reason: GapReason = GapReason.START
         self.since: datetime | None = None
         self.waiter: asyncio.Future[None] | None = None
-        self.gaps_taken = 0
-        self.handler_errors = 0
-        self.resync_errors = 0
-        self.decode_errors = 0
+        self.gaps_taken: int = 0
+        self.handler_errors: int = 0
+        self.resync_errors: int = 0
+        self.decode_errors: int = 0
 
     @property
     def label(self) -> str | None:

@@ -117,7 +117,7 @@ class HandlerWorker:
         concurrency: int,
     ) -> None:
         self.subscriber = subscriber
-        self.name = f"{', '.join(map(repr, subscriber.channels))}"
+        self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
         self._handler = handler
         self._resync = resync

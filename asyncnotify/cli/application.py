@@ -39,7 +39,7 @@ class Application:
     """
 
     def __init__(self, dsn: str, flow: Flow, screen: Screen) -> None:
-        self.backend_pid = 0
+        self.backend_pid: int = 0
         self.reconnected: list[tuple[float, Reconnected]] = []
         self.heard: list[str] = []
         self.quiet = False

@@ -44,7 +44,7 @@ class Sender:
         self._dsn = dsn
         self._chance = chance
         self._ended = asyncio.Event()
-        self.begun = 0
+        self.begun: int = 0
 
     async def prepare(self) -> None:
         """Make the table."""

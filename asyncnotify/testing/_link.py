@@ -46,8 +46,8 @@ class Link:
         self._untried: Iterator[Address] = iter(())
         self._on_bytes = on_bytes
         self._on_change = on_change
-        self.closed = False
-        self.client_open = True
+        self.closed: bool = False
+        self.client_open: bool = True
         hooks = Hooks(
             read=self._has_read,
             source_ended=self._source_ended,

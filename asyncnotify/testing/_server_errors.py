@@ -39,7 +39,9 @@ class CommandFailedError(PostgresServerError):
 
     def __init__(self, program: str, status: int, log_tail: str) -> None:
         super().__init__(program, status, log_tail)
-        self.program, self.status, self.log_tail = program, status, log_tail
+        self.program: str = program
+        self.status: int = status
+        self.log_tail: str = log_tail
 
     def __str__(self) -> str:
         return f"{self.program} failed with exit status {self.status}; it said:\n{self.log_tail}"
@@ -65,7 +67,9 @@ class ServerTimeoutError(PostgresServerError, TimeoutError):
 
     def __init__(self, operation: str, timeout: float, log_tail: str) -> None:
         super().__init__(operation, timeout, log_tail)
-        self.operation, self.timeout, self.log_tail = operation, timeout, log_tail
+        self.operation: str = operation
+        self.timeout: float = timeout
+        self.log_tail: str = log_tail
 
     def __str__(self) -> str:
         late = f"{self.operation}: not done within {self.timeout:g} s"

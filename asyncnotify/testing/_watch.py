@@ -16,7 +16,8 @@ class WaitTimeoutError(TimeoutError):
 
     def __init__(self, what: str, timeout: float) -> None:
         super().__init__(what, timeout)
-        self.what, self.timeout = what, timeout
+        self.what: str = what
+        self.timeout: float = timeout
 
     def __str__(self) -> str:
         return f"{self.what}: not within {self.timeout:g} s"
@@ -76,7 +77,7 @@ class Watch:
         self.only: Link | None = None
         self._tails: dict[Link, bytes] = {}
         self.link: Link | None = None
-        self.armed = True
+        self.armed: bool = True
 
     def __repr__(self) -> str:
         state = "armed" if self.armed else "seen" if self.seen else "cancelled"

@@ -68,7 +68,7 @@ class Chaos:
         self.server = server
         self.proxy = proxy
         self.chance = chance
-        self.sender = Sender(server.dsn, chance)
+        self.sender: Sender = Sender(server.dsn, chance)
         self.lasting: list[Record] = []
         self.passing: list[Record] = []
         self.recoveries: list[float] = []
@@ -80,7 +80,7 @@ class Chaos:
             return await asyncpg.connect(proxied, server_settings=settings)
 
         limits: dict[str, Any] = {**LIMITS, "on_event": self._note_recovery}
-        self.listeners = (
+        self.listeners: tuple[Listener, ...] = (
             Listener(server.dsn, **limits),
             Listener(proxied, **limits),
             Listener(connect=connect, **limits),
