@@ -133,9 +133,7 @@ async def test_stats_before_during_and_after(road: Road, database: Database) -> 
         assert listener.stats().received == 0
 
 
-async def test_stats_add_up_exactly(
-    road: Road, database: Database, inbox: Text, new_inbox: type[Text]
-) -> None:
+async def test_stats_add_up_exactly(road: Road, database: Database, inbox: Text) -> None:
     """Each notification is delivered, dropped, conflated or waiting, whatever befell it."""
     gate = asyncio.Event()
 
@@ -162,25 +160,18 @@ async def test_stats_add_up_exactly(
         for stats in (subscription.stats() for subscription in subscriptions):
             accounted = stats.delivered + stats.dropped + stats.conflated
             assert 600 <= accounted + stats.backlog <= 600 + stats.gaps
-        last = new_inbox()
-        await listener.listen("last", last)
         gate.set()
-        await database.notify("last", "")
-        await last.next()
-        await database.fence(listener)
-        final = [subscription.stats() for subscription in subscriptions]
-        for stats in final:
-            assert (stats.backlog, stats.delivered + stats.dropped + stats.conflated) == (0, 600)
-        assert [stats.gaps for stats in final[:2]] == [4, 4]
-        assert final[1].handler_errors == 14 + 28 + 42
-        totals = listener.stats()
-        others = 3 + 2  # three fences, one `last`, one more fence
-        assert totals.received == 600 + others
-        assert totals.delivered == sum(stats.delivered for stats in final) + others
-        assert totals.dropped == sum(stats.dropped for stats in final) > 0
-        assert totals.handler_errors == 14 + 28 + 42
-        assert totals.reconnects == 3
-    assert listener.stats().delivered == totals.delivered
+    final = [subscription.stats() for subscription in subscriptions]
+    for stats in final:
+        assert (stats.backlog, stats.delivered + stats.dropped + stats.conflated) == (0, 600)
+    assert [stats.gaps for stats in final[:2]] == [4, 4]
+    assert final[1].handler_errors == 14 + 28 + 42
+    totals = listener.stats()
+    assert totals.received == 600 + 3  # three fences
+    assert totals.delivered == sum(stats.delivered for stats in final) + 3
+    assert totals.dropped == sum(stats.dropped for stats in final) > 0
+    assert totals.handler_errors == 14 + 28 + 42
+    assert totals.reconnects == 3
     assert len(inbox) == 600
 
 
@@ -208,7 +199,7 @@ async def test_heartbeats_are_told(road: Road, database: Database) -> None:
         while (stats := listener.stats()).last_heartbeat is None:
             await database.backends()
         assert stats.heartbeat_round_trip is not None
-        assert 0 < stats.heartbeat_round_trip < 5
+        assert 0 <= stats.heartbeat_round_trip < 5
         assert stats.reconnects == 0
 
 

@@ -8,17 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import asyncnotify
-from asyncnotify import Listener, Notification
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from asyncnotify import Listener, Notification
     from tests.contract.conftest import Database, Inbox, Road
 
     Text = Inbox[Notification[str]]
@@ -168,10 +165,9 @@ async def test_a_handler_that_cancels_its_own_task_goes_on(
 )
 def test_r25_exit_and_interrupt_end_the_program(road: Road, error: str, codes: set[int]) -> None:
     """SystemExit and KeyboardInterrupt are not swallowed: they end the program as they should."""
-    package = Path(asyncnotify.__file__).parent.parent
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", RAISES, road.dsn, road.name, error],
-        env={**os.environ, "PYTHONPATH": str(package)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=20,

@@ -6,12 +6,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import asyncnotify
 from asyncnotify import Notification, State, WrongLoopError
 
 if TYPE_CHECKING:
@@ -152,7 +150,7 @@ def test_r35_a_fork_is_refused_and_leaves_the_parent_alone(road: Road) -> None:
     """In a forked child every call raises; the parent's session does not notice."""
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", FORKS, road.dsn, road.name],
-        env={**os.environ, "PYTHONPATH": str(Path(asyncnotify.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=20,

@@ -86,7 +86,7 @@ async def test_resync_waits_for_the_calls_that_run(
     def resync(gap: Gap) -> None:
         log.append(str(gap.reason))
 
-    await listener.listen("orders", handle, resync=resync, concurrency=2)
+    await listener.listen("orders", handle, resync=resync, concurrency=3)
     await database.notify("orders", "1", "2")
     await begun.payloads(2)
     await database.interrupt(listener)
@@ -94,9 +94,8 @@ async def test_resync_waits_for_the_calls_that_run(
     await database.fence(listener)
     assert log == ["start"]
     gate.set()
-    await begun.payloads(1)
-    assert log[:2] == ["start", "1"]
-    assert log[3] == "reconnect"
+    assert await begun.payloads(1) == ["3"]
+    assert log[:4] == ["start", "1", "2", "reconnect"]
 
 
 @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, GeneratorExit])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,7 +272,8 @@ async def test_a_stream_joins_channels_of_which_one_is_listened_on_already(
 ) -> None:
     """From its first Gap on it misses nothing of either, though one was heard before the other."""
     await listener.listen("old", print_nothing)
-    sending = asyncio.create_task(send_alternately(database, 400))
+    done = asyncio.Event()
+    sending = asyncio.create_task(send_alternately(database, done))
     seen: list[int] = []
     for n in range(10):
         async with listener.stream("old", f"new {n}", "new", gaps=True) as stream:
@@ -281,6 +283,7 @@ async def test_a_stream_joins_channels_of_which_one_is_listened_on_already(
                 assert isinstance(item, Notification)
                 seen.append(int(item.payload))
         assert seen[-20:] == list(range(seen[-20], seen[-20] + 20))
+    done.set()
     await sending
 
 
@@ -288,10 +291,12 @@ def print_nothing(_: Notification[str]) -> None:
     """Handle a notification by doing nothing."""
 
 
-async def send_alternately(database: Database, count: int) -> None:
-    """Commit numbers on the channels ``old`` and ``new`` in turn."""
-    for number in range(count):
-        await database.notify("new" if number % 2 else "old", str(number))
+async def send_alternately(database: Database, done: asyncio.Event) -> None:
+    """Commit numbers on the channels ``old`` and ``new`` in turn, until told to stop."""
+    numbers = count()
+    while not done.is_set():
+        await database.notify("old", str(next(numbers)))
+        await database.notify("new", str(next(numbers)))
 
 
 async def test_r30_cancelled_waiting_loses_nothing(listener: Listener, database: Database) -> None:
