@@ -1,0 +1,290 @@
+"""aclose() in every state: in time, once, and with nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from asyncnotify import (
+    AsyncNotifyError,
+    Closed,
+    ConnectionLost,
+    Listener,
+    ListenerClosedError,
+    RetryScheduled,
+    State,
+)
+from asyncnotify.testing.faults import dns_hangs
+from asyncnotify.testing.proxy import FaultProxy, Link
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+
+    from asyncnotify.testing.server import PostgresServer
+    from tests.faults.conftest import Rig, Subject
+
+BEAT = b"pg_listening_channels"
+FOR_EVER = 60.0
+CLOSE_TIMEOUT, SLACK = 0.3, 0.5
+PATIENCE = 10.0
+PATIENT = {
+    "connect_timeout": FOR_EVER,
+    "heartbeat": None,
+    "operation_timeout": FOR_EVER,
+    "heartbeat_timeout": FOR_EVER,
+}
+
+
+class Stage(NamedTuple):
+    """A listener about to be closed, and the calls that wait in it."""
+
+    rig: Rig
+    subject: Subject
+    calls: list[asyncio.Task[object]]
+
+    def call(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Start a call that is to be in progress when the listener is closed."""
+        self.calls.append(asyncio.create_task(coroutine))
+
+
+async def connected(stage: Stage) -> None:
+    """Nothing is wrong."""
+
+
+async def between_attempts(stage: Stage) -> None:
+    """The server refuses; the next attempt is due in a minute."""
+    stage.rig.proxy.refuse()
+    stage.rig.proxy.reset()
+    while (await stage.subject.until(RetryScheduled)).delay < FOR_EVER:
+        pass
+
+
+async def waiting_for_a_connection(stage: Stage) -> None:
+    """As before, and listen() waits."""
+    await between_attempts(stage)
+    stage.call(stage.subject.listener.listen("orders", print))
+    stage.call(stage.subject.listener.wait_connected())
+    stage.call(anext(stage.subject.listener.stream("orders")))
+
+
+async def dialling(stage: Stage) -> None:
+    """The server does not answer."""
+    dials = stage.rig.proxy.accepted
+    stage.rig.proxy.silent()
+    stage.rig.proxy.reset()
+    await stage.rig.proxy.wait_for_dials(dials + 1)
+
+
+async def listening(stage: Stage) -> None:
+    """LISTEN is lost on its way."""
+    sent = stage.rig.proxy.cut_on(b'LISTEN "orders"', then=Link.pause)
+    stage.call(stage.subject.listener.listen("orders", print))
+    await sent.wait()
+    stage.call(stage.subject.listener.listen("more orders", print))
+
+
+async def unlistening(stage: Stage) -> None:
+    """UNLISTEN is lost on its way."""
+    await stage.subject.listener.listen("orders", print)
+    await stage.subject.listener.listen("more orders", print)
+    sent = stage.rig.proxy.cut_on(b'UNLISTEN "orders"', then=Link.pause)
+    stage.call(stage.subject.listener.unlisten("orders"))
+    await sent.wait()
+    stage.call(stage.subject.listener.unlisten("more orders"))
+
+
+async def listening_again(stage: Stage) -> None:
+    """The LISTEN of a reconnect is lost on its way."""
+    sent = stage.rig.proxy.cut_on(b'LISTEN "fence"', then=Link.pause)
+    stage.rig.proxy.reset()
+    await sent.wait()
+
+
+async def probing(stage: Stage) -> None:
+    """A heartbeat is lost on its way."""
+    await stage.rig.proxy.cut_on(BEAT, then=Link.pause).wait()
+
+
+async def unheard(stage: Stage) -> None:
+    """Nothing comes and goes any more, which nobody knows yet."""
+    stage.rig.proxy.black_hole()
+
+
+async def with_a_stuck_handler(stage: Stage) -> None:
+    """A handler never returns, and its buffer is full."""
+    begun = asyncio.Event()
+
+    async def handler(_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    await stage.subject.listener.listen("orders", handler, buffer=10)
+    await stage.rig.notify_all(["orders"] * 1, "first")
+    await begun.wait()
+    query = "SELECT count(pg_notify('orders', n::text)) FROM generate_series(1, 100) n"
+    await stage.rig.fetchval(query)
+    await stage.subject.fence()
+
+
+async def with_a_failing_resync(stage: Stage) -> None:
+    """A resync fails whenever it is called."""
+    failed = asyncio.Event()
+
+    def resync(_: object) -> None:
+        failed.set()
+        raise LookupError
+
+    await stage.subject.listener.listen("orders", print, resync=resync)
+    await failed.wait()
+
+
+async def notifying(stage: Stage) -> None:
+    """A notification is lost on its way, and others wait behind it."""
+    sent = stage.rig.proxy.cut_on(b"lost", then=Link.pause)
+    stage.call(stage.subject.listener.notify("orders", "lost"))
+    await sent.wait()
+    stage.call(stage.subject.listener.notify("orders", "behind"))
+
+
+async def dialling_for_notify(stage: Stage) -> None:
+    """The connection for a notification is being made, and the server does not answer."""
+    dials = stage.rig.proxy.accepted
+    stage.rig.proxy.silent()
+    stage.call(stage.subject.listener.notify("orders"))
+    await stage.rig.proxy.wait_for_dials(dials + 1)
+
+
+def hardly_ever() -> Iterator[float]:
+    """Try at once, then wait for a minute."""
+    return itertools.chain([0.0], itertools.repeat(FOR_EVER))
+
+
+OPTIONS: dict[Callable[[Stage], Awaitable[None]], dict[str, Any]] = {
+    between_attempts: {"backoff": hardly_ever},
+    waiting_for_a_connection: {"backoff": hardly_ever},
+    probing: {"heartbeat": 0.05},
+}
+DRIVER_STATES = (connected, dialling, listening, unlistening, listening_again, probing, unheard)
+OTHER_STATES = (
+    between_attempts,
+    waiting_for_a_connection,
+    with_a_stuck_handler,
+    with_a_failing_resync,
+    notifying,
+    dialling_for_notify,
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "road"),
+    [
+        *((state, "dsn") for state in DRIVER_STATES + OTHER_STATES),
+        *((state, "connect") for state in DRIVER_STATES),
+    ],
+)
+async def test_r31_aclose_is_in_time(rig: Rig, state: Callable[[Stage], Awaitable[None]]) -> None:
+    """Whatever goes on, aclose() returns within its timeout; whoever waits is released."""
+    async with rig.running(**{**PATIENT, **OPTIONS.get(state, {})}) as subject:
+        stage = Stage(rig, subject, [])
+        await state(stage)
+        began = time.monotonic()
+        await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
+        assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
+        subject.check_state(State.CLOSED)
+        await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
+        assert subject.count(Closed) == 1
+        assert isinstance(subject.events[-1], Closed)
+        await ended_by_closing(stage.calls)
+        rig.proxy.heal()
+        await rig.until_backends(0)
+
+
+async def ended_by_closing(calls: list[asyncio.Task[object]]) -> None:
+    """Check that calls end, and with an error of ours if with one."""
+    async with asyncio.timeout(PATIENCE):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        assert result is None or isinstance(result, AsyncNotifyError | StopAsyncIteration), result
+
+
+async def test_r31_aclose_leaves_a_handler_that_will_not_end(rig: Rig) -> None:
+    """A handler that goes on though it was cancelled is given up on, not waited for."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: object) -> None:
+        begun.set()
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    async with rig.running() as subject:
+        await subject.listener.listen("orders", handler)
+        await rig.notify("orders")
+        await begun.wait()
+        async with asyncio.timeout(PATIENCE):
+            await subject.listener.aclose(timeout=0.1)
+        assert subject.count(Closed) == 1
+        over.set()
+
+
+async def test_r31_aclose_on_a_live_server_is_quick(rig: Rig) -> None:
+    """With nothing to wait for, aclose() says goodbye and returns at once."""
+    async with rig.running() as subject, subject.listener.stream("orders"):
+        await subject.listener.notify("orders")
+        began = time.monotonic()
+        await subject.listener.aclose()
+        assert time.monotonic() - began < 0.2
+        assert subject.count(ConnectionLost) == 0
+
+
+async def test_r31_aclose_does_not_wait_for_a_frozen_session(
+    own_rig: Rig, battered_server: PostgresServer
+) -> None:
+    """A server process that has stopped cannot hold up the end."""
+    async with own_rig.running() as subject:
+        battered_server.freeze_backend(subject.pid)
+        began = time.monotonic()
+        await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
+        assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
+        battered_server.thaw_backend(subject.pid)
+
+
+@pytest.mark.parametrize("road", ["dsn", "connect"])
+@pytest.mark.parametrize("fault", [FaultProxy.silent, FaultProxy.refuse, FaultProxy.black_hole])
+async def test_r31_aclose_ends_a_start(rig: Rig, fault: Callable[[FaultProxy], None]) -> None:
+    """A start() that is still trying ends with an error when the listener is closed."""
+    fault(rig.proxy)
+    subject = rig.subject(**PATIENT, backoff=hardly_ever)
+    starting = asyncio.create_task(subject.listener.start())
+    if fault is FaultProxy.refuse:
+        await subject.until(RetryScheduled)
+    else:
+        await rig.proxy.wait_for_dials(1)
+    began = time.monotonic()
+    await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
+    assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
+    with pytest.raises(ListenerClosedError):
+        await starting
+    assert subject.count(Closed) == 1
+    rig.proxy.heal()
+    await rig.proxy.wait_idle()
+
+
+async def test_r31_aclose_does_not_wait_for_a_name_service(rig: Rig) -> None:
+    """A lookup that hangs in its thread does not hold up the end."""
+    listener = Listener(rig.proxied.replace("127.0.0.1", "localhost"))
+    with dns_hangs(FOR_EVER, "localhost") as lookups:
+        starting = asyncio.create_task(listener.start())
+        async with asyncio.timeout(PATIENCE):
+            while not lookups.running:
+                await asyncio.to_thread(bool)  # lookups run in threads, and tell nobody
+        began = time.monotonic()
+        await listener.aclose(timeout=CLOSE_TIMEOUT)
+        assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
+        with pytest.raises(ListenerClosedError):
+            await starting

@@ -1,0 +1,150 @@
+"""The network cut in the middle of a call: before the server has heard of it, and after."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify import (
+    Closed,
+    ConnectError,
+    ConnectionLost,
+    ConnectionLostError,
+    ExponentialBackoff,
+    Notification,
+    Reconnected,
+)
+from asyncnotify.testing.proxy import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify.testing.proxy import Direction
+    from tests.faults.conftest import Rig
+
+    Cut = Callable[[Link], None]
+
+LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "operation_timeout": 0.3}
+AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
+TERMINATE = b"X\0\0\0\4"
+PATIENCE = 10.0
+
+both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+in_every_way = pytest.mark.parametrize("cut", [Link.reset, Link.fin, Link.pause])
+in_both_ways = pytest.mark.parametrize("cut", [Link.reset, Link.pause])
+
+
+def before_or_after(answer: bytes) -> pytest.MarkDecorator:
+    """Cut before the server hears of it, or when it has answered."""
+    return pytest.mark.parametrize("answer", [None, answer], ids=["unheard", "unanswered"])
+
+
+@both_roads
+@in_both_ways
+@before_or_after(b"LISTEN\0")
+async def test_p3_listen_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | None) -> None:
+    """listen() whose connection dies under it returns once the next one listens."""
+    received: asyncio.Queue[Notification[str]] = asyncio.Queue()
+    async with rig.running(**LIMITS) as subject:
+        made = rig.proxy.cut_on(b'LISTEN "orders"', then=cut, answer=answer)
+        async with asyncio.timeout(PATIENCE):
+            await subject.listener.listen("orders", received.put_nowait)
+        assert made.seen
+        await rig.notify("orders", "heard")
+        async with asyncio.timeout(PATIENCE):
+            assert (await received.get()).payload == "heard"
+        await subject.comes_back()
+        assert subject.count(ConnectionLost) == 1
+        await only_one_is_left(rig)
+        await rig.check_agreement(subject, ["orders"])
+
+
+async def only_one_is_left(rig: Rig) -> None:
+    """Let the network bring the server what it had swallowed, and a dead session end there."""
+    rig.proxy.resume()
+    await rig.until_backends(1)
+
+
+@both_roads
+@in_both_ways
+@before_or_after(b"LISTEN\0")
+async def test_r23_unlisten_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | None) -> None:
+    """unlisten() whose connection dies under it returns, and nothing arrives after it."""
+    received: list[Notification[str]] = []
+    async with rig.running(**LIMITS) as subject:
+        await subject.listener.listen("orders", received.append)
+        made = rig.proxy.cut_on(b'UNLISTEN "orders"', then=cut, answer=answer)
+        async with asyncio.timeout(PATIENCE):
+            await subject.listener.unlisten("orders")
+        assert made.seen
+        await rig.notify("orders", "late")
+        await subject.comes_back()
+        await only_one_is_left(rig)
+        await rig.check_agreement(subject, ["orders"])
+        assert received == []
+        assert subject.listener.channels == {"fence"}
+
+
+@in_every_way
+@before_or_after(b"SELECT 1\0")
+async def test_a_notify_that_is_cut_says_so(rig: Rig, cut: Cut, answer: bytes | None) -> None:
+    """notify() whose connection dies under it raises; it is never sent twice; listening goes on."""
+    async with rig.running(**LIMITS) as subject, subject.listener.stream("orders") as stream:
+        made = rig.proxy.cut_on(b"perhaps", then=cut, answer=answer)
+        with pytest.raises(ConnectionLostError):
+            await subject.listener.notify("orders", "perhaps")
+        assert made.seen
+        await subject.listener.notify("orders", "surely")
+        async with asyncio.timeout(PATIENCE):
+            arrived = [(await anext(stream)).payload]
+            while arrived[-1] != "surely":
+                arrived.append((await anext(stream)).payload)
+        assert arrived == (["perhaps"] if answer else []) + ["surely"]
+        assert subject.count(ConnectionLost) == 0
+
+
+async def test_a_notify_that_finds_no_connection_says_that_it_was_not_sent(rig: Rig) -> None:
+    """Where no connection can be made for it, notify() raises another error."""
+    async with rig.running(connect_timeout=0.1) as subject:
+        for fault in (rig.proxy.refuse, rig.proxy.drop_new, rig.proxy.silent, rig.proxy.garbage):
+            fault()
+            with pytest.raises(ConnectError):
+                await subject.listener.notify("orders")
+        rig.proxy.heal()
+        await subject.listener.notify("orders")
+        assert subject.count(ConnectionLost) == 0
+
+
+@in_every_way
+async def test_r31_aclose_survives_a_cut(rig: Rig, cut: Cut) -> None:
+    """aclose() whose goodbye is cut returns all the same, and leaves nothing."""
+    async with rig.running(**LIMITS) as subject:
+        made = rig.proxy.cut_on(TERMINATE, then=cut)
+        began = time.monotonic()
+        await subject.listener.aclose(timeout=0.5)
+        assert time.monotonic() - began < 1.0
+        await made.wait()
+        assert subject.count(Closed) == 1
+        rig.proxy.resume()
+        await rig.until_backends(0)
+
+
+@both_roads
+@pytest.mark.parametrize("direction", ["to_server", "to_client"])
+async def test_r14_a_cut_at_any_byte_of_a_reconnect_is_outlasted(
+    rig: Rig, direction: Direction
+) -> None:
+    """Wherever the conversation breaks off while connecting and listening, the next is whole."""
+    channels = ["a", "b", "c"]
+    async with rig.running(backoff=AT_ONCE) as subject, subject.listener.stream(*channels):
+        for size in range(0, 700, 23):
+            rig.proxy.cut_after(size, direction, "reset" if size % 2 else "fin")
+            rig.proxy.reset()
+            await subject.until(ConnectionLost)
+            await subject.until(Reconnected)
+            rig.proxy.heal()
+        await rig.check_agreement(subject, channels)
+        await rig.until_backends(1)

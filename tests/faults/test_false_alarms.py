@@ -1,0 +1,201 @@
+"""What looks like a fault and is none: the listener must not give up a good connection."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from asyncnotify import ConnectionLost, Reconnected
+from asyncnotify.testing.faults import block_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
+    from asyncnotify.testing.proxy import FaultProxy, Link, Watch
+    from tests.faults.conftest import Rig
+
+    Block = Callable[[FaultProxy], Watch]
+
+HEARTBEAT, TIMEOUT = 0.02, 0.05
+BEAT = b"pg_listening_channels"
+ANSWER = b"SELECT 1\0"
+CANCELLED = b"C57014\0"
+MANY = tuple(f"many {number}" for number in range(5_000))
+NEXT_XID = "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
+
+both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+
+
+def block(_: object = None) -> None:
+    """Block the loop for three times the timeout of the heartbeat."""
+    block_loop(3 * TIMEOUT)
+
+
+def block_soon(_: Link) -> None:
+    """Block the loop once this turn is over."""
+    asyncio.get_running_loop().call_soon(block)
+
+
+def when_asked(proxy: FaultProxy) -> Watch:
+    """Block the loop when a heartbeat has been sent, and has not reached the server."""
+    return proxy.cut_on(BEAT, then=block)
+
+
+def when_answered(proxy: FaultProxy) -> Watch:
+    """Block the loop when the server has answered, and nothing has come back to us."""
+    return proxy.cut_on(BEAT, then=block, answer=ANSWER)
+
+
+def before_reading(proxy: FaultProxy) -> Watch:
+    """Block the loop when the answer waits in our socket, unread."""
+    return proxy.cut_on(BEAT, then=block_soon, answer=ANSWER)
+
+
+async def test_r3_a_blocked_loop_is_no_dead_connection(rig: Rig) -> None:
+    """A handler that blocks the loop for longer than the heartbeat's timeout costs nothing."""
+    async with rig.running(heartbeat=HEARTBEAT, heartbeat_timeout=TIMEOUT) as subject:
+        for trial in range(21):
+            place: Block = (when_asked, when_answered, before_reading)[trial % 3]
+            await place(rig.proxy).wait()
+        await subject.fence()
+        assert subject.count(ConnectionLost) == 0
+
+
+async def test_r4_a_slow_network_is_no_dead_connection(rig: Rig) -> None:
+    """Latency, and single bytes, do not look like death to a heartbeat that waits for them."""
+    rig.proxy.delay(to_server=0.05, to_client=0.05)
+    async with rig.running(heartbeat=0.1, heartbeat_timeout=2.0) as subject:
+        with rig.wire() as wire:
+            await wire.until(3, ANSWER, "to_client")
+            rig.proxy.delay()
+            rig.proxy.trickle(1)
+            await wire.until(6, ANSWER, "to_client")
+        await subject.fence()
+        assert subject.count(ConnectionLost) == 0
+
+
+@both_roads
+async def test_r5_a_heartbeat_is_one_round_trip_and_takes_no_transaction_id(own_rig: Rig) -> None:
+    """A hundred heartbeats are a hundred round trips, and leave the server's counter alone."""
+    async with own_rig.running(heartbeat=0.002, heartbeat_timeout=2.0):
+        before = await own_rig.fetchval(NEXT_XID)
+        with own_rig.wire() as wire:
+            await wire.until(100, ANSWER, "to_client")
+            beats, round_trips = wire.count(BEAT), wire.round_trips
+        assert abs(beats - round_trips) <= 1  # one may have begun before, one not be answered yet
+        assert await own_rig.fetchval(NEXT_XID) == before
+
+
+@both_roads
+async def test_a_cancelled_query_is_no_dead_connection(rig: Rig) -> None:
+    """pg_cancel_backend() on an idle listener does nothing."""
+    async with rig.running() as subject:
+        assert await rig.fetchval("SELECT pg_catalog.pg_cancel_backend($1)", subject.pid)
+        await subject.fence()
+        assert subject.count(ConnectionLost) == 0
+
+
+async def test_a_cancelled_heartbeat_is_no_dead_connection(own_rig: Rig) -> None:
+    """pg_cancel_backend() in the middle of a heartbeat: the server is asked again."""
+    admin = await asyncpg.connect(own_rig.dsn)
+    async with own_rig.running(heartbeat=0.5, heartbeat_timeout=5.0) as subject:
+        cancelled = own_rig.proxy.watch(CANCELLED, "to_client")
+        sent = own_rig.proxy.watch(BEAT)
+        async with admin.transaction():
+            await admin.execute("LOCK pg_catalog.pg_proc")  # the first heartbeat looks things up
+            await sent.wait()
+            while not cancelled.seen:
+                await admin.execute(f"SELECT pg_catalog.pg_cancel_backend({subject.pid})")
+        await own_rig.proxy.wait_for_bytes(ANSWER, direction="to_client")
+        await subject.fence()
+        assert subject.count(ConnectionLost) == 0
+    await admin.close()
+
+
+async def test_a_cancelled_listen_is_given_again(rig: Rig) -> None:
+    """pg_cancel_backend() in the middle of LISTEN costs neither the connection nor the LISTEN."""
+    async with rig.running() as subject, subject.listener.stream("orders"):
+        cancelled = rig.proxy.watch(CANCELLED, "to_client")
+        while not cancelled.seen:  # it may have come before LISTEN began, or after its end
+            stream = subject.listener.stream(*MANY)
+            await cancel_at(rig, subject.pid, stream.__aenter__(), cancelled)
+            assert await rig.heard(subject, MANY) == frozenset(MANY)
+            await stream.aclose()
+        assert subject.count(ConnectionLost) == 0
+
+
+async def cancel_at(
+    rig: Rig, pid: int, call: Coroutine[Any, Any, object], cancelled: Watch
+) -> None:
+    """Make a call, and cancel the LISTEN that it sends, until that is cancelled or over."""
+    admin = await asyncpg.connect(rig.dsn)
+    sent = rig.proxy.watch(b"LISTEN")
+    calling = asyncio.create_task(call)
+    await sent.wait()
+    while not (cancelled.seen or calling.done()):
+        await admin.execute(f"SELECT pg_catalog.pg_cancel_backend({pid})")
+    await admin.close()
+    await calling
+
+
+async def test_a_heartbeat_keeps_the_server_from_ending_an_idle_session(rig: Rig) -> None:
+    """With idle_session_timeout above the heartbeat, the session lives for ever."""
+    async with (
+        setting(rig, "idle_session_timeout", "400ms"),
+        rig.running(heartbeat=0.05) as subject,
+    ):
+        with rig.wire() as wire:
+            await wire.until(10, ANSWER, "to_client")
+        await subject.fence()
+        assert subject.count(ConnectionLost) == 0
+
+
+async def test_an_idle_session_that_the_server_ends_is_replaced(rig: Rig) -> None:
+    """With idle_session_timeout below the heartbeat, each end is noticed and repaired."""
+    limit = setting(rig, "idle_session_timeout", "100ms")
+    async with limit, rig.running(heartbeat=None) as subject:
+        for _ in range(2):
+            await subject.until(ConnectionLost)
+            await subject.until(Reconnected)
+
+
+@both_roads
+async def test_a_statement_timeout_does_not_end_a_session(rig: Rig) -> None:
+    """LISTEN and heartbeats need less time than any statement_timeout that makes sense."""
+    limits = {"heartbeat": 0.02, "heartbeat_timeout": 2.0}
+    async with setting(rig, "statement_timeout", "250ms"), rig.running(**limits) as subject:
+        with rig.wire() as wire:
+            await wire.until(15, ANSWER, "to_client")
+        await subject.listener.listen("orders", print)
+        await subject.fence()
+        assert subject.count(ConnectionLost) == 0
+
+
+@pytest.mark.parametrize("road", ["connect"])  # it sends a command in several messages
+async def test_r22_an_unlisten_that_the_server_cancels_is_given_again(rig: Rig) -> None:
+    """UNLISTEN that ran into statement_timeout is repeated: the server must agree in the end."""
+    async with setting(rig, "statement_timeout", "100ms"), rig.running() as subject:
+        await subject.listener.listen("orders", print)
+        cancelled = rig.proxy.watch(CANCELLED, "to_client")
+        rig.proxy.trickle(1, 0.005, "to_server")  # the server's clock runs between the messages
+        unlistening = asyncio.create_task(subject.listener.unlisten("orders"))
+        await cancelled.wait()
+        rig.proxy.trickle(1 << 20)
+        await unlistening
+        assert await rig.heard(subject, ["orders"]) == frozenset()
+        assert subject.count(ConnectionLost) == 0
+
+
+@asynccontextmanager
+async def setting(rig: Rig, name: str, value: str) -> AsyncGenerator[None]:
+    """Give a setting this value for the sessions that begin in the test's database."""
+    database = await rig.fetchval("SELECT pg_catalog.current_database()")
+    await rig.fetchval(f"ALTER DATABASE {database} SET {name} = '{value}'")
+    try:
+        yield
+    finally:
+        await rig.fetchval(f"ALTER DATABASE {database} RESET {name}")

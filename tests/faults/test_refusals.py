@@ -1,0 +1,214 @@
+"""A server that says no: at the start that is an error, later it is waited out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from asyncnotify import (
+    Connected,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeoutError,
+    Listener,
+    Reconnected,
+    RetryScheduled,
+    State,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.faults.conftest import Rig, Subject
+
+both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+
+
+class Vault:
+    """Where the application keeps the password, and how often it was asked for it."""
+
+    def __init__(self, password: str) -> None:
+        self.password = password
+        self.asked = 0
+
+    def ask(self) -> str:
+        """Return the password that is valid now."""
+        self.asked += 1
+        return self.password
+
+
+@asynccontextmanager
+async def alice(rig: Rig, *, options: str = "PASSWORD 'right'") -> AsyncGenerator[None]:
+    """Have a role of this name for a while; the server wants its password."""
+    await rig.fetchval(f"CREATE ROLE alice LOGIN {options}")
+    try:
+        yield
+    finally:
+        await rig.fetchval("DROP ROLE alice")
+
+
+def as_alice(rig: Rig, vault: Vault) -> Subject:
+    """Make a listener that logs in as this role, by the test's road."""
+    if rig.road == "dsn":
+        return rig.subject(user="alice", password=vault.ask)
+    rig.login = lambda: ("alice", vault.ask())
+    return rig.subject()
+
+
+@both_roads
+@pytest.mark.parametrize(
+    "options",
+    ["PASSWORD 'other'", "PASSWORD 'right' VALID UNTIL '2000-01-01'", "PASSWORD NULL"],
+)
+async def test_r12_a_password_that_is_refused_ends_the_start(own_rig: Rig, options: str) -> None:
+    """A wrong, an expired and a missing password are no reason to try again at the start."""
+    async with alice(own_rig, options=options):
+        vault = Vault("right")
+        subject = as_alice(own_rig, vault)
+        with pytest.raises(ConnectError) as refused:
+            await subject.listener.start()
+    assert not isinstance(refused.value, ConnectTimeoutError)
+    assert isinstance(refused.value.__cause__, asyncpg.InvalidPasswordError)
+    assert "right" not in str(refused.value)
+    assert vault.asked == 1
+    assert subject.count(RetryScheduled) == 0
+    subject.check_state(State.CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"user": "nobody_knows"}, asyncpg.InvalidAuthorizationSpecificationError),
+        ({"user": "mallory"}, asyncpg.InvalidAuthorizationSpecificationError),
+        ({"user": "pg_monitor"}, asyncpg.InvalidAuthorizationSpecificationError),
+        ({"database": "nowhere"}, asyncpg.InvalidCatalogNameError),
+        ({"server_settings": {"no_such": "1"}}, asyncpg.UndefinedObjectError),
+        ({"server_settings": {"work_mem": "much"}}, asyncpg.InvalidParameterValueError),
+        ({"server_settings": {"fsync": "on"}}, asyncpg.CantChangeRuntimeParamError),
+    ],
+)
+async def test_r12_what_no_retry_can_mend_ends_the_start(
+    own_rig: Rig, options: dict[str, object], cause: type[Exception]
+) -> None:
+    """No such role, none that may log in, no database, a bad setting: start() raises at once."""
+    subject = own_rig.subject(**options)
+    with pytest.raises(ConnectError) as refused:
+        await subject.listener.start()
+    assert not isinstance(refused.value, ConnectTimeoutError)
+    assert isinstance(refused.value.__cause__, cause)
+    assert subject.count(RetryScheduled) == 0
+
+
+@both_roads
+async def test_r12_a_rotated_password_is_asked_for_until_it_is_right(own_rig: Rig) -> None:
+    """A running listener whose password is refused is degraded, and recovers with the new one."""
+    async with alice(own_rig):
+        vault = Vault("right")
+        subject = as_alice(own_rig, vault)
+        async with subject.listener:
+            await subject.set_up_fence()
+            await subject.until(Connected)
+            await own_rig.fetchval("ALTER ROLE alice PASSWORD 'rotated'")
+            await subject.fence()  # the session that is open goes on
+            await subject.terminate_backend()
+            await subject.until(ConnectionLost)
+            refused = await subject.until(RetryScheduled)
+            assert isinstance(refused.cause, asyncpg.InvalidPasswordError)
+            subject.check_state(State.DEGRADED)
+            await subject.until(RetryScheduled)
+            vault.password = "rotated"
+            await subject.comes_back()
+            subject.check_state(State.CONNECTED)
+
+
+async def test_r12_a_password_callable_that_fails_is_asked_again(own_rig: Rig) -> None:
+    """What the callable raises is tried again, at start and later, and its text is not repeated."""
+    working = False
+
+    async def password() -> str:
+        if not working:
+            msg = "the vault is sealed: secret"
+            raise RuntimeError(msg)
+        return "right"
+
+    async with alice(own_rig):
+        subject = own_rig.subject(user="alice", password=password)
+        starting = asyncio.create_task(subject.listener.start())
+        failed = await subject.until(RetryScheduled)
+        assert isinstance(failed.cause.__cause__, RuntimeError)
+        assert "secret" not in str(failed.cause)
+        working = True
+        await starting
+        await subject.set_up_fence()
+        working = False
+        await subject.terminate_backend()
+        await subject.until(RetryScheduled)
+        working = True
+        await subject.comes_back()
+        await subject.listener.aclose()
+
+
+async def test_r12_a_connect_that_fails_is_called_again(rig: Rig) -> None:
+    """What connect= raises is tried again, at start and later."""
+    working = False
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        if not working:
+            msg = "no route yet"
+            raise LookupError(msg)
+        return await rig.connect()
+
+    rig.road = "connect"
+    listener = Listener(connect=connect, start_timeout=0.05)
+    with pytest.raises(ConnectTimeoutError) as refused:
+        await listener.start()
+    assert isinstance(refused.value.__cause__, LookupError)
+    working = True
+    async with listener:
+        events = listener.events()
+        working = False
+        rig.proxy.reset()
+        assert isinstance(await anext(events), ConnectionLost)
+        assert isinstance(await anext(events), RetryScheduled)
+        working = True
+        await listener.wait_connected(10.0)
+
+
+async def test_r12_a_dropped_database_is_waited_for(own_rig: Rig) -> None:
+    """When its database is dropped the listener is degraded; made anew it is listened on."""
+    await own_rig.fetchval("CREATE DATABASE doomed")
+    subject = own_rig.subject(database="doomed")
+    async with subject.listener:
+        await subject.listener.listen("orders", print)
+        await own_rig.fetchval("DROP DATABASE doomed WITH (FORCE)")
+        await subject.until(ConnectionLost)
+        gone = await subject.until(RetryScheduled)
+        assert isinstance(gone.cause, asyncpg.InvalidCatalogNameError)
+        subject.check_state(State.DEGRADED)
+        await own_rig.fetchval("CREATE DATABASE doomed")
+        await subject.until(Reconnected)
+        assert subject.listener.is_connected
+    await own_rig.fetchval("DROP DATABASE doomed")
+
+
+async def test_r12_a_database_that_refuses_connections_is_waited_for(own_rig: Rig) -> None:
+    """ALLOW_CONNECTIONS false is waited out, at start and later."""
+    await own_rig.fetchval("CREATE DATABASE shut ALLOW_CONNECTIONS false")
+    subject = own_rig.subject(database="shut")
+    starting = asyncio.create_task(subject.listener.start())
+    closed = await subject.until(RetryScheduled)
+    assert isinstance(closed.cause, asyncpg.ObjectNotInPrerequisiteStateError)
+    await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")
+    await starting
+    await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS false")
+    await subject.terminate_backend()
+    await subject.until(RetryScheduled)
+    subject.check_state(State.DEGRADED)
+    await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")
+    await subject.until(Reconnected)
+    await subject.listener.aclose()
+    await own_rig.fetchval("DROP DATABASE shut")
