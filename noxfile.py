@@ -27,6 +27,9 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 TESTS_TIME_LIMIT = 420.0
 """Seconds for one run of the tests: a server that hangs must not hold up all that follows."""
 
+PROCESSES = 3
+"""For two cores: much of a test's time goes into waiting for a server."""
+
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 """Keeps the sources in the current directory from standing in for what was installed."""
 
@@ -107,6 +110,8 @@ def _run_tests(session: nox.Session, *options: str) -> None:
         "-m",
         "pytest",
         f"--session-timeout={TESTS_TIME_LIMIT}",
+        f"--numprocesses={PROCESSES}",
+        "--dist=loadfile",
         *options,
         *session.posargs,
         env=INSTALLED_ONLY,
