@@ -98,6 +98,7 @@ class BoundedMailbox(Mailbox):
         self._ready.clear()
         self._ready.extend(kept)
         self.taken += 1  # whoever takes them counts one
+        self._threshold = self.limit
         merged: Gap | None = None
         for gap in gaps:
             merged = merge_gaps(merged, gap)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 
 class Deadline:
@@ -22,17 +22,21 @@ class Deadline:
         when = self._loop.time() + seconds
         if when < self._when:
             self._when = when
-            if not self._moved.done():
-                self._moved.set_result(None)
+            self.look_again()
 
     @property
     def remaining(self) -> float:
         """Seconds that are left; 0 when it has passed."""
         return max(0.0, self._when - self._loop.time())
 
-    async def wait_for(self, tasks: Collection[asyncio.Future[Any]]) -> None:
-        """Return when all of the tasks are done, or at the deadline."""
-        while (waiting := {task for task in tasks if not task.done()}) and self.remaining > 0:
+    def look_again(self) -> None:
+        """Let whoever waits ask again what it waits for."""
+        if not self._moved.done():
+            self._moved.set_result(None)
+
+    async def wait_until_done(self, tasks: Callable[[], Collection[asyncio.Future[Any]]]) -> None:
+        """Return when all of the tasks, which may become fewer, are done, or at the deadline."""
+        while (waiting := {task for task in tasks() if not task.done()}) and self.remaining > 0:
             if self._moved.done():
                 self._moved = self._loop.create_future()
             timeout = None if self._when == float("inf") else self.remaining

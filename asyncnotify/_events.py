@@ -197,7 +197,10 @@ def describe_error(error: BaseException | None) -> str:
     """Return one line on an error; it holds what the server said, and no secret."""
     if error is None:
         return "the connection ended"
-    text = str(error).partition("\n")[0]
+    try:
+        text = str(error).partition("\n")[0]
+    except Exception:  # noqa: BLE001 - it may be anybody's class
+        text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name
 

@@ -37,7 +37,7 @@ _LAST_MOMENT: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionSnapshot:
     """A snapshot of the listening connection."""
 
     generation: int
@@ -180,6 +180,7 @@ class Lifetime:
         self._closers.add(self.roster.task_that_runs(asyncio.current_task()))
         self._drain = self._drain and drain
         self._deadline.shorten(timeout if drain else 0.0)
+        self._deadline.look_again()
         self._stop_requested.set()
         try:
             await asyncio.shield(self._ended)
@@ -205,16 +206,15 @@ class Lifetime:
 
     async def _end_tasks(self, tasks: set[asyncio.Task[None]]) -> None:
         """Wait for tasks until the deadline, then cancel them; none is waited for by itself."""
-        others = tasks - self._closers
-        await self._deadline.wait_for(others)
-        unfinished = {task for task in others if not task.done()}
+        await self._deadline.wait_until_done(lambda: tasks - self._closers)
+        unfinished = {task for task in tasks - self._closers if not task.done()}
         if self._deadline.remaining == 0:
             self.roster.stop_workers()
         for task in unfinished:
             task.cancel()
         if unfinished:
             await asyncio.wait(unfinished, timeout=_LAST_MOMENT)
-        for task in unfinished:
+        for task in unfinished - self._closers:
             if not task.done():
                 logger.warning("%s goes on though it was cancelled", task.get_name())
 
@@ -224,6 +224,7 @@ class Lifetime:
         self.roster.close(discard=not self._drain)
         self.roster.stop_workers()
         self._publisher.abandon()
+        self._supervisor.watch.end()
         self._supervisor.health.state = State.CLOSED
         self._supervisor.health.connected_since = None
         self._supervisor.connected.clear()
@@ -253,11 +254,11 @@ class Lifetime:
         return self._limits.heartbeat_timeout
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> ConnectionSnapshot:
         """What is known of the connection now."""
         supervisor, session = self._supervisor, self._supervisor.watch.session
         contact = supervisor.delivery.last_contact
-        return Connection(
+        return ConnectionSnapshot(
             generation=supervisor.health.generation,
             backend_pid=session.pid if session is not None else None,
             last_contact_age=self.place.loop.time() - contact if contact else None,

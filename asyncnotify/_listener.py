@@ -163,6 +163,9 @@ class Listener:
         if self._lifetime is not None and not self._lifetime.has_ended:
             self._lifetime.place.check()
             seconds = self._limits.close_timeout if timeout is None else timeout
+            if not seconds >= 0:
+                msg = f"timeout must be a number of seconds, not {timeout!r}"
+                raise ValueError(msg)
             await self._lifetime.end(drain=True, timeout=seconds)
 
     async def __aenter__(self) -> Self:

@@ -18,6 +18,8 @@ from asyncnotify._errors import PoolerError
 from asyncnotify._events import describe_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._asyncpg.session import ListeningSession
 
@@ -28,60 +30,98 @@ _PATIENCE: Final = 2.0
 
 
 class PoolerProof:
-    """Tries out whether notifications arrive through a pooler."""
+    """Tries out whether notifications arrive through a pooler, beside whatever else is done."""
 
     def __init__(self, dialer: Dialer) -> None:
         self._dialer = dialer
-        self._possible = True
+        self._warned = False
 
-    async def prove(self, session: ListeningSession) -> None:
-        """
-        Return if a notification sent by another connection arrives on this one.
-
-        Where no second connection can be had, a warning says so, and it is not tried again.
-
-        Raises:
-            PoolerError: It does not arrive.
-        """
-        if not self._possible:
-            return
+    async def begin(self, session: ListeningSession) -> PoolerTrial:
+        """Listen on a channel of its own, and have it notified by a second connection."""
         channel = f"asyncnotify_probe_{secrets.token_hex(8)}"
         arrived = session.expect(channel)
-        try:
-            await session.listen([channel])
-            sent = await self._notify_from_elsewhere(channel)
-            if sent:
-                await asyncio.wait({arrived}, timeout=_PATIENCE)
-            await session.unlisten([channel])
-            if sent and not arrived.done():
-                raise PoolerError(_refusal(self._dialer.target))
-        finally:
-            arrived.cancel()
+        await session.listen([channel])
+        return PoolerTrial(self, channel, arrived)
 
-    async def _notify_from_elsewhere(self, channel: str) -> bool:
-        notifying = asyncio.create_task(self._notify(channel), name="asyncnotify pooler probe")
-        try:
-            await asyncio.wait({notifying}, timeout=_PATIENCE)
-        finally:
-            notifying.cancel()
-            await asyncio.wait({notifying}, timeout=_PATIENCE)
-        error = None if notifying.cancelled() else notifying.exception()
-        if error is not None or notifying.cancelled():
-            self._possible = False
-            logger.warning(
-                "a connection pooler stands before %s, and whether it delivers notifications could"
-                " not be tried out, because there is no second connection: %s",
-                self._dialer.target,
-                describe_error(error) if error else f"none within {_PATIENCE:g} s",
-            )
-        return self._possible
-
-    async def _notify(self, channel: str) -> None:
+    async def notify(self, channel: str) -> None:
+        """Send the notification, by a second connection that is closed again."""
         other = PublishingSession(await self._dialer.dial(), timeout=_PATIENCE)
         try:
             await other.notify_plainly(channel)
         finally:
             await other.close(_PATIENCE)
+
+    def warn(self, why: str) -> None:
+        """Say, once, that the proof could not be had; it is tried again later."""
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "a connection pooler stands before %s, and whether it delivers notifications could"
+                " not be tried out, because there is no second connection: %s",
+                self._dialer.target,
+                why,
+            )
+
+    @property
+    def refusal(self) -> PoolerError:
+        """What a pooler that does not deliver deserves."""
+        return PoolerError(_refusal(self._dialer.target))
+
+
+class PoolerTrial:
+    """One notification on its way from a second connection, through the pooler, to the first."""
+
+    def __init__(self, proof: PoolerProof, channel: str, arrived: asyncio.Future[None]) -> None:
+        self._proof = proof
+        self._channel = channel
+        self._arrived = arrived
+        self._task = asyncio.create_task(self._run(), name="asyncnotify pooler probe")
+
+    async def _run(self) -> bool:
+        """Return False if the notification was sent and has not arrived."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._proof.notify(self._channel)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it proves nothing
+            self._proof.warn(describe_error(error))
+            return True
+        await asyncio.wait({self._arrived}, timeout=_PATIENCE)
+        return self._arrived.done()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._task.done()
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call this when it is over."""
+        self._task.add_done_callback(lambda _: callback())
+
+    async def finished(self) -> None:
+        """Return when it is over. Cancelling it gives the trial up."""
+        try:
+            await asyncio.wait({self._task})
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Give it up."""
+        self._task.cancel()
+        self._arrived.cancel()
+
+    async def conclude(self, session: ListeningSession) -> None:
+        """
+        Listen no more on the channel of the trial.
+
+        Raises:
+            PoolerError: The notification has not arrived.
+        """
+        delivers = self._task.cancelled() or self._task.result()
+        self._arrived.cancel()
+        await session.unlisten([self._channel])
+        if not delivers:
+            raise self._proof.refusal
 
 
 def _refusal(target: str) -> str:

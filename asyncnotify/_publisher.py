@@ -179,11 +179,21 @@ class Publisher:
         elif len(batch) == 1:
             _fail(batch, lambda: error)
         else:
-            for request in batch:  # one of them was refused: each has to stand for itself
+            await self._send_each(session, batch, error)
+
+    async def _send_each(
+        self, session: PublishingSession, batch: list[_Request], error: Exception
+    ) -> None:
+        """One of a batch was refused, and with it all: let each stand for itself."""
+        try:
+            for request in batch:
                 if session.lost:
                     _fail([request], lambda: _loss(error))
                 else:
                     await self._send(session, [request])
+        except BaseException:
+            _fail(batch, lambda: ConnectionLostError("closed before it was sent again"))
+            raise
 
     def _fail_all_waiting(self, make_error: Callable[[], Exception]) -> None:
         waiting, self._waiting = self._waiting, deque()

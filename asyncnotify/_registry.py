@@ -42,6 +42,7 @@ class Subscriber:
         "in_force",
         "mailbox",
         "reason",
+        "refusal",
         "resync_errors",
         "since",
         "waiter",
@@ -54,6 +55,7 @@ class Subscriber:
         self.reason: GapReason = GapReason.START
         self.since: datetime | None = None
         self.waiter: asyncio.Future[None] | None = None
+        self.refusal: Exception | None = None
         self.gaps_taken: int = 0
         self.handler_errors: int = 0
         self.resync_errors: int = 0
@@ -190,8 +192,7 @@ class Registry:
     def due(self) -> Due:
         """Return what the server has to be told now."""
         due = Due(self.wanted(self._unsettled), self.unwanted(self._unsettled))
-        if not due:
-            self._unsettled.clear()
+        self._unsettled = {*due.listen, *due.unlisten}
         return due
 
     def wanted(self, channels: Iterable[str]) -> list[str]:
@@ -227,6 +228,13 @@ class Registry:
             for subscriber in route.members if route else ():
                 if isinstance(subscriber, Subscriber):
                     subscriber.discard_held()
+
+    def refuse(self, channel: str, error: Exception) -> None:
+        """The server does not take this channel: end its subscriptions, and say why."""
+        for subscriber in self.remove_channel(channel):
+            subscriber.refusal = error
+            subscriber.mailbox.end(discard=True)
+            subscriber.stop_waiting()
 
     def unconfirm(self, channels: Collection[str]) -> None:
         """The server is about to be told to listen on these no more, or has been found not to."""

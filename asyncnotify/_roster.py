@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asyncnotify._errors import ListenerClosedError, ListenTimeoutError
+from asyncnotify._errors import ChannelNameError, ListenerClosedError, ListenTimeoutError
+from asyncnotify._events import describe_error
 from asyncnotify._totals import Totals
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ class Roster:
                 tuple(subscriber.channels), timeout or 0.0, self._health.state
             )
             raise error from self._health.last_error
+        if subscriber.refusal is not None:
+            reason = f"is refused by the server: {describe_error(subscriber.refusal)}"
+            raise ChannelNameError(", ".join(subscriber.channels), reason) from subscriber.refusal
         if not subscriber.in_force:
             self._refuse_if_closed()
 

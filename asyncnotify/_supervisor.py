@@ -152,8 +152,10 @@ class Supervisor:
     async def _introduce(self, session: ListeningSession) -> None:
         """Set keepalive; where a pooler is in the path, make sure that it delivers."""
         if not await session.introduce(self._keepalive):
-            await self._pooler_proof.prove(session)
-            self.watch.audit_also(self._pooler_proof.prove)
+            trial = await self._pooler_proof.begin(session)
+            await trial.finished()
+            await trial.conclude(session)
+            self.watch.audit_also(self._pooler_proof)
 
     async def _serve(self, session: ListeningSession) -> bool:
         """Serve one session until it is lost; return whether it has proved its worth."""
@@ -162,9 +164,11 @@ class Supervisor:
         try:
             await self.watch.keep(session)
         except asyncio.CancelledError:
-            if self._farewell is not None:
-                await session.close(self._farewell)
-            self._drop(session)
+            try:
+                if self._farewell is not None:
+                    await session.close(self._farewell)
+            finally:
+                self._drop(session)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the session is done for
             cause = error

@@ -11,9 +11,10 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from asyncnotify._asyncpg.failures import (
+    is_about_the_name,
     is_refusal,
     is_truncated_status,
     was_cancelled_by_server,
@@ -59,6 +60,32 @@ class _Question:
     answer: asyncio.Future[Any]
 
 
+class Trial(Protocol):
+    """Something that is being tried out beside all else."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over."""
+        ...
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call this when it is over."""
+
+    def cancel(self) -> None:
+        """Give it up."""
+
+    async def conclude(self, session: ListeningSession) -> None:
+        """Clean up after it; raise if the session was found to be of no use."""
+
+
+class Proof(Protocol):
+    """Whether the session, which is alive, delivers."""
+
+    async def begin(self, session: ListeningSession) -> Trial:
+        """Begin to try that out."""
+        ...
+
+
 class Watch:
     """Keeps one session after another in agreement with the registry."""
 
@@ -75,7 +102,8 @@ class Watch:
         self._questions: list[_Question] = []
         self._last_probe = 0.0
         self._beats = 0
-        self._audit: Callable[[ListeningSession], Awaitable[None]] | None = None
+        self._proof: Proof | None = None
+        self._trial: Trial | None = None
 
     # -- for callers --------------------------------------------------------------------------
 
@@ -125,11 +153,11 @@ class Watch:
         self._delivery.touch()
         self._last_probe = self._loop.time()
         self._beats = 0
-        self._audit = None
+        self._proof = None
 
-    def audit_also(self, audit: Callable[[ListeningSession], Awaitable[None]]) -> None:
-        """Every few heartbeats try this as well; it raises if the session is of no use."""
-        self._audit = audit
+    def audit_also(self, proof: Proof) -> None:
+        """Every few heartbeats try this as well, beside all else."""
+        self._proof = proof
 
     def end(self) -> None:
         """The session is gone: nobody needs to wait for it any more."""
@@ -137,6 +165,9 @@ class Watch:
         self._delivery.connect(None)
         settling, self._settling = self._settling, []
         _release(settling)
+        if self._trial is not None:
+            self._trial.cancel()
+            self._trial = None
         questions, self._questions = self._questions, []
         for question in questions:
             _fail(question.answer, ConnectionLostError("the connection was lost"))
@@ -155,6 +186,9 @@ class Watch:
             remaining = self._until_heartbeat()
             if remaining is not None and remaining <= 0:
                 await self._beat(session)
+            elif self._trial is not None and self._trial.done:
+                trial, self._trial = self._trial, None
+                await trial.conclude(session)
             elif self._questions:
                 await self._answer(session, self._questions.pop(0))
             elif not self._registry.due():
@@ -187,13 +221,39 @@ class Watch:
 
     async def _listen(self, session: ListeningSession, batch: Sequence[str]) -> None:
         try:
+            await self._listen_despite_server_bug(session, batch)
+        except Exception as error:
+            if not is_about_the_name(error):
+                raise
+            await self._listen_one_by_one(session, batch, error)
+        else:
+            self._confirm(session, batch)
+
+    async def _listen_one_by_one(
+        self, session: ListeningSession, batch: Sequence[str], error: Exception
+    ) -> None:
+        """The server refused one name, and with it all: find out which, and end only that."""
+        if len(batch) > 1:
+            for channel in batch:
+                await self._listen(session, [channel])
+            return
+        logger.error(
+            "the server refuses the channel %r: %s; its subscriptions have ended",
+            batch[0],
+            describe_error(error),
+        )
+        self._registry.refuse(batch[0], error)
+
+    async def _listen_despite_server_bug(
+        self, session: ListeningSession, batch: Sequence[str]
+    ) -> None:
+        try:
             await _insist(lambda: session.listen(batch))
         except Exception as error:
             if not is_truncated_status(error):
                 raise
             await self._empty_queue(session, error)
             await session.listen(batch)
-        self._confirm(session, batch)
 
     async def _empty_queue(self, session: ListeningSession, error: Exception) -> None:
         logger.warning(
@@ -241,8 +301,9 @@ class Watch:
         else:
             await self._repair(session)
         self._beats += 1
-        if self._audit is not None and self._beats % _AUDIT_INTERVAL == 0:
-            await self._audit(session)
+        if self._proof and not self._trial and self._beats % _AUDIT_INTERVAL == 0:
+            self._trial = await self._proof.begin(session)
+            self._trial.add_done_callback(self.notice_change)
 
     async def _repair(self, session: ListeningSession) -> None:
         """Listen again on what the server was found not to listen on; each gets a Gap."""
@@ -271,6 +332,9 @@ class Watch:
             _fail(question.answer, error)
             if not is_refusal(error):
                 raise
+        except BaseException:
+            _fail(question.answer, ConnectionLostError("the listener was closed"))
+            raise
         else:
             if not question.answer.done():
                 question.answer.set_result(answer)

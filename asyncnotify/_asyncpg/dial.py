@@ -24,7 +24,7 @@ from asyncnotify._dsn import (
     single_host,
     split_hosts,
 )
-from asyncnotify._errors import ConfigurationError, ConnectError
+from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError
 from asyncnotify._events import describe_error
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Dialer:
             TimeoutError: A host did not answer within the connect timeout.
         """
         if self._connect is not None:
-            return self._fresh(_checked(await self._bounded(_as_coroutine(self._connect))))
+            return self._fresh(_checked(await self._bounded(_called(self._connect))))
         arguments = self._arguments()
         hosts = self._hosts(arguments)
         if not hosts:
@@ -185,8 +185,16 @@ class Dialer:
             raise ConnectError(msg) from None
 
 
-async def _as_coroutine(connect: Connect) -> Any:
-    return await connect()
+async def _called(connect: Connect) -> Any:
+    try:
+        return await connect()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, AsyncNotifyError):
+        raise
+    except Exception as error:
+        # Its text is the caller's, and may hold the DSN: the cause tells it, no log line of ours
+        kind = ConfigurationError if is_permanent(error) else ConnectError
+        msg = f"connect= raised {type(error).__name__}"
+        raise kind(msg) from error
 
 
 async def _connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]:

@@ -65,6 +65,11 @@ def is_truncated_status(error: BaseException) -> bool:
     )
 
 
+def is_about_the_name(error: BaseException) -> bool:
+    """Return whether the server cannot hold a channel's name in its encoding (class 22)."""
+    return isinstance(error, asyncpg.DataError)
+
+
 def is_refusal(error: BaseException) -> bool:
     """Return whether the server has answered no, on a connection that is still good."""
     if was_cancelled_by_server(error):

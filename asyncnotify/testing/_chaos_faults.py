@@ -6,11 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import asyncpg
-
 from asyncnotify.testing.faults import block_loop
 from asyncnotify.testing.proxy import FaultProxy, Link
 from asyncnotify.testing.server import UnknownBackendError
+from asyncnotify.testing.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     import random
@@ -119,10 +118,8 @@ async def terminate(chaos: Battlefield) -> None:
     """Let the server end some sessions, and the network keep it from some clients."""
     if chaos.chance.choice((True, False)):
         chaos.proxy.hold_fin()
-    for pid in await chaos.sessions():
-        connection = await asyncpg.connect(chaos.server.dsn)
-        await connection.execute(f"SELECT pg_terminate_backend({pid})")
-        await connection.close()
+    async with ServerFaults(chaos.server.dsn) as faults:
+        await faults.terminate()
 
 
 async def freeze(chaos: Battlefield) -> None:

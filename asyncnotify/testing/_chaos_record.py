@@ -49,8 +49,10 @@ class Sender:
     async def prepare(self) -> None:
         """Make the table."""
         connection = await asyncpg.connect(self._dsn)
-        await connection.execute("CREATE TABLE sent (number int PRIMARY KEY, channel text)")
-        await connection.close()
+        try:
+            await connection.execute("CREATE TABLE sent (number int PRIMARY KEY, channel text)")
+        finally:
+            connection.terminate()
 
     async def run(self) -> None:
         """Send until told to end, over as many connections as it takes."""
@@ -86,8 +88,10 @@ class Sender:
     async def sent(self) -> dict[str, list[int]]:
         """Return what was sent, by channel; on all of them under ALL."""
         connection = await asyncpg.connect(self._dsn)
-        rows = await connection.fetch("SELECT number, channel FROM sent ORDER BY number")
-        await connection.close()
+        try:
+            rows = await connection.fetch("SELECT number, channel FROM sent ORDER BY number")
+        finally:
+            connection.terminate()
         sent: dict[str, list[int]] = {channel: [] for channel in (*CHANNELS, ALL)}
         for row in rows:
             sent[row["channel"]].append(row["number"])

@@ -40,6 +40,7 @@ from asyncnotify.testing._chaos_faults import FAULTS
 from asyncnotify.testing._chaos_record import ALL, CHANNELS, PATIENCE, Record, Sender
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
+from asyncnotify.testing.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,6 @@ LIMITS: dict[str, Any] = {
     "backoff": ExponentialBackoff(initial=0.01, cap=CAP),
 }
 SLOW_BUFFER = 20
-_SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
 
 
 class Chaos:
@@ -192,10 +192,8 @@ class Chaos:
     async def sessions(self) -> list[int]:
         """Return the pids of the listeners' sessions, in no order; none if nobody answers."""
         with suppress(OSError, asyncpg.PostgresError):
-            connection = await asyncpg.connect(self.server.dsn, timeout=1.0)
-            rows = await connection.fetch(_SESSIONS)
-            await connection.close()
-            return [row["pid"] for row in rows]
+            async with ServerFaults(self.server.dsn) as faults:
+                return await faults.sessions()
         return []
 
     async def for_a_while(self, seconds: float) -> None:

@@ -16,7 +16,8 @@ async def test_it_waits_for_the_tasks_without_end_until_it_is_shortened() -> Non
     """A deadline that nobody has set is none."""
     before, deadline = now(), Deadline()
     assert deadline.remaining == float("inf")
-    await deadline.wait_for([asyncio.ensure_future(asyncio.sleep(70_000))])
+    task = asyncio.ensure_future(asyncio.sleep(70_000))
+    await deadline.wait_until_done(lambda: [task])
     assert now() - before == pytest.approx(70_000)
 
 
@@ -25,9 +26,9 @@ async def test_it_ends_the_wait_when_it_has_passed() -> None:
     before, deadline = now(), Deadline()
     task = asyncio.ensure_future(asyncio.sleep(1_000))
     deadline.shorten(10)
-    await deadline.wait_for([task])
+    await deadline.wait_until_done(lambda: [task])
     assert (now() - before, deadline.remaining) == pytest.approx((10, 0))
-    await deadline.wait_for([task])
+    await deadline.wait_until_done(lambda: [task])
     assert now() - before == pytest.approx(10)
     assert not task.done()
     task.cancel()
@@ -40,7 +41,7 @@ async def test_it_comes_nearer_while_somebody_waits() -> None:
     deadline.shorten(500)
     for seconds, end in ((5, 20), (6, 300), (7, 2)):
         asyncio.get_running_loop().call_later(seconds, deadline.shorten, end)
-    await deadline.wait_for([task])
+    await deadline.wait_until_done(lambda: [task])
     assert now() - before == pytest.approx(9)
     task.cancel()
 
@@ -50,6 +51,6 @@ async def test_it_does_not_wait_for_what_is_done() -> None:
     before, deadline = now(), Deadline()
     done = asyncio.get_running_loop().create_future()
     done.set_result(None)
-    await deadline.wait_for([done])
-    await deadline.wait_for([])
+    await deadline.wait_until_done(lambda: [done])
+    await deadline.wait_until_done(lambda: [])
     assert now() == before
