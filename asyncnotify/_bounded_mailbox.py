@@ -163,12 +163,13 @@ class BoundedMailbox(Mailbox):
         """Drop what exceeds the limit, as the policy says; return how many were dropped."""
         if not self.full:
             return 0
-        excess = len(self._tail) - _gaps_among(self._tail) - self.limit
-        if excess > 0:
-            self.dropped += excess
-            self._drop(excess)
-        self._threshold = self.limit + _gaps_among(self._tail)
-        return max(0, excess)
+        # Gaps are not counted anew: a stuck consumer must not cost a look at each item that waits
+        excess = len(self._tail) - self._threshold
+        self.dropped += excess
+        gaps_before = self.gaps
+        self._drop(excess)
+        self._threshold += self.gaps - gaps_before
+        return excess
 
     def _drop(self, excess: int) -> None:
         if self._overflow == "drop_newest":

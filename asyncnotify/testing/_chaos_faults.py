@@ -125,8 +125,9 @@ async def terminate(chaos: Battlefield) -> None:
 async def freeze(chaos: Battlefield) -> None:
     """Stop a session's process for a while."""
     pids = await chaos.sessions()
-    with suppress(UnknownBackendError):
-        chaos.server.freeze_backend(chaos.chance.choice(pids))
+    if pids:
+        with suppress(UnknownBackendError):
+            chaos.server.freeze_backend(chaos.chance.choice(pids))
     await asyncio.sleep(0.7)
     for pid in pids:
         with suppress(UnknownBackendError):
@@ -135,8 +136,9 @@ async def freeze(chaos: Battlefield) -> None:
 
 async def crash(chaos: Battlefield) -> None:
     """Kill a session's process."""
-    with suppress(UnknownBackendError):
-        chaos.server.kill_backend(chaos.chance.choice(await chaos.sessions()))
+    if pids := await chaos.sessions():
+        with suppress(UnknownBackendError):
+            chaos.server.kill_backend(chaos.chance.choice(pids))
 
 
 async def restart(chaos: Battlefield) -> None:

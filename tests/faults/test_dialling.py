@@ -173,6 +173,7 @@ async def test_r8_a_full_server_is_tried_again(own_rig: Rig) -> None:
     await starting
     await own_rig.fetchval("ALTER ROLE crowded CONNECTION LIMIT 0")
     await subject.terminate_backend()
+    await subject.until(ConnectionLost)
     assert isinstance((await subject.until(RetryScheduled)).cause, asyncpg.TooManyConnectionsError)
     subject.check_state(State.RECONNECTING)
     await own_rig.fetchval("ALTER ROLE crowded CONNECTION LIMIT 1")

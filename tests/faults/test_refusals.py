@@ -146,6 +146,7 @@ async def test_r12_a_password_callable_that_fails_is_asked_again(own_rig: Rig) -
         await subject.set_up_fence()
         working = False
         await subject.terminate_backend()
+        await subject.until(ConnectionLost)
         await subject.until(RetryScheduled)
         working = True
         await subject.comes_back()
@@ -166,7 +167,7 @@ async def test_r12_a_connect_that_fails_is_called_again(rig: Rig) -> None:
     listener = Listener(connect=connect, start_timeout=0.05)
     with pytest.raises(ConnectTimeoutError) as refused:
         await listener.start()
-    assert isinstance(refused.value.__cause__, LookupError)
+    assert "LookupError" in str(refused.value)
     working = True
     async with listener:
         events = listener.events()
@@ -206,6 +207,7 @@ async def test_r12_a_database_that_refuses_connections_is_waited_for(own_rig: Ri
     await starting
     await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS false")
     await subject.terminate_backend()
+    await subject.until(ConnectionLost)
     await subject.until(RetryScheduled)
     subject.check_state(State.DEGRADED)
     await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")

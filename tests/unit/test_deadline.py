@@ -52,5 +52,5 @@ async def test_it_does_not_wait_for_what_is_done() -> None:
     done = asyncio.get_running_loop().create_future()
     done.set_result(None)
     await deadline.wait_until_done(lambda: [done])
-    await deadline.wait_until_done(lambda: [])
+    await deadline.wait_until_done(list)
     assert now() == before
