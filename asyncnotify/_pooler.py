@@ -13,6 +13,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._asyncpg.failures import is_truncated_status
 from asyncnotify._asyncpg.session import PublishingSession
 from asyncnotify._errors import PoolerError
 from asyncnotify._events import describe_error
@@ -40,7 +41,13 @@ class PoolerProof:
         """Listen on a channel of its own, and have it notified by a second connection."""
         channel = f"asyncnotify_probe_{secrets.token_hex(8)}"
         arrived = session.expect(channel)
-        await session.listen([channel])
+        try:
+            await session.listen([channel])
+        except Exception as error:
+            if not is_truncated_status(error):
+                raise
+            await session.queue_usage(timeout=_PATIENCE)  # the repair of that bug of PostgreSQL
+            await session.listen([channel])
         return PoolerTrial(self, channel, arrived)
 
     async def notify(self, channel: str) -> None:
