@@ -129,13 +129,7 @@ class Supervisor:
 
     async def _open_session(self) -> ListeningSession:
         """Connect and replay every LISTEN; once the server has confirmed, the Gaps go out."""
-        session = ListeningSession(
-            await self._dialer.dial(),
-            on_notification=self.delivery.on_notification,
-            on_lost=self._session_lost,
-            last_contact=lambda: self.delivery.last_contact,
-            timeout=self._limits.command_timeout,
-        )
+        session = await self._new_session()
         try:
             self.watch.begin(session)
             await self._introduce(session)
@@ -144,6 +138,20 @@ class Supervisor:
             self._drop(session)
             raise
         return session
+
+    async def _new_session(self) -> ListeningSession:
+        connection = await self._dialer.dial()
+        try:
+            return ListeningSession(
+                connection,
+                on_notification=self.delivery.on_notification,
+                on_lost=self._session_lost,
+                last_contact=lambda: self.delivery.last_contact,
+                timeout=self._limits.command_timeout,
+            )
+        except BaseException:
+            connection.terminate()
+            raise
 
     def _session_lost(self) -> None:
         self.connected.clear()

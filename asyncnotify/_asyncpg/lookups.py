@@ -36,7 +36,8 @@ class Lookups:
             lookup.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._running[host] = lookup
         await asyncio.wait({lookup})
-        self._running.pop(host, None)
+        if self._running.get(host) is lookup:
+            del self._running[host]
         lookup.result()
 
 

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+import asyncpg
+
 from asyncnotify.testing.faults import block_loop
 from asyncnotify.testing.proxy import FaultProxy, Link
 from asyncnotify.testing.server import UnknownBackendError
@@ -118,8 +120,9 @@ async def terminate(chaos: Battlefield) -> None:
     """Let the server end some sessions, and the network keep it from some clients."""
     if chaos.chance.choice((True, False)):
         chaos.proxy.hold_fin()
-    async with ServerFaults(chaos.server.dsn) as faults:
-        await faults.terminate()
+    with suppress(OSError, asyncpg.PostgresError):  # the server may still be recovering
+        async with ServerFaults(chaos.server.dsn) as faults:
+            await faults.terminate()
 
 
 async def freeze(chaos: Battlefield) -> None:

@@ -85,7 +85,7 @@ async def test_r8_what_is_in_the_way_is_outlasted(rig: Rig, fault: Fault) -> Non
 async def test_p8_start_gives_up_in_time_and_leaves_nothing(rig: Rig, fault: Fault) -> None:
     """After start_timeout start() says what failed last; no task and no connection stays."""
     fault(rig.proxy)
-    subject = rig.subject(**LIMITS, start_timeout=0.3)
+    subject = rig.subject(**LIMITS, start_timeout=0.5)
     with pytest.raises(ConnectTimeoutError) as refused:
         await subject.listener.start()
     assert isinstance(refused.value.__cause__, OSError)
@@ -157,7 +157,7 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(rig: Rig) -> 
 
 async def test_r8_a_missing_socket_is_tried_again() -> None:
     """A server whose Unix socket is not there yet may still come."""
-    listener = Listener("postgresql://postgres@/postgres?host=/nowhere", start_timeout=0.3)
+    listener = Listener("postgresql://postgres@/postgres?host=/nowhere", start_timeout=0.5)
     with pytest.raises(ConnectTimeoutError) as refused:
         await listener.start()
     assert isinstance(refused.value.__cause__, OSError)

@@ -164,7 +164,7 @@ async def test_r12_a_connect_that_fails_is_called_again(rig: Rig) -> None:
         return await rig.connect()
 
     rig.road = "connect"
-    listener = Listener(connect=connect, start_timeout=0.05)
+    listener = Listener(connect=connect, start_timeout=0.5)
     with pytest.raises(ConnectTimeoutError) as refused:
         await listener.start()
     assert "LookupError" in str(refused.value)
