@@ -46,7 +46,7 @@ class PoolerProof:
         except Exception as error:
             if not is_truncated_status(error):
                 raise
-            await session.queue_usage(timeout=_PATIENCE)  # the repair of that bug of PostgreSQL
+            await session.empty_queue(error)
             await session.listen([channel])
         return PoolerTrial(self, channel, arrived)
 

@@ -252,16 +252,8 @@ class Watch:
         except Exception as error:
             if not is_truncated_status(error):
                 raise
-            await self._empty_queue(session, error)
+            await session.empty_queue(error)
             await session.listen(batch)
-
-    async def _empty_queue(self, session: ListeningSession, error: Exception) -> None:
-        logger.warning(
-            "LISTEN failed with %s: a bug of PostgreSQL, repaired in its releases of November"
-            " 2025; emptying the notification queue, and trying once more",
-            describe_error(error),
-        )
-        await session.queue_usage(timeout=self._limits.command_timeout)
 
     def _confirm(self, session: ListeningSession, channels: Sequence[str]) -> None:
         check_alive(session)

@@ -207,9 +207,15 @@ async def _connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]
         raise ConnectError(msg) from cause
     except (asyncpg.ClientConfigurationError, ssl.SSLError):
         raise  # a ValueError too, where a certificate does not verify
+    except asyncpg.InternalClientError as error:
+        unreadable = isinstance(error.__cause__ or error.__context__, UnicodeError)
+        if not unreadable:
+            raise
     except ValueError as error:
         # Raised outside of the except block: the text may hold a piece of the password
-        unreadable = "dsn" in arguments and not isinstance(error, asyncpg.InterfaceError)
+        unreadable = isinstance(error, UnicodeError) or (
+            "dsn" in arguments and not isinstance(error, asyncpg.InterfaceError)
+        )
         if not unreadable:
             raise
     raise ConfigurationError(UNREADABLE_DSN)

@@ -277,6 +277,15 @@ class ListeningSession(BoundedConnection):
         self._foreign_channels = Checksum.of(listening.difference(channels))
         return frozenset(channels) - listening
 
+    async def empty_queue(self, error: Exception) -> None:
+        """Repair what made LISTEN fail with this error, a known bug of PostgreSQL."""
+        logger.warning(
+            "LISTEN failed with %s: a bug of PostgreSQL, repaired in its releases of November"
+            " 2025; emptying the notification queue, and trying once more",
+            describe_error(error),
+        )
+        await self.queue_usage(timeout=self._timeout)
+
     async def queue_usage(self, *, timeout: float) -> float:
         """Return how full the server's notification queue is, from 0 to 1."""
         usage = await self._command(
