@@ -1,0 +1,182 @@
+"""A server that wants a password, a listener that knows it, and an ear."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from asyncnotify import (
+    ConnectError,
+    ConnectionEvent,
+    ConnectionLost,
+    ExponentialBackoff,
+    Listener,
+    Notification,
+    Reconnected,
+)
+from tests.hygiene.ear import OURS, PASSWORD, PAYLOAD, SECRETS, USER, Ear
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable
+    from types import UnionType
+
+    from asyncnotify import EventStream, Stream, Subscription
+    from asyncnotify.testing.proxy import FaultProxy
+    from asyncnotify.testing.server import PostgresServer
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+E = TypeVar("E", bound=ConnectionEvent)
+
+PATIENCE: Final = 10.0  # seconds until a fact that must come has come, on however slow a machine
+QUICKLY: Final = ExponentialBackoff(initial=0.01, cap=0.05)
+SOON: Final[dict[str, Any]] = {"start_timeout": 0.2, "connect_timeout": 1.0}
+
+
+async def until(events: EventStream, kind: type[E], timeout: float = PATIENCE) -> E:
+    """Return the next event of this kind; others on the way are skipped."""
+    async with asyncio.timeout(timeout):
+        while True:
+            event = await anext(events)
+            if isinstance(event, kind):
+                return event
+
+
+class Scene:
+    """A server behind a proxy, a way of telling a listener the password, and an ear."""
+
+    def __init__(
+        self, server: PostgresServer, proxy: FaultProxy, root: Connection, ear: Ear, road: str
+    ) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.root = root
+        self.ear = ear
+        self.road = road
+
+    def dsn(self, *, port: int = 0, database: str = "postgres", password: str = PASSWORD) -> str:
+        """Return a URL with a password, through the proxy unless another port is given."""
+        port = port or self.proxy.port
+        return f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port}/{database}"
+
+    def listener(
+        self,
+        *,
+        port: int = 0,
+        database: str = "postgres",
+        password: str = PASSWORD,
+        **options: Any,  # noqa: ANN401 - as Listener takes them
+    ) -> Listener:
+        """Make a listener that is told the password by the test's road."""
+        options = {"backoff": QUICKLY, "on_event": self.ear.listen_to, **options}
+        if self.road == "keywords":
+            options |= {"user": USER, "password": password, "database": database}
+            return Listener(host="127.0.0.1", port=port or self.proxy.port, **options)
+        dsn = self.dsn(port=port, database=database, password=password)
+        if self.road == "dsn":
+            return Listener(dsn, **options)
+        settings = {"application_name": OURS}
+        connect = functools.partial(asyncpg.connect, dsn, server_settings=settings)
+        return Listener(connect=connect, **options)
+
+    def hasty(self, **options: Any) -> Listener:  # noqa: ANN401 - as above
+        """Make a listener that soon gives up when it cannot start."""
+        return self.listener(**{**SOON, **options})
+
+    async def refuses(
+        self, listener: Listener, cause: type[Exception] | UnionType | None = None
+    ) -> ConnectError:
+        """Start a listener, which has to fail for this cause, and hear what it says of that."""
+        self.ear.listen_to(listener)
+        with pytest.raises(ConnectError) as refused:
+            await listener.start()
+        self.ear.listen_to(refused.value, listener, listener.stats())
+        if cause is not None:
+            assert isinstance(refused.value.__cause__, cause)
+        return refused.value
+
+    @asynccontextmanager
+    async def altered(self, option: str, usual: str) -> AsyncGenerator[None]:
+        """Change an option of the listener's role for a while."""
+        await self.root.execute(f"ALTER ROLE {USER} {option}")
+        try:
+            yield
+        finally:
+            await self.root.execute(f"ALTER ROLE {USER} {usual}")
+
+    @asynccontextmanager
+    async def running(self, **options: Any) -> AsyncGenerator[Run]:  # noqa: ANN401 - as above
+        """Run a listener with a handler and a stream, which have got the payload already."""
+        listener = self.listener(**options)
+        run = Run(self, listener)
+        async with listener:
+            run.subscription = await listener.listen("orders", run.inbox.put_nowait)
+            async with listener.stream("orders", gaps=True) as run.stream:
+                await run.delivers()
+                yield run
+                await run.look()
+        self.ear.listen_to(listener, listener.stats())
+
+    def check(self) -> None:
+        """Check that something was heard, and no secret."""
+        assert self.ear.heard
+        assert not self.ear.has_heard(*SECRETS)
+
+
+class Run:
+    """A listener that runs."""
+
+    def __init__(self, scene: Scene, listener: Listener) -> None:
+        self.listener = listener
+        self.events = listener.events()
+        self.inbox = asyncio.Queue[Notification[str]]()
+        self.subscription: Subscription | None = None
+        self.stream: Stream[Any] | None = None
+        self._scene = scene
+
+    async def delivers(self) -> None:
+        """Send the payload, and hear of the notification that brings it."""
+        await self.notify("orders")
+        async with asyncio.timeout(PATIENCE):
+            notification = await self.inbox.get()
+        assert notification.payload == PAYLOAD
+        self._scene.ear.listen_to(notification)
+
+    async def notify(self, channel: str, times: int = 1) -> None:
+        """Send the payload, on a connection of no listener, and commit it at once."""
+        query = (
+            "SELECT count(pg_notify($1, $2 || repeat('.', n - 1))) FROM generate_series(1, $3) n"
+        )
+        await self._scene.root.execute(query, channel, PAYLOAD, times)
+
+    async def comes_back(self) -> None:
+        """Wait until it has reconnected, and see it deliver."""
+        await until(self.events, Reconnected)
+        await self.delivers()
+
+    async def kill(self) -> None:
+        """Let the server end the listening session."""
+        pid = (await self.listener.health(server=False))["backend_pid"]
+        await self._scene.root.execute("SELECT pg_terminate_backend($1)", pid)
+        await until(self.events, ConnectionLost)
+
+    async def look(self) -> None:
+        """Look at everything that can be looked at."""
+        hear, listener = self._scene.ear.listen_to, self.listener
+        hear(listener, listener.state, listener.channels, listener.stats(), self.events)
+        hear(await listener.health(server=False), await listener.health())
+        for public in (self.subscription, self.stream):
+            if public is not None:
+                hear(public, public.stats())
+
+    async def raises(self, kind: type[BaseException], call: Awaitable[object]) -> None:
+        """Hear what a call raises."""
+        with pytest.raises(kind) as raised:
+            await call
+        self._scene.ear.listen_to(raised.value)

@@ -1,0 +1,138 @@
+"""What health() tells of the server's notification queue, and what it does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import pytest
+
+from asyncnotify.testing.proxy import FaultProxy
+from tests.hygiene.ear import PASSWORD, PAYLOAD, USER
+from tests.hygiene.scene import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from asyncnotify.testing.server import PostgresServer
+    from asyncnotify.testing.server_faults import ServerFaults
+    from tests.hygiene.patient import Patient
+    from tests.hygiene.scene import Connection
+
+FLOOD: Final = """
+    SELECT count(pg_notify('flood', lpad(n::text, 7000, '0'))) FROM generate_series(1, $1) n
+"""
+
+
+async def test_r41_a_queue_that_is_held_is_told_with_its_holder(
+    patient: Patient, faults: ServerFaults
+) -> None:
+    """The usage rises, and the session that holds the queue is named, without its query."""
+    assert (await patient.health())["queue_usage"] < 0.01
+    usages: list[float] = []
+    health, told = dict[str, Any](), dict[str, Any]()
+    async with faults.queue_held() as holder:
+        pid = holder.get_server_pid()
+        await holder.execute(f"SET application_name = 'laggard'; SELECT '{PAYLOAD}'")
+        for _ in range(3):
+            await patient.root.execute(FLOOD, 9)
+            health = await patient.health()
+            usages.append(health["queue_usage"])
+            [told] = health["queue_holders"]
+            assert (told["pid"], told["application_name"]) == (pid, "laggard")
+    assert 0.01 < usages[0] < usages[1] < usages[2] <= 1
+    assert (told["state"], told["wait_event"]) == ("idle in transaction", "ClientRead")
+    assert 0 < told["seconds"] < PATIENCE
+    assert PAYLOAD not in json.dumps(health)
+    await faults.until_gone(pid)
+    health = await patient.health()
+    assert health["queue_usage"] < 0.01
+    assert health["queue_holders"] == []
+
+
+async def test_r41_asking_frees_a_queue_that_stayed_full(
+    patient: Patient, faults: ServerFaults
+) -> None:
+    """When the laggard has left, the server may not notice; health() makes it."""
+    async with faults.queue_held() as holder:
+        pid = holder.get_server_pid()
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await fill(patient.root)
+        assert (await patient.health())["queue_usage"] > 0.9
+    await faults.until_gone(pid)
+    with pytest.raises(asyncpg.ProgramLimitExceededError):
+        await patient.root.execute(FLOOD, 9)  # a server that frees it by itself needs no help
+    assert (await patient.health())["queue_usage"] < 0.01
+    await patient.root.execute(FLOOD, 9)
+
+
+async def fill(root: Connection) -> None:
+    """Notify until the queue is full."""
+    while True:
+        await root.execute(FLOOD, 9)
+
+
+async def test_r41_a_session_that_does_not_read_is_a_holder(
+    patient: Patient, guarded_server: PostgresServer, faults: ServerFaults
+) -> None:
+    """A client that listens and leaves its socket unread is named as what it is."""
+    async with proxied(guarded_server) as (proxy, laggard):
+        pid = laggard.get_server_pid()
+        await laggard.execute("LISTEN flood")
+        proxy.black_hole("to_client")
+        told: list[tuple[int, str]] = []
+        async with asyncio.timeout(PATIENCE):
+            while (pid, "ClientWrite") not in told:
+                await patient.root.execute(FLOOD, 9)
+                health = await patient.health()
+                told = [(one["pid"], one["wait_event"]) for one in health["queue_holders"]]
+    await faults.until_gone(pid)
+
+
+@asynccontextmanager
+async def proxied(server: PostgresServer) -> AsyncGenerator[tuple[FaultProxy, Connection]]:
+    """Have a plain connection through a proxy of its own."""
+    async with FaultProxy.for_dsn(server.dsn) as proxy:
+        connection = await asyncpg.connect(proxy.proxied_dsn(server.dsn))
+        yield proxy, connection
+        connection.terminate()
+
+
+async def test_r41_what_the_role_may_not_see_is_not_told(
+    new_patient: Callable[..., Patient], guarded_server: PostgresServer, faults: ServerFaults
+) -> None:
+    """Without pg_read_all_stats the usage is known, and the holders are not; with it they are."""
+    patient = new_patient(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
+    async with patient.listener:
+        async with faults.queue_held() as holder:
+            pid = holder.get_server_pid()
+            await patient.root.execute(FLOOD, 9)
+            health = await patient.health()
+            assert health["queue_usage"] > 0.01
+            assert (health["queue_holders"], health["server_error"]) == ([], None)
+            await patient.root.execute(f"GRANT pg_read_all_stats TO {USER}")
+            [told] = (await patient.health())["queue_holders"]
+            await patient.root.execute(f"REVOKE pg_read_all_stats FROM {USER}")
+            assert told["pid"] == pid
+        await faults.until_gone(pid)
+
+
+async def test_r41_a_refusal_is_told_and_costs_nothing(
+    new_patient: Callable[..., Patient], guarded_server: PostgresServer
+) -> None:
+    """A server that does not let us ask is told of as such; the connection is kept."""
+    function = "FUNCTION pg_catalog.pg_notification_queue_usage()"
+    patient = new_patient(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
+    async with patient.listener:
+        await patient.root.execute(f"REVOKE EXECUTE ON {function} FROM PUBLIC")
+        try:
+            health = await patient.health()
+        finally:
+            await patient.root.execute(f"GRANT EXECUTE ON {function} TO PUBLIC")
+        assert health["server_error"].startswith("InsufficientPrivilegeError")
+        assert (health["state"], health["queue_usage"]) == ("connected", None)
+        health = await patient.health()
+        assert (health["server_error"], health["generation"]) == (None, 1)
