@@ -30,6 +30,9 @@ _EXTRA_TURNS: Final = 100
 """Further turns of the loop for a consumer whose buffer is over its limit, if at its pace that is
 enough. A handler that keeps up needs 40 for the most that one turn of uvloop has brought."""
 
+_TURNS_TO_JUDGE: Final = 16
+"""Turns in which a consumer that makes any room is not judged: it may have had no processor."""
+
 _WARNING_INTERVAL: Final = 60.0
 """Seconds between two warnings that one subscription is too slow."""
 
@@ -175,10 +178,10 @@ class Delivery:
 
     def _settle(self, mailbox: BoundedMailbox, backlog: int) -> None:
         """Trim a mailbox that is still full, unless its consumer will soon have made room."""
-        now = len(mailbox)
-        turns_needed = (now - mailbox.limit) / max(backlog - now, 0.001)
-        if mailbox.full and turns_needed + self._extra_turns < _EXTRA_TURNS:
-            self._full[mailbox] = now
+        now, turns = len(mailbox), self._extra_turns + 1
+        pace = max(backlog - now, 0.001) / turns
+        soon = now < backlog and turns <= _TURNS_TO_JUDGE
+        if mailbox.full and (soon or turns + (now - mailbox.limit) / pace < _EXTRA_TURNS):
             return
         del self._full[mailbox]
         lost = mailbox.trim()
