@@ -106,6 +106,15 @@ class Complaints(logging.Handler):
             self.lines.append(line)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen_past() -> Iterator[None]:
+    """Keep the collector from looking through all there was before, after every test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest_asyncio.fixture(autouse=True)
 async def complaints() -> AsyncIterator[list[str]]:
     """Check after every test that asyncio does not complain; a test that expects it clears it."""

@@ -33,6 +33,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.ear import OURS, chain
+from tests.hygiene.relay import Relay, error_response
 from tests.hygiene.scene import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -306,6 +307,31 @@ async def test_r15_a_hundred_losses_leave_nothing(place: Place) -> None:
 async def test_r15_a_thousand_losses_leave_nothing(place: Place) -> None:
     """Each is one reconnect and one Gap; all is as it was, but for 5 MiB at most."""
     await check_losses(place, times=1_000, warm_up=100)
+
+
+@on_every_road
+async def test_r14_a_listen_that_fails_leaves_no_session(
+    relay: Relay, root: Connection, road: str
+) -> None:
+    """A connection on which LISTEN was refused is dropped, in use or new: one is left."""
+    place = Place(relay.dsn, root, road)
+    refusal = error_response("53200", "out of shared memory")
+
+    async def look() -> Footprint:
+        await place.until_left(but=1)
+        return Footprint.now()
+
+    async def fail(times: int) -> None:
+        for number in range(times):
+            relay.answer("LISTEN", refusal, times=2)
+            # Each time another channel: its statement must not be prepared already
+            await (await listener.listen(f"channel {number}", print)).cancel()
+
+    async with place.listener() as listener:
+        await fail(5)
+        async with nothing_is_left(look):
+            await fail(20)
+        assert listener.stats().reconnects == 25
 
 
 def pausing_after(*attempts: int) -> Callable[[], Iterator[float]]:

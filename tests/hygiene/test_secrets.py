@@ -184,6 +184,7 @@ FORMS: Final = (
     "{login}@{server}",
     "jdbc:postgresql://{login}@{server}",
     "postgresql+psycopg2://{login}@{server}",
+    f"postgresql://127.0.0.1:1?{HALVES[1]}@{{server}}",
     "postgresql://{login}@[::1/postgres",
     "postgresql://{login}@127.0.0.1:port/postgres",
     "postgresql://{login}@127.0.0.1:-1/postgres",
@@ -219,8 +220,20 @@ async def test_r43_a_dsn_of_another_kind_is_not_told(scene: Scene) -> None:
 async def fails_mutely(scene: Scene, dsn: str) -> None:
     """Start a listener with a DSN that leads nowhere, or to a refusal; check what it tells."""
     with dns_fails():
-        await scene.refuses(Listener(dsn, **SOON, on_event=scene.ear.listen_to))
+        limits: dict[str, Any] = {**SOON, "start_timeout": 0.05}
+        await scene.refuses(Listener(dsn, **limits, on_event=scene.ear.listen_to))
     scene.check()
+
+
+@pytest.mark.xfail(reason="the server quotes the name of a setting that it does not know")
+async def test_r43_a_password_that_was_taken_for_a_setting_is_not_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user whose name is a host's, a password with ``?`` and ``=``: not even the server tells."""
+    monkeypatch.setenv("PGUSER", "postgres")
+    monkeypatch.setenv("PGDATABASE", "postgres")
+    password = f"{scene.server.port}?{HALVES[0]}={HALVES[1]}"
+    await fails_mutely(scene, f"postgresql://127.0.0.1:{password}@127.0.0.1/postgres")
 
 
 @pytest.mark.parametrize("road", ["dsn", "keywords"])
