@@ -80,7 +80,9 @@ def several_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> bool:
 
 
 def single_host(dsn: str | None, kwargs: Mapping[str, Any]) -> str:
-    """Return the host where there is one: a name, an address, a socket's folder; or nothing."""
+    """Return the host where there is one: a name, an address, a socket's folder; else nothing."""
+    if several_hosts(dsn, kwargs):
+        return ""
     host = kwargs.get("host") or _dsn_hosts(dsn) or os.environ.get("PGHOST", "")
     if not isinstance(host, str):
         host = next(iter(host), "")
@@ -174,6 +176,6 @@ def _split_port(host: str) -> tuple[str, int | None]:
         address, _, rest = host[1:].partition("]")
         return address, int(rest[1:]) if rest[1:].isdigit() else None
     name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and ":" not in name and not host.startswith("/"):
-        return name, int(port)
+    if colon and (port.isdigit() or not port) and ":" not in name and not host.startswith("/"):
+        return name, int(port) if port else None
     return host, None

@@ -261,3 +261,25 @@ def test_several_ports_are_taken_from_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PGHOST", "h1,h2")
     monkeypatch.setenv("PGPORT", "1,2")
     assert split_hosts(None, {}) == [("h1", 1), ("h2", 2)]
+
+
+@pytest.mark.parametrize(
+    ("dsn", "hosts"),
+    [
+        ("postgresql://a:,b:1/x", [("a", None), ("b", 1)]),
+        ("postgresql://a:,b:/x", [("a", None), ("b", None)]),
+    ],
+)
+def test_an_empty_port_is_none(dsn: str, hosts: list[tuple[str, int | None]]) -> None:
+    """As libpq takes it: the default serves."""
+    assert split_hosts(dsn, {}) == hosts
+
+
+def test_an_empty_port_is_no_part_of_the_only_host() -> None:
+    """What is looked up is the name alone."""
+    assert single_host("postgresql://db.example:/x", {}) == "db.example"
+
+
+def test_several_hosts_are_no_single_one() -> None:
+    """A list of hosts is never looked up as if it were one name."""
+    assert single_host("postgresql://a,b/x?port=1,2,3", {}) == ""
