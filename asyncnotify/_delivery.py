@@ -87,6 +87,25 @@ class Route:
             put(notification)
 
 
+class _Excess:
+    """How the consumer of a mailbox that is over its limit has got on, turn by turn."""
+
+    __slots__ = ("backlog", "turns")
+
+    def __init__(self, backlog: int) -> None:
+        self.backlog = backlog
+        self.turns = 0
+
+    def is_shrinking(self, backlog: int, limit: int) -> bool:
+        """After one more turn, return whether at this pace it will soon be gone."""
+        self.turns += 1
+        taken = self.backlog - backlog
+        if taken <= 0:
+            return False
+        turns_to_come = (backlog - limit) * self.turns / taken
+        return self.turns <= _TURNS_TO_JUDGE or self.turns + turns_to_come < _EXTRA_TURNS
+
+
 class Delivery:
     """Routes what the driver brings; lives as long as its listener, across connections."""
 
@@ -99,8 +118,7 @@ class Delivery:
         self._flow: Flow | None = None
         self._paused = False
         self._settling = False
-        self._extra_turns = 0
-        self._full: dict[BoundedMailbox, int] = {}
+        self._full: dict[BoundedMailbox, _Excess] = {}
         self._warned: dict[BoundedMailbox, float] = {}
         self._verified_at: datetime | None = None
 
@@ -145,7 +163,7 @@ class Delivery:
     def on_full(self, mailbox: BoundedMailbox) -> None:
         """Give the consumer of this mailbox a turn before its overflow is counted."""
         if mailbox not in self._full:
-            self._full[mailbox] = len(mailbox)
+            self._full[mailbox] = _Excess(len(mailbox))
             self._pause()
             self._end_turn_soon()
 
@@ -159,29 +177,25 @@ class Delivery:
         self._in_turn = 0
         self._turn_ends = False
         self.touch()
-        for mailbox in self._full:
-            self._full[mailbox] = len(mailbox)  # what their consumers find when it is their turn
+        for mailbox, excess in self._full.items():
+            if not excess.turns:
+                excess.backlog = len(mailbox)  # what its consumer finds when it is its turn
         if (self._paused or self._full) and not self._settling:
             self._settling = True
-            self._extra_turns = 0
             self._loop.call_soon(self._after_consumers)
 
     def _after_consumers(self) -> None:
-        for mailbox, backlog in tuple(self._full.items()):
-            self._settle(mailbox, backlog)
+        for mailbox, excess in tuple(self._full.items()):
+            self._settle(mailbox, excess)
         if self._full:
-            self._extra_turns += 1
             self._loop.call_soon(self._after_consumers)
         else:
             self._settling = False
             self._resume()
 
-    def _settle(self, mailbox: BoundedMailbox, backlog: int) -> None:
+    def _settle(self, mailbox: BoundedMailbox, excess: _Excess) -> None:
         """Trim a mailbox that is still full, unless its consumer will soon have made room."""
-        now, turns = len(mailbox), self._extra_turns + 1
-        pace = max(backlog - now, 0.001) / turns
-        soon = now < backlog and turns <= _TURNS_TO_JUDGE
-        if mailbox.full and (soon or turns + (now - mailbox.limit) / pace < _EXTRA_TURNS):
+        if mailbox.full and excess.is_shrinking(len(mailbox), mailbox.limit):
             return
         del self._full[mailbox]
         lost = mailbox.trim()

@@ -139,8 +139,14 @@ def _is_readable(dsn: str) -> bool:
     return (
         not parts.fragment
         and "@" not in parts.path
+        and all(_may_hold_at(part) for part in parts.query.split("&") if "@" in part)
         and all(_HOST.fullmatch(host) for host in hosts)
     )
+
+
+def _may_hold_at(parameter: str) -> bool:
+    """Return whether this is a parameter, and not the end of a password and a host."""
+    return parameter.partition("=")[0] in {"user", "password", "application_name"}
 
 
 _HOST = re.compile(r"(\[[^\]@]*\]|[^:@\[\]]*)(:\d*)?")

@@ -442,7 +442,8 @@ class Listener:
         With ``server`` it also asks the server, on the listening connection:
         ``queue_usage`` (how full the notification queue of the whole server is, from 0 to 1;
         asking also frees a queue that stayed full), ``queue_holders`` (from 1 % on: the sessions
-        that may keep it from being emptied) and ``server_error``, None if it answered.
+        that may keep it from being emptied, as far as the role may see them: those of others
+        take ``pg_read_all_stats``) and ``server_error``, None if it answered.
 
         It never hangs: a server that does not answer within ``heartbeat_timeout`` is reported
         as such, and its connection is replaced. Without ``server`` it returns at once.

@@ -50,13 +50,15 @@ class PoolerProof:
             await session.listen([channel])
         return PoolerTrial(self, channel, arrived)
 
-    async def notify(self, channel: str) -> None:
-        """Send the notification, by a second connection that is closed again."""
+    async def notify(self, channel: str) -> PublishingSession:
+        """Send the notification by a second connection, and return that."""
         other = PublishingSession(await self._dialer.dial(), timeout=_PATIENCE)
         try:
             await other.notify_plainly(channel)
-        finally:
-            await other.close(_PATIENCE)
+        except BaseException:
+            other.terminate()
+            raise
+        return other
 
     def warn(self, why: str) -> None:
         """Say, once, that the proof could not be had; it is tried again later."""
@@ -88,12 +90,18 @@ class PoolerTrial:
         """Return False if the notification was sent and has not arrived."""
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self._proof.notify(self._channel)
+                other = await self._proof.notify(self._channel)
         except Exception as error:  # noqa: BLE001 - whatever it is, it proves nothing
             self._proof.warn(describe_error(error))
             return True
-        await asyncio.wait({self._arrived}, timeout=_PATIENCE)
-        return self._arrived.done()
+        try:
+            await asyncio.wait({self._arrived}, timeout=_PATIENCE)
+            arrived = self._arrived.done()
+        except BaseException:
+            other.terminate()
+            raise
+        await other.close(_PATIENCE)
+        return arrived
 
     @property
     def done(self) -> bool:

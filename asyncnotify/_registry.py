@@ -168,10 +168,8 @@ class Registry:
 
     def remove_channel(self, channel: str) -> list[Subscriber]:
         """Take a channel from every subscription; return those that have none left."""
-        route = self._routes.get(channel)
-        members = [s for s in route.members if isinstance(s, Subscriber)] if route else []
         finished = []
-        for subscriber in members:
+        for subscriber in self._members(channel):
             if len(subscriber.channels) == 1:
                 self.remove(subscriber)
                 finished.append(subscriber)
@@ -181,6 +179,10 @@ class Registry:
                 subscriber.mailbox.purge(channel)
                 self._begin_if_confirmed(subscriber)
         return finished
+
+    def _members(self, channel: str) -> list[Subscriber]:
+        route = self._routes.get(channel)
+        return [s for s in route.members if isinstance(s, Subscriber)] if route else []
 
     def _leave(self, subscriber: Subscriber, channel: str) -> None:
         route = self._routes[channel]
@@ -210,11 +212,10 @@ class Registry:
         together = frozenset(channels)
         waiting: dict[Subscriber, None] = {}
         for channel in channels:
-            route = self._routes.get(channel)
-            if route is None:
-                self._unsettled.add(channel)  # nobody wants it any more
+            if channel in self._routes:
+                waiting.update(dict.fromkeys(self._members(channel)))
             else:
-                waiting.update((s, None) for s in route.members if isinstance(s, Subscriber))
+                self._unsettled.add(channel)  # nobody wants it any more
         for subscriber in waiting:
             if not together.issuperset(subscriber.channels):
                 # One channel was heard before another: what has been held has holes in it
@@ -224,14 +225,13 @@ class Registry:
     def discard_held(self, channels: Iterable[str]) -> None:
         """The server has unlistened: what was held of wanted channels ends in a hole."""
         for channel in channels:
-            route = self._routes.get(channel)
-            for subscriber in route.members if route else ():
-                if isinstance(subscriber, Subscriber):
-                    subscriber.discard_held()
+            for subscriber in self._members(channel):
+                subscriber.discard_held()
 
     def refuse(self, channel: str, error: Exception) -> None:
-        """The server does not take this channel: end its subscriptions, and say why."""
-        for subscriber in self.remove_channel(channel):
+        """The server does not take this channel: end its subscriptions whole, and say why."""
+        for subscriber in self._members(channel):
+            self.remove(subscriber)
             subscriber.refusal = error
             subscriber.mailbox.end(discard=True)
             subscriber.stop_waiting()

@@ -228,7 +228,7 @@ class HandlerWorker:
                 return
         delays = ExponentialBackoff()()
         next(delays)
-        while not await self._resynced(gap):
+        while not await self._resynced(self._resync, gap):
             if not await self._mailbox.stays_open(next(delays)):
                 self._mailbox.end(discard=True)  # nothing later may reach the handler
                 return
@@ -237,10 +237,9 @@ class HandlerWorker:
                 self.subscriber.gaps_taken += 1
                 gap = merge_gaps(gap, newer)
 
-    async def _resynced(self, gap: Gap) -> bool:
-        assert self._resync is not None  # noqa: S101 - for the type checkers
+    async def _resynced(self, resync: Resync, gap: Gap) -> bool:
         try:
-            result = self._resync(gap)
+            result = resync(gap)
             if inspect.isawaitable(result):
                 await result
         except BaseException as error:

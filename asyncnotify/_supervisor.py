@@ -193,7 +193,8 @@ class Supervisor:
 
     def _refuse_start(self, error: Exception) -> None:
         msg = f"cannot connect to {self._dialer.target}: {describe_error(error)}"
-        kind = ConfigurationError if isinstance(error, (ValueError, TypeError)) else ConnectError
+        mistakes = (ValueError, TypeError, OverflowError)
+        kind = ConfigurationError if isinstance(error, mistakes) else ConnectError
         refusal = error if isinstance(error, ConnectError) else kind(msg)
         if refusal is not error:
             refusal.__cause__ = error

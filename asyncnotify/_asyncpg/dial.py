@@ -37,6 +37,8 @@ logger = logging.getLogger("asyncnotify.connection")
 _GRACE: Final = 0.05
 """Seconds for a dial that was given up to end: longer than the loop needs to read its sockets."""
 
+_UNENCODABLE: Final = "an argument, such as the password, cannot be encoded as UTF-8"
+
 _UTF8: Final = {"utf8", "unicode"}
 
 _OURS: Final = {"connection_class", "loop", "record_class", "timeout"}
@@ -64,6 +66,10 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
         if name not in known:
             msg = f"unexpected keyword argument {name!r}; it is none of asyncpg.connect either"
             raise TypeError(msg)
+    password = kwargs.get("password")
+    if not (password is None or isinstance(password, str) or callable(password)):
+        msg = f"password must be a str or a callable, not of type {type(password).__name__}"
+        raise TypeError(msg)
     unused = ["dsn"] * (dsn is not None) + list(kwargs)
     if connect is not None and unused:
         msg = f"{', '.join(unused)} would go unused: connect= makes the connections"
@@ -200,6 +206,7 @@ async def _called(connect: Connect) -> Any:
 async def _connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]:
     unreadable = False
     try:
+        # mypy picks no overload for **arguments
         return await asyncpg.connect(**arguments)  # type: ignore[no-any-return]
     except _PasswordError as error:
         cause = error.__cause__
@@ -218,7 +225,7 @@ async def _connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]
         )
         if not unreadable:
             raise
-    raise ConfigurationError(UNREADABLE_DSN)
+    raise ConfigurationError(UNREADABLE_DSN if "dsn" in arguments else _UNENCODABLE)
 
 
 def _needs_primary(in_dsn: Mapping[str, str], arguments: Mapping[str, Any]) -> bool:

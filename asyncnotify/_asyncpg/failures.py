@@ -21,6 +21,7 @@ _PERMANENT: Final = (
     PoolerError,
     ValueError,  # arguments that the driver cannot use; a certificate that does not verify
     TypeError,
+    OverflowError,  # a port beyond 65,535
 )
 
 _NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)  # 55000: connections refused

@@ -40,13 +40,13 @@ _LONGEST_EXTENSION: Final = 6
 _LAST_WORDS: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
 
-
 _LISTENING: Final = "FROM pg_catalog.pg_listening_channels() AS channel"
 
 _QUEUE_HOLDERS: Final = """
     SELECT pid, application_name, state, wait_event,
-        extract(epoch FROM clock_timestamp() - coalesce(xact_start, state_change))::float8
-            AS seconds
+        extract(
+            epoch FROM pg_catalog.clock_timestamp() - coalesce(xact_start, state_change)
+        )::pg_catalog.float8 AS seconds
     FROM pg_catalog.pg_stat_activity
     WHERE pid <> pg_catalog.pg_backend_pid()
         AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL OR wait_event = 'ClientWrite')

@@ -368,3 +368,17 @@ async def test_a_dsn_is_never_shown_with_its_password() -> None:
     secret = quote("se@cret", safe="")
     listener = Listener(f"postgresql://guest:{secret}@example.org:5433/db")
     assert repr(listener) == "<Listener guest@example.org:5433/db new>"
+
+
+@pytest.mark.parametrize("password", [b"secret", 5, ["secret"]])
+def test_a_password_of_another_type_is_refused_at_once(password: object) -> None:
+    """It is a str or a callable; the error names the type, and not the password."""
+    with pytest.raises(TypeError, match="password must be a str or a callable") as refusal:
+        Listener("postgresql://127.0.0.1/x", password=password)
+    assert "secret" not in str(refusal.value)
+
+
+async def test_a_port_that_cannot_be_is_a_configuration_error() -> None:
+    """Nobody has to wait for start_timeout to learn of it."""
+    with pytest.raises(ConfigurationError, match="port"):
+        await Listener("postgresql://postgres@127.0.0.1:99999/postgres").start()

@@ -225,7 +225,6 @@ async def fails_mutely(scene: Scene, dsn: str) -> None:
     scene.check()
 
 
-@pytest.mark.xfail(reason="the server quotes the name of a setting that it does not know")
 async def test_r43_a_password_that_was_taken_for_a_setting_is_not_told(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

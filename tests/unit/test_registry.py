@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify._bounded_mailbox import BoundedMailbox
-from asyncnotify._delivery import Delivery
+from asyncnotify._delivery import Delivery, _Excess
 from asyncnotify._latest_mailbox import LatestMailbox
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._registry import Registry, Subscriber
@@ -364,7 +364,7 @@ def test_a_mailbox_that_ends_is_forgotten_by_the_delivery(office: Office) -> Non
     """Nothing grows with the number of subscriptions that there have been."""
     subscriber = office.subscriber("a")
     assert isinstance(subscriber.mailbox, BoundedMailbox)
-    office.delivery._full[subscriber.mailbox] = 1  # noqa: SLF001
+    office.delivery._full[subscriber.mailbox] = _Excess(1)  # noqa: SLF001
     office.delivery._warned[subscriber.mailbox] = 1.0  # noqa: SLF001
     office.registry.remove(subscriber)
     assert not office.delivery._full  # noqa: SLF001
