@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _SCHEMES = frozenset({"postgresql", "postgres"})
 
+_MAX_PORT = 65_535
+
 # Arguments of SQLAlchemy's asyncpg dialect, not of the server
 _SQLALCHEMY_ONLY = frozenset(
     {"prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"}
@@ -71,6 +73,34 @@ def dsn_parameters(dsn: str | None) -> dict[str, str]:
         return dict(parse_qsl(urlsplit(dsn).query)) if dsn else {}
     except ValueError:
         return {}
+
+
+def refuse_impossible_ports(dsn: str | None, kwargs: Mapping[str, Any]) -> None:
+    """
+    Raise ConfigurationError for a port that cannot be: of the event loops, not all refuse it.
+
+    The number is not told: in a DSN that lacks its host it is the password.
+    """
+    for port in _ports(dsn, kwargs):
+        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _MAX_PORT):
+            msg = "a port must be a number between 1 and 65535"
+            raise ConfigurationError(msg)
+
+
+def _ports(dsn: str | None, kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the ports that are given in the first place that gives any, as the driver looks."""
+    argument = kwargs.get("port")
+    several = argument if isinstance(argument, (list, tuple)) else [argument or ""]
+    hosts = unquote(_dsn_hosts(dsn)).split(",")
+    for ports in (
+        [str(port) for port in several],
+        [str(port) for _, port in map(_split_port, hosts) if port is not None],
+        dsn_parameters(dsn).get("port", "").split(","),
+        os.environ.get("PGPORT", "").split(","),
+    ):
+        if given := [port for port in ports if port]:
+            return given
+    return []
 
 
 def several_hosts(dsn: str | None, kwargs: Mapping[str, Any]) -> bool:

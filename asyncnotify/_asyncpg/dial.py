@@ -20,6 +20,7 @@ from asyncnotify._dsn import (
     describe_target,
     dsn_parameters,
     normalize_dsn,
+    refuse_impossible_ports,
     several_hosts,
     single_host,
     split_hosts,
@@ -150,6 +151,7 @@ class Dialer:
         arguments = dict(self._kwargs)
         if self._dsn is not None:
             arguments["dsn"] = normalize_dsn(self._dsn)
+        refuse_impossible_ports(arguments.get("dsn"), arguments)
         in_dsn = dsn_parameters(arguments.get("dsn"))
         settings = dict(arguments.get("server_settings") or {})
         _refuse_encoding(settings.get("client_encoding") or in_dsn.get("client_encoding"))

@@ -378,7 +378,30 @@ def test_a_password_of_another_type_is_refused_at_once(password: object) -> None
     assert "secret" not in str(refusal.value)
 
 
-async def test_a_port_that_cannot_be_is_a_configuration_error() -> None:
-    """Nobody has to wait for start_timeout to learn of it."""
-    with pytest.raises(ConfigurationError, match="port"):
-        await Listener("postgresql://postgres@127.0.0.1:99999/postgres").start()
+_NO_PORT: list[tuple[str, dict[str, Any]]] = [
+    ("postgresql://postgres@127.0.0.1:99999/postgres", {}),
+    ("postgresql://postgres@127.0.0.1:0/postgres", {}),
+    ("postgresql://127.0.0.1:5432,127.0.0.1:65536/postgres", {}),
+    ("postgresql:///postgres?host=127.0.0.1&port=70000", {}),
+    ("postgresql://127.0.0.1/postgres", {"port": -1}),
+    ("postgresql://127.0.0.1:5432/postgres", {"port": [5432, 65536]}),
+    ("postgresql://127.0.0.1/postgres", {"port": "5432x"}),
+]
+
+
+@pytest.mark.parametrize(("dsn", "arguments"), _NO_PORT)
+async def test_a_port_that_cannot_be_is_a_configuration_error(
+    dsn: str, arguments: dict[str, Any]
+) -> None:
+    """Nobody has to wait for start_timeout to learn of it, on any event loop."""
+    with pytest.raises(ConfigurationError, match="between 1 and 65535"):
+        await Listener(dsn, **arguments).start()
+
+
+async def test_a_port_of_the_environment_that_cannot_be_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PGPORT counts where nothing else names a port."""
+    monkeypatch.setenv("PGPORT", "99999")
+    with pytest.raises(ConfigurationError, match="between 1 and 65535"):
+        await Listener("postgresql://postgres@127.0.0.1/postgres").start()
