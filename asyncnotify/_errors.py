@@ -7,6 +7,7 @@ Every exception that asyncnotify raises on purpose.
     ├── ChannelNameError (ValueError)          a name that PostgreSQL would refuse or cut
     ├── PayloadError (ValueError)              a payload that cannot be sent
     │   └── PayloadTooLargeError               … because of its size
+    ├── PayloadDecodeError (ValueError)        a payload that is not what its channel says
     ├── ConnectError (ConnectionError)         no connection could be made
     │   ├── ConfigurationError (ValueError)    … and no retry can help
     │   ├── ConnectTimeoutError (TimeoutError) … in the time allowed
@@ -79,6 +80,26 @@ class PayloadTooLargeError(PayloadError):
         BaseException.__init__(self, channel, size, limit)
         self.size = size
         self.limit = limit
+
+
+class PayloadDecodeError(AsyncNotifyError, ValueError):
+    """
+    A payload that arrived is not what its Channel says. The payload is not part of the error.
+
+    ``__cause__`` is what the decoder raised, if it was a decoder; its text may quote the payload.
+
+    Attributes:
+        channel: The channel it arrived on.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, channel: str, reason: str) -> None:
+        super().__init__(channel, reason)
+        self.channel = channel
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"payload on channel {self.channel!r} {self.reason}"
 
 
 class ConnectError(AsyncNotifyError, ConnectionError):

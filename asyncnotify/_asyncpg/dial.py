@@ -15,6 +15,7 @@ import asyncpg
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.lookups import Lookups
+from asyncnotify._asyncpg.tls import tls_weakness
 from asyncnotify._dsn import (
     UNREADABLE_DSN,
     describe_target,
@@ -94,11 +95,12 @@ class Dialer:
         self._timeout = timeout
         self._lookups = Lookups()
         self._given: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
+        self._told_of_tls = False
         self.target = "connect=" if connect else describe_target(dsn, connect_kwargs)
 
     async def dial(self) -> asyncpg.Connection[Any]:
         """
-        Return a fresh connection.
+        Return a fresh connection; warn, the first time, if TLS does not protect it.
 
         May be cancelled: no connection is left behind.
 
@@ -107,6 +109,14 @@ class Dialer:
             Exception: What the driver, or the caller's ``connect``, raised.
             TimeoutError: A host did not answer within the connect timeout.
         """
+        connection = await self._dial()
+        weakness = None if self._told_of_tls else tls_weakness(connection)
+        if weakness is not None:
+            self._told_of_tls = True
+            logger.warning("the connection to %s %s", self.target, weakness)
+        return connection
+
+    async def _dial(self) -> asyncpg.Connection[Any]:
         if self._connect is not None:
             return self._fresh(_checked(await self._bounded(_called(self._connect))))
         arguments = self._arguments()
