@@ -67,16 +67,16 @@ class PayloadError(AsyncNotifyError, ValueError):
 
 class PayloadTooLargeError(PayloadError):
     """
-    The encoded payload does not fit in one NOTIFY.
+    The encoded payload does not fit in one NOTIFY, or is more than its Channel compresses.
 
     Attributes:
         channel: The channel it was meant for.
         size: Its size in bytes, as UTF-8.
-        limit: The largest size in bytes that the server takes.
+        limit: The largest size in bytes that is allowed: 7,999 for the server.
     """
 
     def __init__(self, channel: str, size: int, limit: int) -> None:
-        super().__init__(channel, f"is {size} bytes; the server takes at most {limit}")
+        super().__init__(channel, f"is {size} bytes; at most {limit} are allowed")
         BaseException.__init__(self, channel, size, limit)
         self.size = size
         self.limit = limit

@@ -99,7 +99,7 @@ def test_r40_payload_of_8000_bytes_is_refused(payload: str) -> None:
         check_payload("orders", payload)
     error = caught.value
     assert (error.channel, error.size, error.limit) == ("orders", 8_000, 7_999)
-    assert "is 8000 bytes; the server takes at most 7999" in str(error)
+    assert "is 8000 bytes; at most 7999 are allowed" in str(error)
 
 
 @pytest.mark.parametrize(
