@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,43 +107,56 @@ def test_a_channel_is_purged_from_what_waits(mailbox: LatestMailbox) -> None:
 
 
 @given(STEPS)
-@settings(max_examples=60)
+@settings(max_examples=300)
 def test_the_newest_of_each_channel_is_seen_and_gaps_at_their_place(steps: list[str]) -> None:
     """In any order of events: what is seen is the newest, in order, and no gap is forgotten."""
     mailbox = LatestMailbox()
-    ready: list[Notification[Any]] = []
-    held: list[Notification[Any]] | None = []
-    gap_waits = False
+    ready: list[Notification[Any] | Gap] = []
+    held: list[Notification[Any] | Gap] | None = []
     for number, step in enumerate(steps):
         match step:
             case "take":
-                item = mailbox.take()
-                if isinstance(item, Gap):
-                    assert gap_waits
-                    gap_waits = False
-                else:
-                    assert item == (ready.pop(0) if ready else None)
+                assert mailbox.take() == (ready.pop(0) if ready else None)
             case "hold":
                 mailbox.hold()
                 held = []
             case "release" if held is not None:
-                mailbox.release(AFTER_LOSS)
-                channels = {item.channel for item in held}
-                ready = [item for item in ready if item.channel not in channels] + held
-                held, gap_waits = None, True
+                mailbox.release(replace(AFTER_LOSS))  # each loss makes a Gap of its own
+                ready = without_neighbouring_gaps([*ready, AFTER_LOSS])
+                for item in held:
+                    ready = [*without(ready, item.channel), item]
+                held = None
             case "purge":
                 mailbox.purge("b")
-                ready = [item for item in ready if item.channel != "b"]
-                held = held and [item for item in held if item.channel != "b"]
+                ready = without(ready, "b")
+                held = held and without(held, "b")
             case "a" | "b" | "c":
                 mailbox.put(note(number, step))
                 tail = ready if held is None else held
-                tail[:] = [item for item in tail if item.channel != step]
-                tail.append(note(number, step))
+                tail[:] = [*without(tail, step), note(number, step)]
             case _:
                 pass
-        assert len(mailbox) == len(ready) + len(held or []) + gap_waits
-        assert mailbox.readable == bool(ready or gap_waits)
+        assert len(mailbox) == len(ready) + len(held or [])
+        assert mailbox.readable == bool(ready)
+    assert taken(mailbox) == ready
+
+
+def without(
+    items: list[Notification[Any] | Gap], channel: str | None
+) -> list[Notification[Any] | Gap]:
+    """Return the items without the notifications of a channel."""
+    return [item for item in items if isinstance(item, Gap) or item.channel != channel]
+
+
+def without_neighbouring_gaps(
+    items: list[Notification[Any] | Gap],
+) -> list[Notification[Any] | Gap]:
+    """Return the items with one gap wherever several stand side by side."""
+    return [
+        item
+        for item, before in zip(items, [None, *items], strict=False)
+        if not (isinstance(item, Gap) and isinstance(before, Gap))
+    ]
 
 
 def test_a_gap_stays_before_what_came_after_it(mailbox: LatestMailbox) -> None:
