@@ -6,6 +6,7 @@ back by itself. ``Listener`` is where to begin.
 """
 
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._channel import Channel
 from asyncnotify._errors import (
     AsyncNotifyError,
     BufferOverflowError,
@@ -35,12 +36,15 @@ from asyncnotify._events import (
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, GapReason, Notification, State, Stats, SubscriptionStats
-from asyncnotify._stream import Stream
+from asyncnotify._notifier import Notifier
+from asyncnotify._stream import Batches, Stream
 from asyncnotify._subscription import Subscription
 
 __all__ = [
     "AsyncNotifyError",
+    "Batches",
     "BufferOverflowError",
+    "Channel",
     "ChannelNameError",
     "Closed",
     "ConfigurationError",
@@ -60,6 +64,7 @@ __all__ = [
     "ListenerClosedError",
     "ListenerNotStartedError",
     "Notification",
+    "Notifier",
     "PayloadDecodeError",
     "PayloadError",
     "PayloadTooLargeError",

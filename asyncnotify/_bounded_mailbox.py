@@ -83,6 +83,17 @@ class BoundedMailbox(Mailbox):
             return self._ready.popleft()
         return None
 
+    def take_many(self, limit: int) -> list[Item]:
+        """Remove and return what comes next, so many at most."""
+        ready = self._ready
+        if len(ready) <= limit:
+            items = list(ready)
+            ready.clear()
+        else:
+            items = [ready.popleft() for _ in range(limit)]
+        self.taken += len(items)
+        return items
+
     async def wait(self) -> bool:
         """Wait until something can be taken; return False if nothing ever will be."""
         if not self._ready and self._held is None:

@@ -22,7 +22,7 @@ _SCHEMES = frozenset({"postgresql", "postgres"})
 _MAX_PORT = 65_535
 
 # Arguments of SQLAlchemy's asyncpg dialect, not of the server
-_SQLALCHEMY_ONLY = frozenset(
+SQLALCHEMY_ONLY = frozenset(
     {"prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"}
 )
 
@@ -62,7 +62,7 @@ def _without_sqlalchemy(query: list[tuple[str, str]]) -> dict[str, str]:
             kept["sslmode"] = value
         elif name == "host" and "host" in kept:
             kept["host"] += f",{value}"
-        elif name not in _SQLALCHEMY_ONLY:
+        elif name not in SQLALCHEMY_ONLY:
             kept[name] = value
     return kept
 

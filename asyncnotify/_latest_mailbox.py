@@ -48,6 +48,12 @@ class LatestMailbox(Mailbox):
         self.taken += 1
         return self._ready.popitem(last=False)[1]
 
+    def take_many(self, limit: int) -> list[Item]:
+        """Remove and return what comes next, so many at most."""
+        items = [self._ready.popitem(last=False)[1] for _ in range(min(limit, len(self._ready)))]
+        self.taken += len(items)
+        return items
+
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps that wait, as one that stands for them all."""
         merged: Gap | None = None

@@ -148,11 +148,12 @@ class Lifetime:
 
     # -- while it runs --------------------------------------------------------------------------
 
-    async def publish(self, channel: str, payload: str) -> None:
-        """Send a notification, on a connection that is not the listening one."""
+    @property
+    def publisher(self) -> Publisher:
+        """What sends notifications, on a connection that is not the listening one."""
         if self._publishing is None and self._group is not None and not self._ended.done():
             self._start_publishing(self._group)
-        await self._publisher.publish(channel, payload)
+        return self._publisher
 
     def _start_publishing(self, group: asyncio.TaskGroup) -> None:
         self._publishing = group.create_task(self._publisher.run(), name="asyncnotify publisher")

@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 
+def check_seconds(name: str, value: object) -> None:
+    """Raise ValueError unless it is a number of seconds that can be waited for."""
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        msg = f"{name} must be a positive number of seconds, not {value!r}"
+        raise ValueError(msg)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The times of a listener, in seconds."""
@@ -21,9 +28,7 @@ class Limits:
             value: object = getattr(self, field.name)
             if value is None and field.name == "heartbeat":
                 continue
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
-                msg = f"{field.name} must be a positive number of seconds, not {value!r}"
-                raise ValueError(msg)
+            check_seconds(field.name, value)
 
     @property
     def command_timeout(self) -> float:

@@ -7,7 +7,10 @@ import inspect
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.publishing import OwnConnections
+from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._channel_arguments import channel_of, encoded, name_of
 from asyncnotify._errors import ListenerClosedError, ListenerNotStartedError
 from asyncnotify._events import Announcer, EventStream
 from asyncnotify._health import health_of
@@ -15,7 +18,6 @@ from asyncnotify._keepalive import Keepalive
 from asyncnotify._lifetime import Lifetime
 from asyncnotify._limits import Limits
 from asyncnotify._model import Gap, Notification, State, Stats
-from asyncnotify._names import check_channel, check_payload
 from asyncnotify._policy import DEFAULT_BUFFER, Policy
 from asyncnotify._publisher import Publisher
 from asyncnotify._registration import Registration
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
 
     from asyncnotify._asyncpg.dial import Connect
     from asyncnotify._bounded_mailbox import Overflow
+    from asyncnotify._channel import Channel
+    from asyncnotify._containment import OnError
     from asyncnotify._events import ConnectionEvent
-    from asyncnotify._subscription import Desk, Handler, OnError, Resync
+    from asyncnotify._subscription import Desk, Handler, Resync
 
-HandlerT = TypeVar("HandlerT", bound="Handler")
+T = TypeVar("T")
+ResultT = TypeVar("ResultT")
+HandlerT = TypeVar("HandlerT", bound="Handler[str]")
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
@@ -112,6 +118,24 @@ class Listener:
         self._registrations: dict[Registration, None] = {}
         self._lifetime: Lifetime | None = None
 
+    @classmethod
+    def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
+        """
+        Return a listener that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
+
+        With its URL, its ``connect_args`` and its ``do_connect`` events, asked for anew at each
+        connection. The connection is the listener's own: nothing is taken from the engine's
+        pool, which would reset it.
+
+        Args:
+            engine: The engine, as ``create_async_engine()`` returns it.
+            options: As for the Listener, without what says where to connect.
+
+        Raises:
+            TypeError: It is no such engine.
+        """
+        return cls(connect=EngineConnect(engine), **options)
+
     def __repr__(self) -> str:
         return f"<Listener {self._dialer.target} {self.state}>"
 
@@ -142,7 +166,9 @@ class Listener:
             self._keepalive,
             self._announcer.announce,
         )
-        publisher = Publisher(self._dialer, self._keepalive, timeout=self._limits.operation_timeout)
+        seconds = self._limits.operation_timeout
+        connections = OwnConnections(self._dialer, self._keepalive, timeout=seconds)
+        publisher = Publisher(connections, timeout=seconds)
         self._lifetime = Lifetime(supervisor, publisher, self._limits, self._announcer)
         delivery = supervisor.delivery
         workers = [registration.new_worker(delivery) for registration in self._registrations]
@@ -187,10 +213,40 @@ class Listener:
 
     # -- listening ----------------------------------------------------------------------------
 
+    @overload
     async def listen(
         self,
         channel: str,
-        handler: Handler,
+        handler: Handler[str],
+        *,
+        resync: Resync | None = ...,
+        on_error: OnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Subscription: ...
+
+    @overload
+    async def listen(
+        self,
+        channel: Channel[T],
+        handler: Handler[T],
+        *,
+        resync: Resync | None = ...,
+        on_error: OnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Subscription: ...
+
+    async def listen(
+        self,
+        channel: str | Channel[Any],
+        handler: Handler[Any],
         *,
         resync: Resync | None = None,
         on_error: OnError | None = None,
@@ -209,7 +265,9 @@ class Listener:
         raises or is cancelled, the subscription is withdrawn whole.
 
         Args:
-            channel: 1 to 63 bytes of UTF-8, case-sensitive.
+            channel: Its name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which
+                decodes the payloads. One that cannot be decoded is counted, logged without its
+                content, and handed to ``on_error`` instead of the handler.
             handler: An ``async def`` or a plain function. It is called by a task of this
                 subscription's own: a slow handler delays no other. What it raises is logged,
                 counted and handed to ``on_error``; it goes on.
@@ -217,7 +275,8 @@ class Listener:
                 missing, before what follows the Gap. If it raises it is called again, with
                 growing delays; until it has succeeded the handler is not called.
             on_error: Called with what handler or resync raised, and with the Notification or
-                Gap it was given.
+                Gap it was given; or with a PayloadDecodeError, and the Notification as it
+                arrived.
             concurrency: How many calls of the handler may run at once; 1 keeps the order.
             buffer: How many notifications may wait.
             overflow: What to do when more wait: ``"drop_oldest"`` or ``"drop_newest"``, with a
@@ -233,7 +292,7 @@ class Listener:
             WrongLoopError: The call came from another event loop or process.
         """
         registration = Registration(
-            channel=check_channel(channel),
+            channel=channel_of(channel),
             handler=handler,
             resync=resync,
             policy=Policy(buffer, overflow, latest),
@@ -243,11 +302,37 @@ class Listener:
         lifetime = self._running()
         worker = registration.new_worker(lifetime.delivery)
         await lifetime.roster.serve(worker, timeout)
-        return Subscription(lifetime.roster, registration.channel, worker)
+        return Subscription(lifetime.roster, registration.channel.name, worker)
 
+    @overload
     def on(
         self,
         channel: str,
+        *,
+        resync: Resync | None = ...,
+        on_error: OnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+    ) -> Callable[[HandlerT], HandlerT]: ...
+
+    @overload
+    def on(
+        self,
+        channel: Channel[T],
+        *,
+        resync: Resync | None = ...,
+        on_error: OnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+    ) -> Callable[[Callable[[Notification[T]], ResultT]], Callable[[Notification[T]], ResultT]]: ...
+
+    def on(
+        self,
+        channel: str | Channel[Any],
         *,
         resync: Resync | None = None,
         on_error: OnError | None = None,
@@ -256,7 +341,7 @@ class Listener:
         buffer: int = DEFAULT_BUFFER,
         overflow: Overflow = "drop_oldest",
         latest: bool = False,
-    ) -> Callable[[HandlerT], HandlerT]:
+    ) -> Callable[[Any], Any]:
         """
         Register the decorated function as a handler, before the start or after it.
 
@@ -268,11 +353,11 @@ class Listener:
             WrongLoopError: The listener runs in another event loop or process.
         """
         policy = Policy(buffer, overflow, latest)
-        name = check_channel(channel)
+        meant = channel_of(channel)
 
-        def register(handler: HandlerT) -> HandlerT:
+        def register(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
             registration = Registration(
-                channel=name,
+                channel=meant,
                 handler=handler,
                 resync=resync,
                 policy=policy,
@@ -292,6 +377,7 @@ class Listener:
         self,
         *channels: str,
         gaps: Literal[False] = False,
+        on_error: OnError | None = ...,
         buffer: int = ...,
         overflow: Overflow = ...,
         latest: bool = ...,
@@ -303,16 +389,66 @@ class Listener:
         self,
         *channels: str,
         gaps: Literal[True],
+        on_error: OnError | None = ...,
         buffer: int = ...,
         overflow: Overflow = ...,
         latest: bool = ...,
         timeout: float | None = ...,
     ) -> Stream[Notification[str] | Gap]: ...
 
+    @overload
     def stream(
         self,
-        *channels: str,
+        *channels: Channel[T],
+        gaps: Literal[False] = False,
+        on_error: OnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Stream[Notification[T]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: Channel[T],
+        gaps: Literal[True],
+        on_error: OnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Stream[Notification[T] | Gap]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: Literal[False] = False,
+        on_error: OnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Stream[Notification[Any]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: Literal[True],
+        on_error: OnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> Stream[Notification[Any] | Gap]: ...
+
+    def stream(
+        self,
+        *channels: str | Channel[Any],
         gaps: bool = False,
+        on_error: OnError | None = None,
         # limits
         buffer: int = DEFAULT_BUFFER,
         overflow: Overflow = "drop_oldest",
@@ -327,8 +463,10 @@ class Listener:
         The iterator's class, Stream, says how it ends.
 
         Args:
-            channels: At least one.
+            channels: At least one, each a name or a Channel, which decodes the payloads.
             gaps: Yield a Gap wherever notifications may be missing, the first one at once.
+            on_error: Called with a PayloadDecodeError for each payload that could not be
+                decoded, and with the Notification as it arrived. The stream goes on.
             buffer: As for ``listen()``.
             overflow: As for ``listen()``; ``"fail"`` raises BufferOverflowError.
             latest: As for ``listen()``, for each channel.
@@ -341,13 +479,20 @@ class Listener:
         if not channels:
             msg = "stream() needs at least one channel"
             raise TypeError(msg)
-        names = tuple(dict.fromkeys(map(check_channel, channels)))
+        meant = {name_of(channel): channel_of(channel) for channel in channels}
         new_subscriber = functools.partial(
-            self._new_subscriber, names, Policy(buffer, overflow, latest)
+            self._new_subscriber, tuple(meant), Policy(buffer, overflow, latest)
         )
-        return Stream(self._desk, new_subscriber, gaps=gaps, timeout=timeout)
+        return Stream(
+            self._desk,
+            new_subscriber,
+            tuple(meant.values()),
+            gaps=gaps,
+            on_error=on_error,
+            timeout=timeout,
+        )
 
-    async def unlisten(self, channel: str) -> None:
+    async def unlisten(self, channel: str | Channel[Any]) -> None:
         """
         End every handler and stream of a channel, those registered with ``on()`` included.
 
@@ -360,14 +505,20 @@ class Listener:
             ChannelNameError: This cannot be a channel.
             WrongLoopError: The call came from another event loop or process.
         """
-        name = check_channel(channel)
+        name = name_of(channel)
         running = self._lifetime is not None and not self._lifetime.has_ended
         lifetime = self._running() if running else None
-        self._registrations = {r: None for r in self._registrations if r.channel != name}
+        self._registrations = {r: None for r in self._registrations if r.channel.name != name}
         if lifetime is not None:
             await lifetime.roster.unlisten(name)
 
-    async def notify(self, channel: str, payload: str = "") -> None:
+    @overload
+    async def notify(self, channel: str, payload: str = "") -> None: ...
+
+    @overload
+    async def notify(self, channel: Channel[T], payload: T) -> None: ...
+
+    async def notify(self, channel: str | Channel[Any], payload: object = "") -> None:
         """
         Send a notification to everyone listening on ``channel``.
 
@@ -379,7 +530,8 @@ class Listener:
 
         Raises:
             ChannelNameError: The server would refuse the name.
-            PayloadError: The payload holds NUL or a lone surrogate.
+            PayloadError: The payload holds NUL or a lone surrogate, or its Channel cannot
+                encode it.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: it was not sent.
             ConnectionLostError: The connection died in flight: it may have been sent.
@@ -387,9 +539,8 @@ class Listener:
             ListenerClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
-        name = check_channel(channel)
-        text = check_payload(name, payload)
-        await self._running().publish(name, text)
+        name, text = encoded(channel, payload)
+        await self._running().publisher.publish(name, text)
 
     # -- looking at it ------------------------------------------------------------------------
 
@@ -398,7 +549,7 @@ class Listener:
         """The channels that are asked for, whether or not the server has confirmed them yet."""
         if self._lifetime is not None and not self._lifetime.has_ended:
             return self._lifetime.roster.channels
-        return frozenset(registration.channel for registration in self._registrations)
+        return frozenset(registration.channel.name for registration in self._registrations)
 
     @property
     def state(self) -> State:

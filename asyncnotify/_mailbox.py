@@ -61,6 +61,10 @@ class Mailbox(ABC):
         """Remove and return what comes next; None if nothing can be taken now."""
 
     @abstractmethod
+    def take_many(self, limit: int) -> list[Item]:
+        """Remove and return what comes next, so many at most."""
+
+    @abstractmethod
     def hold(self) -> None:
         """Let the consumer see nothing that arrives from here on, until release()."""
 

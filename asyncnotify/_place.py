@@ -17,16 +17,16 @@ class Place:
 
     def check(self) -> None:
         """Raise WrongLoopError if the call comes from elsewhere. Touches no socket."""
-        if self.is_other_process:
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if os.getpid() != self._process:
             msg = (
                 "the listener was started by another process: a fork cannot share its connection;"
                 " make and start one in each process"
             )
             raise WrongLoopError(msg)
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
         if here is not self.loop:
             msg = (
                 "the listener belongs to another event loop; from another thread use"

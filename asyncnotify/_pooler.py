@@ -14,7 +14,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._asyncpg.failures import is_truncated_status
-from asyncnotify._asyncpg.session import PublishingSession
+from asyncnotify._asyncpg.publishing import PublishingSession
 from asyncnotify._errors import PoolerError
 from asyncnotify._events import describe_error
 

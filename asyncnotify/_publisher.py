@@ -1,9 +1,9 @@
 """
 Publishing on one connection: calls that meet are sent together.
 
-One task runs ``Publisher.run`` and alone gives commands to the connection. While a statement
-is in flight, further calls gather and go out with the next one: nobody waits for a timer, and
-a lone call is sent at once.
+A call that comes while nothing is going on sends its notification by itself, in its own task:
+nothing is faster. While a statement is in flight, further calls gather; the task that runs
+``Publisher.run`` sends them with the next one. Nobody waits for a timer.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from asyncnotify._asyncpg.failures import is_permanent, is_refusal
-from asyncnotify._asyncpg.session import PublishingSession
 from asyncnotify._errors import (
     AsyncNotifyError,
     ConfigurationError,
@@ -23,47 +23,59 @@ from asyncnotify._errors import (
     ListenerClosedError,
 )
 from asyncnotify._events import describe_error
+from asyncnotify._watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from asyncnotify._asyncpg.dial import Dialer
-    from asyncnotify._keepalive import Keepalive
+    from asyncnotify._asyncpg.publishing import PublishingConnections, PublishingSession
 
-_BATCH_COUNT: Final = 1_000
-"""Notifications in one statement."""
+    Sent: TypeAlias = asyncio.Future[None]
+    Request: TypeAlias = tuple[str, str, Sent]  # channel, payload: sent together with others
+    Bulk: TypeAlias = tuple[Sequence[str], Sequence[str], Sent]  # a transaction by itself
+
+BATCH_COUNT: Final = 1_000
+"""Notifications in one statement, at most."""
+
+_HALVING: Final = 32
+"""Calls that wait, from which on only half of those in play is sent at once: so the callers of one
+half go on while the server is at work on the other. Twice as fast, for 100 callers and more."""
 
 _BATCH_CHARACTERS: Final = 1_000_000
-"""Characters of payload in one statement."""
+"""Characters of payload in one statement; the notification that exceeds them is the last one."""
 
-
-class _Request(NamedTuple):
-    channel: str
-    payload: str
-    sent: asyncio.Future[None]
+DEFAULT_QUEUE: Final = 10_000
+"""Calls that may wait to be sent; those beyond wait for room."""
 
 
 class Publisher:
     """Sends notifications, on a connection that it opens when the first one comes."""
 
-    def __init__(self, dialer: Dialer, keepalive: Keepalive | None, *, timeout: float) -> None:
-        self._dialer = dialer
-        self._keepalive = keepalive
-        self._timeout = timeout
+    def __init__(
+        self, connections: PublishingConnections, *, timeout: float, queue: int = DEFAULT_QUEUE
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connections = connections
+        self._limit = queue
         self._session: PublishingSession | None = None
-        self._waiting: deque[_Request] = deque()
+        self._resting: PublishingSession | None = None  # the session, while nobody uses it
+        self._alone = False  # whether a call uses it by itself
+        self._waiting: deque[Request] = deque()
+        self._bulks: deque[Bulk] = deque()
+        self._overflow: deque[Request] = deque()  # for which there is no room yet
         self._news = asyncio.Event()
         self._closing = False
         self._farewell = 0.0
+        self._watchdog = Watchdog(timeout, self._overdue)
 
     @property
     def has_work(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._bulks)
 
-    async def publish(self, channel: str, payload: str) -> None:
+    def publish(self, channel: str, payload: str) -> Awaitable[None]:
         """
-        Return once the server has committed the notification.
+        Return what is to be awaited at once, until the server has committed the notification.
 
         Cancelling it leaves unknown whether it was sent.
 
@@ -73,42 +85,120 @@ class Publisher:
             ListenerClosedError: The publisher is closed.
             asyncpg.PostgresError: The server refused it.
         """
+        session = self._resting
+        if session is None or session.lost:
+            return self._publish_with_others(channel, payload)
+        return self._publish_alone(session, channel, payload)
+
+    async def _publish_alone(self, session: PublishingSession, channel: str, payload: str) -> None:
+        self._resting, self._alone = None, True
+        self._watchdog.begin()
+        try:
+            await session.notify(channel, payload)
+        except BaseException as error:
+            if not is_refusal(error):
+                self._drop(session)
+                if _is_loss(error):
+                    raise _loss(error) from error
+            raise
+        finally:
+            self._alone = False
+            self._watchdog.end()
+            if self.has_work or self._closing:
+                self._news.set()
+            elif self._session is session:
+                self._resting = session
+
+    def _overdue(self) -> None:
+        """A call that sends by itself has met its deadline: let it learn of a lost connection."""
+        if self._session is not None:
+            self._session.terminate()
+
+    def _publish_with_others(self, channel: str, payload: str) -> Sent:
+        self._refuse_if_closing()
+        sent: Sent = self._loop.create_future()
+        if self._overflow or len(self._waiting) >= self._limit:
+            self._overflow.append((channel, payload, sent))
+        else:
+            self._waiting.append((channel, payload, sent))
+        if not self._alone:
+            self._resting = None
+            self._news.set()
+        return sent
+
+    def _admit(self) -> None:
+        """Accept as many calls as there is room for, in order."""
+        while self._overflow and len(self._waiting) < self._limit:
+            self._waiting.append(self._overflow.popleft())
+
+    def publish_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Sent:
+        """
+        Return what is done once the server has committed these, in one transaction.
+
+        Of none at all: once there is a connection. Fails as publish() does.
+        """
+        self._refuse_if_closing()
+        sent: Sent = self._loop.create_future()
+        self._bulks.append((channels, payloads, sent))
+        if not self._alone:
+            self._resting = None
+            self._news.set()
+        return sent
+
+    def _refuse_if_closing(self) -> None:
         if self._closing:
             msg = "closed: nothing can be sent any more"
             raise ListenerClosedError(msg)
-        request = _Request(channel, payload, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
-        self._news.set()
-        await request.sent
 
     def close(self, seconds: float) -> None:
         """Accept no more; run() ends after what was accepted, and a farewell of some seconds."""
         self._closing = True
         self._farewell = seconds
+        self._resting = None
+        overflow, self._overflow = self._overflow, deque()
+        _fail(overflow, _closed)
         self._news.set()
 
     def abandon(self) -> None:
         """Accept no more, and send nothing of what waits."""
         self._closing = True
-        self._fail_all_waiting(lambda: ListenerClosedError("closed before it was sent"))
+        self._resting = None
+        self._fail_all_waiting(_closed)
 
     async def run(self) -> None:
         """Send what comes, until closed. Cancelling it drops what waits, each with an error."""
         try:
-            while self._waiting or not self._closing:
-                if not self._waiting:
-                    self._news.clear()
-                    await self._news.wait()
-                elif session := await self._connected():
-                    await self._send(session, self._next_batch())
+            while await self._work_comes():
+                if session := await self._connected():
+                    await self._send_all_that_waits(session)
             if self._session is not None:
-                await self._session.close(self._farewell)
+                await self._connections.close(self._session, self._farewell)
         finally:
             if self._session is not None:
                 self._drop(self._session)
+            self._watchdog.stop()
             self.abandon()
 
+    async def _work_comes(self) -> bool:
+        """Return when something waits to be sent; False when nothing ever will."""
+        while True:
+            self._news.clear()
+            if not self._alone:
+                if self.has_work:
+                    self._resting = None
+                    return True
+                if self._closing:
+                    return False
+                await self._rest()
+                self._resting = self._session
+            await self._news.wait()
+
     # -- the connection -----------------------------------------------------------------------
+
+    async def _rest(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            self._session = await self._connections.rest(session)
 
     async def _connected(self) -> PublishingSession | None:
         """Return a connection; where none can be had, all that waits fails: nothing was sent."""
@@ -116,105 +206,170 @@ class Publisher:
             self._drop(self._session)
         if self._session is None:
             try:
-                self._session = await self._connect()
+                self._session = await self._connections.open()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
-                make_error = functools.partial(_connect_error, error, self._dialer.target)
-                self._fail_all_waiting(make_error)
+                target = self._connections.target
+                self._fail_all_waiting(functools.partial(_connect_error, error, target))
         return self._session
 
-    async def _connect(self) -> PublishingSession:
-        session = PublishingSession(await self._dialer.dial(), timeout=self._timeout)
-        try:
-            await session.introduce(self._keepalive)
-        except BaseException:
-            session.terminate()
-            raise
-        return session
-
     def _drop(self, session: PublishingSession) -> None:
-        session.terminate()
-        self._session = None
+        self._connections.drop(session)
+        if self._session is session:
+            self._session = None
 
     # -- batches ------------------------------------------------------------------------------
 
-    def _next_batch(self) -> list[_Request]:
+    async def _send_all_that_waits(self, session: PublishingSession) -> None:
+        sent: list[Request] = []  # whose callers have not been told yet
+        while not session.lost:
+            self._admit()
+            if len(self._waiting) < _HALVING:
+                _tell(sent)
+                sent = []
+                await asyncio.sleep(0)  # they may have more to send
+            if not self.has_work:
+                break
+            batch = self._next_batch(in_play=len(self._waiting) + len(sent))
+            self._loop.call_soon(_tell, sent)  # once the next ones are on their way
+            sent = batch if await self._send(session, batch) else []
+            if self._bulks and not session.lost:
+                await self._send_bulk(session, self._bulks.popleft())
+        _tell(sent)
+
+    def _next_batch(self, in_play: int) -> list[Request]:
         """Take what can go into one transaction, in order; callers who gave up are left out."""
-        batch: list[_Request] = []
+        waiting = self._waiting
+        looked_at = min(len(waiting), BATCH_COUNT, max(_HALVING, (in_play + 1) // 2))
+        batch = [request for request in islice(waiting, looked_at) if not request[2].done()]
+        size = sum([len(payload) for _, payload, _ in batch])
+        pairs = {(channel, payload) for channel, payload, _ in batch}
+        if len(pairs) < len(batch) or size > _BATCH_CHARACTERS:
+            return self._next_short_batch()
+        for _ in range(looked_at):
+            waiting.popleft()
+        return batch
+
+    def _next_short_batch(self) -> list[Request]:
+        """Take up to the first notification that needs another transaction."""
+        batch: list[Request] = []
         pairs: set[tuple[str, str]] = set()
         size = 0
-        while self._waiting and len(batch) < _BATCH_COUNT and size < _BATCH_CHARACTERS:
-            request = self._waiting[0]
-            if not request.sent.done():
-                pair = (request.channel, request.payload)
-                if pair in pairs:
+        while self._waiting and len(batch) < BATCH_COUNT and size <= _BATCH_CHARACTERS:
+            channel, payload, sent = self._waiting[0]
+            if not sent.done():
+                if (channel, payload) in pairs:
                     break  # equal ones in one transaction arrive once; each call counts
-                pairs.add(pair)
-                batch.append(request)
-                size += len(request.payload)
+                pairs.add((channel, payload))
+                batch.append((channel, payload, sent))
+                size += len(payload)
             self._waiting.popleft()
         return batch
 
-    async def _send(self, session: PublishingSession, batch: list[_Request]) -> None:
-        """Send a batch in one transaction; each of its callers learns what became of it."""
+    async def _send(self, session: PublishingSession, batch: list[Request]) -> bool:
+        """Send a batch in one transaction; return whether that is still to be told its callers."""
         if not batch:
-            return
+            return False
+        channels, payloads, _ = zip(*batch, strict=True)
+        self._watchdog.begin()
         try:
-            await _execute(session, batch)
+            await session.notify_all(channels, payloads)
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
             await self._not_sent(session, batch, error)
+            return False
         except BaseException:
             _fail(batch, lambda: ConnectionLostError("closed while it was being sent"))
             raise
-        else:
-            for request in batch:
-                if not request.sent.done():
-                    request.sent.set_result(None)
+        finally:
+            self._watchdog.end()
+        return True
 
     async def _not_sent(
-        self, session: PublishingSession, batch: list[_Request], error: Exception
+        self, session: PublishingSession, batch: list[Request], error: Exception
     ) -> None:
-        if not is_refusal(error):
-            self._drop(session)
-            _fail(batch, lambda: _loss(error))
-        elif len(batch) == 1:
-            _fail(batch, lambda: error)
-        else:
+        refused = is_refusal(error)
+        if refused and len(batch) > 1:
             await self._send_each(session, batch, error)
+            return
+        if not refused:
+            self._drop(session)
+        _fail(batch, functools.partial(_told, error))
 
     async def _send_each(
-        self, session: PublishingSession, batch: list[_Request], error: Exception
+        self, session: PublishingSession, batch: list[Request], error: Exception
     ) -> None:
         """One of a batch was refused, and with it all: let each stand for itself."""
         try:
             for request in batch:
                 if session.lost:
                     _fail([request], lambda: _loss(error))
-                else:
-                    await self._send(session, [request])
+                elif await self._send(session, [request]):
+                    _tell([request])
         except BaseException:
             _fail(batch, lambda: ConnectionLostError("closed before it was sent again"))
             raise
 
+    async def _send_bulk(self, session: PublishingSession, bulk: Bulk) -> None:
+        channels, payloads, sent = bulk
+        if sent.done():
+            return
+        self._watchdog.begin()
+        try:
+            if channels:
+                await session.notify_all(channels, payloads)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            if not is_refusal(error):
+                self._drop(session)
+            _fail([bulk], functools.partial(_told, error))
+        except BaseException:
+            _fail([bulk], lambda: ConnectionLostError("closed while it was being sent"))
+            raise
+        else:
+            _tell([bulk])
+        finally:
+            self._watchdog.end()
+
+    # -- failures -----------------------------------------------------------------------------
+
     def _fail_all_waiting(self, make_error: Callable[[], Exception]) -> None:
-        waiting, self._waiting = self._waiting, deque()
+        waiting: list[Request | Bulk] = [*self._waiting, *self._overflow, *self._bulks]
+        self._waiting.clear()
+        self._overflow.clear()
+        self._bulks.clear()
         _fail(waiting, make_error)
 
 
-async def _execute(session: PublishingSession, batch: list[_Request]) -> None:
-    if len(batch) == 1:
-        await session.notify(batch[0].channel, batch[0].payload)
-    else:
-        await session.notify_all([r.channel for r in batch], [r.payload for r in batch])
+def _closed() -> ListenerClosedError:
+    return ListenerClosedError("closed before it was sent")
 
 
-def _fail(requests: Iterable[_Request], make_error: Callable[[], Exception]) -> None:
+def _tell(requests: Iterable[Request | Bulk]) -> None:
+    """Let the callers go on: what they asked for is committed."""
+    for _, _, sent in requests:
+        if not sent.done():
+            sent.set_result(None)
+
+
+def _fail(requests: Iterable[Request | Bulk], make_error: Callable[[], Exception]) -> None:
     """Tell every caller, each by an error of its own."""
-    for request in requests:
-        if not request.sent.done():
-            request.sent.set_exception(make_error())
+    for _, _, sent in requests:
+        if not sent.done():
+            sent.set_exception(make_error())
 
 
-def _loss(cause: Exception) -> ConnectionLostError:
+def _is_loss(error: BaseException) -> bool:
+    """Return whether the connection failed, and not the task was cancelled."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)
+
+
+def _told(error: Exception) -> Exception:
+    """Return what a caller is told of an error: a refusal as it is."""
+    return error if is_refusal(error) else _loss(error)
+
+
+def _loss(cause: BaseException) -> ConnectionLostError:
     error = ConnectionLostError(
         f"the connection died in flight, so that it may or may not have been sent:"
         f" {describe_error(cause)}"

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncnotify._policy import check_count
 from asyncnotify._registry import Subscriber
 from asyncnotify._subscription import HandlerWorker
 
 if TYPE_CHECKING:
+    from asyncnotify._channel import Channel
+    from asyncnotify._containment import OnError
     from asyncnotify._delivery import Delivery
     from asyncnotify._policy import Policy
-    from asyncnotify._subscription import Handler, OnError, Resync
+    from asyncnotify._subscription import Handler, Resync
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """What is known of a subscription before there is a connection for it."""
 
-    channel: str
-    handler: Handler
+    channel: Channel[Any]
+    handler: Handler[Any]
     resync: Resync | None
     policy: Policy
     concurrency: int
@@ -36,11 +38,12 @@ class Registration:
 
     def new_worker(self, delivery: Delivery) -> HandlerWorker:
         """Return a worker with an empty mailbox."""
-        channels = (self.channel,)
+        channels = (self.channel.name,)
         subscriber = Subscriber(channels, self.policy.new_mailbox(channels, delivery))
         return HandlerWorker(
             subscriber,
             self.handler,
+            channels=(self.channel,),
             resync=self.resync,
             on_error=self.on_error,
             concurrency=self.concurrency,

@@ -96,7 +96,7 @@ class Subscriber:
         return SubscriptionStats(
             channels=tuple(self.channels),
             backlog=len(mailbox),
-            delivered=mailbox.taken - self.gaps_taken,
+            delivered=mailbox.taken - self.gaps_taken - self.decode_errors,
             dropped=mailbox.dropped,
             conflated=mailbox.conflated,
             handler_errors=self.handler_errors,

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
+from asyncnotify._containment import report
+from asyncnotify._decoding import DecodeErrors, Undecodable, decoder_of, taking
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, Notification, SubscriptionStats
+from asyncnotify._policy import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from asyncnotify._channel import Channel
+    from asyncnotify._containment import OnError
+    from asyncnotify._decoding import Taken
     from asyncnotify._mailbox import Item
     from asyncnotify._registry import Subscriber
     from asyncnotify._subscription import Desk
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
+
+
+DEFAULT_BATCH: Final = 1_000
+"""Notifications in one batch, at most: enough to make the taking cost next to nothing."""
 
 
 def _nothing() -> None:
@@ -44,38 +55,53 @@ class Stream(Generic[ItemT_co]):
         "__weakref__",
         "_beginners",
         "_begun",
+        "_channels",
         "_closed",
+        "_decode",
+        "_decode_errors",
         "_desk",
         "_find_desk",
         "_gaps",
         "_new_subscriber",
+        "_on_error",
         "_subscriber",
         "_take",
         "_timeout",
+        "_unreported",
     )
 
     def __init__(
         self,
         find_desk: Callable[[], Desk],
         new_subscriber: Callable[[], Subscriber],
+        channels: tuple[Channel[Any], ...],
         *,
         gaps: bool,
+        on_error: OnError | None,
         timeout: float | None,
     ) -> None:
         self._find_desk = find_desk
         self._new_subscriber = new_subscriber
+        self._channels = channels
         self._gaps = gaps
+        self._on_error = on_error
         self._timeout = timeout
         self._desk: Desk | None = None
         self._subscriber: Subscriber | None = None
         self._closed = False
         self._begun = False
         self._beginners = 0
-        self._take: Callable[[], Item | None] = _nothing
+        self._take: Callable[[], Taken | None] = _nothing
+        self._decode: Callable[[Item], Taken] | None = None
+        self._decode_errors: DecodeErrors | None = None
+        self._unreported: list[Undecodable] = []
 
     def __repr__(self) -> str:
-        channels = tuple(self._subscriber.channels) if self._subscriber else "not begun"
-        return f"<Stream channels={channels}>"
+        return f"<Stream of {self._name}>"
+
+    @property
+    def _name(self) -> str:
+        return ", ".join(repr(channel.name) for channel in self._channels)
 
     async def __aenter__(self) -> Self:
         """
@@ -110,28 +136,87 @@ class Stream(Generic[ItemT_co]):
             ListenTimeoutError: As for entering the stream, at the first call.
         """
         item = self._take()
-        if item is None or item.__class__ is Gap:  # rarely: the hot path ends here
-            return await self._next_after(item)
-        return cast("ItemT_co", item)
+        if item.__class__ is Notification:  # nearly always: the hot path ends here
+            return cast("ItemT_co", item)
+        return await self._next_after(item)
 
-    async def _next_after(self, item: Item | None) -> ItemT_co:
+    async def _next_after(self, item: Taken | None) -> ItemT_co:
         """Return the item, if it is one for the consumer, or the next one that is."""
         if not self._begun:
             await self._begin()
         if self._subscriber is None:
             raise StopAsyncIteration
-        subscriber, mailbox = self._subscriber, self._subscriber.mailbox
         while True:
             if item is None:
                 if not await self._something_waits():
                     raise StopAsyncIteration
-            elif isinstance(item, Gap):
-                subscriber.gaps_taken += 1
-                if self._gaps:
-                    return cast("ItemT_co", item)
-            else:
+            elif isinstance(item, Notification) or await self._wants(item):
                 return cast("ItemT_co", item)
-            item = mailbox.take()
+            item = self._take()
+
+    async def _wants(self, item: Gap | Undecodable) -> bool:
+        """See to what is no notification; return whether the consumer is to have it."""
+        if isinstance(item, Gap):
+            self._count_gap()
+            return self._gaps
+        self._count_undecodable(item)
+        await self._report_undecodable()
+        return False
+
+    def _count_gap(self) -> None:
+        if self._subscriber is not None:
+            self._subscriber.gaps_taken += 1
+
+    def _count_undecodable(self, item: Undecodable) -> None:
+        if self._decode_errors is None and self._subscriber is not None:
+            self._decode_errors = DecodeErrors(self._subscriber)
+        if self._decode_errors is not None:
+            self._decode_errors.note(item)
+        self._unreported.append(item)
+
+    async def _report_undecodable(self) -> None:
+        while self._unreported:
+            item = self._unreported.pop(0)
+            await report(self._on_error, item.error, item.notification, of=self._name)
+            await asyncio.sleep(0)  # there may be a great many, and nothing else that awaits
+
+    def batches(self, limit: int = DEFAULT_BATCH) -> Batches[ItemT_co]:
+        """
+        Return the stream as an asynchronous iterator of lists: of all that waits, in order.
+
+        For those who want many at once: a list costs a fraction of as many single steps. Each
+        has one item at least. It ends as the stream does, and cancelling loses nothing.
+
+        Args:
+            limit: Items in one list, at most.
+        """
+        check_count("limit", limit)
+        return Batches(self._next_batch, limit)
+
+    async def _next_batch(self, limit: int) -> list[ItemT_co]:
+        while True:
+            await self._report_undecodable()
+            if not self._begun:
+                await self._begin()
+            if self._subscriber is None or not await self._something_waits():
+                raise StopAsyncIteration
+            batch = self._sort_out(self._subscriber.mailbox.take_many(limit))
+            if batch:
+                return batch
+
+    def _sort_out(self, items: list[Item]) -> list[ItemT_co]:
+        """Return what is for the consumer, decoded; never waits, so that nothing is lost."""
+        taken: list[Any] = items
+        if self._decode is not None:
+            taken = [self._decode(item) for item in items]
+        others = [item for item in taken if item.__class__ is not Notification]
+        for item in others:
+            if isinstance(item, Gap):
+                self._count_gap()
+            elif isinstance(item, Undecodable):
+                self._count_undecodable(item)
+        unwanted = (Undecodable,) if self._gaps else (Undecodable, Gap)
+        return [item for item in taken if not isinstance(item, unwanted)] if others else taken
 
     async def _something_waits(self) -> bool:
         desk, subscriber = self._desk, self._subscriber
@@ -183,7 +268,8 @@ class Stream(Generic[ItemT_co]):
         finally:
             self._beginners -= 1
         self._begun = True
-        self._take = subscriber.mailbox.take
+        self._decode = decoder_of(self._channels)
+        self._take = taking(subscriber.mailbox.take, self._decode)
 
     def _nobody_else_begins(self, subscriber: Subscriber) -> bool:
         return self._beginners == 1 and not self._begun and self._subscriber is subscriber
@@ -192,3 +278,20 @@ class Stream(Generic[ItemT_co]):
         if self._subscriber is not None and self._desk is not None:
             with contextlib.suppress(Exception):  # the loop may be closed, or the interpreter
                 self._desk.forget_soon(self._subscriber)
+
+
+class Batches(Generic[ItemT_co]):
+    """Lists of what a stream brings, as returned by ``Stream.batches()``."""
+
+    __slots__ = ("_limit", "_next_batch")
+
+    def __init__(self, next_batch: Callable[[int], Awaitable[list[ItemT_co]]], limit: int) -> None:
+        self._next_batch = next_batch
+        self._limit = limit
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[ItemT_co]:
+        """Return all that waits, at least one item; raise as the stream does."""
+        return await self._next_batch(self._limit)

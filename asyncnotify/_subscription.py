@@ -10,23 +10,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._containment import is_meant_for_us, report
+from asyncnotify._decoding import DecodeErrors, Undecodable, decoder_of, taking
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._mailbox import Item, merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification, SubscriptionStats
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+T = TypeVar("T")
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable
+
+    from asyncnotify._channel import Channel
+    from asyncnotify._containment import OnError
     from asyncnotify._registry import Subscriber
 
-    Handler: TypeAlias = Callable[[Notification[str]], Awaitable[object] | object]
+    Handler: TypeAlias = Callable[[Notification[T]], Awaitable[object] | object]
     Resync: TypeAlias = Callable[[Gap], Awaitable[object] | object]
-    OnError: TypeAlias = Callable[
-        [BaseException, Notification[str] | Gap], Awaitable[object] | object
-    ]
 
 logger = logging.getLogger("asyncnotify.handler")
 
@@ -110,8 +113,9 @@ class HandlerWorker:
     def __init__(
         self,
         subscriber: Subscriber,
-        handler: Handler,
+        handler: Handler[Any],
         *,
+        channels: Iterable[Channel[Any]] = (),
         resync: Resync | None,
         on_error: OnError | None,
         concurrency: int,
@@ -119,6 +123,8 @@ class HandlerWorker:
         self.subscriber = subscriber
         self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
+        self._take = taking(subscriber.mailbox.take, decoder_of(channels))
+        self._decode_errors = DecodeErrors(subscriber)
         self._handler = handler
         self._resync = resync
         self._on_error = on_error
@@ -156,11 +162,11 @@ class HandlerWorker:
 
     async def _serve_in_order(self) -> None:
         """Call the handler until the mailbox is empty. The hot path of handlers."""
-        take, handler, clock = self._mailbox.take, self._handler, asyncio.get_running_loop().time
+        take, handler, clock = self._take, self._handler, asyncio.get_running_loop().time
         untimed, interval, slice_ends = 0, 1, clock() + _SLICE
         while (item := take()) is not None:
-            if isinstance(item, Gap):
-                await self._see_gap(item)
+            if not isinstance(item, Notification):
+                await self._see_other(item)
             else:
                 try:
                     result = handler(item)
@@ -180,11 +186,11 @@ class HandlerWorker:
         while True:
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            item = self._mailbox.take()
+            item = self._take()
             if item is None:
                 return
-            if isinstance(item, Gap):
-                await self._see_gap(item)
+            if not isinstance(item, Notification):
+                await self._see_other(item)
             else:
                 call = group.create_task(self._call(item), name=f"asyncnotify call of {self.name}")
                 self._running.add(call)
@@ -201,7 +207,7 @@ class HandlerWorker:
             await self._handler_failed(error, item)
 
     async def _handler_failed(self, error: BaseException, item: Item) -> None:
-        if _is_meant_for_us(error):
+        if is_meant_for_us(error):
             raise error
         self.subscriber.handler_errors += 1
         await self._contain(error, "the handler", item)
@@ -216,6 +222,14 @@ class HandlerWorker:
                     self.name,
                 )
             await result
+
+    async def _see_other(self, item: Gap | Undecodable) -> None:
+        """See to what is not for the handler."""
+        if isinstance(item, Gap):
+            await self._see_gap(item)
+        else:
+            self._decode_errors.note(item)
+            await self._report(item.error, item.notification)
 
     async def _see_gap(self, gap: Gap) -> None:
         """Run resync until it succeeds; a newer gap replaces the one it is given."""
@@ -243,7 +257,7 @@ class HandlerWorker:
             if inspect.isawaitable(result):
                 await result
         except BaseException as error:
-            if _is_meant_for_us(error):
+            if is_meant_for_us(error):
                 raise
             self.subscriber.resync_errors += 1
             await self._contain(error, "resync", gap)
@@ -262,31 +276,10 @@ class HandlerWorker:
         )
 
     async def _report(self, error: BaseException, item: Item) -> None:
-        if self._on_error is None:
-            return
-        try:
-            result = self._on_error(error, item)
-            if inspect.isawaitable(result):
-                await result
-        except BaseException as second:
-            if _is_meant_for_us(second):
-                raise
-            logger.exception("on_error of %s raised", self.name)
+        await report(self._on_error, error, item, of=self.name)
 
 
 def _is_async(handler: object) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__
     )
-
-
-def _is_meant_for_us(error: BaseException) -> bool:
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return True
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None  # no loop is running: the coroutine is being thrown away
-    if isinstance(error, GeneratorExit):
-        return task is None
-    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)

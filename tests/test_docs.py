@@ -35,7 +35,7 @@ import asyncpg
 import pytest
 
 import asyncnotify
-from asyncnotify import Listener, State
+from asyncnotify import Channel, Listener, Notifier, State, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -357,7 +357,13 @@ def test_calls_exist() -> None:
 def test_arguments_exist() -> None:
     """Everything written as `name=` is an argument of the listener or of what it is asked for."""
     calls = (Listener.listen, Listener.on, Listener.stream, Listener.health)
-    functions = (Listener, *calls, asyncpg.connect)  # the listener passes on what is asyncpg's
+    senders = (Notifier, Notifier.notify, Notifier.notify_many, Channel, Stream.batches)
+    functions = (
+        Listener,
+        *calls,
+        *senders,
+        asyncpg.connect,
+    )  # the listener passes on what is asyncpg's
     known = {name for function in functions for name in inspect.signature(function).parameters}
     named = {match[1] for code in inline_code(*DOCUMENTS) if (match := ARGUMENT.fullmatch(code))}
     assert named

@@ -41,6 +41,11 @@ _GRACE: Final = 0.05
 
 _UNENCODABLE: Final = "an argument, such as the password, cannot be encoded as UTF-8"
 
+_NO_POOL: Final = (
+    "a pool cannot listen: it resets a connection that it is given back, and may close one that"
+    " idles; a listener needs a connection of its own, by a DSN or by connect="
+)
+
 _UTF8: Final = {"utf8", "unicode"}
 
 _OURS: Final = {"connection_class", "loop", "record_class", "timeout"}
@@ -54,12 +59,7 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
     Raises:
         TypeError: An argument is unknown, or cannot be combined with ``connect=``.
     """
-    if not (dsn is None or isinstance(dsn, str)):
-        msg = f"dsn must be a str, not of type {type(dsn).__name__}"
-        raise TypeError(msg)
-    if not (connect is None or callable(connect)):
-        msg = f"connect must be callable, not of type {type(connect).__name__}"
-        raise TypeError(msg)
+    _check_source(dsn, connect, kwargs)
     known = inspect.signature(asyncpg.connect).parameters.keys() - _OURS
     for name in kwargs:
         if name == "timeout":
@@ -75,6 +75,18 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
     unused = ["dsn"] * (dsn is not None) + list(kwargs)
     if connect is not None and unused:
         msg = f"{', '.join(unused)} would go unused: connect= makes the connections"
+        raise TypeError(msg)
+
+
+def _check_source(dsn: object, connect: object, kwargs: Mapping[str, Any]) -> None:
+    """Refuse what connections cannot be had from."""
+    if isinstance(connect, asyncpg.Pool) or isinstance(dsn, asyncpg.Pool) or "pool" in kwargs:
+        raise TypeError(_NO_POOL)
+    if not (dsn is None or isinstance(dsn, str)):
+        msg = f"dsn must be a str, not of type {type(dsn).__name__}"
+        raise TypeError(msg)
+    if not (connect is None or callable(connect)):
+        msg = f"connect must be callable, not of type {type(connect).__name__}"
         raise TypeError(msg)
 
 
@@ -96,7 +108,9 @@ class Dialer:
         self._lookups = Lookups()
         self._given: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
         self._told_of_tls = False
-        self.target = "connect=" if connect else describe_target(dsn, connect_kwargs)
+        self.target: str = describe_target(dsn, connect_kwargs)
+        if connect is not None:
+            self.target = getattr(connect, "target", "connect=")
 
     async def dial(self) -> asyncpg.Connection[Any]:
         """
@@ -154,7 +168,7 @@ class Dialer:
 
     async def _resolve_and_connect(self, host: str, arguments: dict[str, Any]) -> Any:
         await self._lookups.resolve(host)
-        return await _connect_asyncpg(arguments)
+        return await connect_asyncpg(arguments)
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments for asyncpg.connect, with our defaults where none were given."""
@@ -215,7 +229,7 @@ async def _called(connect: Connect) -> Any:
         raise kind(msg) from error
 
 
-async def _connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]:
+async def connect_asyncpg(arguments: dict[str, Any]) -> asyncpg.Connection[Any]:
     unreadable = False
     try:
         # mypy picks no overload for **arguments

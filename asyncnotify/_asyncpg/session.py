@@ -1,4 +1,4 @@
-"""Connections as the rest of the package sees them: each command has a deadline."""
+"""Connections as the rest of the core sees them: each command has a deadline."""
 
 from __future__ import annotations
 
@@ -329,32 +329,6 @@ class ListeningSession(BoundedConnection):
     def _logged(self, _connection: Any, message: Any) -> None:
         if message.sqlstate in _LAST_WORDS:
             self.notice = str(message)
-
-
-class PublishingSession(BoundedConnection):
-    """The connection on which notifications are sent."""
-
-    async def notify_plainly(self, channel: str) -> None:
-        """Send a notification without payload, by the one protocol that every pooler passes."""
-        await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
-
-    async def notify(self, channel: str, payload: str) -> None:
-        """Send one notification, in a transaction of its own."""
-        await self._command(
-            self._connection.execute("SELECT pg_catalog.pg_notify($1, $2)", channel, payload)
-        )
-
-    async def notify_all(self, channels: list[str], payloads: list[str]) -> None:
-        """Send these notifications, in this order, in one transaction."""
-        await self._command(
-            self._connection.execute(
-                "SELECT pg_catalog.pg_notify(channel, payload) FROM ROWS FROM"
-                " (pg_catalog.unnest($1::pg_catalog.text[]),"
-                " pg_catalog.unnest($2::pg_catalog.text[])) AS pair(channel, payload)",
-                channels,
-                payloads,
-            )
-        )
 
 
 async def _finished(task: asyncio.Future[Any]) -> None:

@@ -1,0 +1,185 @@
+"""The connections on which notifications are sent: of our own, or borrowed from a pool."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import asyncpg
+
+from asyncnotify._asyncpg.session import BoundedConnection
+from asyncnotify._events import describe_error
+from asyncnotify._names import quote_identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._keepalive import Keepalive
+
+    Pool: TypeAlias = asyncpg.Pool[Any]
+
+logger = logging.getLogger("asyncnotify.connection")
+
+_NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, $2)"
+
+_NOTIFY_ALL: Final = """
+    SELECT pg_catalog.count(pg_catalog.pg_notify(channel, payload)) FROM ROWS FROM (
+        pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])
+    ) AS pair(channel, payload)
+"""
+
+_NOTIFY_ALL_ON_ONE: Final = """
+    SELECT pg_catalog.count(pg_catalog.pg_notify($1, payload))
+    FROM pg_catalog.unnest($2::pg_catalog.text[]) AS payload
+"""
+# Both count, so that the server does not answer with a row for each
+
+
+class PublishingSession(BoundedConnection):
+    """
+    A connection on which notifications are sent.
+
+    Sending has no deadline of its own: whoever calls it sees to that, and terminates the
+    connection when it is overdue or was cancelled. A task and a timer for each call would cost
+    as much as a third of it.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[Any], *, timeout: float) -> None:
+        super().__init__(connection, timeout=timeout)
+        self._execute = connection.execute
+
+    async def notify_plainly(self, channel: str) -> None:
+        """Send a notification without payload, by the one protocol that every pooler passes."""
+        await self._command(self._execute(f"NOTIFY {quote_identifier(channel)}"))
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send one notification, in a transaction of its own."""
+        await self._execute(_NOTIFY, channel, payload)
+
+    async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
+        """Send these notifications, at least one, in this order, in one transaction."""
+        first = channels[0]
+        if len(channels) == 1:
+            await self._execute(_NOTIFY, first, payloads[0])
+        elif channels.count(first) == len(channels):  # each costs as much again as its payload
+            await self._execute(_NOTIFY_ALL_ON_ONE, first, payloads)
+        else:
+            await self._execute(_NOTIFY_ALL, channels, payloads)
+
+
+class PublishingConnections(Protocol):
+    """Where a publisher has its connection from; it uses one at a time."""
+
+    @property
+    def target(self) -> str:
+        """What they lead to, for logs and errors."""
+        ...
+
+    async def open(self) -> PublishingSession:
+        """Return one. May be cancelled: none is left behind."""
+        ...
+
+    async def rest(self, session: PublishingSession) -> PublishingSession | None:
+        """There is nothing to send for now: return the session if it may be kept."""
+        ...
+
+    def drop(self, session: PublishingSession) -> None:
+        """Get rid of one that is of no more use, at once."""
+        ...
+
+    async def close(self, session: PublishingSession, seconds: float) -> None:
+        """Part with one in good order, within this time."""
+        ...
+
+
+class OwnConnections:
+    """Connections of our own: one is held from the first notification on."""
+
+    def __init__(self, dialer: Dialer, keepalive: Keepalive | None, *, timeout: float) -> None:
+        self._dialer = dialer
+        self._keepalive = keepalive
+        self._timeout = timeout
+
+    @property
+    def target(self) -> str:
+        """What they lead to, for logs and errors."""
+        return self._dialer.target
+
+    async def open(self) -> PublishingSession:
+        """Return a new one. May be cancelled: none is left behind."""
+        session = PublishingSession(await self._dialer.dial(), timeout=self._timeout)
+        try:
+            await session.introduce(self._keepalive)
+        except BaseException:
+            session.terminate()
+            raise
+        return session
+
+    async def rest(self, session: PublishingSession) -> PublishingSession | None:
+        """Keep it: making one takes longer than most pauses."""
+        return session
+
+    def drop(self, session: PublishingSession) -> None:
+        """Get rid of one that is of no more use, at once."""
+        session.terminate()
+
+    async def close(self, session: PublishingSession, seconds: float) -> None:
+        """Part with one in good order, within this time."""
+        await session.close(seconds)
+
+
+class BorrowedSession(PublishingSession):
+    """A connection of a pool: when it is lost, the pool takes it back at once."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone."""
+        try:
+            return super().lost
+        except asyncpg.InterfaceError:
+            return True
+
+    def terminate(self) -> None:
+        """Drop the connection at once, without waiting for anything."""
+        with contextlib.suppress(asyncpg.InterfaceError):
+            super().terminate()
+
+
+class PooledConnections:
+    """Connections borrowed from a pool, and given back whenever there is nothing to send."""
+
+    target: str = "the pool"
+
+    def __init__(self, pool: Pool, *, connect_timeout: float, timeout: float) -> None:
+        self._pool = pool
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self._borrowed: dict[PublishingSession, Any] = {}
+
+    async def open(self) -> PublishingSession:
+        """Borrow one. May be cancelled: none is left behind."""
+        proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
+        session = BorrowedSession(proxy, timeout=self._timeout)
+        self._borrowed[session] = proxy
+        return session
+
+    async def rest(self, session: PublishingSession) -> PublishingSession | None:
+        """Give it back."""
+        await self.close(session, self._timeout)
+        return None
+
+    def drop(self, session: PublishingSession) -> None:
+        """Get rid of one that is of no more use, at once."""
+        self._borrowed.pop(session, None)
+        session.terminate()
+
+    async def close(self, session: PublishingSession, seconds: float) -> None:
+        """Give it back, within this time."""
+        proxy = self._borrowed.pop(session, None)
+        try:
+            if proxy is not None:
+                await self._pool.release(proxy, timeout=seconds)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            logger.debug("a connection of the pool was lost: %s", describe_error(error))
