@@ -13,8 +13,13 @@ PAYLOAD_LIMIT = 7_999
 
 def check_channel(channel: object) -> str:
     """Return ``channel`` if the server takes it as it is, else raise ChannelNameError."""
-    if type(channel) is str and 0 < len(channel) <= CHANNEL_LIMIT and _is_plain(channel):
-        return channel
+    if (
+        type(channel) is str
+        and channel.isascii()
+        and 0 < len(channel) <= CHANNEL_LIMIT
+        and "\0" not in channel
+    ):
+        return channel  # nearly always
     if not isinstance(channel, str):
         raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")
     if not channel:
@@ -31,8 +36,13 @@ def check_channel(channel: object) -> str:
 
 def check_payload(channel: str, payload: object) -> str:
     """Return ``payload`` if the server takes it, else raise PayloadError, without its text."""
-    if type(payload) is str and len(payload) <= PAYLOAD_LIMIT and _is_plain(payload):
-        return payload
+    if (
+        type(payload) is str
+        and payload.isascii()
+        and len(payload) <= PAYLOAD_LIMIT
+        and "\0" not in payload
+    ):
+        return payload  # nearly always
     if not isinstance(payload, str):
         raise PayloadError(channel, f"is of type {type(payload).__name__}, not str")
     if "\0" in payload:
@@ -48,11 +58,6 @@ def check_payload(channel: str, payload: object) -> str:
 def quote_identifier(name: str) -> str:
     """Quote a checked name for SQL text: LISTEN takes no parameter."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _is_plain(text: str) -> bool:
-    """Return whether each character is one byte; nearly every text is, so it is tried first."""
-    return text.isascii() and "\0" not in text
 
 
 def _size_in_utf8(text: str) -> int | None:

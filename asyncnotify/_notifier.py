@@ -300,17 +300,20 @@ class Notifier:
 
     def _running(self) -> Publisher:
         """Return what sends, in this event loop; begin if that has not been done."""
-        if self._place is not None and not self._place.loop.is_closed():
-            self._place.check()
-        elif self._place is None or not self._place.is_other_process:
-            self._begin()
-        assert self._publisher is not None  # noqa: S101 - for the type checkers
-        return self._publisher
+        place, publisher = self._place, self._publisher
+        if place is not None and publisher is not None:
+            if place.is_here:
+                return publisher
+            if place.is_other_process or not place.loop.is_closed():
+                place.check()
+        return self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self) -> Publisher:
         self._place = Place()
-        self._publisher = Publisher(self._connections, timeout=self._timeout, queue=self._queue)
-        self._task = asyncio.create_task(self._publisher.run(), name="asyncnotify publisher")
+        publisher = Publisher(self._connections, timeout=self._timeout, queue=self._queue)
+        self._publisher = publisher
+        self._task = asyncio.create_task(publisher.run(), name="asyncnotify publisher")
+        return publisher
 
     async def _retrying(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Attempt until it succeeds; at the deadline, raise what the last attempt raised."""

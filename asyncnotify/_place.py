@@ -15,24 +15,30 @@ class Place:
         self.loop = asyncio.get_running_loop()
         self._process = os.getpid()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this code runs in it."""
+        try:
+            return asyncio.get_running_loop() is self.loop and os.getpid() == self._process
+        except RuntimeError:
+            return False
+
     def check(self) -> None:
         """Raise WrongLoopError if the call comes from elsewhere. Touches no socket."""
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if os.getpid() != self._process:
+        if self.is_here:
+            return
+        if self.is_other_process:
             msg = (
-                "the listener was started by another process: a fork cannot share its connection;"
-                " make and start one in each process"
+                "it was started by another process: a fork cannot share its connection; make and"
+                " start one in each process"
             )
             raise WrongLoopError(msg)
-        if here is not self.loop:
-            msg = (
-                "the listener belongs to another event loop; from another thread use"
-                " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it"
-            )
-            raise WrongLoopError(msg)
+        msg = (
+            "it belongs to another event loop; from another thread use"
+            " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it, or from"
+            " threads without one BlockingListener or BlockingNotifier"
+        )
+        raise WrongLoopError(msg)
 
     @property
     def is_other_process(self) -> bool:

@@ -60,6 +60,7 @@ class Publisher:
         self._session: PublishingSession | None = None
         self._resting: PublishingSession | None = None  # the session, while nobody uses it
         self._alone = False  # whether a call uses it by itself
+        self._asleep = False  # whether run() waits for news, and nobody uses the session
         self._waiting: deque[Request] = deque()
         self._bulks: deque[Bulk] = deque()
         self._overflow: deque[Request] = deque()  # for which there is no room yet
@@ -72,6 +73,10 @@ class Publisher:
     def has_work(self) -> bool:
         """Whether something waits to be sent."""
         return bool(self._waiting or self._bulks)
+
+    @property
+    def _has_news(self) -> bool:
+        return self.has_work or self._closing
 
     def publish(self, channel: str, payload: str) -> Awaitable[None]:
         """
@@ -91,7 +96,7 @@ class Publisher:
         return self._publish_alone(session, channel, payload)
 
     async def _publish_alone(self, session: PublishingSession, channel: str, payload: str) -> None:
-        self._resting, self._alone = None, True
+        self._resting, self._alone, self._asleep = None, True, False
         self._watchdog.begin()
         try:
             await session.notify(channel, payload)
@@ -104,10 +109,10 @@ class Publisher:
         finally:
             self._alone = False
             self._watchdog.end()
-            if self.has_work or self._closing:
+            if self._has_news:
                 self._news.set()
-            elif self._session is session:
-                self._resting = session
+            else:
+                self._asleep, self._resting = True, self._session
 
     def _overdue(self) -> None:
         """A call that sends by itself has met its deadline: let it learn of a lost connection."""
@@ -115,16 +120,20 @@ class Publisher:
             self._session.terminate()
 
     def _publish_with_others(self, channel: str, payload: str) -> Sent:
-        self._refuse_if_closing()
+        if self._closing:
+            raise _closed()
         sent: Sent = self._loop.create_future()
         if self._overflow or len(self._waiting) >= self._limit:
             self._overflow.append((channel, payload, sent))
         else:
             self._waiting.append((channel, payload, sent))
-        if not self._alone:
-            self._resting = None
-            self._news.set()
+        if self._asleep:
+            self._wake()
         return sent
+
+    def _wake(self) -> None:
+        self._asleep, self._resting = False, None
+        self._news.set()
 
     def _admit(self) -> None:
         """Accept as many calls as there is room for, in order."""
@@ -137,27 +146,21 @@ class Publisher:
 
         Of none at all: once there is a connection. Fails as publish() does.
         """
-        self._refuse_if_closing()
+        if self._closing:
+            raise _closed()
         sent: Sent = self._loop.create_future()
         self._bulks.append((channels, payloads, sent))
-        if not self._alone:
-            self._resting = None
-            self._news.set()
+        if self._asleep:
+            self._wake()
         return sent
-
-    def _refuse_if_closing(self) -> None:
-        if self._closing:
-            msg = "closed: nothing can be sent any more"
-            raise ListenerClosedError(msg)
 
     def close(self, seconds: float) -> None:
         """Accept no more; run() ends after what was accepted, and a farewell of some seconds."""
         self._closing = True
         self._farewell = seconds
-        self._resting = None
         overflow, self._overflow = self._overflow, deque()
         _fail(overflow, _closed)
-        self._news.set()
+        self._wake()
 
     def abandon(self) -> None:
         """Accept no more, and send nothing of what waits."""
@@ -184,13 +187,11 @@ class Publisher:
         while True:
             self._news.clear()
             if not self._alone:
-                if self.has_work:
-                    self._resting = None
-                    return True
-                if self._closing:
-                    return False
-                await self._rest()
-                self._resting = self._session
+                if not self._has_news:
+                    await self._rest()
+                if self._has_news:
+                    return self.has_work
+                self._asleep, self._resting = True, self._session
             await self._news.wait()
 
     # -- the connection -----------------------------------------------------------------------
@@ -241,16 +242,15 @@ class Publisher:
         waiting = self._waiting
         looked_at = min(len(waiting), BATCH_COUNT, max(_HALVING, (in_play + 1) // 2))
         batch = [request for request in islice(waiting, looked_at) if not request[2].done()]
-        size = sum([len(payload) for _, payload, _ in batch])
-        pairs = {(channel, payload) for channel, payload, _ in batch}
-        if len(pairs) < len(batch) or size > _BATCH_CHARACTERS:
+        payloads = [payload for _, payload, _ in batch]
+        if len(set(payloads)) < len(batch) or sum(map(len, payloads)) > _BATCH_CHARACTERS:
             return self._next_short_batch()
         for _ in range(looked_at):
             waiting.popleft()
         return batch
 
     def _next_short_batch(self) -> list[Request]:
-        """Take up to the first notification that needs another transaction."""
+        """Take, with a closer look, up to the first that needs another transaction."""
         batch: list[Request] = []
         pairs: set[tuple[str, str]] = set()
         size = 0
@@ -339,7 +339,7 @@ class Publisher:
 
 
 def _closed() -> ListenerClosedError:
-    return ListenerClosedError("closed before it was sent")
+    return ListenerClosedError("closed: it was not sent")
 
 
 def _tell(requests: Iterable[Request | Bulk]) -> None:
