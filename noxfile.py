@@ -180,6 +180,34 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure asyncnotify beside its peers; arguments after ``--`` go to the benchmark."""
+    session.install(".[bench]")
+    options: list[str] = []
+    place = session.cache_dir / "bench"
+    for version in SUPPORTED:
+        python = _find_python(version)
+        if (
+            python
+            and not session.posargs
+            and _identity(Path(session.bin, "python")) != _identity(Path(python))
+        ):
+            session.run(python, "-m", "venv", str(place / version), external=True)
+            other = str(place / version / "bin" / "python")
+            session.run(other, "-m", "pip", "install", "-q", ".[uvloop]", external=True)
+            options.append(f"--python={other}")
+    if shutil.which("npm"):
+        session.run(
+            *("npm", "install", "--no-audit", "--no-fund", "--prefix", str(place)),
+            *("pg@8", "postgres@3", "pg-listen@1"),
+            external=True,
+            success_codes=[0, 1],  # without it, the rows of these peers say so
+        )
+    modules = {"NODE_PATH": str(place / "node_modules")}
+    session.run("python", "-m", "benchmarks", *options, *session.posargs, env=modules)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
     session.install(*_group("lint"))
@@ -193,6 +221,7 @@ def types(session: nox.Session) -> None:
     session.install(".[test,uvloop]", *_group("types"))
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "-m", "pytest", "-q", "tests/typing", env=INSTALLED_ONLY)
     # From elsewhere, so that the installed package is seen, with its py.typed.
     with session.chdir(session.create_tmp()):
         session.run("pyright", "--verifytypes", "asyncnotify", "--ignoreexternal")

@@ -6,6 +6,10 @@ back by itself. ``Listener`` is where to begin.
 """
 
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._blocking_listener import BlockingListener
+from asyncnotify._blocking_notifier import BlockingNotifier
+from asyncnotify._blocking_stream import BlockingStream
+from asyncnotify._blocking_subscription import BlockingSubscription
 from asyncnotify._channel import Channel
 from asyncnotify._errors import (
     AsyncNotifyError,
@@ -43,6 +47,10 @@ from asyncnotify._subscription import Subscription
 __all__ = [
     "AsyncNotifyError",
     "Batches",
+    "BlockingListener",
+    "BlockingNotifier",
+    "BlockingStream",
+    "BlockingSubscription",
     "BufferOverflowError",
     "Channel",
     "ChannelNameError",

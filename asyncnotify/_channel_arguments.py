@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncnotify._channel import Channel
 from asyncnotify._names import check_channel, check_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def channel_of(channel: object) -> Channel[Any]:
     """Return the channel that was meant; raise ChannelNameError if it cannot be one."""
     return channel if isinstance(channel, Channel) else Channel(check_channel(channel))
+
+
+def channels_of(channels: Iterable[object]) -> dict[str, Channel[Any]]:
+    """
+    Return the channels that were meant, by name.
+
+    Raises:
+        ChannelNameError: One of them cannot be a channel.
+        TypeError: One is given in two forms: nobody could say which payload is of which.
+    """
+    meant: dict[str, Channel[Any]] = {}
+    as_given: dict[str, object] = {}
+    for channel in channels:
+        name = name_of(channel)
+        form = channel if isinstance(channel, Channel) else None
+        if as_given.setdefault(name, form) is not form:
+            msg = f"channel {name!r} is given in two forms: take a stream for each"
+            raise TypeError(msg)
+        meant.setdefault(name, channel_of(channel))
+    return meant
 
 
 def name_of(channel: object) -> str:

@@ -45,4 +45,7 @@ async def report(
     except BaseException as second:
         if is_meant_for_us(second):
             raise
-        logger.exception("on_error of %s raised", of)
+        if second is error:  # its traceback has been logged, or may quote a payload
+            logger.error("on_error of %s raised what it was told", of)  # noqa: TRY400 - see above
+        else:
+            logger.exception("on_error of %s raised", of)

@@ -10,7 +10,7 @@ from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.publishing import OwnConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
-from asyncnotify._channel_arguments import channel_of, encoded, name_of
+from asyncnotify._channel_arguments import channel_of, channels_of, encoded, name_of
 from asyncnotify._errors import ListenerClosedError, ListenerNotStartedError
 from asyncnotify._events import Announcer, EventStream
 from asyncnotify._health import health_of
@@ -20,7 +20,7 @@ from asyncnotify._limits import Limits
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._policy import DEFAULT_BUFFER, Policy
 from asyncnotify._publisher import Publisher
-from asyncnotify._registration import Registration
+from asyncnotify._registration import Registration, check_callable
 from asyncnotify._registry import Subscriber
 from asyncnotify._stream import Stream
 from asyncnotify._subscription import Subscription
@@ -479,7 +479,8 @@ class Listener:
         if not channels:
             msg = "stream() needs at least one channel"
             raise TypeError(msg)
-        meant = {name_of(channel): channel_of(channel) for channel in channels}
+        check_callable("on_error", on_error)
+        meant = channels_of(channels)
         new_subscriber = functools.partial(
             self._new_subscriber, tuple(meant), Policy(buffer, overflow, latest)
         )

@@ -7,13 +7,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.publishing import OwnConnections, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within
 from asyncnotify._backoff import Delays, ExponentialBackoff
 from asyncnotify._batching import in_batches
 from asyncnotify._channel_arguments import encoded
-from asyncnotify._errors import ConfigurationError, ConnectError, ConnectionLostError
+from asyncnotify._errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    ListenerClosedError,
+)
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._limits import check_seconds
 from asyncnotify._place import Place
@@ -150,7 +156,11 @@ class Notifier:
             self._place = None
         publisher = self._running()
         try:
-            await self._retrying(lambda: publisher.publish_all((), ()), self._start_timeout)
+            await self._retrying(
+                lambda: publisher.publish_all((), ()), self._start_timeout, unless=is_permanent
+            )
+        except ListenerClosedError:
+            raise  # somebody else has closed it, and may have begun anew
         except BaseException:
             await self.aclose(0)
             raise
@@ -285,12 +295,15 @@ class Notifier:
             async with contextlib.aclosing(in_batches(pairs, BATCH_COUNT)) as batches:
                 async for channels, payloads in batches:
                     await in_flight
-                    sent, size = sent + size, len(channels)
+                    sent, size = sent + size, 0
                     in_flight = publisher.publish_all(channels, payloads)
+                    size = len(channels)
                     await asyncio.sleep(0)  # it goes out before the next ones are encoded
             await in_flight
         except BaseException as error:
-            if isinstance(error, Exception) and await _succeeds(in_flight):
+            if not isinstance(error, Exception):
+                in_flight.cancel()  # nobody would retrieve what becomes of it
+            elif await _succeeds(in_flight):
                 sent += size
             error.add_note(f"{sent} notifications before it have been sent")
             raise
@@ -315,7 +328,13 @@ class Notifier:
         self._task = asyncio.create_task(publisher.run(), name="asyncnotify publisher")
         return publisher
 
-    async def _retrying(self, attempt: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def _retrying(
+        self,
+        attempt: Callable[[], Awaitable[None]],
+        seconds: float,
+        *,
+        unless: Callable[[BaseException], bool] | None = None,
+    ) -> None:
         """Attempt until it succeeds; at the deadline, raise what the last attempt raised."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -326,7 +345,9 @@ class Notifier:
                 return await attempt()
             except ConfigurationError:
                 raise
-            except (ConnectError, ConnectionLostError):
+            except (ConnectError, ConnectionLostError) as error:
+                if unless is not None and error.__cause__ and unless(error.__cause__):
+                    raise
                 delay = delays.next()
                 if loop.time() + delay > deadline:
                     raise

@@ -72,7 +72,7 @@ class Publisher:
     @property
     def has_work(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._waiting or self._bulks)
+        return bool(self._waiting or self._bulks or self._overflow)
 
     @property
     def _has_news(self) -> bool:
@@ -234,6 +234,8 @@ class Publisher:
             self._loop.call_soon(_tell, sent)  # once the next ones are on their way
             sent = batch if await self._send(session, batch) else []
             if self._bulks and not session.lost:
+                self._loop.call_soon(_tell, sent)
+                sent = []
                 await self._send_bulk(session, self._bulks.popleft())
         _tell(sent)
 

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from asyncnotify._subscription import Handler, Resync
 
 
+def check_callable(name: str, function: object) -> None:
+    """Raise TypeError unless it can be called, or is None."""
+    if function is not None and not callable(function):
+        msg = f"{name} must be callable, not of type {type(function).__name__}"
+        raise TypeError(msg)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """What is known of a subscription before there is a connection for it."""
@@ -30,11 +37,12 @@ class Registration:
 
     def __post_init__(self) -> None:
         check_count("concurrency", self.concurrency)
+        handler: object = self.handler
+        if handler is None:
+            msg = "handler must be callable, not of type NoneType"
+            raise TypeError(msg)
         for name in ("handler", "resync", "on_error"):
-            function = getattr(self, name)
-            if not (callable(function) or (function is None and name != "handler")):
-                msg = f"{name} must be callable, not of type {type(function).__name__}"
-                raise TypeError(msg)
+            check_callable(name, getattr(self, name))
 
     def new_worker(self, delivery: Delivery) -> HandlerWorker:
         """Return a worker with an empty mailbox."""

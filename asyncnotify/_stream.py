@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncnotify._channel import Channel
     from asyncnotify._containment import OnError
     from asyncnotify._decoding import Taken
-    from asyncnotify._mailbox import Item
+    from asyncnotify._mailbox import Item, Mailbox
     from asyncnotify._registry import Subscriber
     from asyncnotify._subscription import Desk
 
@@ -28,6 +28,13 @@ ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
 
 DEFAULT_BATCH: Final = 1_000
 """Notifications in one batch, at most: enough to make the taking cost next to nothing."""
+
+
+_SLICE: Final = 0.010
+"""Seconds after which the loop gets a turn, though nothing had to be waited for."""
+
+_DECODED_AT_ONCE: Final = 32
+"""Payloads that are decoded between two looks at the clock."""
 
 
 def _nothing() -> None:
@@ -64,6 +71,7 @@ class Stream(Generic[ItemT_co]):
         "_gaps",
         "_new_subscriber",
         "_on_error",
+        "_slice_ends",
         "_subscriber",
         "_take",
         "_timeout",
@@ -90,6 +98,7 @@ class Stream(Generic[ItemT_co]):
         self._subscriber: Subscriber | None = None
         self._closed = False
         self._begun = False
+        self._slice_ends = 0.0
         self._beginners = 0
         self._take: Callable[[], Taken | None] = _nothing
         self._decode: Callable[[Item], Taken] | None = None
@@ -146,6 +155,10 @@ class Stream(Generic[ItemT_co]):
             await self._begin()
         if self._subscriber is None:
             raise StopAsyncIteration
+        if self._unreported and item is None:
+            self._take = taking(self._subscriber.mailbox.take, self._decode)
+            await self._report_undecodable()
+            item = self._take()
         while True:
             if item is None:
                 if not await self._something_waits():
@@ -177,8 +190,19 @@ class Stream(Generic[ItemT_co]):
     async def _report_undecodable(self) -> None:
         while self._unreported:
             item = self._unreported.pop(0)
-            await report(self._on_error, item.error, item.notification, of=self._name)
-            await asyncio.sleep(0)  # there may be a great many, and nothing else that awaits
+            try:
+                await report(self._on_error, item.error, item.notification, of=self._name)
+            except BaseException:
+                self._unreported.insert(0, item)  # cancelled: the next call tells of it
+                raise
+            await self._yield_now_and_then()
+
+    async def _yield_now_and_then(self) -> None:
+        """Let others run when it has been a while, where nothing else might wait for anything."""
+        clock = asyncio.get_running_loop().time
+        if clock() > self._slice_ends:
+            await asyncio.sleep(0)
+            self._slice_ends = clock() + _SLICE
 
     def batches(self, limit: int = DEFAULT_BATCH) -> Batches[ItemT_co]:
         """
@@ -196,13 +220,33 @@ class Stream(Generic[ItemT_co]):
     async def _next_batch(self, limit: int) -> list[ItemT_co]:
         while True:
             await self._report_undecodable()
+            await self._yield_now_and_then()
             if not self._begun:
                 await self._begin()
+            if self._subscriber is not None:
+                self._take = taking(self._subscriber.mailbox.take, self._decode)
             if self._subscriber is None or not await self._something_waits():
                 raise StopAsyncIteration
-            batch = self._sort_out(self._subscriber.mailbox.take_many(limit))
+            batch = self._take_batch(self._subscriber.mailbox, limit)
+            if self._unreported:
+                self._take = _nothing  # on_error comes before the next item, however that is taken
             if batch:
                 return batch
+
+    def _take_batch(self, mailbox: Mailbox, limit: int) -> list[ItemT_co]:
+        """Return what waits; of what has to be decoded, as much as a slice of time allows."""
+        if self._decode is None:
+            return self._sort_out(mailbox.take_many(limit))
+        batch: list[ItemT_co] = []
+        clock = asyncio.get_running_loop().time
+        ends = clock() + _SLICE
+        while limit > 0 and clock() < ends:
+            items = mailbox.take_many(min(limit, _DECODED_AT_ONCE))
+            if not items:
+                break
+            limit -= len(items)
+            batch += self._sort_out(items)
+        return batch
 
     def _sort_out(self, items: list[Item]) -> list[ItemT_co]:
         """Return what is for the consumer, decoded; never waits, so that nothing is lost."""
@@ -241,6 +285,7 @@ class Stream(Generic[ItemT_co]):
         if self._desk is not None and self._subscriber is not None:
             self._desk.detach(self._subscriber)
             await self._desk.settled()
+        await self._report_undecodable()
 
     def stats(self) -> SubscriptionStats | None:
         """Return what became of this stream's notifications so far; None before it began."""

@@ -183,6 +183,8 @@ class HandlerWorker:
 
     async def _serve_at_once(self, group: asyncio.TaskGroup) -> None:
         """Start calls of the handler until the mailbox is empty, so many at a time."""
+        clock = asyncio.get_running_loop().time
+        slice_ends = clock() + _SLICE
         while True:
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
@@ -191,6 +193,9 @@ class HandlerWorker:
                 return
             if not isinstance(item, Notification):
                 await self._see_other(item)
+                if clock() > slice_ends:
+                    await asyncio.sleep(0)
+                    slice_ends = clock() + _SLICE
             else:
                 call = group.create_task(self._call(item), name=f"asyncnotify call of {self.name}")
                 self._running.add(call)

@@ -26,6 +26,8 @@ class Watchdog:
         self._on_overdue = on_overdue
         self._clock = asyncio.get_running_loop().time
         self._began: float | None = None
+        self._due = 0.0
+        self._extended: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -46,6 +48,7 @@ class Watchdog:
             self._timer = None
 
     def _look_in(self, seconds: float) -> None:
+        self._due = self._clock() + seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
@@ -53,8 +56,12 @@ class Watchdog:
         if self._began is None:
             return
         remaining = self._began + self._seconds - self._clock()
+        blocked = self._clock() - self._due > _GRACE and self._extended != self._began
         if remaining > 0:
             self._look_in(remaining)
+        elif blocked:
+            self._extended = self._began  # once: the answer may need another round trip
+            self._look_in(self._seconds)
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_GRACE, self._bark, self._began)

@@ -141,7 +141,7 @@ each_document = pytest.mark.parametrize(
 
 def as_program(text: str) -> str:
     """Return a python block as the text of a file."""
-    if "asyncio.run(" in text:
+    if "asyncio.run(" in text or "Blocking" in text:
         return text
     return FRAME.format(part=textwrap.indent(text, " " * 8))
 

@@ -43,7 +43,8 @@ _UNENCODABLE: Final = "an argument, such as the password, cannot be encoded as U
 
 _NO_POOL: Final = (
     "a pool cannot listen: it resets a connection that it is given back, and may close one that"
-    " idles; a listener needs a connection of its own, by a DSN or by connect="
+    " idles; a listener needs a connection of its own, by a DSN or by connect=;"
+    " a Notifier takes a pool as pool="
 )
 
 _UTF8: Final = {"utf8", "unicode"}

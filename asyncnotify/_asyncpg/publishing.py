@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -130,6 +131,13 @@ class OwnConnections:
         await session.close(seconds)
 
 
+def check_pool(pool: object) -> None:
+    """Raise TypeError unless it is a pool of asyncpg's."""
+    if not isinstance(pool, asyncpg.Pool):
+        msg = f"pool must be a pool of asyncpg's, not of type {type(pool).__name__}"
+        raise TypeError(msg)
+
+
 class BorrowedSession(PublishingSession):
     """A connection of a pool: when it is lost, the pool takes it back at once."""
 
@@ -153,6 +161,7 @@ class PooledConnections:
     target: str = "the pool"
 
     def __init__(self, pool: Pool, *, connect_timeout: float, timeout: float) -> None:
+        check_pool(pool)
         self._pool = pool
         self._connect_timeout = connect_timeout
         self._timeout = timeout
@@ -178,8 +187,19 @@ class PooledConnections:
     async def close(self, session: PublishingSession, seconds: float) -> None:
         """Give it back, within this time."""
         proxy = self._borrowed.pop(session, None)
+        if proxy is None:
+            return
+        # A task of its own: the pool shields its part, and nobody would see that fail
+        giving_back = asyncio.ensure_future(self._pool.release(proxy, timeout=seconds))
+        giving_back.add_done_callback(_note_failure)
         try:
-            if proxy is not None:
-                await self._pool.release(proxy, timeout=seconds)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            logger.debug("a connection of the pool was lost: %s", describe_error(error))
+            await asyncio.wait({giving_back})
+        except BaseException:
+            session.terminate()  # the pool's part ends soon
+            raise
+
+
+def _note_failure(giving_back: asyncio.Future[None]) -> None:
+    error = None if giving_back.cancelled() else giving_back.exception()
+    if error is not None:
+        logger.debug("a connection of the pool was lost: %s", describe_error(error))

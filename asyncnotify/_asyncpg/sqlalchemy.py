@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 _CREATOR: Final = "async_creator_fn"
 """Where the dialect expects a function of the caller's that makes the connections."""
+
+
+_asking: ContextVar[object] = ContextVar("asking")
+"""Who asks an engine how it connects, in this task: others may connect in the meantime."""
 
 
 class _Arguments(Exception):  # noqa: N818 - carries what was asked for; nobody sees it
@@ -39,10 +44,10 @@ class EngineConnect:
     """
 
     def __init__(self, engine: Any) -> None:
-        dialect = getattr(engine, "dialect", None)
-        if not hasattr(engine, "sync_engine") or dialect is None:
+        if not _is_async_engine(engine):
             msg = f"an AsyncEngine of SQLAlchemy is needed, not a {type(engine).__name__}"
             raise TypeError(msg)
+        dialect = engine.dialect
         if (dialect.name, dialect.driver) != ("postgresql", "asyncpg"):
             msg = f"an engine of postgresql+asyncpg is needed, not {dialect.name}+{dialect.driver}"
             raise TypeError(msg)
@@ -51,7 +56,9 @@ class EngineConnect:
 
     async def __call__(self) -> asyncpg.Connection[Any]:
         """Return a fresh connection."""
-        arguments = self._arguments()
+        arguments = await self._arguments()
+        if not isinstance(arguments, _Arguments):
+            return arguments
         creator = arguments.named.pop(_CREATOR, None)
         named = {n: value for n, value in arguments.named.items() if n not in SQLALCHEMY_ONLY}
         if creator is not None:
@@ -64,25 +71,39 @@ class EngineConnect:
             named.setdefault("target_session_attrs", "primary")
         return await connect_asyncpg({**named, "server_settings": settings})
 
-    def _arguments(self) -> _Arguments:
-        """Let a copy of the engine's pool, which nobody else has, come as far as connecting."""
-        from sqlalchemy import event  # noqa: PLC0415 - an extra
+    async def _arguments(self) -> _Arguments | asyncpg.Connection[Any]:
+        """
+        Let a copy of the engine's pool, which nobody else has, come as far as connecting.
 
-        ours = threading.get_ident()
+        Functions of the caller's may wait for something on the way, as SQLAlchemy lets them;
+        those that make the connection themselves have made ours.
+        """
+        from sqlalchemy import event  # noqa: PLC0415 - an extra
+        from sqlalchemy.util import greenlet_spawn  # noqa: PLC0415 - an extra
+
+        mark = object()
 
         def stop(_dialect: Any, _record: Any, positional: list[Any], named: dict[str, Any]) -> None:
-            if threading.get_ident() == ours:
+            if _asking.get(None) is mark:
                 raise _Arguments(positional, named)
 
+        token = _asking.set(mark)
         event.listen(self._engine, "do_connect", stop)
         try:
-            self._engine.pool.recreate().connect()
+            lent = await greenlet_spawn(self._engine.pool.recreate().connect)
         except _Arguments as arguments:
             return arguments
         finally:
             event.remove(self._engine, "do_connect", stop)
-        msg = "the engine's do_connect event makes connections itself: give them by connect="
-        raise TypeError(msg)
+            _asking.reset(token)
+        connection: asyncpg.Connection[Any] = lent.driver_connection
+        lent.detach()
+        return connection
+
+
+def _is_async_engine(engine: object) -> bool:
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    return module is not None and isinstance(engine, module.AsyncEngine)
 
 
 def _described(url: Any) -> str:

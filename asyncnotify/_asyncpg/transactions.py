@@ -31,7 +31,9 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         text = sys.modules["sqlalchemy"].text
         await connection.execute(text(_SQLALCHEMY), {"channel": channel, "payload": payload})
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
-        await connection.execute(_PSYCOPG, (channel, payload))
+        # Not connection.execute(): its cursors may take other placeholders
+        async with sys.modules["psycopg"].AsyncCursor(connection) as cursor:
+            await cursor.execute(_PSYCOPG, (channel, payload))
     else:
         msg = f"connection must be {_TAKEN}, not of type {type(connection).__name__}"
         raise TypeError(msg)

@@ -129,7 +129,7 @@ async def test_bad_options_are_refused_at_once(listener: Listener) -> None:
         with pytest.raises(TypeError, match=next(iter(option))):
             await listener.listen("orders", nothing, **option)
     with pytest.raises(TypeError, match="handler"):
-        await listener.listen("orders", None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await listener.listen("orders", None)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     with pytest.raises(TypeError, match="at least one channel"):
         listener.stream()
     assert listener.channels == frozenset()

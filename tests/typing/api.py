@@ -114,8 +114,8 @@ async def listening() -> None:
     await listener.listen("orders", on_change, resync=reload, on_error=on_error)
     await listener.listen("orders", print, resync=print, buffer=1, overflow="fail", timeout=None)
     await listener.listen("orders", lambda n: on_order(n), latest=True, concurrency=3)  # noqa: PLW0108
-    await listener.listen("orders", takes_nothing)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    await listener.listen("orders", print, overflow="drop")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await listener.listen("orders", takes_nothing)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType]
+    await listener.listen("orders", print, overflow="drop")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     subscription = await listener.listen("orders", on_order)
     assert_type(subscription.channel, str)
     assert_type(subscription.active, bool)
@@ -191,7 +191,7 @@ async def lifetime() -> None:
     await listener.start()
     await listener.notify("orders")
     await listener.notify("orders", "1")
-    await listener.notify("orders", b"1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await listener.notify("orders", b"1")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     await listener.wait_connected(timeout=1)
     await listener.unlisten("orders")
     await listener.aclose(timeout=1)

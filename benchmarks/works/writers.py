@@ -1,0 +1,151 @@
+"""What NOTIFY costs those who write: commits a second, with and without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from asyncnotify.testing.server import PostgresServer
+from benchmarks import programs
+from benchmarks.launcher import PeerError
+from benchmarks.results import Column, Section
+from benchmarks.rounds import Contestant, take_turns
+from benchmarks.stage import START_TIME
+
+if TYPE_CHECKING:
+    from benchmarks.results import Figures
+    from benchmarks.stage import Stage
+
+_SECONDS = 1
+_WITHIN = 30.0
+_RATE = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
+_TABLES = """
+    CREATE TABLE plain (id bigserial PRIMARY KEY, value int);
+    CREATE TABLE by_row (LIKE plain INCLUDING ALL);
+    CREATE TABLE by_statement (LIKE plain INCLUDING ALL);
+    CREATE FUNCTION tell_row() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_notify('work', NEW.id::text); RETURN NULL; END $$;
+    CREATE FUNCTION tell_statement() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_notify('work', format('%s-%s', min(id), max(id))) FROM added;
+            RETURN NULL;
+        END $$;
+    CREATE TRIGGER tell AFTER INSERT ON by_row FOR EACH ROW EXECUTE FUNCTION tell_row();
+    CREATE TRIGGER tell AFTER INSERT ON by_statement REFERENCING NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION tell_statement();
+"""
+_ONE_ROW = """
+    WITH added AS (INSERT INTO plain (value) VALUES (1) RETURNING id)
+    SELECT {} FROM added;
+"""
+_PLAIN = _ONE_ROW.format("length(id::text)")
+_NOTIFY = _ONE_ROW.format("pg_notify('work', id::text)")
+_MANY_ROWS = "INSERT INTO {} (value) SELECT generate_series(1, 100);"
+
+
+async def _commits(
+    server: PostgresServer, script: str, writers: int, listeners: int = 0
+) -> Figures:
+    """Return the commits a second of so many writers, beside so many listeners."""
+    sessions = programs.python("idle_listeners")
+    async with contextlib.AsyncExitStack() as stack:
+        if listeners:
+            started = sessions.start(server.dsn, work="listeners", sessions=listeners)
+            await (await stack.enter_async_context(started)).hear("ready", START_TIME)
+        rate = await _pgbench(server, script, writers)
+    return {"rate": rate, "cost": 1e6 / rate}
+
+
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+async def _pgbench(server: PostgresServer, script: str, writers: int) -> float:
+    with tempfile.TemporaryDirectory(prefix="asyncnotify-bench-") as directory:
+        file = _written(Path(directory, "script.sql"), " ".join(script.split()))
+        options = ("-n", "-M", "prepared", "-T", str(_SECONDS), "-c", str(writers), "-f", str(file))
+        process = await asyncio.create_subprocess_exec(
+            server.bin_dir / "pgbench",
+            *options,
+            server.dsn,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(_WITHIN):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            message = "stalled"
+            raise PeerError(message) from None
+    said = output.decode(errors="replace")
+    found = _RATE.search(said)
+    if found is None:
+        raise PeerError(said.strip().splitlines()[-1] if said.strip() else "pgbench said nothing")
+    return float(found[1])
+
+
+async def measure(stage: Stage) -> list[Section]:
+    """Measure on a server of its own that waits for the disk, as one does that keeps data."""
+    with PostgresServer(settings={"max_connections": "200", "fsync": "on"}) as server:
+        connection = await asyncpg.connect(server.dsn)
+        await connection.execute(_TABLES)
+        await connection.close()
+        sections = [
+            await _with_writers(stage, server, writers) for writers in stage.sized((1, 8, 32), (8,))
+        ]
+        return sections if stage.quick else [*sections, await _triggers(stage, server)]
+
+
+async def _with_writers(stage: Stage, server: PostgresServer, writers: int) -> Section:
+    run = functools.partial(_commits, server)
+    without = "without NOTIFY"
+    contestants = [
+        Contestant(without, functools.partial(run, _PLAIN, writers)),
+        Contestant("NOTIFY, nobody listens", functools.partial(run, _NOTIFY, writers)),
+        *(
+            Contestant(
+                f"NOTIFY, {count} idle listener{'s' * (count > 1)}",
+                functools.partial(run, _NOTIFY, writers, count),
+            )
+            for count in stage.sized((1, 10, 100), (1, 100))
+        ),
+    ]
+    plural = "s" * (writers > 1)
+    return Section(
+        key=f"writers, {writers}",
+        title=f"Commits of one row by {writers} writer{plural}",
+        reference=without,
+        columns=(Column("cost", "µs for each commit", 0), Column("rate", "commits a second", 0)),
+        series=await take_turns(contestants, stage.rounds, stage.progress),
+        remark="The listeners listen on another channel. The server waits for the disk.",
+    )
+
+
+async def _triggers(stage: Stage, server: PostgresServer) -> Section:
+    run = functools.partial(_commits, server)
+    tables = {
+        "no trigger": "plain",
+        "statement trigger": "by_statement",
+        "row trigger": "by_row",
+    }
+    contestants = [
+        Contestant(name, functools.partial(run, _MANY_ROWS.format(table), 8, 1))
+        for name, table in tables.items()
+    ]
+    return Section(
+        key="triggers",
+        title="Commits of a hundred rows by 8 writers, by what sends the notifications",
+        reference="no trigger",
+        columns=(Column("cost", "µs for each commit", 0), Column("rate", "commits a second", 0)),
+        series=await take_turns(contestants, stage.rounds, stage.progress),
+    )

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify import (
+    BlockingListener,
+    BlockingNotifier,
+    ChannelNameError,
+    ConnectError,
+    ListenerClosedError,
+    PayloadTooLargeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.blocking.conftest import Inbox
+
+    InThreads = Callable[[int, Callable[[int], object]], list[object]]
+
+PATIENCE = 20.0
+
+
+def test_it_opens_at_the_first_call(dsn: str, listener: BlockingListener, inbox: Inbox) -> None:
+    """Without start() the first notification connects, and close() ends it until start()."""
+    listener.listen("orders", inbox)
+    notifier = BlockingNotifier(dsn)
+    notifier.notify("orders", "1")
+    notifier.close()
+    with pytest.raises(ListenerClosedError):
+        notifier.notify("orders", "late")
+    notifier.close()
+    notifier.start()
+    notifier.notify("orders", "2", retry=True)
+    notifier.close()
+    assert inbox.payloads(2) == ["1", "2"]
+
+
+def test_threads_send_at_once(
+    listener: BlockingListener, notifier: BlockingNotifier, inbox: Inbox, in_threads: InThreads
+) -> None:
+    """Notifications of 200 threads all arrive, each thread's in its order."""
+    listener.listen("orders", inbox)
+
+    def send(number: int) -> None:
+        for i in range(5):
+            notifier.notify("orders", f"{number} {i}")
+
+    in_threads(200, send)
+    arrived = inbox.payloads(1000)
+    assert sorted(arrived) == sorted(f"{n} {i}" for n in range(200) for i in range(5))
+    of_one = [payload for payload in arrived if payload.startswith("7 ")]
+    assert of_one == [f"7 {i}" for i in range(5)]
+
+
+def test_mistakes_are_the_callers(notifier: BlockingNotifier) -> None:
+    """What cannot be sent is refused before anything is."""
+    with pytest.raises(ChannelNameError):
+        notifier.notify("")
+    with pytest.raises(PayloadTooLargeError):
+        notifier.notify("orders", "x" * 8000)
+    with pytest.raises(TypeError, match="pool"):
+        BlockingNotifier(pool=object())
+    with pytest.raises(TypeError, match="pair"):
+        notifier.notify_many([7])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+
+
+def test_many_are_taken_in_this_thread(
+    listener: BlockingListener, notifier: BlockingNotifier, inbox: Inbox
+) -> None:
+    """notify_many() iterates in the thread that calls it, and sends all in order."""
+    listener.listen("orders", inbox)
+    threads: set[int] = set()
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for i in range(3500):
+            threads.add(threading.get_ident())
+            yield "orders", str(i)
+
+    assert notifier.notify_many(pairs()) == 3500
+    assert inbox.payloads(3500) == [str(i) for i in range(3500)]
+    assert threads == {threading.get_ident()}
+    assert notifier.notify_many([]) == 0
+
+
+def test_many_that_fail_say_how_many_were_sent(notifier: BlockingNotifier) -> None:
+    """What the iterable raises comes out, with a note on what had been sent before."""
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for i in range(2500):
+            yield "orders", str(i)
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        notifier.notify_many(pairs())
+    assert caught.value.__notes__ == ["2000 notifications before it have been sent"]
+
+
+def test_there_is_no_connection() -> None:
+    """A server that is not there is told of by start() and by each call, and all ends."""
+    notifier = BlockingNotifier("postgresql://127.0.0.1:1/none", start_timeout=0.2)
+    with pytest.raises(ConnectError):
+        notifier.start()
+    notifier = BlockingNotifier("postgresql://127.0.0.1:1/none")
+    with pytest.raises(ConnectError):
+        notifier.notify("orders")
+    with pytest.raises(ConnectError):
+        notifier.notify_many(("orders", str(i)) for i in range(3000))
+    notifier.close()

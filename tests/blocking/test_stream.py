@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify import (
+    BlockingListener,
+    BlockingNotifier,
+    BlockingStream,
+    BufferOverflowError,
+    Gap,
+    GapReason,
+    Notification,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    InThreads = Callable[[int, Callable[[int], object]], list[object]]
+
+PATIENCE = 20.0
+
+
+def numbers(count: int, channel: str = "orders") -> list[tuple[str, str]]:
+    """Return notifications whose payloads are the numbers from 0."""
+    return [(channel, str(i)) for i in range(count)]
+
+
+def taken(stream: BlockingStream[Notification[str]], count: int) -> list[str]:
+    """Return the payloads of the next so many notifications."""
+    return [stream.get(PATIENCE).payload for _ in range(count)]
+
+
+def until_backlog(stream: BlockingStream[Notification[str]], count: int) -> None:
+    """Return when so many wait."""
+    deadline = time.monotonic() + PATIENCE
+    while (stats := stream.stats()) is None or stats.backlog < count:
+        assert time.monotonic() < deadline
+
+
+def test_everything_comes_in_order(listener: BlockingListener, notifier: BlockingNotifier) -> None:
+    """Far more than one batch comes whole and in order."""
+    with listener.stream("orders") as stream:
+        notifier.notify_many(numbers(25_000))
+        items = itertools.islice(stream, 25_000)
+        assert [n.payload for n in items] == [str(i) for i in range(25_000)]
+        stats = stream.stats()
+        assert stats is not None
+        assert (stats.delivered, stats.dropped) == (25_000, 0)
+
+
+def test_gaps_stand_in_their_place(listener: BlockingListener) -> None:
+    """With gaps, the one of the start comes first."""
+    with listener.stream("orders", gaps=True) as stream:
+        listener.notify("orders", "1")
+        first, second = stream.get(PATIENCE), stream.get(PATIENCE)
+        assert isinstance(first, Gap)
+        assert first.reason is GapReason.START
+        assert isinstance(second, Notification)
+
+
+def test_a_timeout_loses_nothing(listener: BlockingListener, notifier: BlockingNotifier) -> None:
+    """Waiting in vain, a thousand times, with notifications arriving meanwhile, loses none."""
+    with listener.stream("orders") as stream:
+        for i in range(200):
+            with pytest.raises(TimeoutError):
+                stream.get(timeout=0)
+            sender = threading.Thread(target=notifier.notify, args=("orders", str(i)))
+            sender.start()
+            while True:
+                try:
+                    n = stream.get(timeout=0.0002)
+                except TimeoutError:
+                    continue
+                break
+            sender.join()
+            assert n.payload == str(i)
+
+
+def test_what_has_arrived_needs_no_time(
+    listener: BlockingListener, notifier: BlockingNotifier
+) -> None:
+    """get(timeout=0) returns what waits, and raises only when nothing does."""
+    with listener.stream("orders") as stream:
+        notifier.notify_many(numbers(3))
+        until_backlog(stream, 3)
+        assert [stream.get(timeout=0).payload for _ in range(3)] == ["0", "1", "2"]
+        with pytest.raises(TimeoutError):
+            stream.get(timeout=0)
+
+
+def test_who_only_looks_sees_the_end(
+    listener: BlockingListener, notifier: BlockingNotifier
+) -> None:
+    """get(timeout=0) raises EOFError, time and again, once the stream has ended."""
+    stream = listener.stream("orders").__enter__()
+    failing = listener.stream("orders", buffer=1, overflow="fail").__enter__()
+    notifier.notify_many(numbers(2))
+    until_backlog(stream, 2)
+    assert failing.get(timeout=0).payload == "0"
+    listener.unlisten("orders")
+    for _ in range(2):
+        with pytest.raises(BufferOverflowError):
+            failing.get(timeout=0)
+        with pytest.raises(EOFError):
+            stream.get(timeout=0)
+
+
+def test_each_item_goes_to_one_thread(
+    listener: BlockingListener, notifier: BlockingNotifier, in_threads: InThreads
+) -> None:
+    """Many threads that take from one stream get each item once, some of them with timeouts."""
+    with listener.stream("orders") as stream:
+
+        def take(number: int) -> list[str]:
+            if number == 0:
+                notifier.notify_many(numbers(5_000))
+                return []
+            items: list[str] = []
+            while True:
+                try:
+                    items.append(stream.get(0.5).payload)
+                except TimeoutError:
+                    return items
+
+        results = in_threads(21, take)
+    payloads = [payload for result in results for payload in result]  # type: ignore[attr-defined] # pyright: ignore[reportGeneralTypeIssues]
+    assert sorted(payloads, key=int) == [str(i) for i in range(5_000)]
+
+
+def test_threads_that_wait_are_let_go(listener: BlockingListener, in_threads: InThreads) -> None:
+    """However a stream ends, every thread that waits for it learns of that."""
+    ends: list[Callable[[BlockingStream[Notification[str]]], None]] = [
+        lambda stream: stream.close(),
+        lambda _: listener.unlisten("orders"),
+        lambda _: listener.close(),
+    ]
+    for end in ends:
+        stream = listener.stream("orders").__enter__()
+        waiting = threading.Semaphore(0)
+
+        def wait(
+            number: int,
+            stream: BlockingStream[Notification[str]] = stream,
+            waiting: threading.Semaphore = waiting,
+            end: Callable[[BlockingStream[Notification[str]]], None] = end,
+        ) -> list[object]:
+            if number == 0:
+                for _ in range(10):
+                    waiting.acquire(timeout=PATIENCE)
+                end(stream)
+                return []
+            waiting.release()
+            return list(stream)
+
+        assert in_threads(11, wait) == [[]] * 11
+        with pytest.raises(EOFError):
+            stream.get()
+        assert list(stream) == []
+
+
+def test_what_was_buffered_survives_the_listener(dsn: str, notifier: BlockingNotifier) -> None:
+    """After close() a stream still hands out all that had arrived, and then ends."""
+    listener = BlockingListener(dsn)
+    with listener:
+        stream = listener.stream("orders").__enter__()
+        notifier.notify_many(numbers(3_000))
+        until_backlog(stream, 3_000)
+        assert stream.get(PATIENCE).payload == "0"
+    assert [n.payload for n in stream] == [str(i) for i in range(1, 3_000)]
+    stream.close()
+
+
+def test_closing_throws_away(listener: BlockingListener, notifier: BlockingNotifier) -> None:
+    """A closed stream hands out nothing of what it had fetched."""
+    with listener.stream("orders") as stream:
+        notifier.notify_many(numbers(10))
+        until_backlog(stream, 10)
+        next(stream)
+    assert list(stream) == []
+    assert listener.channels == frozenset()
+
+
+def test_leaving_the_loop_ends_the_subscription(listener: BlockingListener) -> None:
+    """A stream that is broken out of is unlistened as soon as it is collected."""
+    sender = threading.Thread(target=send_until_heard, args=(listener,))
+    sender.start()
+    for _ in listener.stream("orders"):
+        break
+    sender.join()
+    gc.collect()
+    deadline = time.monotonic() + PATIENCE
+    while listener.channels:
+        assert time.monotonic() < deadline
+
+
+def send_until_heard(listener: BlockingListener) -> None:
+    """Notify once somebody listens."""
+    while "orders" not in listener.channels:
+        pass
+    with listener.stream("orders"):  # the server has confirmed
+        listener.notify("orders", "1")
+
+
+def test_an_overflow_is_told(listener: BlockingListener, notifier: BlockingNotifier) -> None:
+    """A full buffer is a gap at its place, or with overflow="fail" the end of the stream."""
+    with (
+        listener.stream("orders", gaps=True, buffer=10) as lossy,
+        listener.stream("orders", buffer=10, overflow="fail") as failing,
+    ):
+        assert isinstance(lossy.get(PATIENCE), Gap)
+        notifier.notify_many(numbers(100))
+        items: list[Notification[str] | Gap] = []
+        while [n.payload for n in items[-1:] if isinstance(n, Notification)] != ["99"]:
+            items.append(lossy.get(PATIENCE))
+        gaps = [item for item in items if isinstance(item, Gap)]
+        assert len(items) - len(gaps) + sum(gap.dropped or 0 for gap in gaps) == 100
+        with pytest.raises(BufferOverflowError):
+            taken(failing, 100)
+
+
+def test_an_overflow_is_told_after_the_end(dsn: str, notifier: BlockingNotifier) -> None:
+    """A stream that overflowed unseen tells of it, though the listener has been closed."""
+    listener = BlockingListener(dsn)
+    with listener:
+        stream = listener.stream("orders", buffer=10, overflow="fail").__enter__()
+        notifier.notify_many(numbers(100))
+        with listener.stream("fence") as fence:
+            notifier.notify("fence")
+            fence.get(PATIENCE)
+    assert taken(stream, 10) == [str(i) for i in range(10)]
+    for _ in range(2):
+        with pytest.raises(BufferOverflowError):
+            stream.get(PATIENCE)
+
+
+def test_only_the_newest(listener: BlockingListener, notifier: BlockingNotifier) -> None:
+    """With latest, what is taken is the newest at that moment, also after waiting in vain."""
+    with listener.stream("orders", "prices", latest=True) as stream:
+
+        def send(channel: str, payload: str) -> None:
+            """Return once it has arrived."""
+            notifier.notify(channel, payload)
+            with listener.stream("fence") as fence:
+                notifier.notify("fence")
+                fence.get(PATIENCE)
+
+        for round_ in range(3):
+            with pytest.raises(TimeoutError):
+                stream.get(timeout=0.01)
+            for channel in ("orders", "prices"):
+                notifier.notify(channel, "old")
+                send(channel, f"new {round_}")
+            assert taken(stream, 1) == [f"new {round_}"]
+            send("prices", f"newest {round_}")
+            assert taken(stream, 1) == [f"newest {round_}"]

@@ -1,0 +1,270 @@
+"""A Notifier's callers cancelled at every moment of every call: nothing stays, all else works."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncnotify import ExponentialBackoff, Listener, ListenerClosedError, Notification, Notifier
+from tests.faults.conftest import OURS, PATIENCE
+from tests.faults.test_cancellation import every_moment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Iterable
+
+    from asyncnotify import Stream
+    from tests.faults.conftest import Rig
+    from tests.faults.test_cancellation import Moment
+
+    Heard = Stream[Notification[str]]
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
+
+
+@pytest_asyncio.fixture
+async def heard(rig: Rig) -> AsyncIterator[Heard]:
+    """What arrives on orders, past the proxy."""
+    async with Listener(rig.dsn) as listener, listener.stream("orders") as stream:
+        yield stream
+
+
+@pytest_asyncio.fixture
+async def notifier(rig: Rig) -> AsyncIterator[Notifier]:
+    """A running notifier, behind the proxy."""
+    async with Notifier(rig.proxied, backoff=AT_ONCE) as notifier:
+        await notifier.notify("orders", "warm")
+        yield notifier
+
+
+async def check(notifier: Notifier, heard: Heard, moment: Moment, must: Iterable[str]) -> None:
+    """Check that it sends, and that what had to arrive has, in order and once."""
+    end = f"end {moment}"
+    async with asyncio.timeout(PATIENCE):
+        await notifier.notify("orders", end)
+        found: list[str] = []
+        async for notification in heard:
+            if notification.payload == end:
+                break
+            found.append(notification.payload)
+    expected = list(must)
+    assert [payload for payload in found if payload in expected] == expected
+    assert len(found) == len(set(found))
+
+
+async def test_r32_a_call_that_is_alone(rig: Rig, notifier: Notifier, heard: Heard) -> None:
+    """notify(), cancelled anywhere: one connection, and the next call is served."""
+
+    async def trial(moment: Moment) -> bool:
+        interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
+        await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
+        await rig.until_backends(2)
+        return interrupted
+
+    await every_moment(rig, trial, at_least=3)
+
+
+@pytest.mark.parametrize("retry", [False, True])
+async def test_r32_a_call_among_others(
+    rig: Rig, notifier: Notifier, heard: Heard, *, retry: bool
+) -> None:
+    """Cancelled anywhere, a call that waits with others, or is sent with them, harms none."""
+
+    async def trial(moment: Moment) -> bool:
+        names = [f"{n} of {moment}" for n in range(5)]
+        others = [asyncio.create_task(notifier.notify("orders", name)) for name in names]
+        await asyncio.sleep(0)
+        mine = notifier.notify("orders", f"{moment}", retry=retry)
+        interrupted = await moment.interrupts(mine)
+        await asyncio.gather(*others)
+        await check(notifier, heard, moment, names)
+        await rig.until_backends(2)
+        return interrupted
+
+    await every_moment(rig, trial, at_least=3)
+
+
+async def test_r32_the_call_that_others_wait_behind(
+    rig: Rig, notifier: Notifier, heard: Heard
+) -> None:
+    """The lone call in flight is cancelled anywhere: those that gathered behind it are sent."""
+
+    async def trial(moment: Moment) -> bool:
+        names = [f"{n} of {moment}" for n in range(5)]
+        interrupting = asyncio.create_task(
+            moment.interrupts(notifier.notify("orders", f"{moment}"))
+        )
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(notifier.notify("orders", name)) for name in names]
+        many = asyncio.create_task(notifier.notify_many([("orders", f"many {moment}")]))
+        interrupted = await interrupting
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*others)
+            await many
+        await check(notifier, heard, moment, names)
+        await rig.until_backends(2)
+        return interrupted
+
+    await every_moment(rig, trial, at_least=3)
+
+
+async def test_r32_the_first_call(rig: Rig, heard: Heard) -> None:
+    """Cancelled while its connection is being made, it leaves one connection at most."""
+
+    async def trial(moment: Moment) -> bool:
+        notifier = Notifier(rig.proxied, backoff=AT_ONCE)
+        interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
+        await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
+        await rig.until_backends(2)
+        await notifier.aclose()
+        await rig.proxy.wait_idle()
+        return interrupted
+
+    await every_moment(rig, trial, at_least=6)
+
+
+async def test_r32_many(rig: Rig, notifier: Notifier, heard: Heard) -> None:
+    """notify_many(), cancelled anywhere: what arrived is a beginning of it, and it works on."""
+
+    async def trial(moment: Moment) -> bool:
+        names = [f"{n} of {moment}" for n in range(2_500)]
+        interrupted = await moment.interrupts(
+            notifier.notify_many(("orders", name) for name in names)
+        )
+        await check(notifier, heard, moment, () if interrupted else names)
+        await rig.until_backends(2)
+        return interrupted
+
+    await every_moment(rig, trial, at_least=4)
+
+
+async def test_r32_start(rig: Rig, heard: Heard) -> None:
+    """start(), cancelled anywhere, leaves nothing, and may be called again."""
+
+    async def trial(moment: Moment) -> bool:
+        notifier = Notifier(rig.proxied, backoff=AT_ONCE)
+        interrupted = await moment.interrupts(notifier.start())
+        if interrupted:
+            await rig.proxy.wait_idle()
+            await notifier.start()
+        await check(notifier, heard, moment, ())
+        await notifier.aclose()
+        await rig.proxy.wait_idle()
+        return interrupted
+
+    await every_moment(rig, trial, at_least=6)
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+async def test_r32_aclose(rig: Rig, *, busy: bool) -> None:
+    """aclose(), cancelled anywhere, has closed all the same, and every caller is told."""
+
+    async def trial(moment: Moment) -> bool:
+        notifier = Notifier(rig.proxied, backoff=AT_ONCE)
+        await notifier.start()
+        calls = [
+            asyncio.create_task(notifier.notify("orders", str(n))) for n in range(50 if busy else 0)
+        ]
+        await asyncio.sleep(0)
+        begun = asyncio.Event()
+
+        async def close() -> None:
+            begun.set()
+            await notifier.aclose()
+
+        interrupted = await moment.interrupts(close())
+        if not begun.is_set():  # cancelled before its first step, it can have done nothing
+            await notifier.aclose()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*calls, return_exceptions=True)
+        with pytest.raises(ListenerClosedError):
+            await notifier.notify("orders")
+        await rig.proxy.wait_idle()
+        return interrupted
+
+    await every_moment(rig, trial, at_least=1)
+
+
+@pytest_asyncio.fixture
+async def pool(rig: Rig) -> AsyncIterator[Pool]:
+    """A pool of one connection, through the proxy."""
+    settings = {"application_name": OURS}
+    async with asyncpg.create_pool(
+        rig.proxied, min_size=0, max_size=1, server_settings=settings
+    ) as pool:
+        yield pool
+
+
+async def check_free(pool: Pool) -> None:
+    """Check that the pool's connection can be had, and that nobody keeps it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with pool.acquire() as connection:
+                assert await connection.fetchval("SELECT 1") == 1
+            if pool.get_idle_size() == pool.get_size() == 1:
+                break
+
+
+async def test_r32_a_call_through_a_pool(rig: Rig, pool: Pool, heard: Heard) -> None:
+    """Cancelled while it borrows, sends, or gives back, the pool is none the smaller."""
+    async with Notifier(pool=pool, backoff=AT_ONCE) as notifier:
+
+        async def trial(moment: Moment) -> bool:
+            interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
+            await check_free(pool)
+            await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
+            await rig.until_backends(2)
+            return interrupted
+
+        await every_moment(rig, trial, at_least=3)
+
+
+@contextmanager
+def no_complaints() -> Generator[None]:
+    """Check that the event loop has nothing to complain of, once all has been collected."""
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    complaints: list[str] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
+    yield
+    gc.collect()
+    loop.set_exception_handler(handler)
+    assert complaints == []
+
+
+async def test_r32_aclose_with_a_pool(rig: Rig, pool: Pool) -> None:
+    """aclose(), cancelled anywhere while calls go through a pool, gives back what it had."""
+
+    async def trial(moment: Moment) -> bool:
+        notifier = Notifier(pool=pool, backoff=AT_ONCE)
+        await notifier.start()
+        calls = [asyncio.create_task(notifier.notify("orders", str(n))) for n in range(5)]
+        await asyncio.sleep(0)
+        interrupted = await moment.interrupts(notifier.aclose())
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*calls, return_exceptions=True)
+        await notifier.aclose()
+        await check_free(pool)
+        return interrupted
+
+    with no_complaints():
+        await every_moment(rig, trial, at_least=1)
+
+
+async def test_giving_back_may_be_given_up(rig: Rig, pool: Pool) -> None:
+    """Closed while the server does not answer the pool, it leaves no failure unseen."""
+    with no_complaints():
+        notifier = Notifier(pool=pool, operation_timeout=0.1)
+        held = rig.proxy.cut_on(b"UNLISTEN", then="black_hole")  # the pool cleans up
+        await notifier.notify("orders", "1")
+        await held.wait()
+        await notifier.aclose(0)
+        await asyncio.sleep(0.2)  # the pool gives up as well
+        rig.proxy.heal()
+        await check_free(pool)

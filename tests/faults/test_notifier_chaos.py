@@ -1,0 +1,214 @@
+"""Fifty publishers among faults: what was acknowledged has arrived, what was not says so."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify import (
+    ChannelNameError,
+    ConnectError,
+    ConnectionLostError,
+    Gap,
+    Listener,
+    Notification,
+    Notifier,
+    PayloadTooLargeError,
+)
+from asyncnotify.testing.server_faults import ServerFaults
+from tests.faults.conftest import FENCE, PATIENCE, QUICKLY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncnotify.testing.server import PostgresServer
+    from tests.faults.conftest import Rig
+
+    Harm = Callable[[], Awaitable[object]]
+
+PUBLISHERS = 50
+PAUSE = 0.01
+WRONG: list[tuple[Any, Any, type[Exception]]] = [
+    ("orders", "p" * 8_000, PayloadTooLargeError),
+    ("", "p", ChannelNameError),
+]
+
+
+def now() -> dt.datetime:
+    """Return the time, as gaps tell it."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass
+class Ledger:
+    """What was sent and what came of it, what arrived, and when nobody could have heard it."""
+
+    acknowledged: dict[str, tuple[dt.datetime, dt.datetime]] = field(
+        default_factory=dict[str, "tuple[dt.datetime, dt.datetime]"]
+    )
+    doubtful: set[str] = field(default_factory=set[str])
+    refused: set[str] = field(default_factory=set[str])
+    arrived: list[str] = field(default_factory=list[str])
+    gaps: list[tuple[dt.datetime, dt.datetime]] = field(
+        default_factory=list["tuple[dt.datetime, dt.datetime]"]
+    )
+    over: bool = False
+
+    @property
+    def failures(self) -> int:
+        """How many calls have failed for want of a connection."""
+        return len(self.doubtful) + len(self.refused)
+
+    async def publish(self, notifier: Notifier, name: int) -> None:
+        """Send one after another, some of them wrong, until it is over; note each outcome."""
+        chance = random.Random(name)
+        number = 0
+        while not self.over:
+            number += 1
+            if chance.random() < 0.1:
+                channel, payload, error = chance.choice(WRONG)
+                with pytest.raises(error):
+                    await notifier.notify(channel, payload)
+            else:
+                await self._send(notifier, f"{name} {number}")
+
+    async def _send(self, notifier: Notifier, payload: str) -> None:
+        began = now()
+        try:
+            await notifier.notify("orders", payload)
+        except ConnectionLostError:
+            self.doubtful.add(payload)
+            await asyncio.sleep(PAUSE)
+        except ConnectError:
+            self.refused.add(payload)
+            await asyncio.sleep(PAUSE)
+        else:
+            self.acknowledged[payload] = (began, now())
+
+    def note(self, item: Notification[str] | Gap) -> None:
+        """Keep what a listener hears."""
+        if isinstance(item, Notification):
+            self.arrived.append(item.payload)
+        elif item.since is not None:
+            self.gaps.append((item.since, now()))
+
+    def fell_into_a_gap(self, payload: str) -> bool:
+        """Return whether it was sent while the listener may not have listened."""
+        began, ended = self.acknowledged[payload]
+        return any(began <= end and since <= ended for since, end in self.gaps)
+
+    def check(self) -> None:
+        """Check that nothing acknowledged is lost, nothing refused arrived, nothing came twice."""
+        arrived = set(self.arrived)
+        assert len(arrived) == len(self.arrived)
+        lost = [p for p in self.acknowledged if p not in arrived and not self.fell_into_a_gap(p)]
+        assert lost == []
+        assert not arrived & self.refused
+        assert arrived <= self.acknowledged.keys() | self.doubtful
+        for name in range(PUBLISHERS):
+            numbers = [int(p.split()[1]) for p in self.arrived if p.split()[0] == str(name)]
+            assert numbers == sorted(numbers)
+
+
+async def batter(rig: Rig, notifier: Notifier, harms: list[Harm], *, rest: float) -> Ledger:
+    """Let fifty publish through one notifier while harm after harm is done."""
+    ledger = Ledger()
+    async with Listener(rig.dsn, backoff=QUICKLY, heartbeat=0.1, heartbeat_timeout=5.0) as listener:
+        stream = listener.stream("orders", FENCE, gaps=True, buffer=1_000_000)
+        async with stream, notifier:
+            publishers = [
+                asyncio.create_task(ledger.publish(notifier, name)) for name in range(PUBLISHERS)
+            ]
+            for harm in harms:
+                await asyncio.wait(publishers, timeout=rest)
+                failures = ledger.failures
+                await harm()
+                async with asyncio.timeout(PATIENCE):
+                    while ledger.failures == failures:  # noqa: ASYNC110 - nobody tells
+                        await asyncio.sleep(PAUSE)
+                    acknowledged = len(ledger.acknowledged)
+                    while len(ledger.acknowledged) == acknowledged:  # noqa: ASYNC110 - as above
+                        await asyncio.sleep(PAUSE)
+            ledger.over = True
+            await asyncio.gather(*publishers)
+            await listener.wait_connected()
+            await notifier.notify(FENCE, retry=True)
+            async with asyncio.timeout(PATIENCE):
+                async for item in stream:
+                    if isinstance(item, Notification) and item.channel == FENCE:
+                        break
+                    ledger.note(item)
+    return ledger
+
+
+async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(rig: Rig) -> None:
+    """The listener hears all the time: every call that succeeded has arrived, once, in order."""
+    proxy = rig.proxy
+
+    async def reset() -> None:
+        proxy.reset()
+
+    async def fin() -> None:
+        proxy.fin()
+
+    async def reset_in_flight() -> None:
+        proxy.cut_after(random.randrange(2_000), "to_server")
+
+    async def answer_lost() -> None:
+        proxy.cut_after(random.randrange(200), "to_client")
+
+    async def forgotten() -> None:
+        proxy.pause()
+
+    async def refused() -> None:
+        proxy.refuse()
+        proxy.reset()
+        await asyncio.sleep(3 * PAUSE)
+        proxy.accept()
+
+    async def terminated() -> None:
+        async with ServerFaults(rig.dsn) as faults:
+            *_, pid = await faults.sessions(database=rig.dsn.rpartition("/")[2])
+            await faults.terminate(pid)
+
+    kinds = [reset, fin, reset_in_flight, answer_lost, refused, terminated]
+    harms: list[Harm] = [*kinds * 5, forgotten]
+    notifier = Notifier(rig.proxied, operation_timeout=0.3, connect_timeout=1.0)
+    ledger = await batter(rig, notifier, harms, rest=0.02)
+    assert ledger.gaps == []
+    ledger.check()
+    assert len(ledger.acknowledged) > 1_000
+    assert ledger.doubtful
+    assert ledger.refused
+
+
+async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
+    own_rig: Rig, battered_server: PostgresServer
+) -> None:
+    """Backends and postmaster die by kill -9: what succeeded has arrived, or fell in a gap."""
+
+    async def backend_killed() -> None:
+        pids = await own_rig.backends()
+        battered_server.kill_backend(pids[-1])
+
+    async def server_killed() -> None:
+        await asyncio.to_thread(battered_server.kill)
+        await asyncio.to_thread(battered_server.start)
+
+    async def restarted() -> None:
+        await asyncio.to_thread(battered_server.restart, "immediate")
+
+    harms: list[Harm] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
+    notifier = Notifier(own_rig.proxied, operation_timeout=1.0, connect_timeout=1.0)
+    ledger = await batter(own_rig, notifier, harms, rest=0.2)
+    ledger.check()
+    assert len(ledger.gaps) >= len(harms)
+    heard = ledger.acknowledged.keys() & set(ledger.arrived)
+    assert len(heard) > len(ledger.acknowledged) * 0.9
+    assert ledger.doubtful
+    assert ledger.refused

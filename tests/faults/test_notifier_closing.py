@@ -1,0 +1,255 @@
+"""A Notifier's aclose() in every state: in time, every caller told, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify import (
+    ConnectError,
+    ConnectionLostError,
+    ExponentialBackoff,
+    Listener,
+    ListenerClosedError,
+    Notifier,
+)
+from tests.faults.conftest import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from asyncnotify.testing.server import PostgresServer
+    from tests.faults.conftest import Rig
+
+FOR_EVER = 60.0
+CLOSE_TIMEOUT, SLACK = 0.2, 1.0
+
+
+class Stage:
+    """A notifier about to be closed, with the calls that are in progress then."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.calls: list[asyncio.Task[object]] = []
+        self.notifier = Notifier(
+            rig.proxied,
+            connect_timeout=FOR_EVER,
+            operation_timeout=FOR_EVER,
+            start_timeout=FOR_EVER,
+            retry_timeout=FOR_EVER,
+            close_timeout=CLOSE_TIMEOUT,
+            queue=10,
+            backoff=ExponentialBackoff(initial=FOR_EVER, cap=FOR_EVER),
+        )
+
+    def call(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Start a call."""
+        self.calls.append(asyncio.create_task(coroutine))
+
+    def call_several(self) -> None:
+        """Start more calls than have room in the queue."""
+        for n in range(20):
+            self.call(self.notifier.notify("orders", str(n)))
+        self.call(self.notifier.notify_many([("orders", "many")]))
+
+    async def warm(self) -> None:
+        """Have a connection."""
+        await self.notifier.notify("orders", "warm")
+
+
+async def at_rest(stage: Stage) -> None:
+    """Nothing is in progress."""
+    await stage.warm()
+
+
+async def alone_in_flight(stage: Stage) -> None:
+    """A call that is alone gets no answer."""
+    await stage.warm()
+    held = stage.rig.proxy.cut_on(b"alone", then="black_hole")
+    stage.call(stage.notifier.notify("orders", "alone"))
+    await held.wait()
+
+
+async def several_in_flight(stage: Stage) -> None:
+    """Calls together get no answer, others wait, and others wait for room."""
+    await stage.warm()
+    held = stage.rig.proxy.cut_on(b"more", then="black_hole")
+    stage.call(stage.notifier.notify("orders", "alone"))
+    stage.call(stage.notifier.notify("orders", "more"))
+    await held.wait()
+    stage.call_several()
+    await asyncio.sleep(0)
+
+
+async def many_in_flight(stage: Stage) -> None:
+    """notify_many() gets no answer, with more to come."""
+    await stage.warm()
+    held = stage.rig.proxy.cut_on(b"999", then="black_hole")
+    stage.call(stage.notifier.notify_many(("orders", str(n)) for n in range(3_000)))
+    await held.wait()
+    stage.call_several()
+    await asyncio.sleep(0)
+
+
+async def dialling(stage: Stage) -> None:
+    """The server is silent when it is connected to."""
+    stage.rig.proxy.silent()
+    stage.call_several()
+    await stage.rig.proxy.wait_for_dials(1)
+
+
+async def starting(stage: Stage) -> None:
+    """start() waits for its next attempt, for a minute."""
+    stage.rig.proxy.refuse()
+    stage.call(stage.notifier.start())
+    await asyncio.wait(stage.calls, timeout=0.05)
+
+
+async def trying_again(stage: Stage) -> None:
+    """Calls with retry=True wait for their next attempt."""
+    await stage.warm()
+    stage.rig.proxy.refuse()
+    stage.rig.proxy.half_close()
+    await stage.rig.proxy.wait_idle()
+    for n in range(3):
+        stage.call(stage.notifier.notify("orders", str(n), retry=True))
+    await asyncio.wait(stage.calls, timeout=0.05)
+
+
+async def saying_goodbye(stage: Stage) -> None:
+    """The server does not notice that it leaves."""
+    await stage.warm()
+    stage.rig.proxy.black_hole()
+
+
+STATES = [
+    at_rest,
+    alone_in_flight,
+    several_in_flight,
+    many_in_flight,
+    dialling,
+    starting,
+    trying_again,
+    saying_goodbye,
+]
+
+
+async def check_calls(stage: Stage) -> None:
+    """Check that every call has ended, or tries again until it learns that all is over."""
+    waiting = [call for call in stage.calls if not call.done()]
+    for call in waiting:
+        call.cancel()  # it sleeps until its next attempt
+    for outcome in await asyncio.gather(*stage.calls, return_exceptions=True):
+        assert outcome is None or isinstance(
+            outcome,
+            ConnectError | ConnectionLostError | ListenerClosedError | asyncio.CancelledError,
+        )
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("how", ["aclose", "twice", "at once", "cancelled"])
+async def test_r31_aclose_is_bounded_in_every_state(
+    rig: Rig, state: Callable[[Stage], Awaitable[None]], how: str
+) -> None:
+    """It keeps its timeout, tells every caller, leaves no session, and start() begins anew."""
+    stage = Stage(rig)
+    await state(stage)
+    closes = [asyncio.create_task(stage.notifier.aclose(0 if how == "at once" else None))]
+    if how == "twice":
+        closes.append(asyncio.create_task(stage.notifier.aclose()))
+    await asyncio.sleep(0)
+    if how == "cancelled":
+        closes[0].cancel()
+    began = time.monotonic()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait(closes)
+        if state not in (starting, trying_again) and stage.calls:
+            await asyncio.wait(stage.calls)
+    assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
+    await check_calls(stage)
+    rig.proxy.heal()
+    await stage.notifier.aclose()
+    with pytest.raises(ListenerClosedError):
+        await stage.notifier.notify("orders", "late")
+    await rig.proxy.wait_idle()
+    await stage.notifier.start()
+    await stage.notifier.notify("orders", "anew")
+    await stage.notifier.aclose()
+
+
+@pytest.mark.parametrize("harm", ["freeze", "stop"])
+async def test_r31_aclose_is_bounded_without_a_server(
+    own_rig: Rig, battered_server: PostgresServer, harm: str
+) -> None:
+    """The server stands still, or is down, with calls in flight and waiting."""
+    stage = Stage(own_rig)
+    await stage.warm()
+    pids = await own_rig.backends()
+    if harm == "freeze":
+        for pid in pids:
+            battered_server.freeze_backend(pid)
+    else:
+        await asyncio.to_thread(battered_server.stop)
+    try:
+        stage.call_several()
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await stage.notifier.aclose()
+        assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait(stage.calls)
+        await check_calls(stage)
+    finally:
+        if harm == "freeze":
+            for pid in pids:
+                battered_server.thaw_backend(pid)
+        await asyncio.to_thread(battered_server.start)
+
+
+async def test_aclose_flushes_while_the_network_is_slow(rig: Rig) -> None:
+    """Within its timeout, what was accepted is sent, and in order."""
+    async with Listener(rig.dsn) as listener, listener.stream("orders") as heard:
+        notifier = Notifier(rig.proxied)
+        await notifier.start()
+        rig.proxy.delay(to_server=0.03, to_client=0.03)
+        calls = [asyncio.create_task(notifier.notify("orders", str(n))) for n in range(50)]
+        await asyncio.sleep(0)
+        await notifier.aclose(PATIENCE)
+        assert await asyncio.gather(*calls) == [None] * 50
+        assert [(await anext(heard)).payload for _ in range(50)] == [str(n) for n in range(50)]
+
+
+async def test_a_start_beside_aclose_does_not_cut_it_short(rig: Rig) -> None:
+    """start() is refused while somebody closes; what was accepted is still sent."""
+    notifier = Notifier(rig.proxied)
+    await notifier.notify("orders", "warm")
+    held = rig.proxy.cut_on(b"accepted", then="black_hole")
+    call = asyncio.create_task(notifier.notify("orders", "accepted"))
+    await held.wait()
+    closing = asyncio.create_task(notifier.aclose(PATIENCE))
+    await asyncio.sleep(0)
+    with pytest.raises(ListenerClosedError):
+        await notifier.start()
+    rig.proxy.heal()
+    await call
+    await closing
+
+
+async def test_an_old_start_does_not_close_what_was_begun_after(rig: Rig) -> None:
+    """A start() that was closed under its wait learns of it, and touches nothing that is newer."""
+    notifier = Notifier(rig.proxied, backoff=lambda: iter((0.0, 0.2, FOR_EVER)))
+    rig.proxy.drop_new()
+    old = asyncio.create_task(notifier.start())
+    await rig.proxy.wait_for_dials(1)
+    await asyncio.wait({old}, timeout=0.05)
+    await notifier.aclose()
+    rig.proxy.accept()
+    await notifier.start()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(ListenerClosedError):
+            await old
+    await notifier.notify("orders", "still")
+    await notifier.aclose()
