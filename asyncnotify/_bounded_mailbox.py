@@ -94,12 +94,6 @@ class BoundedMailbox(Mailbox):
         self.taken += len(items)
         return items
 
-    async def wait(self) -> bool:
-        """Wait until something can be taken; return False if nothing ever will be."""
-        if not self._ready and self._held is None:
-            self._threshold = self.limit
-        return await super().wait()
-
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps that wait, as one that stands for them all."""
         gaps = [item for item in self._ready if isinstance(item, Gap)]

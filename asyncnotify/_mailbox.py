@@ -134,20 +134,20 @@ class Mailbox(ABC):
                 if self._error is not None:
                     raise self._error
                 return False
-            await self._next_put()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                self._give_up(waiter)
+                raise
         return True
 
-    async def _next_put(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            elif self.readable:
-                self._wake_one()  # the wake-up was for us, who give up: pass it on
-            raise
+    def _give_up(self, waiter: asyncio.Future[None]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif self.readable:
+            self._wake_one()  # the wake-up was for the one who gives up: pass it on
 
     def _wake_one(self) -> None:
         while self._waiters:

@@ -71,6 +71,7 @@ class Stream(Generic[ItemT_co]):
         "_gaps",
         "_new_subscriber",
         "_on_error",
+        "_owes_a_turn",
         "_slice_ends",
         "_subscriber",
         "_take",
@@ -99,6 +100,7 @@ class Stream(Generic[ItemT_co]):
         self._closed = False
         self._begun = False
         self._slice_ends = 0.0
+        self._owes_a_turn = False
         self._beginners = 0
         self._take: Callable[[], Taken | None] = _nothing
         self._decode: Callable[[Item], Taken] | None = None
@@ -190,11 +192,7 @@ class Stream(Generic[ItemT_co]):
     async def _report_undecodable(self) -> None:
         while self._unreported:
             item = self._unreported.pop(0)
-            try:
-                await report(self._on_error, item.error, item.notification, of=self._name)
-            except BaseException:
-                self._unreported.insert(0, item)  # cancelled: the next call tells of it
-                raise
+            await report(self._on_error, item.error, item.notification, of=self._name)
             await self._yield_now_and_then()
 
     async def _yield_now_and_then(self) -> None:
@@ -220,7 +218,9 @@ class Stream(Generic[ItemT_co]):
     async def _next_batch(self, limit: int) -> list[ItemT_co]:
         while True:
             await self._report_undecodable()
-            await self._yield_now_and_then()
+            if self._owes_a_turn:
+                self._owes_a_turn = False
+                await asyncio.sleep(0)
             if not self._begun:
                 await self._begin()
             if self._subscriber is not None:
@@ -246,6 +246,7 @@ class Stream(Generic[ItemT_co]):
                 break
             limit -= len(items)
             batch += self._sort_out(items)
+        self._owes_a_turn = clock() >= ends  # not now: cancelled there, it would lose the batch
         return batch
 
     def _sort_out(self, items: list[Item]) -> list[ItemT_co]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from asyncnotify._backoff import ExponentialBackoff
@@ -162,7 +163,8 @@ class HandlerWorker:
 
     async def _serve_in_order(self) -> None:
         """Call the handler until the mailbox is empty. The hot path of handlers."""
-        take, handler, clock = self._take, self._handler, asyncio.get_running_loop().time
+        take, handler, is_async = self._take, self._handler, self._is_async
+        clock = asyncio.get_running_loop().time
         untimed, interval, slice_ends = 0, 1, clock() + _SLICE
         while (item := take()) is not None:
             if not isinstance(item, Notification):
@@ -170,7 +172,9 @@ class HandlerWorker:
             else:
                 try:
                     result = handler(item)
-                    if result is not None:
+                    if is_async and type(result) is CoroutineType:
+                        await result
+                    elif result is not None:
                         await self._await_if_needed(result)
                 except BaseException as error:  # noqa: BLE001 - what is meant for us passes
                     await self._handler_failed(error, item)

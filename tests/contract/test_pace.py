@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import time
 from typing import TYPE_CHECKING
@@ -64,6 +65,8 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
         if seen == MILLION // ROUNDS:
             done.set()
 
+    gc.collect()
+    gc.freeze()  # what other tests have left in this process is not to be looked through here
     async with road.listener() as listener:
         await listener.listen("orders", handle)
         for _ in range(ROUNDS):
@@ -79,6 +82,7 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
             lags.append(longest)
             await flood
         assert listener.stats().dropped == 0
+    gc.unfreeze()
     assert max(rates) >= PER_SECOND
     if road.name == "dsn":
         assert min(lags) <= LONGEST_LAG
