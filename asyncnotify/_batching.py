@@ -29,6 +29,8 @@ class _Batch:
         """Add a pair of channel and payload; return whether the portion is full."""
         try:
             channel, payload = pair
+            if isinstance(pair, str | bytes):
+                raise TypeError  # noqa: TRY301 - of two characters it would pass for a pair
         except (TypeError, ValueError):
             msg = f"pairs must be of a channel and a payload, not of type {type(pair).__name__}"
             raise TypeError(msg) from None

@@ -67,6 +67,8 @@ async def test_channels_encode_their_payloads() -> None:
 @pytest.mark.parametrize(
     ("pair", "error"),
     [
+        ("ab", TypeError),  # two characters, and no channel with a payload
+        (b"ab", TypeError),
         ("a", TypeError),
         (("c",), TypeError),
         (("c", "p", "more"), TypeError),
