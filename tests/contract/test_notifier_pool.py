@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +288,10 @@ async def test_connections_that_the_pool_renews_are_renewed(dsn: str, what: str)
         await check_free(pool)
 
 
+@pytest.mark.skipif(
+    "reset" not in inspect.signature(asyncpg.create_pool).parameters,
+    reason="this asyncpg's pools take no reset=",
+)
 async def test_what_a_callback_of_the_pool_raises_ends_nothing(dsn: str) -> None:
     """A pool whose reset= fails has one connection less each time, and the calls are sent."""
 
