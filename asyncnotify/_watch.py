@@ -11,6 +11,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from asyncnotify._asyncpg.failures import (
@@ -280,14 +281,17 @@ class Watch:
 
     async def _beat(self, session: ListeningSession) -> None:
         """Prove that the server is there and still listens for us; repair it if it does not."""
-        asked_at, asked = datetime.now(UTC), self._loop.time()
+        asked_at, asked = (
+            datetime.now(UTC),
+            perf_counter(),
+        )  # finer than uvloop's clock
         checksum, timeout = self._registry.confirmed_checksum, self._limits.heartbeat_timeout
         agrees = await _insist(lambda: session.is_listening(checksum, timeout=timeout))
-        answered = self._loop.time()
+        round_trip = perf_counter() - asked
         self._delivery.touch()
-        self._last_probe = answered
+        self._last_probe = self._loop.time()
         self.answered = True
-        self.pulse = Pulse(datetime.now(UTC), answered - asked)
+        self.pulse = Pulse(datetime.now(UTC), round_trip)
         if agrees:
             self._delivery.verify(asked_at)
         else:

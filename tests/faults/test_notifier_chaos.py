@@ -110,9 +110,11 @@ class Ledger:
         assert lost == []
         assert not arrived & self.refused
         assert arrived <= self.acknowledged.keys() | self.doubtful
-        for name in range(PUBLISHERS):
-            numbers = [int(p.split()[1]) for p in self.arrived if p.split()[0] == str(name)]
-            assert numbers == sorted(numbers)
+        newest: dict[str, int] = {}
+        for payload in self.arrived:
+            name, number = payload.split()
+            assert newest.get(name, 0) < int(number)
+            newest[name] = int(number)
 
 
 async def batter(rig: Rig, notifier: Notifier, harms: list[Harm], *, rest: float) -> Ledger:
@@ -205,10 +207,10 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
 
     harms: list[Harm] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
     notifier = Notifier(own_rig.proxied, operation_timeout=1.0, connect_timeout=1.0)
-    ledger = await batter(own_rig, notifier, harms, rest=0.2)
+    ledger = await batter(own_rig, notifier, harms, rest=0.5)
     ledger.check()
     assert len(ledger.gaps) >= len(harms)
     heard = ledger.acknowledged.keys() & set(ledger.arrived)
-    assert len(heard) > len(ledger.acknowledged) / 2
+    assert len(heard) > len(ledger.acknowledged) * 0.9
     assert ledger.doubtful
     assert ledger.refused

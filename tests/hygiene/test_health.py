@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from tests.hygiene.patient import Patient
 
 TIMEOUT: Final = 0.2  # the heartbeat's, and so that of health(), where it is not answered
-CLOCK_STEP: Final = 0.001  # of uvloop's clock
 COUNT_TO_9: Final = "SELECT count(pg_notify('slow', n::text)) FROM generate_series(1, 9) n"
 
 
@@ -89,9 +88,9 @@ async def test_r41_the_last_contact_is_any_word_of_the_server(patient: Patient) 
     arrived = asyncio.Event()
     await patient.listener.listen("orders", lambda _: arrived.set())
     before = (await patient.health(server=False))["last_contact_age"]
-    await patient.root.execute("SELECT pg_sleep(0.05)")
+    await patient.root.execute("SELECT pg_sleep(0.1)")
     silent = (await patient.health(server=False))["last_contact_age"]
-    assert silent >= before + 0.05 - CLOCK_STEP
+    assert silent >= before + 0.05
     began = time.monotonic()
     await patient.notify("orders")
     await arrived.wait()
@@ -109,7 +108,7 @@ async def test_r41_heartbeats_are_told(new_patient: Callable[..., Patient]) -> N
         async with asyncio.timeout(PATIENCE):
             while (health := await patient.health())["heartbeat_round_trip"] is None:
                 pass
-    assert 0 <= health["heartbeat_round_trip"] < PATIENCE  # 0 within one step of the clock
+    assert 0 < health["heartbeat_round_trip"] < PATIENCE
 
 
 # -- in every state -------------------------------------------------------------------------------

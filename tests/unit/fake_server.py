@@ -191,6 +191,7 @@ class Stage:
         monkeypatch.setattr("asyncnotify._supervisor.ListeningSession", FakeSession)
         monkeypatch.setattr("asyncnotify._supervisor.datetime", WallClock)
         monkeypatch.setattr("asyncnotify._watch.datetime", WallClock)
+        monkeypatch.setattr("asyncnotify._watch.perf_counter", asyncio.get_running_loop().time)
         self.server = FakeServer()
         self.events: list[ConnectionEvent] = []
         self.callback: Callable[[ConnectionEvent], object] = self.events.append
