@@ -10,8 +10,11 @@ from asyncnotify._channel_arguments import encoded
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
 
-_CHARACTERS: Final = 1_000_000
-"""Characters of payload in one portion; the notification that exceeds them is its last one."""
+BATCH_COUNT: Final = 1_000
+"""Notifications in one transaction, at most."""
+
+BATCH_CHARACTERS: Final = 1_000_000
+"""Characters of payload in one transaction; the notification that exceeds them is its last."""
 
 
 class _Batch:
@@ -38,7 +41,7 @@ class _Batch:
         self.channels.append(name)
         self.payloads.append(text)
         self._size += len(text)
-        return len(self.channels) >= self._count or self._size > _CHARACTERS
+        return len(self.channels) >= self._count or self._size > BATCH_CHARACTERS
 
 
 async def in_batches(

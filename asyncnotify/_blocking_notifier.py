@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._batching import BATCH_COUNT
 from asyncnotify._channel_arguments import encoded
 from asyncnotify._errors import ListenerNotStartedError
 from asyncnotify._gateway import Gateway
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._notifier import Notifier
 from asyncnotify._portal import Call, Portal
-from asyncnotify._publisher import BATCH_COUNT, DEFAULT_QUEUE
+from asyncnotify._publisher import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator

@@ -12,7 +12,7 @@ from asyncnotify._asyncpg.publishing import OwnConnections, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within
 from asyncnotify._backoff import Delays, ExponentialBackoff
-from asyncnotify._batching import in_batches
+from asyncnotify._batching import BATCH_COUNT, in_batches
 from asyncnotify._channel_arguments import encoded
 from asyncnotify._errors import (
     ConfigurationError,
@@ -24,7 +24,7 @@ from asyncnotify._keepalive import Keepalive
 from asyncnotify._limits import check_seconds
 from asyncnotify._place import Place
 from asyncnotify._policy import check_count
-from asyncnotify._publisher import BATCH_COUNT, DEFAULT_QUEUE, Publisher
+from asyncnotify._publisher import DEFAULT_QUEUE, Publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from asyncnotify._asyncpg.failures import is_permanent, is_refusal
+from asyncnotify._batching import BATCH_CHARACTERS, BATCH_COUNT
 from asyncnotify._errors import (
     AsyncNotifyError,
     ConfigurationError,
@@ -34,15 +35,9 @@ if TYPE_CHECKING:
     Request: TypeAlias = tuple[str, str, Sent]  # channel, payload: sent together with others
     Bulk: TypeAlias = tuple[Sequence[str], Sequence[str], Sent]  # a transaction by itself
 
-BATCH_COUNT: Final = 1_000
-"""Notifications in one statement, at most."""
-
 _HALVING: Final = 32
 """Calls that wait, from which on only half of those in play is sent at once: so the callers of one
 half go on while the server is at work on the other. Twice as fast, for 100 callers and more."""
-
-_BATCH_CHARACTERS: Final = 1_000_000
-"""Characters of payload in one statement; the notification that exceeds them is the last one."""
 
 DEFAULT_QUEUE: Final = 10_000
 """Calls that may wait to be sent; those beyond wait for room."""
@@ -245,7 +240,7 @@ class Publisher:
         looked_at = min(len(waiting), BATCH_COUNT, max(_HALVING, (in_play + 1) // 2))
         batch = [request for request in islice(waiting, looked_at) if not request[2].done()]
         payloads = [payload for _, payload, _ in batch]
-        if len(set(payloads)) < len(batch) or sum(map(len, payloads)) > _BATCH_CHARACTERS:
+        if len(set(payloads)) < len(batch) or sum(map(len, payloads)) > BATCH_CHARACTERS:
             return self._next_short_batch()
         for _ in range(looked_at):
             waiting.popleft()
@@ -256,7 +251,7 @@ class Publisher:
         batch: list[Request] = []
         pairs: set[tuple[str, str]] = set()
         size = 0
-        while self._waiting and len(batch) < BATCH_COUNT and size <= _BATCH_CHARACTERS:
+        while self._waiting and len(batch) < BATCH_COUNT and size <= BATCH_CHARACTERS:
             channel, payload, sent = self._waiting[0]
             if not sent.done():
                 if (channel, payload) in pairs:
@@ -290,24 +285,22 @@ class Publisher:
     ) -> None:
         refused = is_refusal(error)
         if refused and len(batch) > 1:
-            await self._send_each(session, batch, error)
+            await self._send_each(session, batch)
             return
         if not refused:
             self._drop(session)
         _fail(batch, functools.partial(_told, error))
 
-    async def _send_each(
-        self, session: PublishingSession, batch: list[Request], error: Exception
-    ) -> None:
+    async def _send_each(self, session: PublishingSession, batch: list[Request]) -> None:
         """One of a batch was refused, and with it all: let each stand for itself."""
         try:
             for request in batch:
                 if session.lost:
-                    _fail([request], lambda: _loss(error))
+                    _fail([request], _not_sent_again)
                 elif await self._send(session, [request]):
                     _tell([request])
         except BaseException:
-            _fail(batch, lambda: ConnectionLostError("closed before it was sent again"))
+            _fail(batch, _closed)  # the one that was in flight has been told otherwise
             raise
 
     async def _send_bulk(self, session: PublishingSession, bulk: Bulk) -> None:
@@ -364,6 +357,12 @@ def _is_loss(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is not None and not task.cancelling()
     return isinstance(error, Exception)
+
+
+def _not_sent_again() -> ConnectError:
+    return ConnectError(
+        "not sent: it was refused together with another one, and then the connection was lost"
+    )
 
 
 def _told(error: Exception) -> Exception:

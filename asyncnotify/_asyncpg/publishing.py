@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asyncnotify.connection")
 
-_NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, $2)"
+NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, $2)"
 
 _NOTIFY_ALL: Final = """
     SELECT pg_catalog.count(pg_catalog.pg_notify(channel, payload)) FROM ROWS FROM (
@@ -57,13 +57,13 @@ class PublishingSession(BoundedConnection):
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send one notification, in a transaction of its own."""
-        await self._execute(_NOTIFY, channel, payload)
+        await self._execute(NOTIFY, channel, payload)
 
     async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
         """Send these notifications, at least one, in this order, in one transaction."""
         first = channels[0]
         if len(channels) == 1:
-            await self._execute(_NOTIFY, first, payloads[0])
+            await self._execute(NOTIFY, first, payloads[0])
         elif channels.count(first) == len(channels):  # each costs as much again as its payload
             await self._execute(_NOTIFY_ALL_ON_ONE, first, payloads)
         else:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import asyncpg
 
-_ASYNCPG: Final = "SELECT pg_catalog.pg_notify($1, $2)"
+from asyncnotify._asyncpg.publishing import NOTIFY
+
 _PSYCOPG: Final = "SELECT pg_catalog.pg_notify(%s, %s)"
 _SQLALCHEMY: Final = "SELECT pg_catalog.pg_notify(:channel, :payload)"
 
@@ -26,7 +27,7 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         Exception: What the driver raises.
     """
     if isinstance(connection, asyncpg.Connection):  # or a pool's proxy: its metaclass says so
-        await connection.execute(_ASYNCPG, channel, payload)
+        await connection.execute(NOTIFY, channel, payload)
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("AsyncConnection", "AsyncSession")):
         text = sys.modules["sqlalchemy"].text
         await connection.execute(text(_SQLALCHEMY), {"channel": channel, "payload": payload})

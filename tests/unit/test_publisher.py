@@ -190,6 +190,21 @@ async def test_a_refusal_concerns_its_own_call(office: Office, count: int) -> No
     assert len(office.sessions) == 1
 
 
+async def test_what_was_not_sent_again_is_not_in_doubt(office: Office) -> None:
+    """The connection is lost after a refusal: in doubt is what was in flight, and no other."""
+    office.refused["bad"] = REFUSAL
+    await office.warm()
+    calls = office.call_each(["alone", "bad", "a", "b", "c"])
+    await asyncio.sleep(3.5 * ANSWER_TIME)  # alone, all four, bad
+    office.sessions[0].terminate()
+    found = await outcomes(calls)
+    assert found[:2] == [None, REFUSAL]
+    assert isinstance(found[2], ConnectionLostError)
+    assert [type(error) for error in found[3:]] == [ConnectError, ConnectError]
+    assert "not sent" in str(found[3])
+    assert office.payloads == ["alone"]
+
+
 async def test_a_refusal_of_many_concerns_them_all(office: Office) -> None:
     """One transaction is refused as one; single calls beside it are not."""
     office.refused["bad"] = REFUSAL
