@@ -98,10 +98,19 @@ _dumps: Final = _ENCODER.encode
 
 
 def _loads(text: str) -> object:
-    value: object = _DECODER.decode(text)
-    if "\\ud" in text or "\\uD" in text:
+    value = _parsed(text)
+    if "\\u" in text and ("\\ud" in text or "\\uD" in text):
         _dumps(value).encode()  # fails for half a character, which UTF-8 cannot hold
     return value
+
+
+def _parsed(text: str) -> object:
+    """Parse JSON; where there is nothing around it, twice as fast as to look for white space."""
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        end = -1
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _json_coder(kind: type) -> Coder:
