@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._mailbox import Item, Mailbox, merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
 
 _GAPS_KEPT: Final = 64
@@ -19,20 +19,30 @@ _GAPS_KEPT: Final = 64
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "fail"]
 
 
+class Carrier(Protocol):
+    """Who puts notifications into a mailbox."""
+
+    @property
+    def verified_at(self) -> datetime | None:
+        """When delivery was last known to be good."""
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Call trim() when the consumer has had its turn."""
+
+
 class BoundedMailbox(Mailbox):
     """
     Keeps every notification in order, up to a limit.
 
     What exceeds the limit is not dropped at once: one read of the socket can bring tens of
     thousands of notifications, and a consumer that keeps up deserves its turn before an
-    overflow is counted. ``on_full`` is told instead, and calls trim() when that turn is over.
+    overflow is counted. Its carrier is told instead, and calls trim() when that turn is over.
     """
 
     __slots__ = (
+        "_carrier",
         "_channel",
         "_held",
-        "_known_good",
-        "_on_full",
         "_overflow",
         "_ready",
         "_since",
@@ -47,16 +57,14 @@ class BoundedMailbox(Mailbox):
         overflow: Overflow,
         *,
         channel: str | None,
-        known_good: Callable[[], datetime | None],
-        on_full: Callable[[BoundedMailbox], None],
+        carrier: Carrier,
     ) -> None:
         super().__init__()
         self.limit = limit
         self._threshold = limit  # the limit and the gaps that wait, which do not count against it
         self._overflow = overflow
         self._channel = channel
-        self._known_good = known_good
-        self._on_full = on_full
+        self._carrier = carrier
         self._ready: deque[Item] = deque()
         self._held: deque[Item] | None = deque()
         self._tail = self._held
@@ -72,9 +80,9 @@ class BoundedMailbox(Mailbox):
         if size == 1:
             self._threshold = self.limit  # no gap waits here any more
             if tail is self._ready or not self._ready:
-                self._since = self._known_good()  # what is lost from here on came after that
+                self._since = self._carrier.verified_at  # what is lost from here on came after that
         if size > self._threshold:
-            self._on_full(self)
+            self._carrier.on_full(self)
 
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
@@ -122,7 +130,7 @@ class BoundedMailbox(Mailbox):
         held, self._held = self._held, None
         self._tail = self._ready
         if not self._ready:
-            self._since = self._known_good()
+            self._since = self._carrier.verified_at
         self.gaps += 1
         self._ready.append(gap)
         if _gaps_among(self._ready) > _GAPS_KEPT:
@@ -132,7 +140,7 @@ class BoundedMailbox(Mailbox):
         self._threshold = self.limit + _gaps_among(self._ready)
         self._wake_all()
         if len(self._ready) > self._threshold:
-            self._on_full(self)
+            self._carrier.on_full(self)
 
     def _merge_neighbours(self) -> None:
         """Let one gap stand for those side by side: a buffer must not grow with the losses."""

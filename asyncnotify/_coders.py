@@ -109,7 +109,7 @@ def _parsed(text: str) -> object:
     try:
         value, end = _DECODER.raw_decode(text)
     except ValueError:
-        end = -1
+        return _DECODER.decode(text)
     return value if end == len(text) else _DECODER.decode(text)
 
 

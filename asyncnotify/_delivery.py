@@ -120,7 +120,7 @@ class Delivery:
         self._settling = False
         self._full: dict[BoundedMailbox, _Excess] = {}
         self._warned: dict[BoundedMailbox, float] = {}
-        self._verified_at: datetime | None = None
+        self.verified_at: datetime | None = None  # delivery was good then; None: nobody knows
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use this event loop from here on."""
@@ -148,13 +148,9 @@ class Delivery:
         """How many notifications have arrived."""
         return self._received + self._in_turn
 
-    def verified_at(self) -> datetime | None:
-        """Return when delivery was last known to be good; None while nobody can know."""
-        return self._verified_at
-
     def verify(self, when: datetime | None) -> None:
         """Note that everything committed before ``when`` has arrived."""
-        self._verified_at = when
+        self.verified_at = when
 
     def touch(self) -> None:
         """Note that the server has just been heard."""

@@ -134,20 +134,30 @@ class Mailbox(ABC):
                 if self._error is not None:
                     raise self._error
                 return False
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            arrival = self.next_arrival(asyncio.get_running_loop())
             try:
-                await waiter
+                await arrival
             except BaseException:
-                self._give_up(waiter)
+                self.give_up(arrival)
                 raise
         return True
 
-    def _give_up(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+    def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """
+        Return what is done once there is news, for a mailbox that is open and not readable.
+
+        Whoever awaits it has to give it up if that raises.
+        """
+        arrival = loop.create_future()
+        self._waiters.append(arrival)
+        return arrival
+
+    def give_up(self, arrival: asyncio.Future[None]) -> None:
+        """Wait no more; a wake-up that was meant for this arrival is passed on."""
+        if arrival in self._waiters:
+            self._waiters.remove(arrival)
         elif self.readable:
-            self._wake_one()  # the wake-up was for the one who gives up: pass it on
+            self._wake_one()
 
     def _wake_one(self) -> None:
         while self._waiters:

@@ -46,6 +46,5 @@ class Policy:
             self.buffer,
             self.overflow,
             channel=channels[0] if len(channels) == 1 else None,
-            known_good=delivery.verified_at,
-            on_full=delivery.on_full,
+            carrier=delivery,
         )

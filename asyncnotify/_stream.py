@@ -69,6 +69,7 @@ class Stream(Generic[ItemT_co]):
         "_desk",
         "_find_desk",
         "_gaps",
+        "_loop",
         "_new_subscriber",
         "_on_error",
         "_owes_a_turn",
@@ -146,10 +147,29 @@ class Stream(Generic[ItemT_co]):
             BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
             ListenTimeoutError: As for entering the stream, at the first call.
         """
-        item = self._take()
+        item: Any = self._take()
         if item.__class__ is Notification:  # nearly always: the hot path ends here
-            return cast("ItemT_co", item)
+            return item  # type: ignore[return-value]  # cast() would be a call for each
+        if item is None and (mailbox := self._mailbox_at_rest()) is not None:
+            arrival = mailbox.next_arrival(self._loop)
+            try:
+                await arrival
+            except BaseException as error:
+                mailbox.give_up(arrival)
+                if isinstance(error, RuntimeError):
+                    self._check_place()  # so asyncio refuses a future of another loop
+                raise
+            item = self._take()
+            if item.__class__ is Notification:
+                return item  # type: ignore[return-value]
         return await self._next_after(item)
+
+    def _mailbox_at_rest(self) -> Mailbox | None:
+        """Return the mailbox if there is nothing to be done but to wait for what arrives."""
+        if self._unreported or not self._begun or self._subscriber is None:
+            return None
+        mailbox = self._subscriber.mailbox
+        return mailbox if mailbox.is_open else None
 
     async def _next_after(self, item: Taken | None) -> ItemT_co:
         """Return the item, if it is one for the consumer, or the next one that is."""
@@ -267,12 +287,16 @@ class Stream(Generic[ItemT_co]):
         desk, subscriber = self._desk, self._subscriber
         if desk is None or subscriber is None:
             return False
-        desk.check_place()
+        self._check_place()
         try:
             return await subscriber.mailbox.wait()
         except BufferOverflowError:
             desk.detach(subscriber)
             raise
+
+    def _check_place(self) -> None:
+        if self._desk is not None:
+            self._desk.check_place()
 
     async def aclose(self) -> None:
         """
@@ -314,6 +338,7 @@ class Stream(Generic[ItemT_co]):
         finally:
             self._beginners -= 1
         self._begun = True
+        self._loop = asyncio.get_running_loop()
         self._decode = decoder_of(self._channels)
         self._take = taking(subscriber.mailbox.take, self._decode)
 

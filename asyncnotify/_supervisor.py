@@ -187,7 +187,7 @@ class Supervisor:
         """Leave a session behind. Nothing of it is delivered from here on."""
         session.terminate()
         self.watch.end()
-        self.registry.disconnect(self.delivery.verified_at())
+        self.registry.disconnect(self.delivery.verified_at)
 
     # -- saying what happened -----------------------------------------------------------------
 

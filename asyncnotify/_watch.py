@@ -311,7 +311,7 @@ class Watch:
             " (DISCARD ALL or UNLISTEN * on our connection?); listening again",
             len(missing),
         )
-        self._registry.strip(missing, self._delivery.verified_at())
+        self._registry.strip(missing, self._delivery.verified_at)
         for batch in session.batches(sorted(missing)):
             await session.relisten(batch)
             self._confirm(session, batch)

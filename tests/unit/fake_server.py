@@ -233,8 +233,7 @@ class Stage:
             1_000,
             "drop_oldest",
             channel=channels[0],
-            known_good=delivery.verified_at,
-            on_full=delivery.on_full,
+            carrier=delivery,
         )
         subscriber = Subscriber(channels, box)
         self.supervisor.registry.add(subscriber)

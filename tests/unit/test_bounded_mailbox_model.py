@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asyncnotify._bounded_mailbox import BoundedMailbox
 from asyncnotify._mailbox import merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification
+from tests.unit.carriers import PatientCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,10 +62,9 @@ class Conversation(RuleBasedStateMachine):
         """Begin with an empty mailbox that is held, as a subscription does."""
         self.limit, self.overflow = limit, overflow
         self.now = self.good_until = EPOCH
-        self.full: list[BoundedMailbox] = []
-        self.box = BoundedMailbox(
-            limit, overflow, channel="a", known_good=lambda: self.now, on_full=self.full.append
-        )
+        self.carrier = PatientCarrier(self.now)
+        self.full = self.carrier.full
+        self.box = BoundedMailbox(limit, overflow, channel="a", carrier=self.carrier)
         self.ready: list[Sent | Gap] = []
         self.held: list[Sent] | None = []
         self.told: list[Gap] = []  # since the last notification that was taken
@@ -87,6 +87,7 @@ class Conversation(RuleBasedStateMachine):
     def verify(self) -> None:
         """A heartbeat is answered."""
         self.now += timedelta(seconds=10)
+        self.carrier.verified_at = self.now
 
     @rule()
     def hold(self) -> None:

@@ -61,8 +61,7 @@ class Scene:
             limit,
             overflow,
             channel="a",
-            known_good=self.delivery.verified_at,
-            on_full=self.delivery.on_full,
+            carrier=self.delivery,
         )
         self.registry.add(Subscriber(["a"], box))
         self.registry.confirm(["a"])
@@ -137,9 +136,9 @@ async def test_the_server_was_heard_when_it_sent_something(scene: Scene) -> None
 
 async def test_when_delivery_was_last_good_is_known_from_the_supervisor(scene: Scene) -> None:
     """None before the first proof."""
-    assert scene.delivery.verified_at() is None
+    assert scene.delivery.verified_at is None
     scene.delivery.verify(NOON)
-    assert scene.delivery.verified_at() == NOON
+    assert scene.delivery.verified_at == NOON
 
 
 # -- fairness -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._latest_mailbox import LatestMailbox
 from asyncnotify._mailbox import merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification
+from tests.unit.carriers import PatientCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,9 +80,7 @@ def test_a_merged_gap_covers_each_of_its_parts(one: Gap, two: Gap, three: Gap) -
 
 def bounded() -> Mailbox:
     """Return a mailbox that never overflows."""
-    return BoundedMailbox(
-        100, "drop_oldest", channel="a", known_good=lambda: None, on_full=lambda mailbox: None
-    )
+    return BoundedMailbox(100, "drop_oldest", channel="a", carrier=PatientCarrier())
 
 
 @pytest.fixture(params=[bounded, LatestMailbox])
@@ -212,9 +211,7 @@ async def test_the_end_of_a_mailbox_is_noticed_at_once(mailbox: Mailbox) -> None
 
 async def test_an_overflow_that_was_not_to_be_borne_is_raised_after_what_is_left() -> None:
     """With overflow="fail" the consumer takes what fitted, then meets the error, every time."""
-    mailbox = BoundedMailbox(
-        2, "fail", channel="a", known_good=lambda: None, on_full=lambda mailbox: None
-    )
+    mailbox = BoundedMailbox(2, "fail", channel="a", carrier=PatientCarrier())
     mailbox.release(Gap("a", START))
     mailbox.take()
     for number in range(5):

@@ -11,6 +11,7 @@ from asyncnotify._delivery import Delivery, _Excess
 from asyncnotify._latest_mailbox import LatestMailbox
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._registry import Registry, Subscriber
+from tests.unit.carriers import PatientCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +30,7 @@ class Office:
 
     def subscriber(self, *channels: str) -> Subscriber:
         """Return a subscriber that is registered."""
-        box = BoundedMailbox(
-            100, "drop_oldest", channel=None, known_good=lambda: None, on_full=lambda box: None
-        )
+        box = BoundedMailbox(100, "drop_oldest", channel=None, carrier=PatientCarrier())
         subscriber = Subscriber(channels, box)
         self.registry.add(subscriber)
         return subscriber

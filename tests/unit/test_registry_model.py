@@ -13,6 +13,7 @@ from asyncnotify._bounded_mailbox import BoundedMailbox
 from asyncnotify._delivery import Delivery
 from asyncnotify._model import Gap, Notification
 from asyncnotify._registry import Registry, Subscriber
+from tests.unit.carriers import PatientCarrier
 
 CHANNELS = ("a", "b")
 SETS = st.sets(st.sampled_from(CHANNELS), min_size=1)
@@ -76,9 +77,7 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(channels=SETS)
     def come(self, channels: set[str]) -> None:
         """Somebody subscribes."""
-        box = BoundedMailbox(
-            UNLIMITED, "fail", channel=None, known_good=lambda: None, on_full=lambda box: None
-        )
+        box = BoundedMailbox(UNLIMITED, "fail", channel=None, carrier=PatientCarrier())
         subscriber = Subscriber(sorted(channels), box)
         self.readers.append(Reader(subscriber, len(self.committed)))
         self.registry.add(subscriber)

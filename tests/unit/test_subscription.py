@@ -11,8 +11,9 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason
 from asyncnotify._registry import Subscriber
 from asyncnotify._subscription import HandlerWorker, Subscription
+from tests.unit.carriers import PatientCarrier
 from tests.unit.clock import JumpingLoop
-from tests.unit.workshop import NOTHING, failing, put
+from tests.unit.workshop import failing, put
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -174,7 +175,9 @@ async def test_r25_a_thousand_errors_are_a_thousand(shop: Workshop) -> None:
 async def test_r25_what_ends_the_process_passes(shop: Workshop, fatal: type[BaseException]) -> None:
     """KeyboardInterrupt and SystemExit are neither contained nor logged."""
     worker = HandlerWorker(
-        subscriber := Subscriber(["a"], BoundedMailbox(9, "fail", channel="a", **NOTHING)),
+        subscriber := Subscriber(
+            ["a"], BoundedMailbox(9, "fail", channel="a", carrier=PatientCarrier())
+        ),
         failing(1, fatal()),
         resync=None,
         on_error=shop.on_error,
@@ -271,7 +274,7 @@ class Counter:
 
 async def test_a_handle_cancels_its_subscription_and_waits_for_the_server() -> None:
     """It ends at once, and returns when the server has agreed; its repr says so."""
-    box = BoundedMailbox(9, "fail", channel="a", **NOTHING)
+    box = BoundedMailbox(9, "fail", channel="a", carrier=PatientCarrier())
     worker = HandlerWorker(Subscriber(["a"], box), print, resync=None, on_error=None, concurrency=1)
     desk = Counter()
     subscription = Subscription(cast("Desk", desk), "a", worker)

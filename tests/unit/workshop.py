@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncnotify._bounded_mailbox import BoundedMailbox
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._registry import Subscriber
 from asyncnotify._subscription import HandlerWorker
+from tests.unit.carriers import HastyCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from asyncnotify._bounded_mailbox import Overflow
 
 LOST = GapReason.RECONNECT
-
-NOTHING: dict[str, Any] = {"known_good": lambda: None, "on_full": id}
-
-
-def trim_at_once(box: BoundedMailbox) -> None:
-    """Give the consumer no turn before an overflow is counted."""
-    box.trim()
 
 
 class Workshop:
@@ -61,9 +55,7 @@ class Workshop:
         overflow: Overflow = "drop_oldest",
     ) -> Subscriber:
         """Let a worker run; return its subscriber, which has begun."""
-        box = BoundedMailbox(
-            buffer, overflow, channel="a", known_good=lambda: None, on_full=trim_at_once
-        )
+        box = BoundedMailbox(buffer, overflow, channel="a", carrier=HastyCarrier())
         subscriber = Subscriber(["a"], box)
         worker = HandlerWorker(
             subscriber,
