@@ -130,11 +130,11 @@ class Mailbox(ABC):
             BufferOverflowError: The mailbox overflowed, and this was not to be borne.
         """
         while not self.readable:
-            if not self._open:
+            arrival = self.next_arrival(asyncio.get_running_loop())
+            if arrival is None:
                 if self._error is not None:
                     raise self._error
                 return False
-            arrival = self.next_arrival(asyncio.get_running_loop())
             try:
                 await arrival
             except BaseException:
@@ -142,12 +142,15 @@ class Mailbox(ABC):
                 raise
         return True
 
-    def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+    def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
         """
-        Return what is done once there is news, for a mailbox that is open and not readable.
+        Return what is done once something can be taken; None if the mailbox has ended.
 
-        Whoever awaits it has to give it up if that raises.
+        For a consumer that has just found it empty. Whoever awaits it has to give it up if that
+        raises.
         """
+        if not self._open:
+            return None
         arrival = loop.create_future()
         self._waiters.append(arrival)
         return arrival

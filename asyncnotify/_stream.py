@@ -37,8 +37,8 @@ _DECODED_AT_ONCE: Final = 32
 """Payloads that are decoded between two looks at the clock."""
 
 
-def _nothing() -> None:
-    """Stand in for the taking from a mailbox while there is none."""
+def _nothing(*_: object) -> None:
+    """Stand in for the functions of a mailbox while nothing is to be taken from it."""
 
 
 class Stream(Generic[ItemT_co]):
@@ -71,6 +71,7 @@ class Stream(Generic[ItemT_co]):
         "_gaps",
         "_loop",
         "_new_subscriber",
+        "_next_arrival",
         "_on_error",
         "_owes_a_turn",
         "_slice_ends",
@@ -104,6 +105,8 @@ class Stream(Generic[ItemT_co]):
         self._owes_a_turn = False
         self._beginners = 0
         self._take: Callable[[], Taken | None] = _nothing
+        self._next_arrival: Callable[[Any], asyncio.Future[None] | None] = _nothing
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._decode: Callable[[Item], Taken] | None = None
         self._decode_errors: DecodeErrors | None = None
         self._unreported: list[Undecodable] = []
@@ -150,26 +153,22 @@ class Stream(Generic[ItemT_co]):
         item: Any = self._take()
         if item.__class__ is Notification:  # nearly always: the hot path ends here
             return item  # type: ignore[return-value]  # cast() would be a call for each
-        if item is None and (mailbox := self._mailbox_at_rest()) is not None:
-            arrival = mailbox.next_arrival(self._loop)
+        if item is None and (arrival := self._next_arrival(self._loop)) is not None:
             try:
                 await arrival
             except BaseException as error:
-                mailbox.give_up(arrival)
-                if isinstance(error, RuntimeError):
-                    self._check_place()  # so asyncio refuses a future of another loop
+                self._give_up(arrival, error)
                 raise
             item = self._take()
             if item.__class__ is Notification:
                 return item  # type: ignore[return-value]
         return await self._next_after(item)
 
-    def _mailbox_at_rest(self) -> Mailbox | None:
-        """Return the mailbox if there is nothing to be done but to wait for what arrives."""
-        if self._unreported or not self._begun or self._subscriber is None:
-            return None
-        mailbox = self._subscriber.mailbox
-        return mailbox if mailbox.is_open else None
+    def _give_up(self, arrival: asyncio.Future[None], error: BaseException) -> None:
+        if self._subscriber is not None:
+            self._subscriber.mailbox.give_up(arrival)
+        if isinstance(error, RuntimeError):
+            self._check_place()  # so asyncio refuses a future of another loop
 
     async def _next_after(self, item: Taken | None) -> ItemT_co:
         """Return the item, if it is one for the consumer, or the next one that is."""
@@ -178,7 +177,7 @@ class Stream(Generic[ItemT_co]):
         if self._subscriber is None:
             raise StopAsyncIteration
         if self._unreported and item is None:
-            self._take = taking(self._subscriber.mailbox.take, self._decode)
+            self._open_mailbox(self._subscriber.mailbox)
             await self._report_undecodable()
             item = self._take()
         while True:
@@ -244,12 +243,12 @@ class Stream(Generic[ItemT_co]):
             if not self._begun:
                 await self._begin()
             if self._subscriber is not None:
-                self._take = taking(self._subscriber.mailbox.take, self._decode)
+                self._open_mailbox(self._subscriber.mailbox)
             if self._subscriber is None or not await self._something_waits():
                 raise StopAsyncIteration
             batch = self._take_batch(self._subscriber.mailbox, limit)
             if self._unreported:
-                self._take = _nothing  # on_error comes before the next item, however that is taken
+                self._shut_mailbox()  # on_error comes before the next item, however it is taken
             if batch:
                 return batch
 
@@ -340,7 +339,14 @@ class Stream(Generic[ItemT_co]):
         self._begun = True
         self._loop = asyncio.get_running_loop()
         self._decode = decoder_of(self._channels)
-        self._take = taking(subscriber.mailbox.take, self._decode)
+        self._open_mailbox(subscriber.mailbox)
+
+    def _open_mailbox(self, mailbox: Mailbox) -> None:
+        self._take = taking(mailbox.take, self._decode)
+        self._next_arrival = mailbox.next_arrival
+
+    def _shut_mailbox(self) -> None:
+        self._take = self._next_arrival = _nothing
 
     def _nobody_else_begins(self, subscriber: Subscriber) -> bool:
         return self._beginners == 1 and not self._begun and self._subscriber is subscriber
