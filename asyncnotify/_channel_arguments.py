@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._channel import Channel
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
 
 def channel_of(channel: object) -> Channel[Any]:
     """Return the channel that was meant; raise ChannelNameError if it cannot be one."""
-    return channel if isinstance(channel, Channel) else Channel(check_channel(channel))
+    return channel if isinstance(channel, Channel) else _of_text(check_channel(channel))
+
+
+@functools.lru_cache(maxsize=1_000)
+def _of_text(name: str) -> Channel[str]:
+    """Return one object for all streams of a channel: ten thousand may wait for it."""
+    return Channel(name)
 
 
 def channels_of(channels: Iterable[object]) -> dict[str, Channel[Any]]:

@@ -481,12 +481,8 @@ class Listener:
             raise TypeError(msg)
         check_callable("on_error", on_error)
         meant = channels_of(channels)
-        new_subscriber = functools.partial(
-            self._new_subscriber, tuple(meant), Policy(buffer, overflow, latest)
-        )
         return Stream(
-            self._desk,
-            new_subscriber,
+            functools.partial(self._enlist, tuple(meant), Policy(buffer, overflow, latest)),
             tuple(meant.values()),
             gaps=gaps,
             on_error=on_error,
@@ -624,11 +620,11 @@ class Listener:
         self._lifetime.place.check()
         return self._lifetime
 
-    def _desk(self) -> Desk:
-        return self._running().roster
-
-    def _new_subscriber(self, channels: tuple[str, ...], policy: Policy) -> Subscriber:
-        return Subscriber(channels, policy.new_mailbox(channels, self._running().delivery))
+    def _enlist(self, channels: tuple[str, ...], policy: Policy) -> tuple[Desk, Subscriber]:
+        lifetime = self._running()
+        subscriber = Subscriber(channels, policy.new_mailbox(channels, lifetime.delivery))
+        lifetime.roster.enlist(subscriber)
+        return lifetime.roster, subscriber
 
 
 def _check_callables(backoff: object, on_event: object) -> None:

@@ -49,7 +49,7 @@ class Subscriber:
     )
 
     def __init__(self, channels: Iterable[str], mailbox: Mailbox) -> None:
-        self.channels: dict[str, None] = dict.fromkeys(channels)  # in the order given, each once
+        self.channels: tuple[str, ...] = tuple(dict.fromkeys(channels))
         self.mailbox: Mailbox = mailbox
         self.in_force: bool = False
         self.reason: GapReason = GapReason.START
@@ -64,7 +64,7 @@ class Subscriber:
     @property
     def label(self) -> str | None:
         """The channel that a Gap of this subscription names; None for several."""
-        return next(iter(self.channels)) if len(self.channels) == 1 else None
+        return self.channels[0] if len(self.channels) == 1 else None
 
     def begin(self) -> None:
         """The server has confirmed every channel: emit the Gap, open the mailbox."""
@@ -94,7 +94,7 @@ class Subscriber:
         """Return what became of the notifications so far."""
         mailbox = self.mailbox
         return SubscriptionStats(
-            channels=tuple(self.channels),
+            channels=self.channels,
             backlog=len(mailbox),
             delivered=mailbox.taken - self.gaps_taken - self.decode_errors,
             dropped=mailbox.dropped,
@@ -175,7 +175,7 @@ class Registry:
                 finished.append(subscriber)
             else:
                 self._leave(subscriber, channel)
-                del subscriber.channels[channel]
+                subscriber.channels = tuple(c for c in subscriber.channels if c != channel)
                 subscriber.mailbox.purge(channel)
                 self._begin_if_confirmed(subscriber)
         return finished
@@ -244,8 +244,9 @@ class Registry:
 
     def strip(self, channels: Collection[str], since: datetime | None) -> None:
         """The server was found not to listen on these any more, though nobody asked for it."""
+        stripped = frozenset(channels)
         for subscriber in self._subscribers:
-            if not subscriber.channels.keys().isdisjoint(channels):
+            if not stripped.isdisjoint(subscriber.channels):
                 subscriber.interrupt(GapReason.UNLISTENED, since)
         self.unconfirm(channels)
 

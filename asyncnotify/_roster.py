@@ -135,9 +135,7 @@ class Roster:
             return
         await asyncio.wait({subscriber.waiter}, timeout=timeout)
         if not subscriber.waiter.done():
-            error = ListenTimeoutError(
-                tuple(subscriber.channels), timeout or 0.0, self._health.state
-            )
+            error = ListenTimeoutError(subscriber.channels, timeout or 0.0, self._health.state)
             raise error from self._health.last_error
         if subscriber.refusal is not None:
             reason = f"is refused by the server: {describe_error(subscriber.refusal)}"

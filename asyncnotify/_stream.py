@@ -67,10 +67,9 @@ class Stream(Generic[ItemT_co]):
         "_decode",
         "_decode_errors",
         "_desk",
-        "_find_desk",
+        "_enlist",
         "_gaps",
         "_loop",
-        "_new_subscriber",
         "_next_arrival",
         "_on_error",
         "_owes_a_turn",
@@ -83,16 +82,14 @@ class Stream(Generic[ItemT_co]):
 
     def __init__(
         self,
-        find_desk: Callable[[], Desk],
-        new_subscriber: Callable[[], Subscriber],
+        enlist: Callable[[], tuple[Desk, Subscriber]],
         channels: tuple[Channel[Any], ...],
         *,
         gaps: bool,
         on_error: OnError | None,
         timeout: float | None,
     ) -> None:
-        self._find_desk = find_desk
-        self._new_subscriber = new_subscriber
+        self._enlist = enlist
         self._channels = channels
         self._gaps = gaps
         self._on_error = on_error
@@ -321,11 +318,10 @@ class Stream(Generic[ItemT_co]):
         """Return once listening; if all who wait for that give up, a later call tries again."""
         if self._begun or self._closed:
             return
-        desk, subscriber = self._find_desk(), self._subscriber
-        if subscriber is None:
-            subscriber = self._new_subscriber()
-            desk.enlist(subscriber)
-            self._desk, self._subscriber = desk, subscriber
+        desk, subscriber = self._desk, self._subscriber
+        if desk is None or subscriber is None:
+            desk, subscriber = self._desk, self._subscriber = self._enlist()
+        desk.check_place()
         self._beginners += 1
         try:
             await desk.confirmed(subscriber, self._timeout)
@@ -337,6 +333,7 @@ class Stream(Generic[ItemT_co]):
         finally:
             self._beginners -= 1
         self._begun = True
+        del self._enlist  # of ten thousand that wait, nothing is kept that is of no more use
         self._loop = asyncio.get_running_loop()
         self._decode = decoder_of(self._channels)
         self._open_mailbox(subscriber.mailbox)

@@ -210,7 +210,7 @@ class Bookkeeping(RuleBasedStateMachine):
         for reader in self.readers:
             while len(reader.gaps_at) < reader.subscriber.mailbox.gaps:
                 reader.gaps_at.append(len(self.committed))
-                assert self.server.listening >= reader.subscriber.channels.keys()
+                assert self.server.listening >= set(reader.subscriber.channels)
 
     def take(self, reader: Reader) -> None:
         """The consumer takes all there is."""
