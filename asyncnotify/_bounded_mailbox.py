@@ -127,18 +127,27 @@ class BoundedMailbox(Mailbox):
         """Emit the gap, and after it what has been held."""
         if not self._open:
             return
-        held, self._held = self._held, None
-        self._tail = self._ready
         if not self._ready:
             self._since = self._carrier.verified_at
-        self.gaps += 1
         self._ready.append(gap)
         if _gaps_among(self._ready) > _GAPS_KEPT:
             self._merge_neighbours()
+        self._emit_held()
+
+    def release_without_gap(self) -> None:
+        """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
+        if self._open:
+            self._emit_held()
+
+    def _emit_held(self) -> None:
+        self.gaps += 1
+        held, self._held = self._held, None
+        self._tail = self._ready
         if held:
             self._ready.extend(held)
         self._threshold = self.limit + _gaps_among(self._ready)
-        self._wake_all()
+        if self._ready:
+            self._wake_all()
         if len(self._ready) > self._threshold:
             self._carrier.on_full(self)
 

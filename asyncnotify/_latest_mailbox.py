@@ -73,14 +73,23 @@ class LatestMailbox(Mailbox):
         """Emit the gap, and after it what has been held."""
         if not self._open:
             return
+        self._append_gap(gap)
+        self._emit_held()
+
+    def release_without_gap(self) -> None:
+        """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
+        if self._open:
+            self._emit_held()
+
+    def _emit_held(self) -> None:
+        self.gaps += 1
         held, self._held = self._held or OrderedDict[object, Item](), None
         self._tail = self._ready
-        self.gaps += 1
-        self._append_gap(gap)
         for notification in held.values():
             if not isinstance(notification, Gap):
                 self._conflate(self._ready, notification)
-        self._wake_all()
+        if self._ready:
+            self._wake_all()
 
     def _append_gap(self, gap: Gap) -> None:
         """Add a gap. Wherever gaps have come to stand side by side, one stands for them."""

@@ -482,7 +482,7 @@ class Listener:
         check_callable("on_error", on_error)
         meant = channels_of(channels)
         return Stream(
-            functools.partial(self._enlist, tuple(meant), Policy(buffer, overflow, latest)),
+            functools.partial(self._enlist, tuple(meant), Policy(buffer, overflow, latest), gaps),
             tuple(meant.values()),
             gaps=gaps,
             on_error=on_error,
@@ -620,9 +620,15 @@ class Listener:
         self._lifetime.place.check()
         return self._lifetime
 
-    def _enlist(self, channels: tuple[str, ...], policy: Policy) -> tuple[Desk, Subscriber]:
+    def _enlist(
+        self,
+        channels: tuple[str, ...],
+        policy: Policy,
+        gaps: bool,  # noqa: FBT001 - of the one caller, by functools.partial
+    ) -> tuple[Desk, Subscriber]:
         lifetime = self._running()
-        subscriber = Subscriber(channels, policy.new_mailbox(channels, lifetime.delivery))
+        mailbox = policy.new_mailbox(channels, lifetime.delivery)
+        subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps)
         lifetime.roster.enlist(subscriber)
         return lifetime.roster, subscriber
 

@@ -73,6 +73,10 @@ class Mailbox(ABC):
         """Emit the gap, and after it what has been held."""
 
     @abstractmethod
+    def release_without_gap(self) -> None:
+        """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
+
+    @abstractmethod
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps that wait, as one that stands for them all."""
 

@@ -47,7 +47,8 @@ class Registration:
     def new_worker(self, delivery: Delivery) -> HandlerWorker:
         """Return a worker with an empty mailbox."""
         channels = (self.channel.name,)
-        subscriber = Subscriber(channels, self.policy.new_mailbox(channels, delivery))
+        mailbox = self.policy.new_mailbox(channels, delivery)
+        subscriber = Subscriber(channels, mailbox, gaps_wanted=self.resync is not None)
         return HandlerWorker(
             subscriber,
             self.handler,

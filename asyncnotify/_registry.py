@@ -38,6 +38,7 @@ class Subscriber:
         "channels",
         "decode_errors",
         "gaps_taken",
+        "gaps_wanted",
         "handler_errors",
         "in_force",
         "mailbox",
@@ -48,7 +49,9 @@ class Subscriber:
         "waiter",
     )
 
-    def __init__(self, channels: Iterable[str], mailbox: Mailbox) -> None:
+    def __init__(
+        self, channels: Iterable[str], mailbox: Mailbox, *, gaps_wanted: bool = True
+    ) -> None:
         self.channels: tuple[str, ...] = tuple(dict.fromkeys(channels))
         self.mailbox: Mailbox = mailbox
         self.in_force: bool = False
@@ -56,6 +59,7 @@ class Subscriber:
         self.since: datetime | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.refusal: Exception | None = None
+        self.gaps_wanted: bool = gaps_wanted
         self.gaps_taken: int = 0
         self.handler_errors: int = 0
         self.resync_errors: int = 0
@@ -69,7 +73,10 @@ class Subscriber:
     def begin(self) -> None:
         """The server has confirmed every channel: emit the Gap, open the mailbox."""
         self.in_force = True
-        self.mailbox.release(Gap(self.label, self.reason, self.since))
+        if self.gaps_wanted:
+            self.mailbox.release(Gap(self.label, self.reason, self.since))
+        else:
+            self.mailbox.release_without_gap()  # ten thousand need not wake up for nothing
         self.stop_waiting()
 
     def discard_held(self) -> None:

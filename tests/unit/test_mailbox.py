@@ -124,6 +124,38 @@ async def test_waiting_ends_with_the_gap_and_not_before(mailbox: Mailbox) -> Non
     assert mailbox.take() == note()
 
 
+async def test_who_has_no_use_for_gaps_is_not_woken_by_one(mailbox: Mailbox) -> None:
+    """Without the gap, what was held comes out all the same; where nothing was, nobody wakes."""
+    gaps = mailbox.gaps
+    mailbox.hold()
+    arrival = mailbox.next_arrival(asyncio.get_running_loop())
+    assert arrival is not None
+    mailbox.release_without_gap()
+    assert not arrival.done()
+    mailbox.hold()
+    mailbox.put(note(payload="held"))
+    assert mailbox.take() is None
+    mailbox.release_without_gap()
+    mailbox.put(note("b", "after"))
+    assert arrival.done()
+    assert [mailbox.take(), mailbox.take(), mailbox.take()] == [
+        note(payload="held"),
+        note("b", "after"),
+        None,
+    ]
+    assert mailbox.gaps == gaps + 2
+
+
+async def test_an_ended_mailbox_releases_nothing(mailbox: Mailbox) -> None:
+    """Nor does it count a gap, or say that something may arrive."""
+    gaps = mailbox.gaps
+    mailbox.end(discard=True)
+    mailbox.release(Gap("a", RECONNECT))
+    mailbox.release_without_gap()
+    assert mailbox.next_arrival(asyncio.get_running_loop()) is None
+    assert (mailbox.take(), mailbox.gaps) == (None, gaps)
+
+
 @pytest.mark.parametrize("discard", [False, True])
 async def test_waiting_at_the_end_says_that_nothing_comes(
     mailbox: Mailbox, *, discard: bool

@@ -359,6 +359,19 @@ def test_statistics_tell_notifications_from_gaps(office: Office) -> None:
     assert (stats.delivered, stats.backlog, stats.gaps, stats.dropped) == (1, 1, 1, 0)
 
 
+def test_a_gap_that_nobody_wants_counts_and_does_not_wait(office: Office) -> None:
+    """It is in the statistics of gaps; as backlog it would look like a consumer that is late."""
+    unaware = Subscriber(["a"], LatestMailbox(), gaps_wanted=False)
+    office.registry.add(unaware)
+    office.agree()
+    office.send("a", "1")
+    assert seen(unaware) == ["1"]
+    office.registry.disconnect(None)
+    office.agree()
+    stats = unaware.stats()
+    assert (stats.delivered, stats.backlog, stats.gaps) == (1, 0, 2)
+
+
 def test_a_mailbox_that_ends_is_forgotten_by_the_delivery(office: Office) -> None:
     """Nothing grows with the number of subscriptions that there have been."""
     subscriber = office.subscriber("a")

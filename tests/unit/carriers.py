@@ -1,0 +1,32 @@
+"""Who puts notifications into a mailbox, by itself: no delivery, no connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncnotify._bounded_mailbox import BoundedMailbox
+
+
+class PatientCarrier:
+    """Lets a mailbox have more than its limit, and notes that it was told so."""
+
+    def __init__(self, verified_at: datetime | None = None) -> None:
+        self.verified_at = verified_at
+        self.full: list[BoundedMailbox] = []
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Note it."""
+        self.full.append(mailbox)
+
+
+class HastyCarrier:
+    """Gives the consumer no turn before an overflow is counted."""
+
+    verified_at: datetime | None = None
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Drop what is too much."""
+        mailbox.trim()
