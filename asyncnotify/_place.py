@@ -17,9 +17,9 @@ class Place:
 
     @property
     def is_here(self) -> bool:
-        """Whether this code runs in it."""
+        """Whether this code runs in it. In a fork no loop is running until one is started."""
         try:
-            return asyncio.get_running_loop() is self.loop and os.getpid() == self._process
+            return asyncio.get_running_loop() is self.loop
         except RuntimeError:
             return False
 
