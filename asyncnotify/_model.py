@@ -109,7 +109,7 @@ class SubscriptionStats:
         handler_errors: Calls of the handler that raised.
         resync_errors: Calls of ``resync`` that raised.
         decode_errors: Payloads that could not be decoded.
-        gaps: Gaps emitted, the one at the start included.
+        gaps: Gaps so far, the one at the start included, whether the consumer sees them or not.
     """
 
     channels: tuple[str, ...]

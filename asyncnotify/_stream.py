@@ -173,7 +173,7 @@ class Stream(Generic[ItemT_co]):
             await self._begin()
         if self._subscriber is None:
             raise StopAsyncIteration
-        if self._unreported and item is None:
+        if self._take is _nothing:
             self._open_mailbox(self._subscriber.mailbox)
             await self._report_undecodable()
             item = self._take()

@@ -294,6 +294,28 @@ async def test_an_on_error_that_raises_is_logged(
     assert len([m for m in logged(caplog) if "on_error of 'orders' raised" in m]) == 6
 
 
+async def test_who_takes_one_does_not_wait_for_the_on_error_of_another(
+    listener: Listener, database: Database
+) -> None:
+    """Of two that take from one stream, one is in on_error; the other gets what comes next."""
+    called, done = asyncio.Event(), asyncio.Event()
+
+    async def on_error(error: BaseException, item: object) -> None:
+        called.set()
+        await done.wait()
+
+    async with listener.stream(NUMBERS, on_error=on_error) as stream:
+        await database.notify("orders", "1", "bad", "2", "3")
+        await database.fence(listener)
+        batches = stream.batches(2)
+        assert [item.payload for item in await anext(batches)] == [1]
+        batch = asyncio.ensure_future(anext(batches))
+        await called.wait()
+        assert (await anext(stream)).payload == 2
+        done.set()
+        assert [item.payload for item in await batch] == [3]
+
+
 async def test_r43_an_on_error_that_raises_the_error_again_tells_nothing_of_the_payload(
     listener: Listener, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
