@@ -185,13 +185,10 @@ def bench(session: nox.Session) -> None:
     session.install(".[bench]")
     options: list[str] = []
     place = session.cache_dir / "bench"
+    own = _identity(Path(session.bin, "python"))
     for version in SUPPORTED:
         python = _find_python(version)
-        if (
-            python
-            and not session.posargs
-            and _identity(Path(session.bin, "python")) != _identity(Path(python))
-        ):
+        if python and not session.posargs and (own is None or own[0] != version):
             session.run(python, "-m", "venv", str(place / version), external=True)
             other = str(place / version / "bin" / "python")
             session.run(other, "-m", "pip", "install", "-q", ".[uvloop]", external=True)
