@@ -332,9 +332,11 @@ class Stream(Generic[ItemT_co]):
             raise
         finally:
             self._beginners -= 1
+        if self._loop is not None:
+            return  # another task was sooner
+        self._loop = asyncio.get_running_loop()
         self._begun = True
         del self._enlist  # of ten thousand that wait, nothing is kept that is of no more use
-        self._loop = asyncio.get_running_loop()
         self._decode = decoder_of(self._channels)
         self._open_mailbox(subscriber.mailbox)
 

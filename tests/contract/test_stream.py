@@ -235,6 +235,20 @@ async def test_several_readers_share_the_items(listener: Listener, database: Dat
     assert sorted(received) == sorted(list(range(1, 101)) * 10)
 
 
+async def test_two_tasks_may_take_the_first_step_of_a_stream_together(
+    listener: Listener, database: Database
+) -> None:
+    """Both begin it, and each gets one of what comes."""
+    stream = listener.stream("orders")
+    steps = [asyncio.ensure_future(anext(stream)) for _ in range(2)]
+    while "orders" not in await database.server_channels(listener):
+        pass
+    await database.notify("orders", "1", "2")
+    items = await asyncio.gather(*steps)
+    assert [item.payload for item in items] == ["1", "2"]
+    await stream.aclose()
+
+
 async def test_a_reader_that_gives_up_when_its_turn_comes_passes_it_on(
     listener: Listener, database: Database
 ) -> None:
