@@ -111,7 +111,7 @@ class BoundedMailbox(Mailbox):
         self._ready.clear()
         self._ready.extend(kept)
         self.taken += 1  # whoever takes them counts one
-        self._threshold = self.limit
+        self._threshold = self.limit + _gaps_among(self._tail)
         merged: Gap | None = None
         for gap in gaps:
             merged = merge_gaps(merged, gap)

@@ -48,7 +48,7 @@ class Channel(Generic[T]):
         ValueError: A key is too short, or there is none.
     """
 
-    __slots__ = ("_coder", "_decoder", "_form", "_layers", "_name", "_text_limit")
+    __slots__ = ("__weakref__", "_coder", "_decoder", "_form", "_layers", "_name", "_text_limit")
 
     @overload
     def __init__(

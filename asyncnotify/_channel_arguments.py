@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from asyncnotify._channel import Channel
 from asyncnotify._names import check_channel, check_payload
@@ -11,16 +11,20 @@ from asyncnotify._names import check_channel, check_payload
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_of_texts: Final[WeakValueDictionary[str, Channel[str]]] = WeakValueDictionary()
+
 
 def channel_of(channel: object) -> Channel[Any]:
     """Return the channel that was meant; raise ChannelNameError if it cannot be one."""
     return channel if isinstance(channel, Channel) else _of_text(check_channel(channel))
 
 
-@functools.lru_cache(maxsize=1_000)
 def _of_text(name: str) -> Channel[str]:
-    """Return one object for all streams of a channel: ten thousand may wait for it."""
-    return Channel(name)
+    """Return one object for all streams of a channel that live: ten thousand may wait for it."""
+    channel = _of_texts.get(name)
+    if channel is None:
+        channel = _of_texts[name] = Channel(name)
+    return channel
 
 
 def channels_of(channels: Iterable[object]) -> dict[str, Channel[Any]]:

@@ -392,3 +392,16 @@ def test_an_overflow_is_since_its_first_loss_also_if_others_were_held_since() ->
     harness.box.release(AFTER_LOSS)
     harness.box.trim()
     assert harness.taken() == [AFTER_LOSS, overflow_of(1, EARLY), 2]
+
+
+def test_taking_gaps_while_held_does_not_make_the_buffer_smaller() -> None:
+    """The gap of an overflow that waits behind the one to come does not count against the limit."""
+    harness = Harness(1).begun()
+    harness.box.release(AFTER_LOSS)
+    harness.box.hold()
+    harness.put(1, 2)
+    assert harness.box.trim() == 1
+    assert harness.box.take_gap() == AFTER_LOSS
+    assert harness.box.trim() == 0
+    harness.box.release(AFTER_LOSS)
+    assert harness.taken() == [AFTER_LOSS, Gap("a", GapReason.OVERFLOW, EARLY, 1), 2]
