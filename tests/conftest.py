@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import os
 import secrets
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that cannot be met, before anything runs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt programs
     if config.getoption("--pg") == "dsn" and not os.environ.get(DSN_VARIABLE):
         message = f"--pg=dsn needs the environment variable {DSN_VARIABLE}"
         raise pytest.UsageError(message)
