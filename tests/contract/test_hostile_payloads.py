@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import itertools
 import time
 import zlib
@@ -188,10 +189,13 @@ class Pulse:
 async def beating() -> AsyncGenerator[Pulse]:
     """Let another task run beside."""
     pulse = Pulse()
+    gc.collect()
+    gc.freeze()  # nor is it our doing when the collector looks at all that other tests have left
     task = asyncio.create_task(pulse.beat())
     try:
         yield pulse
     finally:
+        gc.unfreeze()
         task.cancel()
         await asyncio.wait({task})
 
