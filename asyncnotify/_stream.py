@@ -251,7 +251,8 @@ class Stream(Generic[ItemT_co]):
 
     def _take_batch(self, mailbox: Mailbox, limit: int) -> list[ItemT_co]:
         """Return what waits; of what has to be decoded, as much as a slice of time allows."""
-        if self._decode is None:
+        decode = self._decode
+        if decode is None:
             return self._sort_out(mailbox.take_many(limit))
         batch: list[ItemT_co] = []
         clock = asyncio.get_running_loop().time
@@ -261,23 +262,37 @@ class Stream(Generic[ItemT_co]):
             if not items:
                 break
             limit -= len(items)
-            batch += self._sort_out(items)
+            self._decode_into(batch, items, decode)
         self._owes_a_turn = clock() >= ends  # not now: cancelled there, it would lose the batch
         return batch
 
-    def _sort_out(self, items: list[Item]) -> list[ItemT_co]:
-        """Return what is for the consumer, decoded; never waits, so that nothing is lost."""
-        taken: list[Any] = items
-        if self._decode is not None:
-            taken = [self._decode(item) for item in items]
-        others = [item for item in taken if item.__class__ is not Notification]
-        for item in others:
-            if isinstance(item, Gap):
+    def _decode_into(
+        self, batch: list[Any], items: list[Item], decode: Callable[[Item], Taken]
+    ) -> None:
+        """
+        Add what is for the consumer; never waits, so that nothing is lost.
+
+        No local variable may hold an error at the end: its traceback leads to this frame, and
+        only the garbage collector would find the two.
+        """
+        for item in items:
+            taken: Taken | None = decode(item)
+            if isinstance(taken, Undecodable):
+                self._count_undecodable(taken)
+                taken = None
+            elif not isinstance(taken, Gap):
+                batch.append(taken)
+            else:
                 self._count_gap()
-            elif isinstance(item, Undecodable):
-                self._count_undecodable(item)
-        unwanted = (Undecodable,) if self._gaps else (Undecodable, Gap)
-        return [item for item in taken if not isinstance(item, unwanted)] if others else taken
+                if self._gaps:
+                    batch.append(taken)
+
+    def _sort_out(self, items: list[Any]) -> list[ItemT_co]:
+        """Return what is for the consumer; never waits, so that nothing is lost."""
+        gaps = [item for item in items if item.__class__ is not Notification]
+        for _ in gaps:
+            self._count_gap()
+        return items if self._gaps or not gaps else [i for i in items if not isinstance(i, Gap)]
 
     async def _something_waits(self) -> bool:
         desk, subscriber = self._desk, self._subscriber

@@ -195,9 +195,9 @@ async def beating() -> AsyncGenerator[Pulse]:
     try:
         yield pulse
     finally:
-        gc.unfreeze()
         task.cancel()
         await asyncio.wait({task})
+        gc.unfreeze()
 
 
 CASES: Final = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -314,6 +315,22 @@ async def test_who_takes_one_does_not_wait_for_the_on_error_of_another(
         assert (await anext(stream)).payload == 2
         done.set()
         assert [item.payload for item in await batch] == [3]
+
+
+async def test_r44_errors_of_lists_do_not_wait_for_the_garbage_collector(
+    listener: Listener, database: Database
+) -> None:
+    """Their tracebacks lead to our frames; if those led back to them, both would pile up."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with listener.stream(NUMBERS) as stream:
+            await database.notify("orders", *(f"bad {number}" for number in range(1_000)), "1")
+            assert [item.payload for item in await anext(stream.batches())] == [1]
+        left = sum(type(thing) is PayloadDecodeError for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left < 10
 
 
 async def test_r43_an_on_error_that_raises_the_error_again_tells_nothing_of_the_payload(
