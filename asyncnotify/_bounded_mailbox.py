@@ -42,6 +42,7 @@ class BoundedMailbox(Mailbox):
     __slots__ = (
         "_carrier",
         "_channel",
+        "_counted_at",
         "_held",
         "_overflow",
         "_ready",
@@ -62,6 +63,7 @@ class BoundedMailbox(Mailbox):
         super().__init__()
         self.limit = limit
         self._threshold = limit  # the limit and the gaps that wait, which do not count against it
+        self._counted_at = 0  # how many had been taken when trim() last counted those gaps
         self._overflow = overflow
         self._channel = channel
         self._carrier = carrier
@@ -134,11 +136,6 @@ class BoundedMailbox(Mailbox):
             self._merge_neighbours()
         self._emit_held()
 
-    def release_without_gap(self) -> None:
-        """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
-        if self._open:
-            self._emit_held()
-
     def _emit_held(self) -> None:
         self.gaps += 1
         held, self._held = self._held, None
@@ -185,7 +182,10 @@ class BoundedMailbox(Mailbox):
         """Drop what exceeds the limit, as the policy says; return how many were dropped."""
         if not self.full:
             return 0
-        # Gaps are not counted anew: a stuck consumer must not cost a look at each item that waits
+        if self._counted_at != self.taken and self._threshold > self.limit:
+            # Not where the consumer is stuck: that must not cost a look at each item that waits
+            self._threshold = self.limit + _gaps_among(self._tail)
+            self._counted_at = self.taken
         excess = len(self._tail) - self._threshold
         self.dropped += excess
         gaps_before = self.gaps

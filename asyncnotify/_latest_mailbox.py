@@ -76,11 +76,6 @@ class LatestMailbox(Mailbox):
         self._append_gap(gap)
         self._emit_held()
 
-    def release_without_gap(self) -> None:
-        """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
-        if self._open:
-            self._emit_held()
-
     def _emit_held(self) -> None:
         self.gaps += 1
         held, self._held = self._held or OrderedDict[object, Item](), None

@@ -72,9 +72,14 @@ class Mailbox(ABC):
     def release(self, gap: Gap) -> None:
         """Emit the gap, and after it what has been held."""
 
-    @abstractmethod
     def release_without_gap(self) -> None:
         """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
+        if self._open:
+            self._emit_held()
+
+    @abstractmethod
+    def _emit_held(self) -> None:
+        """Count a gap, and let the consumer see what has been held."""
 
     @abstractmethod
     def take_gap(self) -> Gap | None:

@@ -281,10 +281,7 @@ class Watch:
 
     async def _beat(self, session: ListeningSession) -> None:
         """Prove that the server is there and still listens for us; repair it if it does not."""
-        asked_at, asked = (
-            datetime.now(UTC),
-            perf_counter(),
-        )  # finer than uvloop's clock
+        asked_at, asked = datetime.now(UTC), perf_counter()  # finer than uvloop's clock
         checksum, timeout = self._registry.confirmed_checksum, self._limits.heartbeat_timeout
         agrees = await _insist(lambda: session.is_listening(checksum, timeout=timeout))
         round_trip = perf_counter() - asked

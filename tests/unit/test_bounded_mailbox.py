@@ -394,6 +394,16 @@ def test_an_overflow_is_since_its_first_loss_also_if_others_were_held_since() ->
     assert harness.taken() == [AFTER_LOSS, overflow_of(1, EARLY), 2]
 
 
+def test_a_gap_that_was_taken_leaves_no_room_in_the_buffer() -> None:
+    """Exactly so many remain as the limit says, though the consumer has not emptied it since."""
+    harness = Harness(1)
+    harness.box.release(AFTER_LOSS)
+    harness.put(1, 2, 3)
+    assert harness.box.take() == AFTER_LOSS
+    assert harness.box.trim() == 2
+    assert harness.taken() == [Gap("a", GapReason.OVERFLOW, EARLY, 2), 3]
+
+
 def test_taking_gaps_while_held_does_not_make_the_buffer_smaller() -> None:
     """The gap of an overflow that waits behind the one to come does not count against the limit."""
     harness = Harness(1).begun()

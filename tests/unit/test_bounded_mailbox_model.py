@@ -110,7 +110,6 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def trim(self) -> None:
         """The consumer has had its turn: drop what is too much, and not one more."""
-        most = self.limit + self.gaps
         self.full.clear()
         dropped = self.box.trim()
         self.lost += dropped
@@ -118,7 +117,7 @@ class Conversation(RuleBasedStateMachine):
         tail = self.ready if self.held is None else self.held
         waiting = [item for item in tail if isinstance(item, Sent) and not item.lost]
         if dropped:
-            assert self.limit <= len(waiting) - dropped <= most
+            assert len(waiting) - dropped == self.limit
         else:
             assert len(waiting) <= self.limit + self.gaps
         newest = self.overflow == "drop_newest"
