@@ -482,7 +482,9 @@ class Listener:
         check_callable("on_error", on_error)
         meant = channels_of(channels)
         return Stream(
-            functools.partial(self._enlist, tuple(meant), Policy(buffer, overflow, latest), gaps),
+            functools.partial(
+                self._enlist, tuple(meant), Policy(buffer, overflow, latest), gaps_wanted=gaps
+            ),
             tuple(meant.values()),
             gaps=gaps,
             on_error=on_error,
@@ -621,14 +623,11 @@ class Listener:
         return self._lifetime
 
     def _enlist(
-        self,
-        channels: tuple[str, ...],
-        policy: Policy,
-        gaps: bool,  # noqa: FBT001 - of the one caller, by functools.partial
+        self, channels: tuple[str, ...], policy: Policy, *, gaps_wanted: bool
     ) -> tuple[Desk, Subscriber]:
         lifetime = self._running()
         mailbox = policy.new_mailbox(channels, lifetime.delivery)
-        subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps)
+        subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps_wanted)
         lifetime.roster.enlist(subscriber)
         return lifetime.roster, subscriber
 
