@@ -105,18 +105,14 @@ class BoundedMailbox(Mailbox):
         return items
 
     def take_gap(self) -> Gap | None:
-        """Remove and return the gaps that wait, as one that stands for them all."""
-        gaps = [item for item in self._ready if isinstance(item, Gap)]
-        if not gaps:
-            return None
-        kept = [item for item in self._ready if not isinstance(item, Gap)]
-        self._ready.clear()
-        self._ready.extend(kept)
-        self.taken += 1  # whoever takes them counts one
-        self._threshold = self.limit + _gaps_among(self._tail)
-        merged: Gap | None = None
-        for gap in gaps:
-            merged = merge_gaps(merged, gap)
+        """Remove and return the gaps at the head, as one that stands for them all."""
+        ready, merged = self._ready, None
+        while ready and isinstance(head := ready[0], Gap):
+            merged = merge_gaps(merged, head)
+            ready.popleft()
+        if merged is not None:
+            self.taken += 1  # whoever takes them counts one
+            self._threshold = self.limit + _gaps_among(self._tail)
         return merged
 
     def hold(self) -> None:

@@ -55,11 +55,11 @@ class LatestMailbox(Mailbox):
         return items
 
     def take_gap(self) -> Gap | None:
-        """Remove and return the gaps that wait, as one that stands for them all."""
-        merged: Gap | None = None
-        for gap in [item for item in self._ready.values() if isinstance(item, Gap)]:
-            del self._ready[id(gap)]
-            merged = merge_gaps(merged, gap)
+        """Remove and return the gaps at the head, as one that stands for them all."""
+        ready, merged = self._ready, None
+        while ready and isinstance(head := next(iter(ready.values())), Gap):
+            merged = merge_gaps(merged, head)
+            ready.popitem(last=False)
         if merged is not None:
             self.taken += 1
         return merged

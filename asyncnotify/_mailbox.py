@@ -83,7 +83,12 @@ class Mailbox(ABC):
 
     @abstractmethod
     def take_gap(self) -> Gap | None:
-        """Remove and return the gaps that wait, as one that stands for them all."""
+        """
+        Remove and return the gaps at the head, as one that stands for them all.
+
+        A gap behind a notification stays where it is: it must not overtake what was received
+        before its loss. None if a notification comes next, or nothing.
+        """
 
     @abstractmethod
     def purge(self, channel: str) -> None:

@@ -242,18 +242,18 @@ def test_a_channel_is_purged_from_what_waits() -> None:
     assert harness.taken() == [1, AFTER_LOSS, 4]
 
 
-def test_the_gaps_that_wait_are_taken_as_one() -> None:
-    """Lost at the head, pushed out, or in line: one gap stands for them all."""
+def test_r46_the_gaps_at_the_head_are_taken_as_one() -> None:
+    """One gap stands for neighbours; one behind notifications stays behind them."""
     harness = Harness(3).begun()
     harness.put(1, 2, 3, 4)
     harness.box.trim()
     harness.box.hold()
     harness.box.release(AFTER_LOSS)
     assert len(harness.box) == 5
-    assert harness.box.take_gap() == Gap("a", GapReason.RECONNECT, EARLY)
+    assert harness.box.take_gap() == Gap("a", GapReason.OVERFLOW, EARLY, 1)
     assert harness.box.taken == 2
     assert harness.box.take_gap() is None
-    assert harness.taken() == [2, 3, 4]
+    assert harness.taken() == [2, 3, 4, AFTER_LOSS]
 
 
 def test_after_the_end_nothing_is_taken_in() -> None:

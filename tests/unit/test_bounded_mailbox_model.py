@@ -144,15 +144,16 @@ class Conversation(RuleBasedStateMachine):
 
     @rule()
     def take_gap(self) -> None:
-        """The consumer asks for a newer gap: all that wait become one."""
+        """The consumer asks for a newer gap: those at the head become one, no other moves."""
         gap = self.box.take_gap()
-        if gap is not None:
-            self.told.append(gap)
-            self.taken += 1
-        rest = [item for item in self.ready if isinstance(item, Gap) or item.lost]
-        self.check_told(rest, counted=gap is None or gap.reason is GapReason.OVERFLOW)
-        self.ready = [item for item in self.ready if isinstance(item, Sent) and not item.lost]
-        self.told = []
+        if gap is None:
+            return
+        self.told.append(gap)
+        self.taken += 1
+        waiting = (i for i, x in enumerate(self.ready) if isinstance(x, Sent) and not x.lost)
+        head = next(waiting, len(self.ready))
+        self.check_told(self.ready[:head], counted=gap.reason is GapReason.OVERFLOW)
+        self.ready, self.told = self.ready[head:], []
 
     def meet(self, number: int) -> None:
         """A notification is taken: it is the next one, and all before it has been told."""

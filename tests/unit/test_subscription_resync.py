@@ -84,7 +84,7 @@ async def test_resync_may_raise_what_it_likes(shop: Workshop, error: BaseExcepti
 
 
 async def test_a_newer_gap_replaces_the_one_that_resync_failed_on(shop: Workshop) -> None:
-    """It is told of both, as one; what came before the newer gap is handled after it."""
+    """Losses that follow one another become one call, told of them all."""
     told: list[Gap] = []
 
     async def resync(gap: Gap) -> None:
@@ -94,15 +94,31 @@ async def test_a_newer_gap_replaces_the_one_that_resync_failed_on(shop: Workshop
             raise OSError
 
     subscriber = shop.employ(resync=resync)
-    put(subscriber, 1)
     await asyncio.sleep(1)
     lose(subscriber)
-    put(subscriber, 2)
     lose(subscriber)
+    put(subscriber, 1)
     await asyncio.sleep(100)
     assert told == [Gap("a", GapReason.START)] * 3
-    assert shop.handled == ["1", "2"]
+    assert shop.handled == ["1"]
     assert subscriber.stats().gaps == 3
+
+
+async def test_r46_a_newer_gap_does_not_overtake_what_came_before_its_loss(shop: Workshop) -> None:
+    """While resync fails a notification arrives and a loss follows: they keep their order."""
+    order: list[object] = []
+    fail = failing(2)
+
+    def resync(gap: Gap) -> None:
+        fail(gap)
+        order.append(gap.reason)
+
+    subscriber = shop.employ(lambda n: order.append(n.payload), resync=resync)
+    put(subscriber, "old")
+    lose(subscriber)
+    put(subscriber, "new")
+    await asyncio.sleep(100)
+    assert order == [GapReason.START, "old", LOST, "new"]
 
 
 async def test_nothing_is_handled_when_the_end_comes_before_resync_has_succeeded(
