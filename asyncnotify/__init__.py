@@ -6,22 +6,22 @@ back by itself. ``Listener`` is where to begin.
 """
 
 from asyncnotify._backoff import ExponentialBackoff
-from asyncnotify._blocking_listener import BlockingListener
-from asyncnotify._blocking_notifier import BlockingNotifier
-from asyncnotify._blocking_stream import BlockingStream
-from asyncnotify._blocking_subscription import BlockingSubscription
-from asyncnotify._channel import Channel
+from asyncnotify._blocking.listener import BlockingListener
+from asyncnotify._blocking.notifier import BlockingNotifier
+from asyncnotify._blocking.stream import BlockingStream
+from asyncnotify._blocking.subscription import BlockingSubscription
+from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import (
     AsyncNotifyError,
     BufferOverflowError,
     ChannelNameError,
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
     ConnectTimeoutError,
-    ListenerClosedError,
-    ListenerNotStartedError,
     ListenTimeoutError,
+    NotStartedError,
     PayloadDecodeError,
     PayloadError,
     PayloadTooLargeError,
@@ -41,8 +41,9 @@ from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, GapReason, Notification, State, Stats, SubscriptionStats
 from asyncnotify._notifier import Notifier
-from asyncnotify._stream import Batches, Stream
-from asyncnotify._subscription import Subscription
+from asyncnotify._subscriptions.batches import Batches
+from asyncnotify._subscriptions.stream import Stream
+from asyncnotify._subscriptions.subscription import Subscription
 
 __all__ = [
     "AsyncNotifyError",
@@ -55,6 +56,7 @@ __all__ = [
     "Channel",
     "ChannelNameError",
     "Closed",
+    "ClosedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeoutError",
@@ -69,8 +71,7 @@ __all__ = [
     "Keepalive",
     "ListenTimeoutError",
     "Listener",
-    "ListenerClosedError",
-    "ListenerNotStartedError",
+    "NotStartedError",
     "Notification",
     "Notifier",
     "PayloadDecodeError",
@@ -86,3 +87,7 @@ __all__ = [
     "SubscriptionStats",
     "WrongLoopError",
 ]
+
+for _public in map(globals().__getitem__, __all__):
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # what tracebacks, pickles and docs speak of

@@ -15,8 +15,8 @@ Every exception that asyncnotify raises on purpose.
     ├── ConnectionLostError (ConnectionError)  the connection died under a call
     ├── ListenTimeoutError (TimeoutError)      listen() was not confirmed in time
     ├── BufferOverflowError                    a subscription with overflow="fail" was too slow
-    ├── ListenerNotStartedError (RuntimeError) start() has not been called
-    ├── ListenerClosedError (RuntimeError)     the listener or notifier has been closed
+    ├── NotStartedError (RuntimeError) start() has not been called
+    ├── ClosedError (RuntimeError)     the listener or notifier has been closed
     └── WrongLoopError (RuntimeError)          called from a foreign event loop, thread or process
 
 No message and no attribute holds a password, a DSN or a payload.
@@ -180,11 +180,11 @@ class BufferOverflowError(AsyncNotifyError):
         )
 
 
-class ListenerNotStartedError(AsyncNotifyError, RuntimeError):
+class NotStartedError(AsyncNotifyError, RuntimeError):
     """The call needs a running listener: ``async with listener`` or ``await listener.start()``."""
 
 
-class ListenerClosedError(AsyncNotifyError, RuntimeError):
+class ClosedError(AsyncNotifyError, RuntimeError):
     """The listener or notifier has been closed."""
 
 
@@ -194,3 +194,15 @@ class WrongLoopError(AsyncNotifyError, RuntimeError):
 
     A listener belongs to the event loop and to the process that started it.
     """
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Return one line on an error; it holds what the server said, and no secret."""
+    if error is None:
+        return "the connection ended"
+    try:
+        text = str(error).partition("\n")[0]
+    except Exception:  # noqa: BLE001 - it may be anybody's class
+        text = ""
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name

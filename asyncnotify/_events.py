@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
+from asyncnotify._errors import describe_error
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -191,18 +193,6 @@ def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
             )
         case Closed():
             return logging.INFO, f"closed the listener of {target}"
-
-
-def describe_error(error: BaseException | None) -> str:
-    """Return one line on an error; it holds what the server said, and no secret."""
-    if error is None:
-        return "the connection ended"
-    try:
-        text = str(error).partition("\n")[0]
-    except Exception:  # noqa: BLE001 - it may be anybody's class
-        text = ""
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
 
 
 def _channels(count: int) -> str:

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
+from asyncnotify._arguments import check_callable, check_callbacks, check_timeout, is_async
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.listening import ListeningConnections
 from asyncnotify._asyncpg.publishing import OwnConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
-from asyncnotify._channel_arguments import channel_of, channels_of, encoded, name_of
-from asyncnotify._errors import ListenerClosedError, ListenerNotStartedError
+from asyncnotify._channels.arguments import channel_of, channels_of, encoded, name_of
+from asyncnotify._connection.limits import Limits
+from asyncnotify._delivery.buffering import DEFAULT_BUFFER, Buffering
+from asyncnotify._delivery.registry import Subscriber
+from asyncnotify._errors import ClosedError, NotStartedError
 from asyncnotify._events import Announcer, EventStream
-from asyncnotify._health import health_of
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._lifetime import Lifetime
-from asyncnotify._limits import Limits
 from asyncnotify._model import Gap, Notification, State, Stats
-from asyncnotify._policy import DEFAULT_BUFFER, Policy
-from asyncnotify._publisher import Publisher
-from asyncnotify._registration import Registration, check_callable
-from asyncnotify._registry import Subscriber
-from asyncnotify._stream import Stream
-from asyncnotify._subscription import Subscription
-from asyncnotify._supervisor import Supervisor
+from asyncnotify._notifier import Notifier, notifier_over
+from asyncnotify._publishing.limits import PublishingLimits
+from asyncnotify._run.lifetime import Lifetime
+from asyncnotify._run.report import health_of
+from asyncnotify._subscriptions.registration import Registration
+from asyncnotify._subscriptions.stream import Stream
+from asyncnotify._subscriptions.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from asyncnotify._asyncpg.dial import Connect
-    from asyncnotify._bounded_mailbox import Overflow
-    from asyncnotify._channel import Channel
-    from asyncnotify._containment import OnError
+    from asyncnotify._channels.channel import Channel
+    from asyncnotify._delivery.bounded import Overflow
     from asyncnotify._events import ConnectionEvent
-    from asyncnotify._subscription import Desk, Handler, Resync
+    from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
+    from asyncnotify._subscriptions.roster import Roster
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
@@ -101,7 +102,9 @@ class Listener:
         on_event: Callable[[ConnectionEvent], object] | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
-        _check_callables(backoff, on_event)
+        check_callable("backoff", backoff)
+        check_callbacks(on_event=on_event)
+        _refuse_async(on_event)
         self._limits = Limits(
             connect_timeout=connect_timeout,
             heartbeat=heartbeat,
@@ -117,6 +120,21 @@ class Listener:
         self._announcer = Announcer(self._dialer.target, on_event)
         self._registrations: dict[Registration, None] = {}
         self._lifetime: Lifetime | None = None
+        self._notifier = self._new_notifier()
+
+    def _new_notifier(self) -> Notifier:
+        """Return what sends in the next run, on a connection that is not the listening one."""
+        seconds = self._limits.operation_timeout
+        return notifier_over(
+            OwnConnections(self._dialer, self._keepalive, timeout=seconds),
+            PublishingLimits(
+                connect_timeout=self._limits.connect_timeout,
+                operation_timeout=seconds,
+                start_timeout=self._limits.start_timeout,
+                close_timeout=self._limits.close_timeout,
+            ),
+            self._backoff,
+        )
 
     @classmethod
     def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -153,26 +171,23 @@ class Listener:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: The server refused the password, the role or the database.
             ConnectTimeoutError: Not listening within ``start_timeout``.
-            ListenerClosedError: It was closed meanwhile.
+            ClosedError: It was closed meanwhile.
             WrongLoopError: It runs in another event loop or process.
         """
         if self._lifetime is not None and not self._lifetime.has_ended:
-            await self._running().wait_started(self._dialer.target)
+            await self._running().wait_started()
             return
-        supervisor = Supervisor(
-            self._dialer,
+        self._notifier = self._new_notifier()
+        self._lifetime = Lifetime(
+            ListeningConnections(
+                self._dialer, self._keepalive, timeout=self._limits.command_timeout
+            ),
+            self._notifier,
             self._limits,
-            self._backoff,
-            self._keepalive,
-            self._announcer.announce,
+            backoff=self._backoff,
+            announcer=self._announcer,
         )
-        seconds = self._limits.operation_timeout
-        connections = OwnConnections(self._dialer, self._keepalive, timeout=seconds)
-        publisher = Publisher(connections, timeout=seconds)
-        self._lifetime = Lifetime(supervisor, publisher, self._limits, self._announcer)
-        delivery = supervisor.delivery
-        workers = [registration.new_worker(delivery) for registration in self._registrations]
-        await self._lifetime.start(self._dialer.target, workers)
+        await self._lifetime.start(self._registrations)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """
@@ -186,12 +201,10 @@ class Listener:
         Raises:
             WrongLoopError: The listener runs in another event loop or process.
         """
+        check_timeout("timeout", timeout)
         if self._lifetime is not None and not self._lifetime.has_ended:
-            self._lifetime.place.check()
+            self._lifetime.owner.check()
             seconds = self._limits.close_timeout if timeout is None else timeout
-            if not seconds >= 0:
-                msg = f"timeout must be a number of seconds, not {timeout!r}"
-                raise ValueError(msg)
             await self._lifetime.end(drain=True, timeout=seconds)
 
     async def __aenter__(self) -> Self:
@@ -208,7 +221,7 @@ class Listener:
         if exc_type is None:
             await self.aclose()
         elif self._lifetime is not None and not self._lifetime.has_ended:
-            self._lifetime.place.check()
+            self._lifetime.owner.check()
             await self._lifetime.end(drain=False, timeout=self._limits.close_timeout)
 
     # -- listening ----------------------------------------------------------------------------
@@ -287,20 +300,20 @@ class Listener:
         Raises:
             ChannelNameError: The server would refuse or cut the name.
             ListenTimeoutError: The server did not confirm in time.
-            ListenerNotStartedError: The listener has not been started.
-            ListenerClosedError: The listener has been closed.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
         registration = Registration(
             channel=channel_of(channel),
             handler=handler,
             resync=resync,
-            policy=Policy(buffer, overflow, latest),
+            buffering=Buffering(buffer, overflow, latest),
             concurrency=concurrency,
             on_error=on_error,
         )
         lifetime = self._running()
-        worker = registration.new_worker(lifetime.delivery)
+        worker = registration.new_worker(lifetime.router)
         await lifetime.roster.serve(worker, timeout)
         return Subscription(lifetime.roster, registration.channel.name, worker)
 
@@ -352,7 +365,7 @@ class Listener:
             ChannelNameError: The server would refuse or cut the name.
             WrongLoopError: The listener runs in another event loop or process.
         """
-        policy = Policy(buffer, overflow, latest)
+        buffering = Buffering(buffer, overflow, latest)
         meant = channel_of(channel)
 
         def register(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
@@ -360,13 +373,13 @@ class Listener:
                 channel=meant,
                 handler=handler,
                 resync=resync,
-                policy=policy,
+                buffering=buffering,
                 concurrency=concurrency,
                 on_error=on_error,
             )
             if self._lifetime is not None and not self._lifetime.has_ended:
                 lifetime = self._running()
-                lifetime.roster.serve_soon(registration.new_worker(lifetime.delivery))
+                lifetime.roster.serve_soon(registration.new_worker(lifetime.router))
             self._registrations[registration] = None
             return handler
 
@@ -479,11 +492,11 @@ class Listener:
         if not channels:
             msg = "stream() needs at least one channel"
             raise TypeError(msg)
-        check_callable("on_error", on_error)
+        check_callbacks(on_error=on_error)
         meant = channels_of(channels)
         return Stream(
             functools.partial(
-                self._enlist, tuple(meant), Policy(buffer, overflow, latest), gaps_wanted=gaps
+                self._enlist, tuple(meant), Buffering(buffer, overflow, latest), gaps_wanted=gaps
             ),
             tuple(meant.values()),
             gaps=gaps,
@@ -512,20 +525,39 @@ class Listener:
             await lifetime.roster.unlisten(name)
 
     @overload
-    async def notify(self, channel: str, payload: str = "") -> None: ...
+    async def notify(
+        self, channel: str, payload: str = "", *, connection: object = ..., retry: bool = ...
+    ) -> None: ...
 
     @overload
-    async def notify(self, channel: Channel[T], payload: T) -> None: ...
+    async def notify(
+        self, channel: Channel[T], payload: T, *, connection: object = ..., retry: bool = ...
+    ) -> None: ...
 
-    async def notify(self, channel: str | Channel[Any], payload: object = "") -> None:
+    async def notify(
+        self,
+        channel: str | Channel[Any],
+        payload: object = "",
+        *,
+        connection: object = None,
+        retry: bool = False,
+    ) -> None:
         """
-        Send a notification to everyone listening on ``channel``.
+        Send a notification to everyone listening on ``channel``, as a Notifier does.
 
         It returns once the server has committed it. Nobody need have received it: a session
         that is not listening at that moment never will. It goes through a second connection,
         opened at the first call. Calls that meet are sent together, in the order they came.
 
         Cancelling it leaves unknown whether it was sent.
+
+        Args:
+            channel: A name, or a Channel, which encodes the payload.
+            payload: A text of 7,999 bytes at most, or what the Channel encodes.
+            connection: Send it in the transaction of this connection instead, as
+                ``Notifier.notify()`` does; the listener need not run for that.
+            retry: Try again after a lost connection or a failed attempt to connect, for 30
+                seconds. It may then arrive twice.
 
         Raises:
             ChannelNameError: The server would refuse the name.
@@ -534,12 +566,28 @@ class Listener:
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: it was not sent.
             ConnectionLostError: The connection died in flight: it may have been sent.
-            ListenerNotStartedError: The listener has not been started.
-            ListenerClosedError: The listener has been closed.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
+            TypeError: ``connection`` is of another kind, or combined with ``retry``.
         """
         name, text = encoded(channel, payload)
-        await self._running().publisher.publish(name, text)
+        if connection is None:
+            self._running()
+        await self._notifier.notify(name, text, connection=connection, retry=retry)
+
+    async def notify_many(
+        self,
+        pairs: Iterable[tuple[str | Channel[Any], Any]] | AsyncIterable[tuple[Any, Any]],
+    ) -> int:
+        """
+        Send many notifications, in their order; return how many. As ``Notifier.notify_many()``.
+
+        Raises:
+            Exception: What ``notify()`` raises, or what ``pairs`` raised.
+        """
+        self._running()
+        return await self._notifier.notify_many(pairs)
 
     # -- looking at it ------------------------------------------------------------------------
 
@@ -569,11 +617,11 @@ class Listener:
 
         Raises:
             ConnectTimeoutError: There was none in time.
-            ListenerNotStartedError: The listener has not been started.
-            ListenerClosedError: The listener has been closed.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
-        await self._running().wait_connected(self._dialer.target, timeout)
+        await self._running().wait_connected(timeout)
 
     def stats(self) -> Stats:
         """Return a snapshot of the counters of this run, or of the last one. Never waits."""
@@ -599,8 +647,8 @@ class Listener:
         as such, and its connection is replaced. Without ``server`` it returns at once.
 
         Raises:
-            ListenerNotStartedError: The listener has not been started.
-            ListenerClosedError: The listener has been closed.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
         return await health_of(self._running(), server=server)
@@ -615,27 +663,24 @@ class Listener:
         """Return the present run; raise if there is none, or if it belongs elsewhere."""
         if self._lifetime is None:
             msg = "the listener has not been started: use `async with` or `await start()`"
-            raise ListenerNotStartedError(msg)
+            raise NotStartedError(msg)
         if self._lifetime.has_ended:
             msg = "the listener is closed"
-            raise ListenerClosedError(msg)
-        self._lifetime.place.check()
+            raise ClosedError(msg)
+        self._lifetime.owner.check()
         return self._lifetime
 
     def _enlist(
-        self, channels: tuple[str, ...], policy: Policy, *, gaps_wanted: bool
-    ) -> tuple[Desk, Subscriber]:
+        self, channels: tuple[str, ...], buffering: Buffering, *, gaps_wanted: bool
+    ) -> tuple[Roster, Subscriber]:
         lifetime = self._running()
-        mailbox = policy.new_mailbox(channels, lifetime.delivery)
+        mailbox = buffering.new_mailbox(channels, lifetime.router)
         subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps_wanted)
         lifetime.roster.enlist(subscriber)
         return lifetime.roster, subscriber
 
 
-def _check_callables(backoff: object, on_event: object) -> None:
-    if not callable(backoff):
-        msg = f"backoff must be callable, not of type {type(backoff).__name__}"
-        raise TypeError(msg)
-    if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
+def _refuse_async(on_event: object) -> None:
+    if is_async(on_event):
         msg = "on_event must be a plain function: it is called, and not awaited"
         raise TypeError(msg)

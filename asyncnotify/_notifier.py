@@ -6,33 +6,33 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from asyncnotify._arguments import check_callable, check_timeout
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
-from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.publishing import OwnConnections, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within
 from asyncnotify._backoff import Delays, ExponentialBackoff
-from asyncnotify._batching import BATCH_COUNT, in_batches
-from asyncnotify._channel_arguments import encoded
+from asyncnotify._channels.arguments import encoded
 from asyncnotify._errors import (
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
-    ListenerClosedError,
 )
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._limits import check_seconds
-from asyncnotify._place import Place
-from asyncnotify._policy import check_count
-from asyncnotify._publisher import DEFAULT_QUEUE, Publisher
+from asyncnotify._owner import Owner
+from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
+from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
+from asyncnotify._publishing.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from asyncnotify._asyncpg.dial import Connect
-    from asyncnotify._asyncpg.publishing import Pool, PublishingConnections
-    from asyncnotify._channel import Channel
+    from asyncnotify._asyncpg.publishing import Pool
+    from asyncnotify._channels.channel import Channel
+    from asyncnotify._publishing.ports import PublishingConnections
 
 T = TypeVar("T")
 
@@ -41,6 +41,18 @@ _DEFAULT_KEEPALIVE = Keepalive()
 
 _LAST_MOMENT = 0.2
 """Seconds in which a task that was cancelled has to end."""
+
+
+def notifier_over(
+    connections: PublishingConnections[Any],
+    limits: PublishingLimits,
+    backoff: Callable[[], Iterator[float]],
+) -> Notifier:
+    """Return a notifier on connections that somebody else has set up: a listener."""
+    notifier = Notifier.__new__(Notifier)
+    # A second constructor, in all but name
+    notifier._set_up(connections, limits, backoff)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return notifier
 
 
 class Notifier:
@@ -96,31 +108,39 @@ class Notifier:
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
-        check_seconds("connect_timeout", connect_timeout)
-        check_seconds("operation_timeout", operation_timeout)
-        check_seconds("start_timeout", start_timeout)
-        check_seconds("retry_timeout", retry_timeout)
-        check_seconds("close_timeout", close_timeout)
-        check_count("queue", queue)
+        limits = PublishingLimits(
+            connect_timeout=connect_timeout,
+            operation_timeout=operation_timeout,
+            start_timeout=start_timeout,
+            retry_timeout=retry_timeout,
+            close_timeout=close_timeout,
+            queue=queue,
+        )
+        check_callable("backoff", backoff)
         check_connect_arguments(dsn, connect, connect_kwargs)
-        self._timeout = operation_timeout
-        self._start_timeout = start_timeout
-        self._retry_timeout = retry_timeout
-        self._close_timeout = close_timeout
-        self._backoff = backoff
-        self._queue = queue
-        self._connections: PublishingConnections
+        connections: PublishingConnections[Any]
         if pool is None:
             dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
-            self._connections = OwnConnections(dialer, keepalive, timeout=operation_timeout)
+            connections = OwnConnections(dialer, keepalive, timeout=operation_timeout)
         else:
             if dsn is not None or connect is not None or connect_kwargs:
                 msg = "pool= makes the connections: nothing else may say how"
                 raise TypeError(msg)
-            self._connections = PooledConnections(
+            connections = PooledConnections(
                 pool, connect_timeout=connect_timeout, timeout=operation_timeout
             )
-        self._place: Place | None = None
+        self._set_up(connections, limits, backoff)
+
+    def _set_up(
+        self,
+        connections: PublishingConnections[Any],
+        limits: PublishingLimits,
+        backoff: Callable[[], Iterator[float]],
+    ) -> None:
+        self._connections = connections
+        self._limits = limits
+        self._backoff = backoff
+        self._owner: Owner | None = None
         self._publisher: Publisher | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -153,13 +173,15 @@ class Notifier:
             WrongLoopError: It runs in another event loop or process.
         """
         if self._task is not None and self._task.done():
-            self._place = None
+            self._owner = None
         publisher = self._running()
         try:
             await self._retrying(
-                lambda: publisher.publish_all((), ()), self._start_timeout, unless=is_permanent
+                lambda: publisher.publish_all((), ()),
+                self._limits.start_timeout,
+                unless=self._connections.failures.is_permanent,
             )
-        except ListenerClosedError:
+        except ClosedError:
             raise  # somebody else has closed it, and may have begun anew
         except BaseException:
             await self.aclose(0)
@@ -170,26 +192,30 @@ class Notifier:
         Send what has been accepted, and close the connection.
 
         At the timeout, which is ``close_timeout`` unless one is given here, in seconds, what is
-        still unsent is given up: its callers get a ListenerClosedError. Idempotent; may be
+        still unsent is given up: its callers get a ClosedError. Idempotent; may be
         called from any task. Cancelling it gives up at once.
 
         Raises:
             WrongLoopError: It runs in another event loop or process.
         """
-        place, publisher, task = self._place, self._publisher, self._task
-        if place is None or publisher is None or task is None or place.loop.is_closed():
+        check_timeout("timeout", timeout)
+        owner, publisher, task = self._owner, self._publisher, self._task
+        if owner is None or publisher is None or task is None or owner.loop.is_closed():
             return
-        place.check()
-        seconds = self._close_timeout if timeout is None else timeout
-        if not seconds >= 0:
-            msg = f"timeout must be a number of seconds, not {timeout!r}"
-            raise ValueError(msg)
+        owner.check()
+        seconds = self._limits.close_timeout if timeout is None else timeout
         publisher.close(seconds)
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
             task.cancel()
             await asyncio.wait({task}, timeout=_LAST_MOMENT)
+
+    def abandon(self) -> None:
+        """End at once: what still waits gets a ClosedError. To be called in its event loop."""
+        if self._publisher is not None and self._task is not None:
+            self._publisher.abandon()
+            self._task.cancel()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -249,7 +275,7 @@ class Notifier:
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: it was not sent.
             ConnectionLostError: The connection died in flight: it may have been sent.
-            ListenerClosedError: The notifier has been closed.
+            ClosedError: The notifier has been closed.
             WrongLoopError: The call came from another event loop or process.
             TypeError: ``connection`` is of another kind, or combined with ``retry``.
         """
@@ -263,7 +289,7 @@ class Notifier:
             await notify_within(connection, name, text)
         elif retry:
             publisher = self._running()
-            await self._retrying(lambda: publisher.publish(name, text), self._retry_timeout)
+            await self._retrying(lambda: publisher.publish(name, text), self._limits.retry_timeout)
         else:
             await self._running().publish(name, text)
 
@@ -313,17 +339,19 @@ class Notifier:
 
     def _running(self) -> Publisher:
         """Return what sends, in this event loop; begin if that has not been done."""
-        place, publisher = self._place, self._publisher
-        if place is not None and publisher is not None:
-            if place.is_here:
+        owner, publisher = self._owner, self._publisher
+        if owner is not None and publisher is not None:
+            if owner.is_here:
                 return publisher
-            if place.is_other_process or not place.loop.is_closed():
-                place.check()
+            if owner.is_other_process or not owner.loop.is_closed():
+                owner.check()
         return self._begin()
 
     def _begin(self) -> Publisher:
-        self._place = Place()
-        publisher = Publisher(self._connections, timeout=self._timeout, queue=self._queue)
+        self._owner = Owner()
+        publisher = Publisher(
+            self._connections, timeout=self._limits.operation_timeout, queue=self._limits.queue
+        )
         self._publisher = publisher
         self._task = asyncio.create_task(publisher.run(), name="asyncnotify publisher")
         return publisher

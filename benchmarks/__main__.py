@@ -24,7 +24,7 @@ from benchmarks.document import refresh
 from benchmarks.programs import succeeds
 from benchmarks.results import Report, read
 from benchmarks.stage import set_up
-from benchmarks.works import (
+from benchmarks.workloads import (
     burst,
     fanout,
     growth,

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import WSCloseCode, web
 
-from asyncnotify import AsyncNotifyError, Gap, Listener, ListenerClosedError
+from asyncnotify import AsyncNotifyError, ClosedError, Gap, Listener
 
 LISTENER = web.AppKey("listener", Listener)
 
@@ -61,7 +61,7 @@ async def events(request: web.Request) -> web.WebSocketResponse:
 
 async def send_all(socket: web.WebSocketResponse, listener: Listener, channel: str) -> None:
     """Send what comes until the client is gone, or the listener is closed."""
-    with contextlib.suppress(ConnectionResetError, ListenerClosedError):
+    with contextlib.suppress(ConnectionResetError, ClosedError):
         async with listener.stream(channel, gaps=True, buffer=1_000, timeout=None) as stream:
             async for item in stream:
                 if isinstance(item, Gap):

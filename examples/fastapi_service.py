@@ -28,7 +28,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from asyncnotify import AsyncNotifyError, Gap, Listener, ListenerClosedError
+from asyncnotify import AsyncNotifyError, ClosedError, Gap, Listener
 
 listener = Listener(os.environ.get("DATABASE_URL"))  # one connection for all clients
 
@@ -60,7 +60,7 @@ app = FastAPI(lifespan=lifespan)
 async def events(channel: PublicChannel, listener: AppListener) -> AsyncIterator[ServerSentEvent]:
     """Stream a channel. A client that is too slow gets a gap, and costs no more than its buffer."""
     stream = listener.stream(channel, gaps=True, buffer=1_000, timeout=None)
-    with contextlib.suppress(ListenerClosedError):
+    with contextlib.suppress(ClosedError):
         async with stream:
             async for item in stream:
                 if isinstance(item, Gap):

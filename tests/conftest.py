@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 import asyncnotify
-from asyncnotify.testing._binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
+from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 
 if TYPE_CHECKING:

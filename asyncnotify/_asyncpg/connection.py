@@ -45,14 +45,14 @@ def hook_is_intact() -> bool:
     ]
 
 
-class TransportFlow:
+class TransportFlowControl:
     """Pausing and resuming the reading of one connection."""
 
     def __init__(self, transport: asyncio.ReadTransport) -> None:
         self._transport = transport
 
     @classmethod
-    def of(cls, connection: asyncpg.Connection[Any]) -> TransportFlow | None:
+    def of(cls, connection: asyncpg.Connection[Any]) -> TransportFlowControl | None:
         """Return that of a connection; None where asyncpg no longer lets its transport be seen."""
         transport = getattr(connection, "_transport", None)
         able = hasattr(transport, "pause_reading") and hasattr(transport, "is_closing")

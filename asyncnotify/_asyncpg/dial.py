@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import asyncpg
 
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
-from asyncnotify._asyncpg.failures import is_permanent
-from asyncnotify._asyncpg.lookups import Lookups
-from asyncnotify._asyncpg.tls import tls_weakness
-from asyncnotify._dsn import (
+from asyncnotify._asyncpg.dsn import (
     UNREADABLE_DSN,
     describe_target,
     dsn_parameters,
@@ -26,8 +23,10 @@ from asyncnotify._dsn import (
     single_host,
     split_hosts,
 )
-from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError
-from asyncnotify._events import describe_error
+from asyncnotify._asyncpg.failures import is_permanent
+from asyncnotify._asyncpg.lookups import Lookups
+from asyncnotify._asyncpg.tls import tls_weakness
+from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
+from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.session import BoundedConnection
-from asyncnotify._events import describe_error
-from asyncnotify._names import quote_identifier
+from asyncnotify._channels.names import quote_identifier
+from asyncnotify._errors import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,31 +71,6 @@ class PublishingSession(BoundedConnection):
             await self._execute(_NOTIFY_ALL, channels, payloads)
 
 
-class PublishingConnections(Protocol):
-    """Where a publisher has its connection from; it uses one at a time."""
-
-    @property
-    def target(self) -> str:
-        """What they lead to, for logs and errors."""
-        ...
-
-    async def open(self) -> PublishingSession:
-        """Return one. May be cancelled: none is left behind."""
-        ...
-
-    async def rest(self, session: PublishingSession) -> PublishingSession | None:
-        """There is nothing to send for now: return the session if it may be kept."""
-        ...
-
-    def drop(self, session: PublishingSession) -> None:
-        """Get rid of one that is of no more use, at once."""
-        ...
-
-    async def close(self, session: PublishingSession, seconds: float) -> None:
-        """Part with one in good order, within this time."""
-        ...
-
-
 class OwnConnections:
     """Connections of our own: one is held from the first notification on."""
 
@@ -102,6 +78,7 @@ class OwnConnections:
         self._dialer = dialer
         self._keepalive = keepalive
         self._timeout = timeout
+        self.failures = failures
 
     @property
     def target(self) -> str:
@@ -166,6 +143,7 @@ class PooledConnections:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._borrowed: dict[PublishingSession, Any] = {}
+        self.failures = failures
 
     async def open(self) -> PublishingSession:
         """Borrow one. May be cancelled: none is left behind."""

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from asyncnotify._asyncpg.connection import TransportFlow, as_hooked
-from asyncnotify._asyncpg.failures import is_refusal, was_cancelled_by_server
+from asyncnotify._asyncpg.connection import TransportFlowControl, as_hooked
+from asyncnotify._asyncpg.failures import (
+    is_about_the_name,
+    is_refusal,
+    is_truncated_status,
+    was_cancelled_by_server,
+)
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
-from asyncnotify._checksum import Checksum
-from asyncnotify._errors import ConnectionLostError
-from asyncnotify._events import describe_error
-from asyncnotify._names import quote_identifier
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._channels.names import quote_identifier
+from asyncnotify._errors import ConnectionLostError, describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
     import asyncpg
 
     from asyncnotify._asyncpg.connection import OnNotification
     from asyncnotify._keepalive import Keepalive
+
+T = TypeVar("T")
 
 logger = logging.getLogger("asyncnotify.connection")
 
@@ -36,6 +42,9 @@ timer may have fired only because the loop had been blocked."""
 
 _LONGEST_EXTENSION: Final = 6
 """Deadlines after which an answer is overdue even though notifications keep arriving."""
+
+_CANCELLED_AT_MOST: Final = 3
+"""Times that a statement may be cancelled by somebody (57014) until the session is given up."""
 
 _LAST_WORDS: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
@@ -170,10 +179,12 @@ class ListeningSession(BoundedConnection):
         self._attached = True
         self._foreign_channels = Checksum.of(())
         self._server_can_sum = True
+        self._registered: set[str] = set()  # channels that the driver has a callback for
         self._cut_short: set[str] = set()  # channels whose UNLISTEN the server has not answered
         self._hooked = as_hooked(connection)
         self.notice: str | None = None
-        self.flow = TransportFlow.of(connection)
+        self.behind_pooler = False
+        self.flow = TransportFlowControl.of(connection)
         self._take_notifications(on_notification)
         connection.add_termination_listener(self._terminated)
         if not connection.is_closed():
@@ -202,39 +213,69 @@ class ListeningSession(BoundedConnection):
         arrived.add_done_callback(lambda _: self._take_notifications(self._deliver))
         return arrived
 
-    def batches(self, channels: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Split channels into portions for one call: each takes effect as a whole."""
-        size = _BATCH if self._hooked else 1
-        for start in range(0, len(channels), size):
-            yield channels[start : start + size]
+    @property
+    def batch_size(self) -> int:
+        """How many channels one ``listen()`` or ``unlisten()`` takes: each takes effect whole."""
+        return _BATCH if self._hooked else 1
 
-    async def listen(self, batch: Sequence[str]) -> None:
-        """Return once the server has confirmed LISTEN for a batch of channels."""
+    async def listen(self, channels: Sequence[str]) -> dict[str, Exception]:
+        """
+        Return once the server has confirmed LISTEN for these channels, or refused some of them.
+
+        What it refuses because of the name, such as a character that its encoding does not have,
+        is returned, each with the error; the others are listened on.
+        """
+        try:
+            await self._listen_despite_server_bug(channels)
+        except Exception as error:
+            if not is_about_the_name(error):
+                raise
+            if len(channels) == 1:
+                return {channels[0]: error}
+            middle = len(channels) // 2  # one name has failed them all: find out which
+            refused = await self.listen(channels[:middle])
+            return {**refused, **await self.listen(channels[middle:])}
+        return {}
+
+    async def _listen_despite_server_bug(self, channels: Sequence[str]) -> None:
+        try:
+            await _insist(lambda: self._listen(channels))
+        except Exception as error:
+            if not is_truncated_status(error):
+                raise
+            await self._empty_queue(error)
+            await self._listen(channels)
+
+    async def _listen(self, channels: Sequence[str]) -> None:
         if self._hooked:
-            await self._tell_server("LISTEN", batch)
-        else:
-            for channel in batch:
+            await self._tell_server("LISTEN", channels)
+            return
+        for channel in channels:
+            if channel in self._registered:
+                await self._tell_server("LISTEN", [channel])  # the server alone has forgotten it
+            else:
                 await self._command(self._connection.add_listener(channel, self._called_back))
+                self._registered.add(channel)
 
-    async def unlisten(self, batch: Sequence[str]) -> None:
-        """Return once the server has confirmed UNLISTEN for a batch of channels."""
+    async def unlisten(self, channels: Sequence[str]) -> None:
+        """Return once the server has confirmed UNLISTEN for these channels."""
+        await _insist(lambda: self._unlisten(channels))
+
+    async def _unlisten(self, channels: Sequence[str]) -> None:
         if self._hooked:
-            await self._tell_server("UNLISTEN", batch)
-        else:
-            for channel in batch:
-                await self._remove_listener(channel)
+            await self._tell_server("UNLISTEN", channels)
+            return
+        for channel in channels:
+            await self._remove_listener(channel)
 
     async def _remove_listener(self, channel: str) -> None:
         if channel in self._cut_short:
             await self._tell_server("UNLISTEN", [channel])  # the driver has forgotten it already
         else:
             self._cut_short.add(channel)
+            self._registered.discard(channel)
             await self._command(self._connection.remove_listener(channel, self._called_back))
         self._cut_short.discard(channel)
-
-    async def relisten(self, batch: Sequence[str]) -> None:
-        """Listen again on a batch that the server has forgotten and the driver has not."""
-        await self._tell_server("LISTEN", batch)
 
     async def _tell_server(self, verb: str, batch: Sequence[str]) -> None:
         """Send one statement per channel in one message: one round trip, one transaction."""
@@ -248,6 +289,9 @@ class ListeningSession(BoundedConnection):
 
         One round trip, which takes no transaction id: the heartbeat.
         """
+        return await _insist(lambda: self._is_listening(channels, timeout))
+
+    async def _is_listening(self, channels: Checksum, timeout: float) -> bool:
         expected = channels + self._foreign_channels
         condition = (
             f"(SELECT {expected.SQL_FUNCTIONS} {_LISTENING}) OPERATOR(pg_catalog.=) {expected.sql}"
@@ -265,7 +309,7 @@ class ListeningSession(BoundedConnection):
                 raise
             self._server_can_sum = False  # md5 is off in FIPS mode: count the channels, at least
             logger.debug("no checksum of the channels: %s", describe_error(error))
-            return await self.is_listening(channels, timeout=timeout)
+            return await self._is_listening(channels, timeout)
         return bool(status == "SELECT 1")
 
     async def missing(self, channels: Collection[str]) -> frozenset[str]:
@@ -277,7 +321,7 @@ class ListeningSession(BoundedConnection):
         self._foreign_channels = Checksum.of(listening.difference(channels))
         return frozenset(channels) - listening
 
-    async def empty_queue(self, error: Exception) -> None:
+    async def _empty_queue(self, error: Exception) -> None:
         """Repair what made LISTEN fail with this error, a known bug of PostgreSQL."""
         logger.warning(
             "LISTEN failed with %s: a bug of PostgreSQL, repaired in its releases of November"
@@ -329,6 +373,17 @@ class ListeningSession(BoundedConnection):
     def _logged(self, _connection: Any, message: Any) -> None:
         if message.sqlstate in _LAST_WORDS:
             self.notice = str(message)
+
+
+async def _insist(command: Callable[[], Awaitable[T]]) -> T:
+    """Give a command, and again if it was cancelled at the server: nothing else is wrong."""
+    for _ in range(_CANCELLED_AT_MOST - 1):
+        try:
+            return await command()
+        except Exception as error:
+            if not was_cancelled_by_server(error):
+                raise
+    return await command()
 
 
 async def _finished(task: asyncio.Future[Any]) -> None:

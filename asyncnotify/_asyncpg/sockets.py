@@ -6,7 +6,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
-from asyncnotify._events import describe_error
+from asyncnotify._errors import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.dial import connect_asyncpg
-from asyncnotify._dsn import SQLALCHEMY_ONLY
+from asyncnotify._asyncpg.dsn import SQLALCHEMY_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,18 +20,18 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
-from asyncnotify.testing._door import Door
-from asyncnotify.testing._flow import Conditions, Cutoff
-from asyncnotify.testing._link import Direction, Directions, Link
-from asyncnotify.testing._target import rewritten, target_of
-from asyncnotify.testing._traffic import Traffic
-from asyncnotify.testing._watch import WaitTimeoutError, Watch
+from asyncnotify.testing._proxy.connection import Direction, Directions, Link
+from asyncnotify.testing._proxy.direction import Conditions, Cutoff
+from asyncnotify.testing._proxy.listening_socket import Door
+from asyncnotify.testing._proxy.target import rewritten, target_of
+from asyncnotify.testing._proxy.traffic import Traffic
+from asyncnotify.testing._proxy.waiting import WaitTimeoutError, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from asyncnotify.testing._link import Address
+    from asyncnotify.testing._proxy.connection import Address
 
 __all__ = ["Cut", "Direction", "Directions", "FaultProxy", "Link", "WaitTimeoutError", "Watch"]
 

@@ -19,10 +19,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from asyncnotify.testing._cluster import DEFAULTS, TRUST, Cluster, free_port
-from asyncnotify.testing._keeper import children, send_signal
-from asyncnotify.testing._launch import StopMode, ask_to_stop, freeze, kill_orphans, launch
-from asyncnotify.testing._server_errors import (
+from asyncnotify.testing._server.cluster import DEFAULTS, TRUST, Cluster, free_port
+from asyncnotify.testing._server.errors import (
     BinariesNotFoundError,
     CommandFailedError,
     PostgresServerError,
@@ -31,14 +29,16 @@ from asyncnotify.testing._server_errors import (
     ServerTimeoutError,
     UnknownBackendError,
 )
-from asyncnotify.testing._server_log import await_log, log_size, log_tail
+from asyncnotify.testing._server.launch import StopMode, ask_to_stop, freeze, kill_orphans, launch
+from asyncnotify.testing._server.log import await_log, log_size, log_tail
+from asyncnotify.testing._server.wrapper import children, send_signal
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from asyncnotify.testing._launch import Refusal
+    from asyncnotify.testing._server.launch import Refusal
 
 __all__ = [
     "BinariesNotFoundError",

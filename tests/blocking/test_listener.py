@@ -16,13 +16,13 @@ from asyncnotify import (
     Channel,
     ChannelNameError,
     Closed,
+    ClosedError,
     ConfigurationError,
     Connected,
     ConnectionEvent,
     GapReason,
-    ListenerClosedError,
-    ListenerNotStartedError,
     Notification,
+    NotStartedError,
     State,
     WrongLoopError,
 )
@@ -333,7 +333,7 @@ def test_threads_may_start_and_close_at_once(dsn: str, in_threads: InThreads) ->
                 listener.notify("orders")
             else:
                 listener.close()
-        except (ListenerClosedError, ListenerNotStartedError):
+        except (ClosedError, NotStartedError):
             pass
 
     in_threads(40, work)
@@ -430,13 +430,13 @@ def test_calls_need_a_running_listener(dsn: str, inbox: Inbox) -> None:
     ]
     listener.close()
     for call in calls:
-        with pytest.raises(ListenerNotStartedError):
+        with pytest.raises(NotStartedError):
             call()
     assert str(listener.state) == "new"
     with listener:
         subscription = listener.listen("orders", inbox)
     for call in calls:
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             call()
     listener.close()
     subscription.cancel()

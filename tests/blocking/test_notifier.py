@@ -9,8 +9,8 @@ from asyncnotify import (
     BlockingListener,
     BlockingNotifier,
     ChannelNameError,
+    ClosedError,
     ConnectError,
-    ListenerClosedError,
     PayloadTooLargeError,
 )
 
@@ -30,7 +30,7 @@ def test_it_opens_at_the_first_call(dsn: str, listener: BlockingListener, inbox:
     notifier = BlockingNotifier(dsn)
     notifier.notify("orders", "1")
     notifier.close()
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         notifier.notify("orders", "late")
     notifier.close()
     notifier.start()

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from asyncnotify import ListenerClosedError, WrongLoopError
-from asyncnotify._portal import Call, Portal
+from asyncnotify import ClosedError, WrongLoopError
+from asyncnotify._blocking.portal import Call, Portal
 
 MOMENTS = list(itertools.product(range(5), range(7)))
 
@@ -52,7 +52,7 @@ async def test_a_call_that_is_abandoned_before_it_began_never_begins() -> None:
     call.begin(asyncio.get_running_loop())
     await asyncio.sleep(0)
     assert begun == []
-    assert isinstance(call.outcome.exception(), ListenerClosedError)
+    assert isinstance(call.outcome.exception(), ClosedError)
 
 
 def test_calls_return_and_raise_in_the_calling_thread() -> None:
@@ -72,7 +72,7 @@ def test_calls_return_and_raise_in_the_calling_thread() -> None:
     assert portal.call(where) != threading.get_ident()
     portal.begin(Call(portal.stop))
     portal.join(20)
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         portal.call(where)
 
 
@@ -90,7 +90,7 @@ def test_callers_are_let_go_when_the_loop_ends() -> None:
         pass
     loops[0].call_soon_threadsafe(sys.exit, "for a test")
     for call in waiting:
-        assert isinstance(call.outcome.exception(20), ListenerClosedError)
+        assert isinstance(call.outcome.exception(20), ClosedError)
     portal.join(20)
     assert not portal.is_open
 

@@ -14,9 +14,9 @@ from asyncnotify import (
     Channel,
     Gap,
     GapReason,
-    ListenerNotStartedError,
     ListenTimeoutError,
     Notification,
+    NotStartedError,
 )
 from asyncnotify.testing.proxy import FaultProxy
 
@@ -191,7 +191,7 @@ async def test_lists_end_as_the_stream_does(road: Road, database: Database) -> N
 async def test_a_stream_that_was_never_begun_has_no_lists(road: Road) -> None:
     """Before the start it says so; closed before its first step, it ends."""
     listener = road.listener()
-    with pytest.raises(ListenerNotStartedError):
+    with pytest.raises(NotStartedError):
         await anext(listener.stream("orders").batches())
     async with listener:
         stream = listener.stream("orders")

@@ -9,15 +9,15 @@ import pytest
 
 from asyncnotify import (
     Closed,
+    ClosedError,
     Connected,
     ConnectionLost,
     ConnectTimeoutError,
     Gap,
     GapReason,
     Listener,
-    ListenerClosedError,
-    ListenerNotStartedError,
     Notification,
+    NotStartedError,
     State,
 )
 from asyncnotify.testing.proxy import FaultProxy
@@ -144,7 +144,7 @@ async def test_close_while_starting(road: Road, silent_dsn: str) -> None:
     assert f"{listener!r}".endswith(" connecting>")
     async with asyncio.timeout(2):
         await listener.aclose()
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         await starting
     assert listener.state is State.CLOSED
 
@@ -291,7 +291,7 @@ async def test_calls_need_a_running_listener(road: Road) -> None:
     """Before the start and after the end every call says which it is."""
     listener = road.listener()
     stream = listener.stream("orders")
-    for error in (ListenerNotStartedError, ListenerClosedError):
+    for error in (NotStartedError, ClosedError):
         calls = [
             listener.listen("orders", lambda _: None),
             listener.notify("orders"),
@@ -321,7 +321,7 @@ async def test_wait_connected(road: Road, dsn: str) -> None:
             await cut_off(listener, proxy)
             waiting = asyncio.create_task(listener.wait_connected())
             await asyncio.sleep(0)
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await waiting
 
 

@@ -15,9 +15,9 @@ import pytest_asyncio
 from asyncnotify import (
     Channel,
     ChannelNameError,
+    ClosedError,
     ConnectError,
     Listener,
-    ListenerClosedError,
     Notification,
     Notifier,
     PayloadError,
@@ -291,7 +291,7 @@ async def test_aclose_sends_what_was_accepted_and_says_what_was_not(
     await asyncio.sleep(0)
     await notifier.aclose()
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert {type(result) for result in results} == {type(None), ListenerClosedError}
+    assert {type(result) for result in results} == {type(None), ClosedError}
     sent = [str(n) for n, result in enumerate(results) if result is None]
     assert len(sent) >= 100
     await database.fence(listener)
@@ -307,9 +307,9 @@ async def test_aclose_is_idempotent_and_for_any_task(dsn: str, database: Databas
     await asyncio.gather(*(asyncio.create_task(notifier.aclose()) for _ in range(5)))
     await notifier.aclose()
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert {type(result) for result in results} <= {type(None), ListenerClosedError}
+    assert {type(result) for result in results} <= {type(None), ClosedError}
     for refused in (notifier.notify("orders"), notifier.notify_many([("orders", "")])):
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await refused
     await database.until_backends(0)
 
@@ -322,7 +322,7 @@ async def test_start_after_aclose_begins_anew(
     for n in range(3):
         async with notifier:
             await notifier.notify("orders", str(n))
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await notifier.notify("orders", "closed")
     assert await inbox.payloads(3) == ["0", "1", "2"]
     await database.until_backends(1)
@@ -355,7 +355,7 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
     with pytest.raises(ConnectError, match=str(proxy.port)) as caught:
         await notifier.start()
     assert isinstance(caught.value.__cause__, OSError)
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         await notifier.notify("orders", "1")
     proxy.accept()
     async with notifier:

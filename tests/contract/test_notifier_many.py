@@ -13,10 +13,10 @@ import pytest_asyncio
 from asyncnotify import (
     Channel,
     ChannelNameError,
+    ClosedError,
     ConnectError,
     ConnectionLostError,
     Listener,
-    ListenerClosedError,
     Notification,
     Notifier,
     PayloadTooLargeError,
@@ -185,7 +185,7 @@ async def test_closed_in_the_middle_it_says_what_was_sent(
         for pair in numbers(1_000):
             yield pair
 
-    with pytest.raises(ListenerClosedError) as caught:
+    with pytest.raises(ClosedError) as caught:
         await notifier.notify_many(pairs())
     assert note(caught.value).startswith("1000 ")
     await database.fence(listener)

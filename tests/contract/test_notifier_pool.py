@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import (
+    ClosedError,
     ConnectError,
     ConnectionLostError,
     Listener,
-    ListenerClosedError,
     Notification,
     Notifier,
 )
@@ -176,7 +176,7 @@ async def test_who_gives_up_waiting_for_the_pool_holds_nothing(pool: Pool, how: 
             await notifier.aclose(0)
         async with asyncio.timeout(SOON):
             await asyncio.wait({call})
-        expected = asyncio.CancelledError if how == "caller" else ListenerClosedError
+        expected = asyncio.CancelledError if how == "caller" else ClosedError
         with pytest.raises(expected):
             call.result()
     await check_free(pool)

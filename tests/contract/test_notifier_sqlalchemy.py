@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from asyncnotify import ConnectError, Listener, Notification, Notifier
 from asyncnotify.testing.server import PostgresServer
-from asyncnotify.testing.server_faults import ServerFaults
+from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

@@ -12,9 +12,9 @@ import pytest
 
 from asyncnotify import (
     ChannelNameError,
+    ClosedError,
     ConnectionLostError,
     Listener,
-    ListenerClosedError,
     Notification,
     PayloadError,
     PayloadTooLargeError,
@@ -264,7 +264,7 @@ async def test_a_handler_may_notify_while_the_listener_closes(
         gate.set()
         await closing
         assert await inbox.payloads(3) == ["1", "2", "3"]
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await listener.notify("done", "4")
 
 
@@ -274,4 +274,4 @@ async def test_calls_that_wait_when_it_closes_are_answered(road: Road) -> None:
         calls = [asyncio.create_task(listener.notify("orders", str(n))) for n in range(5_000)]
         await asyncio.sleep(0)
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert {type(result) for result in results} <= {type(None), ListenerClosedError}
+    assert {type(result) for result in results} <= {type(None), ClosedError}

@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from asyncnotify import (
+    ClosedError,
     ConnectionLost,
     ConnectTimeoutError,
     Listener,
-    ListenerClosedError,
     Reconnected,
     RetryScheduled,
     State,
@@ -147,7 +147,7 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(rig: Rig) -> 
     await tries.acquire()
     await tries.acquire()
     await listener.aclose(timeout=0.1)
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         await starting
     opened = rig.proxy.watch(b"Z\0\0\0\5", "to_client")
     too_late.set()

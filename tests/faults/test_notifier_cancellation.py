@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from asyncnotify import ExponentialBackoff, Listener, ListenerClosedError, Notification, Notifier
+from asyncnotify import ClosedError, ExponentialBackoff, Listener, Notification, Notifier
 from tests.faults.conftest import OURS, PATIENCE
 from tests.faults.test_cancellation import every_moment
 
@@ -183,7 +183,7 @@ async def test_r32_aclose(rig: Rig, *, busy: bool) -> None:
             await notifier.aclose()
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*calls, return_exceptions=True)
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await notifier.notify("orders")
         await rig.proxy.wait_idle()
         return interrupted

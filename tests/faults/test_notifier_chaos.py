@@ -20,8 +20,8 @@ from asyncnotify import (
     Notifier,
     PayloadTooLargeError,
 )
-from asyncnotify.testing.server_faults import ServerFaults
 from tests.faults.conftest import FENCE, PATIENCE, QUICKLY
+from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

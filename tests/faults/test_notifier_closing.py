@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncnotify import (
+    ClosedError,
     ConnectError,
     ConnectionLostError,
     ExponentialBackoff,
     Listener,
-    ListenerClosedError,
     Notifier,
 )
 from tests.faults.conftest import PATIENCE
@@ -145,7 +145,7 @@ async def check_calls(stage: Stage) -> None:
     for outcome in await asyncio.gather(*stage.calls, return_exceptions=True):
         assert outcome is None or isinstance(
             outcome,
-            ConnectError | ConnectionLostError | ListenerClosedError | asyncio.CancelledError,
+            ConnectError | ConnectionLostError | ClosedError | asyncio.CancelledError,
         )
 
 
@@ -172,7 +172,7 @@ async def test_r31_aclose_is_bounded_in_every_state(
     await check_calls(stage)
     rig.proxy.heal()
     await stage.notifier.aclose()
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         await stage.notifier.notify("orders", "late")
     await rig.proxy.wait_idle()
     await stage.notifier.start()
@@ -231,7 +231,7 @@ async def test_a_start_beside_aclose_does_not_cut_it_short(rig: Rig) -> None:
     await held.wait()
     closing = asyncio.create_task(notifier.aclose(PATIENCE))
     await asyncio.sleep(0)
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         await notifier.start()
     rig.proxy.heal()
     await call
@@ -249,7 +249,7 @@ async def test_an_old_start_does_not_close_what_was_begun_after(rig: Rig) -> Non
     rig.proxy.accept()
     await notifier.start()
     async with asyncio.timeout(PATIENCE):
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await old
     await notifier.notify("orders", "still")
     await notifier.aclose()

@@ -15,11 +15,11 @@ import pytest_asyncio
 from asyncnotify import Connected, Listener
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
-from asyncnotify.testing.server_faults import ServerFaults
 from tests.hygiene.ear import OURS, PASSWORD, USER, Ear
 from tests.hygiene.patient import Patient
 from tests.hygiene.relay import Relay
 from tests.hygiene.scene import PATIENCE, QUICKLY, Scene, until
+from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator

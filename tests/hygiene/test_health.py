@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from asyncnotify import (
+    ClosedError,
     ConnectionLost,
     Listener,
-    ListenerClosedError,
-    ListenerNotStartedError,
+    NotStartedError,
     Reconnected,
     RetryScheduled,
 )
-from asyncnotify.testing.server_faults import ServerFaults
 from tests.hygiene.ear import PASSWORD, USER
 from tests.hygiene.scene import PATIENCE, until
+from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,11 +116,11 @@ async def test_r41_heartbeats_are_told(new_patient: Callable[..., Patient]) -> N
 
 async def test_r41_not_running_is_an_error(patient: Patient) -> None:
     """Before the start and after the end there is nothing to be told."""
-    with pytest.raises(ListenerNotStartedError):
+    with pytest.raises(NotStartedError):
         await Listener().health()
     await patient.listener.aclose()
     for server in (True, False):
-        with pytest.raises(ListenerClosedError):
+        with pytest.raises(ClosedError):
             await patient.listener.health(server=server)
 
 

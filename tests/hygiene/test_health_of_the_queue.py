@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from asyncnotify.testing.server import PostgresServer
-    from asyncnotify.testing.server_faults import ServerFaults
     from tests.hygiene.patient import Patient
     from tests.hygiene.scene import Connection
+    from tests.support.server_faults import ServerFaults
 
 FLOOD: Final = """
     SELECT count(pg_notify('flood', lpad(n::text, 7000, '0'))) FROM generate_series(1, $1) n

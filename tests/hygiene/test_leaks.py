@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from tests.hygiene.scene import Connection
 
-    Life = Callable[["Place"], Awaitable[None]]
+    Life = Callable[["Owner"], Awaitable[None]]
 
 PROCESS: Final = Path("/proc/self")
 ALLOWANCE: Final = 5  # MiB in 1,000 lives or losses
@@ -83,7 +83,7 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-class Place:
+class Owner:
     """A database, and listeners on it by one road."""
 
     def __init__(self, dsn: str, admin: Connection, road: str) -> None:
@@ -115,9 +115,9 @@ class Place:
 
 
 @pytest_asyncio.fixture
-async def place(dsn: str, admin: Connection, road: str) -> AsyncIterator[Place]:
+async def place(dsn: str, admin: Connection, road: str) -> AsyncIterator[Owner]:
     """The test's database."""
-    yield Place(dsn, admin, road)
+    yield Owner(dsn, admin, road)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def road() -> str:
 # -- lives ----------------------------------------------------------------------------------------
 
 
-async def live(place: Place) -> None:
+async def live(place: Owner) -> None:
     """Use everything there is, and close."""
     inbox = asyncio.Queue[Notification[str]]()
     listener = place.listener()
@@ -147,7 +147,7 @@ async def live(place: Place) -> None:
     assert [type(event).__name__ async for event in events] == ["Connected", "Closed"]
 
 
-async def live_again(place: Place) -> None:
+async def live_again(place: Owner) -> None:
     """Start one listener three times, with a handler that was registered before."""
     listener = place.listener()
     listener.on("orders")(print)
@@ -156,14 +156,14 @@ async def live_again(place: Place) -> None:
             pass
 
 
-async def leave_a_stream(place: Place) -> None:
+async def leave_a_stream(place: Owner) -> None:
     """Break out of a stream, and forget it."""
     async with place.listener() as listener:
         async for _ in listener.stream("orders", gaps=True):
             break
 
 
-async def leave_by_an_error(place: Place) -> None:
+async def leave_by_an_error(place: Owner) -> None:
     """Leave the block by an exception, with a handler at work."""
     with suppress(LookupError):
         async with place.listener() as listener:
@@ -172,13 +172,13 @@ async def leave_by_an_error(place: Place) -> None:
             raise LookupError
 
 
-async def start_in_vain(place: Place) -> None:
+async def start_in_vain(place: Owner) -> None:
     """Start where nobody is."""
     with suppress(ConnectTimeoutError):
         await Listener(port=1, host="127.0.0.1", backoff=AT_ONCE, start_timeout=0.01).start()
 
 
-async def cancel_the_start(place: Place) -> None:
+async def cancel_the_start(place: Owner) -> None:
     """Cancel the start after some turns of the loop."""
     starting = asyncio.create_task(place.listener().start())
     for _ in range(next(TURNS)):
@@ -210,7 +210,7 @@ async def nothing_is_left(look: Callable[[], Awaitable[Footprint]]) -> AsyncGene
     assert not [str(warning.message) for warning in warned]
 
 
-async def check_lives(place: Place, life: Life, *, times: int, warm_up: int) -> None:
+async def check_lives(place: Owner, life: Life, *, times: int, warm_up: int) -> None:
     """Live so many times; all has to be as it was after the first few."""
     for _ in range(warm_up):
         await life(place)
@@ -220,13 +220,13 @@ async def check_lives(place: Place, life: Life, *, times: int, warm_up: int) -> 
 
 
 @on_every_road
-async def test_r34_a_hundred_lives_leave_nothing(place: Place) -> None:
+async def test_r34_a_hundred_lives_leave_nothing(place: Owner) -> None:
     """Started, used and closed a hundred times: all is as it was before."""
     await check_lives(place, live, times=100, warm_up=20)
 
 
 @pytest.mark.parametrize("life", OTHER_LIVES)
-async def test_r34_however_they_end_lives_leave_nothing(place: Place, life: Life) -> None:
+async def test_r34_however_they_end_lives_leave_nothing(place: Owner, life: Life) -> None:
     """Restarted, broken off, cancelled, in vain: all is as it was before."""
     await check_lives(place, life, times=20, warm_up=5)
 
@@ -234,7 +234,7 @@ async def test_r34_however_they_end_lives_leave_nothing(place: Place, life: Life
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 @on_every_road
-async def test_r34_a_thousand_lives_leave_nothing(place: Place) -> None:
+async def test_r34_a_thousand_lives_leave_nothing(place: Owner) -> None:
     """Started, used and closed a thousand times: all is as it was, but for 5 MiB at most."""
     await check_lives(place, live, times=1_000, warm_up=100)
 
@@ -245,8 +245,8 @@ async def test_r34_a_thousand_lives_leave_nothing(place: Place) -> None:
 class Flapping:
     """A running listener that loses its connection over and over."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Owner) -> None:
+        self._owner = place
         self._inbox = asyncio.Queue[Notification[str]]()
         self.listener = place.listener()
         self.stream = self.listener.stream("orders", gaps=True)
@@ -264,10 +264,10 @@ class Flapping:
     async def flap(self) -> None:
         """Lose the connection, and come back: one Gap, and what is sent then is delivered."""
         pid = (await self.listener.health(server=False))["backend_pid"]
-        await self._place.admin.execute("SELECT pg_terminate_backend($1)", pid)
+        await self._owner.admin.execute("SELECT pg_terminate_backend($1)", pid)
         assert (await until(self._events, Reconnected)).backend_pid != pid
         self.losses += 1
-        await self._place.admin.execute("SELECT pg_notify('orders', $1)", str(self.losses))
+        await self._owner.admin.execute("SELECT pg_notify('orders', $1)", str(self.losses))
         async with asyncio.timeout(PATIENCE):
             assert isinstance(await anext(self.stream), Gap)
             for taken in (await anext(self.stream), await self._inbox.get()):
@@ -276,11 +276,11 @@ class Flapping:
 
     async def footprint(self) -> Footprint:
         """Return what the process holds when the server has ended all sessions but one."""
-        await self._place.until_left(but=1)
+        await self._owner.until_left(but=1)
         return Footprint.now()
 
 
-async def check_losses(place: Place, *, times: int, warm_up: int) -> None:
+async def check_losses(place: Owner, *, times: int, warm_up: int) -> None:
     """Lose the connection so many times; all has to be as it was after the first few."""
     flapping = Flapping(place)
     async with flapping.running():
@@ -296,7 +296,7 @@ async def check_losses(place: Place, *, times: int, warm_up: int) -> None:
 
 
 @on_every_road
-async def test_r15_a_hundred_losses_leave_nothing(place: Place) -> None:
+async def test_r15_a_hundred_losses_leave_nothing(place: Owner) -> None:
     """Each is one reconnect and one Gap for each subscription; all is as it was before."""
     await check_losses(place, times=100, warm_up=20)
 
@@ -304,7 +304,7 @@ async def test_r15_a_hundred_losses_leave_nothing(place: Place) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 @on_every_road
-async def test_r15_a_thousand_losses_leave_nothing(place: Place) -> None:
+async def test_r15_a_thousand_losses_leave_nothing(place: Owner) -> None:
     """Each is one reconnect and one Gap; all is as it was, but for 5 MiB at most."""
     await check_losses(place, times=1_000, warm_up=100)
 
@@ -314,7 +314,7 @@ async def test_r14_a_listen_that_fails_leaves_no_session(
     relay: Relay, root: Connection, road: str
 ) -> None:
     """A connection on which LISTEN was refused is dropped, in use or new: one is left."""
-    place = Place(relay.dsn, root, road)
+    place = Owner(relay.dsn, root, road)
     refusal = error_response("53200", "out of shared memory")
 
     async def look() -> Footprint:
@@ -340,10 +340,10 @@ def pausing_after(*attempts: int) -> Callable[[], Iterator[float]]:
 
 
 @on_every_road
-async def test_r28_nothing_grows_with_the_number_of_failures(place: Place, road: str) -> None:
+async def test_r28_nothing_grows_with_the_number_of_failures(place: Owner, road: str) -> None:
     """After three hundred attempts in vain all is as after twenty; an error has no more causes."""
     async with FaultProxy.for_dsn(place.dsn) as proxy:
-        flaky = Place(proxy.proxied_dsn(place.dsn), place.admin, road)
+        flaky = Owner(proxy.proxied_dsn(place.dsn), place.admin, road)
         listener = flaky.listener(backoff=pausing_after(20, 320))
         events = listener.events()
 

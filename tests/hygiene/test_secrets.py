@@ -17,10 +17,10 @@ from asyncnotify import (
     RetryScheduled,
 )
 from asyncnotify.testing.faults import dns_fails
-from asyncnotify.testing.pgbouncer import PgBouncer
 from asyncnotify.testing.server import BinariesNotFoundError
 from tests.hygiene.ear import HALVES, PASSWORD, PAYLOAD, SECRETS, USER
 from tests.hygiene.scene import PATIENCE, QUICKLY, SOON
+from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

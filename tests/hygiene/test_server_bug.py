@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from asyncnotify import ConnectionLost, Gap, GapReason, Listener, Notification, Reconnected
-from asyncnotify.testing.server_faults import ServerFaults
 from tests.hygiene.ear import OURS
 from tests.hygiene.relay import READY, Relay, error_response
 from tests.hygiene.scene import PATIENCE, QUICKLY, until
+from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from asyncnotify import Stream

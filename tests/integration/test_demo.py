@@ -18,7 +18,7 @@ import pytest
 
 from asyncnotify.cli import main, story
 from asyncnotify.cli.flow import SUBSCRIPTIONS, Flow, Outcome, Recovery
-from asyncnotify.testing._keeper import states
+from asyncnotify.testing._server.wrapper import states
 from asyncnotify.testing.history import GAP, judge
 from asyncnotify.testing.server import PostgresServer
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from asyncnotify.testing._binaries import Account, find_bin_dir, unprivileged_account
-from asyncnotify.testing._keeper import states
+from asyncnotify.testing._server.binaries import Account, find_bin_dir, unprivileged_account
+from asyncnotify.testing._server.wrapper import states
 from asyncnotify.testing.server import (
     BinariesNotFoundError,
     PostgresServer,

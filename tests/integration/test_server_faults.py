@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from asyncnotify.testing.server import PostgresServer
-from asyncnotify.testing.server_faults import ServerFaults
+from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from asyncnotify.testing.pgbouncer import PgBouncer
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 from tests.network.namespaces import RoutedHost, UnavailableError
 from tests.network.watched import execute, socket_dsn
+from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncnotify import (
+    ClosedError,
     ConnectionLost,
     ConnectTimeoutError,
     Keepalive,
     Listener,
-    ListenerClosedError,
     Reconnected,
     State,
 )
@@ -78,5 +78,5 @@ async def test_r31_a_host_that_never_answers_holds_nobody_up(remote: Remote) -> 
     began = Stopwatch()
     await listener.aclose(timeout=0.3)
     assert began.seconds < 0.3 + 1.0
-    with pytest.raises(ListenerClosedError):
+    with pytest.raises(ClosedError):
         await starting

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from asyncnotify import Keepalive, Listener
+from asyncnotify._asyncpg.session import ListeningSession
 from tests.network.watched import Road, execute, socket_dsn, watching
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ needs_linux = pytest.mark.skipif(
 def connection_of(listener: Listener) -> Connection:
     """Return the connection that a listener has opened by itself."""
     assert listener._lifetime is not None  # noqa: SLF001 - nobody else knows it
-    session = listener._lifetime._supervisor.watch.session  # noqa: SLF001 - as above
-    assert session is not None
+    session = listener._lifetime._session_loop.session  # noqa: SLF001 - as above
+    assert isinstance(session, ListeningSession)
     return session._connection  # noqa: SLF001 - as above
 
 

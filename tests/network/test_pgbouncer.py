@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from asyncnotify.testing._keeper import states
-from asyncnotify.testing.pgbouncer import PgBouncer, PoolMode
+from asyncnotify.testing._server.wrapper import states
 from asyncnotify.testing.server import (
     BinariesNotFoundError,
     PostgresServer,
@@ -25,6 +24,7 @@ from asyncnotify.testing.server import (
     ServerStartError,
 )
 from tests.network.watched import PATIENCE, execute, fetchval
+from tests.support.pgbouncer import PgBouncer, PoolMode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DIE = f"""
 import os
-from asyncnotify.testing.pgbouncer import PgBouncer
+from tests.support.pgbouncer import PgBouncer
 from asyncnotify.testing.server import PostgresServer
 pooler = PgBouncer(PostgresServer(port=1))
 pooler.start()
@@ -175,7 +175,7 @@ def test_it_says_what_is_missing(
         PgBouncer(pooled_server, program="/nowhere/pgbouncer").start()
     with pytest.raises(BinariesNotFoundError, match="is it PgBouncer"):
         PgBouncer(pooled_server, program="/bin/echo").start()
-    monkeypatch.setattr("asyncnotify.testing.pgbouncer._PLACES", ())
+    monkeypatch.setattr("tests.support.pgbouncer._PLACES", ())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(BinariesNotFoundError, match="package manager"):
         PgBouncer(pooled_server).start()

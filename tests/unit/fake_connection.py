@@ -20,6 +20,7 @@ class FakeConnection(HookedConnection):
         self.statements: list[str] = []
         self.answer_time: float | None = 0.0
         self.answer: Any = "SELECT 1"
+        self.errors: list[BaseException] = []  # in place of the next answers
         self.closed = self.terminated = self.in_transaction = False
         self.encoding = encoding
         self.termination_listeners: list[Callable[[Any], None]] = []
@@ -60,6 +61,8 @@ class FakeConnection(HookedConnection):
         await asyncio.sleep(self.answer_time or 0.0)
         for _ in range(3):  # the way from the socket to whoever waits takes turns of the loop
             await asyncio.sleep(0)
+        if self.errors:
+            raise self.errors.pop(0)
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer

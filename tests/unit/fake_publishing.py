@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.publishing import PublishingSession
-from asyncnotify._publisher import Publisher
+from asyncnotify._publishing.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,6 +62,8 @@ class FakeSession(PublishingSession):
 
 class Office:
     """Where a publisher gets its sessions from, and the publisher."""
+
+    failures = failures
 
     def __init__(self) -> None:
         self.keeps = True  # a session that rests; a pool takes it back

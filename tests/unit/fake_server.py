@@ -6,26 +6,31 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from asyncnotify._asyncpg.dial import Dialer
+from asyncnotify._asyncpg import failures
 from asyncnotify._backoff import ExponentialBackoff
-from asyncnotify._bounded_mailbox import BoundedMailbox
-from asyncnotify._checksum import Checksum
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._connection.limits import Limits
+from asyncnotify._connection.session_loop import SessionLoop
+from asyncnotify._connection.supervisor import Supervisor
+from asyncnotify._delivery.bounded import BoundedMailbox
+from asyncnotify._delivery.registry import Registry, Subscriber
+from asyncnotify._delivery.router import Router
 from asyncnotify._events import Announcer
-from asyncnotify._limits import Limits
-from asyncnotify._registry import Subscriber
-from asyncnotify._supervisor import Supervisor
 from tests.unit.clock import START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    import asyncpg
     import pytest
 
+    from asyncnotify._connection.ports import OtherConnection
     from asyncnotify._events import ConnectionEvent
     from asyncnotify._model import Gap
 
 EventT = TypeVar("EventT")
+
+TIMEOUT = 5.0
+"""Seconds in which the server has to answer."""
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -54,16 +59,16 @@ class FakeSession:
         on_notification: Callable[[int, str, str], None],
         on_lost: Callable[[], None],
         last_contact: Callable[[], float],
-        timeout: float,
     ) -> None:
         self.server = server
-        self.notify, self.on_lost, self.timeout = on_notification, on_lost, timeout
+        self.notify, self.on_lost = on_notification, on_lost
         self.last_contact = last_contact
         self.pid = 100 + len(server.sessions)
         self.lost = False
         self.terminated = False
         self.closed_within: float | None = None
         self.notice: str | None = None
+        self.behind_pooler = False
         self.flow = None
         self.listening: set[str] = set()
         self.asked: list[str] = []
@@ -74,11 +79,10 @@ class FakeSession:
         self.notice, self.lost = notice, True
         self.on_lost()
 
-    def batches(self, channels: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Split channels into portions."""
-        size = self.server.batch
-        for start in range(0, len(channels), size):
-            yield channels[start : start + size]
+    @property
+    def batch_size(self) -> int:
+        """How many channels one command takes."""
+        return self.server.batch
 
     async def _answer(self, command: str, timeout: float) -> None:
         server = self.server
@@ -91,26 +95,34 @@ class FakeSession:
         if server.faults:
             raise server.faults.pop(0)
 
-    async def introduce(self, keepalive: object) -> bool:
-        """Say that there is no pooler."""
-        return True
-
-    async def listen(self, batch: Sequence[str]) -> None:
+    async def listen(self, channels: Sequence[str]) -> dict[str, Exception]:
         """Listen, if the server lets us."""
-        await self._answer(f"LISTEN {','.join(sorted(batch))}", self.timeout)
-        self.listening.update(batch)
+        await self._answer(f"LISTEN {','.join(sorted(channels))}", TIMEOUT)
+        refused = {name: error for name, error in self.server.refused.items() if name in channels}
+        self.listening.update(channels)
+        self.listening.difference_update(refused)
         if self.server.drops_after_listen:
             asyncio.get_running_loop().call_soon(self.die)
+        return refused
 
-    async def unlisten(self, batch: Sequence[str]) -> None:
+    async def unlisten(self, channels: Sequence[str]) -> None:
         """Listen no more."""
-        await self._answer(f"UNLISTEN {','.join(sorted(batch))}", self.timeout)
-        self.listening.difference_update(batch)
+        await self._answer(f"UNLISTEN {','.join(sorted(channels))}", TIMEOUT)
+        self.listening.difference_update(channels)
 
-    async def relisten(self, batch: Sequence[str]) -> None:
-        """Listen again."""
-        await self._answer(f"LISTEN {','.join(sorted(batch))}", self.timeout)
-        self.listening.update(batch)
+    def expect(self, channel: str) -> asyncio.Future[None]:
+        """Say that nothing is expected: there is no pooler here."""
+        raise NotImplementedError
+
+    async def queue_usage(self, *, timeout: float) -> float:
+        """Say that the queue is empty."""
+        await self._answer("usage", timeout)
+        return 0.0
+
+    async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
+        """Say that nobody holds it."""
+        await self._answer("holders", timeout)
+        return []
 
     async def is_listening(self, channels: Checksum, *, timeout: float) -> bool:
         """Answer the heartbeat."""
@@ -119,7 +131,7 @@ class FakeSession:
 
     async def missing(self, channels: Collection[str]) -> frozenset[str]:
         """Say which of these are not listened on."""
-        await self._answer("audit", self.timeout)
+        await self._answer("audit", TIMEOUT)
         return frozenset(channels) - self.listening
 
     async def close(self, timeout: float) -> None:
@@ -141,6 +153,7 @@ class FakeServer:
         self.silent = False
         self.drops_after_listen = False
         self.faults: list[Exception] = []
+        self.refused: dict[str, Exception] = {}  # channels whose names it does not take
         self.batch = 10_000
         self.dials: list[float] = []
         self.dialling = self.most_dialling = 0
@@ -171,27 +184,42 @@ class FakeServer:
         return self
 
 
-class FakeDialer(Dialer):
-    """Dials the fake server."""
+class FakeConnections:
+    """Sessions on the fake server, behind the port that the supervisor knows."""
+
+    target = "joe@db"
+    failures = failures
 
     def __init__(self, server: FakeServer) -> None:
-        super().__init__(None, None, {}, timeout=10.0)
-        self.server = server
-        self.target = "joe@db"
+        self._server = server
 
-    async def dial(self) -> asyncpg.Connection[Any]:
-        """Return what the fake session is made of."""
-        return cast("asyncpg.Connection[Any]", await self.server.dial())
+    async def open(
+        self,
+        *,
+        on_notification: Callable[[int, str, str], None],
+        on_lost: Callable[[], None],
+        last_contact: Callable[[], float],
+    ) -> FakeSession:
+        """Dial, and return a new session."""
+        server = await self._server.dial()
+        return FakeSession(
+            server, on_notification=on_notification, on_lost=on_lost, last_contact=last_contact
+        )
+
+    async def notify_by_another(self, channel: str, *, timeout: float) -> OtherConnection:
+        """Say that there is none: there is no pooler here."""
+        raise NotImplementedError
 
 
 class Stage:
     """A fake server, and a supervisor that holds sessions on it, or several."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("asyncnotify._supervisor.ListeningSession", FakeSession)
-        monkeypatch.setattr("asyncnotify._supervisor.datetime", WallClock)
-        monkeypatch.setattr("asyncnotify._watch.datetime", WallClock)
-        monkeypatch.setattr("asyncnotify._watch.perf_counter", asyncio.get_running_loop().time)
+        monkeypatch.setattr("asyncnotify._connection.supervisor.datetime", WallClock)
+        monkeypatch.setattr("asyncnotify._connection.session_loop.datetime", WallClock)
+        monkeypatch.setattr(
+            "asyncnotify._connection.session_loop.perf_counter", asyncio.get_running_loop().time
+        )
         self.server = FakeServer()
         self.events: list[ConnectionEvent] = []
         self.callback: Callable[[ConnectionEvent], object] = self.events.append
@@ -214,12 +242,17 @@ class Stage:
         )
         announcer = Announcer("joe@db", self.callback)
         self.news = announcer.stream()
+        connections = FakeConnections(self.server)
+        self.router = Router(asyncio.get_running_loop())
+        self.registry = Registry(self.router)
+        self.session_loop = SessionLoop(self.registry, self.router, limits, failures)
         self.supervisor = Supervisor(
-            FakeDialer(self.server),
-            limits,
-            backoff or ExponentialBackoff(),
-            None,
-            announcer.announce,
+            connections,
+            self.registry,
+            self.router,
+            self.session_loop,
+            backoff=backoff or ExponentialBackoff(),
+            announce=announcer.announce,
         )
         for channel in channels:
             self.subscribe(channel)
@@ -228,22 +261,21 @@ class Stage:
 
     def subscribe(self, *channels: str) -> Subscriber:
         """Want these channels."""
-        delivery = self.supervisor.delivery
         box = BoundedMailbox(
             1_000,
             "drop_oldest",
             channel=channels[0],
-            carrier=delivery,
+            source=self.router,
         )
         subscriber = Subscriber(channels, box)
-        self.supervisor.registry.add(subscriber)
-        self.supervisor.watch.notice_change()
+        self.registry.add(subscriber)
+        self.session_loop.notice_change()
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Want these channels no more."""
-        self.supervisor.registry.remove(subscriber)
-        self.supervisor.watch.notice_change()
+        self.registry.remove(subscriber)
+        self.session_loop.notice_change()
 
     async def until(self, kind: type[EventT]) -> EventT:
         """Return the next event of this kind."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncnotify._errors import describe_error
 from asyncnotify._events import (
     Announcer,
     Closed,
@@ -16,7 +17,6 @@ from asyncnotify._events import (
     EventStream,
     Reconnected,
     RetryScheduled,
-    describe_error,
     describe_event,
 )
 

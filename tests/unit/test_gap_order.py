@@ -9,27 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncnotify._bounded_mailbox import BoundedMailbox
-from asyncnotify._channel import Channel
-from asyncnotify._latest_mailbox import LatestMailbox
+from asyncnotify._channels.channel import Channel
+from asyncnotify._delivery.bounded import BoundedMailbox
+from asyncnotify._delivery.latest import LatestMailbox
+from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._model import GapReason, Notification
-from asyncnotify._registry import Subscriber
-from asyncnotify._subscription import HandlerWorker
-from tests.unit.carriers import HastyCarrier
+from asyncnotify._subscriptions.worker import HandlerWorker
 from tests.unit.clock import JumpingLoop
+from tests.unit.fake_sources import TrimmingSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncnotify._mailbox import Mailbox
+    from asyncnotify._delivery.mailbox import Mailbox
 
-KEYS = ("a", "b")
+KEYS: tuple[str, ...] = ("a", "b")
 """Each is a channel, and a row of the table: so the newest of each channel is all one needs."""
 
 MAILBOXES: dict[str, Callable[[], Mailbox]] = {
-    "drop_oldest": lambda: BoundedMailbox(2, "drop_oldest", channel=None, carrier=HastyCarrier()),
-    "drop_newest": lambda: BoundedMailbox(2, "drop_newest", channel=None, carrier=HastyCarrier()),
-    "roomy": lambda: BoundedMailbox(1_000, "drop_oldest", channel=None, carrier=HastyCarrier()),
+    "drop_oldest": lambda: BoundedMailbox(2, "drop_oldest", channel=None, source=TrimmingSource()),
+    "drop_newest": lambda: BoundedMailbox(2, "drop_newest", channel=None, source=TrimmingSource()),
+    "roomy": lambda: BoundedMailbox(1_000, "drop_oldest", channel=None, source=TrimmingSource()),
     "latest": LatestMailbox,
 }
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from asyncnotify._bounded_mailbox import BoundedMailbox
+from asyncnotify._delivery.bounded import BoundedMailbox
+from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._model import Gap, GapReason, Notification
-from asyncnotify._registry import Subscriber
-from asyncnotify._subscription import HandlerWorker
-from tests.unit.carriers import HastyCarrier
+from asyncnotify._subscriptions.worker import HandlerWorker
+from tests.unit.fake_sources import TrimmingSource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asyncnotify._bounded_mailbox import Overflow
+    from asyncnotify._delivery.bounded import Overflow
 
 LOST = GapReason.RECONNECT
 
@@ -55,7 +55,7 @@ class Workshop:
         overflow: Overflow = "drop_oldest",
     ) -> Subscriber:
         """Let a worker run; return its subscriber, which has begun."""
-        box = BoundedMailbox(buffer, overflow, channel="a", carrier=HastyCarrier())
+        box = BoundedMailbox(buffer, overflow, channel="a", source=TrimmingSource())
         subscriber = Subscriber(["a"], box)
         worker = HandlerWorker(
             subscriber,

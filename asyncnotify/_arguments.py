@@ -1,0 +1,133 @@
+"""Checking what callers give: each rule once, the same for every face."""
+
+from __future__ import annotations
+
+import inspect
+from math import isfinite
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OF_ADD_LISTENER: Final = (
+    "; callbacks of asyncpg's add_listener take four: here n.pid, n.channel and n.payload of the"
+    " one Notification say the same"
+)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise ValueError unless it is a positive, finite number of seconds."""
+    number = _number(value)
+    if number is None or number <= 0:
+        msg = f"{name} must be a positive number of seconds, not {value!r}"
+        raise ValueError(msg)
+
+
+def check_timeout(name: str, value: object) -> None:
+    """Raise ValueError unless it is a number of seconds, 0 included, or None."""
+    if value is None:
+        return
+    number = _number(value)
+    if number is None or number < 0:
+        msg = f"{name} must be a number of seconds or None, not {value!r}"
+        raise ValueError(msg)
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise ValueError unless it is a whole number, at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number, at least 1, not {value!r}"
+        raise ValueError(msg)
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number as it is; None for NaN, infinity, True and what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isfinite(value) else None
+
+
+_CALLED_WITH: Final[dict[str, tuple[str, ...]]] = {
+    "handler": ("the Notification",),
+    "resync": ("the Gap",),
+    "on_error": ("the error", "the Notification or Gap"),
+    "on_event": ("the event",),
+    "connect": (),
+}
+
+
+def check_callback(name: str, function: object) -> None:
+    """
+    Raise TypeError unless it is a function, async or not, that runs when it is called.
+
+    Args:
+        name: Of which argument: one of those that are called back.
+        function: What the caller gave for it.
+    """
+    check_callable(name, function)
+    if isinstance(function, type):
+        msg = (
+            f"{name} is the class {function.__name__}, and calling it only makes an object: give a"
+            " function, or an object that can be called"
+        )
+        raise TypeError(msg)
+    check_runs(name, function)
+    check_takes(name, function, *_CALLED_WITH[name])
+
+
+def check_callbacks(**functions: object) -> None:
+    """Check each that is given, under its name, as ``check_callback()`` does."""
+    for name, function in functions.items():
+        if function is not None:
+            check_callback(name, function)
+
+
+def check_callable(name: str, function: object) -> None:
+    """Raise TypeError unless it can be called."""
+    if not callable(function):
+        msg = f"{name} must be callable, not of type {type(function).__name__}"
+        raise TypeError(msg)
+
+
+def check_runs(name: str, function: object) -> None:
+    """Raise TypeError for a generator function: calling it runs nothing of its body."""
+    if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
+        msg = (
+            f"{name} has a `yield` in it, so that calling it would run nothing: take the `yield`"
+            " out; several at a time come from listener.stream(…).batches()"
+        )
+        raise TypeError(msg)
+
+
+def check_takes(name: str, function: object, *arguments: str) -> None:
+    """Raise TypeError unless it can be called with these arguments, as far as can be seen."""
+    try:
+        signature = inspect.signature(cast("Callable[..., object]", function))
+    except (TypeError, ValueError):
+        return  # of some that are written in C nobody can tell
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        wanted = f"{len(arguments)} argument{'' if len(arguments) == 1 else 's'}"
+        meant = f" ({', '.join(arguments)})" if arguments else ""
+        hint = _OF_ADD_LISTENER if _takes_four(signature) and len(arguments) == 1 else ""
+        msg = f"{name} is called with {wanted}{meant}: {error}{hint}"
+        raise TypeError(msg) from None
+
+
+def _takes_four(signature: inspect.Signature) -> bool:
+    try:
+        signature.bind(None, None, None, None)
+    except TypeError:
+        return False
+    return True
+
+
+def is_async(function: object) -> bool:
+    """Return whether calling it makes a coroutine, as far as can be seen."""
+    return _is(function, inspect.iscoroutinefunction)
+
+
+def _is(function: object, question: Callable[[object], bool]) -> bool:
+    """Ask about a function, or about the ``__call__`` of an object."""
+    return question(function) or question(getattr(type(function), "__call__", None))  # noqa: B004 - the method is asked about

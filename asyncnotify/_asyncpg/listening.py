@@ -1,0 +1,69 @@
+"""The connections on which a listener listens, and those that prove that it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncnotify._asyncpg import failures
+from asyncnotify._asyncpg.publishing import PublishingSession
+from asyncnotify._asyncpg.session import ListeningSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify._asyncpg.connection import OnNotification
+    from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._keepalive import Keepalive
+
+
+class ListeningConnections:
+    """
+    Makes sessions that listen.
+
+    Args:
+        timeout: Seconds in which the server has to answer each command.
+    """
+
+    def __init__(self, dialer: Dialer, keepalive: Keepalive | None, *, timeout: float) -> None:
+        self._dialer = dialer
+        self._keepalive = keepalive
+        self._timeout = timeout
+        self.failures = failures
+
+    @property
+    def target(self) -> str:
+        """What they lead to, for logs and errors."""
+        return self._dialer.target
+
+    async def open(
+        self,
+        *,
+        on_notification: OnNotification,
+        on_lost: Callable[[], None],
+        last_contact: Callable[[], float],
+    ) -> ListeningSession:
+        """Return a new session. May be cancelled: no connection is left behind."""
+        connection = await self._dialer.dial()
+        try:
+            session = ListeningSession(
+                connection,
+                on_notification=on_notification,
+                on_lost=on_lost,
+                last_contact=last_contact,
+                timeout=self._timeout,
+            )
+            session.behind_pooler = not await session.introduce(self._keepalive)
+        except BaseException:
+            connection.terminate()
+            raise
+        return session
+
+    async def notify_by_another(self, channel: str, *, timeout: float) -> PublishingSession:
+        """Send an empty notification by a second connection, and return that."""
+        other = PublishingSession(await self._dialer.dial(), timeout=timeout)
+        try:
+            await other.notify_plainly(channel)
+        except BaseException:
+            other.terminate()
+            raise
+        return other

@@ -1,0 +1,174 @@
+"""The event loop of a blocking listener or notifier: opened, looked up, closed."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from asyncnotify._blocking.portal import Call, Portal
+from asyncnotify._blocking.threads import is_served_here
+from asyncnotify._errors import ClosedError, NotStartedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+_MARGIN: Final = 0.4
+"""Seconds beyond its timeout that closing may take, at most."""
+
+_AT_EXIT: Final = 1.0
+"""Seconds for all that is still open when the interpreter ends."""
+
+_all: weakref.WeakSet[Gateway] = weakref.WeakSet()
+
+
+class Gateway:
+    """
+    Leads threads to the event loop of one owner.
+
+    Args:
+        end: Ends what the owner runs in the loop, within so many seconds.
+        close_timeout: Seconds for closing, unless others are given.
+    """
+
+    def __init__(self, end: Callable[[float], Awaitable[object]], close_timeout: float) -> None:
+        self._end = end
+        self._close_timeout = close_timeout
+        self._portal: Portal | None = None
+        self._lock = threading.RLock()
+        _all.add(self)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """While it is held, no loop is opened. It is never held while waiting for the loop."""
+        return self._lock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a loop that takes calls."""
+        return self._portal is not None and self._portal.is_open
+
+    def open(self) -> tuple[Portal, bool]:
+        """Return the portal, and whether it is new, because there was none that takes calls."""
+        with self._lock:
+            if self._portal is not None and self._portal.is_open:
+                return self._portal, False
+            self._portal = Portal()
+            return self._portal, True
+
+    @property
+    def portal(self) -> Portal:
+        """
+        The portal that takes calls.
+
+        Raises:
+            NotStartedError: There has never been one.
+            ClosedError: There is none any more.
+        """
+        portal = self._portal
+        if portal is None:
+            msg = "it has not been started: use `with` or start()"
+            raise NotStartedError(msg)
+        if not portal.is_open:
+            msg = "it is closed"
+            raise ClosedError(msg)
+        return portal
+
+    @property
+    def is_of_other_process(self) -> bool:
+        """Whether the loop runs in the process of which this is a fork."""
+        return self._portal is not None and self._portal.is_other_process
+
+    def check_owner(self) -> None:
+        """Raise WrongLoopError where waiting for the loop would last for ever."""
+        if self._portal is not None and self._portal.is_open:
+            self._portal.check_owner()
+
+    def call(
+        self,
+        function: Callable[[], Awaitable[T]],
+        *,
+        undo: Callable[[T], Awaitable[object]] | None = None,
+    ) -> T:
+        """Call a coroutine function in the loop; return what it returns."""
+        return self.portal.call(function, undo=undo)
+
+    def look(self, function: Callable[[], T]) -> T:
+        """Return what a function that never waits says, called where nothing changes meanwhile."""
+        portal = self._portal
+        if portal is not None and portal.is_open and not portal.is_here:
+            if portal.is_other_process:
+                return function()
+            with contextlib.suppress(ClosedError):
+                return portal.call(awaitable(function))
+        return function()
+
+    def close(
+        self,
+        timeout: float | None = None,
+        *,
+        end: Callable[[float], Awaitable[object]] | None = None,
+    ) -> None:
+        """
+        End what the owner runs, and the loop; return within the timeout and half a second.
+
+        From a function that the owner called in a worker thread it only begins that.
+        """
+        seconds = self._close_timeout if timeout is None else timeout
+        if not seconds >= 0:
+            msg = f"timeout must be a number of seconds, not {timeout!r}"
+            raise ValueError(msg)
+        portal = self._portal
+        if portal is not None:
+            self._begin_to_close(portal, seconds, end or self._end)
+            if not is_served_here(self):
+                portal.join(seconds + _MARGIN)
+
+    def close_at_exit(self, deadline: float) -> Callable[[], None]:
+        """Begin to close at once; return what waits for the end."""
+        portal = self._portal
+        if portal is None or portal.is_other_process:
+            return _nothing
+        self._begin_to_close(portal, 0.0, self._end)
+        return lambda: portal.join(max(0.0, deadline - time.monotonic()))
+
+    def _begin_to_close(
+        self, portal: Portal, seconds: float, end: Callable[[float], Awaitable[object]]
+    ) -> None:
+        if portal.is_open:
+            with contextlib.suppress(ClosedError):
+                portal.begin(Call(lambda: self._ended(portal, end, seconds)))
+
+    async def _ended(
+        self, portal: Portal, end: Callable[[float], Awaitable[object]], seconds: float
+    ) -> None:
+        try:
+            await end(seconds)
+        finally:
+            await portal.stop()
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+    """Return a function that never waits as one that can be awaited."""
+
+    async def call() -> T:
+        return function()
+
+    return call
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the connections properly. Only daemons are left of the other threads."""
+    deadline = time.monotonic() + _AT_EXIT
+    for wait in [gateway.close_at_exit(deadline) for gateway in list(_all)]:
+        wait()

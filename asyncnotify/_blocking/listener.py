@@ -1,0 +1,614 @@
+"""The BlockingListener: the Listener's face for threads. It wires the parts, and holds no logic."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._blocking.gateway import Gateway, awaitable
+from asyncnotify._blocking.stream import BlockingStream
+from asyncnotify._blocking.subscription import BlockingSubscription
+from asyncnotify._blocking.threads import in_worker_thread
+from asyncnotify._channels.arguments import encoded
+from asyncnotify._delivery.buffering import DEFAULT_BUFFER
+from asyncnotify._keepalive import Keepalive
+from asyncnotify._listener import Listener
+from asyncnotify._subscriptions.batches import DEFAULT_BATCH
+from asyncnotify._subscriptions.subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from types import TracebackType
+
+    from asyncnotify._asyncpg.dial import Connect
+    from asyncnotify._blocking.subscription import BlockingHandler, BlockingOnError, BlockingResync
+    from asyncnotify._channels.channel import Channel
+    from asyncnotify._delivery.bounded import Overflow
+    from asyncnotify._events import ConnectionEvent
+    from asyncnotify._model import Gap, Notification, State, Stats
+
+T = TypeVar("T")
+ResultT = TypeVar("ResultT")
+HandlerT = TypeVar("HandlerT", bound="BlockingHandler[str]")
+
+_DEFAULT_BACKOFF = ExponentialBackoff()
+_DEFAULT_KEEPALIVE = Keepalive()
+
+
+class BlockingListener:
+    """
+    A Listener for threads: the same face without ``await``.
+
+    It runs an event loop in a daemon thread of its own, and calls handlers, ``resync`` and
+    ``on_error``, which are plain functions, in worker threads: each subscription's one at a time
+    unless it says ``concurrency``. One that blocks delays no other, however many there are.
+    They may call anything here, as may any number of threads at once.
+
+    ``with BlockingListener(dsn) as listener`` starts and closes it; so do ``start()`` and
+    ``close()``. Making one touches neither the network nor a thread. Calls from the event loop's
+    own thread, which is that of ``on_event``, and from a process that was forked after the
+    start, raise WrongLoopError. Ctrl-C gets out of every call at once, and leaves everything
+    usable; what the call had been waiting for is cancelled.
+
+    It serves until it is closed, also when nobody holds it any more. A program that ends without
+    closing it ends all the same: then the connections are closed, what is buffered is not
+    handed over, and a handler that runs is cut off.
+
+    Args:
+        dsn: As for Listener.
+        connect: As for Listener: an async callable, called in the event loop.
+        connect_timeout: Seconds for making a connection, for each host.
+        heartbeat: Seconds of silence after which the server is asked whether it is there and
+            still listens for us; None: never ask.
+        heartbeat_timeout: Seconds in which it has to answer.
+        operation_timeout: Seconds in which LISTEN, UNLISTEN or a notify has to be answered.
+        keepalive: TCP keepalive for both ends; None leaves it as it is.
+        backoff: As for Listener.
+        start_timeout: Seconds for which ``start()`` keeps trying.
+        close_timeout: Seconds for ``close()``, unless that is given others.
+        on_event: Called with each connection event, in the event loop's thread: it must not
+            block, and cannot call the listener.
+        connect_kwargs: Anything else that ``asyncpg.connect`` takes.
+
+    Raises:
+        TypeError: An argument is unknown, or excluded by ``connect``.
+        ValueError: A number of seconds is not positive.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        # connection
+        connect: Connect | None = None,
+        connect_timeout: float = 10.0,
+        # liveness
+        heartbeat: float | None = 10.0,
+        heartbeat_timeout: float = 5.0,
+        operation_timeout: float = 5.0,
+        keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
+        # reconnection
+        backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
+        # limits
+        start_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+        on_event: Callable[[ConnectionEvent], object] | None = None,
+        **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
+    ) -> None:
+        self._listener = Listener(
+            dsn,
+            connect=connect,
+            connect_timeout=connect_timeout,
+            heartbeat=heartbeat,
+            heartbeat_timeout=heartbeat_timeout,
+            operation_timeout=operation_timeout,
+            keepalive=keepalive,
+            backoff=backoff,
+            start_timeout=start_timeout,
+            close_timeout=close_timeout,
+            on_event=on_event,
+            **connect_kwargs,
+        )
+        self._gateway = Gateway(self._wound_up, close_timeout)
+        self._streams: weakref.WeakSet[BlockingStream[Any]] = weakref.WeakSet()
+
+    @classmethod
+    def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
+        """
+        Return a listener that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
+
+        As for ``Listener.from_sqlalchemy()``.
+        """
+        return cls(connect=EngineConnect(engine), **options)
+
+    def __repr__(self) -> str:
+        return f"<Blocking{repr(self._listener)[1:]}"
+
+    # -- lifetime -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Connect and listen; return once the server has confirmed.
+
+        A server that refuses, is starting up, is full, or a standby is tried again until
+        ``start_timeout``. After this has succeeded once, everything is tried again for ever.
+        While the listener runs, further calls only wait. After ``close()`` it begins anew.
+        Interrupting it leaves nothing behind.
+
+        Raises:
+            ConfigurationError: The DSN or another argument is wrong.
+            ConnectError: The server refused the password, the role or the database.
+            ConnectTimeoutError: Not listening within ``start_timeout``.
+            ClosedError: It was closed meanwhile.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        portal, is_new = self._gateway.open()
+        try:
+            portal.call(self._listener.start)
+        except BaseException:
+            if is_new:
+                self._gateway.close(0)
+            raise
+
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Stop listening, let handlers finish what is buffered, and close connections and threads.
+
+        Streams end after what they have buffered. After the timeout, which is ``close_timeout``
+        unless one is given here, in seconds, handlers that still run are no longer waited for,
+        and no further one is called. It returns within half a second after that, in every state
+        and whatever blocks. Idempotent; may be called from any thread. Called by a handler,
+        ``resync`` or ``on_error``, which it would wait for, it only begins all this.
+        Interrupting it leaves the listener closing.
+
+        Raises:
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        self._gateway.close(timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Close; after an exception without letting handlers finish.
+
+        In a forked process, where there is nothing to close, an exception goes its way.
+        """
+        if exc_type is None:
+            self.close()
+        elif not self._gateway.is_of_other_process:
+            self._gateway.close(end=lambda _: self._broken_off(exc_type))
+
+    # -- listening ----------------------------------------------------------------------------
+
+    @overload
+    def listen(
+        self,
+        channel: str,
+        handler: BlockingHandler[str],
+        *,
+        resync: BlockingResync | None = ...,
+        on_error: BlockingOnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingSubscription: ...
+
+    @overload
+    def listen(
+        self,
+        channel: Channel[T],
+        handler: BlockingHandler[T],
+        *,
+        resync: BlockingResync | None = ...,
+        on_error: BlockingOnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingSubscription: ...
+
+    def listen(
+        self,
+        channel: str | Channel[Any],
+        handler: BlockingHandler[Any],
+        *,
+        resync: BlockingResync | None = None,
+        on_error: BlockingOnError | None = None,
+        concurrency: int = 1,
+        # limits
+        buffer: int = DEFAULT_BUFFER,
+        overflow: Overflow = "drop_oldest",
+        latest: bool = False,
+        timeout: float | None = 30.0,
+    ) -> BlockingSubscription:
+        """
+        Call ``handler`` with every notification on ``channel``, in a worker thread.
+
+        It returns once the server has confirmed: what is committed after that is handed over,
+        or covered by a Gap. While there is no connection it waits for the next one. If it
+        raises or is interrupted, the subscription is withdrawn whole.
+
+        Args:
+            channel: Its name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which
+                decodes the payloads, in the event loop's thread.
+            handler: A plain function. It may block: that delays its own subscription only. What
+                it raises is logged, counted and handed to ``on_error``; it goes on. That it
+                cannot end the program, by SystemExit, is such an error as well.
+            resync: A plain function, called with a Gap at the beginning and wherever
+                notifications may be missing, before what follows the Gap. If it raises it is
+                called again, with growing delays; until it has succeeded the handler is not
+                called.
+            on_error: A plain function, called with what handler or resync raised, and with the
+                Notification or Gap it was given; or with a PayloadDecodeError, and the
+                Notification as it arrived.
+            concurrency: How many calls of the handler may run at once, each in a thread of its
+                own; 1 keeps the order.
+            buffer: How many notifications may wait.
+            overflow: What to do when more wait: ``"drop_oldest"`` or ``"drop_newest"``, with a
+                Gap at that place, or ``"fail"``, which ends the subscription.
+            latest: Keep only the newest notification that waits, instead of a buffer.
+            timeout: Seconds to wait for the server; None: for ever.
+
+        Raises:
+            TypeError: A function is an ``async def``: that is for Listener.
+            ChannelNameError: The server would refuse or cut the name.
+            ListenTimeoutError: The server did not confirm in time.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        listen: Any = self._listener.listen  # the overloads above are its own
+        subscription: Subscription = self._gateway.call(
+            functools.partial(
+                listen,
+                channel,
+                self._served("handler", handler),
+                resync=self._served("resync", resync),
+                on_error=self._served("on_error", on_error),
+                concurrency=concurrency,
+                buffer=buffer,
+                overflow=overflow,
+                latest=latest,
+                timeout=timeout,
+            ),
+            undo=Subscription.cancel,
+        )
+        return BlockingSubscription(self._gateway, subscription)
+
+    @overload
+    def on(
+        self,
+        channel: str,
+        *,
+        resync: BlockingResync | None = ...,
+        on_error: BlockingOnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+    ) -> Callable[[HandlerT], HandlerT]: ...
+
+    @overload
+    def on(
+        self,
+        channel: Channel[T],
+        *,
+        resync: BlockingResync | None = ...,
+        on_error: BlockingOnError | None = ...,
+        concurrency: int = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+    ) -> Callable[[Callable[[Notification[T]], ResultT]], Callable[[Notification[T]], ResultT]]: ...
+
+    def on(
+        self,
+        channel: str | Channel[Any],
+        *,
+        resync: BlockingResync | None = None,
+        on_error: BlockingOnError | None = None,
+        concurrency: int = 1,
+        # limits
+        buffer: int = DEFAULT_BUFFER,
+        overflow: Overflow = "drop_oldest",
+        latest: bool = False,
+    ) -> Callable[[Any], Any]:
+        """
+        Register the decorated plain function as a handler, before the start or after it.
+
+        The arguments are those of ``listen()``. The handler is served each time the listener
+        runs. ``unlisten()`` ends it.
+
+        Raises:
+            TypeError: A function is an ``async def``: that is for Listener.
+            ChannelNameError: The server would refuse or cut the name.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        register = self._listener.on(
+            channel,
+            resync=self._served("resync", resync),
+            on_error=self._served("on_error", on_error),
+            concurrency=concurrency,
+            buffer=buffer,
+            overflow=overflow,
+            latest=latest,
+        )
+
+        def register_served(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
+            self._changed(functools.partial(register, self._served("handler", handler)))
+            return handler
+
+        return register_served
+
+    @overload
+    def stream(
+        self,
+        *channels: str,
+        gaps: Literal[False] = False,
+        on_error: BlockingOnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingStream[Notification[str]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str,
+        gaps: Literal[True],
+        on_error: BlockingOnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingStream[Notification[str] | Gap]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: Channel[T],
+        gaps: Literal[False] = False,
+        on_error: BlockingOnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingStream[Notification[T]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: Channel[T],
+        gaps: Literal[True],
+        on_error: BlockingOnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingStream[Notification[T] | Gap]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: Literal[False] = False,
+        on_error: BlockingOnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingStream[Notification[Any]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: Literal[True],
+        on_error: BlockingOnError | None = ...,
+        buffer: int = ...,
+        overflow: Overflow = ...,
+        latest: bool = ...,
+        timeout: float | None = ...,
+    ) -> BlockingStream[Notification[Any] | Gap]: ...
+
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: bool = False,
+        on_error: BlockingOnError | None = None,
+        # limits
+        buffer: int = DEFAULT_BUFFER,
+        overflow: Overflow = "drop_oldest",
+        latest: bool = False,
+        timeout: float | None = 30.0,
+    ) -> BlockingStream[Any]:
+        """
+        Return the notifications on one or several channels as an iterator.
+
+        ``for n in listener.stream("orders")`` listens from its first step;
+        ``with listener.stream("orders") as stream`` from the beginning of its block.
+        The iterator's class, BlockingStream, says how it ends, and how to wait with a timeout.
+
+        Args:
+            channels: At least one, each a name or a Channel, which decodes the payloads, in the
+                event loop's thread.
+            gaps: Yield a Gap wherever notifications may be missing, the first one at once.
+            on_error: A plain function, called in a worker thread with a PayloadDecodeError for
+                each payload that could not be decoded, and with the Notification as it arrived.
+            buffer: As for ``listen()``.
+            overflow: As for ``listen()``; ``"fail"`` raises BufferOverflowError.
+            latest: As for ``listen()``, for each channel.
+            timeout: Seconds to wait for the server to confirm; None: for ever.
+
+        Raises:
+            ChannelNameError: The server would refuse or cut a name.
+            TypeError: No channel is given, or ``on_error`` is an ``async def``.
+        """
+        new_stream: Any = self._listener.stream  # the overloads above are its own
+        inner = new_stream(
+            *channels,
+            gaps=gaps,
+            on_error=in_worker_thread("on_error", on_error, self._gateway, shielded=True),
+            buffer=buffer,
+            overflow=overflow,
+            latest=latest,
+            timeout=timeout,
+        )
+        # where only the newest counts, what is fetched must not grow old here
+        limit = 1 if latest else min(buffer, DEFAULT_BATCH)
+        stream: BlockingStream[Any] = BlockingStream(self._gateway, inner, limit)
+        with self._gateway.lock:
+            self._streams.add(stream)
+        return stream
+
+    def unlisten(self, channel: str | Channel[Any]) -> None:
+        """
+        End every handler and stream of a channel, those registered with ``on()`` included.
+
+        When it returns, no handler of it will be started any more, and the server has
+        confirmed, or the connection is gone. A handler that runs at the moment runs to its end.
+        A stream of several channels goes on with its others. Interrupting the call leaves the
+        subscriptions ended. A listener that does not run forgets what ``on()`` has registered.
+
+        Raises:
+            ChannelNameError: This cannot be a channel.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        unlisten = functools.partial(self._listener.unlisten, channel)
+        with self._gateway.lock:
+            if not self._gateway.is_open:
+                _finish_at_once(unlisten())
+                return
+        self._gateway.call(unlisten)
+
+    @overload
+    def notify(self, channel: str, payload: str = "") -> None: ...
+
+    @overload
+    def notify(self, channel: Channel[T], payload: T) -> None: ...
+
+    def notify(self, channel: str | Channel[Any], payload: object = "") -> None:
+        """
+        Send a notification to everyone listening on ``channel``.
+
+        It returns once the server has committed it. Nobody need have received it: a session
+        that is not listening at that moment never will. It goes through a second connection,
+        opened at the first call. Calls of several threads that meet are sent together; a
+        Channel encodes in the calling thread.
+
+        Interrupting it leaves unknown whether it was sent.
+
+        Raises:
+            ChannelNameError: The server would refuse the name.
+            PayloadError: The payload holds NUL or a lone surrogate, or its Channel cannot
+                encode it.
+            PayloadTooLargeError: The payload is over 7,999 bytes.
+            ConnectError: There is no connection: it was not sent.
+            ConnectionLostError: The connection died in flight: it may have been sent.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        name, text = encoded(channel, payload)
+        self._gateway.call(functools.partial(self._listener.notify, name, text))
+
+    # -- looking at it ------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that are asked for, whether or not the server has confirmed them yet."""
+        return self._gateway.look(lambda: self._listener.channels)
+
+    @property
+    def state(self) -> State:
+        """What the listener is doing. Never waits; from any thread."""
+        return self._listener.state
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection and LISTEN is in force, as far as anybody knows."""
+        return self._listener.is_connected
+
+    def wait_connected(self, timeout: float | None = None) -> None:
+        """
+        Return once there is a connection and LISTEN is in force.
+
+        Args:
+            timeout: Seconds to wait; None: for ever.
+
+        Raises:
+            ConnectTimeoutError: There was none in time.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        self._gateway.call(functools.partial(self._listener.wait_connected, timeout))
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the counters of this run, or of the last one; from any thread."""
+        return self._gateway.look(self._listener.stats)
+
+    def health(self, *, server: bool = True) -> dict[str, Any]:
+        """
+        Return how the listener is, as a plain dict that JSON can hold, for a health endpoint.
+
+        As ``Listener.health()``, which says what is in it. It never hangs: a server that does
+        not answer within ``heartbeat_timeout`` is reported as such.
+
+        Raises:
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        return self._gateway.call(functools.partial(self._listener.health, server=server))
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _served(self, name: str, function: object) -> Any:  # noqa: ANN401 - None stays None
+        return in_worker_thread(name, function, self._gateway)
+
+    def _changed(self, change: Callable[[], object]) -> None:
+        """Make a change where nothing else changes: in the loop, or before there is one."""
+        with self._gateway.lock:
+            if not self._gateway.is_open:
+                change()
+                return
+        self._gateway.call(awaitable(change))
+
+    async def _wound_up(self, seconds: float) -> None:
+        await self._listener.aclose(seconds)
+        await self._end_streams()
+
+    async def _broken_off(self, exc_type: type[BaseException]) -> None:
+        await self._listener.__aexit__(exc_type, None, None)
+        await self._end_streams()
+
+    async def _end_streams(self) -> None:
+        with self._gateway.lock:
+            streams = list(self._streams)
+        for stream in streams:
+            await stream.fetch_the_rest()
+
+
+def _finish_at_once(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that does not wait, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()

@@ -1,0 +1,271 @@
+"""A stream for threads: what has arrived is fetched from the event loop in batches."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+from asyncnotify._blocking.portal import Call
+from asyncnotify._errors import (
+    BufferOverflowError,
+    ClosedError,
+    NotStartedError,
+)
+from asyncnotify._model import Gap, Notification
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from asyncnotify._blocking.gateway import Gateway
+    from asyncnotify._model import SubscriptionStats
+    from asyncnotify._subscriptions.batches import Batches
+    from asyncnotify._subscriptions.stream import Stream
+
+ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
+
+_LAST_LOOK: Final = 0.1
+"""Seconds beyond its timeout that get() may take, where something blocks the event loop."""
+
+_ENDED: Final = "the stream has ended"
+
+_streams: weakref.WeakSet[BlockingStream[Any]] = weakref.WeakSet()
+
+
+class BlockingStream(Generic[ItemT_co]):
+    """
+    Notifications as an iterator for threads, as returned by ``BlockingListener.stream()``.
+
+    ``for n in listener.stream("orders")`` listens from its first step to its end;
+    ``with listener.stream("orders") as stream`` listens once the block is entered, so that
+    nothing sent inside the block is missed. It ends when the channel is unlistened or the
+    listener is closed, after what had been buffered.
+
+    Leaving it by ``break`` or by an exception ends the subscription as soon as the object is
+    collected; ``close()``, or leaving ``with``, does so at once.
+
+    Waiting for the next item may be interrupted by Ctrl-C, or end by a timeout, and loses
+    nothing: the next call gets it. Any number of threads may take from one stream; each item
+    goes to one of them. What is fetched at once, up to 1,000 items, no longer counts as backlog,
+    and is still handed out after ``unlisten()``.
+    """
+
+    def __init__(self, gateway: Gateway, stream: Stream[ItemT_co], limit: int) -> None:
+        self._gateway = gateway
+        self._stream = stream
+        self._batches: Batches[ItemT_co] = stream.batches(limit)
+        self._items: deque[ItemT_co] = deque()
+        self._news = threading.Condition()
+        self._fetch: Call[list[ItemT_co]] | None = None
+        self._waiting = 0
+        self._end: BaseException | None = None  # what is raised once all has been handed out
+        self._closed = False
+        _streams.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Blocking{repr(self._stream)[1:]}"
+
+    def __enter__(self) -> Self:
+        """
+        Begin to listen; returns once the server has confirmed.
+
+        Raises:
+            ListenTimeoutError: It did not within the timeout.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        self._gateway.call(self._stream.__aenter__, undo=lambda stream: stream.aclose())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None or not self._gateway.is_of_other_process:
+            self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ItemT_co:
+        """
+        Return the next item, as ``get()`` does; StopIteration ends the stream.
+
+        Raises:
+            StopIteration: The stream has ended.
+            BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
+            ListenTimeoutError: As for entering the stream, at the first call.
+        """
+        try:
+            return self._items.popleft()  # nearly always
+        except IndexError:
+            pass
+        try:
+            return self._next(None)
+        except EOFError:
+            raise StopIteration from None
+
+    def get(self, timeout: float | None = None) -> ItemT_co:
+        """
+        Return the next item.
+
+        A stream that has not been entered begins at the first call; one that times out before
+        the server has confirmed gives that up again.
+
+        Args:
+            timeout: Seconds to wait for it; 0: take what is there; None: for ever.
+
+        Raises:
+            TimeoutError: None came in time. The stream goes on.
+            EOFError: The stream has ended.
+            BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
+            ListenTimeoutError: As for entering the stream, at the first call.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener had been closed before the stream began.
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        try:
+            return self._items.popleft()
+        except IndexError:
+            return self._next(timeout)
+
+    def close(self) -> None:
+        """
+        End the stream and throw away what it had buffered; threads that wait are let go.
+
+        When it returns, UNLISTEN has been confirmed if this was the channel's last subscription,
+        or the connection is gone. Idempotent. Interrupting it leaves the stream ended.
+
+        Raises:
+            WrongLoopError: This is the event loop's own thread, or another process.
+        """
+        self._gateway.check_owner()
+        self._closed = True
+        self._items.clear()
+        with contextlib.suppress(ClosedError, NotStartedError):
+            self._gateway.call(self._stream.aclose)
+        with self._news:
+            self._news.notify_all()
+
+    def stats(self) -> SubscriptionStats | None:
+        """Return what became of this stream's notifications so far; None before it began."""
+        return self._gateway.look(self._stream.stats)
+
+    async def fetch_the_rest(self) -> None:
+        """Fetch all that is buffered, once nothing more will come. Called in the event loop."""
+        try:
+            async for batch in self._batches:
+                self._take_in(batch)
+        except BufferOverflowError as error:
+            self._end = error
+        except ClosedError:
+            pass  # it had not begun
+        else:
+            self._end = EOFError("the listener has been closed")
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _next(self, timeout: float | None) -> ItemT_co:
+        self._gateway.check_owner()  # before a lock, which a fork may have left locked
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._news:
+            self._waiting += 1
+            try:
+                return self._awaited(deadline)
+            finally:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._stop_fetching()
+
+    def _awaited(self, deadline: float | None) -> ItemT_co:
+        """Wait for an item; whoever finds that nothing is being fetched begins that."""
+        fetch: Call[list[ItemT_co]] | None = None
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._items.popleft()
+            if self._closed:
+                raise EOFError(_ENDED)
+            if fetch is not None and fetch.outcome.done():
+                self._check(fetch.outcome)
+            if self._end is not None:
+                raise self._end.with_traceback(None)
+            fetch = self._fetch or self._begin_to_fetch()
+            if not self._news.wait(_remaining(deadline)):
+                self._look_once_more(fetch)
+
+    def _check(self, outcome: Future[list[ItemT_co]]) -> None:
+        """Raise what fetching raised."""
+        error = outcome.exception()
+        if isinstance(error, StopAsyncIteration):
+            self._end = EOFError(_ENDED)
+        elif error is not None:
+            raise error
+
+    def _begin_to_fetch(self) -> Call[list[ItemT_co]]:
+        fetch = Call(functools.partial(anext, self._batches))
+        fetch.outcome.add_done_callback(self._fetched)
+        self._fetch = self._gateway.portal.begin(fetch)
+        return fetch
+
+    def _look_once_more(self, fetch: Call[list[ItemT_co]]) -> None:
+        """Time is over: raise, unless something is there that has only to be fetched."""
+        if self._waiting == 1:
+            self._stop_fetching()  # it looks into the mailbox before it stops
+            deadline = time.monotonic() + _LAST_LOOK
+            while not self._items and not fetch.outcome.done():
+                if not self._news.wait(_remaining(deadline)):
+                    break
+            if fetch.outcome.done() and not _was_cancelled(fetch.outcome):
+                return
+        if not self._items and not (fetch.outcome.done() and self._waiting > 1):
+            msg = "no notification came in time"
+            raise TimeoutError(msg)
+
+    def _stop_fetching(self) -> None:
+        """Leave what is not there yet to the mailbox, which keeps to its own rules."""
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None:
+            with contextlib.suppress(ClosedError):
+                self._gateway.portal.abandon(fetch)
+
+    def _fetched(self, outcome: Future[list[ItemT_co]]) -> None:
+        """Take in what was fetched, whether or not anybody waits for it still."""
+        self._take_in(outcome.result() if outcome.exception() is None else [])
+        with self._news:
+            if self._fetch is not None and self._fetch.outcome is outcome:
+                self._fetch = None
+            self._news.notify_all()
+
+    def _take_in(self, batch: list[ItemT_co]) -> None:
+        if not self._closed:
+            self._items.extend(batch)
+
+    def forget_items(self) -> None:
+        """Hand out nothing of what the parent process will hand out."""
+        self._items = deque()
+
+
+def _was_cancelled(outcome: Future[Any]) -> bool:
+    return isinstance(outcome.exception(), ClosedError)
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _forked() -> None:
+    for stream in list(_streams):
+        stream.forget_items()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,250 @@
+"""Channel: the name of a channel, and how its payloads are coded."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
+
+from asyncnotify._channels.coders import Coder, RefusedError, coder_for, name_of
+from asyncnotify._channels.envelope import TEXT_LIMIT, Layer, signing, wrapping
+from asyncnotify._channels.names import PAYLOAD_LIMIT, check_channel, check_payload
+from asyncnotify._errors import PayloadDecodeError, PayloadError, PayloadTooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+T = TypeVar("T")
+
+
+@final
+class Channel(Generic[T]):
+    """
+    The name of a channel, and how its payloads are coded: usable wherever a name is.
+
+    ``Channel("orders")`` leaves payloads as they are. ``Channel("orders", Order)`` makes JSON of
+    them: plain ``dict``, ``list``, ``int``, ``float``, ``bool``, ``None`` and ``object`` (any
+    JSON) by the standard library, pydantic's models and dataclasses by pydantic, everything
+    else by msgspec if it is installed and takes the type, or by pydantic.
+
+    It never changes, and may be shared between event loops and threads.
+
+    Args:
+        name: The channel, of 1 to 63 bytes.
+        kind: The type of its payloads.
+        encode: Makes the text of a payload; together with ``decode``, in place of ``kind``.
+        decode: Makes a payload of a text. Neither may be async, and both should be quick: they
+            are called from the event loop.
+        unique: Add a random token of 10 bytes to each payload, so that the server does not fold
+            equal ones in one transaction into one.
+        compress: Compress what becomes shorter by it. The text of a payload may then have up to
+            262,144 bytes.
+        keys: Sign payloads with the first of these keys, of 16 bytes or more, and refuse what
+            none of them has signed. A signature takes 43 bytes.
+
+    Raises:
+        ChannelNameError: The name is one that the server would refuse or cut.
+        ImportError: The type needs a library that is not installed.
+        TypeError: No library can do the type, or the arguments do not go together.
+        ValueError: A key is too short, or there is none.
+    """
+
+    __slots__ = ("__weakref__", "_coder", "_decoder", "_form", "_layers", "_name", "_text_limit")
+
+    @overload
+    def __init__(
+        self: Channel[str],
+        name: str,
+        *,
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        encode: Callable[[T], str],
+        decode: Callable[[str], T],
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Channel[None],
+        name: str,
+        kind: None,
+        *,
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        kind: type[T],
+        *,
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        kind: object,  # what is no class to a type checker, such as a union: T is then annotated
+        *,
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        kind: object = str,
+        *,
+        # coding
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
+        # layers
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None:
+        self._name = check_channel(name)
+        pair = _pair(kind, encode, decode)
+        self._coder = pair or coder_for(kind)
+        layers: list[Layer] = []
+        if unique or compress:
+            layers.append(wrapping(unique=unique, compress=compress))
+        if keys is not None:
+            layers.append(signing(self._name, keys))
+        self._layers = tuple(layers)
+        self._decoder = _in_turn([*(layer.open for layer in layers[::-1]), self._coder.decode])
+        self._text_limit = TEXT_LIMIT if compress else PAYLOAD_LIMIT
+        traits = {"unique": unique, "compressed": compress, "signed": keys is not None}
+        of = "own coding" if pair else name_of(kind)
+        self._form = ", ".join([of, *(trait for trait, has_it in traits.items() if has_it)])
+
+    def __repr__(self) -> str:
+        return f"<Channel {self._name!r}: {self._form}>"
+
+    def __str__(self) -> str:
+        return self._name
+
+    @property
+    def name(self) -> str:
+        """The name, as the server knows it."""
+        return self._name
+
+    @property
+    def decoder(self) -> Callable[[str], T] | None:
+        """
+        The bare function from text to payload; None if the payload is the text.
+
+        It raises whatever the coding raises: hand that to ``undecodable()``.
+        """
+        return self._decoder
+
+    def encode(self, payload: T) -> str:
+        """
+        Return the text to be sent for a payload.
+
+        What a library has encoded is decoded again, so that nothing is sent which this channel
+        would not take.
+
+        Raises:
+            PayloadError: It is of another type, or cannot be encoded; ``__cause__`` is what the
+                encoder raised.
+            PayloadTooLargeError: Its text is too long, for the server or to be compressed.
+        """
+        text = self._check_text(self._coded(payload))
+        for layer in self._layers:
+            text = layer.seal(text)
+        return check_payload(self._name, text)
+
+    def decode(self, payload: str) -> T:
+        """
+        Return the payload that a text stands for.
+
+        Raises:
+            PayloadDecodeError: It stands for none; ``__cause__`` is what the decoder raised.
+        """
+        if self._decoder is None:
+            return cast("T", payload)
+        try:
+            return cast("T", self._decoder(payload))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a sync function's CancelledError as well
+            failure = self.undecodable(error)
+            raise failure from failure.__cause__
+
+    def undecodable(self, error: BaseException) -> PayloadDecodeError:
+        """Return the error for what ``decoder`` has raised, with its cause, to be raised or not."""
+        failure = PayloadDecodeError(self._name, _reason(error, "cannot be decoded"))
+        failure.__cause__ = _cause(error)
+        return failure
+
+    def _coded(self, payload: T) -> object:
+        if self._coder.encode is None:
+            return payload
+        try:
+            return self._coder.encode(payload)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a sync function's CancelledError as well
+            reason = _reason(error, "cannot be encoded")
+            raise PayloadError(self._name, reason) from _cause(error)
+
+    def _check_text(self, text: object) -> str:
+        """Return a text that may be sent if it becomes short enough."""
+        try:
+            return check_payload(self._name, text)
+        except PayloadTooLargeError as error:
+            if error.size > self._text_limit:
+                raise PayloadTooLargeError(self._name, error.size, self._text_limit) from None
+            return str.__str__(cast("str", text))  # of a str enumeration the value, not its name
+
+
+def _pair(
+    kind: object,
+    encode: Callable[[Any], str] | None,
+    decode: Callable[[str], Any] | None,
+) -> Coder | None:
+    """Return the caller's own functions, None if there are none."""
+    if encode is None and decode is None:
+        return None
+    if kind is not str:
+        message = "encode and decode take the place of the type: give either"
+        raise TypeError(message)
+    for function in (encode, decode):
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            message = "encode and decode go together, and neither may be async"
+            raise TypeError(message)
+    return Coder(encode, decode)
+
+
+def _in_turn(steps: Sequence[Callable[[str], Any] | None]) -> Callable[[str], Any] | None:
+    """Return one function that takes the steps which there are, None if there is none."""
+    taken = [step for step in steps if step is not None]
+    match taken:
+        case []:
+            return None
+        case [only]:
+            return only
+        case [first, second]:
+            return lambda text: second(first(text))
+        case _:
+            first, second, third = taken
+            return lambda text: third(second(first(text)))
+
+
+def _reason(error: BaseException, what: str) -> str:
+    return error.reason if isinstance(error, RefusedError) else f"{what}: {type(error).__name__}"
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ if isinstance(error, RefusedError) else error

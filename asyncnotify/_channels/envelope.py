@@ -1,0 +1,159 @@
+"""
+What may be put around the text of a payload: a token, compression, a signature.
+
+The wrapping is one envelope, which says itself what it is. It begins with MARK and a letter::
+
+    MARK u TTTTTTTT text    the text, made unique by a token of eight characters
+    MARK z DATA             any of the others, compressed by zlib, in base64 without padding
+    MARK p text             the text, which begins with MARK itself
+    text                    the text, as plain senders write it
+
+A signature stands in front of everything else: 43 characters of base64url, without padding, of
+HMAC-SHA256 over channel, NUL and the rest. No channel contains a NUL.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import zlib
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncnotify._channels.coders import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MARK: Final = "\x01"
+TOKEN_LENGTH: Final = 8  # 48 random bits: of 10,000 equal payloads two fold once in 5 million times
+SIGNATURE_LENGTH: Final = 43
+SHORTEST_KEY: Final = 16
+TEXT_LIMIT: Final = 262_144
+"""Bytes of a text that may be compressed: over 40 times what one NOTIFY holds."""
+
+_UNIQUE: Final = MARK + "u"
+_COMPRESSED: Final = MARK + "z"
+_PLAIN: Final = MARK + "p"
+_HEAD: Final = len(_UNIQUE) + TOKEN_LENGTH  # the longest that stands before the text
+_BYTES_OF_TOKEN: Final = 6
+_DAMAGED: Final = "has a damaged envelope"
+
+
+class Layer(NamedTuple):
+    """Two functions from text to text, each of which undoes the other."""
+
+    seal: Callable[[str], str]
+    open: Callable[[str], str]
+
+
+# -- the envelope ---------------------------------------------------------------------------------
+
+
+def wrapping(*, unique: bool, compress: bool) -> Layer:
+    """Return the layer of a channel that has at least one of the two; it opens both."""
+    wrap = _with_token if unique else _escaped
+
+    def seal(text: str) -> str:
+        return _compressed(wrap(text)) if compress else wrap(text)
+
+    return Layer(seal, _opened)
+
+
+def _with_token(text: str) -> str:
+    return f"{_UNIQUE}{secrets.token_urlsafe(_BYTES_OF_TOKEN)}{text}"
+
+
+def _escaped(text: str) -> str:
+    return _PLAIN + text if text.startswith(MARK) else text
+
+
+def _compressed(text: str) -> str:
+    """Return the text compressed, or as it is if that is not shorter."""
+    plain = text.encode()
+    packed = b2a_base64(zlib.compress(plain), newline=False).rstrip(b"=").decode()
+    return _COMPRESSED + packed if len(_COMPRESSED) + len(packed) < len(plain) else text
+
+
+def _opened(text: str) -> str:
+    if not text.startswith(MARK):
+        return text
+    if text.startswith(_COMPRESSED):
+        text = _decompressed(text[len(_COMPRESSED) :])
+        if not text.startswith(MARK):
+            return text
+    if text.startswith(_UNIQUE) and len(text) >= _HEAD:
+        return text[_HEAD:]
+    if text.startswith(_PLAIN):
+        return text[len(_PLAIN) :]
+    reason = "has an unknown envelope"
+    raise RefusedError(reason)
+
+
+def _decompressed(packed: str) -> str:
+    try:
+        data = a2b_base64(packed + "=" * (-len(packed) % 4), strict_mode=True)
+        unpacker = zlib.decompressobj()
+        plain = unpacker.decompress(data, TEXT_LIMIT + _HEAD + 1)
+    except (ValueError, zlib.error) as error:  # a ValueError is what binascii raises
+        raise RefusedError(_DAMAGED) from error
+    if len(plain) > TEXT_LIMIT + _HEAD:
+        reason = f"is compressed, and over {TEXT_LIMIT} bytes without that"
+        raise RefusedError(reason)
+    if not unpacker.eof or unpacker.unused_data:
+        raise RefusedError(_DAMAGED)
+    return plain.decode()
+
+
+# -- the signature --------------------------------------------------------------------------------
+
+
+def signing(channel: str, keys: Iterable[bytes]) -> Layer:
+    """
+    Return the layer that signs with the first key, and takes what any of them has signed.
+
+    Raises:
+        TypeError: The keys are no collection of bytes.
+        ValueError: There is none, or one is too short.
+    """
+    checked = _check_keys(keys)
+    prefix = channel.encode() + b"\0"
+
+    def signature(key: bytes, text: str) -> bytes:
+        digest = hmac.digest(key, prefix + text.encode(), "sha256")
+        return urlsafe_b64encode(digest).rstrip(b"=")
+
+    def seal(text: str) -> str:
+        return signature(checked[0], text).decode() + text
+
+    def open_(text: str) -> str:
+        # Signatures are compared as text: in base64 several texts may stand for the same bytes.
+        given, rest = text[:SIGNATURE_LENGTH].encode(), text[SIGNATURE_LENGTH:]
+        if any(hmac.compare_digest(given, signature(key, rest)) for key in checked):
+            return rest
+        reason = "has no valid signature"
+        raise RefusedError(reason)
+
+    return Layer(seal, open_)
+
+
+def _check_keys(keys: Iterable[object]) -> tuple[bytes, ...]:
+    if isinstance(keys, bytes | bytearray | str):  # of which any is iterable
+        message = "keys is a list of keys, not one key"
+        raise TypeError(message)
+    checked = tuple(_check_key(key) for key in keys)
+    if not checked:
+        message = "keys is empty: leave it out, or give at least one key"
+        raise ValueError(message)
+    return checked
+
+
+def _check_key(key: object) -> bytes:
+    if not isinstance(key, bytes):
+        message = f"a key is of type {type(key).__name__}, not bytes"
+        raise TypeError(message)
+    if len(key) < SHORTEST_KEY:
+        message = f"a key is {len(key)} bytes; at least {SHORTEST_KEY} are needed"
+        raise ValueError(message)
+    return key

@@ -1,0 +1,1 @@
+"""One session after another, for ever: connecting, LISTEN, proof, reconnecting. Knows no driver."""

@@ -1,0 +1,137 @@
+"""
+Whether a connection pooler in the path lets notifications through.
+
+Asking the server proves nothing: in transaction mode LISTEN is accepted, a NOTIFY on the same
+connection arrives, and ``pg_listening_channels()`` may say yes. What proves it is a NOTIFY from
+a second connection that arrives while the first one idles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify._errors import PoolerError, describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify._connection.ports import ListeningConnections, ListeningSession
+
+logger = logging.getLogger("asyncnotify.connection")
+
+_PROBE_TIMEOUT: Final = 2.0
+"""Seconds for having a notification sent, and again for its arrival; both take milliseconds."""
+
+
+class PoolerCheck:
+    """Tries out whether notifications arrive through a pooler, beside whatever else is done."""
+
+    def __init__(self, connections: ListeningConnections) -> None:
+        self._connections = connections
+        self._warned = False
+
+    async def begin(self, session: ListeningSession) -> PoolerProbe:
+        """
+        Listen on a channel of its own, and have it notified by a second connection.
+
+        Raises:
+            Exception: What LISTEN raised.
+        """
+        channel = f"asyncnotify_probe_{secrets.token_hex(8)}"
+        arrived = session.expect(channel)
+        for error in (await session.listen([channel])).values():
+            raise error
+        return PoolerProbe(self, self._connections, channel, arrived)
+
+    def warn(self, why: str) -> None:
+        """Say, once, that the check could not be made; it is tried again later."""
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "a connection pooler stands before %s, and whether it delivers notifications could"
+                " not be tried out, because there is no second connection: %s",
+                self._connections.target,
+                why,
+            )
+
+
+class PoolerProbe:
+    """One notification on its way from a second connection, through the pooler, to the first."""
+
+    def __init__(
+        self,
+        check: PoolerCheck,
+        connections: ListeningConnections,
+        channel: str,
+        arrived: asyncio.Future[None],
+    ) -> None:
+        self._check = check
+        self._connections = connections
+        self._channel = channel
+        self._arrived = arrived
+        self._task = asyncio.create_task(self._run(), name="asyncnotify pooler probe")
+
+    async def _run(self) -> bool:
+        """Return False if the notification was sent and has not arrived."""
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                other = await self._connections.notify_by_another(
+                    self._channel, timeout=_PROBE_TIMEOUT
+                )
+        except Exception as error:  # noqa: BLE001 - whatever it is, it proves nothing
+            self._check.warn(describe_error(error))
+            return True
+        try:
+            await asyncio.wait({self._arrived}, timeout=_PROBE_TIMEOUT)
+            arrived = self._arrived.done()
+        except BaseException:
+            other.terminate()
+            raise
+        await other.close(_PROBE_TIMEOUT)
+        return arrived
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._task.done()
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call this when it is over."""
+        self._task.add_done_callback(lambda _: callback())
+
+    async def finished(self) -> None:
+        """Return when it is over. Cancelling it gives the probe up."""
+        try:
+            await asyncio.wait({self._task})
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Give it up."""
+        self._task.cancel()
+        self._arrived.cancel()
+
+    async def conclude(self, session: ListeningSession) -> None:
+        """
+        Listen no more on the channel of the probe.
+
+        Raises:
+            PoolerError: The notification has not arrived.
+        """
+        delivers = self._task.cancelled() or self._task.result()
+        self._arrived.cancel()
+        await session.unlisten([self._channel])
+        if not delivers:
+            raise PoolerError(_refusal(self._connections.target))
+
+
+def _refusal(target: str) -> str:
+    return (
+        f"{target} is a connection pooler in transaction or statement mode (such as PgBouncer with"
+        " pool_mode = transaction): it accepts LISTEN, but never delivers a notification. Connect"
+        " to PostgreSQL itself, or through a pool with pool_mode = session"
+    )

@@ -1,0 +1,292 @@
+"""
+The life of one session: the server agrees with what is desired, and is proved to be there.
+
+One task runs ``SessionLoop.keep``, and it alone gives commands to the session. Whoever changes
+what is desired, or wants to ask the server something, leaves word here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from asyncnotify._delivery.registry import Listen
+from asyncnotify._errors import ConnectionLostError, describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from asyncnotify._connection.limits import Limits
+    from asyncnotify._connection.pooler import PoolerCheck, PoolerProbe
+    from asyncnotify._connection.ports import Failures, ListeningSession
+    from asyncnotify._delivery.registry import Registry, Unlisten
+    from asyncnotify._delivery.router import Router
+
+T = TypeVar("T")
+
+logger = logging.getLogger("asyncnotify.connection")
+
+_AUDIT_INTERVAL: Final = 5
+"""Heartbeat intervals after which the server is asked although notifications keep arriving, and
+heartbeats after which what costs more is asked as well."""
+
+_LOOK_INTERVAL: Final = 1.0
+"""Seconds between two looks at whether the driver calls the connection closed: asyncpg tells of it
+by a callback, but not where its protocol has aborted."""
+
+
+@dataclass(slots=True)
+class Pulse:
+    """The last heartbeat that was answered."""
+
+    at: datetime | None = None
+    round_trip: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    ask: Callable[[ListeningSession], Awaitable[Any]]
+    answer: asyncio.Future[Any]
+
+
+class SessionLoop:
+    """Keeps one session after another in agreement with the registry."""
+
+    def __init__(
+        self, registry: Registry, router: Router, limits: Limits, failures: Failures
+    ) -> None:
+        self.session: ListeningSession | None = None
+        self.pulse = Pulse()
+        self.answered = False  # whether this session has answered a heartbeat
+        self._registry = registry
+        self._router = router
+        self._limits = limits
+        self._failures = failures
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._settling: list[asyncio.Future[None]] = []
+        self._questions: list[_Question] = []
+        self._last_probe = 0.0
+        self._beats = 0
+        self._pooler_check: PoolerCheck | None = None
+        self._pooler_probe: PoolerProbe | None = None
+
+    # -- for callers --------------------------------------------------------------------------
+
+    def notice_change(self) -> None:
+        """Compare what is desired with what the server has confirmed, soon."""
+        self._changed.set()
+
+    async def settled(self) -> None:
+        """Return once the server agrees with what is desired now, or the session is gone."""
+        if self.session is not None:
+            settled = self._loop.create_future()
+            self._settling.append(settled)
+            self.notice_change()
+            await settled
+
+    async def ask(
+        self, question: Callable[[ListeningSession], Awaitable[T]], *, timeout: float
+    ) -> T:
+        """
+        Ask the server, between two other commands.
+
+        Raises:
+            ConnectionLostError: There is no connection, or it was lost meanwhile.
+            TimeoutError: The answer did not come in time.
+            Exception: What the question raised.
+        """
+        if self.session is None:
+            msg = "there is no connection"
+            raise ConnectionLostError(msg)
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._questions.append(_Question(question, answer))
+        self.notice_change()
+        await asyncio.wait({answer}, timeout=timeout)
+        if not answer.done():
+            answer.cancel()
+            msg = f"no answer within {timeout:g} s"
+            raise TimeoutError(msg)
+        return answer.result()
+
+    # -- for the supervisor -------------------------------------------------------------------
+
+    def begin(self, session: ListeningSession) -> None:
+        """Serve this session from here on."""
+        self.session = session
+        self.answered = False
+        self._router.connect(session.flow)
+        self._router.touch()
+        self._last_probe = self._loop.time()
+        self._beats = 0
+        self._pooler_check = None
+
+    def repeat(self, check: PoolerCheck) -> None:
+        """Every few heartbeats try out anew whether the pooler delivers, beside all else."""
+        self._pooler_check = check
+
+    def end(self) -> None:
+        """The session is gone: nobody needs to wait for it any more."""
+        self.session = None
+        self._router.connect(None)
+        settling, self._settling = self._settling, []
+        _release(settling)
+        if self._pooler_probe is not None:
+            self._pooler_probe.cancel()
+            self._pooler_probe = None
+        questions, self._questions = self._questions, []
+        for question in questions:
+            _fail(question.answer, ConnectionLostError("the connection was lost"))
+
+    async def agree(self, session: ListeningSession) -> None:
+        """Return once the server has confirmed what is desired now; that opens the mailboxes."""
+        self._router.verify(datetime.now(UTC))  # nothing is in force yet: no loss is earlier
+        await self._reconcile(session)
+        check_alive(session)
+
+    async def keep(self, session: ListeningSession) -> None:
+        """Keep the server in agreement and the connection proved, until it is known to be lost."""
+        while not session.lost:
+            if self._settling or not self._registry.is_settled:
+                await self._reconcile(session)
+            remaining = self._until_heartbeat()
+            if remaining is not None and remaining <= 0:
+                await self._beat(session)
+            elif self._pooler_probe is not None and self._pooler_probe.done:
+                probe, self._pooler_probe = self._pooler_probe, None
+                await probe.conclude(session)
+            elif self._questions:
+                await self._answer(session, self._questions.pop(0))
+            elif self._registry.is_settled:
+                await self._wait_for_change(remaining)
+
+    async def _wait_for_change(self, seconds: float | None) -> None:
+        seconds = _LOOK_INTERVAL if seconds is None else min(seconds, _LOOK_INTERVAL)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    # -- agreement ----------------------------------------------------------------------------
+
+    async def _reconcile(self, session: ListeningSession) -> None:
+        """Tell the server once what is due now; whoever waits for that goes on."""
+        settling, self._settling = self._settling, []
+        try:
+            for step in self._registry.steps(session.batch_size):
+                await self._perform(session, step)
+        finally:
+            _release(settling)
+
+    async def _perform(self, session: ListeningSession, step: Listen | Unlisten) -> None:
+        refused: Mapping[str, Exception] = {}
+        if isinstance(step, Listen):
+            refused = await session.listen(step.channels)
+            step = Listen([channel for channel in step.channels if channel not in refused])
+        else:
+            await session.unlisten(step.channels)
+        check_alive(session)
+        self._router.touch()
+        self._registry.performed(step)
+        for channel, error in refused.items():
+            self._refuse(channel, error)
+
+    def _refuse(self, channel: str, error: Exception) -> None:
+        logger.error(
+            "the server refuses the channel %r: %s; its subscriptions have ended",
+            channel,
+            describe_error(error),
+        )
+        self._registry.refuse(channel, error)
+
+    # -- proof --------------------------------------------------------------------------------
+
+    def _until_heartbeat(self) -> float | None:
+        """Return the seconds until the next heartbeat is due; None if there is none."""
+        interval = self._limits.heartbeat
+        if interval is None:
+            return None
+        idle = self._router.last_contact + interval
+        audit = self._last_probe + interval * _AUDIT_INTERVAL
+        return min(idle, audit) - self._loop.time()
+
+    async def _beat(self, session: ListeningSession) -> None:
+        """Prove that the server is there and still listens for us; repair it if it does not."""
+        asked_at, asked = datetime.now(UTC), perf_counter()  # finer than uvloop's clock
+        checksum, timeout = self._registry.confirmed_checksum, self._limits.heartbeat_timeout
+        agrees = await session.is_listening(checksum, timeout=timeout)
+        round_trip = perf_counter() - asked
+        self._router.touch()
+        self._last_probe = self._loop.time()
+        self.answered = True
+        self.pulse = Pulse(datetime.now(UTC), round_trip)
+        if agrees:
+            self._router.verify(asked_at)
+        else:
+            await self._repair(session)
+        self._beats += 1
+        if self._pooler_check and not self._pooler_probe and self._beats % _AUDIT_INTERVAL == 0:
+            self._pooler_probe = await self._pooler_check.begin(session)
+            self._pooler_probe.add_done_callback(self.notice_change)
+
+    async def _repair(self, session: ListeningSession) -> None:
+        """Listen again on what the server was found not to listen on; each gets a Gap."""
+        missing = await session.missing(self._registry.confirmed)
+        if not missing:
+            return
+        logger.warning(
+            "the server no longer listens on %d channel(s) for us, though nobody unlistened"
+            " (DISCARD ALL or UNLISTEN * on our connection?); listening again",
+            len(missing),
+        )
+        self._registry.strip(missing, self._router.verified_at)
+        await self._reconcile(session)
+
+    # -- questions ----------------------------------------------------------------------------
+
+    async def _answer(self, session: ListeningSession, question: _Question) -> None:
+        """Ask on somebody's behalf. Only an error that is no answer ends the session."""
+        if question.answer.done():
+            return
+        try:
+            answer = await question.ask(session)
+        except Exception as error:
+            _fail(question.answer, error)
+            if not self._failures.is_refusal(error):
+                raise
+        except BaseException:
+            _fail(question.answer, ConnectionLostError("the listener was closed"))
+            raise
+        else:
+            if not question.answer.done():
+                question.answer.set_result(answer)
+        self._router.touch()
+
+
+def check_alive(session: ListeningSession) -> None:
+    """Raise ConnectionLostError if the session is known to be gone."""
+    if session.lost:
+        raise loss_of(session)
+
+
+def loss_of(session: ListeningSession) -> ConnectionLostError:
+    """Return the loss of a session as an error, with the server's last words if it had any."""
+    return ConnectionLostError(session.notice or "the connection ended")
+
+
+def _release(waiting: Iterable[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # whoever asked may have gone

@@ -1,0 +1,225 @@
+"""
+Keeping a listener connected: one session after another, for ever.
+
+One task runs ``Supervisor.hold_sessions``: connect, replay LISTEN, serve the session until it is
+lost, wait, again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify._backoff import Delays, ExponentialBackoff
+from asyncnotify._connection.pooler import PoolerCheck
+from asyncnotify._connection.session_loop import loss_of
+from asyncnotify._errors import ConfigurationError, ConnectError, describe_error
+from asyncnotify._events import (
+    Connected,
+    ConnectionEvent,
+    ConnectionLost,
+    Reconnected,
+    RetryScheduled,
+)
+from asyncnotify._model import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncnotify._connection.ports import ListeningConnections, ListeningSession
+    from asyncnotify._connection.session_loop import SessionLoop
+    from asyncnotify._delivery.registry import Registry
+    from asyncnotify._delivery.router import Router
+
+_SETTLED_AFTER: Final = 30.0
+"""Seconds after which a session has proved its worth, if no heartbeat has been answered."""
+
+_SHORT_LIVED_CAP: Final = 0.8
+"""Longest delay in seconds after a session that did listen, but not for long. LISTEN has just
+succeeded, so the server is there; it should only not be hammered."""
+
+
+@dataclass(slots=True)
+class ConnectionStatus:
+    """What is known of the connection; written by the supervisor alone, for onlookers."""
+
+    state: State = State.CONNECTING
+    generation: int = 0
+    connected_since: datetime | None = None
+    last_error: Exception | None = None
+
+
+class Supervisor:
+    """Holds the connection of one run of a listener."""
+
+    def __init__(
+        self,
+        connections: ListeningConnections,
+        registry: Registry,
+        router: Router,
+        session_loop: SessionLoop,
+        *,
+        backoff: Callable[[], Iterator[float]],
+        announce: Callable[[ConnectionEvent], None],
+    ) -> None:
+        self.status = ConnectionStatus()
+        self.connected = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[None] = self._loop.create_future()
+        self.started.add_done_callback(lambda started: started.cancelled() or started.exception())
+        self._connections = connections
+        self._failures = connections.failures
+        self._registry = registry
+        self._router = router
+        self._session_loop = session_loop
+        self._backoff = backoff
+        self._announce = announce
+        self._pooler_check = PoolerCheck(connections)
+        self._lost_at: float | None = None
+        self._farewell: float | None = None
+
+    @property
+    def state(self) -> State:
+        """What the connection is doing, as far as anybody knows."""
+        session = self._session_loop.session
+        if self.status.state is State.CONNECTED and (session is None or session.lost):
+            return State.RECONNECTING  # about to be noticed
+        return self.status.state
+
+    def say_goodbye(self, seconds: float) -> None:
+        """When cancelled, take up to this many seconds to close the session in good order."""
+        self._farewell = seconds
+
+    async def hold_sessions(self) -> None:
+        """Hold one session after another. Ends by cancellation, or if the start is refused."""
+        after_short_lived = Delays(self._backoff)
+        try:
+            while (session := await self._connect()) is not None:
+                if await self._serve(session):
+                    after_short_lived = Delays(self._backoff)
+                await asyncio.sleep(min(after_short_lived.next(), _SHORT_LIVED_CAP))
+        finally:
+            self.status.connected_since = None
+            self.connected.clear()
+            self._session_loop.end()
+
+    async def _connect(self) -> ListeningSession | None:
+        """Try until a session listens; None if the first start is refused for good."""
+        delays, attempts = Delays(self._backoff), 0
+        delay = delays.next()
+        while True:
+            await asyncio.sleep(delay)
+            attempts += 1
+            try:
+                session = await self._open_session()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end us
+                self.status.last_error = error
+                if self._failures.is_permanent(error) and not self.started.done():
+                    self._refuse_start(error)
+                    return None
+                delay = self._delay_after(error, delays)
+                self._report_failure(error, attempts, delay)
+            else:
+                self._report_success(session, attempts)
+                return session
+
+    async def _open_session(self) -> ListeningSession:
+        """Connect and replay every LISTEN; once the server has confirmed, the Gaps go out."""
+        session = await self._connections.open(
+            on_notification=self._router.on_notification,
+            on_lost=self._session_lost,
+            last_contact=lambda: self._router.last_contact,
+        )
+        try:
+            self._session_loop.begin(session)
+            if session.behind_pooler:
+                await self._check_pooler(session)
+            await self._session_loop.agree(session)
+        except BaseException:
+            self._drop(session)
+            raise
+        return session
+
+    def _session_lost(self) -> None:
+        self.connected.clear()
+        self._session_loop.notice_change()
+
+    async def _check_pooler(self, session: ListeningSession) -> None:
+        """Make sure that the pooler in the path delivers, now and every few heartbeats."""
+        probe = await self._pooler_check.begin(session)
+        await probe.finished()
+        await probe.conclude(session)
+        self._session_loop.repeat(self._pooler_check)
+
+    async def _serve(self, session: ListeningSession) -> bool:
+        """Serve one session until it is lost; return whether it has proved its worth."""
+        began = self._loop.time()
+        cause: Exception | None = None
+        try:
+            await self._session_loop.keep(session)
+        except asyncio.CancelledError:
+            try:
+                if self._farewell is not None:
+                    await session.close(self._farewell)
+            finally:
+                self._drop(session)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the session is done for
+            cause = error
+        self._report_loss(session, cause)
+        return self._session_loop.answered or self._loop.time() - began > _SETTLED_AFTER
+
+    def _drop(self, session: ListeningSession) -> None:
+        """Leave a session behind. Nothing of it is delivered from here on."""
+        session.terminate()
+        self._session_loop.end()
+        self._registry.disconnect(self._router.verified_at)
+
+    # -- saying what happened -----------------------------------------------------------------
+
+    def _refuse_start(self, error: Exception) -> None:
+        msg = f"cannot connect to {self._connections.target}: {describe_error(error)}"
+        mistakes = (ValueError, TypeError, OverflowError)
+        kind = ConfigurationError if isinstance(error, mistakes) else ConnectError
+        refusal = error if isinstance(error, ConnectError) else kind(msg)
+        if refusal is not error:
+            refusal.__cause__ = error
+        self.started.set_exception(refusal)
+
+    def _delay_after(self, error: Exception, delays: Delays) -> float:
+        if self._failures.needs_repair(error) and isinstance(self._backoff, ExponentialBackoff):
+            return self._backoff.longest()
+        return delays.next()
+
+    def _report_failure(self, error: Exception, attempts: int, delay: float) -> None:
+        needs_repair = self._failures.needs_repair(error)
+        if self.started.done():
+            self.status.state = State.DEGRADED if needs_repair else State.RECONNECTING
+        self._announce(RetryScheduled(attempts, delay, error, needs_repair))
+
+    def _report_success(self, session: ListeningSession, attempts: int) -> None:
+        self.status.state = State.CONNECTED
+        self.status.generation += 1
+        self.status.connected_since = datetime.now(UTC)
+        self.status.last_error = None
+        self.connected.set()
+        channels = self._registry.confirmed_count
+        if self._lost_at is None:
+            self._announce(Connected(channels, session.pid))
+        else:
+            downtime = self._loop.time() - self._lost_at
+            self._announce(Reconnected(downtime, attempts, channels, session.pid))
+        if not self.started.done():
+            self.started.set_result(None)
+
+    def _report_loss(self, session: ListeningSession, cause: Exception | None) -> None:
+        self._lost_at = self._loop.time()
+        self.status.state = State.RECONNECTING
+        self.status.connected_since = None
+        self.connected.clear()
+        cause = cause or (loss_of(session) if session.notice else None)
+        self.status.last_error = cause
+        self._drop(session)
+        self._announce(ConnectionLost(cause, session.pid))

@@ -1,0 +1,263 @@
+"""A mailbox that keeps every notification in order, up to a limit."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+
+from asyncnotify._delivery.mailbox import Item, Mailbox, merge_gaps
+from asyncnotify._errors import BufferOverflowError
+from asyncnotify._model import Gap, GapReason, Notification
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+_GAPS_KEPT: Final = 64
+"""Gaps that may wait for a consumer that is stuck, before neighbours are merged."""
+
+Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "fail"]
+
+
+class Source(Protocol):
+    """Who puts notifications into a mailbox."""
+
+    @property
+    def verified_at(self) -> datetime | None:
+        """When delivery was last known to be good."""
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Call trim() when the consumer has had its turn."""
+
+
+class BoundedMailbox(Mailbox):
+    """
+    Keeps every notification in order, up to a limit.
+
+    What exceeds the limit is not dropped at once: one read of the socket can bring tens of
+    thousands of notifications, and a consumer that keeps up deserves its turn before an
+    overflow is counted. The source is told instead, and calls trim() when that turn is over.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_counted_at",
+        "_held",
+        "_overflow",
+        "_ready",
+        "_since",
+        "_source",
+        "_tail",
+        "_threshold",
+        "limit",
+    )
+
+    def __init__(
+        self,
+        limit: int,
+        overflow: Overflow,
+        *,
+        channel: str | None,
+        source: Source,
+    ) -> None:
+        super().__init__()
+        self.limit = limit
+        self._threshold = limit  # the limit and the gaps that wait, which do not count against it
+        self._counted_at = 0  # how many had been taken when trim() last counted those gaps
+        self._overflow = overflow
+        self._channel = channel
+        self._source = source
+        self._ready: deque[Item] = deque()
+        self._held: deque[Item] | None = deque()
+        self._tail = self._held
+        self._since: datetime | None = None
+
+    def put(self, notification: Notification[Any]) -> None:
+        """Add a notification. Never waits, never fails."""
+        tail = self._tail
+        tail.append(notification)
+        if self._waiters:
+            self._wake_one()
+        size = len(tail)
+        if size == 1:
+            self._threshold = self.limit  # no gap waits here any more
+            if tail is self._ready or not self._ready:
+                self._since = self._source.verified_at  # what is lost from here on came after that
+        if size > self._threshold:
+            self._source.on_full(self)
+
+    def take(self) -> Item | None:
+        """Remove and return what comes next; None if nothing can be taken now."""
+        if self._ready:
+            self.taken += 1
+            return self._ready.popleft()
+        return None
+
+    def take_many(self, limit: int) -> list[Item]:
+        """Remove and return what comes next, so many at most."""
+        ready = self._ready
+        if len(ready) <= limit:
+            items = list(ready)
+            ready.clear()
+        else:
+            items = [ready.popleft() for _ in range(limit)]
+        self.taken += len(items)
+        return items
+
+    def take_gap(self) -> Gap | None:
+        """Remove and return the gaps at the head, as one that stands for them all."""
+        ready, merged = self._ready, None
+        while ready and isinstance(head := ready[0], Gap):
+            merged = merge_gaps(merged, head)
+            ready.popleft()
+        if merged is not None:
+            self.taken += 1  # whoever takes them counts one
+            self._threshold = self.limit + _gaps_among(self._tail)
+        return merged
+
+    def hold(self) -> None:
+        """Let the consumer see nothing that arrives from here on, until release()."""
+        if self._open:
+            self._held = self._tail = deque()
+            self._threshold = self.limit
+
+    def release(self, gap: Gap) -> None:
+        """Emit the gap, and after it what has been held."""
+        if not self._open:
+            return
+        if not self._ready:
+            self._since = self._source.verified_at
+        self._ready.append(gap)
+        if _gaps_among(self._ready) > _GAPS_KEPT:
+            self._merge_neighbours()
+        self._emit_held()
+
+    def _emit_held(self) -> None:
+        self.gaps += 1
+        held, self._held = self._held, None
+        self._tail = self._ready
+        if held:
+            self._ready.extend(held)
+        self._threshold = self.limit + _gaps_among(self._ready)
+        if self._ready:
+            self._wake_all()
+        if len(self._ready) > self._threshold:
+            self._source.on_full(self)
+
+    def _merge_neighbours(self) -> None:
+        """Let one gap stand for those side by side: a buffer must not grow with the losses."""
+        items: list[Item] = []
+        for item in self._ready:
+            if items and isinstance(item, Gap) and isinstance(items[-1], Gap):
+                items[-1] = merge_gaps(items[-1], item)
+                self.gaps -= 1
+            else:
+                items.append(item)
+        self._ready.clear()
+        self._ready.extend(items)
+
+    def purge(self, channel: str) -> None:
+        """Throw away what waits of this channel."""
+        for items in (self._ready, self._held):
+            if items:
+                kept = [i for i in items if isinstance(i, Gap) or i.channel != channel]
+                items.clear()
+                items.extend(kept)
+
+    @property
+    def label(self) -> str:
+        """How a log line names the consumer."""
+        return "a stream of several channels" if self._channel is None else repr(self._channel)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is more than the limit."""
+        return self._open and len(self._tail) > self._threshold
+
+    def trim(self) -> int:
+        """Drop what exceeds the limit, as the policy says; return how many were dropped."""
+        if not self.full:
+            return 0
+        if self._counted_at != self.taken and self._threshold > self.limit:
+            # Not where the consumer is stuck: that must not cost a look at each item that waits
+            self._threshold = self.limit + _gaps_among(self._tail)
+            self._counted_at = self.taken
+        excess = len(self._tail) - self._threshold
+        self.dropped += excess
+        gaps_before = self.gaps
+        self._drop(excess)
+        self._threshold += self.gaps - gaps_before
+        return excess
+
+    def _drop(self, excess: int) -> None:
+        if self._overflow == "drop_newest":
+            self._drop_newest(excess)
+        elif self._overflow == "fail":
+            self._drop_newest(excess)
+            self._tail.pop()  # no Gap: the error tells of the overflow
+            self.gaps -= 1
+            self._fail(BufferOverflowError(self.limit, excess))
+        else:
+            self._drop_oldest(excess)
+
+    def _drop_oldest(self, excess: int) -> None:
+        """Drop at the head; the gaps that stood there come to stand before what is left."""
+        tail, gaps, lost = self._tail, list[Gap](), 0
+        while lost < excess or (tail and isinstance(tail[0], Gap)):
+            item = tail.popleft()
+            if isinstance(item, Gap):
+                gaps.append(item)
+            else:
+                lost += 1
+        tail.extendleft(reversed(self._summed_up([*gaps, self._overflow_gap(lost)])))
+        self.gaps -= len(gaps)
+
+    def _drop_newest(self, excess: int) -> None:
+        """Drop at the tail; the gaps that stood there come to stand behind what is left."""
+        tail, gaps, lost = self._tail, list[Gap](), 0
+        while lost < excess or (tail and isinstance(tail[-1], Gap)):
+            item = tail.pop()
+            if isinstance(item, Gap):
+                gaps.insert(0, item)
+            else:
+                lost += 1
+        tail.extend(self._summed_up([*gaps, self._overflow_gap(lost)]))
+        self.gaps -= len(gaps)
+
+    def _summed_up(self, gaps: list[Gap]) -> list[Gap]:
+        """Return one gap for all overflows, which keeps their exact sum, and one for the others."""
+        overflow: Gap | None = None
+        other: Gap | None = None
+        for gap in gaps:
+            if gap.reason is GapReason.OVERFLOW:
+                overflow = merge_gaps(overflow, gap)
+            else:
+                other = merge_gaps(other, gap)
+        kept = [gap for gap in (other, overflow) if gap is not None]
+        self.gaps += len(kept)
+        return kept
+
+    def _overflow_gap(self, lost: int) -> Gap:
+        return Gap(self._channel, GapReason.OVERFLOW, self._since, lost)
+
+    def end(self, *, discard: bool) -> None:
+        """Accept no more; the consumer may take what is there, unless it is discarded."""
+        self._held = None
+        self._tail = deque(maxlen=0)  # swallows what still comes
+        super().end(discard=discard)
+
+    def _discard(self) -> None:
+        self._ready.clear()
+
+    @property
+    def readable(self) -> bool:
+        """Whether take() would return something."""
+        return bool(self._ready)
+
+    def __len__(self) -> int:
+        """Return how many items wait, held ones included."""
+        return len(self._ready) + len(self._held or ())
+
+
+def _gaps_among(items: Iterable[Item]) -> int:
+    return sum(1 for item in items if item.__class__ is Gap)

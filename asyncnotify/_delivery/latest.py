@@ -1,0 +1,126 @@
+"""A mailbox that keeps the newest notification of each channel."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._delivery.mailbox import Item, Mailbox, merge_gaps
+from asyncnotify._model import Gap
+
+if TYPE_CHECKING:
+    from asyncnotify._model import Notification
+
+    Items = OrderedDict[object, Item]
+
+
+class LatestMailbox(Mailbox):
+    """
+    Keeps the newest notification of each channel; an older one that waits is replaced.
+
+    It cannot overflow: there is one notification for each channel at most, and gaps that meet
+    become one.
+    """
+
+    __slots__ = ("_held", "_ready", "_tail")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready: Items = OrderedDict()  # notifications by their channel, gaps by themselves
+        self._held: Items | None = OrderedDict()
+        self._tail = self._held
+
+    def put(self, notification: Notification[Any]) -> None:
+        """Add a notification. Never waits, never fails."""
+        self._conflate(self._tail, notification)
+        if self._waiters and self._ready:
+            self._wake_one()
+
+    def _conflate(self, items: Items, notification: Notification[Any]) -> None:
+        if items.pop(notification.channel, None) is not None:
+            self.conflated += 1
+        items[notification.channel] = notification
+
+    def take(self) -> Item | None:
+        """Remove and return what comes next; None if nothing can be taken now."""
+        if not self._ready:
+            return None
+        self.taken += 1
+        return self._ready.popitem(last=False)[1]
+
+    def take_many(self, limit: int) -> list[Item]:
+        """Remove and return what comes next, so many at most."""
+        items = [self._ready.popitem(last=False)[1] for _ in range(min(limit, len(self._ready)))]
+        self.taken += len(items)
+        return items
+
+    def take_gap(self) -> Gap | None:
+        """Remove and return the gaps at the head, as one that stands for them all."""
+        ready, merged = self._ready, None
+        while ready and isinstance(head := next(iter(ready.values())), Gap):
+            merged = merge_gaps(merged, head)
+            ready.popitem(last=False)
+        if merged is not None:
+            self.taken += 1
+        return merged
+
+    def hold(self) -> None:
+        """Let the consumer see nothing that arrives from here on, until release()."""
+        if self._open:
+            self._held = self._tail = OrderedDict()
+
+    def release(self, gap: Gap) -> None:
+        """Emit the gap, and after it what has been held."""
+        if not self._open:
+            return
+        self._append_gap(gap)
+        self._emit_held()
+
+    def _emit_held(self) -> None:
+        self.gaps += 1
+        held, self._held = self._held or OrderedDict[object, Item](), None
+        self._tail = self._ready
+        for notification in held.values():
+            if not isinstance(notification, Gap):
+                self._conflate(self._ready, notification)
+        if self._ready:
+            self._wake_all()
+
+    def _append_gap(self, gap: Gap) -> None:
+        """Add a gap. Wherever gaps have come to stand side by side, one stands for them."""
+        items = [*self._ready.values(), gap]
+        self._ready.clear()
+        newest: Gap | None = None
+        for item in items:
+            if not isinstance(item, Gap):
+                newest = None
+                self._ready[item.channel] = item
+                continue
+            if newest is not None:
+                del self._ready[id(newest)]
+                self.gaps -= 1
+            newest = merge_gaps(newest, item)
+            self._ready[id(newest)] = newest
+
+    def end(self, *, discard: bool) -> None:
+        """Accept no more; the consumer may take what is there, unless it is discarded."""
+        self._held = None
+        self._tail = OrderedDict()  # what still comes is put where nobody takes it from
+        super().end(discard=discard)
+
+    def purge(self, channel: str) -> None:
+        """Throw away what waits of this channel."""
+        self._ready.pop(channel, None)
+        self._tail.pop(channel, None)
+
+    def _discard(self) -> None:
+        self._ready.clear()
+
+    @property
+    def readable(self) -> bool:
+        """Whether take() would return something."""
+        return bool(self._ready)
+
+    def __len__(self) -> int:
+        """Return how many items wait, held ones included."""
+        return len(self._ready) + len(self._held or ())

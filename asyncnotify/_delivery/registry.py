@@ -1,0 +1,313 @@
+"""
+Who wants what, what the server has confirmed, and which LISTEN or UNLISTEN comes next.
+
+Nothing here talks to the server. Callers change what is desired; the session loop asks for the
+next step, performs it, and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._delivery.router import Route, Router
+from asyncnotify._model import Gap, GapReason, SubscriptionStats
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from asyncnotify._delivery.mailbox import Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A step: tell the server to listen on these channels."""
+
+    channels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    """A step: tell the server to listen on these channels no more."""
+
+    channels: Sequence[str]
+
+
+class Subscriber:
+    """One subscription as the registry sees it: channels, and the mailbox that serves them."""
+
+    __slots__ = (
+        "channels",
+        "decode_errors",
+        "gaps_taken",
+        "gaps_wanted",
+        "handler_errors",
+        "in_force",
+        "mailbox",
+        "reason",
+        "refusal",
+        "resync_errors",
+        "since",
+        "waiter",
+    )
+
+    def __init__(
+        self, channels: Iterable[str], mailbox: Mailbox, *, gaps_wanted: bool = True
+    ) -> None:
+        self.channels: tuple[str, ...] = tuple(dict.fromkeys(channels))
+        self.mailbox: Mailbox = mailbox
+        self.in_force: bool = False
+        self.reason: GapReason = GapReason.START
+        self.since: datetime | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.refusal: Exception | None = None
+        self.gaps_wanted: bool = gaps_wanted
+        self.gaps_taken: int = 0
+        self.handler_errors: int = 0
+        self.resync_errors: int = 0
+        self.decode_errors: int = 0
+
+    @property
+    def label(self) -> str | None:
+        """The channel that a Gap of this subscription names; None for several."""
+        return self.channels[0] if len(self.channels) == 1 else None
+
+    def begin(self) -> None:
+        """The server has confirmed every channel: emit the Gap, open the mailbox."""
+        self.in_force = True
+        if self.gaps_wanted:
+            self.mailbox.release(Gap(self.label, self.reason, self.since))
+        else:
+            self.mailbox.release_without_gap()  # ten thousand need not wake up for nothing
+        self.stop_waiting()
+
+    def discard_held(self) -> None:
+        """Throw away what came before the Gap that is still to be emitted: it covers that."""
+        if not self.in_force:
+            self.mailbox.hold()
+
+    def stop_waiting(self) -> None:
+        """Let the caller that waits for the beginning, if there is one, go on."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def interrupt(self, reason: GapReason, since: datetime | None) -> None:
+        """Router has ended for now; the first reason since it was good stands."""
+        self.mailbox.hold()
+        if self.in_force:
+            self.in_force = False
+            self.reason = reason
+            self.since = since
+
+    def stats(self) -> SubscriptionStats:
+        """Return what became of the notifications so far."""
+        mailbox = self.mailbox
+        return SubscriptionStats(
+            channels=self.channels,
+            backlog=len(mailbox),
+            delivered=mailbox.taken - self.gaps_taken - self.decode_errors,
+            dropped=mailbox.dropped,
+            conflated=mailbox.conflated,
+            handler_errors=self.handler_errors,
+            resync_errors=self.resync_errors,
+            decode_errors=self.decode_errors,
+            gaps=mailbox.gaps,
+        )
+
+
+class Registry:
+    """The bookkeeping of subscriptions and channels."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._routes = router.routes
+        self._subscribers: dict[Subscriber, None] = {}
+        self._confirmed: set[str] = set()
+        self._checksum: Checksum | None = None  # of the confirmed, until they change
+        self._unsettled: set[str] = set()  # channels whose desire and confirmation may differ
+
+    @property
+    def desired(self) -> frozenset[str]:
+        """The channels that somebody wants."""
+        return frozenset(self._routes)
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The channels that the server has confirmed on the present connection."""
+        return frozenset(self._confirmed)
+
+    @property
+    def confirmed_count(self) -> int:
+        """How many channels the server has confirmed on the present connection."""
+        return len(self._confirmed)
+
+    @property
+    def confirmed_checksum(self) -> Checksum:
+        """What tells this set of confirmed channels from any other."""
+        if self._checksum is None:
+            self._checksum = Checksum.of(self._confirmed)
+        return self._checksum
+
+    @property
+    def subscribers(self) -> tuple[Subscriber, ...]:
+        """Every subscription, in the order in which they came."""
+        return tuple(self._subscribers)
+
+    def has(self, subscriber: Subscriber) -> bool:
+        """Return whether the subscription is registered."""
+        return subscriber in self._subscribers
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Register a subscription; it begins at once where its channels are confirmed."""
+        self._subscribers[subscriber] = None
+        for channel in subscriber.channels:
+            route = self._routes.get(channel)
+            if route is None:
+                route = self._routes[channel] = Route(channel)
+                self._unsettled.add(channel)
+            route.join(subscriber, subscriber.mailbox.put)
+        self._begin_if_confirmed(subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Forget a subscription; nothing more is put into its mailbox."""
+        if self._subscribers.pop(subscriber, subscriber) is None:
+            for channel in subscriber.channels:
+                self._leave(subscriber, channel)
+            self._router.forget(subscriber.mailbox)
+
+    def remove_channel(self, channel: str) -> list[Subscriber]:
+        """Take a channel from every subscription; return those that have none left."""
+        finished = []
+        for subscriber in self._members(channel):
+            if len(subscriber.channels) == 1:
+                self.remove(subscriber)
+                finished.append(subscriber)
+            else:
+                self._leave(subscriber, channel)
+                subscriber.channels = tuple(c for c in subscriber.channels if c != channel)
+                subscriber.mailbox.purge(channel)
+                self._begin_if_confirmed(subscriber)
+        return finished
+
+    def _members(self, channel: str) -> list[Subscriber]:
+        route = self._routes.get(channel)
+        return [s for s in route.members if isinstance(s, Subscriber)] if route else []
+
+    def _leave(self, subscriber: Subscriber, channel: str) -> None:
+        route = self._routes[channel]
+        route.leave(subscriber)
+        if not route.members:
+            del self._routes[channel]
+            self._unsettled.add(channel)
+
+    # -- agreement with the server ------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the server has confirmed exactly what is desired."""
+        listen, unlisten = self._due()
+        return not listen and not unlisten
+
+    def steps(self, size: int) -> Iterator[Listen | Unlisten]:
+        """
+        Yield what the server has to be told so that it agrees with what is desired now.
+
+        First UNLISTEN, then LISTEN, each for up to ``size`` channels. What callers have changed
+        while the steps before it were performed is left out. A channel that comes meanwhile is
+        for the next round.
+        """
+        listen, unlisten = self._due()
+        for portion in _portions(unlisten, size):
+            if still_due := self._unwanted(portion):
+                self._unconfirm(still_due)  # before it is sent: who joins now has to wait
+                yield Unlisten(still_due)
+        for portion in _portions(listen, size):
+            if still_due := self._wanted(portion):
+                yield Listen(still_due)
+
+    def performed(self, step: Listen | Unlisten) -> None:
+        """The server has confirmed the step."""
+        if isinstance(step, Listen):
+            self._confirm(step.channels)
+        else:
+            self._discard_held(step.channels)
+
+    def _due(self) -> tuple[list[str], list[str]]:
+        """Return the channels of which LISTEN is due, and those of which UNLISTEN is."""
+        listen, unlisten = self._wanted(self._unsettled), self._unwanted(self._unsettled)
+        self._unsettled = {*listen, *unlisten}
+        return listen, unlisten
+
+    def _wanted(self, channels: Iterable[str]) -> list[str]:
+        """Return those of these channels that are desired and not confirmed."""
+        return [c for c in channels if c in self._routes and c not in self._confirmed]
+
+    def _unwanted(self, channels: Iterable[str]) -> list[str]:
+        """Return those of these channels that are confirmed and not desired."""
+        return [c for c in channels if c not in self._routes and c in self._confirmed]
+
+    def _confirm(self, channels: Collection[str]) -> None:
+        """The server listens on these: emit the Gaps of the subscriptions that now begin."""
+        self._confirmed.update(channels)
+        self._checksum = None
+        together = frozenset(channels)
+        waiting: dict[Subscriber, None] = {}
+        for channel in channels:
+            if channel in self._routes:
+                waiting.update(dict.fromkeys(self._members(channel)))
+            else:
+                self._unsettled.add(channel)  # nobody wants it any more
+        for subscriber in waiting:
+            if not together.issuperset(subscriber.channels):
+                # One channel was heard before another: what has been held has holes in it
+                subscriber.discard_held()
+            self._begin_if_confirmed(subscriber)
+
+    def _discard_held(self, channels: Iterable[str]) -> None:
+        """The server has unlistened: what was held of wanted channels ends in a hole."""
+        for channel in channels:
+            for subscriber in self._members(channel):
+                subscriber.discard_held()
+
+    def refuse(self, channel: str, error: Exception) -> None:
+        """The server does not take this channel: end its subscriptions whole, and say why."""
+        for subscriber in self._members(channel):
+            self.remove(subscriber)
+            subscriber.refusal = error
+            subscriber.mailbox.end(discard=True)
+            subscriber.stop_waiting()
+
+    def _unconfirm(self, channels: Collection[str]) -> None:
+        """The server is about to be told to listen on these no more, or has been found not to."""
+        self._confirmed.difference_update(channels)
+        self._checksum = None
+        self._unsettled.update(c for c in channels if c in self._routes)
+
+    def strip(self, channels: Collection[str], since: datetime | None) -> None:
+        """The server was found not to listen on these any more, though nobody asked for it."""
+        stripped = frozenset(channels)
+        for subscriber in self._subscribers:
+            if not stripped.isdisjoint(subscriber.channels):
+                subscriber.interrupt(GapReason.UNLISTENED, since)
+        self._unconfirm(channels)
+
+    def disconnect(self, since: datetime | None) -> None:
+        """The connection is gone, and with it every LISTEN."""
+        self._confirmed.clear()
+        self._checksum = None
+        self._unsettled.clear()
+        self._unsettled.update(self._routes)
+        for subscriber in self._subscribers:
+            subscriber.interrupt(GapReason.RECONNECT, since)
+
+    def _begin_if_confirmed(self, subscriber: Subscriber) -> None:
+        if not subscriber.in_force and self._confirmed.issuperset(subscriber.channels):
+            subscriber.begin()
+
+
+def _portions(channels: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(channels), size):
+        yield channels[start : start + size]

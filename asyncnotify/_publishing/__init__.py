@@ -1,0 +1,1 @@
+"""Sending notifications: calls that meet go out together. Knows no driver."""

@@ -1,0 +1,78 @@
+"""Notifications in portions that one transaction can take."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncnotify._channels.arguments import encoded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator
+
+BATCH_COUNT: Final = 1_000
+"""Notifications in one transaction, at most."""
+
+BATCH_CHARACTERS: Final = 1_000_000
+"""Characters of payload in one transaction; the notification that exceeds them is its last."""
+
+
+class _Batch:
+    """A portion that is being filled: names of channels, and their payloads."""
+
+    __slots__ = ("_count", "_size", "channels", "payloads")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._size = 0
+        self.channels: list[str] = []
+        self.payloads: list[str] = []
+
+    def add(self, pair: Any) -> bool:  # noqa: ANN401 - it may be anything, and is refused then
+        """Add a pair of channel and payload; return whether the portion is full."""
+        try:
+            channel, payload = pair
+            if isinstance(pair, str | bytes):
+                raise TypeError  # noqa: TRY301 - of two characters it would pass for a pair
+        except (TypeError, ValueError):
+            msg = f"pairs must be of a channel and a payload, not of type {type(pair).__name__}"
+            raise TypeError(msg) from None
+        name, text = encoded(channel, payload)
+        self.channels.append(name)
+        self.payloads.append(text)
+        self._size += len(text)
+        return len(self.channels) >= self._count or self._size > BATCH_CHARACTERS
+
+
+async def in_batches(
+    pairs: Iterable[Any] | AsyncIterable[Any], count: int
+) -> AsyncGenerator[tuple[list[str], list[str]], None]:
+    """
+    Yield channels and payloads in portions of so many at most, checked and encoded.
+
+    Raises:
+        ChannelNameError: The server would refuse the name of a channel.
+        PayloadError: A payload cannot be encoded, or not be sent.
+        TypeError: Something is no pair.
+    """
+    if not isinstance(pairs, AsyncIterable):
+        for batch in _batches_of(pairs, count):
+            yield batch.channels, batch.payloads
+        return
+    batch = _Batch(count)
+    async for pair in pairs:
+        if batch.add(pair):
+            yield batch.channels, batch.payloads
+            batch = _Batch(count)
+    if batch.channels:
+        yield batch.channels, batch.payloads
+
+
+def _batches_of(pairs: Iterable[Any], count: int) -> Iterator[_Batch]:
+    batch = _Batch(count)
+    for pair in pairs:
+        if batch.add(pair):
+            yield batch
+            batch = _Batch(count)
+    if batch.channels:
+        yield batch

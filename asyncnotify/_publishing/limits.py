@@ -1,0 +1,28 @@
+"""The times and the size of the queue of a notifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from asyncnotify._arguments import check_count, check_seconds
+
+DEFAULT_QUEUE: Final = 10_000
+"""Calls that may wait to be sent; those beyond wait for room."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishingLimits:
+    """The times of a notifier, in seconds, and how many calls may wait."""
+
+    connect_timeout: float = 10.0
+    operation_timeout: float = 5.0
+    start_timeout: float = 30.0
+    retry_timeout: float = 30.0
+    close_timeout: float = 5.0
+    queue: int = DEFAULT_QUEUE
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check = check_count if field.name == "queue" else check_seconds
+            check(field.name, getattr(self, field.name))

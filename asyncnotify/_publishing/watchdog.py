@@ -1,0 +1,74 @@
+"""A deadline for things that end in time nearly always: one timer serves a great many."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_GRACE: Final = 0.05
+"""Seconds in which the loop reads its sockets once more before something is called overdue: the
+timer may have fired only because the loop had been blocked."""
+
+
+class Watchdog:
+    """
+    Calls ``on_overdue`` when what has begun has not ended after some seconds.
+
+    Beginning and ending cost no timer: the one that runs looks, when it fires, at what is going
+    on by then, and is set again for that.
+    """
+
+    def __init__(self, seconds: float, on_overdue: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._on_overdue = on_overdue
+        self._clock = asyncio.get_running_loop().time
+        self._began: float | None = None
+        self._due = 0.0
+        self._extended: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Something begins. One thing at a time."""
+        self._began = self._clock()
+        if self._timer is None:
+            self._look_in(self._seconds)
+
+    def end(self) -> None:
+        """It has ended."""
+        self._began = None
+
+    def stop(self) -> None:
+        """SessionLoop no more."""
+        self.end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_in(self, seconds: float) -> None:
+        self._due = self._clock() + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._began is None:
+            return
+        remaining = self._began + self._seconds - self._clock()
+        blocked = self._clock() - self._due > _GRACE and self._extended != self._began
+        if remaining > 0:
+            self._look_in(remaining)
+        elif blocked:
+            self._extended = self._began  # once: the answer may need another round trip
+            self._look_in(self._seconds)
+        else:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_GRACE, self._bark, self._began)
+
+    def _bark(self, began: float) -> None:
+        self._timer = None
+        if self._began == began:
+            self._on_overdue()
+        elif self._began is not None:
+            self._look()

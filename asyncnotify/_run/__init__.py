@@ -1,0 +1,1 @@
+"""One run of a listener: its start, its end, its report."""

@@ -1,0 +1,292 @@
+"""
+One run of a listener, from start() to the end of aclose(): its tasks, and their end.
+
+The supervisor task runs ``Lifetime.run``. The task group of the connection and of the handlers
+lives inside it, so that start and close may be called from different tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asyncnotify._connection.session_loop import SessionLoop
+from asyncnotify._connection.supervisor import Supervisor
+from asyncnotify._delivery.registry import Registry
+from asyncnotify._delivery.router import Router
+from asyncnotify._errors import ClosedError, ConnectTimeoutError, describe_error
+from asyncnotify._events import Closed
+from asyncnotify._model import State, Stats
+from asyncnotify._owner import Owner
+from asyncnotify._run.deadline import Deadline
+from asyncnotify._subscriptions.roster import Roster
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from asyncnotify._connection.limits import Limits
+    from asyncnotify._connection.ports import ListeningConnections, ListeningSession
+    from asyncnotify._events import Announcer
+    from asyncnotify._subscriptions.registration import Registration
+
+logger = logging.getLogger("asyncnotify.connection")
+
+_LAST_MOMENT: Final = 0.2
+"""Seconds granted to handlers for ending after they have been cancelled."""
+
+
+class Publishing(Protocol):
+    """What sends notifications beside the run, and ends with it."""
+
+    async def aclose(self, timeout: float, /) -> None:
+        """Send what has been accepted, within this time, and end. Cancelling it gives up."""
+
+    def abandon(self) -> None:
+        """End at once, and send nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSnapshot:
+    """A snapshot of the listening connection."""
+
+    generation: int
+    backend_pid: int | None
+    last_contact_age: float | None
+    last_error: Exception | None
+    channels_desired: int
+    channels_confirmed: int
+
+
+class Lifetime:
+    """Builds the parts of one run, starts their tasks and ends them."""
+
+    def __init__(
+        self,
+        connections: ListeningConnections,
+        publishing: Publishing,
+        limits: Limits,
+        *,
+        backoff: Callable[[], Iterator[float]],
+        announcer: Announcer,
+    ) -> None:
+        self.owner = Owner()
+        self.router = Router(self.owner.loop)
+        self._registry = Registry(self.router)
+        self._session_loop = SessionLoop(self._registry, self.router, limits, connections.failures)
+        self._supervisor = Supervisor(
+            connections,
+            self._registry,
+            self.router,
+            self._session_loop,
+            backoff=backoff,
+            announce=announcer.announce,
+        )
+        self.roster = Roster(
+            self._registry, self._session_loop, self._supervisor.status, self.owner
+        )
+        self._target = connections.target
+        self._publishing = publishing
+        self._limits = limits
+        self._announcer = announcer
+        self._task: asyncio.Task[None] | None = None
+        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._stop_requested = asyncio.Event()
+        self._drain = True
+        self._deadline = Deadline()
+        self._crash: BaseException | None = None
+        self._ended: asyncio.Future[None] = self.owner.loop.create_future()
+
+    # -- start ----------------------------------------------------------------------------------
+
+    async def start(self, registrations: Iterable[Registration]) -> None:
+        """Return once listening; on failure and on cancellation nothing is left running."""
+        for registration in registrations:
+            self.roster.serve_soon(registration.new_worker(self.router))
+        self._task = asyncio.create_task(self.run(), name="asyncnotify supervisor")
+        self._task.add_done_callback(self._run_ended)
+        try:
+            await self.wait_started()
+        except BaseException:
+            await self.end(drain=False, timeout=self._limits.close_timeout)
+            raise
+
+    async def wait_started(self) -> None:
+        """Return once listening; raise what start() raises."""
+        self._refuse_if_ending()
+        started, timeout = self._supervisor.started, self._limits.start_timeout
+        await self._first_of(started, timeout)
+        if started.done():
+            started.result()
+        elif self._ended.done():
+            msg = "the listener was closed while it was starting"
+            raise ClosedError(msg) from self._crash
+        else:
+            raise self._connect_timeout(timeout)
+
+    async def wait_connected(self, timeout: float | None) -> None:
+        """Return once listening, at the first or at a later connection."""
+        connected = asyncio.create_task(self._supervisor.connected.wait())
+        try:
+            self._refuse_if_ending()
+            await self._first_of(connected, timeout)
+            if not connected.done():
+                self._refuse_if_ending()
+                raise self._connect_timeout(timeout or 0.0)
+        finally:
+            connected.cancel()
+
+    async def _first_of(self, outcome: asyncio.Future[Any], timeout: float | None) -> None:
+        outcomes: set[asyncio.Future[Any]] = {outcome, self._ended}
+        await asyncio.wait(outcomes, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _connect_timeout(self, seconds: float) -> ConnectTimeoutError:
+        cause = self._supervisor.status.last_error
+        why = f": {describe_error(cause)}" if cause else ""
+        error = ConnectTimeoutError(f"not connected to {self._target} within {seconds:g} s{why}")
+        error.__cause__ = cause
+        return error
+
+    async def run(self) -> None:
+        """Hold the connection and run the handlers, until asked to end."""
+        async with asyncio.TaskGroup() as group:
+            connection = group.create_task(
+                self._supervisor.hold_sessions(), name="asyncnotify connection"
+            )
+            try:
+                self.roster.open(group)
+                await self._stop_requested.wait()
+                await self._wind_up(connection)
+            except asyncio.CancelledError:
+                self.roster.close(discard=True)
+                raise
+
+    def _run_ended(self, task: asyncio.Task[None]) -> None:
+        self._crash = None if task.cancelled() else task.exception()
+        if isinstance(self._crash, Exception):
+            logger.critical("the listener has ended by a defect of its own", exc_info=self._crash)
+        self._finish()
+
+    # -- while it runs --------------------------------------------------------------------------
+
+    async def ask(
+        self, question: Callable[[ListeningSession], Awaitable[None]], *, timeout: float
+    ) -> None:
+        """Ask the server something, on the listening connection, between two other commands."""
+        await self._session_loop.ask(question, timeout=timeout)
+
+    def _refuse_if_ending(self) -> None:
+        if self._stop_requested.is_set() or self._ended.done():
+            msg = "the listener is closed"
+            raise ClosedError(msg)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def end(self, *, drain: bool, timeout: float) -> None:
+        """
+        Stop listening and return when everything has ended, or the timeout is over.
+
+        May be called from a handler, which is not waited for, and several times: the
+        shortest deadline stands. Cancelling it ends the rest without draining.
+        """
+        self._closers.add(self.roster.task_that_runs(asyncio.current_task()))
+        self._drain = self._drain and drain
+        self._deadline.shorten(timeout if drain else 0.0)
+        self._deadline.look_again()
+        self._stop_requested.set()
+        try:
+            await asyncio.shield(self._ended)
+        except asyncio.CancelledError:
+            self._deadline.shorten(0.0)
+            await asyncio.wait({self._ended}, timeout=_LAST_MOMENT * 2)
+            raise
+        if self._task is not None and self._closers.isdisjoint(self.roster.tasks):
+            await asyncio.wait({self._task}, timeout=_LAST_MOMENT)
+
+    async def _wind_up(self, connection: asyncio.Task[None]) -> None:
+        self._supervisor.say_goodbye(self._deadline.remaining)
+        connection.cancel()
+        self.roster.close(discard=not self._drain)
+        await self._end_tasks({connection, *self.roster.tasks})
+        # Publishing last: a handler that finishes its work may need it
+        closing = asyncio.create_task(
+            self._publishing.aclose(self._deadline.remaining), name="asyncnotify closing"
+        )
+        await self._end_tasks({closing})
+        self._finish()
+
+    async def _end_tasks(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Wait for tasks until the deadline, then cancel them; none is waited for by itself."""
+        await self._deadline.wait_until_done(lambda: tasks - self._closers)
+        unfinished = {task for task in tasks - self._closers if not task.done()}
+        if self._deadline.remaining == 0:
+            self.roster.stop_workers()
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=_LAST_MOMENT)
+        for task in unfinished - self._closers:
+            if not task.done():
+                logger.warning("%s goes on though it was cancelled", task.get_name())
+
+    def _finish(self) -> None:
+        if self._ended.done():
+            return
+        self.roster.close(discard=not self._drain)
+        self.roster.stop_workers()
+        self._publishing.abandon()
+        self._ended.set_result(None)
+        self._announcer.announce(Closed())
+
+    # -- looking at it --------------------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this run is over."""
+        return self._ended.done() or self.owner.loop.is_closed()
+
+    @property
+    def state(self) -> State:
+        """What the listener is doing."""
+        if self.has_ended:
+            return State.CLOSED
+        return State.CLOSING if self._stop_requested.is_set() else self._supervisor.state
+
+    @property
+    def answer_timeout(self) -> float:
+        """Seconds within which a live server answers."""
+        return self._limits.heartbeat_timeout
+
+    @property
+    def connection(self) -> ConnectionSnapshot:
+        """What is known of the connection now."""
+        status, session = self._supervisor.status, self._session_loop.session
+        contact = self.router.last_contact
+        return ConnectionSnapshot(
+            generation=status.generation,
+            backend_pid=session.pid if session is not None else None,
+            last_contact_age=self.owner.loop.time() - contact if contact else None,
+            last_error=status.last_error,
+            channels_desired=len(self._registry.desired),
+            channels_confirmed=self._registry.confirmed_count,
+        )
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the counters of this run."""
+        status, pulse = self._supervisor.status, self._session_loop.pulse
+        subscriptions, totals = self.roster.stats()
+        return Stats(
+            state=self.state,
+            received=self.router.received,
+            delivered=totals.delivered,
+            dropped=totals.dropped,
+            handler_errors=totals.handler_errors,
+            decode_errors=totals.decode_errors,
+            gaps=totals.gaps,
+            reconnects=max(0, status.generation - 1),
+            connected_since=status.connected_since,
+            last_heartbeat=pulse.at,
+            heartbeat_round_trip=pulse.round_trip,
+            subscriptions=subscriptions,
+        )

@@ -1,0 +1,1 @@
+"""Those who take notifications: handlers and streams."""

@@ -1,0 +1,248 @@
+"""The subscriptions of one run: where they begin and end, and the tasks that serve them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncnotify._errors import ChannelNameError, ClosedError, ListenTimeoutError, describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncnotify._delivery.registry import Registry, Subscriber
+    from asyncnotify._model import State, SubscriptionStats
+    from asyncnotify._owner import Owner
+    from asyncnotify._subscriptions.worker import HandlerWorker
+
+logger = logging.getLogger("asyncnotify.handler")
+
+
+class Agreement(Protocol):
+    """What brings the server to listen on the channels that are desired."""
+
+    def notice_change(self) -> None:
+        """Compare what is desired with what the server has confirmed, soon."""
+
+    async def settled(self) -> None:
+        """Return once the server agrees with what is desired now, or the session is gone."""
+
+
+class Status(Protocol):
+    """What is known of the connection."""
+
+    state: State
+    last_error: Exception | None
+
+
+@dataclass(slots=True)
+class Totals:
+    """What became of the notifications of several subscriptions."""
+
+    delivered: int = 0
+    dropped: int = 0
+    handler_errors: int = 0
+    decode_errors: int = 0
+    gaps: int = 0
+
+    def add(self, subscription: SubscriptionStats) -> None:
+        """Count one subscription in."""
+        self.delivered += subscription.delivered
+        self.dropped += subscription.dropped
+        self.handler_errors += subscription.handler_errors + subscription.resync_errors
+        self.decode_errors += subscription.decode_errors
+        self.gaps += subscription.gaps
+
+    def plus(self, subscriptions: Iterable[SubscriptionStats]) -> Totals:
+        """Return these totals with some more subscriptions counted in."""
+        result = Totals(
+            self.delivered, self.dropped, self.handler_errors, self.decode_errors, self.gaps
+        )
+        for subscription in subscriptions:
+            result.add(subscription)
+        return result
+
+
+class Roster:
+    """Begins and ends subscriptions; each handler is served by a task of its own."""
+
+    def __init__(
+        self, registry: Registry, agreement: Agreement, status: Status, owner: Owner
+    ) -> None:
+        self._registry = registry
+        self._agreement = agreement
+        self._status = status
+        self._owner = owner
+        self._group: asyncio.TaskGroup | None = None
+        self._not_yet_served: list[HandlerWorker] = []
+        self._workers: dict[asyncio.Task[None], HandlerWorker] = {}
+        self._served: set[Subscriber] = set()
+        self._past = Totals()
+        self._closed = False
+
+    # -- the tasks ----------------------------------------------------------------------------
+
+    def open(self, group: asyncio.TaskGroup) -> None:
+        """Serve handlers by tasks of this group; those that came early as well."""
+        self._group = group
+        early, self._not_yet_served = self._not_yet_served, []
+        for worker in early:
+            self._serve_by_task(worker)
+
+    def close(self, *, discard: bool) -> None:
+        """End every subscription; workers go on with what is buffered, unless it is discarded."""
+        self._closed = True
+        for subscriber in self._registry.subscribers:
+            self._end(subscriber, discard=discard)
+        if discard:
+            self.stop_workers()
+
+    def stop_workers(self) -> None:
+        """Let no handler be called any more, whatever is still buffered."""
+        for worker in self._workers.values():
+            worker.subscriber.mailbox.end(discard=True)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks that serve handlers now."""
+        return set(self._workers)
+
+    def task_that_runs(self, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
+        """Return the task of the worker that a handler's call belongs to, else the task itself."""
+        for serving, worker in self._workers.items():
+            if task in worker.calls:
+                return serving
+        return task
+
+    def _serve_by_task(self, worker: HandlerWorker) -> None:
+        if self._group is None:
+            self._not_yet_served.append(worker)
+            return
+        name = f"asyncnotify handler of {worker.name}"
+        task = self._group.create_task(worker.run(), name=name)
+        self._workers[task] = worker
+        self._served.add(worker.subscriber)
+        task.add_done_callback(self._worker_ended)
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        worker = self._workers.pop(task)
+        if task.cancelled() and worker.active and not self._closed:
+            logger.error("the handler of %s cancelled its own task; it goes on", worker.name)
+            self._serve_by_task(worker)
+            return
+        self._served.discard(worker.subscriber)
+        if self._registry.has(worker.subscriber):
+            self._end(worker.subscriber, discard=True)
+            self._agreement.notice_change()
+        else:
+            self._past.add(worker.subscriber.stats())
+
+    # -- subscriptions ------------------------------------------------------------------------
+
+    async def serve(self, worker: HandlerWorker, timeout: float | None) -> None:
+        """Start a worker; return once the server has confirmed its channels."""
+        self._refuse_if_closed()
+        self._serve_by_task(worker)
+        await self.attach(worker.subscriber, timeout)
+
+    def serve_soon(self, worker: HandlerWorker) -> None:
+        """Start a worker without waiting for the server."""
+        self._refuse_if_closed()
+        self._serve_by_task(worker)
+        self._registry.add(worker.subscriber)
+        self._agreement.notice_change()
+
+    async def attach(self, subscriber: Subscriber, timeout: float | None) -> None:
+        """Return once the server has confirmed every channel; else withdraw the subscription."""
+        self.enlist(subscriber)
+        try:
+            await self.confirmed(subscriber, timeout)
+        except BaseException:
+            self.detach(subscriber)
+            raise
+
+    def enlist(self, subscriber: Subscriber) -> None:
+        """Desire the channels of a subscription; it begins when the server has confirmed them."""
+        self._refuse_if_closed()
+        subscriber.waiter = self._owner.loop.create_future()
+        self._registry.add(subscriber)
+        self._agreement.notice_change()
+
+    async def confirmed(self, subscriber: Subscriber, timeout: float | None) -> None:
+        """
+        Return once the server has confirmed every channel of an enlisted subscription.
+
+        Raises:
+            ListenTimeoutError: It did not in time.
+            ClosedError: The listener was closed meanwhile.
+        """
+        if subscriber.in_force or subscriber.waiter is None:
+            return
+        await asyncio.wait({subscriber.waiter}, timeout=timeout)
+        if not subscriber.waiter.done():
+            error = ListenTimeoutError(subscriber.channels, timeout or 0.0, self._status.state)
+            raise error from self._status.last_error
+        if subscriber.refusal is not None:
+            reason = f"is refused by the server: {describe_error(subscriber.refusal)}"
+            raise ChannelNameError(", ".join(subscriber.channels), reason) from subscriber.refusal
+        if not subscriber.in_force:
+            self._refuse_if_closed()
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Forget the subscription and throw away what waits in its mailbox."""
+        self._owner.check()
+        if self._registry.has(subscriber):
+            self._end(subscriber, discard=True)
+            self._agreement.notice_change()
+        else:
+            subscriber.mailbox.end(discard=True)
+
+    def forget_soon(self, subscriber: Subscriber) -> None:
+        """Detach from whatever thread a garbage collector runs in."""
+        if self._registry.has(subscriber) and not self._owner.is_other_process:
+            self._owner.loop.call_soon_threadsafe(self.detach, subscriber)
+
+    async def unlisten(self, channel: str) -> None:
+        """End the channel's subscriptions; return once the server has confirmed."""
+        for subscriber in self._registry.remove_channel(channel):
+            self._end(subscriber, discard=True)
+        self._agreement.notice_change()
+        await self._agreement.settled()
+
+    async def settled(self) -> None:
+        """Return once the server listens on what is desired, or the connection is gone."""
+        self._owner.check()
+        await self._agreement.settled()
+
+    def check_owner(self) -> None:
+        """Raise WrongLoopError if the call comes from another event loop or process."""
+        self._owner.check()
+
+    def _end(self, subscriber: Subscriber, *, discard: bool) -> None:
+        self._registry.remove(subscriber)
+        subscriber.mailbox.end(discard=discard)
+        subscriber.stop_waiting()
+        if subscriber not in self._served:
+            self._past.add(subscriber.stats())
+
+    def _refuse_if_closed(self) -> None:
+        self._owner.check()
+        if self._closed:
+            msg = "the listener is closed"
+            raise ClosedError(msg)
+
+    # -- looking at it ------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that somebody wants."""
+        return self._registry.desired
+
+    def stats(self) -> tuple[tuple[SubscriptionStats, ...], Totals]:
+        """Return what became of the notifications, by subscription, and of all there ever were."""
+        subscribers = dict.fromkeys(self._registry.subscribers)
+        subscribers.update(dict.fromkeys(self._served))  # ended, but not yet done
+        stats = tuple(subscriber.stats() for subscriber in subscribers)
+        return stats, self._past.plus(stats)

@@ -1,0 +1,1 @@
+"""The parts of the fault proxy: sockets, connections, traffic."""

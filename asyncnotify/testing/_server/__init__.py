@@ -1,0 +1,1 @@
+"""Running a real PostgreSQL for tests: programs, cluster, process."""

@@ -1,0 +1,298 @@
+"""Commands have deadlines, and what does not meet its deadline is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncnotify._asyncpg.connection import as_hooked
+from asyncnotify._asyncpg.session import ListeningSession
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._errors import ConnectionLostError
+from tests.unit.clock import JumpingLoop
+from tests.unit.fake_connection import FakeConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Notified = tuple[int, str, str]
+
+CANCELLED = asyncpg.QueryCanceledError("canceling statement due to user request")
+
+
+class Line:
+    """A session on a fake connection, with a command timeout of five seconds."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
+        self.connection = FakeConnection()
+        self.heard_at = 0.0
+        self.arrived: list[Notified] = []
+        self.losses = 0
+        self.session = ListeningSession(
+            self.connection,
+            on_notification=lambda pid, channel, payload: self.arrived.append(
+                (pid, channel, payload)
+            ),
+            on_lost=self.lose,
+            last_contact=lambda: self.heard_at,
+            timeout=5.0,
+        )
+
+    def lose(self) -> None:
+        """Be told of the loss."""
+        self.losses += 1
+
+    def hear(self) -> None:
+        """Let the server be heard now."""
+        self.heard_at = self.loop.time()
+
+    @property
+    def now(self) -> float:
+        """Seconds since the test began."""
+        return self.loop.time() - self.began
+
+
+@pytest_asyncio.fixture
+async def line() -> Line:
+    """A fresh session."""
+    return Line()
+
+
+# -- deadlines ------------------------------------------------------------------------------------
+
+
+async def test_a_command_that_is_not_answered_ends_the_connection(line: Line) -> None:
+    """At its deadline: TimeoutError, and the connection is terminated, not closed."""
+    line.connection.answer_time = None
+    with pytest.raises(TimeoutError, match=r"did not answer within 5\b"):
+        await line.session.listen(["a"])
+    assert line.now == pytest.approx(5, abs=0.1)
+    assert line.connection.terminated
+    assert line.session.lost
+    assert line.connection.statements == ['LISTEN "a"']
+
+
+async def test_r03_an_answer_that_lies_in_the_socket_when_the_loop_was_blocked_counts(
+    line: Line,
+) -> None:
+    """The timer and the answer are due together, because nobody could read: no false alarm."""
+    assert isinstance(line.loop, JumpingLoop)
+    line.connection.answer_time = 1.0
+    line.loop.call_later(0.5, line.loop.spend, 20.0)
+    assert await line.session.is_listening(Checksum.of(()), timeout=5.0)
+    assert not line.session.lost
+
+
+async def test_a_server_that_is_heard_has_more_time(line: Line) -> None:
+    """While notifications arrive it is alive, and the answer stands behind them."""
+    line.connection.answer_time = 20.0
+    for seconds in range(1, 20):
+        line.loop.call_later(seconds, line.hear)
+    await line.session.listen(["a"])
+    assert line.now == pytest.approx(20)
+    assert not line.session.lost
+
+
+async def test_a_server_that_is_heard_but_never_answers_is_given_up(line: Line) -> None:
+    """After six times the deadline; and a deadline after it was heard last."""
+    line.connection.answer_time = None
+    for seconds in range(1, 100):
+        line.loop.call_later(seconds, line.hear)
+    with pytest.raises(TimeoutError):
+        await line.session.listen(["a"])
+    assert line.now == pytest.approx(30, abs=0.1)
+
+
+async def test_a_command_that_is_cancelled_ends_the_connection(line: Line) -> None:
+    """Nobody could say what the server has made of it."""
+    line.connection.answer_time = None
+    command = asyncio.ensure_future(line.session.listen(["a"]))
+    await asyncio.sleep(1)
+    command.cancel()
+    await asyncio.wait({command})
+    assert command.cancelled()
+    assert line.connection.terminated
+    assert line.now == pytest.approx(1, abs=0.1)
+
+
+async def test_a_command_that_the_driver_cancels_is_a_lost_connection(line: Line) -> None:
+    """asyncpg does so when its protocol is aborted; it is not our cancellation."""
+    line.connection.answer = asyncio.CancelledError()
+    with pytest.raises(ConnectionLostError):
+        await line.session.listen(["a"])
+
+
+async def test_a_refusal_leaves_the_connection_as_it_is(line: Line) -> None:
+    """An error is an answer."""
+    line.connection.answer = asyncpg.InsufficientPrivilegeError("denied")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await line.session.listen(["a"])
+    assert not line.session.lost
+
+
+@pytest.mark.parametrize("answer_time", [1.0, None])
+async def test_r31_closing_takes_no_longer_than_it_is_given(
+    line: Line, answer_time: float | None
+) -> None:
+    """A goodbye that is not answered is cut short; in any case the connection is dropped."""
+    line.connection.answer_time = answer_time
+    await line.session.close(2.0)
+    assert line.now == pytest.approx(2.0 if answer_time is None else 1.0, abs=0.1)
+    assert line.connection.terminated
+    await line.session.close(2.0)
+    assert line.connection.statements == ["close"]
+
+
+# -- statements -----------------------------------------------------------------------------------
+
+
+async def test_r09_many_channels_are_one_statement_in_portions(line: Line) -> None:
+    """10,000 at a time, quoted, in one round trip each."""
+    assert line.session.batch_size == 10_000
+    channels = ['channel "1"', 'channel "2"']
+    await line.session.listen(channels)
+    await line.session.unlisten(channels)
+    assert line.connection.statements == [
+        'LISTEN "channel ""1""";LISTEN "channel ""2"""',
+        'UNLISTEN "channel ""1""";UNLISTEN "channel ""2"""',
+    ]
+
+
+async def test_a_name_that_the_server_refuses_does_not_fail_the_others(line: Line) -> None:
+    """It is found by halves, and returned with the error; the others are listened on."""
+    error = asyncpg.UntranslatableCharacterError("no such character")
+    line.connection.errors = [error, error, error]  # of a,b,c,d · of a,b · of a
+    assert await line.session.listen(["a", "b", "c", "d"]) == {"a": error}
+    assert line.connection.statements == [
+        'LISTEN "a";LISTEN "b";LISTEN "c";LISTEN "d"',
+        'LISTEN "a";LISTEN "b"',
+        'LISTEN "a"',
+        'LISTEN "b"',
+        'LISTEN "c";LISTEN "d"',
+    ]
+
+
+# -- statements that are cancelled ----------------------------------------------------------------
+
+COMMANDS: dict[str, Callable[[ListeningSession], Awaitable[object]]] = {
+    "LISTEN": lambda session: session.listen(["a"]),
+    "UNLISTEN": lambda session: session.unlisten(["a"]),
+    "heartbeat": lambda session: session.is_listening(Checksum.of(()), timeout=1.0),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_cancelled_statement_is_given_again(line: Line, command: str) -> None:
+    """Twice 57014 is no loss: the third time it succeeds, on the same session."""
+    line.connection.errors = [CANCELLED, CANCELLED]
+    await COMMANDS[command](line.session)
+    assert len(line.connection.statements) == 3
+    assert not line.session.lost
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_statement_that_is_cancelled_three_times_fails(line: Line, command: str) -> None:
+    """Whoever cancels it insists: that is told, and the statement is not given once more."""
+    line.connection.errors = [CANCELLED] * 3
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await COMMANDS[command](line.session)
+    assert len(line.connection.statements) == 3
+
+
+async def test_another_error_is_not_insisted_upon(line: Line) -> None:
+    """The statement is given once."""
+    line.connection.errors = [asyncpg.InternalClientError("unknown protocol state 3")]
+    with pytest.raises(asyncpg.InternalClientError):
+        await line.session.listen(["a"])
+    assert len(line.connection.statements) == 1
+
+
+@pytest.mark.parametrize(("answer", "agrees"), [("SELECT 1", True), ("SELECT 0", False)])
+async def test_r05_a_heartbeat_is_one_statement_that_writes_nothing(
+    line: Line, answer: str, *, agrees: bool
+) -> None:
+    """Its answer says whether the channels are the right ones."""
+    line.connection.answer = answer
+    channels = Checksum.of(("a", "b", "c"))
+    assert await line.session.is_listening(channels, timeout=1.0) is agrees
+    (statement,) = line.connection.statements
+    assert statement.startswith("SELECT 1 WHERE")
+    assert statement.endswith(channels.sql)
+
+
+# -- what arrives ---------------------------------------------------------------------------------
+
+
+def bring(line: Line, channel: str = "a", payload: str = "1") -> None:
+    """Let the driver hand over a notification."""
+    line.connection._process_notification(9, channel, payload)  # noqa: SLF001
+
+
+async def test_notifications_come_straight_from_the_driver(line: Line) -> None:
+    """As it hands them over, until the session is left behind."""
+    bring(line)
+    line.session.terminate()
+    bring(line)
+    assert line.arrived == [(9, "a", "1")]
+
+
+async def test_the_end_of_the_connection_is_told_once_it_is_not_our_doing(line: Line) -> None:
+    """The driver's callback counts, unless we have terminated the connection ourselves."""
+    (callback,) = line.connection.termination_listeners
+    callback(line.connection)
+    assert line.losses == 1
+    line.session.terminate()
+    callback(line.connection)
+    assert line.losses == 1
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "notice"), [("57P01", "going away"), ("57P02", "going away"), ("01000", None)]
+)
+async def test_the_last_words_of_the_server_are_kept(
+    line: Line, sqlstate: str, notice: str | None
+) -> None:
+    """They say why the connection was lost; other warnings do not."""
+    (callback,) = line.connection.log_listeners
+
+    class Message(SimpleNamespace):
+        def __str__(self) -> str:
+            return "going away"
+
+    callback(line.connection, Message(sqlstate=sqlstate))
+    assert line.session.notice == notice
+
+
+async def test_an_expected_notification_is_noticed_and_delivered(line: Line) -> None:
+    """The probe for a pooler sees its own; everything arrives as ever, then and later."""
+    arrived = line.session.expect("probe")
+    bring(line, "a")
+    assert not arrived.done()
+    bring(line, "probe")
+    assert arrived.done()
+    await asyncio.sleep(0)
+    bring(line, "b")
+    assert [channel for _, channel, _ in line.arrived] == ["a", "probe", "b"]
+
+
+async def test_only_connections_of_our_own_class_take_the_fast_road(line: Line) -> None:
+    """asyncpg calls every connection an instance of ours; its class says what is true."""
+
+    class Plain(asyncpg.Connection):
+        def __init__(self) -> None:
+            """Have no protocol and no transport."""
+
+        def __del__(self) -> None:
+            """Warn of nothing."""
+
+    plain = Plain()
+    assert isinstance(plain, FakeConnection)
+    assert as_hooked(plain) is None
+    assert as_hooked(line.connection) is line.connection

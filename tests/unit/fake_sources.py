@@ -1,0 +1,37 @@
+"""Who puts notifications into a mailbox, by itself: no delivery, no connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    import asyncio
+    from datetime import datetime
+
+    from asyncnotify._delivery.bounded import BoundedMailbox
+
+
+NO_LOOP: Final = cast("asyncio.AbstractEventLoop", None)
+"""For a router that is to hand on nothing."""
+
+
+class NotingSource:
+    """Lets a mailbox have more than its limit, and notes that it was told so."""
+
+    def __init__(self, verified_at: datetime | None = None) -> None:
+        self.verified_at = verified_at
+        self.full: list[BoundedMailbox] = []
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Note it."""
+        self.full.append(mailbox)
+
+
+class TrimmingSource:
+    """Gives the consumer no turn before an overflow is counted."""
+
+    verified_at: datetime | None = None
+
+    def on_full(self, mailbox: BoundedMailbox) -> None:
+        """Drop what is too much."""
+        mailbox.trim()

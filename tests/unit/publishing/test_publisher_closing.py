@@ -1,0 +1,263 @@
+"""A publisher that is closed, cancelled or left alone at the worst of moments."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncnotify._errors import ClosedError, ConnectionLostError
+from tests.unit.fake_publishing import ANSWER_TIME, Office, outcomes, turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+REFUSAL = asyncpg.ProgramLimitExceededError("too many notifications in the NOTIFY queue")
+FAREWELL = 7.0
+
+
+@pytest_asyncio.fixture
+async def office() -> AsyncIterator[Office]:
+    """Whose publisher has ended, and whose callers have all been told, when the test is over."""
+    made = Office()
+    yield made
+    await made.end()
+
+
+# -- closing --------------------------------------------------------------------------------------
+
+
+async def test_closing_a_publisher_that_rests_parts_with_its_session(office: Office) -> None:
+    """It says goodbye, with the time it was given, and ends."""
+    publisher = await office.warm()
+    publisher.close(FAREWELL)
+    await office.running
+    assert office.closed == [(office.sessions[0], FAREWELL)]
+    assert office.sessions[0].lost
+
+
+async def test_closing_before_anything_was_sent_opens_nothing(office: Office) -> None:
+    """A publisher without work has no session to part with."""
+    office.begin().close(FAREWELL)
+    await office.running
+    assert (office.sessions, office.closed) == ([], [])
+
+
+async def test_closing_waits_for_a_lone_call(office: Office) -> None:
+    """A call that sends by itself is committed and told before the session goes."""
+    publisher = await office.warm()
+    call = office.call("alone")
+    await asyncio.sleep(ANSWER_TIME / 2)
+    publisher.close(FAREWELL)
+    await turns()
+    assert not office.closed
+    await call
+    await office.running
+    assert office.payloads == ["alone"]
+    assert len(office.closed) == 1
+
+
+async def test_what_was_accepted_is_sent_and_what_waited_for_room_is_not(office: Office) -> None:
+    """Calls in the queue are flushed; those beyond, and those that come later, are refused."""
+    publisher = await office.warm(queue=3)
+    calls = office.call_each(["alone", "1", "2", "3", "4", "5"])
+    await turns()
+    many = publisher.publish_all(["c"], ["many"])
+    publisher.close(FAREWELL)
+    with pytest.raises(ClosedError):
+        await publisher.publish("c", "late")
+    with pytest.raises(ClosedError):
+        publisher.publish_all(["c"], ["late"])
+    found = await outcomes([*calls, many])
+    assert [type(error) for error in found[4:6]] == [ClosedError] * 2
+    assert found[:4] + found[6:] == [None] * 5
+    await office.running
+    assert office.payloads == ["alone", "1", "2", "3", "many"]
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "cancelled"])
+async def test_closing_goes_on_after_a_lone_call_that_fails(office: Office, *, lost: bool) -> None:
+    """What had gathered behind it is flushed on a connection made for that."""
+    publisher = await office.warm()
+    call, other = office.call_each(["alone", "other"])
+    await asyncio.sleep(ANSWER_TIME / 2)
+    publisher.close(FAREWELL)
+    if lost:
+        office.sessions[0].terminate()
+    else:
+        call.cancel()
+    [error, none] = await outcomes([call, other])
+    assert isinstance(error, ConnectionLostError if lost else asyncio.CancelledError)
+    assert none is None
+    await office.running
+    assert office.payloads == ["other"]
+    assert office.closed == [(office.sessions[1], FAREWELL)]
+
+
+async def test_closing_twice_is_closing_once(office: Office) -> None:
+    """A second close() changes nothing, before the end and after it."""
+    publisher = await office.warm()
+    office.close_time = 2
+    publisher.close(FAREWELL)
+    await turns()
+    publisher.close(1)
+    await office.running
+    publisher.close(1)
+    assert len(office.closed) == 1
+
+
+# -- being cancelled ------------------------------------------------------------------------------
+
+
+async def test_cancelled_it_tells_every_caller(office: Office) -> None:
+    """What was in flight is in doubt, what waited was not sent, and the session is dropped."""
+    publisher = await office.warm(queue=2)
+    office.answer_time = 100
+    publisher.publish_all((), ())
+    calls = office.call_each("abcd")
+    await asyncio.sleep(1)
+    office.running.cancel()
+    found = await outcomes(calls)
+    assert [type(error) for error in found] == [ConnectionLostError] * 2 + [ClosedError] * 2
+    assert office.sessions[0].lost
+
+
+async def test_cancelled_with_a_lone_call_in_flight_tells_it(office: Office) -> None:
+    """The call that sends by itself learns that its connection is gone."""
+    await office.warm()
+    office.answer_time = 100
+    call, other = office.call_each("ab")
+    await asyncio.sleep(1)
+    office.running.cancel()
+    found = await outcomes([call, other])
+    assert [type(error) for error in found] == [ConnectionLostError, ClosedError]
+
+
+async def test_cancelled_it_tells_what_was_committed(office: Office) -> None:
+    """Calls that were committed, and not told yet, are told that when many are in flight."""
+    publisher = await office.warm()
+    alone = office.call("alone")
+    await turns()
+    calls = office.call_each(map(str, range(100)))
+    await turns()
+    many = publisher.publish_all(["c"], ["many"])
+    await alone
+    await asyncio.sleep(1.5 * ANSWER_TIME)
+    assert office.statements[-1] == [("c", "many")]
+    committed = set(office.payloads) - {"alone"}
+    office.running.cancel()
+    await turns()
+    untold = [call for call in calls if not call.done()]
+    for call in untold:
+        call.cancel()
+    assert not untold
+    found = await outcomes([*calls, many])
+    for n, error in enumerate(found[:-1]):
+        assert error is None if str(n) in committed else isinstance(error, ClosedError)
+    assert isinstance(found[-1], ConnectionLostError)
+
+
+async def test_cancelled_while_it_sends_again_it_tells_all(office: Office) -> None:
+    """Of a refused statement some are sent again; the rest is told that it was not."""
+    office.refused["bad"] = REFUSAL
+    await office.warm()
+    calls = office.call_each(["alone", "a", "bad", "b", "c"])
+    await asyncio.sleep(4.5 * ANSWER_TIME)  # alone, all four, a, bad
+    office.running.cancel()
+    found = await outcomes(calls)
+    assert found[:3] == [None, None, REFUSAL]
+    assert isinstance(found[3], ConnectionLostError)
+    assert isinstance(found[4], ClosedError)
+
+
+@pytest.mark.parametrize("moment", [0.0, 1.0])
+async def test_cancelled_while_it_connects_it_tells_all(office: Office, moment: float) -> None:
+    """Nothing was sent, and nothing is left."""
+    office.open_time = 5
+    office.begin()
+    calls = office.call_each("abc")
+    await asyncio.sleep(moment)
+    await turns()
+    office.running.cancel()
+    assert {type(error) for error in await outcomes(calls)} == {ClosedError}
+    assert office.sessions == []
+
+
+async def test_a_lone_call_that_is_cancelled_costs_the_session_only(office: Office) -> None:
+    """What gathered behind it goes out on the next one, and a later call is alone again."""
+    await office.warm()
+    call, other = office.call_each("ab")
+    await asyncio.sleep(ANSWER_TIME / 2)
+    call.cancel()
+    assert [type(e) for e in await outcomes([call])] == [asyncio.CancelledError]
+    await other
+    await office.call("c")
+    assert office.payloads == ["b", "c"]
+    assert (len(office.sessions), office.alone) == (2, 2)
+
+
+async def test_a_lone_call_that_is_cancelled_before_it_begins_costs_nothing(
+    office: Office,
+) -> None:
+    """Cancelled before its first step, it has touched nothing."""
+    await office.warm()
+    call = office.call("a")
+    call.cancel()
+    await outcomes([call])
+    await office.call("b")
+    assert (office.payloads, len(office.sessions)) == (["b"], 1)
+
+
+# -- sessions that are given back -----------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def borrower(office: Office) -> Office:
+    """Where every session that rests is taken back, which takes time."""
+    office.keeps, office.rest_time = False, 0.5
+    await office.warm()
+    await asyncio.sleep(1)
+    return office
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.25, 0.5, 0.75])
+async def test_a_call_that_comes_while_a_session_is_given_back_is_served(
+    borrower: Office, moment: float
+) -> None:
+    """It waits for another one, and needs no later call to wake the publisher."""
+    await borrower.call("first")
+    await asyncio.sleep(moment)
+    await borrower.call("next")
+    many = borrower.publisher.publish_all(["c"], ["many"])
+    assert await outcomes([many]) == [None]
+    assert borrower.payloads == ["first", "next", "many"]
+
+
+async def test_many_that_come_while_a_session_is_given_back_are_served(borrower: Office) -> None:
+    """As with calls."""
+    await borrower.call("first")
+    await asyncio.sleep(0.25)
+    assert await outcomes([borrower.publisher.publish_all(["c"], ["many"])]) == [None]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.25, 0.5, 0.75])
+async def test_closing_while_a_session_is_given_back_ends_it(
+    borrower: Office, moment: float
+) -> None:
+    """There is nothing left to part with."""
+    await borrower.call("first")
+    await asyncio.sleep(moment)
+    borrower.publisher.close(FAREWELL)
+    await borrower.running
+    assert len(borrower.closed) <= 1
+
+
+async def test_nothing_is_held_while_it_rests(borrower: Office) -> None:
+    """A session is opened for each series of calls, and no call is alone on one."""
+    for n in range(3):
+        await borrower.call(str(n))
+        await asyncio.sleep(1)
+    assert (len(borrower.sessions), borrower.alone) == (4, 0)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from asyncnotify._publishing.watchdog import Watchdog
+from tests.unit.clock import JumpingLoop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SECONDS = 5.0
+GRACE = 0.05
+
+
+class Barks:
+    """When the watchdog has barked, counted from the beginning of the test."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
+        self.times: list[float] = []
+        self.dog = Watchdog(SECONDS, self._bark)
+
+    def _bark(self) -> None:
+        self.times.append(self.loop.time() - self.began)
+
+    def timers(self) -> int:
+        """Return how many timers are set: of all the loop's, as these tests set no other."""
+        handles = cast("list[asyncio.TimerHandle]", getattr(self.loop, "_scheduled"))  # noqa: B009
+        return sum(not handle.cancelled() for handle in handles)
+
+
+@pytest.fixture
+async def barks() -> AsyncIterator[Barks]:
+    """A watchdog, stopped in the end."""
+    made = Barks()
+    yield made
+    made.dog.stop()
+
+
+async def test_what_does_not_end_is_overdue_once(barks: Barks) -> None:
+    """It barks after so many seconds and a moment of grace, and then no more."""
+    barks.dog.begin()
+    await asyncio.sleep(100)
+    assert barks.times == pytest.approx([SECONDS + GRACE])
+
+
+async def test_what_ends_in_time_is_not_overdue(barks: Barks) -> None:
+    """Whatever ends before its deadline is fine, though it ends a moment before."""
+    for _ in range(20):
+        barks.dog.begin()
+        await asyncio.sleep(SECONDS - 0.01)
+        barks.dog.end()
+    await asyncio.sleep(100)
+    assert barks.times == []
+
+
+async def test_each_beginning_has_its_own_deadline(barks: Barks) -> None:
+    """The timer of something that has ended does not shorten the time of what began after it."""
+    barks.dog.begin()
+    await asyncio.sleep(4)
+    barks.dog.end()
+    barks.dog.begin()
+    await asyncio.sleep(100)
+    assert barks.times == pytest.approx([4 + SECONDS + GRACE])
+
+
+async def test_a_beginning_within_the_grace_of_another_is_not_blamed(barks: Barks) -> None:
+    """Something ends in the moment of grace, and the next thing gets all of its time."""
+    barks.dog.begin()
+    await asyncio.sleep(SECONDS + GRACE / 2)
+    barks.dog.end()
+    barks.dog.begin()
+    await asyncio.sleep(SECONDS - GRACE)
+    assert barks.times == []
+    await asyncio.sleep(100)
+    assert barks.times == pytest.approx([2 * SECONDS + 1.5 * GRACE])
+
+
+async def test_a_blocked_loop_is_given_a_moment_to_look(barks: Barks) -> None:
+    """The loop was blocked past the deadline: what ends as soon as it looks is not overdue."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    barks.dog.begin()
+    await asyncio.sleep(1)
+    loop.spend(3 * SECONDS)
+    await asyncio.sleep(GRACE / 2)
+    barks.dog.end()
+    await asyncio.sleep(100)
+    assert barks.times == []
+
+
+async def test_a_thousand_beginnings_set_one_timer(barks: Barks) -> None:
+    """Beginning and ending sets no timer of its own, and none is left when nothing goes on."""
+    for _ in range(1_000):
+        barks.dog.begin()
+        barks.dog.end()
+    assert barks.timers() == 1
+    await asyncio.sleep(SECONDS + 0.01)
+    assert barks.timers() == 0
+
+
+async def test_it_barks_again_for_what_begins_after(barks: Barks) -> None:
+    """Having barked, and having been idle, it goes on watching."""
+    barks.dog.begin()
+    await asyncio.sleep(10)
+    barks.dog.end()
+    await asyncio.sleep(10)
+    barks.dog.begin()
+    await asyncio.sleep(10)
+    assert barks.times == pytest.approx([SECONDS + GRACE, 20 + SECONDS + GRACE])
+
+
+@pytest.mark.parametrize("moment", [1.0, SECONDS + GRACE / 2])
+async def test_once_stopped_it_is_silent(barks: Barks, moment: float) -> None:
+    """stop() takes the timer back, in the moment of grace as well."""
+    barks.dog.begin()
+    await asyncio.sleep(moment)
+    barks.dog.stop()
+    assert barks.timers() == 0
+    await asyncio.sleep(100)
+    assert barks.times == []

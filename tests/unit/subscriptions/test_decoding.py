@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from asyncnotify._channels.channel import Channel
+from asyncnotify._delivery.latest import LatestMailbox
+from asyncnotify._delivery.registry import Subscriber
+from asyncnotify._errors import PayloadDecodeError
+from asyncnotify._model import Gap, GapReason, Notification
+from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify._delivery.mailbox import Item
+    from asyncnotify._subscriptions.decoding import Taken
+
+NUMBERS: Final = Channel("numbers", int)
+GAP: Final = Gap("numbers", GapReason.RECONNECT)
+
+
+class Interrupted(BaseException):
+    """What nobody expects."""
+
+
+class Calendar:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        """Return what it was set to."""
+        return self.now
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
+    """What tells decode errors the time."""
+    made = Calendar()
+    monkeypatch.setattr(time, "monotonic", made.monotonic)
+    return made
+
+
+def failing_with(error: BaseException) -> Channel[str]:
+    """Return a channel that decodes nothing."""
+
+    def fail(_: str) -> str:
+        raise error
+
+    return Channel("numbers", encode=str, decode=fail)
+
+
+def decoder(*channels: Channel[Any]) -> Callable[[Item], Taken]:
+    """Return the decoder of channels that have one."""
+    decode = decoder_of(channels)
+    assert decode is not None
+    return decode
+
+
+def undecodable(reason: str = "cannot be decoded: ValueError", pid: int = 7) -> Undecodable:
+    """Return what could not be decoded."""
+    error = PayloadDecodeError("numbers", reason)
+    error.__cause__ = ValueError("secret")
+    return Undecodable(error, Notification("numbers", "secret", pid))
+
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "channels", [(), (Channel("a"),), (Channel("a", str), Channel("b"))], ids=repr
+)
+def test_text_needs_no_decoder(channels: tuple[Channel[Any], ...]) -> None:
+    """Where every payload is its text there is nothing to call, and what takes is left as it is."""
+    take = LatestMailbox().take
+    assert decoder_of(channels) is None
+    assert taking(take, None) is take
+
+
+def test_a_payload_is_replaced_by_its_value() -> None:
+    """A notification keeps its channel, pid and class; the one that arrived is not changed."""
+    arrived = Notification("numbers", "7", 42)
+    decoded = decoder(NUMBERS)(arrived)
+    assert decoded == Notification("numbers", 7, 42)
+    assert type(decoded) is Notification
+    assert arrived.payload == "7"
+
+
+def test_each_channel_is_decoded_as_it_says() -> None:
+    """Of several the name of the notification decides; text and gaps pass as they are."""
+    decode = decoder(NUMBERS, Channel("text"), Channel("rows", list))
+    text = Notification("text", "7", 1)
+    assert decode(text) is text
+    assert decode(GAP) is GAP
+    assert decode(Notification("rows", "[7]", 1)) == Notification("rows", [7], 1)
+    assert decode(Notification("numbers", "7", 1)) == Notification("numbers", 7, 1)
+
+
+def test_a_channel_that_nobody_named_is_left_as_it_is() -> None:
+    """What arrives under another name, though it should not, is not decoded by guess."""
+    stranger = Notification("other", "7", 1)
+    assert decoder(NUMBERS)(stranger) is stranger
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.5", "true", "9" * 5_000, "[" * 5_000, "\ud800"])
+def test_r44_what_cannot_be_decoded_is_a_value_of_its_own(text: str) -> None:
+    """It holds the error, which names its channel and holds nothing of the text, and the text."""
+    arrived = Notification("numbers", text, 42)
+    taken = decoder(NUMBERS)(arrived)
+    assert isinstance(taken, Undecodable)
+    assert taken.notification is arrived
+    assert type(taken.error) is PayloadDecodeError
+    assert taken.error.channel == "numbers"
+    assert len(str(taken.error)) < 120
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("secret"),
+        RecursionError("secret"),
+        UnicodeDecodeError("utf-8", b"secret", 0, 1, "secret"),
+        asyncio.CancelledError("secret"),
+        GeneratorExit("secret"),
+        StopIteration("secret"),
+        StopAsyncIteration("secret"),
+        Interrupted("secret"),
+        PayloadDecodeError("numbers", "secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_r44_whatever_a_decoder_raises_is_the_cause(error: BaseException) -> None:
+    """It is kept for on_error, and its text is in no message."""
+    taken = decoder(failing_with(error))(Notification("numbers", "x", 1))
+    assert isinstance(taken, Undecodable)
+    assert taken.error.__cause__ is error
+    assert type(error).__name__ in str(taken.error)
+    assert "secret" not in f"{taken.error} {taken.error!r}"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_r25_exit_and_interrupt_pass(error: BaseException) -> None:
+    """They end the program, and are no matter of a payload."""
+    decode = decoder(failing_with(error))
+    with pytest.raises(type(error)) as caught:
+        decode(Notification("numbers", "x", 1))
+    assert caught.value is error
+
+
+def test_what_is_taken_is_decoded() -> None:
+    """An empty mailbox gives nothing; each item is decoded when it is taken, not before."""
+    calls: list[str] = []
+
+    def decode(text: str) -> int:
+        calls.append(text)
+        return int(text)
+
+    channel = Channel("numbers", encode=str, decode=decode)
+    box = LatestMailbox()
+    take = taking(box.take, decoder_of([channel]))
+    box.release(GAP)
+    for text in ("1", "2", "3"):
+        box.put(Notification("numbers", text, 1))
+    assert calls == []
+    assert take() is GAP
+    assert take() == Notification("numbers", 3, 1)
+    assert take() is None
+    assert calls == ["3"]
+
+
+# -- counting and telling -------------------------------------------------------------------------
+
+
+def test_each_error_counts_and_is_not_delivered(calendar: Calendar) -> None:
+    """In its subscription's numbers an error is not among what was delivered."""
+    box = LatestMailbox()
+    subscriber = Subscriber(["numbers"], box)
+    subscriber.begin()
+    box.put(Notification("numbers", "x", 1))
+    errors = DecodeErrors(subscriber)
+    box.take()
+    subscriber.gaps_taken += 1
+    box.take()
+    errors.note(undecodable())
+    stats = subscriber.stats()
+    assert (stats.decode_errors, stats.delivered, stats.gaps) == (1, 0, 1)
+
+
+def test_r44_the_log_tells_of_it_once_a_minute(
+    calendar: Calendar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their number is up to others: one line a minute, which says how many it has left out."""
+    subscriber = Subscriber(["numbers"], LatestMailbox())
+    errors = DecodeErrors(subscriber)
+    for second in range(1, 601):
+        calendar.now += 1.0
+        errors.note(undecodable(pid=second))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 10
+    assert messages[0].endswith("(sent by backend 1)")
+    assert messages[1].endswith("(sent by backend 61); 59 more before it")
+    assert messages[9].endswith("(sent by backend 541); 59 more before it")
+    assert subscriber.decode_errors == 600
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+    assert {record.name for record in caplog.records} == {"asyncnotify.handler"}
+
+
+def test_after_a_quiet_minute_nothing_was_left_out(
+    calendar: Calendar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line says of others only where there were others."""
+    errors = DecodeErrors(Subscriber(["numbers"], LatestMailbox()))
+    errors.note(undecodable())
+    calendar.now += 60.0
+    errors.note(undecodable())
+    assert not any("more" in record.getMessage() for record in caplog.records)
+    assert len(caplog.records) == 2
+
+
+def test_each_subscription_has_lines_of_its_own(
+    calendar: Calendar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One subscription's errors do not keep those of another out of the log."""
+    for _ in range(3):
+        errors = DecodeErrors(Subscriber(["numbers"], LatestMailbox()))
+        errors.note(undecodable())
+        errors.note(undecodable())
+    assert len(caplog.records) == 3
+
+
+def test_r43_the_line_holds_nothing_of_the_payload(
+    calendar: Calendar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in its text, and no traceback that would quote it."""
+    DecodeErrors(Subscriber(["numbers"], LatestMailbox())).note(undecodable())
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert "secret" not in logging.Formatter().format(record) + repr(vars(record))
+    assert record.getMessage() == (
+        "payload on channel 'numbers' cannot be decoded: ValueError (sent by backend 7)"
+    )

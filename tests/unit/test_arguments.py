@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify._arguments import (
+    check_callback,
+    check_callbacks,
+    check_count,
+    check_seconds,
+    check_timeout,
+    is_async,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+NO_NUMBERS = [float("nan"), float("inf"), float("-inf"), True, "5", b"5", None, [1]]
+
+
+@pytest.mark.parametrize("value", [0, -1, *NO_NUMBERS])
+def test_r48_seconds_that_are_none_are_refused(value: object) -> None:
+    """The ValueError names the argument and what it was given."""
+    with pytest.raises(ValueError, match=r"^heartbeat must be a positive number of seconds, not "):
+        check_seconds("heartbeat", value)
+
+
+@pytest.mark.parametrize("value", [-1, *(value for value in NO_NUMBERS if value is not None)])
+def test_r48_a_timeout_that_is_none_is_refused(value: object) -> None:
+    """Below 0, or no finite number: a timer made of it would upset the event loop."""
+    with pytest.raises(ValueError, match=r"^timeout must be a number of seconds or None, not "):
+        check_timeout("timeout", value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, 1.0, "1", None, float("inf"), True])
+def test_r48_a_count_that_is_no_whole_number_from_1_on_is_refused(value: object) -> None:
+    """The ValueError names the argument and what it was given."""
+    with pytest.raises(ValueError, match="buffer must be a whole number, at least 1, not"):
+        check_count("buffer", value)
+
+
+def test_a_count_from_1_on_is_taken() -> None:
+    """1 is the smallest, and there is no largest."""
+    check_count("buffer", 1)
+    check_count("buffer", 10**12)
+
+
+@pytest.mark.parametrize("value", [0.001, 1, 10**6])
+def test_a_number_of_seconds_is_taken(value: float) -> None:
+    """Whole or not; a timeout may also be 0, or None for ever."""
+    check_seconds("heartbeat", value)
+    for timeout in (value, 0, 0.0, None):
+        check_timeout("timeout", timeout)
+
+
+# -- callables ------------------------------------------------------------------------------------
+
+
+def plain(item: object) -> None:
+    """Take one argument."""
+
+
+async def coroutine(item: object) -> None:
+    """Take one argument, and be awaited."""
+
+
+def generator(item: object) -> Iterator[object]:
+    """Run nothing when called."""
+    yield item
+
+
+async def async_generator(item: object) -> AsyncIterator[object]:
+    """Run nothing when called."""
+    yield item
+
+
+def of_asyncpg(connection: object, pid: int, channel: str, payload: str) -> None:
+    """Take what add_listener's callbacks are called with."""
+
+
+def with_option(item: object, option: object = None) -> None:
+    """Take one argument, or two."""
+
+
+def with_option_that_is_needed(item: object, *, option: object) -> None:
+    """Take one argument, and an option that nobody gives."""
+
+
+class Methods:
+    """Callables that are no functions."""
+
+    def method(self, item: object) -> None:
+        """Take one argument."""
+
+    def generator(self, item: object) -> Iterator[object]:
+        """Run nothing when called."""
+        yield item
+
+    async def __call__(self, item: object) -> None:
+        """Take one argument, and be awaited."""
+
+
+class CallableGenerator:
+    """An object that can be called, and runs nothing."""
+
+    def __call__(self, item: object) -> Iterator[object]:
+        """Run nothing when called."""
+        yield item
+
+
+TAKEN: list[Callable[..., object]] = [
+    plain,
+    coroutine,
+    Methods().method,
+    Methods(),
+    [].append,
+    print,
+    with_option,
+    lambda *items: None,
+    functools.partial(of_asyncpg, None, 1, "a"),
+    functools.partial(coroutine),
+]
+
+
+@pytest.mark.parametrize("function", TAKEN)
+def test_a_function_that_takes_the_notification_is_taken(function: object) -> None:
+    """Functions, methods, partial ones, objects that can be called, some that are written in C."""
+    check_callback("handler", function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        generator,
+        async_generator,
+        Methods().generator,
+        CallableGenerator(),
+        functools.partial(generator),
+    ],
+)
+def test_r48_a_generator_is_refused(function: object) -> None:
+    """Calling it runs nothing of its body: the TypeError says that the `yield` has to go."""
+    with pytest.raises(TypeError, match="handler has a `yield` in it"):
+        check_callback("handler", function)
+
+
+def test_r48_a_class_is_refused() -> None:
+    """Calling it makes an object, and no more."""
+    with pytest.raises(TypeError, match="resync is the class Methods"):
+        check_callback("resync", Methods)
+
+
+@pytest.mark.parametrize("function", [None, 5, "plain", object()])
+def test_r48_what_cannot_be_called_is_refused(function: object) -> None:
+    """The TypeError names its type."""
+    with pytest.raises(TypeError, match="handler must be callable, not of type"):
+        check_callback("handler", function)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("handler", lambda: None),
+        ("handler", with_option_that_is_needed),
+        ("resync", lambda: None),
+        ("on_error", plain),
+        ("on_event", lambda: None),
+        ("connect", plain),
+    ],
+)
+def test_r48_a_function_that_takes_other_arguments_is_refused(name: str, function: object) -> None:
+    """The TypeError says what it is called with."""
+    with pytest.raises(TypeError, match=rf"^{name} is called with \d argument"):
+        check_callback(name, function)
+
+
+def test_r48_a_callback_of_asyncpg_is_told_what_to_take_instead() -> None:
+    """It takes four arguments, the likeliest mistake of those who come from add_listener."""
+    with pytest.raises(TypeError, match=r"add_listener take four: here n\.pid, n\.channel"):
+        check_callback("handler", of_asyncpg)
+
+
+def test_callbacks_that_are_not_given_are_not_checked() -> None:
+    """None stands for none; another one is checked under its own name."""
+    check_callbacks(resync=None, on_error=None)
+    with pytest.raises(TypeError, match="on_error is called with 2 arguments"):
+        check_callbacks(resync=plain, on_error=plain)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (plain, False),
+        (coroutine, True),
+        (functools.partial(coroutine), True),
+        (Methods(), True),
+        (Methods().method, False),
+        (async_generator, False),
+        (print, False),
+        (None, False),
+    ],
+)
+def test_what_makes_a_coroutine_is_async(function: Any, *, expected: bool) -> None:  # noqa: ANN401
+    """Functions, partial ones, and objects with an async ``__call__``."""
+    assert is_async(function) is expected
