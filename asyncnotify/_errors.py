@@ -24,6 +24,8 @@ No message and no attribute holds a password, a DSN or a payload.
 
 from __future__ import annotations
 
+import copy
+
 
 class AsyncNotifyError(Exception):
     """The root of every exception that asyncnotify raises on purpose."""
@@ -206,3 +208,11 @@ def describe_error(error: BaseException | None) -> str:
         text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+def own_copy(error: BaseException) -> BaseException:
+    """Return an error like this one for one more caller, whose notes and traceback are its own."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    copied.__notes__ = list(getattr(error, "__notes__", ()))
+    return copied

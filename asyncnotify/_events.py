@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import weakref
@@ -99,32 +100,50 @@ class EventStream:
     Connection events as an asynchronous iterator, as returned by ``Listener.events()``.
 
     It begins with the first event after the call and ends after ``Closed``. It holds the
-    newest 1,000 events for a reader that is slow.
+    newest 1,000 events for a reader that is slow. To be read in the listener's event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check_owner: Callable[[], None] = lambda: None) -> None:
+        self._check_owner = check_owner
         self._events: deque[ConnectionEvent] = deque(maxlen=1_000)
-        self._news = asyncio.Event()
+        self._readers: list[asyncio.Future[None]] = []
         self._ended = False
 
-    def put(self, event: ConnectionEvent) -> None:
-        """Add an event. Never waits."""
-        if not self._ended:
-            self._events.append(event)
-            self._ended = isinstance(event, Closed)
-            self._news.set()
+    def _put(self, event: ConnectionEvent) -> None:
+        """Add an event. Never waits, and never fails, wherever the readers are."""
+        if self._ended:
+            return
+        self._events.append(event)
+        self._ended = isinstance(event, Closed)
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            with contextlib.suppress(RuntimeError):  # its loop has been closed
+                reader.get_loop().call_soon_threadsafe(_wake, reader)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ConnectionEvent:
-        """Return the next event. Cancelling it loses nothing."""
+        """
+        Return the next event. Cancelling it loses nothing.
+
+        Raises:
+            StopAsyncIteration: The listener has been closed.
+            WrongLoopError: The listener runs in another event loop or process.
+        """
         while not self._events:
             if self._ended:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._check_owner()
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.append(reader)
+            await reader
         return self._events.popleft()
+
+
+def _wake(reader: asyncio.Future[None]) -> None:
+    if not reader.done():
+        reader.set_result(None)
 
 
 class Announcer:
@@ -134,19 +153,24 @@ class Announcer:
         self._target = target
         self._callback = callback
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+        self.check_owner: Callable[[], None] | None = None  # of the present run
         self._told: dict[str, float] = {}  # causes told of at WARNING, and until when that holds
 
     def stream(self) -> EventStream:
         """Return a new stream of the events from here on."""
-        stream = EventStream()
+        stream = EventStream(self._check_owner)
         self._streams.add(stream)
         return stream
+
+    def _check_owner(self) -> None:
+        if self.check_owner is not None:
+            self.check_owner()
 
     def announce(self, event: ConnectionEvent) -> None:
         """Tell everybody; what the callback raises is logged."""
         self._log(event)
         for stream in tuple(self._streams):
-            stream.put(event)
+            stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         if self._callback is not None:
             try:
                 self._callback(event)

@@ -24,6 +24,7 @@ from asyncnotify._owner import Owner
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
 from asyncnotify._publishing.publisher import Publisher
+from asyncnotify._tasks import cancel, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
@@ -38,9 +39,6 @@ T = TypeVar("T")
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
-
-_LAST_MOMENT = 0.2
-"""Seconds in which a task that was cancelled has to end."""
 
 
 def notifier_over(
@@ -208,8 +206,7 @@ class Notifier:
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
-            task.cancel()
-            await asyncio.wait({task}, timeout=_LAST_MOMENT)
+            await cancel({task})
 
     def abandon(self) -> None:
         """End at once: what still waits gets a ClosedError. To be called in its event loop."""
@@ -353,7 +350,7 @@ class Notifier:
             self._connections, timeout=self._limits.operation_timeout, queue=self._limits.queue
         )
         self._publisher = publisher
-        self._task = asyncio.create_task(publisher.run(), name="asyncnotify publisher")
+        self._task = start(publisher.run(), name="asyncnotify publisher")
         return publisher
 
     async def _retrying(

@@ -14,6 +14,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._errors import PoolerError, describe_error
+from asyncnotify._tasks import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ class PoolerProbe:
         self._connections = connections
         self._channel = channel
         self._arrived = arrived
-        self._task = asyncio.create_task(self._run(), name="asyncnotify pooler probe")
+        self._task = start(self._run(), name="asyncnotify pooler probe")
 
     async def _run(self) -> bool:
         """Return False if the notification was sent and has not arrived."""

@@ -108,6 +108,11 @@ class Mailbox(ABC):
         """Whether take() would return something."""
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a consumer waits for something to come."""
+        return bool(self._waiters)
+
+    @property
     def is_open(self) -> bool:
         """Whether more may come."""
         return self._open

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncnotify._connection.session_loop import SessionLoop
 from asyncnotify._connection.supervisor import Supervisor
 from asyncnotify._delivery.registry import Registry
 from asyncnotify._delivery.router import Router
-from asyncnotify._errors import ClosedError, ConnectTimeoutError, describe_error
+from asyncnotify._errors import ClosedError, ConnectTimeoutError, describe_error, own_copy
 from asyncnotify._events import Closed
 from asyncnotify._model import State, Stats
 from asyncnotify._owner import Owner
 from asyncnotify._run.deadline import Deadline
 from asyncnotify._subscriptions.roster import Roster
+from asyncnotify._tasks import CANCEL_GRACE, cancel, start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from asyncnotify._subscriptions.registration import Registration
 
 logger = logging.getLogger("asyncnotify.connection")
-
-_LAST_MOMENT: Final = 0.2
-"""Seconds granted to handlers for ending after they have been cancelled."""
 
 
 class Publishing(Protocol):
@@ -90,6 +88,7 @@ class Lifetime:
         self._publishing = publishing
         self._limits = limits
         self._announcer = announcer
+        announcer.check_owner = self.owner.check
         self._task: asyncio.Task[None] | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
         self._stop_requested = asyncio.Event()
@@ -104,7 +103,7 @@ class Lifetime:
         """Return once listening; on failure and on cancellation nothing is left running."""
         for registration in registrations:
             self.roster.serve_soon(registration.new_worker(self.router))
-        self._task = asyncio.create_task(self.run(), name="asyncnotify supervisor")
+        self._task = start(self.run(), name="asyncnotify supervisor")
         self._task.add_done_callback(self._run_ended)
         try:
             await self.wait_started()
@@ -118,7 +117,8 @@ class Lifetime:
         started, timeout = self._supervisor.started, self._limits.start_timeout
         await self._first_of(started, timeout)
         if started.done():
-            started.result()
+            if refusal := started.exception():
+                raise own_copy(refusal)  # several may wait: each has an error of its own
         elif self._ended.done():
             msg = "the listener was closed while it was starting"
             raise ClosedError(msg) from self._crash
@@ -190,7 +190,7 @@ class Lifetime:
         May be called from a handler, which is not waited for, and several times: the
         shortest deadline stands. Cancelling it ends the rest without draining.
         """
-        self._closers.add(self.roster.task_that_runs(asyncio.current_task()))
+        self._closers.add(self.roster.calling_task)
         self._drain = self._drain and drain
         self._deadline.shorten(timeout if drain else 0.0)
         self._deadline.look_again()
@@ -199,10 +199,10 @@ class Lifetime:
             await asyncio.shield(self._ended)
         except asyncio.CancelledError:
             self._deadline.shorten(0.0)
-            await asyncio.wait({self._ended}, timeout=_LAST_MOMENT * 2)
+            await asyncio.wait({self._ended}, timeout=CANCEL_GRACE * 2)
             raise
         if self._task is not None and self._closers.isdisjoint(self.roster.tasks):
-            await asyncio.wait({self._task}, timeout=_LAST_MOMENT)
+            await asyncio.wait({self._task}, timeout=CANCEL_GRACE)
 
     async def _wind_up(self, connection: asyncio.Task[None]) -> None:
         self._supervisor.say_goodbye(self._deadline.remaining)
@@ -210,7 +210,7 @@ class Lifetime:
         self.roster.close(discard=not self._drain)
         await self._end_tasks({connection, *self.roster.tasks})
         # Publishing last: a handler that finishes its work may need it
-        closing = asyncio.create_task(
+        closing = start(
             self._publishing.aclose(self._deadline.remaining), name="asyncnotify closing"
         )
         await self._end_tasks({closing})
@@ -222,10 +222,7 @@ class Lifetime:
         unfinished = {task for task in tasks - self._closers if not task.done()}
         if self._deadline.remaining == 0:
             self.roster.stop_workers()
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished, timeout=_LAST_MOMENT)
+        await cancel(unfinished)
         for task in unfinished - self._closers:
             if not task.done():
                 logger.warning("%s goes on though it was cancelled", task.get_name())
@@ -237,6 +234,7 @@ class Lifetime:
         self.roster.stop_workers()
         self._publishing.abandon()
         self._ended.set_result(None)
+        self._announcer.check_owner = None
         self._announcer.announce(Closed())
 
     # -- looking at it --------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._arguments import check_callback, check_callbacks, check_count
@@ -26,6 +27,7 @@ class Registration:
     buffering: Buffering
     concurrency: int
     on_error: OnError | None
+    context: Context = field(default_factory=copy_context, compare=False)
 
     def __post_init__(self) -> None:
         check_count("concurrency", self.concurrency)
@@ -44,4 +46,5 @@ class Registration:
             resync=self.resync,
             on_error=self.on_error,
             concurrency=self.concurrency,
+            context=self.context,
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from asyncnotify._errors import ChannelNameError, ClosedError, ListenTimeoutError, describe_error
+from asyncnotify._subscriptions.worker import HandlerWorker, serving_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.registry import Registry, Subscriber
     from asyncnotify._model import State, SubscriptionStats
     from asyncnotify._owner import Owner
-    from asyncnotify._subscriptions.worker import HandlerWorker
 
 logger = logging.getLogger("asyncnotify.handler")
 
@@ -109,19 +109,18 @@ class Roster:
         """The tasks that serve handlers now."""
         return set(self._workers)
 
-    def task_that_runs(self, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
-        """Return the task of the worker that a handler's call belongs to, else the task itself."""
-        for serving, worker in self._workers.items():
-            if task in worker.calls:
-                return serving
-        return task
+    @property
+    def calling_task(self) -> asyncio.Task[None] | None:
+        """The task that serves the handler which has led to this call, if one has."""
+        worker = serving_worker()
+        return worker.task if worker is not None and worker.task in self._workers else None
 
     def _serve_by_task(self, worker: HandlerWorker) -> None:
         if self._group is None:
             self._not_yet_served.append(worker)
             return
         name = f"asyncnotify handler of {worker.name}"
-        task = self._group.create_task(worker.run(), name=name)
+        task = self._group.create_task(worker.run(), name=name, context=worker.context)
         self._workers[task] = worker
         self._served.add(worker.subscriber)
         task.add_done_callback(self._worker_ended)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from contextvars import Context, ContextVar, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +21,10 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+from asyncnotify._tasks import SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.registry import Subscriber
@@ -31,11 +33,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asyncnotify.handler")
 
-_SLICE: Final = 0.010
-"""Seconds for which one worker may call a handler that never awaits, before others get a turn."""
-
 _CLOCK_INTERVAL: Final = 64
 """Calls between two looks at the clock, at most: as long as the handler proves to be quick."""
+
+
+_serving: ContextVar[HandlerWorker] = ContextVar("asyncnotify_serving")
+"""The worker whose handler runs; a task that the handler starts inherits it."""
+
+
+def serving_worker() -> HandlerWorker | None:
+    """Return the worker on whose behalf this code runs: in a handler, or in a task of one."""
+    worker = _serving.get(None)
+    return worker if worker is not None and worker.is_busy else None
 
 
 class HandlerWorker:
@@ -50,7 +59,9 @@ class HandlerWorker:
         resync: Resync | None,
         on_error: OnError | None,
         concurrency: int,
+        context: Context | None = None,
     ) -> None:
+        self.task: asyncio.Task[None] | None = None
         self.subscriber = subscriber
         self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
@@ -63,6 +74,14 @@ class HandlerWorker:
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
         self._told_of_awaitable = False
+        self._slice_ends = 0.0
+        self._context = context.copy() if context is not None else Context()
+        self._context.run(_serving.set, self)
+
+    @property
+    def context(self) -> Context:
+        """A fresh copy of the context in which the handler was registered."""
+        return self._context.copy()
 
     @property
     def active(self) -> bool:
@@ -70,19 +89,37 @@ class HandlerWorker:
         return self._mailbox.is_open
 
     @property
-    def calls(self) -> Collection[asyncio.Task[None]]:
-        """The calls that run now, where several may."""
-        return self._running
+    def is_busy(self) -> bool:
+        """Whether a call may be running: the worker does not wait for something to come."""
+        return bool(self._running) or not self._mailbox.is_awaited
 
     async def run(self) -> None:
-        """Serve the subscription until it ends and its mailbox is empty."""
-        if self._concurrency == 1:
-            while await self._something_waits():
-                await self._serve_in_order()
+        """
+        Serve the subscription until it ends and its mailbox is empty.
+
+        To be run by a task in ``context``. No call sees the context variables that another one
+        has set: after a call that did, a new task in a fresh copy goes on.
+        """
+        self.task = asyncio.current_task()
+        if self._concurrency > 1:
+            async with asyncio.TaskGroup() as group:
+                while await self._something_waits():
+                    await self._serve_at_once(group)
             return
-        async with asyncio.TaskGroup() as group:
-            while await self._something_waits():
-                await self._serve_at_once(group)
+        create_task = asyncio.get_running_loop().create_task
+        has_ended = await self._serve_in_one_context()
+        while not has_ended:
+            # 4 us for each, where handlers set variables; looking whether they did takes 16 ns
+            serving = create_task(self._serve_in_one_context(), context=self.context)
+            has_ended = await serving
+
+    async def _serve_in_one_context(self) -> bool:
+        """Return whether the subscription has ended; else a call has set context variables."""
+        fresh = copy_context()
+        while await self._something_waits():
+            if not await self._serve_in_order(fresh):
+                return False
+        return True
 
     async def _something_waits(self) -> bool:
         try:
@@ -91,11 +128,15 @@ class HandlerWorker:
             await self._overflowed(error)
             return False
 
-    async def _serve_in_order(self) -> None:
-        """Call the handler until the mailbox is empty. The hot path of handlers."""
+    async def _serve_in_order(self, fresh: Context) -> bool:
+        """
+        Call the handler until the mailbox is empty. The hot path of handlers.
+
+        Return False at once when the context is no longer like this fresh one.
+        """
         take, handler, is_async = self._take, self._handler, self._is_async
-        clock = asyncio.get_running_loop().time
-        untimed, interval, slice_ends = 0, 1, clock() + _SLICE
+        self._slice_ends = asyncio.get_running_loop().time() + SLICE
+        untimed, interval = 0, 1
         while (item := take()) is not None:
             if not isinstance(item, Notification):
                 await self._see_other(item)
@@ -108,17 +149,26 @@ class HandlerWorker:
                         await self._await_if_needed(result)
                 except BaseException as error:  # noqa: BLE001 - what is meant for us passes
                     await self._handler_failed(error, item)
+            if copy_context() != fresh:
+                return False
             untimed += 1
             if untimed >= interval:
-                untimed, interval = 0, min(_CLOCK_INTERVAL, interval * 2)
-                if clock() > slice_ends:
-                    await asyncio.sleep(0)
-                    interval, slice_ends = 1, clock() + _SLICE
+                untimed, interval = 0, await self._look_at_the_clock(interval)
+        return True
+
+    async def _look_at_the_clock(self, interval: int) -> int:
+        """Let others run if it has been a while; return after how many calls to look again."""
+        clock = asyncio.get_running_loop().time
+        if clock() <= self._slice_ends:
+            return min(_CLOCK_INTERVAL, interval * 2)
+        await asyncio.sleep(0)
+        self._slice_ends = clock() + SLICE
+        return 1
 
     async def _serve_at_once(self, group: asyncio.TaskGroup) -> None:
         """Start calls of the handler until the mailbox is empty, so many at a time."""
         clock = asyncio.get_running_loop().time
-        slice_ends = clock() + _SLICE
+        slice_ends = clock() + SLICE
         while True:
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
@@ -129,9 +179,10 @@ class HandlerWorker:
                 await self._see_other(item)
                 if clock() > slice_ends:
                     await asyncio.sleep(0)
-                    slice_ends = clock() + _SLICE
+                    slice_ends = clock() + SLICE
             else:
-                call = group.create_task(self._call(item), name=f"asyncnotify call of {self.name}")
+                name = f"asyncnotify call of {self.name}"
+                call = group.create_task(self._call(item), name=name, context=self.context)
                 self._running.add(call)
                 call.add_done_callback(self._running.discard)
 

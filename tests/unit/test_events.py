@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._errors import describe_error
+from asyncnotify._errors import WrongLoopError, describe_error
 from asyncnotify._events import (
     Announcer,
     Closed,
     Connected,
     ConnectionEvent,
     ConnectionLost,
-    EventStream,
     Reconnected,
     RetryScheduled,
     describe_event,
@@ -213,30 +212,66 @@ async def test_a_stream_has_what_follows_it_up_to_closed() -> None:
 
 async def test_a_stream_waits_for_the_next_event() -> None:
     """A reader that is early gets the event when it happens."""
-    stream = EventStream()
-    asyncio.get_running_loop().call_later(5, stream.put, LOST)
+    announcer = Announcer("db", None)
+    stream = announcer.stream()
+    asyncio.get_running_loop().call_later(5, announcer.announce, LOST)
     assert await anext(stream) == LOST
 
 
 async def test_waiting_for_an_event_may_be_cancelled() -> None:
     """Cancelled before and just as an event arrives: the next call gets it."""
-    stream = EventStream()
+    announcer = Announcer("db", None)
+    stream = announcer.stream()
     loop = asyncio.get_running_loop()
     for _ in range(100):
         reader = asyncio.ensure_future(anext(stream))
-        loop.call_later(1, stream.put, LOST)
+        loop.call_later(1, announcer.announce, LOST)
         loop.call_later(1, reader.cancel)
         await asyncio.wait({reader})
         assert reader.cancelled()
         assert await anext(stream) == LOST
 
 
+def test_a_reader_whose_loop_is_closed_harms_nobody() -> None:
+    """Its wake-up is dropped; the other readers, the log and the callback are told."""
+    told: list[ConnectionEvent] = []
+    announcer = Announcer("db", told.append)
+    abandoned, stream = announcer.stream(), announcer.stream()
+
+    async def begin_to_read() -> None:
+        step.send(None)
+
+    async def lose() -> ConnectionEvent:
+        announcer.announce(LOST)
+        return await anext(stream)
+
+    step = anext(abandoned)
+    asyncio.run(begin_to_read())
+    assert asyncio.run(lose()) == LOST
+    assert told == [LOST]
+    step.close()
+
+
+async def test_a_reader_in_another_loop_is_refused() -> None:
+    """As every other call from there."""
+
+    def refuse() -> None:
+        msg = "the listener runs in another event loop"
+        raise WrongLoopError(msg)
+
+    announcer = Announcer("db", None)
+    announcer.check_owner = refuse
+    with pytest.raises(WrongLoopError):
+        await anext(announcer.stream())
+
+
 async def test_a_slow_reader_finds_the_newest_thousand() -> None:
     """What a reader does not fetch is bounded; what is lost is the oldest, never Closed."""
-    stream = EventStream()
+    announcer = Announcer("db", None)
+    stream = announcer.stream()
     for attempt in range(5_000):
-        stream.put(RetryScheduled(attempt, 1.0, TimeoutError()))
-    stream.put(Closed())
+        announcer.announce(RetryScheduled(attempt, 1.0, TimeoutError()))
+    announcer.announce(Closed())
     events = [event async for event in stream]
     assert len(events) == 1_000
     assert isinstance(events[0], RetryScheduled)
@@ -246,18 +281,20 @@ async def test_a_slow_reader_finds_the_newest_thousand() -> None:
 
 async def test_two_readers_of_one_stream_share_its_events() -> None:
     """Each event goes to one of them."""
-    stream = EventStream()
+    announcer = Announcer("db", None)
+    stream = announcer.stream()
     readers = [asyncio.ensure_future(anext(stream)) for _ in range(2)]
     loop = asyncio.get_running_loop()
-    loop.call_later(1, stream.put, LOST)
-    loop.call_later(2, stream.put, RETRY)
+    loop.call_later(1, announcer.announce, LOST)
+    loop.call_later(2, announcer.announce, RETRY)
     await asyncio.wait(readers)
     assert [reader.result() for reader in readers] == [LOST, RETRY]
 
 
 async def test_closed_ends_every_reader_of_a_stream() -> None:
     """Nobody waits for an event of a listener that has closed."""
-    stream = EventStream()
+    announcer = Announcer("db", None)
+    stream = announcer.stream()
     ended: list[int] = []
 
     async def read(number: int) -> None:
@@ -266,7 +303,7 @@ async def test_closed_ends_every_reader_of_a_stream() -> None:
         ended.append(number)
 
     readers = [asyncio.ensure_future(read(number)) for number in range(2)]
-    asyncio.get_running_loop().call_later(1, stream.put, Closed())
+    asyncio.get_running_loop().call_later(1, announcer.announce, Closed())
     try:
         async with asyncio.timeout(10):
             await asyncio.gather(*readers)

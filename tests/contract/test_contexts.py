@@ -1,0 +1,139 @@
+"""In whose context things run: long-lived tasks in that of nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from asyncnotify import Listener, Notification, Notifier
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import Database, Inbox
+
+REQUEST: ContextVar[str] = ContextVar("request", default="nobody's")
+
+
+class RequestsInTheLog(logging.Handler):
+    """Notes in whose context each line was logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.requests: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note it."""
+        self.requests.append(REQUEST.get())
+
+
+async def test_r50_connections_and_log_lines_carry_nobody_s_context(
+    dsn: str, database: Database
+) -> None:
+    """Whoever starts, notifies first or loses the connection: it is made anew for nobody."""
+    dialled: list[str] = []
+
+    async def connect() -> asyncpg.Connection:
+        dialled.append(REQUEST.get())
+        return await asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
+
+    log, logger = RequestsInTheLog(), logging.getLogger("asyncnotify.connection")
+    REQUEST.set("the first request's")
+    listener = Listener(connect=connect, heartbeat=0.05)
+    await listener.start()
+    logger.addHandler(log)
+    try:
+        await listener.notify("orders", "")
+        await database.interrupt(listener)
+        await database.fence(listener)
+    finally:
+        logger.removeHandler(log)
+        await listener.aclose()
+    assert len(dialled) == 3
+    assert set(dialled) == {"nobody's"}
+    assert log.requests
+    assert set(log.requests) == {"nobody's"}
+
+
+async def test_r50_what_is_sent_together_is_in_nobody_s_context(dsn: str) -> None:
+    """The connection of a notifier is made in the context of no caller."""
+    dialled: list[str] = []
+
+    async def connect() -> asyncpg.Connection:
+        dialled.append(REQUEST.get())
+        return await asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
+
+    REQUEST.set("the first request's")
+    async with Notifier(connect=connect) as notifier:
+        await asyncio.gather(*(notifier.notify("orders", str(n)) for n in range(10)))
+    assert dialled == ["nobody's"]
+
+
+async def test_r50_a_handler_runs_in_the_context_in_which_it_was_registered(
+    listener: Listener, database: Database, new_inbox: type[Inbox[str]]
+) -> None:
+    """listen() in one request, on() in another: each finds its own, at every call."""
+    seen = new_inbox()
+
+    def handler(_notification: Notification[str]) -> None:
+        seen(REQUEST.get())
+        REQUEST.set("what a call has set")
+
+    REQUEST.set("one request's")
+    await listener.listen("orders", handler)
+    REQUEST.set("another's")
+    listener.on("other")(handler)
+    await database.notify("orders", "1", "2")
+    await database.fence(listener)
+    await database.notify("other", "1", "2")
+    found = [await seen.next() for _ in range(4)]
+    assert found == ["one request's"] * 2 + ["another's"] * 2
+
+
+Close = Callable[[], Coroutine[object, object, None]]
+
+
+async def itself(close: Close) -> None:
+    """Close in the handler."""
+    await close()
+
+
+async def in_a_task(close: Close) -> None:
+    """Close in a task that the handler starts."""
+    await asyncio.create_task(close())
+
+
+async def gathered(close: Close) -> None:
+    """Close as one of several things that the handler waits for."""
+    await asyncio.gather(close(), asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("way", [itself, in_a_task, gathered])
+async def test_closing_in_a_task_of_a_handler_does_not_wait_for_the_handler(
+    dsn: str,
+    database: Database,
+    way: Callable[[Close], Coroutine[object, object, None]],
+    concurrency: int,
+) -> None:
+    """In the handler, in a task that it starts, in gather(): nobody waits for himself."""
+    closed = asyncio.get_running_loop().create_future()
+
+    async def handler(_notification: Notification[str]) -> None:
+        try:
+            await way(listener.aclose)
+        except BaseException as error:
+            closed.set_exception(error)
+            raise
+        closed.set_result(None)
+
+    listener = Listener(dsn, close_timeout=30)
+    await listener.start()
+    await listener.listen("orders", handler, concurrency=concurrency)
+    await database.notify("orders", "")
+    async with asyncio.timeout(10):
+        await closed
