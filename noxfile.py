@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nox
-from nox.command import CommandFailed
 from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
@@ -34,6 +36,12 @@ PROCESSES = 3
 
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 """Keeps the sources in the current directory from standing in for what was installed."""
+
+FLAKY_FILE = Path(os.environ.get("FLAKY_TESTS", os.devnull))
+"""A file that ``.ci/run`` makes, for the flaky tests of one run of nox to be listed by the next."""
+
+_flaky: list[str] = FLAKY_FILE.read_text(encoding="utf-8").splitlines()
+_tested: list[str] = []  # the sessions in which tests may be found flaky
 
 _WHO_ARE_YOU = """
 import sys
@@ -110,18 +118,35 @@ def _run_tests(session: nox.Session, *options: str) -> None:
     Run pytest on the installed package, not on the sources beside the tests.
 
     In CI, what failed is run once more, one test at a time: faults are injected against the
-    clock, and a machine that is busy with other things may let time decide. Both runs are shown.
+    clock, and a machine that is busy with other things may let time decide. Both runs are
+    shown, and what passes in the second one only is listed as flaky at the end.
     """
+    parallel = (f"--numprocesses={PROCESSES}", "--dist=loadfile")
+    if IN_CI:
+        with tempfile.TemporaryDirectory() as folder:
+            _run_twice(session, Path(folder), parallel, options)
+    else:
+        _pytest(session, *parallel, *options)
+
+
+def _run_twice(
+    session: nox.Session, folder: Path, parallel: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    _tested.append(session.name)
+    first, second = folder / "first.json", folder / "second.json"
+    # 1: tests have failed. With any other code there are tests that have not been run at all.
+    _pytest(session, f"--outcome={first}", *parallel, *options, success_codes=(0, 1))
+    if json.loads(first.read_text(encoding="utf-8"))["exit_status"] == 0:
+        return
+    session.warn("running once more what failed")
+    again = ("--last-failed", "--last-failed-no-failures=none")
     try:
-        _pytest(session, f"--numprocesses={PROCESSES}", "--dist=loadfile", *options)
-    except CommandFailed:
-        if not IN_CI:
-            raise
-        session.warn("running once more what failed")
-        _pytest(session, "--last-failed", "--last-failed-no-failures=none", *options)
+        _pytest(session, f"--outcome={second}", *again, *options)
+    finally:
+        _note_flaky(session, second)
 
 
-def _pytest(session: nox.Session, *options: str) -> None:
+def _pytest(session: nox.Session, *options: str, success_codes: tuple[int, ...] = (0,)) -> None:
     session.run(
         "python",
         "-m",
@@ -130,7 +155,26 @@ def _pytest(session: nox.Session, *options: str) -> None:
         *options,
         *session.posargs,
         env=INSTALLED_ONLY,
+        success_codes=success_codes,
     )
+
+
+def _note_flaky(session: nox.Session, outcome: Path) -> None:
+    """Note the tests that have passed now, having failed before."""
+    if not outcome.is_file():
+        return  # pytest itself has failed, and has said so
+    passed = json.loads(outcome.read_text(encoding="utf-8"))["passed"]
+    lines = [f"FLAKY {test} {session.name}" for test in passed]
+    _flaky.extend(lines)
+    with FLAKY_FILE.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+@atexit.register
+def _show_flaky() -> None:
+    """List the flaky tests of all sessions, also if one of them has failed."""
+    if _tested:
+        print(f"\n{len(_flaky)} flaky: failed, and passed when run once more", *_flaky, sep="\n")
 
 
 @nox.session

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib.util
 import itertools
+import json
 import os
 import secrets
 import signal
@@ -24,7 +25,15 @@ from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir,
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
 T = TypeVar("T")
 
@@ -58,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "else a container",
     )
     group.addoption("--uvloop", action="store_true", help="run the async tests on uvloop")
+    group.addoption("--outcome", metavar="FILE", help="write as JSON which tests passed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,6 +112,26 @@ def pytest_runtest_makereport(
             if isinstance(server, PostgresServer | SharedServer) and name != "template":
                 report.sections.append((f"log of {name}", server.log_tail()))
     return report
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Write which tests passed: those of a second run are flaky, and nox lists them."""
+    if path := config.getoption("--outcome"):
+        outcome = outcome_of(terminalreporter.stats, exitstatus)
+        Path(path).write_text(json.dumps(outcome, indent=2), encoding="utf-8")
+
+
+def outcome_of(reports: Mapping[str, Sequence[Any]], exit_status: int) -> dict[str, object]:
+    """
+    Return how a run ended, and the ids of the tests that passed.
+
+    A test whose fixtures raised has failed, also where the test itself passed.
+    """
+    bad = {report.nodeid for kind in ("failed", "error") for report in reports.get(kind, ())}
+    passed = [report.nodeid for report in reports.get("passed", ()) if report.nodeid not in bad]
+    return {"exit_status": exit_status, "passed": passed}
 
 
 def choose(config: pytest.Config) -> str:

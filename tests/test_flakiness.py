@@ -1,0 +1,73 @@
+"""What nox is told of a run, so that a test that passes the second time only is not hidden."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import outcome_of
+
+CONFTEST = Path(__file__).parent / "conftest.py"
+FAILS_FIRST = """
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("case", ["a b::c"])
+def test_that_fails_first(case):
+    trace = Path(__file__).with_suffix(".ran")
+    ran_before = trace.exists()
+    trace.touch()
+    assert ran_before
+
+
+def test_that_passes():
+    pass
+"""
+
+
+def report(node_id: str, when: Any, outcome: Any) -> pytest.TestReport:  # noqa: ANN401 - as pytest takes it
+    """Return what pytest says of one part of a test."""
+    return pytest.TestReport(node_id, ("", 0, ""), {}, outcome, None, when)
+
+
+def test_a_test_whose_fixture_raises_afterwards_has_not_passed() -> None:
+    """Nor has one that was skipped, or failed as it was meant to."""
+    reports = {
+        "passed": [report("good", "call", "passed"), report("leaves", "call", "passed")],
+        "error": [report("leaves", "teardown", "failed")],
+        "failed": [report("bad", "call", "failed")],
+        "skipped": [report("absent", "setup", "skipped")],
+        "": [report("good", "setup", "passed")],
+    }
+    assert outcome_of(reports, 1) == {"exit_status": 1, "passed": ["good"]}
+
+
+def test_a_run_in_which_nothing_passed_has_an_outcome_too() -> None:
+    """Such as one that found no test."""
+    assert outcome_of({}, 5) == {"exit_status": 5, "passed": []}
+
+
+def run_pytest(folder: Path, *options: str) -> dict[str, object]:
+    """Run pytest in a folder with the project's own conftest; return the outcome it wrote."""
+    outcome = folder / "outcome.json"
+    command = (sys.executable, "-m", "pytest", "-p", "no:anyio", f"--outcome={outcome}", *options)
+    subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=30)
+    found: dict[str, object] = json.loads(outcome.read_text(encoding="utf-8"))
+    return found
+
+
+def test_what_passes_in_the_second_run_only_is_told_by_its_id(tmp_path: Path) -> None:
+    """The first run leaves it out, spread over processes; the second runs nothing else."""
+    (tmp_path / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "test_file.py").write_text(FAILS_FIRST, encoding="utf-8")
+    first = run_pytest(tmp_path, "--numprocesses=2")
+    assert first == {"exit_status": 1, "passed": ["test_file.py::test_that_passes"]}
+    second = run_pytest(tmp_path, "--last-failed")
+    assert second == {"exit_status": 0, "passed": ["test_file.py::test_that_fails_first[a b::c]"]}
