@@ -37,6 +37,9 @@ PROCESSES = 3
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 """Keeps the sources in the current directory from standing in for what was installed."""
 
+THOROUGH = "--hypothesis-profile=thorough"
+"""Tries ten times as many examples as a developer waits for; what they are is fixed."""
+
 FLAKY_FILE = Path(os.environ.get("FLAKY_TESTS", os.devnull))
 """A file that ``.ci/run`` makes, for the flaky tests of one run of nox to be listed by the next."""
 
@@ -135,11 +138,11 @@ def _run_twice(
     _tested.append(session.name)
     first, second = folder / "first.json", folder / "second.json"
     # 1: tests have failed. With any other code there are tests that have not been run at all.
-    _pytest(session, f"--outcome={first}", *parallel, *options, success_codes=(0, 1))
+    _pytest(session, f"--outcome={first}", *parallel, THOROUGH, *options, success_codes=(0, 1))
     if json.loads(first.read_text(encoding="utf-8"))["exit_status"] == 0:
         return
     session.warn("running once more what failed")
-    again = ("--last-failed", "--last-failed-no-failures=none")
+    again = ("--last-failed", "--last-failed-no-failures=none", THOROUGH)
     try:
         _pytest(session, f"--outcome={second}", *again, *options)
     finally:

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 import asyncnotify
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
@@ -53,6 +54,17 @@ LEFT_BACKENDS = """
     SELECT pid, state, wait_event, query FROM pg_catalog.pg_stat_activity
     WHERE datname = $1 AND application_name = $2
 """
+
+settings.register_profile("quick", max_examples=20, stateful_step_count=25, deadline=None)
+settings.register_profile(  # for CI: the same examples each time, and no time decides
+    "thorough",
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("quick")  # `--hypothesis-profile=thorough` has the last word
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

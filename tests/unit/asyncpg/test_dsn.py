@@ -4,7 +4,7 @@ import string
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._asyncpg.dsn import (
@@ -75,7 +75,6 @@ def test_a_url_of_sqlalchemy_is_made_the_drivers(pasted: str, taken: str) -> Non
 
 
 @given(st.dictionaries(WORDS.filter(lambda word: word not in {"ssl", "host"}), WORDS, max_size=4))
-@settings(max_examples=40)
 def test_other_arguments_of_a_url_of_sqlalchemy_survive(parameters: dict[str, str]) -> None:
     """Whatever else the query holds reaches the driver unchanged, however it is encoded."""
     taken = normalize_dsn(f"postgresql+asyncpg://db/app?{urlencode(parameters)}")
@@ -158,7 +157,6 @@ def test_a_target_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     st.lists(st.integers(0, 0xD7FF).map(chr)).map("".join),
     st.sampled_from(["postgresql", "postgresql+asyncpg"]),
 )
-@settings(max_examples=60)
 def test_r43_a_target_never_holds_an_encoded_password(text: str, scheme: str) -> None:
     """Any password, percent-encoded, stays out of what is shown."""
     password = quote(f"s3cret{text}", safe="")

@@ -209,7 +209,6 @@ def test_what_the_decoder_raises_becomes_the_error_that_decode_raises() -> None:
 
 @each_layer
 @given(text=TEXTS)
-@settings(max_examples=25)
 def test_every_text_comes_back_through_all_layers(layers: dict[str, Any], text: str) -> None:
     """Whatever is sent on a channel of text is read unchanged, whatever it is wrapped in."""
     channel = Channel("orders", **layers)
@@ -218,7 +217,6 @@ def test_every_text_comes_back_through_all_layers(layers: dict[str, Any], text: 
 
 @each_layer
 @given(id_=st.integers(-(2**63), 2**63 - 1), note=TEXTS)
-@settings(max_examples=15)
 def test_every_value_comes_back_through_all_layers(
     layers: dict[str, Any], id_: int, note: str
 ) -> None:
@@ -452,13 +450,14 @@ def mutant(text: str, rng: random.Random) -> str:
             return text[:start] + piece + text[start + rng.randrange(3) :]
 
 
-def test_100000_hostile_payloads_are_read_or_refused() -> None:
+def test_r44_hostile_payloads_are_read_or_refused() -> None:
     """Every coding gives a value of its type or the one error, whatever comes; none is signed."""
     rng = random.Random(2026)
+    count = settings().max_examples * 50  # the thorough profile makes more than 100,000 in all
     refused = 0
     for channel, value, kind in HOSTILE_CHANNELS:
         own = channel.encode(value)
-        payloads = NASTIES + [mutant(own, rng) for _ in range(6_250)]
+        payloads = NASTIES + [mutant(own, rng) for _ in range(count)]
         for payload in payloads:
             try:
                 read = channel.decode(payload)
@@ -468,4 +467,4 @@ def test_100000_hostile_payloads_are_read_or_refused() -> None:
             else:
                 assert isinstance(read, kind)
                 assert payload == own or "signed" not in repr(channel)
-    assert refused > 50_000
+    assert refused > count * len(HOSTILE_CHANNELS) / 2

@@ -13,7 +13,7 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._channels.coders import Coder, RefusedError, coder_for
@@ -283,7 +283,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=60)
 def test_all_of_json_comes_back(value: object) -> None:
     """Whatever JSON can hold is read as it was written."""
     encode, decode = coded(object)

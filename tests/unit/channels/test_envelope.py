@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._channels.coders import RefusedError
@@ -38,7 +38,6 @@ def compressed(data: bytes) -> str:
 
 @each_wrapping
 @given(text=TEXTS)
-@settings(max_examples=60)
 def test_every_text_comes_back_from_its_envelope(layer: Layer, text: str) -> None:
     """Whatever the text, also one that looks like an envelope, is read as it was written."""
     assert layer.open(layer.seal(text)) == text
@@ -67,7 +66,6 @@ def test_a_plain_sender_is_read(layer: Layer, text: str) -> None:
 
 
 @given(text=TEXTS)
-@settings(max_examples=60)
 def test_compression_never_makes_longer(text: str) -> None:
     """Only what becomes shorter is compressed; everything else is sent as it is."""
     sealed = WRAPPINGS["compress"].seal(text)
@@ -134,8 +132,8 @@ def test_the_longest_text_fits_exactly(letter: str) -> None:
 
 
 def test_a_bomb_is_refused_without_being_unpacked() -> None:
-    """50 MB in a few kilobytes cost no more memory than the longest text that is allowed."""
-    bomb = compressed(bytes(50_000_000))
+    """10 MB in a few kilobytes cost no more memory than the longest text that is allowed."""
+    bomb = compressed(bytes(10_000_000))
     tracemalloc.start()
     with pytest.raises(RefusedError, match="is compressed, and over"):
         WRAPPINGS["compress"].open(bomb)
@@ -148,7 +146,6 @@ def test_a_bomb_is_refused_without_being_unpacked() -> None:
 
 
 @given(text=TEXTS)
-@settings(max_examples=60)
 def test_every_text_comes_back_from_under_its_signature(text: str) -> None:
     """The signature takes 43 characters in front of the text, which is left alone."""
     sealed = SIGNING.seal(text)
@@ -158,7 +155,6 @@ def test_every_text_comes_back_from_under_its_signature(text: str) -> None:
 
 
 @given(text=st.text(CHARACTERS, max_size=30), seed=st.integers(0, 2**32))
-@settings(max_examples=30)
 def test_any_change_to_a_signed_text_is_refused(text: str, seed: int) -> None:
     """Each character, changed, left out or doubled, is noticed; and so is one more at the end."""
     sealed, rng = SIGNING.seal(text), random.Random(seed)

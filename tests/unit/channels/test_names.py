@@ -4,7 +4,7 @@ import enum
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._channels.names import check_channel, check_payload, quote_identifier
@@ -59,7 +59,6 @@ def test_r40_what_cannot_be_a_channel_is_refused_with_the_reason(name: object, r
 
 
 @given(NAMES)
-@settings(max_examples=60)
 def test_r40_a_channel_is_taken_or_refused_as_its_bytes_say(name: str) -> None:
     """For any text: taken unchanged if it is 1 to 63 bytes of UTF-8 without NUL, else refused."""
     try:
@@ -127,7 +126,6 @@ def test_r40_what_cannot_be_a_payload_is_refused_without_its_text(
 
 
 @given(NAMES)
-@settings(max_examples=60)
 def test_r42_a_quoted_name_is_one_identifier(name: str) -> None:
     """Inside the outer quotes every quote is doubled: the name cannot end, and reads back."""
     quoted = quote_identifier(name)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -198,5 +197,4 @@ class Conversation(RuleBasedStateMachine):
         assert self.box.take() is None
 
 
-Conversation.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 TestConversation = Conversation.TestCase

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._delivery.latest import LatestMailbox
@@ -107,7 +107,6 @@ def test_a_channel_is_purged_from_what_waits(mailbox: LatestMailbox) -> None:
 
 
 @given(STEPS)
-@settings(max_examples=300)
 def test_the_newest_of_each_channel_is_seen_and_gaps_at_their_place(steps: list[str]) -> None:
     """In any order of events: what is seen is the newest, in order, and no gap is forgotten."""
     mailbox = LatestMailbox()

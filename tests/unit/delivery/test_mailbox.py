@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._delivery.bounded import BoundedMailbox
@@ -59,7 +59,6 @@ def test_two_gaps_become_one_that_tells_as_much(older: Gap | None, newer: Gap, m
 
 
 @given(GAPS, GAPS, GAPS)
-@settings(max_examples=60)
 def test_a_merged_gap_covers_each_of_its_parts(one: Gap, two: Gap, three: Gap) -> None:
     """It never begins later than a part, and counts only where everything was counted."""
     parts = (one, two, three)

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -240,5 +239,4 @@ class Bookkeeping(RuleBasedStateMachine):
             assert reader.seen[-1] in self.committed
 
 
-Bookkeeping.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 TestBookkeeping = Bookkeeping.TestCase
