@@ -75,7 +75,7 @@ def _cancel_on_interrupt() -> None:
     Let the first Ctrl-C cancel this task, and the others do nothing.
 
     asyncio's own way raises KeyboardInterrupt at the second one, wherever that may be: the
-    server would be left to its keeper, and a traceback to the reader.
+    server would be left to its wrapper process, and the user would see a traceback.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

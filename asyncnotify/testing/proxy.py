@@ -4,9 +4,9 @@ A TCP proxy that breaks the network on purpose, for tests of what talks to a ser
 ```python
 async with FaultProxy.for_dsn(dsn) as proxy:
     async with Listener(proxy.proxied_dsn(dsn)) as listener:
-        proxy.black_hole()   # nothing arrives any more, and nobody is told
+        proxy.black_hole()   # nothing arrives any more, and neither side learns of that
         ...
-        proxy.heal()         # what was held flows on, and new connections work
+        proxy.heal()         # what was held is passed on, and new connections work
 ```
 
 Every fault is a plain method and has taken effect when it returns. Faults add up; `heal()` ends
@@ -20,12 +20,13 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
-from asyncnotify.testing._proxy.connection import Direction, Directions, Link
-from asyncnotify.testing._proxy.direction import Conditions, Cutoff
-from asyncnotify.testing._proxy.listening_socket import Door
+from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
+from asyncnotify.testing._proxy.connection import Direction, Directions, ProxiedConnection
+from asyncnotify.testing._proxy.listening_socket import ListeningSocket
+from asyncnotify.testing._proxy.pattern import PatternDetector
 from asyncnotify.testing._proxy.target import rewritten, target_of
 from asyncnotify.testing._proxy.traffic import Traffic
-from asyncnotify.testing._proxy.waiting import WaitTimeoutError, Watch
+from asyncnotify.testing._proxy.waiting import WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +34,22 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing._proxy.connection import Address
 
-__all__ = ["Cut", "Direction", "Directions", "FaultProxy", "Link", "WaitTimeoutError", "Watch"]
+__all__ = [
+    "Cut",
+    "Direction",
+    "Directions",
+    "FaultProxy",
+    "PatternDetector",
+    "ProxiedConnection",
+    "WaitTimeoutError",
+]
 
 Cut = Literal["reset", "fin", "half_close", "pause", "black_hole"]
 
 
 class FaultProxy(Traffic):
     """
-    Stands between clients and one server, and breaks what is between them when told to.
+    Passes connections from clients to one server, and injects network faults on demand.
 
     An async context manager, for one use, on asyncio's loop or uvloop. It starts no task and no
     thread. Unless a fault says otherwise, bytes, EOF and RST are passed on as they come, and a
@@ -66,12 +75,12 @@ class FaultProxy(Traffic):
         super().__init__()
         self._target = (target_host, target_port)
         self._host, self._port = host, port
-        self._door: Door | None = None
+        self._listening_socket: ListeningSocket | None = None
         self._refusing = False
         self._upstream: list[Address] = []
-        self._undialled: list[Link] = []
-        self._cuts: list[Watch] = []
-        self._welcome: Callable[[Link], None] = self._connect
+        self._undialled: list[ProxiedConnection] = []
+        self._cuts: list[PatternDetector] = []
+        self._on_accepted: Callable[[ProxiedConnection], None] = self._connect
 
     @classmethod
     def for_dsn(cls, dsn: str, *, host: str = "127.0.0.1", port: int = 0) -> Self:
@@ -87,7 +96,7 @@ class FaultProxy(Traffic):
         host, port = self._target
         return (
             f"<FaultProxy {self.host}:{self.port} to {host}:{port}: "
-            f"{self.connections} open of {self.accepted} accepted>"
+            f"{self.open_connections} open of {self.accepted} accepted>"
         )
 
     # The proxy itself
@@ -100,10 +109,10 @@ class FaultProxy(Traffic):
             OSError: The name cannot be resolved, or the port cannot be bound.
         """
         self._upstream = await _resolved(*self._target)
-        self._door = Door(self._host, self._port, self._admit)
-        self._port = self._door.port
+        self._listening_socket = ListeningSocket(self._host, self._port, self._admit)
+        self._port = self._listening_socket.port
         if self._refusing:
-            self._door.close()
+            self._listening_socket.close()
         return self
 
     async def __aexit__(
@@ -112,14 +121,14 @@ class FaultProxy(Traffic):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop every connection and give back the port, at once, whatever faults are on."""
+        """Drop every connection and give back the port, at once, whatever faults are in force."""
         self.close()
 
     def close(self) -> None:
         """Reset every client, drop the server sides, give back the port. May be called again."""
-        if self._door is not None:
-            self._door.remove()
-            self._door = None
+        if self._listening_socket is not None:
+            self._listening_socket.remove()
+            self._listening_socket = None
         self.reset()
 
     @property
@@ -149,37 +158,37 @@ class FaultProxy(Traffic):
 
     def black_hole(self, direction: Directions = "both") -> None:
         """
-        Pass nothing any more and tell nobody: no bytes, no EOF, no RST, on every connection.
+        Pass nothing any more on any connection: no bytes, no EOF, no RST.
 
         New connections are accepted, as the kernel would, and never answered: the server is not
         dialled while nothing may pass to it. What comes is held, up to 1 MiB a connection and
         direction, then it is left in the sender's buffers. Ends with `resume()` or `heal()`.
         """
         for conditions in self._conditions(direction):
-            conditions.hole = True
+            conditions.black_hole = True
 
     def pause(self, direction: Directions = "both") -> None:
         """
         Black-hole the connections open now; new ones work.
 
-        This is what a firewall does that has forgotten a connection. Ends with `resume()`.
+        A firewall does this when it drops a connection from its table. Ends with `resume()`.
         """
-        for link in self._links:
-            link.pause(direction)
+        for connection in self._connections:
+            connection.pause(direction)
 
     def resume(self) -> None:
-        """End `black_hole()` and `pause()`: what was held flows on, in its order."""
+        """End `black_hole()` and `pause()`: what was held is passed on, in its order."""
         for conditions in self._conditions("both"):
-            conditions.hole = False
-        for link in self._links:
-            link.resume()
+            conditions.black_hole = False
+        for connection in self._connections:
+            connection.resume()
         self._run()
 
     def hold_fin(self) -> None:
         """
-        Do not pass on the server's end, be it EOF or RST; its bytes still flow.
+        Do not pass on the server's end, be it EOF or RST; its bytes still pass.
 
-        So a client gets the server's last words, but does not learn that they were the last.
+        So a client gets the server's last message, but does not learn that this was the last.
         """
         self._to_client.hold_ending = True
 
@@ -188,7 +197,7 @@ class FaultProxy(Traffic):
         End every fault and disarm every cut: hold nothing, delay nothing, accept again.
 
         Connections that were cut stay cut, and those accepted by `silent()` or `garbage()` stay
-        without a server. Taps and watches stay.
+        without a server. Taps and detectors stay.
         """
         for conditions in self._conditions("both"):
             conditions.heal()
@@ -202,8 +211,8 @@ class FaultProxy(Traffic):
 
     def reset(self) -> None:
         """Send RST to every client and drop the server sides, throwing away what is on its way."""
-        for link in self.links:
-            link.reset()
+        for connection in self.connections:
+            connection.reset()
 
     def fin(self) -> None:
         """
@@ -211,37 +220,37 @@ class FaultProxy(Traffic):
 
         As with a process that exits: what the client sends after that is answered with RST.
         """
-        for link in self.links:
-            link.fin()
+        for connection in self.connections:
+            connection.fin()
 
     def half_close(self) -> None:
         """Give every client EOF, but go on passing what it sends to the server."""
-        for link in self.links:
-            link.half_close()
+        for connection in self.connections:
+            connection.half_close()
 
     # New connections
 
     def accept(self) -> None:
-        """Take new connections to the server again: ends the four below."""
-        self._receive(self._connect)
+        """Take new connections to the server again: ends the four faults below."""
+        self._handle_new(self._connect)
 
     def refuse(self) -> None:
         """Stop listening: connecting gets ``ECONNREFUSED``. Open connections stay."""
         self._refusing = True
-        if self._door is not None:
-            self._door.close()
+        if self._listening_socket is not None:
+            self._listening_socket.close()
 
     def drop_new(self, how: Literal["reset", "fin"] = "reset") -> None:
         """Accept new connections and end each at once."""
-        self._receive(Link.reset if how == "reset" else Link.fin)
+        self._handle_new(ProxiedConnection.reset if how == "reset" else ProxiedConnection.fin)
 
     def silent(self) -> None:
         """Accept new connections and leave them without a server and an answer for ever."""
-        self._receive(_ignore)
+        self._handle_new(_ignore)
 
     def garbage(self, data: bytes = b"HTTP/1.1 400 Bad Request\r\n\r\n") -> None:
         """Accept new connections, send each these bytes and EOF; the server is not dialled."""
-        self._receive(lambda link: link.greet(data))
+        self._handle_new(lambda connection: connection.greet(data))
 
     # A slow network
 
@@ -258,9 +267,9 @@ class FaultProxy(Traffic):
         self, bytes_per_chunk: int = 1, interval: float = 0.0, direction: Directions = "both"
     ) -> None:
         """
-        Pass on no more than this many bytes at a time, and rest ``interval`` seconds after each.
+        Pass on no more than this many bytes at a time, and wait ``interval`` seconds after each.
 
-        With 0 the rest is one turn of the event loop.
+        With 0 the wait is one turn of the event loop.
 
         Raises:
             ValueError: ``bytes_per_chunk`` is under 1.
@@ -269,7 +278,7 @@ class FaultProxy(Traffic):
             message = f"bytes_per_chunk must be at least 1, not {bytes_per_chunk}"
             raise ValueError(message)
         for conditions in self._conditions(direction):
-            conditions.piece, conditions.interval = bytes_per_chunk, interval
+            conditions.chunk_size, conditions.interval = bytes_per_chunk, interval
 
     # Cutting at a byte
 
@@ -277,7 +286,7 @@ class FaultProxy(Traffic):
         self,
         size: int,
         direction: Direction = "to_client",
-        then: Cut | Callable[[Link], object] = "reset",
+        then: Cut | Callable[[ProxiedConnection], object] = "reset",
     ) -> None:
         """
         Cut, once, when ``size`` more bytes have passed in this direction over all connections.
@@ -298,11 +307,11 @@ class FaultProxy(Traffic):
         self,
         pattern: bytes,
         *,
-        then: Cut | Callable[[Link], object] = "reset",
+        then: Cut | Callable[[ProxiedConnection], object] = "reset",
         answer: bytes | None = None,
-    ) -> Watch:
+    ) -> PatternDetector:
         """
-        Cut, once, at the moment a client has sent ``pattern``; return a watch to wait for it.
+        Cut, once, at the moment a client has sent ``pattern``; return a detector to wait for.
 
         Without ``answer`` the cut comes before the bytes are passed on: the server never sees
         them (nor anything else that came in the same read). With it they are passed on, and the
@@ -314,69 +323,75 @@ class FaultProxy(Traffic):
             pattern: What the client sends, such as ``b"UNLISTEN"`` (which ``b"LISTEN"`` matches
                 as well); of a statement with parameters, best one of those, which go out last.
             then: The method of the proxy to call, which goes for all connections, or a callable
-                of your own, which is given the `Link` concerned. It must not raise.
+                of your own, which is given the `ProxiedConnection` concerned. It must not raise.
             answer: What the server answers.
         """
         action = self._action(then)
         if answer is None:
-            cut = self._look(Watch(pattern, "to_server", self._changes, then=action))
+            cut = self._add_detector(
+                PatternDetector(pattern, "to_server", self._changes, then=action)
+            )
         else:
-            cut = Watch(answer, "to_client", self._changes, then=action)
-            self._look(Watch(pattern, "to_server", self._changes, then=partial(self._arm, cut)))
+            cut = PatternDetector(answer, "to_client", self._changes, then=action)
+            self._add_detector(
+                PatternDetector(pattern, "to_server", self._changes, then=partial(self._arm, cut))
+            )
         self._cuts.append(cut)
         return cut
 
-    # Inside
+    # Internals
 
     def _admit(self, client: socket.socket) -> None:
-        self._welcome(self._new_link(client))
-        self._changes.tell()
+        self._on_accepted(self._new_connection(client))
+        self._changes.set()
 
-    def _receive(self, welcome: Callable[[Link], None]) -> None:
-        self._welcome, self._refusing = welcome, False
-        if self._door is not None:
-            self._door.open()
+    def _handle_new(self, on_accepted: Callable[[ProxiedConnection], None]) -> None:
+        self._on_accepted, self._refusing = on_accepted, False
+        if self._listening_socket is not None:
+            self._listening_socket.open()
 
-    def _connect(self, link: Link) -> None:
-        self._undialled.append(link)
+    def _connect(self, connection: ProxiedConnection) -> None:
+        self._undialled.append(connection)
         self._dial()
 
     def _run(self) -> None:
         self._dial()
-        for link in self.links:
-            link.run()
+        for connection in self.connections:
+            connection.run()
 
     def _dial(self) -> None:
-        if self._to_server.hole:
+        if self._to_server.black_hole:
             return
-        for link in self._undialled:
-            link.dial(self._upstream)
+        for connection in self._undialled:
+            connection.dial(self._upstream)
         self._undialled.clear()
 
-    def _arm(self, cut: Watch, link: Link) -> None:
-        cut.only = link
-        self._look(cut)
+    def _arm(self, cut: PatternDetector, connection: ProxiedConnection) -> None:
+        cut.only = connection
+        self._add_detector(cut)
 
     def _conditions(self, direction: Directions) -> tuple[Conditions, ...]:
         if direction == "both":
             return (self._to_server, self._to_client)
         return (self._to_server if direction == "to_server" else self._to_client,)
 
-    def _action(self, then: Cut | Callable[[Link], object]) -> Callable[[Link], object]:
+    def _action(
+        self, then: Cut | Callable[[ProxiedConnection], object]
+    ) -> Callable[[ProxiedConnection], object]:
         if callable(then):
             return then
-        verbs: dict[str, Callable[[], None]] = {
+        actions: dict[str, Callable[[], None]] = {
             "reset": self.reset,
             "fin": self.fin,
             "half_close": self.half_close,
             "pause": self.pause,
             "black_hole": self.black_hole,
         }
-        verb = verbs[then]
-        return lambda _: verb()
+        action = actions[then]
+        return lambda _: action()
 
 
-def _ignore(link: Link) -> None:
+def _ignore(connection: ProxiedConnection) -> None:
     """Leave the connection as it is."""
 
 

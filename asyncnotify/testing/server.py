@@ -256,7 +256,7 @@ class PostgresServer:
         """End the server at once and remove its directory. Idempotent; it may start anew."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            cluster.keeper.close()
+            cluster.wrapper.close()
             self._port, self._has_served = self._wanted_port, False
 
     def kill(self) -> None:
@@ -371,7 +371,7 @@ class PostgresServer:
         return self._cluster
 
     def _find_pid(self) -> int | None:
-        return None if self._cluster is None else self._cluster.keeper.pid
+        return None if self._cluster is None else self._cluster.wrapper.pid
 
     def _require_pid(self, operation: str) -> int:
         pid = self._find_pid()
@@ -396,5 +396,5 @@ class PostgresServer:
             raise ServerTimeoutError(operation, timeout, tail) from None
 
     def _await_end(self, operation: str, timeout: float) -> None:
-        if self._require_cluster(operation).keeper.wait(timeout) is None:
+        if self._require_cluster(operation).wrapper.wait(timeout) is None:
             raise ServerTimeoutError(operation, timeout, self.log_tail())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import asyncpg
 
 from asyncnotify.testing.faults import block_loop
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 from asyncnotify.testing.server import UnknownBackendError
 from tests.support.server_faults import ServerFaults
 
@@ -102,7 +102,7 @@ async def slow_down(chaos: Battlefield) -> None:
 
 async def cut_listen(chaos: Battlefield) -> None:
     """Cut a connection that is about to listen, and each after it."""
-    chaos.proxy.cut_on(b"LISTEN", then=Link.reset, answer=b"LISTEN\0")
+    chaos.proxy.cut_on(b"LISTEN", then=ProxiedConnection.reset, answer=b"LISTEN\0")
     chaos.proxy.reset()
 
 

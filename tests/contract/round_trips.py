@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from asyncnotify.testing.proxy import Direction, FaultProxy, Link
+    from asyncnotify.testing.proxy import Direction, FaultProxy, ProxiedConnection
 
 READY_FOR_QUERY: Final = b"Z\0\0\0\5"
 
@@ -24,6 +24,6 @@ class RoundTrips:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def _note(self, link: Link, direction: Direction, data: bytes) -> None:
+    def _note(self, connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
         if direction == "to_client":
             self.count += data.count(READY_FOR_QUERY)

@@ -259,7 +259,7 @@ async def test_listen_that_overtakes_unlisten_loses_nothing(
     async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
         old = [await listener.listen(channel, new_inbox()) for channel in inboxes]
         proxy.delay(to_client=0.02)
-        unlistening = proxy.watch(b"UNLISTEN")
+        unlistening = proxy.detect(b"UNLISTEN")
         leaving = asyncio.gather(*(subscription.cancel() for subscription in old))
         await unlistening.wait()
         await asyncio.gather(leaving, *map(listen_again, inboxes))

@@ -21,7 +21,7 @@ from asyncnotify import (
     Notifier,
     PayloadTooLargeError,
 )
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
@@ -153,7 +153,7 @@ async def test_a_connection_that_dies_leaves_doubt_on_one_transaction(
     listener: Listener, notifier: Notifier, proxy: FaultProxy, database: Database, inbox: Text
 ) -> None:
     """The note counts what is certain; the rest is not repeated, and the next call works."""
-    proxy.cut_on(b"2345", then=Link.reset, answer=b"SELECT 1")
+    proxy.cut_on(b"2345", then=ProxiedConnection.reset, answer=b"SELECT 1")
     with pytest.raises(ConnectionLostError, match="may or may not") as caught:
         await notifier.notify_many(numbers(5_000))
     assert note(caught.value).startswith("2000 ")

@@ -19,7 +19,7 @@ from asyncnotify import (
     Notification,
     Notifier,
 )
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -190,11 +190,11 @@ async def test_a_connection_killed_in_the_pool_is_replaced(
     """Its backend ended while nobody used it: the next call does not notice."""
     for _ in range(3):
         await check_free(pool)
-        [link] = [link for link in proxy.links if link.client_open]
+        [connection] = [connection for connection in proxy.connections if connection.client_open]
         pid = await database.connection.fetchval(PIDS, NAME)
         await database.connection.execute("SELECT pg_terminate_backend($1)", pid)
         async with asyncio.timeout(SOON):
-            while link.client_open:
+            while connection.client_open:
                 await database.connection.execute("SELECT pg_sleep(0.01)")
         await notifier.notify("orders", "1")
 
@@ -206,7 +206,10 @@ async def test_a_connection_lost_in_flight_goes_back_to_the_pool(
     """The caller learns of the doubt, the pool of a connection less; the next call works."""
     await notifier.notify("orders", "warm")
     for number in range(5 if fault == "reset" else 1):
-        proxy.cut_on(b"doubtful", then=Link.reset if fault == "reset" else Link.pause)
+        proxy.cut_on(
+            b"doubtful",
+            then=ProxiedConnection.reset if fault == "reset" else ProxiedConnection.pause,
+        )
         with pytest.raises(ConnectionLostError, match="may or may not"):
             await notifier.notify("orders", f"doubtful {number}")
         await notifier.notify("orders", "next")

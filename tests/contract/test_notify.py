@@ -19,7 +19,7 @@ from asyncnotify import (
     PayloadError,
     PayloadTooLargeError,
 )
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 from asyncnotify.testing.server import PostgresServer
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ async def test_a_connection_that_dies_in_flight_leaves_doubt(
     async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
         await listener.listen("orders", inbox)
         await listener.notify("orders", "0")
-        proxy.cut_on(b"doubtful", then=Link.reset, answer=answer)
+        proxy.cut_on(b"doubtful", then=ProxiedConnection.reset, answer=answer)
         with pytest.raises(ConnectionLostError, match="may or may not"):
             await listener.notify("orders", "doubtful")
         await listener.notify("orders", "1")

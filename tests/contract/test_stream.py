@@ -272,7 +272,7 @@ async def test_a_reader_that_gives_up_at_the_first_step_ends_no_other(
         stream = listener.stream("orders")
         proxy.pause("to_client")
         first, second = (asyncio.ensure_future(anext(stream)) for _ in range(2))
-        await proxy.watch(b'LISTEN "orders"').wait()
+        await proxy.detect(b'LISTEN "orders"').wait()
         first.cancel()
         await asyncio.wait({first})
         proxy.resume()

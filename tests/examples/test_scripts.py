@@ -96,18 +96,18 @@ async def test_cache_keeps_nothing_that_changed_while_it_was_read(world: World) 
     async with (
         asyncpg.create_pool(world.dsn, min_size=0) as pool,
         Listener(world.dsn) as listener,
-        world.connect() as keeper,
+        world.connect() as holder,
     ):
         prices = example.Prices(pool, listener)
         await prices.start()
         await listener.listen("prices", lambda _: notified.set())
-        await keeper.execute("SELECT pg_advisory_lock(1)")
+        await holder.execute("SELECT pg_advisory_lock(1)")
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(prices.get("tea"))
             await world.until(BLOCKED)
             await world.execute("UPDATE real_prices SET cents = 320; NOTIFY prices, 'tea'")
             await notified.wait()
-            await keeper.execute("SELECT pg_advisory_unlock(1)")
+            await holder.execute("SELECT pg_advisory_unlock(1)")
         assert reading.result() == 310
         assert await prices.get("tea") == 320
 
@@ -133,8 +133,8 @@ async def test_config_is_right_after_an_outage(fragile_world: World) -> None:
 async def test_config_is_read_once_for_many_notifications(world: World) -> None:
     """What is notified while the settings are being read leads to one more reading."""
     program = await start_config(world)
-    async with world.connect() as keeper, keeper.transaction():
-        await keeper.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
+    async with world.connect() as holder, holder.transaction():
+        await holder.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
         await world.execute("NOTIFY settings")
         await world.until(BLOCKED)
         await world.execute("SELECT pg_notify('settings', n::text) FROM generate_series(1, 1000) n")
@@ -149,9 +149,9 @@ async def test_config_is_read_once_for_many_notifications(world: World) -> None:
 async def test_config_is_read_again_when_the_reading_fails(world: World) -> None:
     """A notification is answered though the connection dies under the question."""
     program = await start_config(world)
-    async with world.connect() as keeper, keeper.transaction():
-        await keeper.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
-        await keeper.execute("INSERT INTO settings VALUES ('colour', 'red')")
+    async with world.connect() as holder, holder.transaction():
+        await holder.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
+        await holder.execute("INSERT INTO settings VALUES ('colour', 'red')")
         await world.execute("NOTIFY settings")
         await world.until(BLOCKED)
         await world.terminate(THE_REST)

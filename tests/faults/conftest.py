@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
 
     from asyncnotify import Stream
-    from asyncnotify.testing.proxy import Direction, Link
+    from asyncnotify.testing.proxy import Direction, ProxiedConnection
     from tests.conftest import Maintenance, SharedServer
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -144,7 +144,7 @@ class Wire:
 
     def __init__(self, proxy: FaultProxy) -> None:
         self._proxy = proxy
-        self._bytes: dict[tuple[Link, Direction], bytearray] = {}
+        self._bytes: dict[tuple[ProxiedConnection, Direction], bytearray] = {}
         self._news = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -154,8 +154,8 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def _note(self, link: Link, direction: Direction, data: bytes) -> None:
-        self._bytes.setdefault((link, direction), bytearray()).extend(data)
+    def _note(self, connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
+        self._bytes.setdefault((connection, direction), bytearray()).extend(data)
         self._news.set()
 
     def count(self, pattern: bytes, direction: Direction = "to_server") -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import ExponentialBackoff
-from asyncnotify.testing.proxy import Link
+from asyncnotify.testing.proxy import ProxiedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +31,10 @@ def faults(rig: Rig) -> tuple[Callable[[], object], ...]:
     proxy = rig.proxy
     return (
         proxy.reset,
-        lambda: proxy.cut_on(b"LISTEN", then=Link.reset),
+        lambda: proxy.cut_on(b"LISTEN", then=ProxiedConnection.reset),
         proxy.fin,
-        lambda: proxy.cut_on(b"UNLISTEN", then=Link.fin, answer=b"LISTEN\0"),
-        lambda: proxy.cut_on(b"LISTEN", then=Link.pause),
+        lambda: proxy.cut_on(b"UNLISTEN", then=ProxiedConnection.fin, answer=b"LISTEN\0"),
+        lambda: proxy.cut_on(b"LISTEN", then=ProxiedConnection.pause),
     )
 
 

@@ -20,7 +20,7 @@ from asyncnotify import (
     State,
 )
 from asyncnotify.testing.faults import dns_hangs
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -82,7 +82,7 @@ async def dialling(stage: Stage) -> None:
 
 async def listening(stage: Stage) -> None:
     """LISTEN is lost on its way."""
-    sent = stage.rig.proxy.cut_on(b'LISTEN "orders"', then=Link.pause)
+    sent = stage.rig.proxy.cut_on(b'LISTEN "orders"', then=ProxiedConnection.pause)
     stage.call(stage.subject.listener.listen("orders", print))
     await sent.wait()
     stage.call(stage.subject.listener.listen("more orders", print))
@@ -92,7 +92,7 @@ async def unlistening(stage: Stage) -> None:
     """UNLISTEN is lost on its way."""
     await stage.subject.listener.listen("orders", print)
     await stage.subject.listener.listen("more orders", print)
-    sent = stage.rig.proxy.cut_on(b'UNLISTEN "orders"', then=Link.pause)
+    sent = stage.rig.proxy.cut_on(b'UNLISTEN "orders"', then=ProxiedConnection.pause)
     stage.call(stage.subject.listener.unlisten("orders"))
     await sent.wait()
     stage.call(stage.subject.listener.unlisten("more orders"))
@@ -100,14 +100,14 @@ async def unlistening(stage: Stage) -> None:
 
 async def listening_again(stage: Stage) -> None:
     """The LISTEN of a reconnect is lost on its way."""
-    sent = stage.rig.proxy.cut_on(b'LISTEN "fence"', then=Link.pause)
+    sent = stage.rig.proxy.cut_on(b'LISTEN "fence"', then=ProxiedConnection.pause)
     stage.rig.proxy.reset()
     await sent.wait()
 
 
 async def probing(stage: Stage) -> None:
     """A heartbeat is lost on its way."""
-    await stage.rig.proxy.cut_on(BEAT, then=Link.pause).wait()
+    await stage.rig.proxy.cut_on(BEAT, then=ProxiedConnection.pause).wait()
 
 
 async def unheard(stage: Stage) -> None:
@@ -145,7 +145,7 @@ async def with_a_failing_resync(stage: Stage) -> None:
 
 async def notifying(stage: Stage) -> None:
     """A notification is lost on its way, and others wait behind it."""
-    sent = stage.rig.proxy.cut_on(b"lost", then=Link.pause)
+    sent = stage.rig.proxy.cut_on(b"lost", then=ProxiedConnection.pause)
     stage.call(stage.subject.listener.notify("orders", "lost"))
     await sent.wait()
     stage.call(stage.subject.listener.notify("orders", "behind"))

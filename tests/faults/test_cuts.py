@@ -17,7 +17,7 @@ from asyncnotify import (
     Notification,
     Reconnected,
 )
-from asyncnotify.testing.proxy import Link
+from asyncnotify.testing.proxy import ProxiedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.proxy import Direction
     from tests.faults.conftest import Rig
 
-    Cut = Callable[[Link], None]
+    Cut = Callable[[ProxiedConnection], None]
 
 LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "operation_timeout": 0.3}
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
@@ -33,8 +33,10 @@ TERMINATE = b"X\0\0\0\4"
 PATIENCE = 10.0
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
-in_every_way = pytest.mark.parametrize("cut", [Link.reset, Link.fin, Link.pause])
-in_both_ways = pytest.mark.parametrize("cut", [Link.reset, Link.pause])
+in_every_way = pytest.mark.parametrize(
+    "cut", [ProxiedConnection.reset, ProxiedConnection.fin, ProxiedConnection.pause]
+)
+in_both_ways = pytest.mark.parametrize("cut", [ProxiedConnection.reset, ProxiedConnection.pause])
 
 
 def before_or_after(answer: bytes) -> pytest.MarkDecorator:
@@ -52,7 +54,7 @@ async def test_p3_listen_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | None
         made = rig.proxy.cut_on(b'LISTEN "orders"', then=cut, answer=answer)
         async with asyncio.timeout(PATIENCE):
             await subject.listener.listen("orders", received.put_nowait)
-        assert made.seen
+        assert made.detected
         await rig.notify("orders", "heard")
         async with asyncio.timeout(PATIENCE):
             assert (await received.get()).payload == "heard"
@@ -79,7 +81,7 @@ async def test_r23_unlisten_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | N
         made = rig.proxy.cut_on(b'UNLISTEN "orders"', then=cut, answer=answer)
         async with asyncio.timeout(PATIENCE):
             await subject.listener.unlisten("orders")
-        assert made.seen
+        assert made.detected
         await rig.notify("orders", "late")
         await subject.comes_back()
         await only_one_is_left(rig)
@@ -96,7 +98,7 @@ async def test_a_notify_that_is_cut_says_so(rig: Rig, cut: Cut, answer: bytes | 
         made = rig.proxy.cut_on(b"perhaps", then=cut, answer=answer)
         with pytest.raises(ConnectionLostError):
             await subject.listener.notify("orders", "perhaps")
-        assert made.seen
+        assert made.detected
         await subject.listener.notify("orders", "surely")
         async with asyncio.timeout(PATIENCE):
             arrived = [(await anext(stream)).payload]

@@ -149,7 +149,7 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(rig: Rig) -> 
     await listener.aclose(timeout=0.1)
     with pytest.raises(ClosedError):
         await starting
-    opened = rig.proxy.watch(b"Z\0\0\0\5", "to_client")
+    opened = rig.proxy.detect(b"Z\0\0\0\5", "to_client")
     too_late.set()
     await opened.wait()
     await rig.proxy.wait_idle()

@@ -16,10 +16,10 @@ from asyncnotify.testing.faults import block_loop
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
-    from asyncnotify.testing.proxy import FaultProxy, Link, Watch
+    from asyncnotify.testing.proxy import FaultProxy, PatternDetector, ProxiedConnection
     from tests.faults.conftest import Rig
 
-    Block = Callable[[FaultProxy], Watch]
+    Block = Callable[[FaultProxy], PatternDetector]
 
 HEARTBEAT, TIMEOUT = 0.02, 0.05
 BEAT = b"pg_listening_channels"
@@ -36,22 +36,22 @@ def block(_: object = None) -> None:
     block_loop(3 * TIMEOUT)
 
 
-def block_soon(_: Link) -> None:
+def block_soon(_: ProxiedConnection) -> None:
     """Block the loop once this turn is over."""
     asyncio.get_running_loop().call_soon(block)
 
 
-def when_asked(proxy: FaultProxy) -> Watch:
+def when_asked(proxy: FaultProxy) -> PatternDetector:
     """Block the loop when a heartbeat has been sent, and has not reached the server."""
     return proxy.cut_on(BEAT, then=block)
 
 
-def when_answered(proxy: FaultProxy) -> Watch:
+def when_answered(proxy: FaultProxy) -> PatternDetector:
     """Block the loop when the server has answered, and nothing has come back to us."""
     return proxy.cut_on(BEAT, then=block, answer=ANSWER)
 
 
-def before_reading(proxy: FaultProxy) -> Watch:
+def before_reading(proxy: FaultProxy) -> PatternDetector:
     """Block the loop when the answer waits in our socket, unread."""
     return proxy.cut_on(BEAT, then=block_soon, answer=ANSWER)
 
@@ -107,12 +107,12 @@ async def test_a_cancelled_heartbeat_is_no_dead_connection(own_rig: Rig) -> None
     """pg_cancel_backend() in the middle of a heartbeat: the server is asked again."""
     admin = await asyncpg.connect(own_rig.dsn)
     async with own_rig.running(heartbeat=0.5, heartbeat_timeout=5.0) as subject:
-        cancelled = own_rig.proxy.watch(CANCELLED, "to_client")
-        sent = own_rig.proxy.watch(BEAT)
+        cancelled = own_rig.proxy.detect(CANCELLED, "to_client")
+        sent = own_rig.proxy.detect(BEAT)
         async with admin.transaction():
             await admin.execute("LOCK pg_catalog.pg_proc")  # the first heartbeat looks things up
             await sent.wait()
-            while not cancelled.seen:
+            while not cancelled.detected:
                 await admin.execute(f"SELECT pg_catalog.pg_cancel_backend({subject.pid})")
         await own_rig.proxy.wait_for_bytes(ANSWER, direction="to_client")
         await subject.fence()
@@ -123,8 +123,8 @@ async def test_a_cancelled_heartbeat_is_no_dead_connection(own_rig: Rig) -> None
 async def test_a_cancelled_listen_is_given_again(rig: Rig) -> None:
     """pg_cancel_backend() in the middle of LISTEN costs neither the connection nor the LISTEN."""
     async with rig.running() as subject, subject.listener.stream("orders"):
-        cancelled = rig.proxy.watch(CANCELLED, "to_client")
-        while not cancelled.seen:  # it may have come before LISTEN began, or after its end
+        cancelled = rig.proxy.detect(CANCELLED, "to_client")
+        while not cancelled.detected:  # it may have come before LISTEN began, or after its end
             stream = subject.listener.stream(*MANY)
             await cancel_at(rig, subject.pid, stream.__aenter__(), cancelled)
             assert await rig.heard(subject, MANY) == frozenset(MANY)
@@ -133,14 +133,14 @@ async def test_a_cancelled_listen_is_given_again(rig: Rig) -> None:
 
 
 async def cancel_at(
-    rig: Rig, pid: int, call: Coroutine[Any, Any, object], cancelled: Watch
+    rig: Rig, pid: int, call: Coroutine[Any, Any, object], cancelled: PatternDetector
 ) -> None:
     """Make a call, and cancel the LISTEN that it sends, until that is cancelled or over."""
     admin = await asyncpg.connect(rig.dsn)
-    sent = rig.proxy.watch(b"LISTEN")
+    sent = rig.proxy.detect(b"LISTEN")
     calling = asyncio.create_task(call)
     await sent.wait()
-    while not (cancelled.seen or calling.done()):
+    while not (cancelled.detected or calling.done()):
         await admin.execute(f"SELECT pg_catalog.pg_cancel_backend({pid})")
     await admin.close()
     await calling
@@ -184,7 +184,7 @@ async def test_r22_an_unlisten_that_the_server_cancels_is_given_again(rig: Rig) 
     """UNLISTEN that ran into statement_timeout is repeated: the server must agree in the end."""
     async with setting(rig, "statement_timeout", "100ms"), rig.running() as subject:
         await subject.listener.listen("orders", print)
-        cancelled = rig.proxy.watch(CANCELLED, "to_client")
+        cancelled = rig.proxy.detect(CANCELLED, "to_client")
         rig.proxy.trickle(1, 0.005, "to_server")  # the server's clock runs between the messages
         unlistening = asyncio.create_task(subject.listener.unlisten("orders"))
         await cancelled.wait()

@@ -21,20 +21,20 @@ from asyncnotify import (
     Notifier,
 )
 from asyncnotify.testing.faults import block_loop
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 from tests.faults.conftest import PATIENCE, QUICKLY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from asyncnotify import Stream
-    from asyncnotify.testing.proxy import Watch
+    from asyncnotify.testing.proxy import PatternDetector
     from asyncnotify.testing.server import PostgresServer
     from tests.faults.conftest import Rig
 
     Heard = Stream[Notification[str]]
     Send = Callable[[Notifier, str], Awaitable[object]]
-    Block = Callable[[FaultProxy, bytes], Watch]
+    Block = Callable[[FaultProxy, bytes], PatternDetector]
 
 TIMEOUT, SLACK = 0.3, 1.5
 ANSWER = b"SELECT 1\0"
@@ -98,10 +98,10 @@ async def test_a_connection_that_dies_in_flight_leaves_doubt(
     """Told in time, in words that say so; whether it was sent or not, the next call works."""
     async with notifier_of(rig) as notifier:
         await notifier.notify("orders", "warm")
-        verb: Callable[[Link], object] = {
-            "reset": Link.reset,
-            "fin": Link.fin,
-            "pause": Link.pause,
+        verb: Callable[[ProxiedConnection], object] = {
+            "reset": ProxiedConnection.reset,
+            "fin": ProxiedConnection.fin,
+            "pause": ProxiedConnection.pause,
         }[fault]
         rig.proxy.cut_on(b"doubtful", then=verb, answer=ANSWER if sent else None)
         began = time.monotonic()
@@ -142,7 +142,7 @@ async def test_fatal_without_fin_concerns_one_call_at_most(rig: Rig, heard: Hear
         await notifier.notify("orders", "warm")
         rig.proxy.hold_fin()
         [_, pid] = await rig.backends()
-        words = rig.proxy.watch(b"57P01", "to_client")
+        words = rig.proxy.detect(b"57P01", "to_client")
         await rig.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", pid)
         await words.wait()
         results = [
@@ -175,22 +175,22 @@ def block(_: object = None) -> None:
     block_loop(0.1)
 
 
-def block_soon(_: Link) -> None:
+def block_soon(_: ProxiedConnection) -> None:
     """Block the loop once this turn is over."""
     asyncio.get_running_loop().call_soon(block)
 
 
-def when_asked(proxy: FaultProxy, what: bytes) -> Watch:
+def when_asked(proxy: FaultProxy, what: bytes) -> PatternDetector:
     """Block when the statement has been sent, and has not reached the server."""
     return proxy.cut_on(what, then=block)
 
 
-def when_answered(proxy: FaultProxy, what: bytes) -> Watch:
+def when_answered(proxy: FaultProxy, what: bytes) -> PatternDetector:
     """Block when the server has answered, and nothing has come back to us."""
     return proxy.cut_on(what, then=block, answer=ANSWER)
 
 
-def before_reading(proxy: FaultProxy, what: bytes) -> Watch:
+def before_reading(proxy: FaultProxy, what: bytes) -> PatternDetector:
     """Block when the answer waits in our socket, unread."""
     return proxy.cut_on(what, then=block_soon, answer=ANSWER)
 
@@ -241,7 +241,7 @@ async def test_a_retry_arrives_at_least_once(rig: Rig, heard: Heard, answer: byt
     """What is lost in flight is sent again: once if it had not been sent, twice if it had."""
     async with notifier_of(rig) as notifier:
         await notifier.notify("orders", "warm")
-        rig.proxy.cut_on(b"again", then=Link.reset, answer=answer)
+        rig.proxy.cut_on(b"again", then=ProxiedConnection.reset, answer=answer)
         await notifier.notify("orders", "again", retry=True)
         await notifier.notify("orders", "end")
     assert await payloads(heard, "end") == ["warm", *["again"] * (2 if answer else 1)]

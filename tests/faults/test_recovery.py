@@ -19,7 +19,7 @@ from asyncnotify import (
     RetryScheduled,
     State,
 )
-from asyncnotify.testing.proxy import Link
+from asyncnotify.testing.proxy import ProxiedConnection
 
 if TYPE_CHECKING:
     from asyncnotify import Listener
@@ -110,7 +110,7 @@ async def test_r10_there_is_never_more_than_one_attempt_at_a_time(rig: Rig) -> N
 
         def note(*_: object) -> None:
             nonlocal most
-            most = max(most, rig.proxy.connections)
+            most = max(most, rig.proxy.open_connections)
 
         rig.proxy.tap(note)
         rig.proxy.reset()
@@ -221,11 +221,11 @@ async def test_r18_there_is_no_gap_before_the_server_has_confirmed(rig: Rig) -> 
         assert await reason(stream) is GapReason.START
         for answer in (None, b"LISTEN\0"):
             before = gaps(stream)
-            cut = rig.proxy.cut_on(b'"orders"', then=Link.pause, answer=answer)
+            cut = rig.proxy.cut_on(b'"orders"', then=ProxiedConnection.pause, answer=answer)
             rig.proxy.reset()
-            link = await cut.wait()
+            connection = await cut.wait()
             assert gaps(stream) == before
-            link.resume()
+            connection.resume()
             assert await reason(stream) is GapReason.RECONNECT
 
 
@@ -233,13 +233,13 @@ async def test_r18_what_comes_with_the_confirmation_stands_behind_the_gap(rig: R
     """A notification in the same read as the confirmation of LISTEN does not overtake the Gap."""
     async with rig.running() as subject, subject.listener.stream("orders", gaps=True) as stream:
         assert await reason(stream) is GapReason.START
-        answered = rig.proxy.cut_on(b'"orders"', then=Link.pause, answer=b"LISTEN\0")
+        answered = rig.proxy.cut_on(b'"orders"', then=ProxiedConnection.pause, answer=b"LISTEN\0")
         rig.proxy.reset()
-        link = await answered.wait()
-        came = rig.proxy.watch(b"held up", "to_client")
+        connection = await answered.wait()
+        came = rig.proxy.detect(b"held up", "to_client")
         await rig.notify("orders", "held up")
         await came.wait()
-        link.resume()
+        connection.resume()
         assert await reason(stream) is GapReason.RECONNECT
         notification = await take(stream)
         assert isinstance(notification, Notification)

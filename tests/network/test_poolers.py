@@ -25,7 +25,7 @@ from asyncnotify.testing.proxy import FaultProxy
 from tests.network.watched import PATIENCE, QUICKLY, Road, Stopwatch, execute, fetchval, watching
 
 if TYPE_CHECKING:
-    from asyncnotify.testing.proxy import Direction, Link
+    from asyncnotify.testing.proxy import Direction, ProxiedConnection
     from asyncnotify.testing.server import PostgresServer
     from tests.network.conftest import NewPooler
 
@@ -147,11 +147,11 @@ async def test_r39_no_startup_parameter_is_sent_that_poolers_refuse(new_pooler: 
     pooler = new_pooler()
     with pytest.raises(asyncpg.ProtocolViolationError, match="tcp_keepalives_idle"):
         await asyncpg.connect(pooler.dsn, server_settings={"tcp_keepalives_idle": "10"})
-    sent: dict[Link, bytes] = {}
+    sent: dict[ProxiedConnection, bytes] = {}
 
-    def note(link: Link, direction: Direction, data: bytes) -> None:
+    def note(connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
         if direction == "to_server":
-            sent[link] = sent.get(link, b"") + data
+            sent[connection] = sent.get(connection, b"") + data
 
     async with FaultProxy.for_dsn(pooler.dsn) as proxy:
         proxy.tap(note)

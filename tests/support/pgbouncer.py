@@ -33,7 +33,7 @@ from asyncnotify.testing._server.errors import (
     ServerTimeoutError,
 )
 from asyncnotify.testing._server.log import await_log, log_since, log_size, log_tail
-from asyncnotify.testing._server.process import KeeperProcess
+from asyncnotify.testing._server.process import WrapperProcess
 from asyncnotify.testing._server.wrapper import send_signal
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class PgBouncer:
         self._wanted_port = self._port = port
         self._has_served = False
         self._program = program
-        self._owner: _Place | None = None
+        self._installation: _Installation | None = None
 
     def __repr__(self) -> str:
         state = "" if self.running else " not"
@@ -172,21 +172,21 @@ class PgBouncer:
     @property
     def version(self) -> str:
         """PgBouncer's version, such as ``1.18.0``; raises before the first start."""
-        return self._require_place("tell the version").version
+        return self._require_installation("tell the version").version
 
     @property
     def log(self) -> Path:
         """The file that it logs to; raises before the first start, and after ``close()``."""
-        return self._require_place("tell the log file").log
+        return self._require_installation("tell the log file").log
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the log's last lines, nothing after ``close()``."""
-        return "" if self._owner is None else log_tail(self._owner.log, lines)
+        return "" if self._installation is None else log_tail(self._installation.log, lines)
 
     @property
     def pid(self) -> int:
         """The process id of PgBouncer; ServerNotRunningError if there is none."""
-        pid = self._require_place("tell the process id").keeper.pid
+        pid = self._require_installation("tell the process id").wrapper.pid
         if pid is None:
             operation = "tell the process id"
             raise ServerNotRunningError(operation)
@@ -195,7 +195,7 @@ class PgBouncer:
     @property
     def running(self) -> bool:
         """Whether the process is alive."""
-        return self._owner is not None and self._owner.keeper.pid is not None
+        return self._installation is not None and self._installation.wrapper.pid is not None
 
     def start(self, *, timeout: float = 10.0) -> None:
         """
@@ -209,13 +209,16 @@ class PgBouncer:
         """
         if self.running:
             return
-        if self._owner is None:
-            self._owner = _Place.prepare(self._program)
+        if self._installation is None:
+            self._installation = _Installation.prepare(self._program)
         deadline = time.monotonic() + timeout
-        while (said := self._launch(self._owner, deadline, timeout)) is not None:
-            somebody_was_faster = _PORT_TAKEN in said and self._wanted_port is None
-            if not somebody_was_faster or self._has_served or time.monotonic() > deadline:
-                name, status = self._owner.program.name, self._owner.keeper.wait(0) or 0
+        while (said := self._launch(self._installation, deadline, timeout)) is not None:
+            port_was_taken = _PORT_TAKEN in said and self._wanted_port is None
+            if not port_was_taken or self._has_served or time.monotonic() > deadline:
+                name, status = (
+                    self._installation.program.name,
+                    self._installation.wrapper.wait(0) or 0,
+                )
                 raise ServerStartError(name, status, said)
             self._port = None
         self._has_served = True
@@ -228,10 +231,10 @@ class PgBouncer:
             ServerTimeoutError: It still runs after ``timeout`` seconds.
 
         """
-        if self._owner is None or (pid := self._owner.keeper.pid) is None:
+        if self._installation is None or (pid := self._installation.wrapper.pid) is None:
             return
-        send_signal(pid, self._owner.end_signal)
-        if self._owner.keeper.wait(timeout) is None:
+        send_signal(pid, self._installation.end_signal)
+        if self._installation.wrapper.wait(timeout) is None:
             operation = "stop PgBouncer"
             raise ServerTimeoutError(operation, timeout, self.log_tail())
 
@@ -256,56 +259,58 @@ class PgBouncer:
             ServerTimeoutError: It has not done so within ``timeout`` seconds.
 
         """
-        pid, place = self.pid, self._require_place("reload")
+        pid, installation = self.pid, self._require_installation("reload")
         self._pool_mode = pool_mode or self._pool_mode
-        self._configure(place)
-        before = log_size(place.log)
+        self._configure(installation)
+        before = log_size(installation.log)
         send_signal(pid, signal.SIGHUP)
-        await_log(place.log, _RELOADED, before, timeout)
+        await_log(installation.log, _RELOADED, before, timeout)
 
     def close(self) -> None:
         """End PgBouncer and remove its directory. Idempotent; it may start anew."""
-        place, self._owner = self._owner, None
-        if place is not None:
-            if (pid := place.keeper.pid) is not None:
+        installation, self._installation = self._installation, None
+        if installation is not None:
+            if (pid := installation.wrapper.pid) is not None:
                 send_signal(pid, signal.SIGKILL)  # it has no children, and no state to be saved
-            place.keeper.close()
+            installation.wrapper.close()
             self._port, self._has_served = self._wanted_port, False
 
     @property
     def _superuser(self) -> str:
         return unquote(urlsplit(self._server.dsn).username or "")
 
-    def _require_place(self, operation: str) -> _Place:
-        if self._owner is None:
+    def _require_installation(self, operation: str) -> _Installation:
+        if self._installation is None:
             raise ServerNotRunningError(operation)
-        return self._owner
+        return self._installation
 
-    def _launch(self, place: _Place, deadline: float, timeout: float) -> str | None:
+    def _launch(self, installation: _Installation, deadline: float, timeout: float) -> str | None:
         """Start it; return None once it is ready, or what it said if it gave up."""
-        self._configure(place)
-        before = log_size(place.log)
-        place.keeper.spawn([place.program, place.directory / "pgbouncer.ini"])
-        while place.keeper.wait(_POLL) is None:
-            if _READY in log_since(place.log, before):
+        self._configure(installation)
+        before = log_size(installation.log)
+        installation.wrapper.spawn([installation.program, installation.directory / "pgbouncer.ini"])
+        while installation.wrapper.wait(_POLL) is None:
+            if _READY in log_since(installation.log, before):
                 return None
             if time.monotonic() > deadline:
                 tail = self.log_tail()
                 self.close()
                 operation = "start PgBouncer"
                 raise ServerTimeoutError(operation, timeout, tail)
-        return log_since(place.log, before)
+        return log_since(installation.log, before)
 
-    def _configure(self, place: _Place) -> None:
-        hba, users = place.directory / "hba.conf", place.directory / "users.txt"
-        place.write(hba, "".join(f"{line}\n" for line in self._hba()))
+    def _configure(self, installation: _Installation) -> None:
+        hba, users = installation.directory / "hba.conf", installation.directory / "users.txt"
+        installation.write(hba, "".join(f"{line}\n" for line in self._hba()))
         passwords = {self._superuser: "", **self._users}
-        place.write(users, "".join(f"{_quote(n)} {_quote(p)}\n" for n, p in passwords.items()))
+        installation.write(
+            users, "".join(f"{_quote(n)} {_quote(p)}\n" for n, p in passwords.items())
+        )
         settings = {"auth_file": str(users), "auth_hba_file": str(hba), **self.settings}
         options = "".join(f"{name} = {value}\n" for name, value in settings.items())
         databases = f"* = host={self._server.host} port={self._server.port}"
         text = f"[databases]\n{databases}\n\n[pgbouncer]\n{options}"
-        place.write(place.directory / "pgbouncer.ini", text)
+        installation.write(installation.directory / "pgbouncer.ini", text)
 
     def _hba(self) -> Iterator[str]:
         for user in self._users:
@@ -314,23 +319,23 @@ class PgBouncer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """The program, a directory for its files, and the keeper that ends the one with the other."""
+class _Installation:
+    """The program, a directory for its files, and the process that ends and removes both."""
 
     program: Path
     version: str
     directory: Path
     account: Account | None
-    keeper: KeeperProcess
+    wrapper: WrapperProcess
 
     @classmethod
-    def prepare(cls, program: str | os.PathLike[str] | None) -> _Place:
+    def prepare(cls, program: str | os.PathLike[str] | None) -> _Installation:
         path = _find_program(program)
         version = _version_of(path)
         account = unprivileged_account()  # PgBouncer does not run as root
         directory = working_directory(account)
-        keeper = KeeperProcess(directory, directory / "pgbouncer.log", account)
-        return cls(path, version, directory, account, keeper)
+        wrapper = WrapperProcess(directory, directory / "pgbouncer.log", account)
+        return cls(path, version, directory, account, wrapper)
 
     @property
     def log(self) -> Path:

@@ -1,4 +1,4 @@
-"""One client's connection through the fault proxy: two sockets, and a flow of bytes each way."""
+"""One client's connection through the fault proxy: two sockets and two forwarders."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Literal
 
-from asyncnotify.testing._proxy.direction import Conditions, Cutoff, Ending, Flow, Hooks
+from asyncnotify.testing._proxy.forwarder import Callbacks, Ending, Forwarder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
 
     Address = tuple[socket.AddressFamily, tuple[str, int] | str]
 
@@ -22,13 +24,13 @@ Directions = Literal["both", "to_server", "to_client"]
 LINGER_NOTHING = struct.pack("ii", 1, 0)
 
 
-class Link:
+class ProxiedConnection:
     """
-    One client's connection through the proxy, for acting on it alone.
+    One client's connection through the proxy, for faults that concern it alone.
 
     Attributes:
-        closed: Whether the proxy holds nothing of it any more.
-        client_open: Whether neither the client nor the proxy has ended it.
+        closed: Whether the proxy has closed both sockets.
+        client_open: Whether neither the client nor the proxy has ended the connection.
     """
 
     def __init__(
@@ -36,8 +38,8 @@ class Link:
         client: socket.socket,
         to_server: Conditions,
         to_client: Conditions,
-        on_bytes: Callable[[Link, Direction, bytes], None],
-        on_change: Callable[[Link], None],
+        on_bytes: Callable[[ProxiedConnection, Direction, bytes], None],
+        on_change: Callable[[ProxiedConnection], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
@@ -48,14 +50,17 @@ class Link:
         self._on_change = on_change
         self.closed: bool = False
         self.client_open: bool = True
-        hooks = Hooks(
+        callbacks = Callbacks(
             read=self._has_read,
             source_ended=self._source_ended,
             pass_ending=self._pass_ending,
             sink_died=self._sink_died,
             cut=self._cut,
         )
-        self._to_server, self._to_client = Flow(to_server, hooks), Flow(to_client, hooks)
+        self._to_server, self._to_client = (
+            Forwarder(to_server, callbacks),
+            Forwarder(to_client, callbacks),
+        )
         _prepare(client)
         self._to_client.attach(sink=client)
         self._to_server.attach(source=client)
@@ -71,20 +76,20 @@ class Link:
         return self._to_client.passed
 
     def pause(self, direction: Directions = "both") -> None:
-        """Hold what comes, for this connection alone."""
-        for flow in self._flows(direction):
-            flow.paused = True
+        """Hold what comes, on this connection alone."""
+        for forwarder in self._forwarders(direction):
+            forwarder.paused = True
 
     def resume(self) -> None:
-        """Let what was held flow again."""
-        for flow in self._flows():
-            flow.paused = False
+        """Pass on what was held, and what comes from now on."""
+        for forwarder in self._forwarders():
+            forwarder.paused = False
         self.run()
 
     def run(self) -> None:
-        """Pass on what may pass now; the proxy calls it when conditions have changed."""
-        for flow in self._flows():
-            flow.pump()
+        """Pass on what may pass now; the proxy calls this when conditions have changed."""
+        for forwarder in self._forwarders():
+            forwarder.pump()
 
     def reset(self) -> None:
         """Send RST to the client and drop the server side."""
@@ -110,16 +115,16 @@ class Link:
             self._untried = iter(addresses)
             self._dial_next()
 
-    def _pass_ending(self, flow: Flow, ending: Ending) -> None:
+    def _pass_ending(self, forwarder: Forwarder, ending: Ending) -> None:
         if ending is Ending.FIN:
-            self._pass_fin(flow)
-        elif flow is self._to_client:
+            self._pass_fin(forwarder)
+        elif forwarder is self._to_client:
             self.reset()
         else:
             self._close(client_with_rst=False, server_with_rst=True)
 
-    def _source_ended(self, flow: Flow) -> None:
-        if flow is not self._to_server or self.closed:
+    def _source_ended(self, forwarder: Forwarder) -> None:
+        if forwarder is not self._to_server or self.closed:
             return
         self.client_open = False
         if self._server is None:
@@ -127,34 +132,34 @@ class Link:
         else:
             self._on_change(self)
 
-    def _sink_died(self, flow: Flow) -> None:
-        other = self._to_client if flow is self._to_server else self._to_server
+    def _sink_died(self, forwarder: Forwarder) -> None:
+        other = self._to_client if forwarder is self._to_server else self._to_server
         other.source_broken = True
-        self._finish(flow)
+        self._finish(forwarder)
 
-    def _flows(self, direction: Directions = "both") -> tuple[Flow, ...]:
+    def _forwarders(self, direction: Directions = "both") -> tuple[Forwarder, ...]:
         if direction == "both":
             return (self._to_server, self._to_client)
         return (self._to_server if direction == "to_server" else self._to_client,)
 
-    def _has_read(self, flow: Flow, data: bytes) -> None:
-        self._on_bytes(self, "to_server" if flow is self._to_server else "to_client", data)
+    def _has_read(self, forwarder: Forwarder, data: bytes) -> None:
+        self._on_bytes(self, "to_server" if forwarder is self._to_server else "to_client", data)
 
     def _cut(self, cutoff: Cutoff) -> None:
         cutoff.action(self)
 
-    def _pass_fin(self, flow: Flow) -> None:
-        sink = self._client if flow is self._to_client else self._server
+    def _pass_fin(self, forwarder: Forwarder) -> None:
+        sink = self._client if forwarder is self._to_client else self._server
         try:
             if sink is not None:
                 sink.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the peer is gone; its own end tells the rest
-        self._finish(flow)
+        self._finish(forwarder)
 
-    def _finish(self, flow: Flow) -> None:
-        flow.finish()
-        if all(flow.done for flow in self._flows()):
+    def _finish(self, forwarder: Forwarder) -> None:
+        forwarder.finish()
+        if all(forwarder.done for forwarder in self._forwarders()):
             self.fin()
 
     def _dial_next(self) -> None:
@@ -189,8 +194,8 @@ class Link:
             return
         self.closed, self.client_open = True, False
         self._stop_dialling()
-        for flow in self._flows():
-            flow.detach()
+        for forwarder in self._forwarders():
+            forwarder.detach()
         _close(self._client, with_rst=client_with_rst)
         if self._server is not None:
             _close(self._server, with_rst=server_with_rst)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BACKLOG = 128
 
 
-class Door:
+class ListeningSocket:
     """Listens on one port; while closed, connecting to that port is refused."""
 
     def __init__(self, host: str, port: int, on_client: Callable[[socket.socket], None]) -> None:
@@ -21,39 +21,39 @@ class Door:
         self._on_client = on_client
         self._listening: socket.socket | None = None
         self.host = host
-        # Bound for life, never listening. It keeps the port while the door is closed, also from
-        # the kernel, which could give it to a dialling client as its own: TCP then connects the
+        # Bound for life, never listening: reserves the port while nothing listens, also from the
+        # kernel, which could give it to a dialling client as its own: TCP then connects the
         # client to itself. Elsewhere than on Linux two sockets may not share an address so.
-        self._keeper = _bound(host, port)
-        self.port: int = self._keeper.getsockname()[1]
+        self._reservation = _bound(host, port)
+        self.port: int = self._reservation.getsockname()[1]
         if sys.platform != "linux":
-            self._keeper.close()
+            self._reservation.close()
         self.open()
 
     def open(self) -> None:
-        """Listen; do nothing if it does already."""
+        """Listen; do nothing if the socket listens already."""
         if self._listening is None:
             self._listening = _bound(self.host, self.port)
             self._listening.listen(BACKLOG)
             self._loop.add_reader(self._listening, self._on_readable, self._listening)
 
     def close(self) -> None:
-        """Refuse from now on; whoever the kernel has accepted but we have not yet gets RST."""
+        """Refuse from now on; clients that only the kernel has accepted so far get RST."""
         if self._listening is not None:
             self._loop.remove_reader(self._listening)
             self._listening.close()
             self._listening = None
 
     def remove(self) -> None:
-        """Close it and give back the port."""
+        """Stop listening and give back the port."""
         self.close()
-        self._keeper.close()
+        self._reservation.close()
 
     def _on_readable(self, listening: socket.socket) -> None:
         try:
             client, _ = listening.accept()
         except OSError:
-            return  # it has gone again, or there are no descriptors left: the next turn tries again
+            return  # the client has left, or no descriptors are free: the next turn tries again
         self._on_client(client)
 
 

@@ -1,41 +1,42 @@
-"""What a test can see of the traffic through the fault proxy, and wait for."""
+"""What a test can observe of the traffic through the fault proxy, and wait for."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from asyncnotify.testing._proxy.connection import Direction, Link
-from asyncnotify.testing._proxy.direction import Conditions
-from asyncnotify.testing._proxy.waiting import Changes, Watch
+from asyncnotify.testing._proxy.conditions import Conditions
+from asyncnotify.testing._proxy.connection import Direction, ProxiedConnection
+from asyncnotify.testing._proxy.pattern import PatternDetector
+from asyncnotify.testing._proxy.waiting import ChangeSignal
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    Tap = Callable[[Link, Direction, bytes], object]
+    Tap = Callable[[ProxiedConnection, Direction, bytes], object]
 
 
 class Traffic:
-    """The connections through a proxy: counted, watched, and waited for."""
+    """Counts the connections through a proxy and their bytes, and waits for them."""
 
     def __init__(self) -> None:
-        self._links: list[Link] = []
+        self._connections: list[ProxiedConnection] = []
         self._dials: list[float] = []
         self._to_server, self._to_client = Conditions(), Conditions()
         self._taps: list[Tap] = []
-        self._watches: list[Watch] = []
-        self._changes = Changes()
+        self._detectors: list[PatternDetector] = []
+        self._changes = ChangeSignal()
 
     @property
-    def links(self) -> tuple[Link, ...]:
+    def connections(self) -> tuple[ProxiedConnection, ...]:
         """The connections that the proxy still holds, also those that their client has left."""
-        return tuple(self._links)
+        return tuple(self._connections)
 
     @property
-    def connections(self) -> int:
-        """How many connections are open: accepted, and ended neither by the client nor by us."""
-        return sum(link.client_open for link in self._links)
+    def open_connections(self) -> int:
+        """How many connections neither the client nor the proxy has ended."""
+        return sum(connection.client_open for connection in self._connections)
 
     @property
     def accepted(self) -> int:
@@ -59,50 +60,50 @@ class Traffic:
 
     def tap(self, tap: Tap) -> Callable[[], None]:
         """
-        Call ``tap(link, direction, data)`` for all that is read, before it is passed on.
+        Call ``tap(connection, direction, data)`` for all that is read, before it is passed on.
 
-        It may call the proxy's methods; it must not raise. Returns a callable that ends it.
+        ``tap`` may call the proxy's methods, and must not raise. Returns a callable that ends it.
         """
         self._taps.append(tap)
         return lambda: self._taps.remove(tap)
 
-    def watch(self, pattern: bytes, direction: Direction = "to_server") -> Watch:
-        """Look out for bytes from now on; ``await watch.wait()`` then misses nothing."""
-        return self._look(Watch(pattern, direction, self._changes))
+    def detect(self, pattern: bytes, direction: Direction = "to_server") -> PatternDetector:
+        """Look for bytes from now on; ``await detector.wait()`` then misses nothing."""
+        return self._add_detector(PatternDetector(pattern, direction, self._changes))
 
     async def wait_for_bytes(
         self, pattern: bytes, timeout: float = 5.0, *, direction: Direction = "to_server"
-    ) -> Link:
+    ) -> ProxiedConnection:
         """
-        Wait until ``pattern`` has come by, counted from this call; return its connection.
+        Wait until ``pattern`` has come, counted from this call; return its connection.
 
         The bytes have then been passed on. To act before they are, use `FaultProxy.cut_on()`.
 
         Raises:
-            WaitTimeoutError: It has not within ``timeout`` seconds.
+            WaitTimeoutError: The pattern did not come within ``timeout`` seconds.
         """
-        watch = self.watch(pattern, direction)
+        detector = self.detect(pattern, direction)
         try:
-            return await watch.wait(timeout)
+            return await detector.wait(timeout)
         finally:
-            watch.cancel()
+            detector.cancel()
 
     async def wait_for_connections(self, count: int, timeout: float = 5.0) -> None:
         """
         Wait until at least ``count`` connections are open.
 
         Raises:
-            WaitTimeoutError: There are not within ``timeout`` seconds.
+            WaitTimeoutError: There are fewer after ``timeout`` seconds.
         """
         what = f"{count} open connections"
-        await self._changes.until(lambda: self.connections >= count, timeout, what)
+        await self._changes.until(lambda: self.open_connections >= count, timeout, what)
 
     async def wait_for_dials(self, count: int, timeout: float = 5.0) -> None:
         """
         Wait until at least ``count`` connections have been accepted since the proxy was entered.
 
         Raises:
-            WaitTimeoutError: There have not within ``timeout`` seconds.
+            WaitTimeoutError: There were fewer after ``timeout`` seconds.
         """
         what = f"{count} accepted connections"
         await self._changes.until(lambda: self.accepted >= count, timeout, what)
@@ -114,26 +115,28 @@ class Traffic:
         Raises:
             WaitTimeoutError: One still is after ``timeout`` seconds.
         """
-        await self._changes.until(lambda: not self.connections, timeout, "no open connection")
+        await self._changes.until(lambda: not self.open_connections, timeout, "no open connection")
 
-    def _new_link(self, client: socket.socket) -> Link:
+    def _new_connection(self, client: socket.socket) -> ProxiedConnection:
         self._dials.append(time.monotonic())
-        link = Link(client, self._to_server, self._to_client, self._on_bytes, self._on_change)
-        self._links.append(link)
-        return link
+        connection = ProxiedConnection(
+            client, self._to_server, self._to_client, self._on_bytes, self._on_change
+        )
+        self._connections.append(connection)
+        return connection
 
-    def _look(self, watch: Watch) -> Watch:
-        self._watches.append(watch)
-        return watch
+    def _add_detector(self, detector: PatternDetector) -> PatternDetector:
+        self._detectors.append(detector)
+        return detector
 
-    def _on_bytes(self, link: Link, direction: Direction, data: bytes) -> None:
+    def _on_bytes(self, connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
         for tap in tuple(self._taps):
-            tap(link, direction, data)
-        for watch in tuple(self._watches):
-            watch.look(link, direction, data)
-        self._watches = [watch for watch in self._watches if watch.armed]
+            tap(connection, direction, data)
+        for detector in tuple(self._detectors):
+            detector.inspect(connection, direction, data)
+        self._detectors = [detector for detector in self._detectors if detector.armed]
 
-    def _on_change(self, link: Link) -> None:
-        if link.closed:
-            self._links.remove(link)
-        self._changes.tell()
+    def _on_change(self, connection: ProxiedConnection) -> None:
+        if connection.closed:
+            self._connections.remove(connection)
+        self._changes.set()

@@ -1,4 +1,4 @@
-"""A database cluster on disk: its directory, configuration, log, and the keeper that runs it."""
+"""A database cluster on disk: its directory, configuration, log, and the process that runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asyncnotify.testing._server.errors import (
     ServerTimeoutError,
 )
 from asyncnotify.testing._server.log import log_since, log_size
-from asyncnotify.testing._server.process import KeeperProcess
+from asyncnotify.testing._server.process import WrapperProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,12 +73,12 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A data directory with what is needed to run it. Ended and removed by its keeper."""
+    """A data directory with what is needed to run it. The wrapper process ends and removes it."""
 
     installation: Installation
     account: Account | None
     directory: Path
-    keeper: KeeperProcess
+    wrapper: WrapperProcess
 
     @classmethod
     def prepare(cls, bin_dir: str | os.PathLike[str] | None) -> Self:
@@ -96,13 +96,13 @@ class Cluster:
         programs = find_bin_dir(bin_dir)
         account = unprivileged_account()
         directory = working_directory(account)
-        keeper = KeeperProcess(directory, directory / "server.log", account)
+        wrapper = WrapperProcess(directory, directory / "server.log", account)
         try:
             installation = Installation.prepare(programs, account, directory)
         except BaseException:
-            keeper.close()
+            wrapper.close()
             raise
-        return cls(installation, account, directory, keeper)
+        return cls(installation, account, directory, wrapper)
 
     @property
     def data_dir(self) -> Path:
@@ -176,8 +176,8 @@ class Cluster:
     def _run(self, *command: str | Path) -> None:
         """Run a program as the account; its output goes to the log."""
         before, name = log_size(self.log), Path(command[0]).name
-        self.keeper.spawn(command)
-        status = self.keeper.wait(_COMMAND_TIMEOUT)
+        self.wrapper.spawn(command)
+        status = self.wrapper.wait(_COMMAND_TIMEOUT)
         if status is None:
             raise ServerTimeoutError(name, _COMMAND_TIMEOUT, log_since(self.log, before))
         if status != 0:

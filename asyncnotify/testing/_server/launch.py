@@ -56,8 +56,8 @@ def launch(cluster: Cluster, deadline: float) -> Refusal | None:
 
     """
     program, before = cluster.program("postgres"), log_size(cluster.log)
-    pid = cluster.keeper.spawn([program, "-D", cluster.data_dir])
-    while (status := cluster.keeper.wait(_POLL)) is None:
+    pid = cluster.wrapper.spawn([program, "-D", cluster.data_dir])
+    while (status := cluster.wrapper.wait(_POLL)) is None:
         if cluster.status(pid) in {"ready", "standby"}:
             return None
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The owner's side of the keeper: run a program there, learn of its end."""
+"""The owner's side of the wrapper process: run a program there, learn of its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from asyncnotify.testing._server import wrapper as _keeper
+from asyncnotify.testing._server import wrapper
 from asyncnotify.testing._server.errors import PostgresServerError
 
 if TYPE_CHECKING:
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing._server.binaries import Account
 
-__all__ = ["KeeperProcess"]
+__all__ = ["WrapperProcess"]
 
 _CLOSE_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 10.0
 
 
-class KeeperProcess:
-    """A keeper for ``directory``: whatever happens to us, it ends what runs and removes that."""
+class WrapperProcess:
+    """
+    A process that runs programs, one at a time, and owns ``directory``.
+
+    It outlives its owner for as long as it takes to end the program and remove the directory.
+    """
 
     def __init__(self, directory: Path, log: Path, account: Account | None) -> None:
         self._owner = os.getpid()
@@ -36,8 +40,8 @@ class KeeperProcess:
         self._pid: int | None = None
         self._status = 0
         self._answers = b""
-        keeper = str(Path(_keeper.__file__).resolve())
-        command = [sys.executable, "-I", "-S", keeper, str(self._owner), str(directory)]
+        script = str(Path(wrapper.__file__).resolve())
+        command = [sys.executable, "-I", "-S", script, str(self._owner), str(directory)]
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 command,
@@ -86,7 +90,7 @@ class KeeperProcess:
     def close(self) -> None:
         """End what runs, remove the directory, and return when that is done. Idempotent."""
         if os.getpid() != self._owner:
-            return  # in a fork of the owner, which must not end what is not its own
+            return  # in a fork of the owner, which does not own the wrapper
         _pipe(self._process.stdin).close()
         try:
             self._process.wait(_CLOSE_TIMEOUT)
@@ -95,7 +99,7 @@ class KeeperProcess:
             self._process.wait()
         _pipe(self._process.stdout).close()
         self._pid = None
-        # Only a keeper that was killed leaves anything.
+        # Only a wrapper that was killed leaves anything.
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _read_answer(self, timeout: float) -> tuple[str, int] | None:
@@ -107,7 +111,7 @@ class KeeperProcess:
                 return None
             data = output.read(4096)
             if not data:
-                return "exited", -9  # the keeper was killed, and the program with it
+                return "exited", -9  # the wrapper was killed, and the program with it
             self._answers += data
         line, _, self._answers = self._answers.partition(b"\n")
         word, number = line.decode().split()
@@ -118,7 +122,7 @@ class KeeperProcess:
         return {**ours, "LC_ALL": "C", "HOME": str(self._directory)}
 
     def _gone(self) -> PostgresServerError:
-        return PostgresServerError("the process that keeps the server was killed; make a new one")
+        return PostgresServerError("the process that runs the server was killed; make a new server")
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

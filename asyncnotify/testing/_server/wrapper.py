@@ -1,10 +1,10 @@
 """
-The process that stands between an owner and its PostgreSQL server.
+The process that runs PostgreSQL for an owner, and cleans up when the owner ends.
 
 Run as a script, by path, with the standard library alone. It lives in a session of its
 own, so that Ctrl-C in the owner's terminal does not reach the server, and as long as the
 pipe from the owner: when that closes, because the owner closed it or was killed, the
-keeper ends the server and removes its directory. Being single-threaded, it may tie the
+wrapper ends the server and removes its directory. Being single-threaded, it may tie the
 server's life to its own with ``PR_SET_PDEATHSIG``, which is bound to the forking *thread*.
 
 Requests are lines of JSON on standard input, answers lines on standard output:
@@ -65,7 +65,7 @@ def _processes_from_proc() -> list[tuple[int, int, str]]:
 
 
 def _processes_from_ps() -> list[tuple[int, int, str]]:
-    import subprocess  # it takes a third of the time that a keeper needs to start
+    import subprocess  # it takes a third of the time that a wrapper needs to start
 
     command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -79,7 +79,7 @@ def send_signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-class Keeper:
+class Wrapper:
     """Runs one program after another, at most one at a time, and cleans up at the end."""
 
     def __init__(self, owner: int, directory: str) -> None:
@@ -100,7 +100,7 @@ class Keeper:
             if self._wake in ready:
                 os.read(self._wake, 4096)
             if self._child is not None and self._reap():
-                self._say(f"exited {self._status}")
+                self._answer(f"exited {self._status}")
             if 0 in ready and not self._read_requests():
                 return
 
@@ -110,17 +110,17 @@ class Keeper:
         *lines, self._input = (self._input + data).split(b"\n")
         for line in lines:
             self._child = self._spawn(json.loads(line))
-            self._say(f"started {self._child}")
+            self._answer(f"started {self._child}")
         return bool(data)
 
-    def _say(self, line: str) -> None:
+    def _answer(self, line: str) -> None:
         os.write(1, line.encode() + b"\n")
 
     def _spawn(self, request: dict[str, Any]) -> int:
-        keeper = os.getpid()
+        wrapper = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _exec(request, keeper)
+            _exec(request, wrapper)
         return pid
 
     def _reap(self) -> bool:
@@ -193,7 +193,7 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _exec(request: dict[str, Any], keeper: int) -> NoReturn:
+def _exec(request: dict[str, Any], wrapper: int) -> NoReturn:
     """Become the requested program, in the forked child; errors go to the log."""
     try:
         os.setsid()
@@ -203,7 +203,7 @@ def _exec(request: dict[str, Any], keeper: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(request["cwd"])
         _drop_privileges(request["account"])
-        _die_with(keeper)
+        _die_with(wrapper)
         os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606
     except BaseException as error:  # noqa: BLE001  # the child must never run the parent's code
         os.write(2, f"cannot run {request['argv'][0]}: {error}\n".encode())
@@ -219,11 +219,11 @@ def _drop_privileges(account: list[int] | None) -> None:
         os.setuid(uid)
 
 
-def _die_with(keeper: int) -> None:
-    """Ask to be killed with the keeper; setuid() would clear it, so this comes after."""
+def _die_with(wrapper: int) -> None:
+    """Ask to be killed with the wrapper; setuid() would clear it, so this comes after."""
     if _LINUX:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:
+        if os.getppid() != wrapper:
             os._exit(127)
 
 
@@ -235,13 +235,13 @@ def main(owner: int, directory: str) -> None:
     """Serve until the owner is gone, then clean up."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    keeper = Keeper(owner, directory)
+    wrapper = Wrapper(owner, directory)
     try:
-        keeper.serve()
+        wrapper.serve()
     except BrokenPipeError:
         pass  # the owner died while we told it something
     finally:
-        keeper.dispose()
+        wrapper.dispose()
 
 
 if __name__ == "__main__":

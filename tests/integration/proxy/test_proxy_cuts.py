@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify.testing.proxy import FaultProxy, Link
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 
 if TYPE_CHECKING:
     from asyncnotify.testing.proxy import Cut, Direction
@@ -50,7 +50,7 @@ async def test_cut_on_comes_before_the_bytes_are_passed_on(scene: Scene) -> None
     cut = scene.proxy.cut_on(b"UNLISTEN")
     await client.send(b"LISTEN x;")
     assert await peer.get(9) == b"LISTEN x;"
-    assert not cut.seen
+    assert not cut.detected
     await client.send(b"UNLISTEN x;")
     await cut.wait()
     with pytest.raises(ConnectionResetError):
@@ -67,7 +67,7 @@ async def test_cut_on_sees_a_pattern_that_comes_in_pieces(scene: Scene) -> None:
     assert await peer.get(3) == b"LIS"
     await other.send(b"TEN")
     assert await other_peer.get(3) == b"TEN"
-    assert not cut.seen
+    assert not cut.detected
     await client.send(b"TEN")
     await cut.wait()
     assert await peer.rest() == b""
@@ -85,7 +85,7 @@ async def test_cut_on_answer_lets_the_server_act_and_keeps_it_from_the_client(
     assert await peer.get(9) == b"LISTEN x;"
     await peer.send(b"hm")
     assert await client.get(2) == b"hm"
-    assert not cut.seen
+    assert not cut.detected
     await peer.send(b"ok")
     await cut.wait()
     assert await client.rest() == b""
@@ -100,7 +100,7 @@ async def test_cut_on_answer_is_for_the_connection_that_asked(scene: Scene) -> N
     assert await peer.get(6) == b"LISTEN"
     await other_peer.send(b"ok")
     assert await other.get(2) == b"ok"
-    assert not cut.seen
+    assert not cut.detected
     await peer.send(b"anything")
     await cut.wait()
     with pytest.raises(ConnectionResetError):
@@ -133,8 +133,8 @@ async def test_cut_on_may_do_what_the_test_says(scene: Scene) -> None:
     client, _ = await scene.pair()
     other, other_peer = await scene.pair()
 
-    def act(link: Link) -> None:
-        link.reset()
+    def act(connection: ProxiedConnection) -> None:
+        connection.reset()
         scene.proxy.refuse()
 
     cut = scene.proxy.cut_on(b"LISTEN", then=act)
@@ -166,4 +166,4 @@ async def test_a_cut_comes_once_and_not_after_heal(scene: Scene) -> None:
     assert await peer.get(18) == b"LISTENLISTENNOTIFY"
     await peer.send(b"ok")
     assert await client.get(2) == b"ok"
-    assert not any(cut.seen for cut in (cancelled, answered, before))
+    assert not any(cut.detected for cut in (cancelled, answered, before))

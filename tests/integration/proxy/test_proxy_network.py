@@ -95,9 +95,9 @@ async def test_delay_is_latency_not_throughput(scene: Scene) -> None:
     scene.proxy.delay(to_server=0.2)
     begin = time.monotonic()
     for number in range(100):
-        sight = scene.proxy.watch(b"%d;" % number)
+        detector = scene.proxy.detect(b"%d;" % number)
         await client.send(b"%d;" % number)
-        await sight.wait()
+        await detector.wait()
     expected = b"".join(b"%d;" % number for number in range(100))
     assert await peer.get(len(expected)) == expected
     assert 0.2 <= time.monotonic() - begin < 2.0

@@ -118,7 +118,7 @@ async def test_fatal_without_fin(
 ) -> None:
     """The server's last words arrive, EOF does not: the driver takes the connection for open."""
     proxy.hold_fin()
-    words = proxy.watch(b"57P01", "to_client")
+    words = proxy.detect(b"57P01", "to_client")
     await admin.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
     await words.wait()
     await admin.execute("SELECT 1")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify.testing.faults import block_loop
-from asyncnotify.testing.proxy import FaultProxy, Link, WaitTimeoutError
+from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ async def test_waits_return_when_the_fact_is_there(scene: Scene) -> None:
     assert not waiting.done()
     await peer.send(b"pong")
     assert await client.get(4) == b"pong"
-    assert (await waiting) in proxy.links
+    assert (await waiting) in proxy.connections
     await client.close()
     await other.close()
     await proxy.wait_idle()
@@ -61,8 +61,8 @@ async def test_waits_end_by_timeout_and_say_what_for(scene: Scene) -> None:
         (proxy.wait_for_connections(2, 0.01), "2 open connections"),
         (proxy.wait_for_dials(2, 0.01), "2 accepted connections"),
         (proxy.wait_idle(0.01), "no open connection"),
-        (proxy.wait_for_bytes(b"LISTEN", 0.01), "Watch for b'LISTEN' to_server"),
-        (proxy.cut_on(b"LISTEN").wait(0.01), "Watch for b'LISTEN' to_server: armed"),
+        (proxy.wait_for_bytes(b"LISTEN", 0.01), "PatternDetector for b'LISTEN' to_server"),
+        (proxy.cut_on(b"LISTEN").wait(0.01), "PatternDetector for b'LISTEN' to_server: armed"),
     ):
         with pytest.raises(WaitTimeoutError, match=what) as caught:
             await wait
@@ -72,19 +72,19 @@ async def test_waits_end_by_timeout_and_say_what_for(scene: Scene) -> None:
 async def test_a_fact_seen_late_because_the_loop_was_blocked_counts(scene: Scene) -> None:
     """A timeout that fires after the fact has come true does not hide it."""
     client, _ = await scene.pair()
-    watch = scene.proxy.watch(b"x")
-    waiting = asyncio.create_task(watch.wait(0.01))
-    scene.proxy.tap(lambda _link, _direction, _data: block_loop(0.05))
+    detector = scene.proxy.detect(b"x")
+    waiting = asyncio.create_task(detector.wait(0.01))
+    scene.proxy.tap(lambda _connection, _direction, _data: block_loop(0.05))
     await client.send(b"x")
-    assert (await waiting) in scene.proxy.links
+    assert (await waiting) in scene.proxy.connections
 
 
 async def test_a_tap_gets_all_that_is_read_until_it_is_ended(scene: Scene) -> None:
     """Both directions, with the connection, before the bytes are passed on."""
     taken: list[tuple[Direction, bytes, int]] = []
 
-    def tap(link: Link, direction: Direction, data: bytes) -> None:
-        taken.append((direction, data, getattr(link, f"bytes_{direction}")))
+    def tap(connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
+        taken.append((direction, data, getattr(connection, f"bytes_{direction}")))
 
     client, peer = await scene.pair()
     untap = scene.proxy.tap(tap)
@@ -99,24 +99,24 @@ async def test_a_tap_gets_all_that_is_read_until_it_is_ended(scene: Scene) -> No
 
 
 async def test_one_connection_can_be_treated_alone(scene: Scene) -> None:
-    """A link has the verbs that make sense for one connection; the others are not touched."""
+    """The methods of one connection act on that connection alone."""
     client, peer = await scene.pair()
-    (link,) = scene.proxy.links
+    (connection,) = scene.proxy.connections
     other, other_peer = await scene.pair()
-    link.pause("to_client")
-    sight = scene.proxy.watch(b"held", "to_client")
+    connection.pause("to_client")
+    detector = scene.proxy.detect(b"held", "to_client")
     await peer.send(b"held")
-    await sight.wait()
+    await detector.wait()
     assert scene.proxy.bytes_to_client == 0
     await other_peer.send(b"alive")
     assert await other.get(5) == b"alive"
-    link.resume()
+    connection.resume()
     assert await client.get(4) == b"held"
-    link.fin()
+    connection.fin()
     assert await client.rest() == b""
-    assert link.closed
-    assert not link.client_open
-    assert scene.proxy.connections == 1
+    assert connection.closed
+    assert not connection.client_open
+    assert scene.proxy.open_connections == 1
 
 
 async def test_the_proxy_tells_what_it_is(scene: Scene) -> None:
@@ -167,7 +167,7 @@ async def test_leaving_is_immediate_and_complete_whatever_goes_on(scene: Scene, 
     begin = time.monotonic()
     other.proxy.close()
     assert time.monotonic() - begin < 0.1
-    assert other.proxy.links == ()
+    assert other.proxy.connections == ()
     async with asyncio.timeout(5):
         while open_files() > files or asyncio.all_tasks() - tasks:
             for end in (*clients, *scene.server.peers):

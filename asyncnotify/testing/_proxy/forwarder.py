@@ -1,8 +1,8 @@
 """
-One direction of a connection through the fault proxy.
+Forwarding of bytes from one socket to another: one direction of a proxied connection.
 
 Everything runs in readiness callbacks of the loop on raw non-blocking sockets: there is no task
-and no transport, so that a verb has taken effect when it returns, on any event loop.
+and no transport, so that a call has taken effect when it returns, on any event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-# What one flow takes in while nothing may pass, as a socket's buffer would; then it stops reading.
+    from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
+
+# How much one direction takes in while nothing may pass, as a socket's buffer would; then it
+# stops reading.
 WINDOW = 1 << 20
 READ_SIZE = 1 << 18
 READS = 4  # in one turn of the loop
@@ -30,50 +33,23 @@ class Ending(Enum):
     RST = auto()
 
 
-@dataclass(slots=True)
-class Cutoff:
-    """A cut that is due once ``left`` more bytes have passed."""
-
-    left: int
-    action: Callable[..., object]  # it is given the link, which this module does not know
-
-
-@dataclass(slots=True)
-class Conditions:
-    """What the network does to one direction just now; all connections share it."""
-
-    hole: bool = False
-    hold_ending: bool = False
-    delay: float = 0.0
-    piece: int | None = None
-    interval: float = 0.0
-    cutoff: Cutoff | None = None
-    passed: int = 0
-
-    def heal(self) -> None:
-        """Go back to passing everything at once; the count of bytes stays."""
-        self.hole = self.hold_ending = False
-        self.delay = self.interval = 0.0
-        self.piece = self.cutoff = None
-
-
 @dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a flow tells its link, and asks of it."""
+class Callbacks:
+    """What a forwarder reports to its connection, and asks of it."""
 
-    read: Callable[[Flow, bytes], None]
-    source_ended: Callable[[Flow], None]
-    pass_ending: Callable[[Flow, Ending], None]
-    sink_died: Callable[[Flow], None]
+    read: Callable[[Forwarder, bytes], None]
+    source_ended: Callable[[Forwarder], None]
+    pass_ending: Callable[[Forwarder, Ending], None]
+    sink_died: Callable[[Forwarder], None]
     cut: Callable[[Cutoff], None]
 
 
-class Flow:
-    """One direction of a link: what was read from one socket, waiting to be sent to the other."""
+class Forwarder:
+    """Reads from one socket, queues what was read, and sends it to the other one."""
 
-    def __init__(self, conditions: Conditions, hooks: Hooks) -> None:
+    def __init__(self, conditions: Conditions, callbacks: Callbacks) -> None:
         self._conditions = conditions
-        self._hooks = hooks
+        self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[float, memoryview | Ending]] = deque()
         self._queued = 0
@@ -89,7 +65,7 @@ class Flow:
     def attach(
         self, *, source: socket.socket | None = None, sink: socket.socket | None = None
     ) -> None:
-        """Give the flow a socket to read from or to send to, and let it run."""
+        """Set the socket to read from or to send to, and begin to forward."""
         self._source = source or self._source
         self._sink = sink or self._sink
         self.pump()
@@ -107,14 +83,14 @@ class Flow:
             self._read_or_not()
 
     def pump(self) -> None:
-        """Pass on what may pass now; be called again when time or the sink allows for more."""
+        """Pass on what may pass now; a timer or the sink calls it again for the rest."""
         self._stop_timer()
         while self._queue and not self._writing and self._may_pass():
             self._pass_head()
         self._read_or_not()
 
     def finish(self) -> None:
-        """Pass nothing any more; what waits is thrown away, what comes is read and thrown away."""
+        """Pass nothing any more: discard what waits, and read and discard what comes."""
         self.done = True
         self._queue.clear()
         self._queued = 0
@@ -123,13 +99,18 @@ class Flow:
         self._read_or_not()
 
     def detach(self) -> None:
-        """Let go of both sockets, before they are closed."""
+        """Stop using both sockets, before they are closed."""
         self._source_ended = True
         self.finish()
         self._source = self._sink = None
 
     def _may_pass(self) -> bool:
-        if self._sink is None or self.paused or self._conditions.hole or self._timer is not None:
+        if (
+            self._sink is None
+            or self.paused
+            or self._conditions.black_hole
+            or self._timer is not None
+        ):
             return False
         arrived, item = self._queue[0]
         if isinstance(item, Ending) and self._conditions.hold_ending:
@@ -143,7 +124,7 @@ class Flow:
     def _pass_head(self) -> None:
         _, item = self._queue[0]
         if isinstance(item, Ending):
-            self._hooks.pass_ending(self, item)
+            self._callbacks.pass_ending(self, item)
         else:
             self._pass_bytes(item)
 
@@ -154,12 +135,12 @@ class Flow:
             return
         self._drop_from_head(sent)
         self._count(sent)
-        if self._conditions.piece and not self.done:
+        if self._conditions.chunk_size and not self.done:
             self._start_timer(self._conditions.interval)
 
     def _allowed(self, size: int) -> int:
-        cutoff, piece = self._conditions.cutoff, self._conditions.piece
-        return min(size, piece or size, size if cutoff is None else cutoff.left)
+        cutoff, chunk = self._conditions.cutoff, self._conditions.chunk_size
+        return min(size, chunk or size, size if cutoff is None else cutoff.left)
 
     def _send(self, data: memoryview) -> int:
         """Return how much the kernel took: 0 if it is full (then wait) or the sink is dead."""
@@ -170,7 +151,7 @@ class Flow:
             self._writing = True
             self._loop.add_writer(self._sink, self._on_writable)
         except OSError:
-            self._hooks.sink_died(self)
+            self._callbacks.sink_died(self)
         return 0
 
     def _drop_from_head(self, size: int) -> None:
@@ -188,7 +169,7 @@ class Flow:
         cutoff.left -= size
         if not cutoff.left:
             self._conditions.cutoff = None
-            self._hooks.cut(cutoff)
+            self._callbacks.cut(cutoff)
 
     def _read_or_not(self) -> None:
         wanted = not self._source_ended and self._queued < WINDOW
@@ -218,7 +199,7 @@ class Flow:
             self._end(Ending.RST)
             return False
         if data:
-            self._hooks.read(self, data)
+            self._callbacks.read(self, data)
             self.put(data)
         else:
             # A send to the same socket has had its ECONNRESET, which is reported but once.
@@ -229,7 +210,7 @@ class Flow:
         self._source_ended = True
         self._read_or_not()
         self.put(ending)
-        self._hooks.source_ended(self)
+        self._callbacks.source_ended(self)
 
     def _on_writable(self) -> None:
         self._stop_writing()

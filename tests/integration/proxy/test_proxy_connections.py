@@ -32,8 +32,8 @@ async def test_bytes_pass_intact_however_many(scene: Scene, direction: Direction
     assert await receiver.get(len(data)) == data
     await sending
     assert getattr(scene.proxy, f"bytes_{direction}") == len(data)
-    (link,) = scene.proxy.links
-    assert getattr(link, f"bytes_{direction}") == len(data)
+    (connection,) = scene.proxy.connections
+    assert getattr(connection, f"bytes_{direction}") == len(data)
 
 
 @both_ways
@@ -50,7 +50,7 @@ async def test_eof_passes_one_way_and_leaves_the_other_open(
     receiver.writer.write_eof()
     assert await sender.rest() == b""
     await scene.proxy.wait_idle()
-    assert scene.proxy.links == ()
+    assert scene.proxy.connections == ()
 
 
 @both_ways
@@ -60,7 +60,7 @@ async def test_rst_passes_as_rst(scene: Scene, direction: Direction) -> None:
     sender.rst()
     with pytest.raises(ConnectionResetError):
         await receiver.rest()
-    assert scene.proxy.connections == 0
+    assert scene.proxy.open_connections == 0
 
 
 async def test_rst_right_behind_data_is_not_missed(scene: Scene) -> None:
@@ -86,7 +86,7 @@ async def test_a_server_that_cannot_be_reached_is_a_reset(scene: Scene) -> None:
         client = await other.dial()
         with pytest.raises(ConnectionResetError):
             await client.rest()
-        assert other.proxy.links == ()
+        assert other.proxy.connections == ()
 
 
 async def test_the_server_may_be_on_a_unix_socket(scene: Scene, tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ async def test_a_held_direction_passes_nothing_and_the_other_one_all(
     proxy = scene.proxy
     sender, receiver = await scene.ends(direction)
     getattr(proxy, verb)(direction)
-    sight = proxy.watch(b"two", direction)
+    detector = proxy.detect(b"two", direction)
     await sender.send(b"one")
     await sender.send(b"two")
-    await sight.wait()
+    await detector.wait()
     await receiver.send(b"other way")
     assert await sender.get(9) == b"other way"
     assert getattr(proxy, f"bytes_{direction}") == 0
@@ -149,11 +149,11 @@ async def test_a_black_hole_swallows_the_end_as_well(scene: Scene, direction: Di
     """Neither EOF nor RST gets through a hole; `heal()` lets it through, behind the bytes."""
     sender, receiver = await scene.ends(direction)
     scene.proxy.black_hole()
-    sight = scene.proxy.watch(b"bye", direction)
+    detector = scene.proxy.detect(b"bye", direction)
     await sender.send(b"bye")
-    await sight.wait()
+    await detector.wait()
     await sender.close()
-    assert [link.closed for link in scene.proxy.links] == [False]
+    assert [connection.closed for connection in scene.proxy.connections] == [False]
     scene.proxy.heal()
     assert await receiver.rest() == b"bye"
 
@@ -166,21 +166,21 @@ async def test_a_client_that_leaves_in_a_black_hole_is_not_missed_by_the_server(
     scene.proxy.black_hole()
     client.rst()
     await scene.proxy.wait_idle()
-    (link,) = scene.proxy.links
+    (connection,) = scene.proxy.connections
     assert not peer.reader.at_eof()
     scene.proxy.heal()
     with pytest.raises(ConnectionResetError):
         await peer.rest()
-    assert link.closed
+    assert connection.closed
 
 
 async def test_in_a_black_hole_a_new_connection_hangs_until_it_ends(scene: Scene) -> None:
     """It is accepted, the server is not dialled, and `heal()` makes it work."""
     scene.proxy.black_hole()
     client = await scene.dial()
-    sight = scene.proxy.watch(b"startup")
+    detector = scene.proxy.detect(b"startup")
     await client.send(b"startup")
-    await sight.wait()
+    await detector.wait()
     assert scene.server.accepted == 0
     scene.proxy.heal()
     peer = await scene.server.take()
@@ -216,7 +216,7 @@ async def test_a_full_window_stops_the_sender(scene: Scene) -> None:
     client, peer = await scene.pair()
     scene.proxy.pause()
     read: list[int] = []
-    untap = scene.proxy.tap(lambda _link, _direction, data: read.append(len(data)))
+    untap = scene.proxy.tap(lambda _connection, _direction, data: read.append(len(data)))
     data = random.randbytes(64 << 20)
     client.writer.write(data)
     while sum(read) < 1 << 20:
@@ -253,7 +253,7 @@ async def test_reset_gives_every_client_rst_and_drops_the_server_side(scene: Sce
     """All connections open now are ended; a new one works."""
     pairs = [await scene.pair() for _ in range(3)]
     scene.proxy.reset()
-    assert scene.proxy.links == ()
+    assert scene.proxy.connections == ()
     for client, peer in pairs:
         with pytest.raises(ConnectionResetError):
             await client.rest()
