@@ -1,7 +1,7 @@
 """
 Measures asyncnotify beside its peers: ``python -m benchmarks --help``.
 
-Every peer does the same work in the same run, on the same server, in a process of its own, and
+Every peer runs the same workloads in the same run, on the same server, in a process of its own, and
 they take turns. What counts are the ratios.
 """
 
@@ -21,9 +21,9 @@ from rich.console import Console
 from benchmarks import table
 from benchmarks.charts import draw
 from benchmarks.document import refresh
+from benchmarks.environment import set_up
 from benchmarks.programs import succeeds
 from benchmarks.results import Report, read
-from benchmarks.stage import set_up
 from benchmarks.workloads import (
     burst,
     fanout,
@@ -41,12 +41,12 @@ from benchmarks.workloads import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from benchmarks.environment import Environment
     from benchmarks.results import Section
-    from benchmarks.stage import Stage
 
-    Work = Callable[[Stage], Awaitable[list[Section]]]
+    Workload = Callable[[Environment], Awaitable[list[Section]]]
 
-WORKS: Final[dict[str, Work]] = {
+WORKLOADS: Final[dict[str, Workload]] = {
     "burst": burst.measure,
     "loops": burst.measure_loops,
     "typed": typed.measure,
@@ -69,7 +69,9 @@ WIDTH = 140  # where there is no terminal
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what was asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)}; or all")
+    parser.add_argument(
+        "workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; or all"
+    )
     parser.add_argument("--quick", action="store_true", help="small numbers: to try it")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, {QUICK_ROUNDS} if quick")
     parser.add_argument(
@@ -83,7 +85,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--results", type=Path, default=HERE / "results" / "latest.json", help="the JSON file"
     )
     parser.add_argument(
-        "--update", action="store_true", help="keep what the JSON file has of other works"
+        "--update", action="store_true", help="keep what the JSON file has of other workloads"
     )
     parser.add_argument("--again", action="store_true", help="show the JSON file; measure nothing")
     parser.add_argument(
@@ -92,7 +94,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"draw the charts beside {DOCUMENT}, and put the tables into it",
     )
     options = parser.parse_args(given)
-    if unknown := set(options.works) - WORKS.keys():
+    if unknown := set(options.workloads) - WORKLOADS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     return options
 
@@ -120,21 +122,24 @@ def main() -> None:
 async def measure(
     options: argparse.Namespace, console: Console, before: Sequence[Section]
 ) -> Report:
-    """Do each work; what has been measured is on the disk after each of them."""
-    names = options.works or list(WORKS)
+    """Measure each workload; after each one the file holds what was measured so far."""
+    names = options.workloads or list(WORKLOADS)
     report = Report(circumstances(), list(before))
     with console.status("") as status:
-        stage_settings = set_up(
+        entering = set_up(
             rounds=options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
             quick=options.quick,
             progress=status.update,
             pythons={version_of(path): path for path in options.python},
         )
-        async with stage_settings as stage:
-            report.circumstances = {**report.circumstances, "PostgreSQL": stage.server.version}
+        async with entering as environment:
+            report.circumstances = {
+                **report.circumstances,
+                "PostgreSQL": environment.server.version,
+            }
             for name in names:
                 began = time.monotonic()
-                for section in await WORKS[name](stage):
+                for section in await WORKLOADS[name](environment):
                     report.put(section)
                     table.show_section(console, section)
                 console.print(f"{name}: {time.monotonic() - began:.0f} s", style="dim")

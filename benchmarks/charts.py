@@ -6,8 +6,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.pivot import Pivot, pivot
 from benchmarks.results import ratio
+from benchmarks.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +76,7 @@ def _burst(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
 
 def _loops(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     """Draw how many times less CPU than asyncpg ours takes, on each loop and Python."""
-    table = pivot(report, "loops")
+    table = summarise(report, "loops")
     if table is None:
         return False
     _grouped(figure.subplots(), table, "times less CPU than asyncpg add_listener")
@@ -85,7 +85,7 @@ def _loops(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
 
 def _recovery(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     """Draw how long it takes to listen again."""
-    table = pivot(report, "recovery")
+    table = summarise(report, "recovery")
     if table is None:
         return False
     _grouped(figure.subplots(), table, "ms until listening again", scale="log")
@@ -94,7 +94,7 @@ def _recovery(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib
 
 def _publishing(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     """Draw how much can be published."""
-    table = pivot(report, "publishing")
+    table = summarise(report, "publishing")
     if table is None:
         return False
     _grouped(figure.subplots(), table, "notifications a second", scale="log")
@@ -103,7 +103,7 @@ def _publishing(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotl
 
 def _writers(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     """Draw what is left of the commits."""
-    table = pivot(report, "writers")
+    table = summarise(report, "writers")
     if table is None:
         return False
     _grouped(figure.subplots(), table, "commits a second")
@@ -157,7 +157,7 @@ def _points(line: Sequence[Series], figure: str) -> tuple[list[float], list[floa
 
 def _grouped(
     axes: Any,  # noqa: ANN401 - matplotlib's
-    table: Pivot,
+    table: Summary,
     label: str,
     scale: str = "linear",
 ) -> None:

@@ -2,7 +2,7 @@
 Puts the tables of a run into a Markdown page.
 
 Where the page says ``<!-- table: NAME -->``, what stands between that and the next
-``<!-- end -->`` is replaced. A name is a section's key, or one of those that ``pivot`` knows, or
+``<!-- end -->`` is replaced. A name is a section's key, or one of those that ``SUMMARIES`` has, or
 ``circumstances``.
 """
 
@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.pivot import PIVOTS, pivot
+from benchmarks.summary import SUMMARIES, summarise
 from benchmarks.table import figure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from benchmarks.pivot import Pivot
     from benchmarks.results import Report, Section, Series
+    from benchmarks.summary import Summary
 
 _PLACE: Final = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -45,7 +45,7 @@ def _table(report: Report, name: str) -> list[str] | None:
     section = next((one for one in report.sections if one.key == name), None)
     if section is not None:
         return _of_section(section)
-    table = pivot(report, name) if name in PIVOTS else None
+    table = summarise(report, name) if name in SUMMARIES else None
     if table is None:
         return None
     return _of_pivot(table, _never_back(report) if name == "recovery" else set())
@@ -84,7 +84,7 @@ def _has(series: Iterable[Series], figure: str) -> bool:
     return any(one.median(figure) is not None for one in series)
 
 
-def _of_pivot(table: Pivot, never: set[str]) -> list[str]:
+def _of_pivot(table: Summary, never: set[str]) -> list[str]:
     rows = [
         [peer, *(_number(cell, table.digits, "never" if peer in never else "") for cell in cells)]
         for peer, cells in table.rows.items()

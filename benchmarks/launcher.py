@@ -27,7 +27,7 @@ class PeerProcess:
 
     Args:
         command: What to run.
-        arguments: The work and its figures, passed on as ``name=value``.
+        arguments: The workload and its figures, passed on as ``name=value``.
         environment: Variables on top of ours.
     """
 
@@ -81,7 +81,7 @@ class PeerProcess:
             raise RuntimeError(message)
         return self._process.pid
 
-    async def hear(self, event: str, within: float) -> dict[str, Any]:
+    async def receive(self, event: str, within: float) -> dict[str, Any]:
         """
         Return what comes with the next line that tells of this event.
 

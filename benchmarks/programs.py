@@ -39,7 +39,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, dsn: str, **arguments: object) -> PeerProcess:
-        """Return a process for this work, to be entered."""
+        """Return a process for this workload, to be entered."""
         return PeerProcess([*self.command, dsn], arguments, self.environment)
 
 

@@ -50,7 +50,7 @@ class CountingRelay:
 
     @property
     def dsn(self) -> str:
-        """The way to the server through this relay, as ``Stage.dsn`` otherwise."""
+        """The way to the server through this relay, as ``Environment.dsn`` is without a relay."""
         if self._relay is None:
             message = "the relay has not been entered"
             raise RuntimeError(message)

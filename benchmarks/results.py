@@ -84,7 +84,7 @@ class Claim:
 @dataclass(slots=True)
 class Section:
     """
-    One table: peers at the same work.
+    One table: peers under the same workload.
 
     ``columns[0]`` is the figure that the ratios are of, and ``reference`` the peer that has
     the ratio 1.

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Measurement:
     """
-    One peer at one work.
+    One peer under one workload.
 
     Attributes:
         name: What stands in the table.
@@ -31,17 +31,17 @@ class Contestant:
 
 
 async def take_turns(
-    contestants: Sequence[Contestant], rounds: int, progress: Callable[[str], None]
+    measurements: Sequence[Measurement], rounds: int, progress: Callable[[str], None]
 ) -> list[Series]:
-    """Measure each contestant once a round. One that fails keeps its place in the table only."""
-    series = [Series(one.name, trouble=one.missing) for one in contestants]
+    """Measure each measurement once a round. One that fails keeps its place in the table only."""
+    series = [Series(one.name, trouble=one.missing) for one in measurements]
     for number in range(1, rounds + 1):
-        for contestant, measured in zip(contestants, series, strict=True):
+        for measurement, measured in zip(measurements, series, strict=True):
             if measured.trouble:
                 continue
-            progress(f"round {number}/{rounds}: {contestant.name}")
+            progress(f"round {number}/{rounds}: {measurement.name}")
             try:
-                measured.rounds.append(await contestant.run())
+                measured.rounds.append(await measurement.run())
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this peer's row
                 measured.rounds.append(None)
                 known = isinstance(error, PeerError)

@@ -163,7 +163,7 @@ async def _crowd(listener: Listener, channels: int) -> None:
     gc.collect()  # else the burst pays for the first look at all that has just been made
 
 
-WORKS: dict[str, Callable[[Options], Coroutine[Any, Any, None]]] = {
+WORKLOADS: dict[str, Callable[[Options], Coroutine[Any, Any, None]]] = {
     "stream": stream,
     "gaps": gaps,
     "batches": batches,
@@ -174,4 +174,4 @@ WORKS: dict[str, Callable[[Options], Coroutine[Any, Any, None]]] = {
 }
 
 if __name__ == "__main__":
-    run(WORKS)
+    run(WORKLOADS)

@@ -102,7 +102,7 @@ async def idle(options: Options) -> None:
         say("done", **meter.read(), subscriptions=grown)
 
 
-WORKS = {
+WORKLOADS = {
     "latency": latency,
     "stream_latency": stream_latency,
     "recovery": recovery,
@@ -112,4 +112,4 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    run(WORKS)
+    run(WORKLOADS)

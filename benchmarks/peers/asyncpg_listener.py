@@ -163,7 +163,7 @@ def _ignore(*_: object) -> None:
     pass
 
 
-WORKS = {
+WORKLOADS = {
     "callback": callback,
     "queue": queue,
     "stuck": stuck,
@@ -177,4 +177,4 @@ WORKS = {
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        run(WORKS)
+        run(WORKLOADS)

@@ -11,7 +11,7 @@ async function main() {
   client.on("notification", () => notified());
   await client.connect();
   await client.query("LISTEN bench");
-  if (options.work === "recovery") {
+  if (options.workload === "recovery") {
     notified = () => say("back");
     say("ready");
     setInterval(() => {}, 1000);

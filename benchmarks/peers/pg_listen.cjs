@@ -15,7 +15,7 @@ async function main() {
     await subscriber.listenTo(`other_${number}`);
   }
   await subscriber.listenTo("bench");
-  if (options.work === "recovery") {
+  if (options.workload === "recovery") {
     notified = () => say("back");
     say("ready");
   } else {

@@ -11,7 +11,7 @@ async function main() {
     await sql.listen(`other_${number}`, () => {});
   }
   await sql.listen("bench", () => notified());
-  if (options.work === "recovery") {
+  if (options.workload === "recovery") {
     notified = () => say("back");
     say("ready");
   } else {

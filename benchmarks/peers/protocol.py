@@ -51,7 +51,7 @@ class Meter:
 
     @classmethod
     def ready(cls) -> Meter:
-        """Say that we wait for the work, and measure from here."""
+        """Say that we wait for the workloadload, and measure from here."""
         meter = cls()
         say("ready")
         return meter
@@ -88,16 +88,16 @@ def _status(field: str) -> int:
     return next((int(line.split()[1]) * _KIB for line in lines if line.startswith(field)), 0)
 
 
-def run(works: Mapping[str, Callable[[Options], Coroutine[Any, Any, None]]]) -> None:
-    """Do the work that was asked for, on the event loop that was asked for."""
+def run(workloads: Mapping[str, Callable[[Options], Coroutine[Any, Any, None]]]) -> None:
+    """Run the workload and the event loop that the options name."""
     options = Options(sys.argv[1:])
-    work = works[options.text("work")]
+    workload = workloads[options.text("workload")]
     factory = None
     if options.text("loop") == "uvloop":
         factory = importlib.import_module("uvloop").new_event_loop
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(work(options))
+            runner.run(workload(options))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is shown in the table
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         print(json.dumps({"error": reason}), flush=True)

@@ -147,7 +147,7 @@ async def unnest(options: Options) -> None:
     await only.close()
 
 
-WORKS = {
+WORKLOADS = {
     "notifier": notifier,
     "connection": connection,
     "in_turns": in_turns,
@@ -157,4 +157,4 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    run(WORKS)
+    run(WORKLOADS)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks import programs
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
+from benchmarks.rounds import Measurement, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.environment import Environment
     from benchmarks.programs import Program
-    from benchmarks.stage import Stage
 
 STREAM = "asyncnotify stream()"
 COROUTINE = "asyncnotify async def handler"
@@ -45,31 +45,31 @@ def _others() -> Iterator[tuple[str, Program]]:
     yield "node pg-listen", programs.node("pg_listen.cjs", "pg-listen")
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure every peer."""
-    count = stage.sized(200_000, 50_000)
+    count = environment.sized(200_000, 50_000)
 
-    def contestant(name: str, program: Program, work: str, count: int = count) -> Contestant:
-        run = functools.partial(stage.burst, program, count, work=work)
-        return Contestant(name, run, program.missing)
+    def measurement(name: str, program: Program, workload: str, count: int = count) -> Measurement:
+        run = functools.partial(environment.burst, program, count, workload=workload)
+        return Measurement(name, run, program.missing)
 
     ours = programs.python("asyncnotify_burst")
     asyncpg = programs.python("asyncpg_listener")
     psqlpy = programs.packaged("psqlpy_listener", "psqlpy")
-    contestants = [
-        *(contestant(name, ours, work) for name, work in OURS.items()),
-        contestant(ASYNCPG, asyncpg, "callback"),
-        contestant(QUEUE, asyncpg, "queue"),
-        contestant(PARSER, asyncpg, "parser"),
-        *(contestant(name, program, "burst") for name, program in _others()),
-        contestant("psqlpy", psqlpy, "burst", count // _SLOW_SHARE),
+    measurements = [
+        *(measurement(name, ours, workload) for name, workload in OURS.items()),
+        measurement(ASYNCPG, asyncpg, "callback"),
+        measurement(QUEUE, asyncpg, "queue"),
+        measurement(PARSER, asyncpg, "parser"),
+        *(measurement(name, program, "burst") for name, program in _others()),
+        measurement("psqlpy", psqlpy, "burst", count // _SLOW_SHARE),
     ]
     section = Section(
         key="burst",
         title=f"Burst of {count:,} notifications of 32 bytes on one channel",
         reference=STREAM,
         columns=COLUMNS,
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
         remark=f"psqlpy: {count // _SLOW_SHARE:,}.",
     )
     _claim(section)
@@ -88,26 +88,28 @@ def _claim(section: Section) -> None:
         section.claim(f"{ours}: CPU, times less than {other}", limit, section.ratio(other, ours))
 
 
-async def measure_loops(stage: Stage) -> list[Section]:
+async def measure_loops(environment: Environment) -> list[Section]:
     """Measure ours and asyncpg on the other event loop, and on the other Pythons."""
     here = {"": sys.executable}
     return [
-        await _on(stage, version, interpreter, loop)
-        for version, interpreter in (here | dict(stage.pythons)).items()
+        await _on(environment, version, interpreter, loop)
+        for version, interpreter in (here | dict(environment.pythons)).items()
         for loop in ("asyncio", "uvloop")
         if version or loop == "uvloop"
     ]
 
 
-async def _on(stage: Stage, version: str, interpreter: str, loop: str) -> Section:
-    count = stage.sized(200_000, 50_000)
+async def _on(environment: Environment, version: str, interpreter: str, loop: str) -> Section:
+    count = environment.sized(200_000, 50_000)
     ours = programs.python("asyncnotify_burst", interpreter)
     asyncpg = programs.python("asyncpg_listener", interpreter)
-    works = [(name, ours, work) for name, work in OURS.items()]
-    works.append((ASYNCPG, asyncpg, "callback"))
-    contestants = [
-        Contestant(name, functools.partial(stage.burst, program, count, work=work, loop=loop))
-        for name, program, work in works
+    workloads = [(name, ours, workload) for name, workload in OURS.items()]
+    workloads.append((ASYNCPG, asyncpg, "callback"))
+    measurements = [
+        Measurement(
+            name, functools.partial(environment.burst, program, count, workload=workload, loop=loop)
+        )
+        for name, program, workload in workloads
     ]
     where = f"Python {version}, {loop}" if version else loop
     section = Section(
@@ -115,7 +117,7 @@ async def _on(stage: Stage, version: str, interpreter: str, loop: str) -> Sectio
         title=f"The same on {where}",
         reference=STREAM,
         columns=COLUMNS,
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )
     for name in OURS:
         text = f"{name} on {where}: CPU, times less than {ASYNCPG}"

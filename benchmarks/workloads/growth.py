@@ -1,4 +1,4 @@
-"""Growth: the same work as its size goes up by tens."""
+"""Growth: the same workload as its size goes up by tens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import programs
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
+from benchmarks.rounds import Measurement, take_turns
 from benchmarks.workloads.burst import ASYNCPG, STREAM
 from benchmarks.workloads.fanout import fan_out
 from benchmarks.workloads.recovery import recover
@@ -15,9 +15,9 @@ from benchmarks.workloads.recovery import recover
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmarks.environment import Environment
     from benchmarks.programs import Program
     from benchmarks.results import Figures
-    from benchmarks.stage import Stage
 
 
 def _row(name: str, size: int) -> str:
@@ -25,89 +25,96 @@ def _row(name: str, size: int) -> str:
     return f"{name} · {size:,}"
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure bursts, channels, streams and recoveries of growing size."""
     return [
-        await _bursts(stage),
-        await _channels(stage),
-        await _streams(stage),
-        await _recoveries(stage),
+        await _bursts(environment),
+        await _channels(environment),
+        await _streams(environment),
+        await _recoveries(environment),
     ]
 
 
-async def _bursts(stage: Stage) -> Section:
-    sizes = stage.sized((1_000, 10_000, 100_000, 1_000_000), (1_000, 100_000))
+async def _bursts(environment: Environment) -> Section:
+    sizes = environment.sized((1_000, 10_000, 100_000, 1_000_000), (1_000, 100_000))
 
-    async def run(program: Program, work: str, size: int) -> Figures:
-        return {"n": float(size), **await stage.burst(program, size, work=work, within=60.0)}
+    async def run(program: Program, workload: str, size: int) -> Figures:
+        return {
+            "n": float(size),
+            **await environment.burst(program, size, workload=workload, within=60.0),
+        }
 
     peers = (
         (STREAM, programs.python("asyncnotify_burst"), "stream"),
         (ASYNCPG, programs.python("asyncpg_listener"), "callback"),
     )
-    contestants = [
-        Contestant(_row(name, size), functools.partial(run, program, work, size))
-        for name, program, work in peers
+    measurements = [
+        Measurement(_row(name, size), functools.partial(run, program, workload, size))
+        for name, program, workload in peers
         for size in sizes
     ]
     columns = (Column("cpu", "µs CPU each"), Column("wall", "µs each"))
-    return await _section(stage, "growth of the burst", "notifications", contestants, columns)
+    return await _section(
+        environment, "growth of the burst", "notifications", measurements, columns
+    )
 
 
-async def _channels(stage: Stage) -> Section:
-    sizes, count = stage.sized((1, 10, 100, 1_000, 10_000), (1, 1_000)), 100_000
+async def _channels(environment: Environment) -> Section:
+    sizes, count = environment.sized((1, 10, 100, 1_000, 10_000), (1, 1_000)), 100_000
     ours = programs.python("asyncnotify_burst")
 
     async def run(size: int) -> Figures:
-        figures = await stage.burst(ours, count, work="stream", channels=size)
+        figures = await environment.burst(ours, count, workload="stream", channels=size)
         return {"n": float(size), **figures}
 
-    contestants = [Contestant(_row(STREAM, size), functools.partial(run, size)) for size in sizes]
+    measurements = [Measurement(_row(STREAM, size), functools.partial(run, size)) for size in sizes]
     title = f"channels listened on, burst of {count:,} on one"
     columns = (Column("cpu", "µs CPU each"),)
-    return await _section(stage, "growth of the channels", title, contestants, columns)
+    return await _section(environment, "growth of the channels", title, measurements, columns)
 
 
-async def _streams(stage: Stage) -> Section:
-    sizes = stage.sized((1, 10, 100, 1_000, 10_000), (10, 1_000))
-    contestants = [
-        Contestant(_row("a waiting stream", size), functools.partial(fan_out, stage, size))
+async def _streams(environment: Environment) -> Section:
+    sizes = environment.sized((1, 10, 100, 1_000, 10_000), (10, 1_000))
+    measurements = [
+        Measurement(_row("a waiting stream", size), functools.partial(fan_out, environment, size))
         for size in sizes
     ]
     columns = (Column("cpu", "µs CPU for each stream"), Column("futures", "for each bare future"))
     title = "streams of one channel, one notification"
-    return await _section(stage, "growth of the fan-out", title, contestants, columns)
+    return await _section(environment, "growth of the fan-out", title, measurements, columns)
 
 
-async def _recoveries(stage: Stage) -> Section:
-    sizes = stage.sized((1, 10, 100, 1_000, 10_000), (1, 1_000))
+async def _recoveries(environment: Environment) -> Section:
+    sizes = environment.sized((1, 10, 100, 1_000, 10_000), (1, 1_000))
     peers = (
         ("asyncnotify", programs.python("asyncnotify_listener")),
         ("Go lib/pq", programs.go("pq")),
     )
-    contestants = [
-        Contestant(
-            _row(name, size), functools.partial(recover, stage, program, size), program.missing
+    measurements = [
+        Measurement(
+            _row(name, size),
+            functools.partial(recover, environment, program, size),
+            program.missing,
         )
         for name, program in peers
         for size in sizes
     ]
     columns = (Column("back", "ms", 1),)
     title = "channels, backend killed"
-    return await _section(stage, "growth of the recovery", title, contestants, columns)
+    return await _section(environment, "growth of the recovery", title, measurements, columns)
 
 
 async def _section(
-    stage: Stage,
+    environment: Environment,
     key: str,
     counted: str,
-    contestants: Sequence[Contestant],
+    measurements: Sequence[Measurement],
     columns: Sequence[Column],
 ) -> Section:
     return Section(
         key=key,
         title=f"By the number of {counted}",
-        reference=contestants[0].name,
+        reference=measurements[0].name,
         columns=columns,
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )

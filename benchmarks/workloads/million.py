@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks import programs
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
+from benchmarks.rounds import Measurement, take_turns
 
 if TYPE_CHECKING:
+    from benchmarks.environment import Environment
     from benchmarks.results import Figures
-    from benchmarks.stage import Stage
 
 _KEEPS_UP = "asyncnotify stream() that keeps up"
 _KEEPS_UP_UVLOOP = f"{_KEEPS_UP}, uvloop"
@@ -21,24 +21,24 @@ _MEGABYTE = 1e6
 _MEMORY_LIMIT = 50.0
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure consumers that keep up, and such that do not."""
-    count = stage.sized(1_000_000, 200_000)
+    count = environment.sized(1_000_000, 200_000)
     ours = programs.python("asyncnotify_burst")
     asyncpg = programs.python("asyncpg_listener")
 
-    async def run(program: programs.Program, work: str, loop: str = "asyncio") -> Figures:
-        figures = await stage.burst(program, count, work=work, loop=loop, within=60.0)
+    async def run(program: programs.Program, workload: str, loop: str = "asyncio") -> Figures:
+        figures = await environment.burst(program, count, workload=workload, loop=loop, within=60.0)
         figures["memory"] /= _MEGABYTE
         return figures
 
-    contestants = [
-        Contestant(_KEEPS_UP, functools.partial(run, ours, "gaps")),
-        Contestant(_KEEPS_UP_UVLOOP, functools.partial(run, ours, "gaps", "uvloop")),
-        Contestant(_STUCK, functools.partial(run, ours, "stuck")),
-        Contestant(_STUCK_UVLOOP, functools.partial(run, ours, "stuck", "uvloop")),
-        Contestant("asyncpg + Queue that keeps up", functools.partial(run, asyncpg, "queue")),
-        Contestant("asyncpg + Queue that is stuck", functools.partial(run, asyncpg, "stuck")),
+    measurements = [
+        Measurement(_KEEPS_UP, functools.partial(run, ours, "gaps")),
+        Measurement(_KEEPS_UP_UVLOOP, functools.partial(run, ours, "gaps", "uvloop")),
+        Measurement(_STUCK, functools.partial(run, ours, "stuck")),
+        Measurement(_STUCK_UVLOOP, functools.partial(run, ours, "stuck", "uvloop")),
+        Measurement("asyncpg + Queue that keeps up", functools.partial(run, asyncpg, "queue")),
+        Measurement("asyncpg + Queue that is stuck", functools.partial(run, asyncpg, "stuck")),
     ]
     section = Section(
         key="million",
@@ -49,7 +49,7 @@ async def measure(stage: Stage) -> list[Section]:
             Column("memory", "MB of growth", 1),
             Column("dropped", "told as dropped", 0),
         ),
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )
     for name in (_KEEPS_UP, _KEEPS_UP_UVLOOP):
         dropped = section.named(name).spread("dropped")

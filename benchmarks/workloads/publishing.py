@@ -6,14 +6,14 @@ import functools
 from typing import TYPE_CHECKING
 
 from benchmarks import programs
+from benchmarks.environment import START_TIME, per_item
 from benchmarks.peers.publishing import WARM_UP
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
-from benchmarks.stage import START_TIME, per_item
+from benchmarks.rounds import Measurement, take_turns
 
 if TYPE_CHECKING:
+    from benchmarks.environment import Environment
     from benchmarks.results import Figures
-    from benchmarks.stage import Stage
 
 _OURS = "asyncnotify notify()"
 _CONNECTION = "asyncpg, one connection"
@@ -26,38 +26,40 @@ _ALONE_LIMIT = 0.95
 _COLUMNS = (Column("wall", "µs each"), Column("cpu", "µs CPU each"), Column("rate", "a second", 0))
 
 
-async def _publish(stage: Stage, work: str, count: int, tasks: int = 1) -> Figures:
-    await stage.quiet()
+async def _publish(environment: Environment, workload: str, count: int, tasks: int = 1) -> Figures:
+    await environment.quiet()
     publisher, listener = programs.python("publishing"), programs.python("asyncpg_listener")
-    ways = 2 if work == _IN_TURNS else 1
-    expected = {"work": "parser", "count": ways * (count + WARM_UP)}
-    async with listener.start(stage.dsn, **expected) as listening:
-        await listening.hear("ready", START_TIME)
-        async with publisher.start(stage.dsn, work=work, count=count, tasks=tasks) as publishing:
-            await publishing.hear("ready", START_TIME)
-            done = await publishing.hear("done", _WITHIN)
-        await listening.hear("done", _WITHIN)  # all of them have arrived
+    ways = 2 if workload == _IN_TURNS else 1
+    expected = {"workload": "parser", "count": ways * (count + WARM_UP)}
+    async with listener.start(environment.dsn, **expected) as listening:
+        await listening.receive("ready", START_TIME)
+        async with publisher.start(
+            environment.dsn, workload=workload, count=count, tasks=tasks
+        ) as publishing:
+            await publishing.receive("ready", START_TIME)
+            done = await publishing.receive("done", _WITHIN)
+        await listening.receive("done", _WITHIN)  # all of them have arrived
     return {**per_item(done, count), "rate": count / done["wall"]}
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure by the number of tasks that publish at once."""
     return [
-        await _alone(stage),
-        await _from_tasks(stage, 1, {}),
-        await _from_tasks(stage, 100, {_CONNECTION: 25.0, _POOL: 20.0}),
-        await _from_tasks(stage, 1_000, {_CONNECTION: 35.0}),
-        await _in_bulk(stage),
+        await _alone(environment),
+        await _from_tasks(environment, 1, {}),
+        await _from_tasks(environment, 100, {_CONNECTION: 25.0, _POOL: 20.0}),
+        await _from_tasks(environment, 1_000, {_CONNECTION: 35.0}),
+        await _in_bulk(environment),
     ]
 
 
-async def _from_tasks(stage: Stage, tasks: int, limits: dict[str, float]) -> Section:
-    few = stage.sized(5_000, 1_500)
-    ours = few if tasks == 1 else stage.sized(100_000, 30_000)
-    works = ((_OURS, "notifier", ours), (_CONNECTION, "connection", few), (_POOL, "pool", few))
-    contestants = [
-        Contestant(name, functools.partial(_publish, stage, work, count, tasks))
-        for name, work, count in works
+async def _from_tasks(environment: Environment, tasks: int, limits: dict[str, float]) -> Section:
+    few = environment.sized(5_000, 1_500)
+    ours = few if tasks == 1 else environment.sized(100_000, 30_000)
+    workloads = ((_OURS, "notifier", ours), (_CONNECTION, "connection", few), (_POOL, "pool", few))
+    measurements = [
+        Measurement(name, functools.partial(_publish, environment, workload, count, tasks))
+        for name, workload, count in workloads
     ]
     plural = "s" * (tasks > 1)
     section = Section(
@@ -65,7 +67,7 @@ async def _from_tasks(stage: Stage, tasks: int, limits: dict[str, float]) -> Sec
         title=f"Publishing from {tasks:,} task{plural}",
         reference=_OURS,
         columns=_COLUMNS,
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )
     for other, limit in limits.items():
         text = f"{tasks:,} task{plural}: {_OURS}, times faster than {other}"
@@ -73,33 +75,35 @@ async def _from_tasks(stage: Stage, tasks: int, limits: dict[str, float]) -> Sec
     return section
 
 
-async def _alone(stage: Stage) -> Section:
+async def _alone(environment: Environment) -> Section:
     """Measure both in one process: of two, the scheduler favours one for a whole run."""
-    run = functools.partial(_publish, stage, _IN_TURNS, stage.sized(5_000, 1_500))
+    run = functools.partial(_publish, environment, _IN_TURNS, environment.sized(5_000, 1_500))
     section = Section(
         key="alone",
         title="Publishing from one task, both ways in turns in one process",
         reference=_OURS,
         columns=(Column("wall", "µs each"), Column("times", "asyncpg : asyncnotify")),
-        series=await take_turns([Contestant(_OURS, run)], stage.rounds, stage.progress),
+        series=await take_turns(
+            [Measurement(_OURS, run)], environment.rounds, environment.progress
+        ),
     )
     text = f"1 task: {_OURS}, speed as a multiple of {_CONNECTION}"
     section.claim(text, _ALONE_LIMIT, section.named(_OURS).median("times"))
     return section
 
 
-async def _in_bulk(stage: Stage) -> Section:
-    count = stage.sized(100_000, 20_000)
-    contestants = [
-        Contestant(name, functools.partial(_publish, stage, work, count))
-        for name, work in ((_MANY, "many"), (_UNNEST, "unnest"))
+async def _in_bulk(environment: Environment) -> Section:
+    count = environment.sized(100_000, 20_000)
+    measurements = [
+        Measurement(name, functools.partial(_publish, environment, workload, count))
+        for name, workload in ((_MANY, "many"), (_UNNEST, "unnest"))
     ]
     section = Section(
         key="bulk",
         title=f"Publishing {count:,} at once",
         reference=_MANY,
         columns=_COLUMNS,
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )
     text = f"{_MANY}: speed, as a multiple of {_UNNEST}"
     section.claim(text, 0.9, section.ratio(_UNNEST, _MANY))

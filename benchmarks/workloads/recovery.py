@@ -9,21 +9,21 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks import programs
+from benchmarks.environment import START_TIME
 from benchmarks.relay import CountingRelay
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
-from benchmarks.stage import START_TIME
+from benchmarks.rounds import Measurement, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from benchmarks.environment import Environment
     from benchmarks.programs import Program
     from benchmarks.results import Figures
-    from benchmarks.stage import Stage
 
 _OURS = "asyncnotify"
 _PQ = "Go lib/pq"
-_PATIENCE, _QUICK_PATIENCE = 12.0, 2.0
+_TIMEOUT, _QUICK_TIMEOUT = 12.0, 2.0
 """Seconds after which a peer is held not to come back: the slowest of those that do takes 8."""
 
 _SETTLED = 0.3
@@ -38,12 +38,12 @@ _MANY, _MANY_LIMIT = 10_000, 300.0
 
 
 @contextlib.asynccontextmanager
-async def _sending(stage: Stage) -> AsyncGenerator[None]:
+async def _sending(environment: Environment) -> AsyncGenerator[None]:
     """Send a notification each millisecond, from the sender's connection."""
 
     async def send() -> None:
         while True:
-            await stage.sender.execute("NOTIFY bench")
+            await environment.sender.execute("NOTIFY bench")
             await asyncio.sleep(_INTERVAL)
 
     sending = asyncio.create_task(send())
@@ -55,32 +55,34 @@ async def _sending(stage: Stage) -> AsyncGenerator[None]:
             await sending
 
 
-async def recover(stage: Stage, program: Program, channels: int, work: str = "recovery") -> Figures:
+async def recover(
+    environment: Environment, program: Program, channels: int, workload: str = "recovery"
+) -> Figures:
     """Return the milliseconds from the kill to the first notification on the last channel."""
-    await stage.quiet()
-    arguments = {"work": work, "others": channels - 1}
-    async with program.start(stage.dsn, **arguments) as peer:
-        await peer.hear("ready", START_TIME)
+    await environment.quiet()
+    arguments = {"workload": workload, "others": channels - 1}
+    async with program.start(environment.dsn, **arguments) as peer:
+        await peer.receive("ready", START_TIME)
         await asyncio.sleep(_SETTLED)
         killed = time.monotonic()
-        await stage.kill_others()
-        async with _sending(stage):
-            await peer.hear("back", stage.sized(_PATIENCE, _QUICK_PATIENCE))
+        await environment.kill_others()
+        async with _sending(environment):
+            await peer.receive("back", environment.sized(_TIMEOUT, _QUICK_TIMEOUT))
             return {"n": float(channels), "back": (time.monotonic() - killed) * _MILLI}
 
 
-async def _round_trips(stage: Stage, channels: int) -> Figures:
+async def _round_trips(environment: Environment, channels: int) -> Figures:
     """Return how often the server is asked and answers, from the connection on."""
-    await stage.quiet()
+    await environment.quiet()
     program = programs.python("asyncnotify_listener")
-    arguments = {"work": "recovery", "others": channels - 1}
-    relay = CountingRelay(stage.server)
+    arguments = {"workload": "recovery", "others": channels - 1}
+    relay = CountingRelay(environment.server)
     async with relay, program.start(relay.dsn, **arguments) as peer:
-        await peer.hear("ready", START_TIME)
+        await peer.receive("ready", START_TIME)
         before = len(relay.trips)
-        await stage.kill_others()
-        async with _sending(stage):
-            await peer.hear("back", _PATIENCE)
+        await environment.kill_others()
+        async with _sending(environment):
+            await peer.receive("back", _TIMEOUT)
             return {"trips": float(max(relay.trips[before:]) - 1)}
 
 
@@ -98,23 +100,28 @@ def _peers(channels: int) -> Iterator[tuple[str, Program]]:
         yield "node pg", programs.node("node_pg.cjs", "pg")
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure with one channel, and with many."""
-    return [await _with(stage, channels) for channels in stage.sized((1, 1_000, _MANY), (1, 1_000))]
+    return [
+        await _with(environment, channels)
+        for channels in environment.sized((1, 1_000, _MANY), (1, 1_000))
+    ]
 
 
-async def _with(stage: Stage, channels: int) -> Section:
-    contestants = [
-        Contestant(name, functools.partial(recover, stage, program, channels), program.missing)
+async def _with(environment: Environment, channels: int) -> Section:
+    measurements = [
+        Measurement(
+            name, functools.partial(recover, environment, program, channels), program.missing
+        )
         for name, program in _peers(channels)
     ]
     if channels == 1:
         by_hand = functools.partial(
-            recover, stage, programs.python("asyncpg_listener"), channels, "by_hand"
+            recover, environment, programs.python("asyncpg_listener"), channels, "by_hand"
         )
-        contestants.append(Contestant("asyncpg, connected anew by hand", by_hand))
-    counted = Contestant(
-        "asyncnotify, round trips", functools.partial(_round_trips, stage, channels)
+        measurements.append(Measurement("asyncpg, connected anew by hand", by_hand))
+    counted = Measurement(
+        "asyncnotify, round trips", functools.partial(_round_trips, environment, channels)
     )
     title = f"Backend killed, {channels:,} channel{'s' * (channels > 1)}: listening again after"
     section = Section(
@@ -123,8 +130,8 @@ async def _with(stage: Stage, channels: int) -> Section:
         reference=_OURS,
         columns=(Column("back", "ms", 1), Column("trips", "round trips", 0)),
         series=[
-            *await take_turns(contestants, stage.rounds, stage.progress),
-            *await take_turns([counted], 1, stage.progress),
+            *await take_turns(measurements, environment.rounds, environment.progress),
+            *await take_turns([counted], 1, environment.progress),
         ],
         remark=_REMARK if channels > 1 else "",
     )

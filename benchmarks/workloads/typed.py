@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks import programs
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
+from benchmarks.rounds import Measurement, take_turns
 from benchmarks.workloads.burst import STREAM
 
 if TYPE_CHECKING:
-    from benchmarks.stage import Stage
+    from benchmarks.environment import Environment
 
 _PAYLOAD = """format('{"number":%s,"name":"n%s"}', number, lpad(number::text, 8, '0'))"""
 _JSON = "asyncnotify stream(Channel), json"
@@ -19,17 +19,17 @@ _MSGSPEC = "asyncnotify stream(Channel), msgspec"
 _LIMIT = 1.1
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure the same stream with and without decoding."""
-    count = stage.sized(100_000, 30_000)
+    count = environment.sized(100_000, 30_000)
     ours = programs.python("asyncnotify_burst")
     msgspec = programs.packaged("asyncnotify_burst", "msgspec")
-    burst = functools.partial(stage.burst, ours, count, payload=_PAYLOAD)
-    contestants = [
-        Contestant(STREAM, functools.partial(burst, work="stream")),
-        Contestant(_JSON, functools.partial(burst, work="typed", coder="json")),
-        Contestant(
-            _MSGSPEC, functools.partial(burst, work="typed", coder="msgspec"), msgspec.missing
+    burst = functools.partial(environment.burst, ours, count, payload=_PAYLOAD)
+    measurements = [
+        Measurement(STREAM, functools.partial(burst, workload="stream")),
+        Measurement(_JSON, functools.partial(burst, workload="typed", coder="json")),
+        Measurement(
+            _MSGSPEC, functools.partial(burst, workload="typed", coder="msgspec"), msgspec.missing
         ),
     ]
     section = Section(
@@ -40,7 +40,7 @@ async def measure(stage: Stage) -> list[Section]:
             Column("cpu", "µs CPU each"),
             Column("decoding", "of it the decoder by itself"),
         ),
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )
     for name in (_JSON, _MSGSPEC):
         text = f"{name}: what it adds, as a multiple of the decoder by itself"

@@ -14,14 +14,14 @@ import asyncpg
 
 from asyncnotify.testing.server import PostgresServer
 from benchmarks import programs
+from benchmarks.environment import START_TIME
 from benchmarks.launcher import PeerError
 from benchmarks.results import Column, Section
-from benchmarks.rounds import Contestant, take_turns
-from benchmarks.stage import START_TIME
+from benchmarks.rounds import Measurement, take_turns
 
 if TYPE_CHECKING:
+    from benchmarks.environment import Environment
     from benchmarks.results import Figures
-    from benchmarks.stage import Stage
 
 _SECONDS = 1
 _WITHIN = 30.0
@@ -57,8 +57,8 @@ async def _commits(
     sessions = programs.python("idle_listeners")
     async with contextlib.AsyncExitStack() as stack:
         if listeners:
-            started = sessions.start(server.dsn, work="listeners", sessions=listeners)
-            await (await stack.enter_async_context(started)).hear("ready", START_TIME)
+            started = sessions.start(server.dsn, workload="listeners", sessions=listeners)
+            await (await stack.enter_async_context(started)).receive("ready", START_TIME)
         rate = await _pgbench(server, script, writers)
     return {"rate": rate, "cost": 1e6 / rate}
 
@@ -94,30 +94,31 @@ async def _pgbench(server: PostgresServer, script: str, writers: int) -> float:
     return float(found[1])
 
 
-async def measure(stage: Stage) -> list[Section]:
+async def measure(environment: Environment) -> list[Section]:
     """Measure on a server of its own that waits for the disk, as one does that keeps data."""
     with PostgresServer(settings={"max_connections": "200", "fsync": "on"}) as server:
         connection = await asyncpg.connect(server.dsn)
         await connection.execute(_TABLES)
         await connection.close()
         sections = [
-            await _with_writers(stage, server, writers) for writers in stage.sized((1, 8, 32), (8,))
+            await _with_writers(environment, server, writers)
+            for writers in environment.sized((1, 8, 32), (8,))
         ]
-        return sections if stage.quick else [*sections, await _triggers(stage, server)]
+        return sections if environment.quick else [*sections, await _triggers(environment, server)]
 
 
-async def _with_writers(stage: Stage, server: PostgresServer, writers: int) -> Section:
+async def _with_writers(environment: Environment, server: PostgresServer, writers: int) -> Section:
     run = functools.partial(_commits, server)
     without = "without NOTIFY"
-    contestants = [
-        Contestant(without, functools.partial(run, _PLAIN, writers)),
-        Contestant("NOTIFY, nobody listens", functools.partial(run, _NOTIFY, writers)),
+    measurements = [
+        Measurement(without, functools.partial(run, _PLAIN, writers)),
+        Measurement("NOTIFY, nobody listens", functools.partial(run, _NOTIFY, writers)),
         *(
-            Contestant(
+            Measurement(
                 f"NOTIFY, {count} idle listener{'s' * (count > 1)}",
                 functools.partial(run, _NOTIFY, writers, count),
             )
-            for count in stage.sized((1, 10, 100), (1, 100))
+            for count in environment.sized((1, 10, 100), (1, 100))
         ),
     ]
     plural = "s" * (writers > 1)
@@ -126,20 +127,20 @@ async def _with_writers(stage: Stage, server: PostgresServer, writers: int) -> S
         title=f"Commits of one row by {writers} writer{plural}",
         reference=without,
         columns=(Column("cost", "µs for each commit", 0), Column("rate", "commits a second", 0)),
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
         remark="The listeners listen on another channel. The server waits for the disk.",
     )
 
 
-async def _triggers(stage: Stage, server: PostgresServer) -> Section:
+async def _triggers(environment: Environment, server: PostgresServer) -> Section:
     run = functools.partial(_commits, server)
     tables = {
         "no trigger": "plain",
         "statement trigger": "by_statement",
         "row trigger": "by_row",
     }
-    contestants = [
-        Contestant(name, functools.partial(run, _MANY_ROWS.format(table), 8, 1))
+    measurements = [
+        Measurement(name, functools.partial(run, _MANY_ROWS.format(table), 8, 1))
         for name, table in tables.items()
     ]
     return Section(
@@ -147,5 +148,5 @@ async def _triggers(stage: Stage, server: PostgresServer) -> Section:
         title="Commits of a hundred rows by 8 writers, by what sends the notifications",
         reference="no trigger",
         columns=(Column("cost", "µs for each commit", 0), Column("rate", "commits a second", 0)),
-        series=await take_turns(contestants, stage.rounds, stage.progress),
+        series=await take_turns(measurements, environment.rounds, environment.progress),
     )

@@ -68,7 +68,7 @@ func recovery(listener *pq.Listener, others int) {
 func main() {
 	values := options()
 	listener := pq.NewListener(os.Args[1], 10*time.Millisecond, time.Minute, nil)
-	if values["work"] == "recovery" {
+	if values["workload"] == "recovery" {
 		others, _ := strconv.Atoi(values["others"])
 		recovery(listener, others)
 		return

@@ -14,7 +14,7 @@ _AGAINST: Final = "asyncpg add_listener"
 
 
 @dataclass(frozen=True, slots=True)
-class Pivot:
+class Summary:
     """
     A table of one figure.
 
@@ -48,7 +48,7 @@ def _advantage(section: Section, peer: str) -> float | None:
     return None if peer == _AGAINST else section.ratio(_AGAINST, peer)
 
 
-PIVOTS: Final = {
+SUMMARIES: Final = {
     "loops": _Kind("On other loops and Pythons", "burst on ", "{}", 2, _advantage),
     "recovery": _Kind(
         "After the backend was killed", "recovery, ", "{} channels", 1, _median("back")
@@ -60,14 +60,14 @@ PIVOTS: Final = {
 }
 
 
-def pivot(report: Report, name: str) -> Pivot | None:
+def summarise(report: Report, name: str) -> Summary | None:
     """Return the table of this name, None if the report has nothing for it."""
-    kind = PIVOTS[name]
+    kind = SUMMARIES[name]
     sections = [section for section in report.sections if section.key.startswith(kind.prefix)]
     peers = dict.fromkeys(series.peer for section in sections for series in section.series)
     rows = {peer: [kind.value(section, peer) for section in sections] for peer in peers}
     columns = [_label(kind, section) for section in sections]
-    return Pivot(kind.title, columns, rows, kind.digits) if sections else None
+    return Summary(kind.title, columns, rows, kind.digits) if sections else None
 
 
 def _label(kind: _Kind, section: Section) -> str:

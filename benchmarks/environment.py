@@ -1,4 +1,4 @@
-"""What all works share: the server, who sends, and how long anything may take."""
+"""What all workloads share: the server, the connections to it, and the timeouts."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ _TERMINATE = """
 
 
 @dataclass(slots=True)
-class Stage:
+class Environment:
     """
-    Where the peers play.
+    What a workload runs in: the server, two connections to it, and the options of this run.
 
     Attributes:
         server: The PostgreSQL of this run.
         sender: A connection for the notifications that peers receive.
         killer: A second one.
-        rounds: How many there are.
+        rounds: How often each peer is measured.
         quick: Whether to take smaller numbers.
-        progress: Told what is going on.
+        progress: Called with a line about what runs now.
         pythons: Further interpreters, by their version.
     """
 
@@ -109,9 +109,9 @@ class Stage:
         """Return what a burst costs a peer, each notification, in microseconds."""
         await self.quiet()
         async with program.start(self.dsn, count=count, **arguments) as peer:
-            await peer.hear("ready", START_TIME)
+            await peer.receive("ready", START_TIME)
             await self.send(count, payload)
-            done = await peer.hear("done", within)
+            done = await peer.receive("done", within)
         received = done["received"] + done.get("dropped", 0)
         if received != count:
             message = f"received {received:,} of {count:,}"
@@ -135,13 +135,13 @@ async def set_up(
     quick: bool,
     progress: Callable[[str], None],
     pythons: Mapping[str, str],
-) -> AsyncGenerator[Stage]:
+) -> AsyncGenerator[Environment]:
     """Run a server, with two connections to it."""
     progress("starting PostgreSQL")
     with PostgresServer(settings={"max_connections": "200"}) as server:
         sender, killer = await asyncpg.connect(server.dsn), await asyncpg.connect(server.dsn)
         try:
-            yield Stage(server, sender, killer, rounds, quick, progress, pythons)
+            yield Environment(server, sender, killer, rounds, quick, progress, pythons)
         finally:
             sender.terminate()
             killer.terminate()
