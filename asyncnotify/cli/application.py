@@ -1,4 +1,4 @@
-"""The application that listens: handlers, a stream, and what is shown of them."""
+"""The application that listens: handlers and a stream, which show what they receive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asyncnotify import (
 from asyncnotify.cli.writer import CHANNEL, read_orders
 
 if TYPE_CHECKING:
-    from asyncnotify.cli.flow import Flow
+    from asyncnotify.cli.orders import OrderRecord
     from asyncnotify.cli.screen import Screen
 
 __all__ = ["Application"]
@@ -29,61 +29,63 @@ __all__ = ["Application"]
 
 class Application:
     """
-    Keeps a view of the table ``orders``, and shows what a user of asyncnotify gets to see.
+    Maintains a view of the table ``orders``, and shows what a user of asyncnotify sees.
 
     Attributes:
         backend_pid: The server process that serves the listener's connection now.
         reconnected: Every Reconnected so far, and when it came, by the monotonic clock.
-        heard: The channels of what was received and shown.
-        quiet: Whether single orders have become too many to be shown.
+        received: The channels of the notifications that were shown.
+        quiet: Whether to stop showing single orders.
     """
 
-    def __init__(self, dsn: str, flow: Flow, screen: Screen) -> None:
+    def __init__(self, dsn: str, orders: OrderRecord, screen: Screen) -> None:
         self.backend_pid: int = 0
         self.reconnected: list[tuple[float, Reconnected]] = []
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.quiet = False
         self._dsn = dsn
-        self._flow = flow
+        self._orders = orders
         self._screen = screen
 
     async def listen(self, listener: Listener) -> None:
         """Listen on three channels with a handler each."""
         await listener.listen("news", self._on_news)
-        self._screen.line("listening", 'listener.listen("news", on_news)')
+        self._screen.event("listening", 'listener.listen("news", on_news)')
         await listener.listen("prices", self._on_price)
-        self._screen.line("listening", 'listener.listen("prices", on_price)')
+        self._screen.event("listening", 'listener.listen("prices", on_price)')
         await listener.listen(CHANNEL, self._on_order, resync=self._read_table)
-        self._screen.line("listening", f'listener.listen("{CHANNEL}", on_order, resync=read_table)')
+        self._screen.event(
+            "listening", f'listener.listen("{CHANNEL}", on_order, resync=read_table)'
+        )
 
     async def follow(self, listener: Listener) -> None:
         """Follow the same orders as a stream, until the listener is closed."""
         async with listener.stream(CHANNEL, gaps=True) as stream:
-            self._screen.line("listening", f'listener.stream("{CHANNEL}", gaps=True)')
+            self._screen.event("listening", f'listener.stream("{CHANNEL}", gaps=True)')
             async for item in stream:
                 match item:
                     case Notification(payload=number):
-                        self._flow.saw("stream", int(number))
+                        self._orders.saw("stream", int(number))
                     case Gap():
-                        self._screen.line("gap", f"stream: {_in_words(item)}")
-                        self._flow.gap("stream")
+                        self._screen.event("gap", f"stream: {_description_of(item)}")
+                        self._orders.gap("stream")
 
     def on_event(self, event: ConnectionEvent) -> None:
-        """Show what becomes of the connection."""
+        """Show how the state of the connection changes."""
         match event:
             case Connected():
                 self.backend_pid = event.backend_pid
             case ConnectionLost(cause=cause):
-                self._flow.listener_lost()
-                self._screen.line("lost", f"the connection: {cause or 'the server closed it'}")
+                self._orders.listener_lost()
+                self._screen.event("lost", f"the connection: {cause or 'the server closed it'}")
             case RetryScheduled(attempt=attempt, delay=delay, cause=cause):
-                again = f"trying again in {delay * 1000:.0f} ms"
-                self._screen.line("retry", f"attempt {attempt}: {_reason(cause)}; {again}")
+                again = f"next attempt in {delay * 1000:.0f} ms"
+                self._screen.event("retry", f"attempt {attempt}: {_reason(cause)}; {again}")
             case Reconnected():
                 self.backend_pid = event.backend_pid
                 self.reconnected.append((time.monotonic(), event))
-                self._flow.listener_listens()
-                self._screen.line(
+                self._orders.listener_listens()
+                self._screen.event(
                     "back",
                     f"listening again on {event.channels} channels after"
                     f" {event.downtime * 1000:,.0f} ms and {_counted(event.attempts, 'attempt')}",
@@ -92,38 +94,38 @@ class Application:
                 pass
 
     def _on_news(self, notification: Notification[str]) -> None:
-        self._heard("news", repr(notification.payload))
+        self._show_received("news", repr(notification.payload))
 
     def _on_price(self, notification: Notification[str]) -> None:
         price = json.loads(notification.payload)
-        self._heard("prices", f"{price['symbol']} at {price['price']:.2f}, from JSON")
+        self._show_received("prices", f"{price['symbol']} at {price['price']:.2f}, from JSON")
 
     def _on_order(self, notification: Notification[str]) -> None:
         number = int(notification.payload)
-        self._flow.view.add(number)
-        self._flow.saw("handler", number)
+        self._orders.view.add(number)
+        self._orders.saw("handler", number)
         if not self.quiet:
-            self._heard(CHANNEL, f"order {number}")
+            self._show_received(CHANNEL, f"order {number}")
 
-    def _heard(self, channel: str, text: str) -> None:
-        self.heard.append(channel)
-        self._screen.line("received", f"{channel:<6}  {text}")
-        self._flow.noticed()
+    def _show_received(self, channel: str, text: str) -> None:
+        self.received.append(channel)
+        self._screen.event("received", f"{channel:<6}  {text}")
+        self._orders.wake()
 
     async def _read_table(self, gap: Gap) -> None:
         """Read the table, at the start and after every Gap: the view is then complete."""
         rows = await read_orders(self._dsn)
-        news = self._flow.read(rows)
+        news = self._orders.read(rows)
         told = f"handler: resync read the table, {len(rows):,} rows"
         if gap.reason is not GapReason.START:
             told += f", {news:,} of them new"
-        self._flow.gap("handler")
-        self._screen.line("caught up", told)
+        self._orders.gap("handler")
+        self._screen.event("caught up", told)
 
 
-def _in_words(gap: Gap) -> str:
+def _description_of(gap: Gap) -> str:
     if gap.since is None:
-        return "it begins here; what was sent before is missing"
+        return "the start; what was sent before is missing"
     return f"what was sent since {gap.since:%H:%M:%S} UTC may be missing"
 
 

