@@ -1,8 +1,8 @@
 """
 PostgreSQL LISTEN/NOTIFY for asyncio.
 
-It tells you when you may have missed something, proves that it is still delivering, and comes
-back by itself. ``Listener`` is where to begin.
+A listener reconnects by itself, checks that the server still listens for it, and reports every
+place where notifications may be missing. Begin with ``Listener``.
 """
 
 from asyncnotify._backoff import ExponentialBackoff
@@ -90,4 +90,4 @@ __all__ = [
 
 for _public in map(globals().__getitem__, __all__):
     if isinstance(_public, type):
-        _public.__module__ = __name__  # what tracebacks, pickles and docs speak of
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs

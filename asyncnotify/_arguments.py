@@ -1,4 +1,4 @@
-"""Checking what callers give: each rule once, the same for every face."""
+"""Checks of arguments: each rule once, the same for the asyncio and the blocking classes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OF_ADD_LISTENER: Final = (
-    "; callbacks of asyncpg's add_listener take four: here n.pid, n.channel and n.payload of the"
-    " one Notification say the same"
+    "; callbacks of asyncpg's add_listener take four: here the one Notification n has n.pid,"
+    " n.channel and n.payload"
 )
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise ValueError unless it is a positive, finite number of seconds."""
+    """Raise ValueError unless the value is a positive, finite number of seconds."""
     number = _number(value)
     if number is None or number <= 0:
         msg = f"{name} must be a positive number of seconds, not {value!r}"
@@ -24,7 +24,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_timeout(name: str, value: object) -> None:
-    """Raise ValueError unless it is a number of seconds, 0 included, or None."""
+    """Raise ValueError unless the value is a finite number of seconds, 0 included, or None."""
     if value is None:
         return
     number = _number(value)
@@ -34,14 +34,14 @@ def check_timeout(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object) -> None:
-    """Raise ValueError unless it is a whole number, at least 1."""
+    """Raise ValueError unless the value is a whole number, at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         msg = f"{name} must be a whole number, at least 1, not {value!r}"
         raise ValueError(msg)
 
 
 def _number(value: object) -> float | None:
-    """Return a finite number as it is; None for NaN, infinity, True and what is no number."""
+    """Return a finite number as it is; None for NaN, infinity, a bool and any other type."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if isfinite(value) else None
@@ -58,17 +58,17 @@ _CALLED_WITH: Final[dict[str, tuple[str, ...]]] = {
 
 def check_callback(name: str, function: object) -> None:
     """
-    Raise TypeError unless it is a function, async or not, that runs when it is called.
+    Raise TypeError unless the function, async or not, runs when it is called as it will be.
 
     Args:
-        name: Of which argument: one of those that are called back.
-        function: What the caller gave for it.
+        name: The name of the argument: one of those that are called back.
+        function: The value of the argument.
     """
     check_callable(name, function)
     if isinstance(function, type):
         msg = (
-            f"{name} is the class {function.__name__}, and calling it only makes an object: give a"
-            " function, or an object that can be called"
+            f"{name} is the class {function.__name__}, and calling a class only makes an object:"
+            " give a function, or an object that can be called"
         )
         raise TypeError(msg)
     check_runs(name, function)
@@ -76,14 +76,14 @@ def check_callback(name: str, function: object) -> None:
 
 
 def check_callbacks(**functions: object) -> None:
-    """Check each that is given, under its name, as ``check_callback()`` does."""
+    """Check each function that is not None, under its name, as ``check_callback()`` does."""
     for name, function in functions.items():
         if function is not None:
             check_callback(name, function)
 
 
 def check_callable(name: str, function: object) -> None:
-    """Raise TypeError unless it can be called."""
+    """Raise TypeError unless the object can be called."""
     if not callable(function):
         msg = f"{name} must be callable, not of type {type(function).__name__}"
         raise TypeError(msg)
@@ -91,20 +91,21 @@ def check_callable(name: str, function: object) -> None:
 
 def check_runs(name: str, function: object) -> None:
     """Raise TypeError for a generator function: calling it runs nothing of its body."""
-    if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
+    generators = inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    if any(_matches(function, is_generator) for is_generator in generators):
         msg = (
-            f"{name} has a `yield` in it, so that calling it would run nothing: take the `yield`"
-            " out; several at a time come from listener.stream(…).batches()"
+            f"{name} contains a `yield`, so calling {name} would run nothing: remove the `yield`;"
+            " for several notifications at a time use listener.stream(…).batches()"
         )
         raise TypeError(msg)
 
 
 def check_takes(name: str, function: object, *arguments: str) -> None:
-    """Raise TypeError unless it can be called with these arguments, as far as can be seen."""
+    """Raise TypeError unless the function takes these arguments, as far as its signature says."""
     try:
         signature = inspect.signature(cast("Callable[..., object]", function))
     except (TypeError, ValueError):
-        return  # of some that are written in C nobody can tell
+        return  # some functions written in C have no signature
     try:
         signature.bind(*arguments)
     except TypeError as error:
@@ -124,10 +125,10 @@ def _takes_four(signature: inspect.Signature) -> bool:
 
 
 def is_async(function: object) -> bool:
-    """Return whether calling it makes a coroutine, as far as can be seen."""
-    return _is(function, inspect.iscoroutinefunction)
+    """Return whether the function is an ``async def``, or an object whose ``__call__`` is one."""
+    return _matches(function, inspect.iscoroutinefunction)
 
 
-def _is(function: object, question: Callable[[object], bool]) -> bool:
-    """Ask about a function, or about the ``__call__`` of an object."""
-    return question(function) or question(getattr(type(function), "__call__", None))  # noqa: B004 - the method is asked about
+def _matches(function: object, test: Callable[[object], bool]) -> bool:
+    """Test a function, and the ``__call__`` of an object that is not a function."""
+    return test(function) or test(getattr(type(function), "__call__", None))  # noqa: B004 - the method itself is needed

@@ -20,7 +20,7 @@ class ExponentialBackoff:
 
     The first delay is 0: the first attempt is made at once. The delay before attempt n + 2
     is drawn evenly from 0 to ``min(cap, initial * factor ** n)`` seconds, so that many
-    listeners that lost the same server do not come back in one moment.
+    listeners that lost the same server do not reconnect all at once.
 
     Attributes:
         initial: Upper bound of the second delay, in seconds; more than 0.
@@ -28,7 +28,7 @@ class ExponentialBackoff:
         cap: Largest bound, in seconds; at least ``initial``.
 
     Raises:
-        ValueError: A figure lies outside its bounds.
+        ValueError: An argument is out of its bounds.
     """
 
     initial: float = 0.1
@@ -37,14 +37,14 @@ class ExponentialBackoff:
 
     def __post_init__(self) -> None:
         if not 0 < self.initial <= self.cap < float("inf"):
-            msg = f"0 < initial <= cap < ∞ is needed, not initial={self.initial}, cap={self.cap}"
+            msg = f"0 < initial <= cap < ∞ must hold, not initial={self.initial}, cap={self.cap}"
             raise ValueError(msg)
         if not 1 <= self.factor < float("inf"):
             msg = f"factor must be at least 1, not {self.factor}"
             raise ValueError(msg)
 
     def longest(self) -> float:
-        """Return a delay near the cap, in seconds: where somebody has to repair something."""
+        """Return a delay near the cap, in seconds: for errors that retrying will not fix."""
         return random.uniform(self.cap / 2, self.cap)  # noqa: S311 - jitter, not a secret
 
     def __call__(self) -> Iterator[float]:
@@ -62,26 +62,26 @@ class Delays:
     def __init__(self, backoff: Callable[[], Iterator[float]]) -> None:
         self._backoff = backoff
         self._iterator: Iterator[float] | None = None
-        self._useless = False
+        self._failed = False
 
     def next(self) -> float:
         """Return the seconds to wait before the next attempt."""
-        if not self._useless:
+        if not self._failed:
             try:
-                return self._next_of_callers()
+                return self._next_from_backoff()
             except Exception:
-                self._useless = True
+                self._failed = True
                 logger.exception(
-                    "backoff= must return an endless iterator of seconds, which it did not; from"
-                    " here on the longest delays of ExponentialBackoff() serve"
+                    "backoff= must return an endless iterator of seconds, but did not; in this"
+                    " outage attempts are made every 2.5 to 5 s instead"
                 )
         return ExponentialBackoff().longest()
 
-    def _next_of_callers(self) -> float:
+    def _next_from_backoff(self) -> float:
         if self._iterator is None:
             self._iterator = iter(self._backoff())
         delay = float(next(self._iterator))
         if not 0 <= delay < float("inf"):
-            msg = f"not a number of seconds to wait: {delay}"
+            msg = f"backoff= gave {delay}, which is not a number of seconds to wait"
             raise ValueError(msg)
         return delay

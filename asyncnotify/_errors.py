@@ -7,16 +7,16 @@ Every exception that asyncnotify raises on purpose.
     ├── ChannelNameError (ValueError)          a name that PostgreSQL would refuse or cut
     ├── PayloadError (ValueError)              a payload that cannot be sent
     │   └── PayloadTooLargeError               … because of its size
-    ├── PayloadDecodeError (ValueError)        a payload that is not what its channel says
+    ├── PayloadDecodeError (ValueError)        a payload that its Channel cannot decode
     ├── ConnectError (ConnectionError)         no connection could be made
-    │   ├── ConfigurationError (ValueError)    … and no retry can help
+    │   ├── ConfigurationError (ValueError)    … and retrying will not help
     │   ├── ConnectTimeoutError (TimeoutError) … in the time allowed
-    │   └── PoolerError                        … that would deliver anything
-    ├── ConnectionLostError (ConnectionError)  the connection died under a call
+    │   └── PoolerError                        … except through a pooler that delivers nothing
+    ├── ConnectionLostError (ConnectionError)  the connection was lost during a call
     ├── ListenTimeoutError (TimeoutError)      listen() was not confirmed in time
     ├── BufferOverflowError                    a subscription with overflow="fail" was too slow
-    ├── NotStartedError (RuntimeError) start() has not been called
-    ├── ClosedError (RuntimeError)     the listener or notifier has been closed
+    ├── NotStartedError (RuntimeError)         start() has not been called
+    ├── ClosedError (RuntimeError)             the listener or notifier has been closed
     └── WrongLoopError (RuntimeError)          called from a foreign event loop, thread or process
 
 No message and no attribute holds a password, a DSN or a payload.
@@ -37,7 +37,7 @@ class ChannelNameError(AsyncNotifyError, ValueError):
 
     Attributes:
         channel: The name as it was given, whatever its type.
-        reason: What is wrong with it, naming the limit.
+        reason: What is wrong with the name, and the limit if it is too long.
     """
 
     def __init__(self, channel: object, reason: str) -> None:
@@ -51,11 +51,11 @@ class ChannelNameError(AsyncNotifyError, ValueError):
 
 class PayloadError(AsyncNotifyError, ValueError):
     """
-    A payload that cannot be sent. The payload itself is not part of the error.
+    A payload that cannot be sent. The error does not hold the payload.
 
     Attributes:
-        channel: The channel it was meant for.
-        reason: What is wrong with it.
+        channel: The channel that the payload was for.
+        reason: What is wrong with the payload.
     """
 
     def __init__(self, channel: str, reason: str) -> None:
@@ -69,11 +69,11 @@ class PayloadError(AsyncNotifyError, ValueError):
 
 class PayloadTooLargeError(PayloadError):
     """
-    The encoded payload does not fit in one NOTIFY, or is more than its Channel compresses.
+    The encoded payload does not fit in one NOTIFY, or exceeds what its Channel compresses.
 
     Attributes:
-        channel: The channel it was meant for.
-        size: Its size in bytes, as UTF-8.
+        channel: The channel that the payload was for.
+        size: The size of the payload in bytes, as UTF-8.
         limit: The largest size in bytes that is allowed: 7,999 for the server.
     """
 
@@ -86,13 +86,14 @@ class PayloadTooLargeError(PayloadError):
 
 class PayloadDecodeError(AsyncNotifyError, ValueError):
     """
-    A payload that arrived is not what its Channel says. The payload is not part of the error.
+    A payload that arrived cannot be decoded by its Channel. The error does not hold the payload.
 
-    ``__cause__`` is what the decoder raised, if it was a decoder; its text may quote the payload.
+    ``__cause__`` is the exception of the decoder, if the decoder raised one; its text may quote
+    the payload.
 
     Attributes:
-        channel: The channel it arrived on.
-        reason: What is wrong with it.
+        channel: The channel that the payload arrived on.
+        reason: What is wrong with the payload.
     """
 
     def __init__(self, channel: str, reason: str) -> None:
@@ -108,12 +109,12 @@ class ConnectError(AsyncNotifyError, ConnectionError):
     """
     No connection could be made, or LISTEN was refused on every one.
 
-    ``__cause__`` is what the driver raised last.
+    ``__cause__`` is the last exception of the driver.
     """
 
 
 class ConfigurationError(ConnectError, ValueError):
-    """No connection can be made with these arguments; trying again would not help."""
+    """No connection can be made with these arguments; retrying will not help."""
 
 
 class ConnectTimeoutError(ConnectError, TimeoutError):
@@ -122,24 +123,24 @@ class ConnectTimeoutError(ConnectError, TimeoutError):
 
 class PoolerError(ConnectError):
     """
-    A connection pooler in transaction or statement mode stands before the server.
+    A connection pooler in transaction or statement mode is in front of the server.
 
-    Through it LISTEN is accepted, and nothing ever arrives. Connect to PostgreSQL itself, or to
-    a pool in session mode.
+    Such a pooler accepts LISTEN and never delivers a notification. Connect to PostgreSQL itself,
+    or to a pool in session mode.
     """
 
 
 class ConnectionLostError(AsyncNotifyError, ConnectionError):
     """
-    The connection died while a call was waiting for the server's answer.
+    The connection was lost while a call was waiting for the server's answer.
 
-    What the call asked for may or may not have happened.
+    The server may or may not have done what the call asked for.
     """
 
 
 class ListenTimeoutError(AsyncNotifyError, TimeoutError):
     """
-    The server did not confirm LISTEN in time; the subscription has been withdrawn whole.
+    The server did not confirm LISTEN in time; the whole subscription has been withdrawn.
 
     Attributes:
         channels: The channels that were asked for.
@@ -147,7 +148,7 @@ class ListenTimeoutError(AsyncNotifyError, TimeoutError):
     """
 
     def __init__(self, channels: tuple[str, ...], timeout: float, state: str) -> None:
-        super().__init__(channels)  # of several arguments OSError would make an errno
+        super().__init__(channels)  # OSError would take several arguments for an errno
         BaseException.__init__(self, channels, timeout, state)
         self.channels = channels
         self.timeout = timeout
@@ -199,12 +200,12 @@ class WrongLoopError(AsyncNotifyError, RuntimeError):
 
 
 def describe_error(error: BaseException | None) -> str:
-    """Return one line on an error; it holds what the server said, and no secret."""
+    """Return one line that describes an error: what the server said, and no secret."""
     if error is None:
         return "the connection ended"
     try:
         text = str(error).partition("\n")[0]
-    except Exception:  # noqa: BLE001 - it may be anybody's class
+    except Exception:  # noqa: BLE001 - ``__str__`` of a foreign class may raise anything
         text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name

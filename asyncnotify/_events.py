@@ -1,4 +1,4 @@
-"""What a listener says of its own connection."""
+"""The events of a listener's connection, and how they are logged and reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REPEAT_INTERVAL: Final = 60.0
-"""Seconds in which the same trouble is not told of at WARNING once more."""
+"""Seconds during which the same cause is logged at INFO, after it was logged at WARNING: a server
+that is down for an hour must not fill the log."""
 
 logger = logging.getLogger("asyncnotify.connection")
 
@@ -29,7 +30,7 @@ class Connected:
 
     Attributes:
         channels: How many channels are being listened on.
-        backend_pid: The pid of the server process at the other end.
+        backend_pid: The backend pid of the connection.
     """
 
     channels: int
@@ -39,12 +40,11 @@ class Connected:
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
     """
-    The connection is gone; from here on notifications are being missed.
+    The connection was lost; notifications are missed until LISTEN is in force again.
 
     Attributes:
-        cause: What went wrong, where it is known; a server that closes the connection
-            seldom says why.
-        backend_pid: The pid of the server process that was at the other end.
+        cause: What went wrong, if known; a server that closes a connection seldom says why.
+        backend_pid: The backend pid of the lost connection.
     """
 
     cause: BaseException | None
@@ -60,7 +60,8 @@ class RetryScheduled:
         attempt: How many attempts have failed in this outage.
         delay: Seconds until the next one.
         cause: Why the last one failed.
-        needs_repair: Whether that is something which no retry cures, such as a wrong password.
+        needs_repair: Whether retrying will not help until the cause is fixed, such as a wrong
+            password.
     """
 
     attempt: int
@@ -75,10 +76,10 @@ class Reconnected:
     A new connection is made, and LISTEN is in force again for every channel.
 
     Attributes:
-        downtime: Seconds from the loss to here.
+        downtime: Seconds from the loss to this event.
         attempts: How many attempts it took.
         channels: How many channels are being listened on.
-        backend_pid: The pid of the new server process.
+        backend_pid: The backend pid of the new connection.
     """
 
     downtime: float
@@ -99,8 +100,8 @@ class EventStream:
     """
     Connection events as an asynchronous iterator, as returned by ``Listener.events()``.
 
-    It begins with the first event after the call and ends after ``Closed``. It holds the
-    newest 1,000 events for a reader that is slow. To be read in the listener's event loop.
+    Begins with the first event after the call and ends after ``Closed``. Keeps the newest 1,000
+    events for a slow reader. To be read in the listener's event loop.
     """
 
     def __init__(self, check_owner: Callable[[], None] = lambda: None) -> None:
@@ -137,7 +138,11 @@ class EventStream:
             self._check_owner()
             reader = asyncio.get_running_loop().create_future()
             self._readers.append(reader)
-            await reader
+            try:
+                await reader
+            finally:
+                if reader in self._readers:
+                    self._readers.remove(reader)
         return self._events.popleft()
 
 
@@ -147,14 +152,14 @@ def _wake(reader: asyncio.Future[None]) -> None:
 
 
 class Announcer:
-    """Tells of connection events: to the log, to a callback, to event streams."""
+    """Reports connection events to the log, to a callback and to event streams."""
 
     def __init__(self, target: str, callback: Callable[[ConnectionEvent], object] | None) -> None:
         self._target = target
         self._callback = callback
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self.check_owner: Callable[[], None] | None = None  # of the present run
-        self._told: dict[str, float] = {}  # causes told of at WARNING, and until when that holds
+        self._warned: dict[str, float] = {}  # causes, and until when each is an INFO
 
     def stream(self) -> EventStream:
         """Return a new stream of the events from here on."""
@@ -167,7 +172,7 @@ class Announcer:
             self.check_owner()
 
     def announce(self, event: ConnectionEvent) -> None:
-        """Tell everybody; what the callback raises is logged."""
+        """Report an event everywhere; what the callback raises is logged."""
         self._log(event)
         for stream in tuple(self._streams):
             stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
@@ -177,37 +182,37 @@ class Announcer:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:
-                logger.exception("on_event raised")
+                logger.exception("on_event raised; the listener goes on")
 
     def _log(self, event: ConnectionEvent) -> None:
         level, text = describe_event(event, self._target)
         cause = describe_error(getattr(event, "cause", None))
         if level >= logging.WARNING:
             now = time.monotonic()
-            told = self._told = {c: when for c, when in self._told.items() if now < when}
-            if cause in told:
+            warned = self._warned = {c: end for c, end in self._warned.items() if now < end}
+            if cause in warned:
                 level = logging.INFO
             else:
-                told[cause] = now + _REPEAT_INTERVAL
+                warned[cause] = now + _REPEAT_INTERVAL
         logger.log(level, text)
 
 
 def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
-    """Return the level and the line under which an event is logged."""
+    """Return the level and the line with which an event is logged."""
     match event:
         case Connected(channels, pid):
             return logging.INFO, f"listening on {_channels(channels)} at {target} (backend {pid})"
         case ConnectionLost(cause, pid):
             return logging.WARNING, (
-                f"lost the connection to {target} (backend {pid}): {describe_error(cause)};"
-                " notifications are being missed until LISTEN is in force again"
+                f"the connection to {target} (backend {pid}) was lost: {describe_error(cause)};"
+                " notifications are missed until LISTEN is in force again; reconnecting"
             )
         case RetryScheduled(attempt, delay, cause, needs_repair):
             level = logging.WARNING if needs_repair else logging.INFO
-            hint = "; somebody has to repair that" if needs_repair else ""
+            hint = "; retrying will not help until this is fixed" if needs_repair else ""
             return level, (
                 f"attempt {attempt} to connect to {target} failed: {describe_error(cause)}{hint};"
-                f" next in {delay:.2f} s"
+                f" next attempt in {delay:.2f} s"
             )
         case Reconnected(downtime, attempts, channels, pid):
             return logging.INFO, (
@@ -216,7 +221,7 @@ def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
                 " each subscription gets a Gap"
             )
         case Closed():
-            return logging.INFO, f"closed the listener of {target}"
+            return logging.INFO, f"the listener of {target} is closed"
 
 
 def _channels(count: int) -> str:

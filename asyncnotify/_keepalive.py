@@ -1,35 +1,35 @@
-"""How TCP finds out by itself that the other end is gone."""
+"""TCP keepalive: how the operating systems find out that the other end is gone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Final
 
-_MOST: Final = {"idle": 32_767, "interval": 32_767, "count": 127, "user_timeout": 2_147_483}
+_MAXIMA: Final = {"idle": 32_767, "interval": 32_767, "count": 127, "user_timeout": 2_147_483}
 
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
     """
-    TCP keepalive and user timeout, for our socket and for the server's.
+    TCP keepalive and user timeout, for the client's socket and for the server's.
 
-    They let the server drop the backend of a client that has vanished, and let a listener
-    without a heartbeat notice a server that has. Best effort: what an operating system, a server
-    or a pooler does not know is left as it is, and a Unix socket needs none.
+    The server then ends the session of a client that has vanished, and a listener without a
+    heartbeat notices a server that has vanished. Best effort: an option that the operating
+    system, the server or a pooler does not know is left as it is. A Unix socket needs none.
 
-    Where there is a user timeout, as on Linux, it alone says when an end is taken for dead, be it
-    idle or not: after 30 seconds with the defaults. Elsewhere an idle one is after
-    ``idle + interval * count``, 25 seconds.
+    On a system that has a user timeout, as Linux does, this alone decides when a connection is
+    dead, idle or not: after 30 seconds with the defaults. On other systems an idle connection is
+    dead after ``idle + interval * count``, 25 seconds.
 
     Attributes:
         idle: Seconds of silence until the first probe; 1 to 32,767.
         interval: Seconds between probes; 1 to 32,767.
         count: Probes without an answer until the connection is dead; 1 to 127.
-        user_timeout: Seconds for which anything sent, a probe as well, may stay without an
+        user_timeout: Seconds for which what was sent, probes included, may stay without an
             acknowledgement; 1 to 2,147,483.
 
     Raises:
-        ValueError: A figure is no whole number within these bounds, which are Linux's.
+        ValueError: A value is not a whole number within these bounds, which are Linux's.
     """
 
     idle: int = 10
@@ -40,7 +40,7 @@ class Keepalive:
     def __post_init__(self) -> None:
         for field in fields(self):
             value: object = getattr(self, field.name)
-            most = _MOST[field.name]
-            if not isinstance(value, int) or not 1 <= value <= most:
-                msg = f"{field.name} must be a whole number from 1 to {most}, not {value!r}"
+            maximum = _MAXIMA[field.name]
+            if not isinstance(value, int) or not 1 <= value <= maximum:
+                msg = f"{field.name} must be a whole number from 1 to {maximum}, not {value!r}"
                 raise ValueError(msg)

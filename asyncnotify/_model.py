@@ -13,13 +13,14 @@ class Notification(NamedTuple, Generic[T_co]):
     One notification, as the server sent it.
 
     A named tuple, because one is made for each notification: a frozen dataclass takes
-    three times as long to make. Its repr leaves the payload out, so that it can be logged.
+    three times as long to make. The repr leaves the payload out, so that a notification can be
+    logged.
 
     Attributes:
-        channel: The channel it was sent on.
-        payload: What was sent; the empty string when nothing was.
-        pid: The backend pid of the session that sent it. No proof of who sent it: any role
-            that may connect to the database may notify.
+        channel: The channel on which the notification was sent.
+        payload: What was sent; the empty string if there was no payload.
+        pid: The backend pid of the session that sent the notification. Not a proof of the
+            sender: any role that may connect to the database may notify.
     """
 
     channel: str
@@ -35,13 +36,13 @@ class GapReason(StrEnum):
     """Why notifications may be missing at this place."""
 
     START = "start"
-    """The subscription begins here; what was sent before was never seen."""
+    """The subscription begins here; what was sent before did not reach it."""
     RECONNECT = "reconnect"
-    """The connection was lost and has been rebuilt; what was sent in between is gone."""
+    """The connection was lost and made anew; what was sent in between did not arrive."""
     OVERFLOW = "overflow"
     """The consumer was too slow and its buffer was full; ``dropped`` says how many were lost."""
     UNLISTENED = "unlistened"
-    """The server was found not to be listening any more; LISTEN has been repeated."""
+    """The server no longer listened for this connection; LISTEN has been repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +50,19 @@ class Gap:
     """
     Notifications may be missing at exactly this place of a subscription.
 
-    It appears only when LISTEN is in force again, so that state read on seeing it is complete,
-    and it never overtakes notifications that were received earlier.
+    A Gap appears only when LISTEN is in force again, so that state read on seeing it is complete.
+    A Gap never overtakes notifications that were received earlier.
 
     Attributes:
-        channel: The channel concerned; None when it concerns all the channels of a stream
-            that has several.
-        reason: Why.
+        channel: The channel concerned; None for all channels of a stream that has several.
+        reason: Why notifications may be missing.
         since: When delivery was last known to be good: an aware UTC datetime by this machine's
             clock, never later than the first loss was sent; None at the start. Nothing committed
             before it is missing. Rows stamped by ``now()`` carry the time at which their
             transaction began and the server's clock: allow for your longest transaction and for
             the difference of the clocks.
-        dropped: How many notifications were lost: exact for an overflow, None where nobody
-            can know.
+        dropped: How many notifications were lost: exact for an overflow, otherwise None, because
+            the number is unknown.
     """
 
     channel: str | None
@@ -83,8 +83,8 @@ class State(StrEnum):
     RECONNECTING = "reconnecting"
     """The connection was lost; a new one is being made."""
     DEGRADED = "degraded"
-    """As RECONNECTING, but the server refuses us in a way that somebody has to repair, such as
-    a wrong password; a new attempt is made at the longest delay, for ever."""
+    """As RECONNECTING, but the server refuses the connection, for a reason such as a wrong
+    password: retrying will not help until this is fixed. Attempts go on, at the longest delay."""
     CLOSING = "closing"
     """Handlers are finishing what is buffered."""
     CLOSED = "closed"
@@ -134,10 +134,10 @@ class Stats:
         decode_errors: Payloads that could not be decoded.
         gaps: Gaps emitted, over all subscriptions.
         reconnects: Connections made anew after a loss.
-        connected_since: When the present connection began to listen; None while there is none.
+        connected_since: When the present connection began to listen; None without a connection.
         last_heartbeat: When the server last answered a heartbeat; None before the first.
-        heartbeat_round_trip: How long that answer took, in seconds.
-        subscriptions: The subscriptions that are open now.
+        heartbeat_round_trip: Seconds that this answer took.
+        subscriptions: The counters of each subscription that is open now.
     """
 
     state: State = State.NEW

@@ -1,4 +1,4 @@
-"""Where a listener may be used: in the event loop and in the process that started it."""
+"""A listener or notifier may be used only in the event loop and process that started it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asyncnotify._errors import WrongLoopError
 
 
 class Owner:
-    """The event loop and the process in which it was made."""
+    """The event loop and the process in which this object was made."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -17,30 +17,35 @@ class Owner:
 
     @property
     def is_here(self) -> bool:
-        """Whether this code runs in it. In a fork no loop is running until one is started."""
+        """Whether the caller runs in this event loop. In a fork no loop is running at first."""
         try:
             return asyncio.get_running_loop() is self.loop
         except RuntimeError:
             return False
 
     def check(self) -> None:
-        """Raise WrongLoopError if the call comes from elsewhere. Touches no socket."""
+        """
+        Return if the call comes from this event loop. Touches no socket.
+
+        Raises:
+            WrongLoopError: The call comes from another event loop, thread or process.
+        """
         if self.is_here:
             return
         if self.is_other_process:
             msg = (
-                "it was started by another process: a fork cannot share its connection; make and"
-                " start one in each process"
+                "the listener or notifier was started by another process, and a fork cannot share"
+                " its connection: make and start one in each process"
             )
             raise WrongLoopError(msg)
         msg = (
-            "it belongs to another event loop; from another thread use"
-            " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it, or from"
-            " threads without one BlockingListener or BlockingNotifier"
+            "the listener or notifier belongs to another event loop: from another thread use"
+            " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it; in a"
+            " program without an event loop use BlockingListener or BlockingNotifier"
         )
         raise WrongLoopError(msg)
 
     @property
     def is_other_process(self) -> bool:
-        """Whether this is a fork of the process in which it was made."""
+        """Whether the caller runs in a fork of the process in which this object was made."""
         return os.getpid() != self._process

@@ -142,7 +142,7 @@ def test_a_function_that_takes_the_notification_is_taken(function: object) -> No
 )
 def test_r48_a_generator_is_refused(function: object) -> None:
     """Calling it runs nothing of its body: the TypeError says that the `yield` has to go."""
-    with pytest.raises(TypeError, match="handler has a `yield` in it"):
+    with pytest.raises(TypeError, match="handler contains a `yield`"):
         check_callback("handler", function)
 
 
@@ -178,7 +178,7 @@ def test_r48_a_function_that_takes_other_arguments_is_refused(name: str, functio
 
 def test_r48_a_callback_of_asyncpg_is_told_what_to_take_instead() -> None:
     """It takes four arguments, the likeliest mistake of those who come from add_listener."""
-    with pytest.raises(TypeError, match=r"add_listener take four: here n\.pid, n\.channel"):
+    with pytest.raises(TypeError, match=r"add_listener take four: here .* has n\.pid"):
         check_callback("handler", of_asyncpg)
 
 

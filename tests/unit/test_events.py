@@ -34,12 +34,12 @@ RETRY = RetryScheduled(3, 0.25, OSError("refused"))
     [
         (Connected(1, 7), "INFO", ["listening on 1 channel at joe@db", "backend 7"]),
         (Connected(0, 7), "INFO", ["listening on 0 channels"]),
-        (LOST, "WARNING", ["lost the connection to joe@db", "backend 7", "reset by peer"]),
+        (LOST, "WARNING", ["the connection to joe@db (backend 7) was lost", "reset by peer"]),
         (ConnectionLost(None, 7), "WARNING", ["the connection ended"]),
         (RETRY, "INFO", ["attempt 3 to connect to joe@db", "OSError: refused", "0.25 s"]),
         (Reconnected(1.5, 1, 2, 8), "INFO", ["listening again on 2 channels", "1 attempt;"]),
         (Reconnected(1.5, 2, 2, 8), "INFO", ["after 1.500 s and 2 attempts", "a Gap"]),
-        (Closed(), "INFO", ["closed the listener of joe@db"]),
+        (Closed(), "INFO", ["the listener of joe@db is closed"]),
     ],
 )
 def test_the_log_says_each_event_in_one_line(
@@ -106,13 +106,13 @@ def test_r11_the_same_trouble_is_a_warning_once_a_minute(
 def test_r11_another_trouble_is_a_warning_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What somebody has to repair is one too, and says so."""
+    """What retrying will not fix is one too, and says so."""
     wall, announcer = Wall(monkeypatch), Announcer("db", None)
     announcer.announce(LOST)
     wall.now += 1
     announcer.announce(RetryScheduled(1, 5.0, PermissionError("wrong password"), needs_repair=True))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "somebody has to repair that" in caplog.text
+    assert "retrying will not help until this is fixed" in caplog.text
 
 
 def test_r11_troubles_that_take_turns_are_a_warning_once_a_minute_each(
@@ -156,7 +156,8 @@ async def test_a_callback_that_raises_is_logged_and_harms_nobody(
     announcer.announce(Closed())
     assert [event async for event in stream] == [LOST, Closed()]
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert [record.getMessage() for record in errors] == ["on_event raised"] * 2
+    lines = [record.getMessage() for record in errors]
+    assert lines == ["on_event raised; the listener goes on"] * 2
     assert "no good" in caplog.text
 
 
