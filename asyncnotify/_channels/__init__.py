@@ -1,1 +1,1 @@
-"""Channel names and payloads: what may be one, and how it is coded. No I/O."""
+"""Channel names and payloads: which are allowed, and how payloads are coded. No I/O."""

@@ -11,29 +11,30 @@ from asyncnotify._channels.names import check_channel, check_payload
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_of_texts: Final[WeakValueDictionary[str, Channel[str]]] = WeakValueDictionary()
+# Weak: a name may come from outside, and must not be kept for ever
+_plain_channels: Final[WeakValueDictionary[str, Channel[str]]] = WeakValueDictionary()
 
 
 def channel_of(channel: object) -> Channel[Any]:
-    """Return the channel that was meant; raise ChannelNameError if it cannot be one."""
-    return channel if isinstance(channel, Channel) else _of_text(check_channel(channel))
+    """Return the Channel for a name or a Channel; raise ChannelNameError for anything else."""
+    return channel if isinstance(channel, Channel) else _plain_channel(check_channel(channel))
 
 
-def _of_text(name: str) -> Channel[str]:
-    """Return one object for all streams of a channel that live: ten thousand may wait for it."""
-    channel = _of_texts.get(name)
+def _plain_channel(name: str) -> Channel[str]:
+    """Return one Channel for all users of a name: ten thousand streams may listen on it."""
+    channel = _plain_channels.get(name)
     if channel is None:
-        channel = _of_texts[name] = Channel(name)
+        channel = _plain_channels[name] = Channel(name)
     return channel
 
 
 def channels_of(channels: Iterable[object]) -> dict[str, Channel[Any]]:
     """
-    Return the channels that were meant, by name.
+    Return the Channels for names and Channels, by name.
 
     Raises:
         ChannelNameError: One of them cannot be a channel.
-        TypeError: One is given in two forms: nobody could say which payload is of which.
+        TypeError: A channel is given in two forms: its payloads have only one.
     """
     meant: dict[str, Channel[Any]] = {}
     as_given: dict[str, object] = {}
@@ -41,24 +42,24 @@ def channels_of(channels: Iterable[object]) -> dict[str, Channel[Any]]:
         name = name_of(channel)
         form = channel if isinstance(channel, Channel) else None
         if as_given.setdefault(name, form) is not form:
-            msg = f"channel {name!r} is given in two forms: take a stream for each"
+            msg = f"channel {name!r} is given in two forms: use a stream for each"
             raise TypeError(msg)
         meant.setdefault(name, channel_of(channel))
     return meant
 
 
 def name_of(channel: object) -> str:
-    """Return the name of the channel that was meant; raise ChannelNameError if it is none."""
+    """Return the name of a Channel, or the name itself; raise ChannelNameError for a wrong one."""
     return channel.name if isinstance(channel, Channel) else check_channel(channel)
 
 
 def encoded(channel: object, payload: object) -> tuple[str, str]:
     """
-    Return the name of the channel, and the payload as the text that the server takes.
+    Return the name of the channel, and the payload as the text to be sent.
 
     Raises:
         ChannelNameError: The server would refuse or cut the name.
-        PayloadError: The payload cannot be encoded, or not be sent.
+        PayloadError: The payload cannot be encoded, or cannot be sent.
     """
     if isinstance(channel, Channel):
         return channel.name, channel.encode(payload)

@@ -19,33 +19,33 @@ T = TypeVar("T")
 @final
 class Channel(Generic[T]):
     """
-    The name of a channel, and how its payloads are coded: usable wherever a name is.
+    The name of a channel, and how its payloads are coded. Usable wherever a name is.
 
-    ``Channel("orders")`` leaves payloads as they are. ``Channel("orders", Order)`` makes JSON of
-    them: plain ``dict``, ``list``, ``int``, ``float``, ``bool``, ``None`` and ``object`` (any
-    JSON) by the standard library, pydantic's models and dataclasses by pydantic, everything
-    else by msgspec if it is installed and takes the type, or by pydantic.
+    ``Channel("orders")`` sends payloads as they are. ``Channel("orders", Order)`` sends JSON:
+    plain ``dict``, ``list``, ``int``, ``float``, ``bool``, ``None`` and ``object`` (any JSON) are
+    coded by the standard library, pydantic's models and dataclasses by pydantic, every other
+    type by msgspec if that is installed and supports the type, else by pydantic.
 
-    It never changes, and may be shared between event loops and threads.
+    A Channel is immutable, and may be shared between event loops and threads.
 
     Args:
-        name: The channel, of 1 to 63 bytes.
-        kind: The type of its payloads.
-        encode: Makes the text of a payload; together with ``decode``, in place of ``kind``.
-        decode: Makes a payload of a text. Neither may be async, and both should be quick: they
-            are called from the event loop.
-        unique: Add a random token of 10 bytes to each payload, so that the server does not fold
-            equal ones in one transaction into one.
-        compress: Compress what becomes shorter by it. The text of a payload may then have up to
+        name: The name of the channel, 1 to 63 bytes.
+        kind: The type of the payloads.
+        encode: Turns a payload into a text; together with ``decode``, in place of ``kind``.
+        decode: Turns a text into a payload. Neither function may be async, and both should be
+            quick: they are called from the event loop.
+        unique: Add a random token of 10 bytes to each payload, so that equal payloads in one
+            transaction differ: the server delivers equal ones once.
+        compress: Compress a payload that becomes shorter by it. Its text may then have up to
             262,144 bytes.
-        keys: Sign payloads with the first of these keys, of 16 bytes or more, and refuse what
-            none of them has signed. A signature takes 43 bytes.
+        keys: Sign payloads with the first of these keys, of 16 bytes or more, and refuse payloads
+            that none of the keys has signed. A signature takes 43 bytes.
 
     Raises:
-        ChannelNameError: The name is one that the server would refuse or cut.
+        ChannelNameError: The server would refuse or cut the name.
         ImportError: The type needs a library that is not installed.
-        TypeError: No library can do the type, or the arguments do not go together.
-        ValueError: A key is too short, or there is none.
+        TypeError: No library supports the type, or two arguments exclude each other.
+        ValueError: A key is too short, or ``keys`` is empty.
     """
 
     __slots__ = ("__weakref__", "_coder", "_decoder", "_form", "_layers", "_name", "_text_limit")
@@ -94,7 +94,7 @@ class Channel(Generic[T]):
     def __init__(
         self,
         name: str,
-        kind: object,  # what is no class to a type checker, such as a union: T is then annotated
+        kind: object,  # no class to a type checker, such as a union: the user annotates T
         *,
         unique: bool = False,
         compress: bool = False,
@@ -136,15 +136,15 @@ class Channel(Generic[T]):
 
     @property
     def name(self) -> str:
-        """The name, as the server knows it."""
+        """The name of the channel on the server."""
         return self._name
 
     @property
     def decoder(self) -> Callable[[str], T] | None:
         """
-        The bare function from text to payload; None if the payload is the text.
+        The function from text to payload; None if the payload is the text.
 
-        It raises whatever the coding raises: hand that to ``undecodable()``.
+        The function raises whatever the decoder raises: pass that to ``undecodable()``.
         """
         return self._decoder
 
@@ -152,13 +152,13 @@ class Channel(Generic[T]):
         """
         Return the text to be sent for a payload.
 
-        What a library has encoded is decoded again, so that nothing is sent which this channel
-        would not take.
+        A text that a library has encoded is decoded again, so that nothing is sent that this
+        channel could not read.
 
         Raises:
-            PayloadError: It is of another type, or cannot be encoded; ``__cause__`` is what the
-                encoder raised.
-            PayloadTooLargeError: Its text is too long, for the server or to be compressed.
+            PayloadError: The payload is of another type, or cannot be encoded; ``__cause__`` is
+                what the encoder raised.
+            PayloadTooLargeError: The text is too long for the server, or to be compressed.
         """
         text = self._check_text(self._coded(payload))
         for layer in self._layers:
@@ -167,10 +167,11 @@ class Channel(Generic[T]):
 
     def decode(self, payload: str) -> T:
         """
-        Return the payload that a text stands for.
+        Return the payload that was sent as this text.
 
         Raises:
-            PayloadDecodeError: It stands for none; ``__cause__`` is what the decoder raised.
+            PayloadDecodeError: The text cannot be decoded; ``__cause__`` is what the decoder
+                raised.
         """
         if self._decoder is None:
             return cast("T", payload)
@@ -178,12 +179,12 @@ class Channel(Generic[T]):
             return cast("T", self._decoder(payload))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a sync function's CancelledError as well
+        except BaseException as error:  # noqa: BLE001 - also a plain function's CancelledError
             failure = self.undecodable(error)
             raise failure from failure.__cause__
 
     def undecodable(self, error: BaseException) -> PayloadDecodeError:
-        """Return the error for what ``decoder`` has raised, with its cause, to be raised or not."""
+        """Return the PayloadDecodeError for what ``decoder`` has raised, with its cause."""
         failure = PayloadDecodeError(self._name, _reason(error, "cannot be decoded"))
         failure.__cause__ = _cause(error)
         return failure
@@ -195,18 +196,18 @@ class Channel(Generic[T]):
             return self._coder.encode(payload)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a sync function's CancelledError as well
+        except BaseException as error:  # noqa: BLE001 - also a plain function's CancelledError
             reason = _reason(error, "cannot be encoded")
             raise PayloadError(self._name, reason) from _cause(error)
 
     def _check_text(self, text: object) -> str:
-        """Return a text that may be sent if it becomes short enough."""
+        """Return the text if it can be sent, or can be once it is compressed."""
         try:
             return check_payload(self._name, text)
         except PayloadTooLargeError as error:
             if error.size > self._text_limit:
                 raise PayloadTooLargeError(self._name, error.size, self._text_limit) from None
-            return str.__str__(cast("str", text))  # of a str enumeration the value, not its name
+            return str.__str__(cast("str", text))  # the value of a str enumeration, not its name
 
 
 def _pair(
@@ -214,23 +215,23 @@ def _pair(
     encode: Callable[[Any], str] | None,
     decode: Callable[[str], Any] | None,
 ) -> Coder | None:
-    """Return the caller's own functions, None if there are none."""
+    """Return the caller's own functions; None if neither is given."""
     if encode is None and decode is None:
         return None
     if kind is not str:
-        message = "encode and decode take the place of the type: give either"
+        message = "encode and decode replace the type: give a type, or both functions"
         raise TypeError(message)
     for function in (encode, decode):
         if not callable(function) or inspect.iscoroutinefunction(function):
-            message = "encode and decode go together, and neither may be async"
+            message = "encode and decode must both be functions, and neither may be async"
             raise TypeError(message)
     return Coder(encode, decode)
 
 
 def _in_turn(steps: Sequence[Callable[[str], Any] | None]) -> Callable[[str], Any] | None:
-    """Return one function that takes the steps which there are, None if there is none."""
-    taken = [step for step in steps if step is not None]
-    match taken:
+    """Return one function that takes the steps that are not None, in order; None if all are."""
+    given = [step for step in steps if step is not None]
+    match given:
         case []:
             return None
         case [only]:
@@ -238,7 +239,7 @@ def _in_turn(steps: Sequence[Callable[[str], Any] | None]) -> Callable[[str], An
         case [first, second]:
             return lambda text: second(first(text))
         case _:
-            first, second, third = taken
+            first, second, third = given
             return lambda text: third(second(first(text)))
 
 

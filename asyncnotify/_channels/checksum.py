@@ -1,4 +1,4 @@
-"""What tells one set of channels from another, computed here and by the server alike."""
+"""A checksum of a set of channels, computed in the same way here and by the server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _DIGITS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """The number of channels, and the sum of the beginnings of their MD5 digests."""
+    """The number of channels, and the sum of the first digits of their MD5 digests."""
 
+    # MD5 because the server returns it as hexadecimal text, which can be cast; no secret is at stake
     SQL_FUNCTIONS: ClassVar = (
         "ROW(pg_catalog.count(*), coalesce(pg_catalog.sum(('x' OPERATOR(pg_catalog.||)"
         f" pg_catalog.left(pg_catalog.md5(pg_catalog.convert_to(channel, 'UTF8')), {_DIGITS}))"
@@ -41,5 +42,5 @@ class Checksum:
 
     @property
     def sql(self) -> str:
-        """What SQL_FUNCTIONS gives for these channels."""
+        """The SQL expression of the value that SQL_FUNCTIONS has for these channels."""
         return f"ROW({self.count}::pg_catalog.int8, {self.total}::pg_catalog.int8)"

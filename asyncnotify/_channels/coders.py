@@ -1,4 +1,4 @@
-"""How payloads of a type become text, and come back: as they are, as JSON, by a library."""
+"""How payloads of a type are encoded and decoded: as they are, as JSON, or by a library."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OF_JSON: Final = (dict, list, int, float, bool, NoneType)
 
 class RefusedError(ValueError):
     """
-    What we ourselves have found wrong with a payload.
+    A payload that asyncnotify itself refuses, not a library.
 
     Attributes:
-        reason: What it is, with nothing of the payload. The ``__cause__`` may quote it.
+        reason: What is wrong, without anything of the payload. The ``__cause__`` may quote it.
     """
 
     def __init__(self, reason: str) -> None:
@@ -40,7 +40,7 @@ class RefusedError(ValueError):
 
 
 class Coder(NamedTuple):
-    """A pair of functions, text on one side; None where the payload is the text."""
+    """A function from payload to text, and back; None where the payload is the text."""
 
     encode: Callable[[Any], str] | None
     decode: Callable[[str], Any] | None
@@ -54,8 +54,8 @@ def coder_for(kind: object) -> Coder:
     Return how payloads of a type are coded.
 
     Raises:
-        ImportError: It needs a library, and none that could do it is installed.
-        TypeError: No library can do it.
+        ImportError: The type needs a library, and none is installed.
+        TypeError: No library supports the type.
     """
     if kind is str:
         return AS_IT_IS
@@ -68,11 +68,11 @@ def coder_for(kind: object) -> Coder:
 
 
 def name_of(kind: object) -> str:
-    """Return what a type is called in messages."""
+    """Return the name of a type in messages."""
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
-def _of_type(payload: object, expected: str) -> RefusedError:
+def _wrong_type(payload: object, expected: str) -> RefusedError:
     return RefusedError(f"is of type {type(payload).__name__}, not {expected}")
 
 
@@ -101,17 +101,17 @@ _WHITE_SPACE: Final = " \t\n\r"
 def _loads(text: str) -> object:
     value = _parsed(text)
     if "\\u" in text and ("\\ud" in text or "\\uD" in text):
-        _dumps(value).encode()  # fails for half a character, which UTF-8 cannot hold
+        _dumps(value).encode()  # fails for a lone surrogate, which UTF-8 cannot hold
     return value
 
 
 def _parsed(text: str) -> object:
-    """Parse JSON; where no white space is around it, twice as fast as to look for it."""
+    """Parse JSON; twice as fast as ``decode()`` if there is no white space around it."""
     try:
         value, end = _DECODER.raw_decode(text)
     except ValueError:
         if text[:1] not in _WHITE_SPACE:
-            raise  # not once more: whoever sends what is wrong has cost us enough
+            raise  # do not parse twice: invalid JSON must not cost more than valid JSON
         return _DECODER.decode(text)
     if end != len(text) and text[end:].strip(_WHITE_SPACE):
         msg = "Extra data"
@@ -126,13 +126,13 @@ def _json_coder(kind: type) -> Coder:
 
     def encode(payload: object) -> str:
         if not isinstance(payload, kind) or (kind is int and isinstance(payload, bool)):
-            raise _of_type(payload, name)
+            raise _wrong_type(payload, name)
         return _dumps(payload)
 
     def decode(text: str) -> object:
         value = _loads(text)
-        if type(value) is not kind:  # also of True, which is an int to isinstance()
-            raise _of_type(value, name)
+        if type(value) is not kind:  # isinstance() would take True for an int
+            raise _wrong_type(value, name)
         return value
 
     return Coder(encode, decode)
@@ -143,12 +143,12 @@ def _encode_float(payload: object) -> str:
 
 
 def _decode_float(text: str) -> float:
-    return _as_float(_loads(text))  # 1 is a way to write 1.0, and the only one in JavaScript
+    return _as_float(_loads(text))  # JavaScript writes 1.0 as 1
 
 
 def _as_float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, float | int):
-        raise _of_type(value, "float")
+        raise _wrong_type(value, "float")
     return float(value)
 
 
@@ -156,7 +156,7 @@ def _as_float(value: object) -> float:
 
 
 def _library_coder(kind: object) -> Coder:
-    """Return the coder of the first library that is installed and takes the type."""
+    """Return the coder of the first library that is installed and supports the type."""
     missing: list[str] = []
     unable: list[str] = []
     cause: Exception | None = None
@@ -167,24 +167,24 @@ def _library_coder(kind: object) -> Coder:
             continue
         try:
             return _MAKERS[name](library, kind)
-        except Exception as error:  # noqa: BLE001 - whatever a library says of a type it cannot do
+        except Exception as error:  # noqa: BLE001 - each library raises its own for a type
             unable.append(name)
             cause = error
     if unable:
         message = f"payloads of type {name_of(kind)} cannot be coded by {' or '.join(unable)}"
-        raise TypeError(message + _cure(missing)) from cause
+        raise TypeError(message + _install_hint(missing)) from cause
     message = f"payloads of type {name_of(kind)} need {' or '.join(missing)}"
-    raise ImportError(message + _cure(missing))
+    raise ImportError(message + _install_hint(missing))
 
 
-def _cure(missing: list[str]) -> str:
+def _install_hint(missing: list[str]) -> str:
     commands = [f"pip install 'asyncnotify-pg[{name}]'" for name in missing]
     return f": {' or '.join(commands)}" if commands else ""
 
 
 def _libraries_for(kind: object) -> tuple[str, ...]:
-    """Return the libraries that may do a type, the best first."""
-    if hasattr(kind, "__pydantic_validator__"):  # its models and its dataclasses
+    """Return the libraries that may support a type, the best first."""
+    if hasattr(kind, "__pydantic_validator__"):  # pydantic's models and dataclasses
         return ("pydantic",)
     if hasattr(kind, "__struct_fields__"):
         return ("msgspec",)
@@ -199,8 +199,8 @@ def _installed(name: str) -> ModuleType | None:
 
 
 def _msgspec_coder(msgspec: ModuleType, kind: object) -> Coder:
-    # It decodes what it does not know by a hook, and without one fails only when it decodes;
-    # for a schema it has to know all.
+    # msgspec takes unknown types, which a hook may decode, and fails only when it decodes one;
+    # a schema cannot be made of unknown types.
     msgspec.json.schema_components([kind])
     encode_bytes: Callable[[object], bytes] = msgspec.json.Encoder().encode
     decode: Callable[[str], object] = msgspec.json.Decoder(kind).decode
@@ -213,18 +213,18 @@ def _msgspec_coder(msgspec: ModuleType, kind: object) -> Coder:
 
 def _pydantic_coder(pydantic: ModuleType, kind: object) -> Coder:
     adapter = pydantic.TypeAdapter(kind)
-    if not getattr(adapter, "pydantic_complete", True):  # a name in it is not known, or not yet
+    if not getattr(adapter, "pydantic_complete", True):  # it names a type not defined so far
         adapter.rebuild(raise_errors=True)
     dump: Callable[..., bytes] = adapter.dump_json
     validate: Callable[[str], object] = adapter.validate_json
 
     def encode(payload: object) -> str:
-        # By alias, and without computed fields: that is what validation asks for.
+        # By alias and without computed fields, as validation expects
         return dump(payload, by_alias=True, round_trip=True, warnings="error").decode()
 
     def decode(text: str) -> object:
         if "NaN" in text or "Infinity" in text:
-            _loads(text)  # refuses what pydantic's parser takes, and JSON does not have
+            _loads(text)  # refuses NaN and Infinity, which pydantic's parser takes
         return validate(text)
 
     return Coder(_checked(kind, encode, decode), decode)
@@ -236,15 +236,15 @@ _MAKERS: Final = {"msgspec": _msgspec_coder, "pydantic": _pydantic_coder}
 def _checked(
     kind: object, encode: Callable[[object], str], decode: Callable[[str], object]
 ) -> Callable[[object], str]:
-    """Return an encoder that makes nothing which its own decoder would not take."""
+    """Return an encoder that returns only what its own decoder takes."""
     classes, name = _classes_of(kind), name_of(kind)
 
     def checked(payload: object) -> str:
         if classes and not isinstance(payload, classes):
-            raise _of_type(payload, name)
+            raise _wrong_type(payload, name)
         text = encode(payload)
         try:
-            decode(text)  # libraries do not look at fields when they encode, and make NaN null
+            decode(text)  # libraries do not check fields on encoding, and encode NaN as null
         except Exception as error:
             reason = f"could not be decoded again: {type(error).__name__}"
             raise RefusedError(reason) from error
@@ -254,7 +254,7 @@ def _checked(
 
 
 def _classes_of(kind: object) -> tuple[type, ...]:
-    """Return the classes whose instances payloads of a type are; none if that is not known."""
+    """Return the classes of which payloads of a type are instances; none if not known."""
     origin = get_origin(kind)
     if origin is Union or origin is UnionType:
         members = [_classes_of(member) for member in get_args(kind)]
@@ -265,7 +265,7 @@ def _classes_of(kind: object) -> tuple[type, ...]:
 
 
 def _class_of(kind: object) -> tuple[type, ...]:
-    if hasattr(kind, "__required_keys__"):  # a TypedDict, of typing or of typing_extensions
+    if hasattr(kind, "__required_keys__"):  # a TypedDict of typing or typing_extensions
         return (dict,)
     if kind is float:
         return (float, int)

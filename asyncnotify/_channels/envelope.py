@@ -1,14 +1,14 @@
 """
-What may be put around the text of a payload: a token, compression, a signature.
+What may be added to the text of a payload: a token, compression, a signature.
 
-The wrapping is one envelope, which says itself what it is. It begins with MARK and a letter::
+Token and compression make an envelope. MARK and a letter at its beginning say which it is::
 
     MARK u TTTTTTTT text    the text, made unique by a token of eight characters
     MARK z DATA             any of the others, compressed by zlib, in base64 without padding
-    MARK p text             the text, which begins with MARK itself
-    text                    the text, as plain senders write it
+    MARK p text             a text that begins with MARK itself
+    text                    the text, as senders without an envelope write it
 
-A signature stands in front of everything else: 43 characters of base64url, without padding, of
+A signature comes before everything else: 43 characters of base64url, without padding, of
 HMAC-SHA256 over channel, NUL and the rest. No channel contains a NUL.
 """
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MARK: Final = "\x01"
-TOKEN_LENGTH: Final = 8  # 48 random bits: of 10,000 equal payloads two fold once in 5 million times
+TOKEN_LENGTH: Final = 8  # 48 random bits: two of 10,000 tokens are equal in one of 5 million cases
 SIGNATURE_LENGTH: Final = 43
 SHORTEST_KEY: Final = 16
 TEXT_LIMIT: Final = 262_144
-"""Bytes of a text that may be compressed: over 40 times what one NOTIFY holds."""
+"""Bytes of a text that may be compressed, and of one that a receiver unpacks: about 33 times what
+one NOTIFY holds. A small payload must not become a huge text."""
 
 _UNIQUE: Final = MARK + "u"
 _COMPRESSED: Final = MARK + "z"
 _PLAIN: Final = MARK + "p"
-_HEAD: Final = len(_UNIQUE) + TOKEN_LENGTH  # the longest that stands before the text
+_HEAD: Final = len(_UNIQUE) + TOKEN_LENGTH  # the longest prefix of a text
 _BYTES_OF_TOKEN: Final = 6
 _DAMAGED: Final = "has a damaged envelope"
 
 
 class Layer(NamedTuple):
-    """Two functions from text to text, each of which undoes the other."""
+    """Two functions from text to text: each reverses the other."""
 
     seal: Callable[[str], str]
     open: Callable[[str], str]
@@ -52,7 +53,7 @@ class Layer(NamedTuple):
 
 
 def wrapping(*, unique: bool, compress: bool) -> Layer:
-    """Return the layer of a channel that has at least one of the two; it opens both."""
+    """Return the layer of a channel that has at least one of the two; its ``open`` takes both."""
     wrap = _with_token if unique else _escaped
 
     def seal(text: str) -> str:
@@ -70,7 +71,7 @@ def _escaped(text: str) -> str:
 
 
 def _compressed(text: str) -> str:
-    """Return the text compressed, or as it is if that is not shorter."""
+    """Return the text compressed, or unchanged if that is not shorter."""
     plain = text.encode()
     packed = b2a_base64(zlib.compress(plain), newline=False).rstrip(b"=").decode()
     return _COMPRESSED + packed if len(_COMPRESSED) + len(packed) < len(plain) else text
@@ -99,7 +100,7 @@ def _decompressed(packed: str) -> str:
     except (ValueError, zlib.error) as error:  # a ValueError is what binascii raises
         raise RefusedError(_DAMAGED) from error
     if len(plain) > TEXT_LIMIT + _HEAD:
-        reason = f"is compressed, and over {TEXT_LIMIT} bytes without that"
+        reason = f"is compressed, and unpacks to over {TEXT_LIMIT} bytes"
         raise RefusedError(reason)
     if not unpacker.eof or unpacker.unused_data:
         raise RefusedError(_DAMAGED)
@@ -111,11 +112,11 @@ def _decompressed(packed: str) -> str:
 
 def signing(channel: str, keys: Iterable[bytes]) -> Layer:
     """
-    Return the layer that signs with the first key, and takes what any of them has signed.
+    Return the layer that signs with the first key, and takes what any of the keys has signed.
 
     Raises:
-        TypeError: The keys are no collection of bytes.
-        ValueError: There is none, or one is too short.
+        TypeError: ``keys`` is not a collection of bytes.
+        ValueError: There is no key, or one is too short.
     """
     checked = _check_keys(keys)
     prefix = channel.encode() + b"\0"
@@ -128,7 +129,7 @@ def signing(channel: str, keys: Iterable[bytes]) -> Layer:
         return signature(checked[0], text).decode() + text
 
     def open_(text: str) -> str:
-        # Signatures are compared as text: in base64 several texts may stand for the same bytes.
+        # Signatures are compared as text: several base64 texts may decode to the same bytes
         given, rest = text[:SIGNATURE_LENGTH].encode(), text[SIGNATURE_LENGTH:]
         if any(hmac.compare_digest(given, signature(key, rest)) for key in checked):
             return rest
@@ -139,12 +140,12 @@ def signing(channel: str, keys: Iterable[bytes]) -> Layer:
 
 
 def _check_keys(keys: Iterable[object]) -> tuple[bytes, ...]:
-    if isinstance(keys, bytes | bytearray | str):  # of which any is iterable
+    if isinstance(keys, bytes | bytearray | str):  # which are iterable too
         message = "keys is a list of keys, not one key"
         raise TypeError(message)
     checked = tuple(_check_key(key) for key in keys)
     if not checked:
-        message = "keys is empty: leave it out, or give at least one key"
+        message = "keys is empty: give at least one key, or leave keys out"
         raise ValueError(message)
     return checked
 

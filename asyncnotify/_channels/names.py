@@ -1,4 +1,4 @@
-"""What may be a channel or a payload, and how a channel is quoted in SQL text."""
+"""Which channel names and payloads are allowed, and how a name is quoted in SQL text."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PAYLOAD_LIMIT = 7_999
 
 
 def check_channel(channel: object) -> str:
-    """Return ``channel`` if the server takes it as it is, else raise ChannelNameError."""
+    """Return ``channel`` if the server takes it unchanged, else raise ChannelNameError."""
     if (
         type(channel) is str
         and channel.isascii()
         and 0 < len(channel) <= CHANNEL_LIMIT
         and "\0" not in channel
     ):
-        return channel  # nearly always
+        return channel  # the common case
     if not isinstance(channel, str):
         raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")
     if not channel:
@@ -31,7 +31,7 @@ def check_channel(channel: object) -> str:
         raise ChannelNameError(channel, "contains a lone surrogate, which UTF-8 cannot hold")
     if size > CHANNEL_LIMIT:
         raise ChannelNameError(channel, f"is {size} bytes; at most {CHANNEL_LIMIT} are allowed")
-    return str.__str__(channel)  # of a StrEnum the value, not its name
+    return str.__str__(channel)  # the value of a StrEnum, not its name
 
 
 def check_payload(channel: str, payload: object) -> str:
@@ -42,7 +42,7 @@ def check_payload(channel: str, payload: object) -> str:
         and len(payload) <= PAYLOAD_LIMIT
         and "\0" not in payload
     ):
-        return payload  # nearly always
+        return payload  # the common case
     if not isinstance(payload, str):
         raise PayloadError(channel, f"is of type {type(payload).__name__}, not str")
     if "\0" in payload:

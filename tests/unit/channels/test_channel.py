@@ -152,11 +152,11 @@ def test_types_follow_from_the_arguments() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encode": str}, "go together"),
-        ({"decode": int}, "go together"),
-        ({"encode": 1, "decode": int}, "go together"),
+        ({"encode": str}, "both be functions"),
+        ({"decode": int}, "both be functions"),
+        ({"encode": 1, "decode": int}, "both be functions"),
         ({"encode": asyncio.sleep, "decode": int}, "neither may be async"),
-        ({"encode": str, "decode": int, "kind": int}, "give either"),
+        ({"encode": str, "decode": int, "kind": int}, "replace the type"),
         ({"kind": int, "keys": KEY}, "not one key"),
     ],
 )
