@@ -20,6 +20,7 @@ from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._notifier import Notifier, notifier_over
+from asyncnotify._owner import leave_to_parent
 from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
@@ -166,17 +167,20 @@ class Listener:
         A server that refuses, is starting up, is full, or a standby is tried again until
         ``start_timeout``. After this has succeeded once, everything is tried again for ever.
         While the listener runs, further calls only wait. Cancelling it leaves nothing behind.
+        In a fork of the process that started it, it starts anew, and the parent's goes on.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: The server refused the password, the role or the database.
             ConnectTimeoutError: Not listening within ``start_timeout``.
             ClosedError: It was closed meanwhile.
-            WrongLoopError: It runs in another event loop or process.
+            WrongLoopError: It runs in another event loop.
         """
-        if self._lifetime is not None and not self._lifetime.has_ended:
+        if self._run_here is not None:
             await self._running().wait_started()
             return
+        if self._is_fork:
+            leave_to_parent(self._lifetime, self._notifier)
         self._notifier = self._new_notifier()
         self._lifetime = Lifetime(
             ListeningConnections(
@@ -377,7 +381,7 @@ class Listener:
                 concurrency=concurrency,
                 on_error=on_error,
             )
-            if self._lifetime is not None and not self._lifetime.has_ended:
+            if self._run_here is not None:
                 lifetime = self._running()
                 lifetime.roster.serve_soon(registration.new_worker(lifetime.router))
             self._registrations[registration] = None
@@ -594,14 +598,14 @@ class Listener:
     @property
     def channels(self) -> frozenset[str]:
         """The channels that are asked for, whether or not the server has confirmed them yet."""
-        if self._lifetime is not None and not self._lifetime.has_ended:
-            return self._lifetime.roster.channels
+        if (run := self._run_here) is not None:
+            return run.roster.channels
         return frozenset(registration.channel.name for registration in self._registrations)
 
     @property
     def state(self) -> State:
-        """What the listener is doing."""
-        return State.NEW if self._lifetime is None else self._lifetime.state
+        """What the listener is doing in this process: in a fork it is NEW until it is started."""
+        return State.NEW if self._lifetime is None or self._is_fork else self._lifetime.state
 
     @property
     def is_connected(self) -> bool:
@@ -624,8 +628,12 @@ class Listener:
         await self._running().wait_connected(timeout)
 
     def stats(self) -> Stats:
-        """Return a snapshot of the counters of this run, or of the last one. Never waits."""
-        return Stats() if self._lifetime is None else self._lifetime.stats()
+        """
+        Return a snapshot of the counters of this run, or of the last one. Never waits.
+
+        In a fork there has been none until the listener is started there.
+        """
+        return Stats() if self._lifetime is None or self._is_fork else self._lifetime.stats()
 
     async def health(self, *, server: bool = True) -> dict[str, Any]:
         """
@@ -659,12 +667,23 @@ class Listener:
 
     # -- inside -------------------------------------------------------------------------------
 
+    @property
+    def _is_fork(self) -> bool:
+        """Whether the last run was begun by the process of which this one is a fork."""
+        return self._lifetime is not None and self._lifetime.owner.is_other_process
+
+    @property
+    def _run_here(self) -> Lifetime | None:
+        """The present run of this process, in whatever event loop."""
+        run = self._lifetime
+        return None if run is None or run.has_ended or self._is_fork else run
+
     def _running(self) -> Lifetime:
         """Return the present run; raise if there is none, or if it belongs elsewhere."""
         if self._lifetime is None:
             msg = "the listener has not been started: use `async with` or `await start()`"
             raise NotStartedError(msg)
-        if self._lifetime.has_ended:
+        if self._lifetime.has_ended and not self._is_fork:
             msg = "the listener is closed"
             raise ClosedError(msg)
         self._lifetime.owner.check()

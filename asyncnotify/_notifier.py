@@ -20,7 +20,7 @@ from asyncnotify._errors import (
     ConnectionLostError,
 )
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._owner import Owner
+from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
 from asyncnotify._publishing.publisher import Publisher
@@ -163,16 +163,21 @@ class Notifier:
 
         It need not be called: the first notification connects as well. It tells of a mistake
         early. A server that refuses, is starting up or is full is tried again until
-        ``start_timeout``. After ``aclose()`` it begins anew.
+        ``start_timeout``. After ``aclose()``, and in a fork of the process that it was used in,
+        it begins anew. When it fails, or is cancelled, other calls are not concerned.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: There is still no connection after ``start_timeout``.
-            WrongLoopError: It runs in another event loop or process.
+            WrongLoopError: It runs in another event loop.
         """
-        if self._task is not None and self._task.done():
+        if self._owner is not None and self._owner.is_other_process:
+            leave_to_parent(self._publisher, self._task)
             self._owner = None
-        publisher = self._running()
+        elif self._task is not None and self._task.done():
+            self._owner = None
+        is_new = self._owner is None
+        publisher, task = self._running(), self._task
         try:
             await self._retrying(
                 lambda: publisher.publish_all((), ()),
@@ -182,7 +187,9 @@ class Notifier:
         except ClosedError:
             raise  # somebody else has closed it, and may have begun anew
         except BaseException:
-            await self.aclose(0)
+            if is_new and task and not publisher.is_closing and not publisher.is_used:
+                self._owner = None  # the next call begins anew
+                await _end(publisher, task, 0)
             raise
 
     async def aclose(self, timeout: float | None = None) -> None:
@@ -201,12 +208,7 @@ class Notifier:
         if owner is None or publisher is None or task is None or owner.loop.is_closed():
             return
         owner.check()
-        seconds = self._limits.close_timeout if timeout is None else timeout
-        publisher.close(seconds)
-        try:
-            await asyncio.wait({task}, timeout=seconds)
-        finally:
-            await cancel({task})
+        await _end(publisher, task, self._limits.close_timeout if timeout is None else timeout)
 
     def abandon(self) -> None:
         """End at once: what still waits gets a ClosedError. To be called in its event loop."""
@@ -285,8 +287,10 @@ class Notifier:
                 raise TypeError(msg)
             await notify_within(connection, name, text)
         elif retry:
-            publisher = self._running()
-            await self._retrying(lambda: publisher.publish(name, text), self._limits.retry_timeout)
+            self._running()
+            await self._retrying(
+                lambda: self._running().publish(name, text), self._limits.retry_timeout
+            )
         else:
             await self._running().publish(name, text)
 
@@ -377,6 +381,14 @@ class Notifier:
                 if loop.time() + delay > deadline:
                     raise
             await asyncio.sleep(delay)
+
+
+async def _end(publisher: Publisher, task: asyncio.Task[None], seconds: float) -> None:
+    publisher.close(seconds)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        await cancel({task})
 
 
 async def _succeeds(sent: asyncio.Future[None]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Final
 
 from asyncnotify._errors import WrongLoopError
 
@@ -35,7 +36,7 @@ class Owner:
         if self.is_other_process:
             msg = (
                 "the listener or notifier was started by another process, and a fork cannot share"
-                " its connection: make and start one in each process"
+                " its connection: start it in this process too"
             )
             raise WrongLoopError(msg)
         msg = (
@@ -49,3 +50,11 @@ class Owner:
     def is_other_process(self) -> bool:
         """Whether the caller runs in a fork of the process in which this object was made."""
         return os.getpid() != self._process
+
+
+def leave_to_parent(*things: object) -> None:
+    """Keep what a fork has inherited: collected, it would close what the parent process uses."""
+    _left_to_parent.extend(things)
+
+
+_left_to_parent: Final[list[object]] = []

@@ -68,6 +68,17 @@ class Publisher:
         return bool(self._waiting or self._bulks or self._overflow)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether somebody has closed it."""
+        return self._closing
+
+    @property
+    def is_used(self) -> bool:
+        """Whether something is being sent, or a caller waits for that."""
+        waiting = (*self._waiting, *self._overflow, *self._bulks)
+        return self._watchdog.is_busy or any(not sent.done() for *_, sent in waiting)
+
+    @property
     def _has_news(self) -> bool:
         return self.has_work or self._closing
 

@@ -36,6 +36,11 @@ class Watchdog:
         if self._timer is None:
             self._look_in(self._seconds)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something has begun and not ended."""
+        return self._began is not None
+
     def end(self) -> None:
         """It has ended."""
         self._began = None

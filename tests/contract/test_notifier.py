@@ -346,6 +346,25 @@ async def test_leaving_with_an_exception_still_sends_what_was_accepted(
     assert await inbox.payloads(5) == ["0", "1", "2", "3", "4"]
 
 
+async def test_r53_a_start_that_is_cancelled_leaves_the_calls_of_others(
+    dsn: str, proxy: FaultProxy
+) -> None:
+    """They go on to wait, or to try again, and succeed when the server is back."""
+    notifier = Notifier(proxy.proxied_dsn(dsn), connect_timeout=30)
+    proxy.pause()
+    starting = asyncio.create_task(notifier.start())
+    await proxy.wait_for_connections(1)
+    calls = [
+        asyncio.create_task(notifier.notify("orders", "1", retry=retry)) for retry in (False, True)
+    ]
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    proxy.resume()
+    await asyncio.gather(*calls)
+    await notifier.aclose()
+
+
 async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
     dsn: str, proxy: FaultProxy, database: Database
 ) -> None:
@@ -355,7 +374,8 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
     with pytest.raises(ConnectError, match=str(proxy.port)) as caught:
         await notifier.start()
     assert isinstance(caught.value.__cause__, OSError)
-    with pytest.raises(ClosedError):
+    assert not [task for task in asyncio.all_tasks() if "asyncnotify" in task.get_name()]
+    with pytest.raises(ConnectError):
         await notifier.notify("orders", "1")
     proxy.accept()
     async with notifier:

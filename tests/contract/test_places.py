@@ -34,7 +34,7 @@ CALLS: dict[str, Callable[[Listener], Awaitable[object]]] = {
 FORKS = """
 import asyncio, os, sys
 import asyncpg
-from asyncnotify import Listener, WrongLoopError
+from asyncnotify import Listener, Stats, WrongLoopError
 
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
@@ -43,7 +43,7 @@ dsn, road = sys.argv[1:]
 
 async def misuse(listener, stream):
     refused = 0
-    for call in (listener.start, listener.aclose, listener.notify, listener.listen,
+    for call in (listener.aclose, listener.notify, listener.listen,
                  listener.unlisten, listener.wait_connected, stream.aclose):
         arguments = {"notify": ["c"], "listen": ["c", print], "unlisten": ["orders"]}
         try:
@@ -53,6 +53,20 @@ async def misuse(listener, stream):
             refused += 1
     return refused
 
+async def in_child(listener, stream):
+    assert (listener.state, listener.is_connected) == ("new", False)
+    assert listener.stats() == Stats()
+    refused = await misuse(listener, stream)
+    arrived = asyncio.Queue()
+    listener.on("registered")(arrived.put_nowait)
+    async with listener, listener.stream("orders") as anew:
+        assert (listener.state, listener.is_connected) == ("connected", True)
+        await listener.notify_many([("orders", "in the child"), ("registered", "")])
+        assert (await anext(anew)).payload == "in the child"
+        assert (await arrived.get()).channel == "registered"
+    assert listener.state == "closed"
+    return refused
+
 async def main():
     async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
         async with listener.stream("orders") as stream:
@@ -60,9 +74,11 @@ async def main():
             assert (await anext(stream)).payload == "before"
             child = os.fork()
             if child == 0:
-                os._exit(asyncio.run(misuse(listener, stream)))
+                os._exit(asyncio.run(in_child(listener, stream)))
             _, status = os.waitpid(child, 0)
+            assert (listener.state, listener.is_connected) == ("connected", True)
             await listener.notify("orders", "after")
+            assert (await anext(stream)).payload == "in the child"
             assert (await anext(stream)).payload == "after"
             assert listener.stats().reconnects == 0
         print(os.waitstatus_to_exitcode(status))
@@ -146,8 +162,8 @@ async def test_a_stream_collected_by_another_thread_ends_its_subscription(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_r35_a_fork_is_refused_and_leaves_the_parent_alone(road: Road) -> None:
-    """In a forked child every call raises; the parent's session does not notice."""
+def test_r55_a_fork_says_so_and_may_start_anew(road: Road) -> None:
+    """In a forked child it is new, and calls raise until it is started; the parent goes on."""
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", FORKS, road.dsn, road.name],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -156,4 +172,4 @@ def test_r35_a_fork_is_refused_and_leaves_the_parent_alone(road: Road) -> None:
         timeout=20,
         check=False,
     )
-    assert (result.stdout, result.returncode) == ("7\n", 0), result.stderr
+    assert (result.stdout, result.returncode) == ("6\n", 0), result.stderr

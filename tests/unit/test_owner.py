@@ -77,7 +77,7 @@ def _is_refused_here(place: Owner) -> int:
     try:
         place.check()
     except WrongLoopError as error:
-        clear = "make and start one in each process" in str(error)
+        clear = "start it in this process too" in str(error)
         return REFUSED if clear and place.is_other_process and not place.is_here else 1
     except BaseException:  # noqa: BLE001 - the copy of a test run must not go on
         return 2
