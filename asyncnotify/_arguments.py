@@ -40,6 +40,13 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(msg)
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, not {value!r}"
+        raise TypeError(msg)
+
+
 def _number(value: object) -> float | None:
     """Return a finite number as it is; None for NaN, infinity, a bool and any other type."""
     if isinstance(value, bool) or not isinstance(value, int | float):

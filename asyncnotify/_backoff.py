@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+Backoff: TypeAlias = Callable[[], Iterator[float]]
+"""What ``backoff=`` takes: called at the beginning of each outage, it returns an endless iterator
+of the seconds to wait before each attempt."""
 
 logger = logging.getLogger("asyncnotify.connection")
 
@@ -59,7 +61,7 @@ class ExponentialBackoff:
 class Delays:
     """The delays of one outage. They never end, whatever the caller's iterator does."""
 
-    def __init__(self, backoff: Callable[[], Iterator[float]]) -> None:
+    def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self._iterator: Iterator[float] | None = None
         self._failed = False

@@ -8,13 +8,11 @@ import logging
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from asyncnotify._errors import describe_error
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _REPEAT_INTERVAL: Final = 60.0
 """Seconds during which the same cause is logged at INFO, after it was logged at WARNING: a server
@@ -95,6 +93,9 @@ class Closed:
 
 ConnectionEvent: TypeAlias = Connected | ConnectionLost | RetryScheduled | Reconnected | Closed
 
+OnEvent: TypeAlias = Callable[[ConnectionEvent], object]
+"""What ``on_event=`` takes: a plain function, called with each event."""
+
 
 class EventStream:
     """
@@ -154,7 +155,7 @@ def _wake(reader: asyncio.Future[None]) -> None:
 class Announcer:
     """Reports connection events to the log, to a callback and to event streams."""
 
-    def __init__(self, target: str, callback: Callable[[ConnectionEvent], object] | None) -> None:
+    def __init__(self, target: str, callback: OnEvent | None) -> None:
         self._target = target
         self._callback = callback
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()

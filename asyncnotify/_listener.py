@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from collections.abc import AsyncIterable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from asyncnotify._arguments import check_callable, check_callbacks, check_timeout, is_async
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
@@ -12,8 +14,9 @@ from asyncnotify._asyncpg.publishing import OwnConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._channels.arguments import channel_of, channels_of, encoded, name_of
+from asyncnotify._channels.channel import Channel
 from asyncnotify._connection.limits import Limits
-from asyncnotify._delivery.buffering import DEFAULT_BUFFER, Buffering
+from asyncnotify._delivery.buffering import Buffering
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import ClosedError, NotStartedError
 from asyncnotify._events import Announcer, EventStream
@@ -25,23 +28,25 @@ from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
 from asyncnotify._subscriptions.registration import Registration
+from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._subscriptions.stream import Stream
 from asyncnotify._subscriptions.subscription import Subscription
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-    from types import TracebackType
-
-    from asyncnotify._asyncpg.dial import Connect
-    from asyncnotify._channels.channel import Channel
-    from asyncnotify._delivery.bounded import Overflow
-    from asyncnotify._events import ConnectionEvent
-    from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
-    from asyncnotify._subscriptions.roster import Roster
+from asyncnotify.typing import (
+    Backoff,
+    Connect,
+    Handler,
+    HandlerOptions,
+    ListenOptions,
+    OnError,
+    OnEvent,
+    Overflow,
+    Resync,
+    StreamOptions,
+)
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
-HandlerT = TypeVar("HandlerT", bound="Handler[str]")
+HandlerT = TypeVar("HandlerT", bound=Handler[str])
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
@@ -96,11 +101,11 @@ class Listener:
         operation_timeout: float = 5.0,
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         # reconnection
-        backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
+        backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         start_timeout: float = 30.0,
         close_timeout: float = 5.0,
-        on_event: Callable[[ConnectionEvent], object] | None = None,
+        on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
         check_callable("backoff", backoff)
@@ -235,14 +240,7 @@ class Listener:
         self,
         channel: str,
         handler: Handler[str],
-        *,
-        resync: Resync | None = ...,
-        on_error: OnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        **options: Unpack[ListenOptions],
     ) -> Subscription: ...
 
     @overload
@@ -250,14 +248,7 @@ class Listener:
         self,
         channel: Channel[T],
         handler: Handler[T],
-        *,
-        resync: Resync | None = ...,
-        on_error: OnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        **options: Unpack[ListenOptions],
     ) -> Subscription: ...
 
     async def listen(
@@ -269,8 +260,8 @@ class Listener:
         on_error: OnError | None = None,
         concurrency: int = 1,
         # limits
-        buffer: int = DEFAULT_BUFFER,
-        overflow: Overflow = "drop_oldest",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
         latest: bool = False,
         timeout: float | None = 30.0,
     ) -> Subscription:
@@ -295,10 +286,12 @@ class Listener:
                 Gap it was given; or with a PayloadDecodeError, and the Notification as it
                 arrived.
             concurrency: How many calls of the handler may run at once; 1 keeps the order.
-            buffer: How many notifications may wait.
-            overflow: What to do when more wait: ``"drop_oldest"`` or ``"drop_newest"``, with a
-                Gap at that place, or ``"fail"``, which ends the subscription.
-            latest: Keep only the newest notification that waits, instead of a buffer.
+            buffer: How many notifications may wait; None: 32,768.
+            overflow: What to do when more wait: ``"drop_oldest"``, as for None, or
+                ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
+                subscription.
+            latest: Keep only the newest notification that waits, instead of a buffer: neither
+                ``buffer`` nor ``overflow`` may be given then.
             timeout: Seconds to wait for the server; None: for ever.
 
         Raises:
@@ -325,26 +318,14 @@ class Listener:
     def on(
         self,
         channel: str,
-        *,
-        resync: Resync | None = ...,
-        on_error: OnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
     def on(
         self,
         channel: Channel[T],
-        *,
-        resync: Resync | None = ...,
-        on_error: OnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[Callable[[Notification[T]], ResultT]], Callable[[Notification[T]], ResultT]]: ...
 
     def on(
@@ -355,8 +336,8 @@ class Listener:
         on_error: OnError | None = None,
         concurrency: int = 1,
         # limits
-        buffer: int = DEFAULT_BUFFER,
-        overflow: Overflow = "drop_oldest",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
         latest: bool = False,
     ) -> Callable[[Any], Any]:
         """
@@ -394,71 +375,47 @@ class Listener:
         self,
         *channels: str,
         gaps: Literal[False] = False,
-        on_error: OnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        **options: Unpack[StreamOptions],
     ) -> Stream[Notification[str]]: ...
 
     @overload
     def stream(
         self,
+        *channels: Channel[T],
+        gaps: Literal[False] = False,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Notification[T]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: Literal[False] = False,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Notification[Any]]: ...
+
+    @overload
+    def stream(
+        self,
         *channels: str,
-        gaps: Literal[True],
-        on_error: OnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        gaps: bool,
+        **options: Unpack[StreamOptions],
     ) -> Stream[Notification[str] | Gap]: ...
 
     @overload
     def stream(
         self,
         *channels: Channel[T],
-        gaps: Literal[False] = False,
-        on_error: OnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
-    ) -> Stream[Notification[T]]: ...
-
-    @overload
-    def stream(
-        self,
-        *channels: Channel[T],
-        gaps: Literal[True],
-        on_error: OnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        gaps: bool,
+        **options: Unpack[StreamOptions],
     ) -> Stream[Notification[T] | Gap]: ...
 
     @overload
     def stream(
         self,
         *channels: str | Channel[Any],
-        gaps: Literal[False] = False,
-        on_error: OnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
-    ) -> Stream[Notification[Any]]: ...
-
-    @overload
-    def stream(
-        self,
-        *channels: str | Channel[Any],
-        gaps: Literal[True],
-        on_error: OnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        gaps: bool,
+        **options: Unpack[StreamOptions],
     ) -> Stream[Notification[Any] | Gap]: ...
 
     def stream(
@@ -467,8 +424,8 @@ class Listener:
         gaps: bool = False,
         on_error: OnError | None = None,
         # limits
-        buffer: int = DEFAULT_BUFFER,
-        overflow: Overflow = "drop_oldest",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
         latest: bool = False,
         timeout: float | None = 30.0,
     ) -> Stream[Any]:

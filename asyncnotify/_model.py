@@ -3,12 +3,26 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 
 T_co = TypeVar("T_co", covariant=True)
 
+if TYPE_CHECKING:
+    # mypy loses the payload's type of a generic NamedTuple, in `case Notification(payload=key)` and
+    # after isinstance(). A tuple of unknown length whose fields are a frozen dataclass's keeps it.
+    @dataclass_transform(frozen_default=True)
+    class _NamedTuple(tuple[Any, ...]):
+        __slots__ = ()
+        _fields: tuple[str, ...]
 
-class Notification(NamedTuple, Generic[T_co]):
+        def __new__(cls, *fields: Any, **named: Any) -> Self: ...  # noqa: ANN401
+        def _asdict(self) -> dict[str, Any]: ...
+        def _replace(self, **changes: Any) -> Self: ...  # noqa: ANN401
+else:
+    _NamedTuple = NamedTuple
+
+
+class Notification(_NamedTuple, Generic[T_co]):
     """
     One notification, as the server sent it.
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
 
 from asyncnotify._arguments import check_callable, check_timeout
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
-from asyncnotify._asyncpg.publishing import OwnConnections, PooledConnections
+from asyncnotify._asyncpg.publishing import OwnConnections, Pool, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within
 from asyncnotify._backoff import Delays, ExponentialBackoff
 from asyncnotify._channels.arguments import encoded
+from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import (
     ClosedError,
     ConfigurationError,
@@ -23,17 +26,10 @@ from asyncnotify._keepalive import Keepalive
 from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
+from asyncnotify._publishing.ports import PublishingConnections
 from asyncnotify._publishing.publisher import Publisher
 from asyncnotify._tasks import cancel, start
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-    from types import TracebackType
-
-    from asyncnotify._asyncpg.dial import Connect
-    from asyncnotify._asyncpg.publishing import Pool
-    from asyncnotify._channels.channel import Channel
-    from asyncnotify._publishing.ports import PublishingConnections
+from asyncnotify.typing import Backoff, Connect
 
 T = TypeVar("T")
 
@@ -44,7 +40,7 @@ _DEFAULT_KEEPALIVE = Keepalive()
 def notifier_over(
     connections: PublishingConnections[Any],
     limits: PublishingLimits,
-    backoff: Callable[[], Iterator[float]],
+    backoff: Backoff,
 ) -> Notifier:
     """Return a notifier on connections that somebody else has set up: a listener."""
     notifier = Notifier.__new__(Notifier)
@@ -98,7 +94,7 @@ class Notifier:
         connect_timeout: float = 10.0,
         operation_timeout: float = 5.0,
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
-        backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
+        backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         queue: int = DEFAULT_QUEUE,
         start_timeout: float = 30.0,
@@ -133,7 +129,7 @@ class Notifier:
         self,
         connections: PublishingConnections[Any],
         limits: PublishingLimits,
-        backoff: Callable[[], Iterator[float]],
+        backoff: Backoff,
     ) -> None:
         self._connections = connections
         self._limits = limits

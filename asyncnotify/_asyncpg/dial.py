@@ -8,7 +8,8 @@ import logging
 import os
 import ssl
 import weakref
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import asyncpg
 
@@ -29,9 +30,12 @@ from asyncnotify._asyncpg.tls import tls_weakness
 from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError, describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping
 
-    Connect = Callable[[], Awaitable[asyncpg.Connection[Any]]]
+    Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection[Any]]]
+else:
+    Connect = Callable[[], Awaitable[asyncpg.Connection]]  # at run time the class takes no argument
+"""What ``connect=`` takes: an async callable that returns a fresh connection at each call."""
 
 logger = logging.getLogger("asyncnotify.connection")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from asyncnotify._keepalive import Keepalive
 
     Pool: TypeAlias = asyncpg.Pool[Any]
+else:
+    Pool = asyncpg.Pool  # at run time the class takes no argument
 
 logger = logging.getLogger("asyncnotify.connection")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
@@ -13,26 +15,28 @@ from asyncnotify._blocking.stream import BlockingStream
 from asyncnotify._blocking.subscription import BlockingSubscription
 from asyncnotify._blocking.threads import in_worker_thread
 from asyncnotify._channels.arguments import encoded
-from asyncnotify._delivery.buffering import DEFAULT_BUFFER
+from asyncnotify._channels.channel import Channel
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
+from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH
 from asyncnotify._subscriptions.subscription import Subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-    from types import TracebackType
-
-    from asyncnotify._asyncpg.dial import Connect
-    from asyncnotify._blocking.subscription import BlockingHandler, BlockingOnError, BlockingResync
-    from asyncnotify._channels.channel import Channel
-    from asyncnotify._delivery.bounded import Overflow
-    from asyncnotify._events import ConnectionEvent
-    from asyncnotify._model import Gap, Notification, State, Stats
+from asyncnotify.typing import (
+    Backoff,
+    Connect,
+    Handler,
+    HandlerOptions,
+    ListenOptions,
+    OnError,
+    OnEvent,
+    Overflow,
+    Resync,
+    StreamOptions,
+)
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
-HandlerT = TypeVar("HandlerT", bound="BlockingHandler[str]")
+HandlerT = TypeVar("HandlerT", bound=Handler[str])
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
@@ -91,11 +95,11 @@ class BlockingListener:
         operation_timeout: float = 5.0,
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         # reconnection
-        backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
+        backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         start_timeout: float = 30.0,
         close_timeout: float = 5.0,
-        on_event: Callable[[ConnectionEvent], object] | None = None,
+        on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
         self._listener = Listener(
@@ -195,43 +199,29 @@ class BlockingListener:
     def listen(
         self,
         channel: str,
-        handler: BlockingHandler[str],
-        *,
-        resync: BlockingResync | None = ...,
-        on_error: BlockingOnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        handler: Handler[str],
+        **options: Unpack[ListenOptions],
     ) -> BlockingSubscription: ...
 
     @overload
     def listen(
         self,
         channel: Channel[T],
-        handler: BlockingHandler[T],
-        *,
-        resync: BlockingResync | None = ...,
-        on_error: BlockingOnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        handler: Handler[T],
+        **options: Unpack[ListenOptions],
     ) -> BlockingSubscription: ...
 
     def listen(
         self,
         channel: str | Channel[Any],
-        handler: BlockingHandler[Any],
+        handler: Handler[Any],
         *,
-        resync: BlockingResync | None = None,
-        on_error: BlockingOnError | None = None,
+        resync: Resync | None = None,
+        on_error: OnError | None = None,
         concurrency: int = 1,
         # limits
-        buffer: int = DEFAULT_BUFFER,
-        overflow: Overflow = "drop_oldest",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
         latest: bool = False,
         timeout: float | None = 30.0,
     ) -> BlockingSubscription:
@@ -257,10 +247,12 @@ class BlockingListener:
                 Notification as it arrived.
             concurrency: How many calls of the handler may run at once, each in a thread of its
                 own; 1 keeps the order.
-            buffer: How many notifications may wait.
-            overflow: What to do when more wait: ``"drop_oldest"`` or ``"drop_newest"``, with a
-                Gap at that place, or ``"fail"``, which ends the subscription.
-            latest: Keep only the newest notification that waits, instead of a buffer.
+            buffer: How many notifications may wait; None: 32,768.
+            overflow: What to do when more wait: ``"drop_oldest"``, as for None, or
+                ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
+                subscription.
+            latest: Keep only the newest notification that waits, instead of a buffer: neither
+                ``buffer`` nor ``overflow`` may be given then.
             timeout: Seconds to wait for the server; None: for ever.
 
         Raises:
@@ -293,38 +285,26 @@ class BlockingListener:
     def on(
         self,
         channel: str,
-        *,
-        resync: BlockingResync | None = ...,
-        on_error: BlockingOnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
     def on(
         self,
         channel: Channel[T],
-        *,
-        resync: BlockingResync | None = ...,
-        on_error: BlockingOnError | None = ...,
-        concurrency: int = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
+        **options: Unpack[HandlerOptions],
     ) -> Callable[[Callable[[Notification[T]], ResultT]], Callable[[Notification[T]], ResultT]]: ...
 
     def on(
         self,
         channel: str | Channel[Any],
         *,
-        resync: BlockingResync | None = None,
-        on_error: BlockingOnError | None = None,
+        resync: Resync | None = None,
+        on_error: OnError | None = None,
         concurrency: int = 1,
         # limits
-        buffer: int = DEFAULT_BUFFER,
-        overflow: Overflow = "drop_oldest",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
         latest: bool = False,
     ) -> Callable[[Any], Any]:
         """
@@ -359,81 +339,57 @@ class BlockingListener:
         self,
         *channels: str,
         gaps: Literal[False] = False,
-        on_error: BlockingOnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        **options: Unpack[StreamOptions],
     ) -> BlockingStream[Notification[str]]: ...
 
     @overload
     def stream(
         self,
+        *channels: Channel[T],
+        gaps: Literal[False] = False,
+        **options: Unpack[StreamOptions],
+    ) -> BlockingStream[Notification[T]]: ...
+
+    @overload
+    def stream(
+        self,
+        *channels: str | Channel[Any],
+        gaps: Literal[False] = False,
+        **options: Unpack[StreamOptions],
+    ) -> BlockingStream[Notification[Any]]: ...
+
+    @overload
+    def stream(
+        self,
         *channels: str,
-        gaps: Literal[True],
-        on_error: BlockingOnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        gaps: bool,
+        **options: Unpack[StreamOptions],
     ) -> BlockingStream[Notification[str] | Gap]: ...
 
     @overload
     def stream(
         self,
         *channels: Channel[T],
-        gaps: Literal[False] = False,
-        on_error: BlockingOnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
-    ) -> BlockingStream[Notification[T]]: ...
-
-    @overload
-    def stream(
-        self,
-        *channels: Channel[T],
-        gaps: Literal[True],
-        on_error: BlockingOnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        gaps: bool,
+        **options: Unpack[StreamOptions],
     ) -> BlockingStream[Notification[T] | Gap]: ...
 
     @overload
     def stream(
         self,
         *channels: str | Channel[Any],
-        gaps: Literal[False] = False,
-        on_error: BlockingOnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
-    ) -> BlockingStream[Notification[Any]]: ...
-
-    @overload
-    def stream(
-        self,
-        *channels: str | Channel[Any],
-        gaps: Literal[True],
-        on_error: BlockingOnError | None = ...,
-        buffer: int = ...,
-        overflow: Overflow = ...,
-        latest: bool = ...,
-        timeout: float | None = ...,
+        gaps: bool,
+        **options: Unpack[StreamOptions],
     ) -> BlockingStream[Notification[Any] | Gap]: ...
 
     def stream(
         self,
         *channels: str | Channel[Any],
         gaps: bool = False,
-        on_error: BlockingOnError | None = None,
+        on_error: OnError | None = None,
         # limits
-        buffer: int = DEFAULT_BUFFER,
-        overflow: Overflow = "drop_oldest",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
         latest: bool = False,
         timeout: float | None = 30.0,
     ) -> BlockingStream[Any]:
@@ -470,7 +426,7 @@ class BlockingListener:
             timeout=timeout,
         )
         # where only the newest counts, what is fetched must not grow old here
-        limit = 1 if latest else min(buffer, DEFAULT_BATCH)
+        limit = 1 if latest else min(buffer or DEFAULT_BATCH, DEFAULT_BATCH)
         stream: BlockingStream[Any] = BlockingStream(self._gateway, inner, limit)
         with self._gateway.lock:
             self._streams.add(stream)

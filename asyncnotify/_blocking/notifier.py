@@ -6,28 +6,25 @@ import asyncio
 import functools
 import itertools
 import queue
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from collections.abc import AsyncIterator, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar, overload
 
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.portal import Call, Portal
 from asyncnotify._channels.arguments import encoded
+from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import NotStartedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._notifier import Notifier
 from asyncnotify._publishing.batching import BATCH_COUNT
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
+from asyncnotify.typing import Backoff, Connect
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-    from types import TracebackType
-
-    from asyncnotify._asyncpg.dial import Connect
-    from asyncnotify._channels.channel import Channel
-
-    Pairs = Iterable[tuple[str | Channel[Any], Any]]
-    Wanted = queue.SimpleQueue[asyncio.Future[list[Any]] | None]
+Pairs: TypeAlias = Iterable[tuple[str | Channel[Any], Any]]
+Wanted: TypeAlias = queue.SimpleQueue[asyncio.Future[list[Any]] | None]
 
 T = TypeVar("T")
 
@@ -74,7 +71,7 @@ class BlockingNotifier:
         connect_timeout: float = 10.0,
         operation_timeout: float = 5.0,
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
-        backoff: Callable[[], Iterator[float]] = _DEFAULT_BACKOFF,
+        backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         queue: int = DEFAULT_QUEUE,
         start_timeout: float = 30.0,

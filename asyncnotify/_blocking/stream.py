@@ -9,24 +9,20 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
 
+from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.portal import Call
 from asyncnotify._errors import (
     BufferOverflowError,
     ClosedError,
     NotStartedError,
 )
-from asyncnotify._model import Gap, Notification
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-    from types import TracebackType
-
-    from asyncnotify._blocking.gateway import Gateway
-    from asyncnotify._model import SubscriptionStats
-    from asyncnotify._subscriptions.batches import Batches
-    from asyncnotify._subscriptions.stream import Stream
+from asyncnotify._model import Gap, Notification, SubscriptionStats
+from asyncnotify._subscriptions.batches import Batches
+from asyncnotify._subscriptions.stream import Stream
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
 

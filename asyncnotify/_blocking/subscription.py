@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._errors import ClosedError
-
-T = TypeVar("T")
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from asyncnotify._blocking.gateway import Gateway
-    from asyncnotify._model import Gap, Notification, SubscriptionStats
-    from asyncnotify._subscriptions.subscription import Subscription
-
-    BlockingHandler: TypeAlias = Callable[[Notification[T]], object]
-    BlockingResync: TypeAlias = Callable[[Gap], object]
-    BlockingOnError: TypeAlias = Callable[[BaseException, Notification[Any] | Gap], object]
+from asyncnotify._model import SubscriptionStats
+from asyncnotify._subscriptions.subscription import Subscription
 
 
 class BlockingSubscription:

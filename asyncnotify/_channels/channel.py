@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
 
 from asyncnotify._channels.coders import Coder, RefusedError, coder_for, name_of
@@ -11,7 +12,7 @@ from asyncnotify._channels.names import PAYLOAD_LIMIT, check_channel, check_payl
 from asyncnotify._errors import PayloadDecodeError, PayloadError, PayloadTooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
 T = TypeVar("T")
 

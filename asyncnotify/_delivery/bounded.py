@@ -17,6 +17,7 @@ _GAPS_KEPT: Final = 64
 """Gaps that may wait for a consumer that is stuck, before neighbours are merged."""
 
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "fail"]
+"""What ``overflow=`` takes: what happens when more notifications wait than ``buffer=`` allows."""
 
 
 class Source(Protocol):

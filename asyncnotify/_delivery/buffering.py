@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
 
-from asyncnotify._arguments import check_count
+from asyncnotify._arguments import check_count, check_flag
 from asyncnotify._delivery.bounded import BoundedMailbox, Overflow
 from asyncnotify._delivery.latest import LatestMailbox
 
@@ -19,26 +19,37 @@ DEFAULT_BUFFER: Final = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Buffering:
-    """How much a subscription buffers, and what happens when that is not enough."""
+    """
+    How much a subscription buffers, and what happens when that is not enough.
 
-    buffer: int
-    overflow: Overflow
-    latest: bool
+    Raises:
+        TypeError: ``latest`` is no bool, or combined with one of the others.
+        ValueError: ``buffer`` is no count, or ``overflow`` none of its choices.
+    """
+
+    buffer: int | None = None
+    overflow: Overflow | None = None
+    latest: bool = False
 
     def __post_init__(self) -> None:
-        check_count("buffer", self.buffer)
-        if self.overflow not in get_args(Overflow):
+        if self.buffer is not None:
+            check_count("buffer", self.buffer)
+        if self.overflow is not None and self.overflow not in get_args(Overflow):
             choices = ", ".join(map(repr, get_args(Overflow)))
             msg = f"overflow must be one of {choices}, not {self.overflow!r}"
             raise ValueError(msg)
+        check_flag("latest", self.latest)
+        if self.latest and not (self.buffer is None and self.overflow is None):
+            msg = "latest=True keeps one notification a channel: leave out buffer= and overflow="
+            raise TypeError(msg)
 
     def new_mailbox(self, channels: tuple[str, ...], router: Router) -> Mailbox:
         """Return an empty mailbox for a subscription of these channels."""
         if self.latest:
             return LatestMailbox()
         return BoundedMailbox(
-            self.buffer,
-            self.overflow,
+            DEFAULT_BUFFER if self.buffer is None else self.buffer,
+            "drop_oldest" if self.overflow is None else self.overflow,
             channel=channels[0] if len(channels) == 1 else None,
             source=router,
         )

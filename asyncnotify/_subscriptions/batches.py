@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, Self, TypeVar
 
 from asyncnotify._model import Gap, Notification
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast
 
 from asyncnotify._arguments import check_count
+from asyncnotify._channels.channel import Channel
+from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, Notification, SubscriptionStats
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH, Batches, ItemT_co
-from asyncnotify._subscriptions.callbacks import report
+from asyncnotify._subscriptions.callbacks import OnError, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+from asyncnotify._subscriptions.roster import Roster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
-    from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.mailbox import Item, Mailbox
-    from asyncnotify._delivery.registry import Subscriber
-    from asyncnotify._subscriptions.callbacks import OnError
     from asyncnotify._subscriptions.decoding import Taken
-    from asyncnotify._subscriptions.roster import Roster
 
 _SLICE: Final = 0.010
 """Seconds after which the loop gets a turn, though nothing had to be waited for."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from asyncnotify._model import SubscriptionStats
-    from asyncnotify._subscriptions.roster import Roster
-    from asyncnotify._subscriptions.worker import HandlerWorker
+from asyncnotify._model import SubscriptionStats
+from asyncnotify._subscriptions.roster import Roster
+from asyncnotify._subscriptions.worker import HandlerWorker
 
 
 class Subscription:

@@ -150,13 +150,15 @@ async def streaming() -> None:
     assert_type(listener.stream("orders"), Stream[Notification[str]])
     assert_type(listener.stream("orders", gaps=False), Stream[Notification[str]])
     assert_type(listener.stream("a", "b", gaps=True), Stream[Notification[str] | Gap])
-    async for n in listener.stream("orders", buffer=1, overflow="fail", latest=True, timeout=1):
+    async for n in listener.stream("orders", buffer=1, overflow="fail", latest=False, timeout=1):
         assert_type(n, Notification[str])
     async for item in listener.stream("orders", gaps=True):
         assert_type(item, Notification[str] | Gap)
         match item:
-            case Notification(pid=pid):
+            case Notification(payload=payload, pid=pid):
+                assert_type(payload, str)
                 assert_type(pid, int)
+                assert_type(item, Notification[str])
             case Gap():
                 assert_type(item, Gap)
     async with listener.stream("orders") as stream:
@@ -165,6 +167,49 @@ async def streaming() -> None:
         assert_type(stream.stats(), SubscriptionStats | None)
     async with listener.stream("orders", gaps=True) as with_gaps:
         assert_type(await anext(with_gaps), Notification[str] | Gap)
+
+
+async def streaming_as_a_variable_says(*, gaps: bool) -> None:
+    """Be given what may have gaps, where nobody knows before the program runs."""
+    assert_type(listener.stream("orders", gaps=gaps), Stream[Notification[str] | Gap])
+    assert_type(listener.stream("a", "b", gaps=gaps), Stream[Notification[str] | Gap])
+    listener.stream("orders", gaps="yes")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def telling_apart(item: Notification[int] | Gap) -> None:
+    """Keep the payload's type in every way to tell a Notification from a Gap."""
+    match item:
+        case Gap():
+            assert_type(item, Gap)
+        case Notification(payload=payload):
+            assert_type(payload, int)
+            assert_type(item, Notification[int])
+    match item:
+        case Notification(channel, payload, pid):
+            assert_type((channel, payload, pid), tuple[str, int, int])
+        case Gap(channel=None):
+            pass
+        case rest:
+            assert_type(rest, Gap)
+    if isinstance(item, Notification):
+        assert_type(item, Notification[int])
+        assert_type(item.payload, int)
+    else:
+        assert_type(item, Gap)
+
+
+def a_named_tuple(n: Notification[int]) -> Notification[object]:
+    """Be a tuple that nobody changes, and one of objects as well."""
+    assert_type(Notification("orders", 1.5, 7), Notification[float])
+    assert_type(Notification(channel="orders", payload=1.5, pid=7), Notification[float])
+    assert_type(n._replace(pid=8), Notification[int])
+    assert_type(len(n), int)
+    channel, payload, pid = n
+    assert_type((channel, payload, pid, n[1], hash(n)), tuple[Any, Any, Any, Any, int])
+    n.payload = 2  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
+    Notification("orders", 1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    Notification("orders", 1, "7")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    return n
 
 
 def widened(stream: Stream[Notification[str]]) -> Stream[Notification[str] | Gap]:

@@ -65,7 +65,7 @@ BlockingNotifier(connect=connect, queue=5, retry_timeout=1)
 
 assert_type(listener.listen("orders", on_text), BlockingSubscription)
 listener.listen("orders", print, resync=reload, on_error=on_error, concurrency=2, timeout=None)
-listener.listen(numbers, on_number, buffer=1, overflow="fail", latest=True)
+listener.listen(numbers, on_number, buffer=1, overflow="fail", latest=False)
 listener.listen(texts, on_text)
 listener.listen(numbers, on_text)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType]
 listener.listen("orders", on_number)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -100,8 +100,18 @@ assert_type(listener.stream("a", "b", gaps=True), BlockingStream[Notification[st
 assert_type(listener.stream(numbers), BlockingStream[Notification[int]])
 assert_type(listener.stream(numbers, gaps=True), BlockingStream[Notification[int] | Gap])
 assert_type(listener.stream(numbers, "orders"), BlockingStream[Notification[Any]])
+assert_type(listener.stream(numbers, gaps=bool(input())), BlockingStream[Notification[int] | Gap])
+listener.stream("orders", resync=reload)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+listener.stream("orders", gaps=True, overflow="drop")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
 
-for n in listener.stream("orders", buffer=1, overflow="fail", latest=True, timeout=1):
+for item in listener.stream(numbers, gaps=True):
+    match item:
+        case Notification(payload=payload):
+            assert_type(payload, int)
+        case Gap():
+            assert_type(item, Gap)
+
+for n in listener.stream("orders", buffer=1, overflow="fail", latest=False, timeout=1):
     assert_type(n, Notification[str])
 with listener.stream(numbers) as stream:
     assert_type(stream, BlockingStream[Notification[int]])

@@ -20,7 +20,10 @@ NO_BACKEND: Final = ("No matching distribution", "Could not find a version", "Co
 PROGRAM: Final = """
 from dataclasses import dataclass
 
+from typing import Unpack
+
 from asyncnotify import Channel, Gap, Listener, Notification, Notifier
+from asyncnotify.typing import Handler, ListenOptions
 
 @dataclass
 class Order:
@@ -43,7 +46,13 @@ def on_order(n: Notification[Order]) -> int:
 
 def on_user(n: Notification[User]) -> None: ...
 
+async def listen(handler: Handler[Order], **options: Unpack[ListenOptions]) -> None:
+    await listener.listen(orders, handler, **options)
+
 async def main(notifier: Notifier) -> None:
+    await listen(on_order, buffer=5)
+    await listen(on_order, bufer=5)  # wrong
+    await listener.listen(orders, on_order, bufer=5)  # wrong
     await listener.listen(orders, on_order)
     await listener.listen(orders, on_user)  # wrong
     await listener.listen("orders", on_user)  # wrong
@@ -56,6 +65,14 @@ async def main(notifier: Notifier) -> None:
             item.reason.upper()
         else:
             item.payload.id.bit_length()
+        match item:
+            case Notification(payload=order):
+                order.id.bit_length()
+                order.name  # wrong
+            case Gap():
+                item.reason.upper()
+    async for item in listener.stream(orders, gaps=bool(input())):
+        item.payload  # wrong
     async for batch in listener.stream(orders).batches():
         batch[0].payload.id.bit_length()
         batch.payload  # wrong

@@ -13,7 +13,7 @@ from asyncnotify._model import Gap, GapReason, Notification
 from tests.unit.fake_sources import NO_LOOP
 
 
-@pytest.mark.parametrize("overflow", ["drop", "", None, "DROP_OLDEST"])
+@pytest.mark.parametrize("overflow", ["drop", "", 5, [], "DROP_OLDEST"])
 def test_an_unknown_policy_is_refused_with_the_known_ones(overflow: Any) -> None:  # noqa: ANN401
     """The ValueError lists what may be chosen."""
     with pytest.raises(ValueError, match=r"'drop_oldest', 'drop_newest', 'fail', not"):
@@ -21,9 +21,30 @@ def test_an_unknown_policy_is_refused_with_the_known_ones(overflow: Any) -> None
 
 
 def test_a_buffer_that_is_too_small_is_refused_at_once() -> None:
-    """Also with latest=True, which has no use for it: a mistake is a mistake."""
+    """Before it is known whether anything will ever wait there."""
     with pytest.raises(ValueError, match="buffer"):
-        Buffering(0, "drop_oldest", latest=True)
+        Buffering(0)
+
+
+@pytest.mark.parametrize("options", [{"buffer": 5}, {"overflow": "drop_oldest"}])
+def test_r48_latest_is_not_combined_with_what_has_no_effect_then(options: Any) -> None:  # noqa: ANN401
+    """Whoever gives a size or a policy as well expects what does not happen."""
+    with pytest.raises(TypeError, match=r"leave out buffer= and overflow="):
+        Buffering(**options, latest=True)
+
+
+@pytest.mark.parametrize("latest", [1, 0, None, "false"])
+def test_r48_latest_is_true_or_false(latest: Any) -> None:  # noqa: ANN401
+    """A text from a configuration file would be true, whatever is written there."""
+    with pytest.raises(TypeError, match="latest must be True or False"):
+        Buffering(latest=latest)
+
+
+def test_none_stands_for_the_default() -> None:
+    """Both options may be passed on as None."""
+    mailbox = Buffering().new_mailbox(("a",), Router(NO_LOOP))
+    assert isinstance(mailbox, BoundedMailbox)
+    assert mailbox.limit == DEFAULT_BUFFER
 
 
 def test_the_default_buffer_holds_one_read_of_the_socket() -> None:
@@ -32,10 +53,8 @@ def test_the_default_buffer_holds_one_read_of_the_socket() -> None:
 
 
 def test_latest_makes_a_mailbox_that_conflates() -> None:
-    """With latest=True the buffer's size does not matter."""
-    assert isinstance(
-        Buffering(1, "fail", latest=True).new_mailbox(("a",), Router(NO_LOOP)), LatestMailbox
-    )
+    """With latest=True there is no buffer."""
+    assert isinstance(Buffering(latest=True).new_mailbox(("a",), Router(NO_LOOP)), LatestMailbox)
 
 
 @pytest.mark.parametrize(("channels", "label"), [(("a",), "a"), (("a", "b"), None)])
