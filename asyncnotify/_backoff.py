@@ -1,7 +1,5 @@
 """How long to wait before the next attempt: iterators of delays."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable, Iterator

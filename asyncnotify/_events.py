@@ -1,7 +1,5 @@
 """The events of a listener's connection, and how they are logged and reported."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

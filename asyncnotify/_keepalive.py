@@ -1,7 +1,5 @@
 """TCP keepalive: how the operating systems find out that the other end is gone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Final
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import asyncnotify
+import asyncnotify.typing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CLASSES = {
+    name: thing
+    for module in (asyncnotify, asyncnotify.typing)
+    for name in module.__all__
+    if inspect.isclass(thing := getattr(module, name))
+}
+
+
+def functions_of(cls: type) -> Iterator[Callable[..., object]]:
+    """Yield each public or special method, its overloads, and the getter of each property."""
+    for name, value in vars(cls).items():
+        if name.startswith("_") and not name.startswith("__"):
+            continue
+        function = value.fget if isinstance(value, property) else value
+        function = getattr(function, "__func__", function)
+        if inspect.isfunction(function):
+            yield function
+            yield from typing.get_overloads(function)
+
+
+FUNCTIONS = [
+    pytest.param(function, id=f"{name}.{function.__name__}")
+    for name, cls in CLASSES.items()
+    for function in functions_of(cls)
+]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_annotations_of_every_public_class_can_be_read(name: str) -> None:
+    """By the name under which users know the class, which is not where it is defined."""
+    typing.get_type_hints(CLASSES[name])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_annotations_of_every_public_function_can_be_read(
+    function: Callable[..., object],
+) -> None:
+    """So dependency injectors, validators and documentation tools take them."""
+    typing.get_type_hints(function)
+
+
+def test_there_is_something_to_be_read() -> None:
+    """Methods, properties, overloads and constructors are among what is looked at."""
+    ids = [str(param.id) for param in FUNCTIONS]
+    assert {"Listener.__init__", "Listener.state", "Listener.from_sqlalchemy"} <= set(ids)
+    assert {"Channel.encode", "BlockingStream.get", "Gap.__init__"} <= set(ids)
+    assert ids.count("Listener.stream") > 6
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, cls in CLASSES.items() if dataclasses.is_dataclass(cls)]
+)
+def test_the_values_annotations_are_types(name: str) -> None:
+    """Not texts: some tools look at `__annotations__` as they are."""
+    hints: dict[str, Any] = getattr(CLASSES[name], "__annotations__", {})
+    assert not [hint for hint in hints.values() if isinstance(hint, str)]
