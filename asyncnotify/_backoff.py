@@ -43,10 +43,6 @@ class ExponentialBackoff:
             msg = f"factor must be at least 1, not {self.factor}"
             raise ValueError(msg)
 
-    def longest(self) -> float:
-        """Return a delay near the cap, in seconds: for errors that retrying will not fix."""
-        return random.uniform(self.cap / 2, self.cap)  # noqa: S311 - jitter, not a secret
-
     def __call__(self) -> Iterator[float]:
         """Return an endless iterator of delays in seconds, from the beginning."""
         yield 0.0
@@ -54,6 +50,11 @@ class ExponentialBackoff:
         while True:
             yield random.uniform(0, bound)  # noqa: S311 - jitter, not a secret
             bound = min(self.cap, bound * self.factor)
+
+
+def longest_delay(backoff: ExponentialBackoff) -> float:
+    """Return a delay near the cap, in seconds: for failures that retrying does not cure."""
+    return random.uniform(backoff.cap / 2, backoff.cap)  # noqa: S311 - jitter, not a secret
 
 
 class Delays:
@@ -75,7 +76,7 @@ class Delays:
                     "backoff= must return an endless iterator of seconds, but did not; in this"
                     " outage attempts are made every 2.5 to 5 s instead"
                 )
-        return ExponentialBackoff().longest()
+        return longest_delay(ExponentialBackoff())
 
     def _next_from_backoff(self) -> float:
         if self._iterator is None:

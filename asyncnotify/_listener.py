@@ -22,7 +22,7 @@ from asyncnotify._errors import ClosedError, NotStartedError
 from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
-from asyncnotify._notifier import Notifier, notifier_over
+from asyncnotify._notifier import ListenersNotifier
 from asyncnotify._owner import leave_to_parent
 from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
@@ -128,10 +128,10 @@ class Listener:
         self._lifetime: Lifetime | None = None
         self._notifier = self._new_notifier()
 
-    def _new_notifier(self) -> Notifier:
+    def _new_notifier(self) -> ListenersNotifier:
         """Return what sends in the next run, on a connection that is not the listening one."""
         seconds = self._limits.operation_timeout
-        return notifier_over(
+        return ListenersNotifier(
             OwnConnections(self._dialer, self._keepalive, timeout=seconds),
             PublishingLimits(
                 connect_timeout=self._limits.connect_timeout,

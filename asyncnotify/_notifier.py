@@ -37,18 +37,6 @@ _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
 
 
-def notifier_over(
-    connections: PublishingConnections[Any],
-    limits: PublishingLimits,
-    backoff: Backoff,
-) -> Notifier:
-    """Return a notifier on connections that somebody else has set up: a listener."""
-    notifier = Notifier.__new__(Notifier)
-    # A second constructor, in all but name
-    notifier._set_up(connections, limits, backoff)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    return notifier
-
-
 class Notifier:
     """
     Sends notifications, from any number of tasks at once, over one connection.
@@ -205,12 +193,6 @@ class Notifier:
             return
         owner.check()
         await _end(publisher, task, self._limits.close_timeout if timeout is None else timeout)
-
-    def abandon(self) -> None:
-        """End at once: what still waits gets a ClosedError. To be called in its event loop."""
-        if self._publisher is not None and self._task is not None:
-            self._publisher.abandon()
-            self._task.cancel()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -385,6 +367,21 @@ async def _end(publisher: Publisher, task: asyncio.Task[None], seconds: float) -
         await asyncio.wait({task}, timeout=seconds)
     finally:
         await cancel({task})
+
+
+class ListenersNotifier(Notifier):
+    """The notifier of a listener: on connections that are made already, and ending with its run."""
+
+    def __init__(
+        self, connections: PublishingConnections[Any], limits: PublishingLimits, backoff: Backoff
+    ) -> None:
+        self._set_up(connections, limits, backoff)
+
+    def abandon(self) -> None:
+        """End at once: what still waits gets a ClosedError. To be called in its event loop."""
+        if self._publisher is not None and self._task is not None:
+            self._publisher.abandon()
+            self._task.cancel()
 
 
 async def _succeeds(sent: asyncio.Future[None]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.gateway import Gateway, awaitable
-from asyncnotify._blocking.stream import BlockingStream
+from asyncnotify._blocking.stream import BlockingStream, fetch_the_rest
 from asyncnotify._blocking.subscription import BlockingSubscription
 from asyncnotify._blocking.threads import in_worker_thread
 from asyncnotify._channels.arguments import encoded
@@ -558,7 +558,7 @@ class BlockingListener:
         with self._gateway.lock:
             streams = list(self._streams)
         for stream in streams:
-            await stream.fetch_the_rest()
+            await fetch_the_rest(stream)
 
 
 def _finish_at_once(coroutine: Coroutine[Any, Any, None]) -> None:

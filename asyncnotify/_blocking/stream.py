@@ -156,7 +156,7 @@ class BlockingStream(Generic[ItemT_co]):
         """Return what became of this stream's notifications so far; None before it began."""
         return self._gateway.look(self._stream.stats)
 
-    async def fetch_the_rest(self) -> None:
+    async def _fetch_the_rest(self) -> None:
         """Fetch all that is buffered, once nothing more will come. Called in the event loop."""
         try:
             async for batch in self._batches:
@@ -245,9 +245,14 @@ class BlockingStream(Generic[ItemT_co]):
         if not self._closed:
             self._items.extend(batch)
 
-    def forget_items(self) -> None:
+    def _forget_items(self) -> None:
         """Hand out nothing of what the parent process will hand out."""
         self._items = deque()
+
+
+async def fetch_the_rest(stream: BlockingStream[Any]) -> None:
+    """Fetch all that is buffered, once nothing more will come. Called in the event loop."""
+    await stream._fetch_the_rest()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def _was_cancelled(outcome: Future[Any]) -> bool:
@@ -260,7 +265,7 @@ def _remaining(deadline: float | None) -> float | None:
 
 def _forked() -> None:
     for stream in list(_streams):
-        stream.forget_items()
+        stream._forget_items()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 if hasattr(os, "register_at_fork"):

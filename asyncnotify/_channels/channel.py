@@ -140,15 +140,6 @@ class Channel(Generic[T]):
         """The name of the channel on the server."""
         return self._name
 
-    @property
-    def decoder(self) -> Callable[[str], T] | None:
-        """
-        The function from text to payload; None if the payload is the text.
-
-        The function raises whatever the decoder raises: pass that to ``undecodable()``.
-        """
-        return self._decoder
-
     def encode(self, payload: T) -> str:
         """
         Return the text to be sent for a payload.
@@ -180,15 +171,9 @@ class Channel(Generic[T]):
             return cast("T", self._decoder(payload))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - also a plain function's CancelledError
-            failure = self.undecodable(error)
+        except BaseException as error:  # noqa: BLE001 - a sync function's CancelledError as well
+            failure = undecodable(self._name, error)
             raise failure from failure.__cause__
-
-    def undecodable(self, error: BaseException) -> PayloadDecodeError:
-        """Return the PayloadDecodeError for what ``decoder`` has raised, with its cause."""
-        failure = PayloadDecodeError(self._name, _reason(error, "cannot be decoded"))
-        failure.__cause__ = _cause(error)
-        return failure
 
     def _coded(self, payload: T) -> object:
         if self._coder.encode is None:
@@ -209,6 +194,22 @@ class Channel(Generic[T]):
             if error.size > self._text_limit:
                 raise PayloadTooLargeError(self._name, error.size, self._text_limit) from None
             return str.__str__(cast("str", text))  # the value of a str enumeration, not its name
+
+
+def bare_decoder(channel: Channel[T]) -> Callable[[str], T] | None:
+    """
+    Return the bare function from text to payload; None if the payload is the text.
+
+    It raises whatever the coding raises: hand that to ``undecodable()``.
+    """
+    return channel._decoder  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def undecodable(name: str, error: BaseException) -> PayloadDecodeError:
+    """Return the error for what a bare decoder has raised, with its cause, to be raised or not."""
+    failure = PayloadDecodeError(name, _reason(error, "cannot be decoded"))
+    failure.__cause__ = _cause(error)
+    return failure
 
 
 def _pair(

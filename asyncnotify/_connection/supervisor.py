@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify._backoff import Delays, ExponentialBackoff
+from asyncnotify._backoff import Delays, ExponentialBackoff, longest_delay
 from asyncnotify._connection.pooler import PoolerCheck
 from asyncnotify._connection.session_loop import loss_of
 from asyncnotify._errors import ConfigurationError, ConnectError, describe_error
@@ -190,7 +190,7 @@ class Supervisor:
 
     def _delay_after(self, error: Exception, delays: Delays) -> float:
         if self._failures.needs_repair(error) and isinstance(self._backoff, ExponentialBackoff):
-            return self._backoff.longest()
+            return longest_delay(self._backoff)
         return delays.next()
 
     def _report_failure(self, error: Exception, attempts: int, delay: float) -> None:

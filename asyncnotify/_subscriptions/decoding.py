@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._model import Notification
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ Taken: TypeAlias = "Item | Undecodable"
 
 def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | None:
     """Return what decodes the items of these channels; None if there is nothing to decode."""
-    typed = {channel.name: channel for channel in channels}
-    decoders = {name: c.decoder for name, c in typed.items() if c.decoder is not None}
+    found = {channel.name: bare_decoder(channel) for channel in channels}
+    decoders = {name: decoder for name, decoder in found.items() if decoder is not None}
     if not decoders:
         return None
 
@@ -61,7 +62,7 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a decoder's CancelledError as well
-            return Undecodable(typed[channel].undecodable(error), item)
+            return Undecodable(undecodable(channel, error), item)
 
     return decode
 
@@ -88,7 +89,7 @@ class DecodeErrors:
         self._untold = 0
         self._quiet_until = 0.0
 
-    def note(self, undecodable: Undecodable) -> None:
+    def note(self, item: Undecodable) -> None:
         """Count it. The payload is not told, nor how it failed in detail: that may quote it."""
         self._subscriber.decode_errors += 1
         now = time.monotonic()
@@ -97,5 +98,5 @@ class DecodeErrors:
             return
         more = f"; {self._untold} more before it" if self._untold else ""
         self._untold, self._quiet_until = 0, now + _LOG_INTERVAL
-        pid = undecodable.notification.pid
-        logger.error("%s (sent by backend %d)%s", undecodable.error, pid, more)
+        pid = item.notification.pid
+        logger.error("%s (sent by backend %d)%s", item.error, pid, more)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import subprocess
 import sys
+from enum import Enum
 from types import ModuleType
 
 import asyncnotify
@@ -37,6 +39,67 @@ def test_everything_public_has_a_docstring() -> None:
         for attribute, value in vars(thing).items():
             if not attribute.startswith("_") and callable(value):
                 assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+# Of dataclasses the fields are; of errors and enumerations other tests say so
+MEMBERS: dict[str, set[str]] = {
+    "Batches": set(),  # an iterator, and no more
+    "BlockingListener": {
+        "channels",
+        "close",
+        "from_sqlalchemy",
+        "health",
+        "is_connected",
+        "listen",
+        "notify",
+        "on",
+        "start",
+        "state",
+        "stats",
+        "stream",
+        "unlisten",
+        "wait_connected",
+    },
+    "BlockingNotifier": {"close", "from_sqlalchemy", "notify", "notify_many", "start"},
+    "BlockingStream": {"close", "get", "stats"},
+    "BlockingSubscription": {"active", "cancel", "channel", "stats"},
+    "Channel": {"decode", "encode", "name"},
+    "EventStream": set(),
+    "Listener": {
+        "aclose",
+        "channels",
+        "events",
+        "from_sqlalchemy",
+        "health",
+        "is_connected",
+        "listen",
+        "notify",
+        "notify_many",
+        "on",
+        "start",
+        "state",
+        "stats",
+        "stream",
+        "unlisten",
+        "wait_connected",
+    },
+    "Notification": {"channel", "payload", "pid"},
+    "Notifier": {"aclose", "from_sqlalchemy", "notify", "notify_many", "start"},
+    "Stream": {"aclose", "batches", "stats"},
+    "Subscription": {"active", "cancel", "channel", "stats"},
+}
+
+
+def test_the_public_members_of_each_class_are_those_that_users_need() -> None:
+    """What only the other parts of asyncnotify call begins with an underscore."""
+    found, expected = {}, {}
+    for name in asyncnotify.__all__:
+        cls = getattr(asyncnotify, name)
+        if inspect.isclass(cls) and not issubclass(cls, BaseException | Enum):
+            found[name] = {member for member in vars(cls) if not member.startswith("_")}
+            fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+            expected[name] = MEMBERS.get(name, {field.name for field in fields})
+    assert found == expected
 
 
 def test_importing_it_is_light() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from asyncnotify._channels.arguments import channel_of, encoded, name_of
-from asyncnotify._channels.channel import Channel
+from asyncnotify._channels.channel import Channel, bare_decoder
 from asyncnotify._errors import ChannelNameError, PayloadError, PayloadTooLargeError
 
 NUMBERS: Final = Channel("numbers", int)
@@ -33,7 +33,7 @@ def test_a_name_is_a_channel_of_text(name: str) -> None:
     expected = name.value if isinstance(name, Kind) else name
     assert channel.name == name_of(name) == expected
     assert type(name_of(name)) is str
-    assert channel.decoder is None
+    assert bare_decoder(channel) is None
 
 
 @pytest.mark.parametrize("thing", NO_CHANNELS, ids=ascii)
