@@ -17,7 +17,7 @@ _DIGITS: Final = 8
 class Checksum:
     """The number of channels, and the sum of the first digits of their MD5 digests."""
 
-    # MD5: the server returns it as hexadecimal text, which can be cast; no secret is at stake
+    # MD5, because the server returns it as hexadecimal text, which can be cast. Not for secrecy
     SQL_FUNCTIONS: ClassVar = (
         "ROW(pg_catalog.count(*), coalesce(pg_catalog.sum(('x' OPERATOR(pg_catalog.||)"
         f" pg_catalog.left(pg_catalog.md5(pg_catalog.convert_to(channel, 'UTF8')), {_DIGITS}))"

@@ -1,1 +1,1 @@
-"""The way of a notification from its arrival to a buffer. No I/O, no task."""
+"""From the arrival of a notification to the buffer of its consumer. No I/O, no task."""

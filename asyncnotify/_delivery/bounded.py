@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _GAPS_KEPT: Final = 64
-"""Gaps that may wait for a consumer that is stuck, before neighbours are merged."""
+"""Gaps that may wait for a stuck consumer before adjacent ones are merged."""
 
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "fail"]
 """What ``overflow=`` takes: what happens when more notifications wait than ``buffer=`` allows."""
 
 
 class Source(Protocol):
-    """Who puts notifications into a mailbox."""
+    """What puts notifications into a mailbox."""
 
     @property
     def verified_at(self) -> datetime | None:
         """When delivery was last known to be good."""
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
-        """Call trim() when the consumer has had its turn."""
+        """Call trim() after the consumer has had a turn of the event loop."""
 
 
 class BoundedMailbox(Mailbox):
@@ -36,8 +36,9 @@ class BoundedMailbox(Mailbox):
     Keeps every notification in order, up to a limit.
 
     What exceeds the limit is not dropped at once: one read of the socket can bring tens of
-    thousands of notifications, and a consumer that keeps up deserves its turn before an
-    overflow is counted. The source is told instead, and calls trim() when that turn is over.
+    thousands of notifications, more than the limit, before a consumer that keeps up has had a
+    turn of the event loop. So put() calls ``on_full()`` of the source, which calls trim() after
+    that turn.
     """
 
     __slots__ = (
@@ -63,8 +64,8 @@ class BoundedMailbox(Mailbox):
     ) -> None:
         super().__init__()
         self.limit = limit
-        self._threshold = limit  # the limit and the gaps that wait, which do not count against it
-        self._counted_at = 0  # how many had been taken when trim() last counted those gaps
+        self._threshold = limit  # the limit, and one for each gap that waits: gaps do not count
+        self._counted_at = 0  # how many items had been taken when trim() last counted the gaps
         self._overflow = overflow
         self._channel = channel
         self._source = source
@@ -83,7 +84,7 @@ class BoundedMailbox(Mailbox):
         if size == 1:
             self._threshold = self.limit  # no gap waits here any more
             if tail is self._ready or not self._ready:
-                self._since = self._source.verified_at  # what is lost from here on came after that
+                self._since = self._source.verified_at  # what is lost later was sent after that
         if size > self._threshold:
             self._source.on_full(self)
 
@@ -95,7 +96,7 @@ class BoundedMailbox(Mailbox):
         return None
 
     def take_many(self, limit: int) -> list[Item]:
-        """Remove and return what comes next, so many at most."""
+        """Remove and return what comes next, at most ``limit`` items."""
         ready = self._ready
         if len(ready) <= limit:
             items = list(ready)
@@ -106,31 +107,31 @@ class BoundedMailbox(Mailbox):
         return items
 
     def take_gap(self) -> Gap | None:
-        """Remove and return the gaps at the head, as one that stands for them all."""
+        """Remove and return the gaps at the head, merged into one; None if there is none."""
         ready, merged = self._ready, None
         while ready and isinstance(head := ready[0], Gap):
             merged = merge_gaps(merged, head)
             ready.popleft()
         if merged is not None:
-            self.taken += 1  # whoever takes them counts one
+            self.taken += 1  # the caller gets one item
             self._threshold = self.limit + _gaps_among(self._tail)
         return merged
 
     def hold(self) -> None:
-        """Let the consumer see nothing that arrives from here on, until release()."""
+        """Keep what arrives from here on from the consumer, until release()."""
         if self._open:
             self._held = self._tail = deque()
             self._threshold = self.limit
 
     def release(self, gap: Gap) -> None:
-        """Emit the gap, and after it what has been held."""
+        """Append the gap, and after it what has been held; the consumer may take both."""
         if not self._open:
             return
         if not self._ready:
             self._since = self._source.verified_at
         self._ready.append(gap)
         if _gaps_among(self._ready) > _GAPS_KEPT:
-            self._merge_neighbours()
+            self._merge_adjacent_gaps()
         self._emit_held()
 
     def _emit_held(self) -> None:
@@ -145,8 +146,8 @@ class BoundedMailbox(Mailbox):
         if len(self._ready) > self._threshold:
             self._source.on_full(self)
 
-    def _merge_neighbours(self) -> None:
-        """Let one gap stand for those side by side: a buffer must not grow with the losses."""
+    def _merge_adjacent_gaps(self) -> None:
+        """Merge adjacent gaps: a buffer must not grow with the number of losses."""
         items: list[Item] = []
         for item in self._ready:
             if items and isinstance(item, Gap) and isinstance(items[-1], Gap):
@@ -158,7 +159,7 @@ class BoundedMailbox(Mailbox):
         self._ready.extend(items)
 
     def purge(self, channel: str) -> None:
-        """Throw away what waits of this channel."""
+        """Discard the notifications of this channel that wait."""
         for items in (self._ready, self._held):
             if items:
                 kept = [i for i in items if isinstance(i, Gap) or i.channel != channel]
@@ -172,7 +173,7 @@ class BoundedMailbox(Mailbox):
 
     @property
     def full(self) -> bool:
-        """Whether there is more than the limit."""
+        """Whether more notifications wait than the limit."""
         return self._open and len(self._tail) > self._threshold
 
     def trim(self) -> int:
@@ -180,7 +181,8 @@ class BoundedMailbox(Mailbox):
         if not self.full:
             return 0
         if self._counted_at != self.taken and self._threshold > self.limit:
-            # Not where the consumer is stuck: that must not cost a look at each item that waits
+            # Only if something was taken: counting looks at every item, and while the consumer is
+            # stuck each overflow would pay for that
             self._threshold = self.limit + _gaps_among(self._tail)
             self._counted_at = self.taken
         excess = len(self._tail) - self._threshold
@@ -195,14 +197,14 @@ class BoundedMailbox(Mailbox):
             self._drop_newest(excess)
         elif self._overflow == "fail":
             self._drop_newest(excess)
-            self._tail.pop()  # no Gap: the error tells of the overflow
+            self._tail.pop()  # no Gap: the error reports the overflow
             self.gaps -= 1
             self._fail(BufferOverflowError(self.limit, excess))
         else:
             self._drop_oldest(excess)
 
     def _drop_oldest(self, excess: int) -> None:
-        """Drop at the head; the gaps that stood there come to stand before what is left."""
+        """Drop at the head; gaps among what is dropped stay, in front of the rest."""
         tail, gaps, lost = self._tail, list[Gap](), 0
         while lost < excess or (tail and isinstance(tail[0], Gap)):
             item = tail.popleft()
@@ -210,11 +212,11 @@ class BoundedMailbox(Mailbox):
                 gaps.append(item)
             else:
                 lost += 1
-        tail.extendleft(reversed(self._summed_up([*gaps, self._overflow_gap(lost)])))
+        tail.extendleft(reversed(self._merged_by_kind([*gaps, self._overflow_gap(lost)])))
         self.gaps -= len(gaps)
 
     def _drop_newest(self, excess: int) -> None:
-        """Drop at the tail; the gaps that stood there come to stand behind what is left."""
+        """Drop at the tail; gaps among what is dropped stay, behind the rest."""
         tail, gaps, lost = self._tail, list[Gap](), 0
         while lost < excess or (tail and isinstance(tail[-1], Gap)):
             item = tail.pop()
@@ -222,11 +224,11 @@ class BoundedMailbox(Mailbox):
                 gaps.insert(0, item)
             else:
                 lost += 1
-        tail.extend(self._summed_up([*gaps, self._overflow_gap(lost)]))
+        tail.extend(self._merged_by_kind([*gaps, self._overflow_gap(lost)]))
         self.gaps -= len(gaps)
 
-    def _summed_up(self, gaps: list[Gap]) -> list[Gap]:
-        """Return one gap for all overflows, which keeps their exact sum, and one for the others."""
+    def _merged_by_kind(self, gaps: list[Gap]) -> list[Gap]:
+        """Return one gap for all overflows, with their exact sum, and one for all other gaps."""
         overflow: Gap | None = None
         other: Gap | None = None
         for gap in gaps:
@@ -242,9 +244,9 @@ class BoundedMailbox(Mailbox):
         return Gap(self._channel, GapReason.OVERFLOW, self._since, lost)
 
     def end(self, *, discard: bool) -> None:
-        """Accept no more; the consumer may take what is there, unless it is discarded."""
+        """Accept no more; the consumer may take what waits, unless that is discarded."""
         self._held = None
-        self._tail = deque(maxlen=0)  # swallows what still comes
+        self._tail = deque(maxlen=0)  # discards what still arrives
         super().end(discard=discard)
 
     def _discard(self) -> None:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.router import Router
 
 DEFAULT_BUFFER: Final = 32_768
-"""Notifications: more than the 21,845 of the smallest that one read of asyncio's loop brings."""
+"""Notifications. One read of asyncio's event loop brings at most 21,845, of the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Buffering:
     """
-    How much a subscription buffers, and what happens when that is not enough.
+    How many notifications a subscription buffers, and what it drops when more arrive.
 
     Raises:
         TypeError: ``latest`` is no bool, or combined with one of the others.

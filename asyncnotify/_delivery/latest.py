@@ -18,8 +18,8 @@ class LatestMailbox(Mailbox):
     """
     Keeps the newest notification of each channel; an older one that waits is replaced.
 
-    It cannot overflow: there is one notification for each channel at most, and gaps that meet
-    become one.
+    This mailbox cannot overflow: at most one notification of each channel waits, and adjacent
+    gaps are merged.
     """
 
     __slots__ = ("_held", "_ready", "_tail")
@@ -49,13 +49,13 @@ class LatestMailbox(Mailbox):
         return self._ready.popitem(last=False)[1]
 
     def take_many(self, limit: int) -> list[Item]:
-        """Remove and return what comes next, so many at most."""
+        """Remove and return what comes next, at most ``limit`` items."""
         items = [self._ready.popitem(last=False)[1] for _ in range(min(limit, len(self._ready)))]
         self.taken += len(items)
         return items
 
     def take_gap(self) -> Gap | None:
-        """Remove and return the gaps at the head, as one that stands for them all."""
+        """Remove and return the gaps at the head, merged into one; None if there is none."""
         ready, merged = self._ready, None
         while ready and isinstance(head := next(iter(ready.values())), Gap):
             merged = merge_gaps(merged, head)
@@ -65,12 +65,12 @@ class LatestMailbox(Mailbox):
         return merged
 
     def hold(self) -> None:
-        """Let the consumer see nothing that arrives from here on, until release()."""
+        """Keep what arrives from here on from the consumer, until release()."""
         if self._open:
             self._held = self._tail = OrderedDict()
 
     def release(self, gap: Gap) -> None:
-        """Emit the gap, and after it what has been held."""
+        """Append the gap, and after it what has been held; the consumer may take both."""
         if not self._open:
             return
         self._append_gap(gap)
@@ -87,7 +87,7 @@ class LatestMailbox(Mailbox):
             self._wake_all()
 
     def _append_gap(self, gap: Gap) -> None:
-        """Add a gap. Wherever gaps have come to stand side by side, one stands for them."""
+        """Append a gap, and merge adjacent gaps: replacing notifications may leave some."""
         items = [*self._ready.values(), gap]
         self._ready.clear()
         newest: Gap | None = None
@@ -103,13 +103,13 @@ class LatestMailbox(Mailbox):
             self._ready[id(newest)] = newest
 
     def end(self, *, discard: bool) -> None:
-        """Accept no more; the consumer may take what is there, unless it is discarded."""
+        """Accept no more; the consumer may take what waits, unless that is discarded."""
         self._held = None
-        self._tail = OrderedDict()  # what still comes is put where nobody takes it from
+        self._tail = OrderedDict()  # what still arrives is put into a dict that is never read
         super().end(discard=discard)
 
     def purge(self, channel: str) -> None:
-        """Throw away what waits of this channel."""
+        """Discard the notification of this channel that waits."""
         self._ready.pop(channel, None)
         self._tail.pop(channel, None)
 

@@ -1,13 +1,14 @@
 """
-The buffer between the connection and one consumer: bounded, and never a reason to wait.
+The buffer between the connection and one consumer. Bounded; putting never waits.
 
-Putting never blocks, because the socket has to be drained whatever a consumer does: a
-connection that is not read pins the server's notification queue, in the end for everybody.
+The socket has to be read whatever a consumer does: a session that listens and does not read
+keeps the server from emptying its notification queue, and once that is full, every NOTIFY on
+the server fails.
 
 A mailbox is *held* from the loss of a connection until LISTEN is in force again. What arrives
-in that time lines up behind the place where the Gap will stand, and the consumer sees nothing
-of it before the Gap. Losing the next connection before that discards what was held: the one
-Gap that is still to come covers it.
+in that time is kept behind the place of the Gap, and the consumer sees nothing of it before
+the Gap. If the next connection is lost before that, what was held is discarded: the Gap that
+is still to come covers it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Mailbox(ABC):
 
     def __init__(self) -> None:
         self._open = True
-        self.discarded: bool = False  # whether the consumer was to see nothing more
+        self.discarded: bool = False  # whether what waited was discarded at the end
         self._error: BufferOverflowError | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -62,18 +63,18 @@ class Mailbox(ABC):
 
     @abstractmethod
     def take_many(self, limit: int) -> list[Item]:
-        """Remove and return what comes next, so many at most."""
+        """Remove and return what comes next, at most ``limit`` items."""
 
     @abstractmethod
     def hold(self) -> None:
-        """Let the consumer see nothing that arrives from here on, until release()."""
+        """Keep what arrives from here on from the consumer, until release()."""
 
     @abstractmethod
     def release(self, gap: Gap) -> None:
-        """Emit the gap, and after it what has been held."""
+        """Append the gap, and after it what has been held; the consumer may take both."""
 
     def release_without_gap(self) -> None:
-        """Emit what has been held, to a consumer that has no use for gaps; the gap counts."""
+        """Append what has been held, for a consumer that takes no gaps; the gap is counted."""
         if self._open:
             self._emit_held()
 
@@ -84,19 +85,19 @@ class Mailbox(ABC):
     @abstractmethod
     def take_gap(self) -> Gap | None:
         """
-        Remove and return the gaps at the head, as one that stands for them all.
+        Remove and return the gaps at the head, merged into one.
 
-        A gap behind a notification stays where it is: it must not overtake what was received
+        A gap behind a notification stays in its place: no gap may overtake what was received
         before its loss. None if a notification comes next, or nothing.
         """
 
     @abstractmethod
     def purge(self, channel: str) -> None:
-        """Throw away what waits of this channel."""
+        """Discard the notifications of this channel that wait."""
 
     @abstractmethod
     def _discard(self) -> None:
-        """Throw everything away."""
+        """Discard everything that waits."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -118,7 +119,7 @@ class Mailbox(ABC):
         return self._open
 
     def end(self, *, discard: bool) -> None:
-        """Accept no more; the consumer may take what is there, unless it is discarded."""
+        """Accept no more; the consumer may take what waits, unless that is discarded."""
         self._open = False
         if discard:
             self.discarded = True
@@ -128,25 +129,25 @@ class Mailbox(ABC):
         self._wake_all()
 
     async def stays_open(self, seconds: float) -> bool:
-        """Let this time pass, unless the mailbox ends; return whether it is open. One waiter."""
+        """Wait this long, or until the mailbox ends; return whether it is open. For one waiter."""
         if self._open:
             self._ended = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._ended}, timeout=seconds)
         return self._open
 
     def _fail(self, error: BufferOverflowError) -> None:
-        """End; the consumer takes what is there and then meets the error."""
+        """End; the consumer takes what waits, and wait() then raises the error."""
         self._error = error
         self.end(discard=False)
 
     async def wait(self) -> bool:
         """
-        Wait until something can be taken; return False if nothing ever will be.
+        Wait until something can be taken; return False if the mailbox has ended and is empty.
 
         Cancelling it loses nothing. Several tasks may wait at once.
 
         Raises:
-            BufferOverflowError: The mailbox overflowed, and this was not to be borne.
+            BufferOverflowError: The mailbox overflowed, and its policy is ``fail``.
         """
         while not self.readable:
             arrival = self.next_arrival(asyncio.get_running_loop())
@@ -163,10 +164,10 @@ class Mailbox(ABC):
 
     def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
         """
-        Return what is done once something can be taken; None if the mailbox has ended.
+        Return a future that is done once something can be taken; None if the mailbox has ended.
 
-        For a consumer that has just found it empty. Whoever awaits it has to give it up if that
-        raises.
+        For a consumer that has just found the mailbox empty. If awaiting the future raises, the
+        consumer has to call give_up().
         """
         if not self._open:
             return None
@@ -175,7 +176,7 @@ class Mailbox(ABC):
         return arrival
 
     def give_up(self, arrival: asyncio.Future[None]) -> None:
-        """Wait no more; a wake-up that was meant for this arrival is passed on."""
+        """Wait no more; if this future was woken already, wake the next one instead."""
         if arrival in self._waiters:
             self._waiters.remove(arrival)
         elif self.readable:
@@ -194,7 +195,11 @@ class Mailbox(ABC):
 
 
 def merge_gaps(older: Gap | None, newer: Gap) -> Gap:
-    """Return one gap that covers both: since the earlier loss, for the more telling reason."""
+    """
+    Return one gap that covers both, with the earlier ``since``.
+
+    START covers everything. A lost LISTEN covers an overflow, whose count is then unknown.
+    """
     if older is None:
         return newer
     channel = older.channel if older.channel == newer.channel else None

@@ -1,8 +1,8 @@
 """
-Who wants what, what the server has confirmed, and which LISTEN or UNLISTEN comes next.
+Which channels are desired, which the server has confirmed, and the LISTEN or UNLISTEN due next.
 
-Nothing here talks to the server. Callers change what is desired; the session loop asks for the
-next step, performs it, and says so.
+Nothing here talks to the server. Callers change what is desired; the session loop takes the
+next step from ``Registry.steps()``, gives the command, and calls ``Registry.performed()``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Unlisten:
 
 
 class Subscriber:
-    """One subscription as the registry sees it: channels, and the mailbox that serves them."""
+    """One subscription: its channels, its mailbox, and whether LISTEN is in force for all."""
 
     __slots__ = (
         "channels",
@@ -72,32 +72,32 @@ class Subscriber:
 
     @property
     def label(self) -> str | None:
-        """The channel that a Gap of this subscription names; None for several."""
+        """The channel that a Gap of this subscription names; None if there are several."""
         return self.channels[0] if len(self.channels) == 1 else None
 
     def begin(self) -> None:
-        """The server has confirmed every channel: emit the Gap, open the mailbox."""
+        """The server has confirmed every channel: emit the Gap and what has been held."""
         self.in_force = True
         if self.gaps_wanted:
             self.mailbox.release(Gap(self.label, self.reason, self.since))
         else:
-            self.mailbox.release_without_gap()  # ten thousand need not wake up for nothing
+            self.mailbox.release_without_gap()  # wakes only consumers with something held
         self.stop_waiting()
 
     def discard_held(self) -> None:
-        """Throw away what came before the Gap that is still to be emitted: it covers that."""
+        """Discard what arrived before the Gap that is still to be emitted: the Gap covers that."""
         if not self.in_force:
             self.mailbox.hold()
 
     def stop_waiting(self) -> None:
-        """Let the caller that waits for the beginning, if there is one, go on."""
+        """Wake the caller that waits for the confirmation, if there is one."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
     def interrupt(self, reason: GapReason, since: datetime | None) -> None:
-        """Router has ended for now; the first reason since it was good stands."""
+        """LISTEN is not in force any more: hold the mailbox until begin()."""
         self.mailbox.hold()
-        if self.in_force:
+        if self.in_force:  # a further loss before begin() keeps the reason and time of the first
             self.in_force = False
             self.reason = reason
             self.since = since
@@ -119,19 +119,19 @@ class Subscriber:
 
 
 class Registry:
-    """The bookkeeping of subscriptions and channels."""
+    """The subscriptions and channels of one run, and how far the server agrees."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._routes = router.routes
         self._subscribers: dict[Subscriber, None] = {}
         self._confirmed: set[str] = set()
-        self._checksum: Checksum | None = None  # of the confirmed, until they change
-        self._unsettled: set[str] = set()  # channels whose desire and confirmation may differ
+        self._checksum: Checksum | None = None  # of the confirmed channels; None: to be computed
+        self._unsettled: set[str] = set()  # channels on which desired and confirmed may differ
 
     @property
     def desired(self) -> frozenset[str]:
-        """The channels that somebody wants."""
+        """The channels that have a subscription."""
         return frozenset(self._routes)
 
     @property
@@ -146,7 +146,7 @@ class Registry:
 
     @property
     def confirmed_checksum(self) -> Checksum:
-        """What tells this set of confirmed channels from any other."""
+        """The checksum of the confirmed channels, for the question of a heartbeat."""
         if self._checksum is None:
             self._checksum = Checksum.of(self._confirmed)
         return self._checksum
@@ -215,14 +215,14 @@ class Registry:
         """
         Yield what the server has to be told so that it agrees with what is desired now.
 
-        First UNLISTEN, then LISTEN, each for up to ``size`` channels. What callers have changed
-        while the steps before it were performed is left out. A channel that comes meanwhile is
-        for the next round.
+        First UNLISTEN, then LISTEN, each for up to ``size`` channels. Callers may change what is
+        desired between two steps: a step leaves out channels that are no longer due, and a
+        channel that becomes due meanwhile is left to the next call.
         """
         listen, unlisten = self._due()
         for portion in _portions(unlisten, size):
             if still_due := self._unwanted(portion):
-                self._unconfirm(still_due)  # before it is sent: who joins now has to wait
+                self._unconfirm(still_due)  # before it is sent: who joins now waits for LISTEN
                 yield Unlisten(still_due)
         for portion in _portions(listen, size):
             if still_due := self._wanted(portion):
@@ -236,7 +236,7 @@ class Registry:
             self._discard_held(step.channels)
 
     def _due(self) -> tuple[list[str], list[str]]:
-        """Return the channels of which LISTEN is due, and those of which UNLISTEN is."""
+        """Return the channels for which LISTEN is due, and those for which UNLISTEN is."""
         listen, unlisten = self._wanted(self._unsettled), self._unwanted(self._unsettled)
         self._unsettled = {*listen, *unlisten}
         return listen, unlisten
@@ -250,7 +250,7 @@ class Registry:
         return [c for c in channels if c not in self._routes and c in self._confirmed]
 
     def _confirm(self, channels: Collection[str]) -> None:
-        """The server listens on these: emit the Gaps of the subscriptions that now begin."""
+        """The server listens on these: begin each subscription whose channels are all confirmed."""
         self._confirmed.update(channels)
         self._checksum = None
         together = frozenset(channels)
@@ -259,21 +259,21 @@ class Registry:
             if channel in self._routes:
                 waiting.update(dict.fromkeys(self._members(channel)))
             else:
-                self._unsettled.add(channel)  # nobody wants it any more
+                self._unsettled.add(channel)  # its last subscription has ended meanwhile
         for subscriber in waiting:
             if not together.issuperset(subscriber.channels):
-                # One channel was heard before another: what has been held has holes in it
+                # Its channels were confirmed at different times: what was held is incomplete
                 subscriber.discard_held()
             self._begin_if_confirmed(subscriber)
 
     def _discard_held(self, channels: Iterable[str]) -> None:
-        """The server has unlistened: what was held of wanted channels ends in a hole."""
+        """The server has unlistened: what was held of channels desired again is incomplete."""
         for channel in channels:
             for subscriber in self._members(channel):
                 subscriber.discard_held()
 
     def refuse(self, channel: str, error: Exception) -> None:
-        """The server does not take this channel: end its subscriptions whole, and say why."""
+        """The server refuses this channel: end its subscriptions, all channels of each."""
         for subscriber in self._members(channel):
             self.remove(subscriber)
             subscriber.refusal = error
@@ -281,13 +281,13 @@ class Registry:
             subscriber.stop_waiting()
 
     def _unconfirm(self, channels: Collection[str]) -> None:
-        """The server is about to be told to listen on these no more, or has been found not to."""
+        """The server is about to unlisten on these, or was found not to listen on them."""
         self._confirmed.difference_update(channels)
         self._checksum = None
         self._unsettled.update(c for c in channels if c in self._routes)
 
     def strip(self, channels: Collection[str], since: datetime | None) -> None:
-        """The server was found not to listen on these any more, though nobody asked for it."""
+        """The server was found not to listen on these, although it was not told to unlisten."""
         stripped = frozenset(channels)
         for subscriber in self._subscribers:
             if not stripped.isdisjoint(subscriber.channels):
@@ -295,7 +295,7 @@ class Registry:
         self._unconfirm(channels)
 
     def disconnect(self, since: datetime | None) -> None:
-        """The connection is gone, and with it every LISTEN."""
+        """The connection is lost, and every LISTEN with it."""
         self._confirmed.clear()
         self._checksum = None
         self._unsettled.clear()

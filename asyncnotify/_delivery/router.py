@@ -1,10 +1,10 @@
 """
-The way of a notification from the driver to the mailboxes: one short function.
+From the driver to the mailboxes: ``Router.on_notification``. The rest is fairness.
 
-Beside it, fairness. One read of the socket can bring more notifications than a buffer holds
-before any consumer has run, so after a bounded number of them reading pauses until the
-consumers have had a turn of the event loop. The pause ends by itself, whatever the consumers
-do: a stuck consumer costs its own notifications, never the draining of the socket.
+One read of the socket can bring more notifications than a buffer holds before any consumer has
+run. So after a bounded number of notifications reading pauses until the consumers have had a
+turn of the event loop. The pause ends whatever the consumers do: a stuck consumer loses its own
+notifications and never stops the reading of the socket.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.delivery")
 
 _READ_QUANTUM: Final = 4_096
-"""Notifications after which reading pauses for a turn: it holds the backlog of one uvloop turn
-to about 12,000 instead of 376,000, and is a third faster (measured, PostgreSQL 18, 2 cores)."""
+"""Notifications after which reading pauses for a turn. The backlog of one turn of uvloop is then
+about 12,000 instead of 376,000, and a burst a third faster (measured, PostgreSQL 18, 2 cores)."""
 
 _EXTRA_TURNS: Final = 100
-"""Further turns of the loop for a consumer whose buffer is over its limit, if at its pace that is
-enough. A handler that keeps up needs 40 for the most that one turn of uvloop has brought."""
+"""Further turns of the loop for a consumer whose buffer is over its limit, if they are enough at
+its pace. A handler that keeps up needs 40 for the most that one turn of uvloop has brought."""
 
 _TURNS_TO_JUDGE: Final = 16
-"""Turns in which a consumer that makes any room is not judged: it may have had no processor."""
+"""Turns during which any progress is enough: the process may have had little processor time."""
 
 _WARNING_INTERVAL: Final = 60.0
 """Seconds between two warnings that one subscription is too slow."""
 
-_new_tuple = tuple.__new__  # the class call goes through a Python-level __new__: twice the time
+_new_tuple = tuple.__new__  # calling the class runs a __new__ in Python: twice the time
 
 
 class FlowControl(Protocol):
     """The reading side of a connection."""
 
     def pause(self) -> bool:
-        """Stop reading; return False where that cannot be done."""
+        """Stop reading; return False if that is not possible."""
         ...
 
     def resume(self) -> None:
@@ -54,27 +54,27 @@ Put: TypeAlias = "Callable[[Notification[Any]], None]"
 
 
 class Route:
-    """Where the notifications of one channel go."""
+    """The mailboxes that get the notifications of one channel."""
 
     __slots__ = ("_puts", "channel", "put")
 
     def __init__(self, channel: str) -> None:
-        self.channel = channel  # one string for all of its notifications
+        self.channel = channel  # all of its notifications share this string
         self._puts: dict[object, Put] = {}
         self.put: Put = self._fan_out
 
     @property
     def members(self) -> tuple[object, ...]:
-        """Whom the notifications go to."""
+        """What has joined and not left."""
         return tuple(self._puts)
 
     def join(self, member: object, put: Put) -> None:
-        """Hand every notification to ``put`` as well."""
+        """Call ``put`` with every notification, for this member."""
         self._puts[member] = put
         self._choose()
 
     def leave(self, member: object) -> None:
-        """Hand it no more."""
+        """Call the ``put`` of this member no more."""
         del self._puts[member]
         self._choose()
 
@@ -88,7 +88,7 @@ class Route:
 
 
 class _Excess:
-    """How the consumer of a mailbox that is over its limit has got on, turn by turn."""
+    """The progress of a consumer whose mailbox is over its limit, turn by turn."""
 
     __slots__ = ("backlog", "turns")
 
@@ -97,7 +97,7 @@ class _Excess:
         self.turns = 0
 
     def is_shrinking(self, backlog: int, limit: int) -> bool:
-        """After one more turn, return whether at this pace it will soon be gone."""
+        """After one more turn, return whether the consumer soon has made room, at its pace."""
         self.turns += 1
         taken = self.backlog - backlog
         if taken <= 0:
@@ -107,7 +107,7 @@ class _Excess:
 
 
 class Router:
-    """Routes what the driver brings; lives as long as its listener, across connections."""
+    """Routes notifications to mailboxes, for one run of a listener, across its connections."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -121,10 +121,10 @@ class Router:
         self._settling = False
         self._full: dict[BoundedMailbox, _Excess] = {}
         self._warned: dict[BoundedMailbox, float] = {}
-        self.verified_at: datetime | None = None  # delivery was good then; None: nobody knows
+        self.verified_at: datetime | None = None  # when delivery was last known to be good
 
     def connect(self, flow: FlowControl | None) -> None:
-        """Use this connection's reading side from here on."""
+        """Pause and resume this connection from here on; None: no connection."""
         self._flow = flow
         self._paused = False
 
@@ -149,11 +149,11 @@ class Router:
         self.verified_at = when
 
     def touch(self) -> None:
-        """Note that the server has just been heard."""
+        """Note that the server has just answered."""
         self.last_contact = self._loop.time()
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
-        """Give the consumer of this mailbox a turn before its overflow is counted."""
+        """Pause reading, and give the consumer of this mailbox a turn before trim() is called."""
         if mailbox not in self._full:
             self._full[mailbox] = _Excess(len(mailbox))
             self._pause()
@@ -171,9 +171,10 @@ class Router:
         self.touch()
         for mailbox, excess in self._full.items():
             if not excess.turns:
-                excess.backlog = len(mailbox)  # what its consumer finds when it is its turn
+                excess.backlog = len(mailbox)  # what its consumer finds at its turn
         if (self._paused or self._full) and not self._settling:
             self._settling = True
+            # One more turn: the consumers that these notifications have woken run before it
             self._loop.call_soon(self._after_consumers)
 
     def _after_consumers(self) -> None:
@@ -186,7 +187,7 @@ class Router:
             self._resume()
 
     def _settle(self, mailbox: BoundedMailbox, excess: _Excess) -> None:
-        """Trim a mailbox that is still full, unless its consumer will soon have made room."""
+        """Trim a mailbox that is still full, unless its consumer will make room soon."""
         if mailbox.full and excess.is_shrinking(len(mailbox), mailbox.limit):
             return
         del self._full[mailbox]
@@ -205,11 +206,13 @@ class Router:
             mailbox.label,
             mailbox.limit,
             lost,
-            "a Gap marks the place" if mailbox.is_open else "the subscription ends",
+            "a Gap marks the place; use a faster consumer or a larger buffer="
+            if mailbox.is_open
+            else "the subscription ends",
         )
 
     def forget(self, mailbox: object) -> None:
-        """Drop what is remembered of a mailbox that has ended."""
+        """Forget a mailbox that has ended."""
         if isinstance(mailbox, BoundedMailbox):
             self._full.pop(mailbox, None)
             self._warned.pop(mailbox, None)
