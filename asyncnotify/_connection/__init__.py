@@ -1,1 +1,1 @@
-"""One session after another, for ever: connecting, LISTEN, proof, reconnecting. Knows no driver."""
+"""Keeps a listener connected: connecting, LISTEN, heartbeats, reconnecting. Knows no driver."""

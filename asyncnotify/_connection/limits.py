@@ -27,7 +27,12 @@ class Limits:
 
     @property
     def command_timeout(self) -> float:
-        """How long LISTEN may take: a dead connection must not live longer than by heartbeat."""
+        """
+        Seconds for LISTEN and UNLISTEN.
+
+        Not more than heartbeat and heartbeat_timeout together: a connection that dies under a
+        command must be found as soon as one that dies while idle.
+        """
         if self.heartbeat is None:
             return self.operation_timeout
         return min(self.operation_timeout, self.heartbeat + self.heartbeat_timeout)

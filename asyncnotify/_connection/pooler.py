@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.connection")
 
 _PROBE_TIMEOUT: Final = 2.0
-"""Seconds for having a notification sent, and again for its arrival; both take milliseconds."""
+"""Seconds for sending a notification, and again for its arrival; both take milliseconds."""
 
 
 class PoolerCheck:
-    """Tries out whether notifications arrive through a pooler, beside whatever else is done."""
+    """Checks whether notifications arrive through a pooler, while the session is in use."""
 
     def __init__(self, connections: ListeningConnections) -> None:
         self._connections = connections
@@ -36,7 +36,7 @@ class PoolerCheck:
 
     async def begin(self, session: ListeningSession) -> PoolerProbe:
         """
-        Listen on a channel of its own, and have it notified by a second connection.
+        Listen on a channel with a random name, and notify it by a second connection.
 
         Raises:
             Exception: What LISTEN raised.
@@ -48,19 +48,20 @@ class PoolerCheck:
         return PoolerProbe(self, self._connections, channel, arrived)
 
     def warn(self, why: str) -> None:
-        """Say, once, that the check could not be made; it is tried again later."""
+        """Log, once, that the check could not be made. A later check is made all the same."""
         if not self._warned:
             self._warned = True
             logger.warning(
-                "a connection pooler stands before %s, and whether it delivers notifications could"
-                " not be tried out, because there is no second connection: %s",
+                "a connection pooler is in front of %s, and the listener could not check whether it"
+                " delivers notifications, because no second connection could be made: %s; the"
+                " check is repeated after five heartbeats",
                 self._connections.target,
                 why,
             )
 
 
 class PoolerProbe:
-    """One notification on its way from a second connection, through the pooler, to the first."""
+    """One notification, sent by a second connection through the pooler to the first."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class PoolerProbe:
                 other = await self._connections.notify_by_another(
                     self._channel, timeout=_PROBE_TIMEOUT
                 )
-        except Exception as error:  # noqa: BLE001 - whatever it is, it proves nothing
+        except Exception as error:  # noqa: BLE001 - no error here says anything of delivery
             self._check.warn(describe_error(error))
             return True
         try:
@@ -96,15 +97,15 @@ class PoolerProbe:
 
     @property
     def done(self) -> bool:
-        """Whether it is over."""
+        """Whether the probe has ended."""
         return self._task.done()
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Call this when it is over."""
+        """Call ``callback`` when the probe has ended."""
         self._task.add_done_callback(lambda _: callback())
 
     async def finished(self) -> None:
-        """Return when it is over. Cancelling it gives the probe up."""
+        """Return when the probe has ended. Cancelling the call cancels the probe."""
         try:
             await asyncio.wait({self._task})
         except BaseException:
@@ -112,13 +113,13 @@ class PoolerProbe:
             raise
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Cancel the probe."""
         self._task.cancel()
         self._arrived.cancel()
 
     async def conclude(self, session: ListeningSession) -> None:
         """
-        Listen no more on the channel of the probe.
+        Unlisten on the channel of the probe.
 
         Raises:
             PoolerError: The notification has not arrived.
@@ -133,6 +134,6 @@ class PoolerProbe:
 def _refusal(target: str) -> str:
     return (
         f"{target} is a connection pooler in transaction or statement mode (such as PgBouncer with"
-        " pool_mode = transaction): it accepts LISTEN, but never delivers a notification. Connect"
+        " pool_mode = transaction), which accepts LISTEN and never delivers a notification. Connect"
         " to PostgreSQL itself, or through a pool with pool_mode = session"
     )

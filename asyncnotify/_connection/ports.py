@@ -1,4 +1,4 @@
-"""What this room needs of a driver: sessions that listen, and what their errors mean."""
+"""What ``_connection`` needs from a driver: sessions that listen, and what their errors mean."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class Failures(Protocol):
         ...
 
     def needs_repair(self, error: BaseException, /) -> bool:
-        """Return whether the next attempt may as well wait for the longest delay."""
+        """Return whether the next attempt should wait for the longest delay."""
         ...
 
     def is_refusal(self, error: BaseException, /) -> bool:
-        """Return whether the server has answered no, on a connection that is still good."""
+        """Return whether the server refused a command, on a connection that is still good."""
         ...
 
 
 class ListeningSession(Protocol):
     """
-    One connection to the server, on which a listener listens. One task gives the commands.
+    The connection to the server on which a listener listens. One task gives the commands.
 
-    Each command has a deadline. One that does not meet it, or is cancelled, ends the session.
+    Each command has a deadline. A command that exceeds it, or is cancelled, ends the session.
     """
 
     pid: int
     notice: str | None
-    """What the server said before it ended the session; None where it said nothing."""
+    """What the server said before it ended the session; None if it said nothing."""
     behind_pooler: bool
     """Whether the server process that answers is not the one that was connected to."""
 
@@ -48,7 +48,7 @@ class ListeningSession(Protocol):
 
     @property
     def flow(self) -> FlowControl | None:
-        """The reading side of the connection."""
+        """Pauses and resumes reading; None if the driver cannot."""
         ...
 
     @property
@@ -57,19 +57,19 @@ class ListeningSession(Protocol):
         ...
 
     async def listen(self, channels: Sequence[str], /) -> Mapping[str, Exception]:
-        """Return once the server listens on these channels, without those that it refuses."""
+        """Return once the server listens; the result has an error for each channel it refused."""
         ...
 
     async def unlisten(self, channels: Sequence[str], /) -> None:
-        """Return once the server listens on these channels no more."""
+        """Return once the server no longer listens on these channels."""
         ...
 
     async def is_listening(self, channels: Checksum, /, *, timeout: float) -> bool:
-        """Ask whether the server listens for us on the channels of this checksum."""
+        """Ask whether the server listens for this session on the channels of this checksum."""
         ...
 
     async def missing(self, channels: Collection[str], /) -> frozenset[str]:
-        """Return those of these channels that the server does not listen on for us."""
+        """Return those of these channels on which the server does not listen for this session."""
         ...
 
     def expect(self, channel: str, /) -> asyncio.Future[None]:
@@ -85,7 +85,7 @@ class ListeningSession(Protocol):
         ...
 
     async def close(self, timeout: float, /) -> None:
-        """Say goodbye to the server, for at most this many seconds; then terminate."""
+        """Close in good order, within this many seconds; else terminate."""
         ...
 
     def terminate(self) -> None:
@@ -94,10 +94,10 @@ class ListeningSession(Protocol):
 
 
 class OtherConnection(Protocol):
-    """A second connection, which has sent a notification and is kept open."""
+    """A second connection that has sent a notification and is still open."""
 
     async def close(self, timeout: float, /) -> None:
-        """Say goodbye to the server, for at most this many seconds; then terminate."""
+        """Close in good order, within this many seconds; else terminate."""
         ...
 
     def terminate(self) -> None:
@@ -106,11 +106,11 @@ class OtherConnection(Protocol):
 
 
 class ListeningConnections(Protocol):
-    """Where sessions come from."""
+    """Opens sessions."""
 
     @property
     def target(self) -> str:
-        """What they lead to, for logs and errors."""
+        """The server that the sessions connect to, as logs and errors name it."""
         ...
 
     @property
@@ -131,7 +131,7 @@ class ListeningConnections(Protocol):
         Args:
             on_notification: Called with pid, channel and payload of each notification.
             on_lost: Called when the connection is found to be gone.
-            last_contact: Returns when the server was last heard, by the loop's clock.
+            last_contact: Returns when the server last answered, by the loop's clock.
 
         Raises:
             Exception: What the driver, or the caller's ``connect=``, raised.
@@ -139,5 +139,5 @@ class ListeningConnections(Protocol):
         ...
 
     async def notify_by_another(self, channel: str, /, *, timeout: float) -> OtherConnection:
-        """Send an empty notification by a second connection, and return that."""
+        """Send an empty notification by a second connection, and return that connection."""
         ...

@@ -1,8 +1,8 @@
 """
-The life of one session: the server agrees with what is desired, and is proved to be there.
+What is done with a session: tell the server what is desired, and check that it is there.
 
-One task runs ``SessionLoop.keep``, and it alone gives commands to the session. Whoever changes
-what is desired, or wants to ask the server something, leaves word here.
+The connection task runs ``SessionLoop.keep``, and it alone gives commands to the session. Others
+change what is desired and call ``notice_change()``, or call ``ask()``, and wait.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ logger = logging.getLogger("asyncnotify.connection")
 
 _AUDIT_INTERVAL: Final = 5
 """Heartbeat intervals after which the server is asked although notifications keep arriving, and
-heartbeats after which what costs more is asked as well."""
+heartbeats after which the pooler is checked again."""
 
 _LOOK_INTERVAL: Final = 1.0
-"""Seconds between two looks at whether the driver calls the connection closed: asyncpg tells of it
-by a callback, but not where its protocol has aborted."""
+"""Seconds between two checks whether the driver considers the connection closed: asyncpg calls back
+when a connection is closed, but not when its protocol has aborted."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class SessionLoop:
     ) -> None:
         self.session: ListeningSession | None = None
         self.pulse = Pulse()
-        self.answered = False  # whether this session has answered a heartbeat
+        self.answered = False  # whether the server has answered a heartbeat in this session
         self._registry = registry
         self._router = router
         self._limits = limits
@@ -116,7 +116,7 @@ class SessionLoop:
     # -- for the supervisor -------------------------------------------------------------------
 
     def begin(self, session: ListeningSession) -> None:
-        """Serve this session from here on."""
+        """Use this session from here on."""
         self.session = session
         self.answered = False
         self._router.connect(session.flow)
@@ -126,11 +126,11 @@ class SessionLoop:
         self._pooler_check = None
 
     def repeat(self, check: PoolerCheck) -> None:
-        """Every few heartbeats try out anew whether the pooler delivers, beside all else."""
+        """Check every few heartbeats whether the pooler still delivers, for this session."""
         self._pooler_check = check
 
     def end(self) -> None:
-        """The session is gone: nobody needs to wait for it any more."""
+        """The session is gone: wake all who wait for it."""
         self.session = None
         self._router.connect(None)
         settling, self._settling = self._settling, []
@@ -143,13 +143,13 @@ class SessionLoop:
             _fail(question.answer, ConnectionLostError("the connection was lost"))
 
     async def agree(self, session: ListeningSession) -> None:
-        """Return once the server has confirmed what is desired now; that opens the mailboxes."""
-        self._router.verify(datetime.now(UTC))  # nothing is in force yet: no loss is earlier
+        """Return once the server has confirmed what is desired now; that emits the Gaps."""
+        self._router.verify(datetime.now(UTC))  # no LISTEN yet: what is lost is sent after now
         await self._reconcile(session)
         check_alive(session)
 
     async def keep(self, session: ListeningSession) -> None:
-        """Keep the server in agreement and the connection proved, until it is known to be lost."""
+        """Keep the server in agreement, and send heartbeats, until the session is lost."""
         while not session.lost:
             if self._settling or not self._registry.is_settled:
                 await self._reconcile(session)
@@ -176,7 +176,7 @@ class SessionLoop:
     # -- agreement ----------------------------------------------------------------------------
 
     async def _reconcile(self, session: ListeningSession) -> None:
-        """Tell the server once what is due now; whoever waits for that goes on."""
+        """Give the commands that are due now; then wake those who waited for that."""
         settling, self._settling = self._settling, []
         try:
             for step in self._registry.steps(session.batch_size):
@@ -217,7 +217,8 @@ class SessionLoop:
         return min(idle, audit) - self._loop.time()
 
     async def _beat(self, session: ListeningSession) -> None:
-        """Prove that the server is there and still listens for us; repair it if it does not."""
+        """Check that the server is there and listens for this session; repair it if not."""
+        # Before asking: the answer comes after all notifications committed before the question
         asked_at, asked = datetime.now(UTC), perf_counter()  # finer than uvloop's clock
         checksum, timeout = self._registry.confirmed_checksum, self._limits.heartbeat_timeout
         agrees = await session.is_listening(checksum, timeout=timeout)
@@ -236,13 +237,14 @@ class SessionLoop:
             self._pooler_probe.add_done_callback(self.notice_change)
 
     async def _repair(self, session: ListeningSession) -> None:
-        """Listen again on what the server was found not to listen on; each gets a Gap."""
+        """Listen again on channels that the server does not listen on; emit a Gap for each."""
         missing = await session.missing(self._registry.confirmed)
         if not missing:
             return
         logger.warning(
-            "the server no longer listens on %d channel(s) for us, though nobody unlistened"
-            " (DISCARD ALL or UNLISTEN * on our connection?); listening again",
+            "the server no longer listens on %d channel(s) of this listener, which did not unlisten"
+            " (look for DISCARD ALL or UNLISTEN * on its connection); listening again; each"
+            " subscription concerned gets a Gap",
             len(missing),
         )
         self._registry.strip(missing, self._router.verified_at)
@@ -251,9 +253,9 @@ class SessionLoop:
     # -- questions ----------------------------------------------------------------------------
 
     async def _answer(self, session: ListeningSession, question: _Question) -> None:
-        """Ask on somebody's behalf. Only an error that is no answer ends the session."""
+        """Ask for a caller. A refusal is an answer; any other error ends the session."""
         if question.answer.done():
-            return
+            return  # the caller has given up
         try:
             answer = await question.ask(session)
         except Exception as error:
@@ -276,7 +278,7 @@ def check_alive(session: ListeningSession) -> None:
 
 
 def loss_of(session: ListeningSession) -> ConnectionLostError:
-    """Return the loss of a session as an error, with the server's last words if it had any."""
+    """Return the loss of a session as an error, with what the server said before, if anything."""
     return ConnectionLostError(session.notice or "the connection ended")
 
 
@@ -289,4 +291,4 @@ def _release(waiting: Iterable[asyncio.Future[None]]) -> None:
 def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
-        answer.exception()  # whoever asked may have gone
+        answer.exception()  # retrieve it: the caller may have been cancelled

@@ -1,8 +1,8 @@
 """
-Keeping a listener connected: one session after another, for ever.
+Keeping a listener connected: one session after another.
 
-One task runs ``Supervisor.hold_sessions``: connect, replay LISTEN, serve the session until it is
-lost, wait, again.
+The connection task runs ``Supervisor.hold_sessions``: connect, LISTEN on every channel, serve the
+session until it is lost, wait, begin again.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.router import Router
 
 _SETTLED_AFTER: Final = 30.0
-"""Seconds after which a session has proved its worth, if no heartbeat has been answered."""
+"""Seconds after which a session counts as stable if it has not answered a heartbeat before."""
 
 _SHORT_LIVED_CAP: Final = 0.8
-"""Longest delay in seconds after a session that did listen, but not for long. LISTEN has just
-succeeded, so the server is there; it should only not be hammered."""
+"""Longest delay in seconds after a session that listened, but not for long. The server is there,
+since LISTEN has just succeeded; it must only not be asked for sessions without a pause."""
 
 
 @dataclass(slots=True)
 class ConnectionStatus:
-    """What is known of the connection; written by the supervisor alone, for onlookers."""
+    """What is known of the connection. Written by the supervisor alone; it decides nothing."""
 
     state: State = State.CONNECTING
     generation: int = 0
@@ -68,6 +68,7 @@ class Supervisor:
         self.connected = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.started: asyncio.Future[None] = self._loop.create_future()
+        # Retrieve the exception: start() may have been cancelled, and not look at it
         self.started.add_done_callback(lambda started: started.cancelled() or started.exception())
         self._connections = connections
         self._failures = connections.failures
@@ -78,22 +79,24 @@ class Supervisor:
         self._announce = announce
         self._pooler_check = PoolerCheck(connections)
         self._lost_at: float | None = None
-        self._farewell: float | None = None
+        self._close_within: float | None = None
 
     @property
     def state(self) -> State:
-        """What the connection is doing, as far as anybody knows."""
+        """What the connection is doing, as far as it is known."""
         session = self._session_loop.session
         if self.status.state is State.CONNECTED and (session is None or session.lost):
-            return State.RECONNECTING  # about to be noticed
+            return State.RECONNECTING  # the driver knows of the loss, the task not yet
         return self.status.state
 
     def say_goodbye(self, seconds: float) -> None:
         """When cancelled, take up to this many seconds to close the session in good order."""
-        self._farewell = seconds
+        self._close_within = seconds
 
     async def hold_sessions(self) -> None:
         """Hold one session after another. Ends by cancellation, or if the start is refused."""
+        # _connect() begins each outage without a delay. A server that drops every new session
+        # would then be asked for sessions without a pause, so their losses have delays of their own
         after_short_lived = Delays(self._backoff)
         try:
             while (session := await self._connect()) is not None:
@@ -114,7 +117,7 @@ class Supervisor:
             attempts += 1
             try:
                 session = await self._open_session()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end us
+            except Exception as error:  # noqa: BLE001 - no error may end the attempts
                 self.status.last_error = error
                 if self._failures.is_permanent(error) and not self.started.done():
                     self._refuse_start(error)
@@ -126,7 +129,7 @@ class Supervisor:
                 return session
 
     async def _open_session(self) -> ListeningSession:
-        """Connect and replay every LISTEN; once the server has confirmed, the Gaps go out."""
+        """Connect and LISTEN on every channel; the server's confirmation emits the Gaps."""
         session = await self._connections.open(
             on_notification=self._router.on_notification,
             on_lost=self._session_lost,
@@ -147,37 +150,37 @@ class Supervisor:
         self._session_loop.notice_change()
 
     async def _check_pooler(self, session: ListeningSession) -> None:
-        """Make sure that the pooler in the path delivers, now and every few heartbeats."""
+        """Check that the pooler in the path delivers, now and every few heartbeats."""
         probe = await self._pooler_check.begin(session)
         await probe.finished()
         await probe.conclude(session)
         self._session_loop.repeat(self._pooler_check)
 
     async def _serve(self, session: ListeningSession) -> bool:
-        """Serve one session until it is lost; return whether it has proved its worth."""
+        """Serve one session until it is lost; return whether it was stable."""
         began = self._loop.time()
         cause: Exception | None = None
         try:
             await self._session_loop.keep(session)
         except asyncio.CancelledError:
             try:
-                if self._farewell is not None:
-                    await session.close(self._farewell)
+                if self._close_within is not None:
+                    await session.close(self._close_within)
             finally:
                 self._drop(session)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the session is done for
+        except Exception as error:  # noqa: BLE001 - any error ends the session
             cause = error
         self._report_loss(session, cause)
         return self._session_loop.answered or self._loop.time() - began > _SETTLED_AFTER
 
     def _drop(self, session: ListeningSession) -> None:
-        """Leave a session behind. Nothing of it is delivered from here on."""
-        session.terminate()
+        """Give a session up. Nothing of it is delivered from here on."""
+        session.terminate()  # before the mailboxes are held: a late callback must find it detached
         self._session_loop.end()
         self._registry.disconnect(self._router.verified_at)
 
-    # -- saying what happened -----------------------------------------------------------------
+    # -- reporting ----------------------------------------------------------------------------
 
     def _refuse_start(self, error: Exception) -> None:
         msg = f"cannot connect to {self._connections.target}: {describe_error(error)}"

@@ -1,4 +1,4 @@
-"""A point in time that may come nearer while somebody waits for it."""
+"""A deadline that can only move closer, also while a task waits for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """The end of somebody's patience; the shortest one stands."""
+    """A deadline that can only move closer. At first there is none."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -18,7 +18,7 @@ class Deadline:
         self._moved: asyncio.Future[None] = self._loop.create_future()
 
     def shorten(self, seconds: float) -> None:
-        """Let it be this many seconds from now at the latest."""
+        """Set the deadline to this many seconds from now, unless it is earlier already."""
         when = self._loop.time() + seconds
         if when < self._when:
             self._when = when
@@ -26,16 +26,16 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds that are left; 0 when it has passed."""
+        """Seconds that are left; 0 once the deadline has passed."""
         return max(0.0, self._when - self._loop.time())
 
     def look_again(self) -> None:
-        """Let whoever waits ask again what it waits for."""
+        """Let wait_until_done() ask again for its tasks."""
         if not self._moved.done():
             self._moved.set_result(None)
 
     async def wait_until_done(self, tasks: Callable[[], Collection[asyncio.Future[Any]]]) -> None:
-        """Return when all of the tasks, which may become fewer, are done, or at the deadline."""
+        """Return when all tasks, which may become fewer, are done, or at the deadline."""
         while (waiting := {task for task in tasks() if not task.done()}) and self.remaining > 0:
             if self._moved.done():
                 self._moved = self._loop.create_future()

@@ -1,8 +1,8 @@
 """
-One run of a listener, from start() to the end of aclose(): its tasks, and their end.
+One run of a listener, from start() to the end of aclose(): its parts, its tasks, and their end.
 
 The supervisor task runs ``Lifetime.run``. The task group of the connection and of the handlers
-lives inside it, so that start and close may be called from different tasks.
+is inside this task, so that start() and aclose() may be called from different tasks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger("asyncnotify.connection")
 
 
 class Publishing(Protocol):
-    """What sends notifications beside the run, and ends with it."""
+    """What sends notifications during the run, and ends with it."""
 
     async def aclose(self, timeout: float, /) -> None:
         """Send what has been accepted, within this time, and end. Cancelling it gives up."""
@@ -165,7 +165,11 @@ class Lifetime:
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         self._crash = None if task.cancelled() else task.exception()
         if isinstance(self._crash, Exception):
-            logger.critical("the listener has ended by a defect of its own", exc_info=self._crash)
+            logger.critical(
+                "the listener has ended because of a bug in asyncnotify: nothing arrives until it"
+                " is started again; please report this traceback",
+                exc_info=self._crash,
+            )
         self._finish()
 
     # -- while it runs --------------------------------------------------------------------------
@@ -185,10 +189,10 @@ class Lifetime:
 
     async def end(self, *, drain: bool, timeout: float) -> None:
         """
-        Stop listening and return when everything has ended, or the timeout is over.
+        Stop listening; return when everything has ended, or after the timeout.
 
-        May be called from a handler, which is not waited for, and several times: the
-        shortest deadline stands. Cancelling it ends the rest without draining.
+        May be called from a handler, which is then not waited for, and several times: the
+        earliest deadline counts. Cancelling the call ends the rest without draining.
         """
         self._closers.add(self.roster.calling_task)
         self._drain = self._drain and drain
@@ -209,7 +213,7 @@ class Lifetime:
         connection.cancel()
         self.roster.close(discard=not self._drain)
         await self._end_tasks({connection, *self.roster.tasks})
-        # Publishing last: a handler that finishes its work may need it
+        # Publishing last: a handler that finishes its work may still call notify()
         closing = start(
             self._publishing.aclose(self._deadline.remaining), name="asyncnotify closing"
         )
@@ -217,7 +221,7 @@ class Lifetime:
         self._finish()
 
     async def _end_tasks(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Wait for tasks until the deadline, then cancel them; none is waited for by itself."""
+        """Wait for tasks until the deadline, then cancel them. A task that closes is left out."""
         await self._deadline.wait_until_done(lambda: tasks - self._closers)
         unfinished = {task for task in tasks - self._closers if not task.done()}
         if self._deadline.remaining == 0:
@@ -225,7 +229,11 @@ class Lifetime:
         await cancel(unfinished)
         for task in unfinished - self._closers:
             if not task.done():
-                logger.warning("%s goes on though it was cancelled", task.get_name())
+                logger.warning(
+                    "%s did not end within %g s after it was cancelled; it is left running",
+                    task.get_name(),
+                    CANCEL_GRACE,
+                )
 
     def _finish(self) -> None:
         if self._ended.done():
@@ -237,7 +245,7 @@ class Lifetime:
         self._announcer.check_owner = None
         self._announcer.announce(Closed())
 
-    # -- looking at it --------------------------------------------------------------------------
+    # -- reports --------------------------------------------------------------------------------
 
     @property
     def has_ended(self) -> bool:
@@ -253,7 +261,7 @@ class Lifetime:
 
     @property
     def answer_timeout(self) -> float:
-        """Seconds within which a live server answers."""
+        """Seconds after which a server that does not answer counts as dead."""
         return self._limits.heartbeat_timeout
 
     @property

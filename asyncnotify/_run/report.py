@@ -1,4 +1,4 @@
-"""How a listener is, as a plain dict for a health endpoint."""
+"""The state of a listener as a plain dict, for a health endpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from asyncnotify._run.lifetime import Lifetime
 
 _WORTH_ASKING: Final = 0.01
-"""How full the queue must be for its holders to matter: a healthy one is all but empty."""
+"""How full the queue must be for its holders to be listed: in health it is nearly empty."""
 
 
 _MARGIN: Final = 0.1
-"""Seconds for the connection to be given up first, so that the report tells of that."""
+"""Extra seconds: the session's own deadline comes first, and the report has its error."""
 
 
 async def health_of(lifetime: Lifetime, *, server: bool) -> dict[str, Any]:
@@ -59,6 +59,6 @@ async def _server_report(lifetime: Lifetime) -> dict[str, Any]:
 
     try:
         await lifetime.ask(ask, timeout=timeout + _MARGIN)
-    except Exception as error:  # noqa: BLE001 - whatever it is belongs into the report
+    except Exception as error:  # noqa: BLE001 - every error belongs in the report
         report["server_error"] = describe_error(error)
     return report
