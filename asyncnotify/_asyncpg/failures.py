@@ -71,6 +71,11 @@ def is_about_the_name(error: BaseException) -> bool:
     return isinstance(error, asyncpg.DataError)
 
 
+def is_unsupported(error: BaseException) -> bool:
+    """Return whether a server that is not PostgreSQL does not know the statement."""
+    return isinstance(error, asyncpg.FeatureNotSupportedError | asyncpg.PostgresSyntaxError)
+
+
 def is_refusal(error: BaseException) -> bool:
     """Return whether the server has answered no, on a connection that is still good."""
     if was_cancelled_by_server(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncnotify._asyncpg import failures
+from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.publishing import PublishingSession
 from asyncnotify._asyncpg.session import ListeningSession
 
@@ -29,6 +30,7 @@ class ListeningConnections:
         self._keepalive = keepalive
         self._timeout = timeout
         self.failures = failures
+        self._proof = ListenProof()  # for all sessions of the run
 
     @property
     def target(self) -> str:
@@ -51,6 +53,7 @@ class ListeningConnections:
                 on_lost=on_lost,
                 last_contact=last_contact,
                 timeout=self._timeout,
+                proof=self._proof,
             )
             session.behind_pooler = not await session.introduce(self._keepalive)
         except BaseException:

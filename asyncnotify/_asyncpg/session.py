@@ -7,16 +7,24 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncnotify._asyncpg.connection import TransportFlowControl, as_hooked
+from asyncnotify._asyncpg.encodings import size_in
 from asyncnotify._asyncpg.failures import (
     is_about_the_name,
     is_refusal,
     is_truncated_status,
+    is_unsupported,
     was_cancelled_by_server,
 )
+from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
 from asyncnotify._channels.checksum import Checksum
-from asyncnotify._channels.names import quote_identifier
-from asyncnotify._errors import ConnectionLostError, describe_error
+from asyncnotify._channels.names import CHANNEL_LIMIT, quote_identifier
+from asyncnotify._errors import (
+    ChannelNameError,
+    ConfigurationError,
+    ConnectionLostError,
+    describe_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
@@ -43,11 +51,17 @@ timer may have fired only because the loop had been blocked."""
 _LONGEST_EXTENSION: Final = 6
 """Deadlines after which an answer is overdue even though notifications keep arriving."""
 
+_UTF8: Final = frozenset({"UTF8", "SQL_ASCII"})
+"""Encodings of a database in which a name has as many bytes as in UTF-8."""
+
 _CANCELLED_AT_MOST: Final = 3
 """Times that a statement may be cancelled by somebody (57014) until the session is given up."""
 
 _LAST_WORDS: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
+
+_HERE: Final = "/*NO LOAD BALANCE*/ "
+"""Keeps Pgpool-II from asking another server than the one on which the session listens."""
 
 _LISTENING: Final = "FROM pg_catalog.pg_listening_channels() AS channel"
 
@@ -171,8 +185,11 @@ class ListeningSession(BoundedConnection):
         on_lost: Callable[[], None],
         last_contact: Callable[[], float],
         timeout: float,
+        proof: ListenProof | None = None,
     ) -> None:
         super().__init__(connection, timeout=timeout)
+        self._proof = ListenProof() if proof is None else proof
+        self._server_encoding: str = getattr(connection.get_settings(), "server_encoding", "UTF8")
         self._deliver = on_notification
         self._on_lost = on_lost
         self._contact = last_contact
@@ -223,19 +240,48 @@ class ListeningSession(BoundedConnection):
         Return once the server has confirmed LISTEN for these channels, or refused some of them.
 
         What it refuses because of the name, such as a character that its encoding does not have,
-        is returned, each with the error; the others are listened on.
+        is returned, each with a ChannelNameError; the others are listened on. A server that does
+        not listen at all refuses every one, with a ConfigurationError.
         """
+        refused = self._too_long(channels)
+        accepted = [channel for channel in channels if channel not in refused]
         try:
-            await self._listen_despite_server_bug(channels)
+            await self._listen_despite_server_bug(accepted)
+            if accepted and self._proof.is_due:
+                await self._proof.prove(self, accepted, timeout=self._timeout)
+        except ConfigurationError as error:
+            return dict.fromkeys(channels, error)
         except Exception as error:
+            if is_unsupported(error):
+                return dict.fromkeys(channels, _no_listen(error))
             if not is_about_the_name(error):
                 raise
-            if len(channels) == 1:
-                return {channels[0]: error}
-            middle = len(channels) // 2  # one name has failed them all: find out which
-            refused = await self.listen(channels[:middle])
-            return {**refused, **await self.listen(channels[middle:])}
-        return {}
+            return {**refused, **await self._find_refused(accepted, error)}
+        return refused
+
+    def _too_long(self, channels: Sequence[str]) -> dict[str, Exception]:
+        """Return those that are too long in the encoding of the database: LISTEN cuts them."""
+        encoding = self._server_encoding
+        if encoding.upper() in _UTF8 or all(map(str.isascii, channels)):
+            return {}
+        sizes = {channel: size_in(encoding, channel) or 0 for channel in channels}
+        return {
+            channel: ChannelNameError(
+                channel, f"is {size} bytes in {encoding}; at most {CHANNEL_LIMIT} are allowed"
+            )
+            for channel, size in sizes.items()
+            if size > CHANNEL_LIMIT
+        }
+
+    async def _find_refused(
+        self, channels: Sequence[str], error: Exception
+    ) -> dict[str, Exception]:
+        """One name has failed them all: find out which, by halves."""
+        if len(channels) == 1:
+            return {channels[0]: _refused_name(channels[0], error)}
+        middle = len(channels) // 2
+        refused = await self.listen(channels[:middle])
+        return {**refused, **await self.listen(channels[middle:])}
 
     async def _listen_despite_server_bug(self, channels: Sequence[str]) -> None:
         try:
@@ -248,11 +294,13 @@ class ListeningSession(BoundedConnection):
 
     async def _listen(self, channels: Sequence[str]) -> None:
         if self._hooked:
-            await self._tell_server("LISTEN", channels)
+            await self.command_channels("LISTEN", channels)
             return
         for channel in channels:
             if channel in self._registered:
-                await self._tell_server("LISTEN", [channel])  # the server alone has forgotten it
+                await self.command_channels(
+                    "LISTEN", [channel]
+                )  # the server alone has forgotten it
             else:
                 await self._command(self._connection.add_listener(channel, self._called_back))
                 self._registered.add(channel)
@@ -263,24 +311,26 @@ class ListeningSession(BoundedConnection):
 
     async def _unlisten(self, channels: Sequence[str]) -> None:
         if self._hooked:
-            await self._tell_server("UNLISTEN", channels)
+            await self.command_channels("UNLISTEN", channels)
             return
         for channel in channels:
             await self._remove_listener(channel)
 
     async def _remove_listener(self, channel: str) -> None:
         if channel in self._cut_short:
-            await self._tell_server("UNLISTEN", [channel])  # the driver has forgotten it already
+            await self.command_channels(
+                "UNLISTEN", [channel]
+            )  # the driver has forgotten it already
         else:
             self._cut_short.add(channel)
             self._registered.discard(channel)
             await self._command(self._connection.remove_listener(channel, self._called_back))
         self._cut_short.discard(channel)
 
-    async def _tell_server(self, verb: str, batch: Sequence[str]) -> None:
+    async def command_channels(self, verb: str, channels: Sequence[str]) -> None:
         """Send one statement per channel in one message: one round trip, one transaction."""
-        statement = ";".join(f"{verb} {quote_identifier(channel)}" for channel in batch)
-        allowance = _ALLOWANCE * len(batch)
+        statement = ";".join(f"{verb} {quote_identifier(channel)}" for channel in channels)
+        allowance = _ALLOWANCE * len(channels)
         await self._command(self._connection.execute(statement), self._timeout + allowance)
 
     async def is_listening(self, channels: Checksum, *, timeout: float) -> bool:
@@ -302,7 +352,7 @@ class ListeningSession(BoundedConnection):
             )
         try:
             status = await self._command(
-                self._connection.execute(f"SELECT 1 WHERE {condition}"), timeout
+                self._connection.execute(f"{_HERE}SELECT 1 WHERE {condition}"), timeout
             )
         except Exception as error:
             if not self._server_can_sum or not is_refusal(error) or was_cancelled_by_server(error):
@@ -310,16 +360,23 @@ class ListeningSession(BoundedConnection):
             self._server_can_sum = False  # md5 is off in FIPS mode: count the channels, at least
             logger.debug("no checksum of the channels: %s", describe_error(error))
             return await self._is_listening(channels, timeout)
-        return bool(status == "SELECT 1")
+        return bool(status == "SELECT 1") or not self._proof.answers_are_believed
 
     async def missing(self, channels: Collection[str]) -> frozenset[str]:
-        """Return those of these channels that the server does not listen on for us."""
-        rows = await self._command(
-            self._connection.fetch("SELECT channel FROM pg_catalog.pg_listening_channels() channel")
-        )
-        listening = frozenset(row["channel"] for row in rows)
-        self._foreign_channels = Checksum.of(listening.difference(channels))
-        return frozenset(channels) - listening
+        """
+        Return those of these channels that the server does not listen on for us.
+
+        Raises:
+            ConfigurationError: The server does not listen at all.
+        """
+        listened = await self.listened_channels()
+        self._foreign_channels = Checksum.of(listened.difference(channels))
+        return await self._proof.confirm_missing(self, channels, listened)
+
+    async def listened_channels(self) -> frozenset[str]:
+        """Return what the server says that it listens on for this session."""
+        rows = await self._command(self._connection.fetch(f"{_HERE}SELECT channel {_LISTENING}"))
+        return frozenset(row["channel"] for row in rows)
 
     async def _empty_queue(self, error: Exception) -> None:
         """Repair what made LISTEN fail with this error, a known bug of PostgreSQL."""
@@ -373,6 +430,18 @@ class ListeningSession(BoundedConnection):
     def _logged(self, _connection: Any, message: Any) -> None:
         if message.sqlstate in _LAST_WORDS:
             self.notice = str(message)
+
+
+def _refused_name(channel: str, cause: Exception) -> ChannelNameError:
+    error = ChannelNameError(channel, f"is refused by the server: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error
+
+
+def _no_listen(cause: Exception) -> ConfigurationError:
+    error = ConfigurationError(f"the server does not support LISTEN: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error
 
 
 async def _insist(command: Callable[[], Awaitable[T]]) -> T:

@@ -57,7 +57,11 @@ class ListeningSession(Protocol):
         ...
 
     async def listen(self, channels: Sequence[str], /) -> Mapping[str, Exception]:
-        """Return once the server listens; the result has an error for each channel it refused."""
+        """
+        Return once the server listens; the result has an error for each channel it refused.
+
+        A ChannelNameError; or a ConfigurationError if the server does not listen at all.
+        """
         ...
 
     async def unlisten(self, channels: Sequence[str], /) -> None:

@@ -142,11 +142,16 @@ class SessionLoop:
         for question in questions:
             _fail(question.answer, ConnectionLostError("the connection was lost"))
 
-    async def agree(self, session: ListeningSession) -> None:
-        """Return once the server has confirmed what is desired now; that emits the Gaps."""
+    async def agree(self, session: ListeningSession) -> Mapping[str, Exception]:
+        """
+        Return once the server has confirmed what is desired now; that emits the Gaps.
+
+        Returns the channels that the server refuses, whose subscriptions have ended.
+        """
         self._router.verify(datetime.now(UTC))  # no LISTEN yet: what is lost is sent after now
-        await self._reconcile(session)
+        refused = await self._reconcile(session)
         check_alive(session)
+        return refused
 
     async def keep(self, session: ListeningSession) -> None:
         """Keep the server in agreement, and send heartbeats, until the session is lost."""
@@ -175,16 +180,20 @@ class SessionLoop:
 
     # -- agreement ----------------------------------------------------------------------------
 
-    async def _reconcile(self, session: ListeningSession) -> None:
+    async def _reconcile(self, session: ListeningSession) -> Mapping[str, Exception]:
         """Give the commands that are due now; then wake those who waited for that."""
         settling, self._settling = self._settling, []
+        refused: dict[str, Exception] = {}
         try:
             for step in self._registry.steps(session.batch_size):
-                await self._perform(session, step)
+                refused.update(await self._perform(session, step))
         finally:
             _release(settling)
+        return refused
 
-    async def _perform(self, session: ListeningSession, step: Listen | Unlisten) -> None:
+    async def _perform(
+        self, session: ListeningSession, step: Listen | Unlisten
+    ) -> Mapping[str, Exception]:
         refused: Mapping[str, Exception] = {}
         if isinstance(step, Listen):
             refused = await session.listen(step.channels)
@@ -196,10 +205,11 @@ class SessionLoop:
         self._registry.performed(step)
         for channel, error in refused.items():
             self._refuse(channel, error)
+        return refused
 
     def _refuse(self, channel: str, error: Exception) -> None:
         logger.error(
-            "the server refuses the channel %r: %s; its subscriptions have ended",
+            "the subscriptions of channel %r have ended: %s",
             channel,
             describe_error(error),
         )

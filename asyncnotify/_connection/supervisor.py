@@ -26,7 +26,7 @@ from asyncnotify._events import (
 from asyncnotify._model import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from asyncnotify._connection.ports import ListeningConnections, ListeningSession
     from asyncnotify._connection.session_loop import SessionLoop
@@ -139,7 +139,9 @@ class Supervisor:
             self._session_loop.begin(session)
             if session.behind_pooler:
                 await self._check_pooler(session)
-            await self._session_loop.agree(session)
+            refused = await self._session_loop.agree(session)
+            if not self.started.done():
+                _raise_what_concerns_all(refused)
         except BaseException:
             self._drop(session)
             raise
@@ -226,3 +228,10 @@ class Supervisor:
         self.status.last_error = cause
         self._drop(session)
         self._announce(ConnectionLost(cause, session.pid))
+
+
+def _raise_what_concerns_all(refused: Mapping[str, Exception]) -> None:
+    """Raise if the server refuses LISTEN as such, and not the name of a channel."""
+    for error in refused.values():
+        if isinstance(error, ConfigurationError):
+            raise error

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from asyncnotify._errors import ChannelNameError, ClosedError, ListenTimeoutError, describe_error
+from asyncnotify._errors import ClosedError, ListenTimeoutError, own_copy
 from asyncnotify._subscriptions.worker import HandlerWorker, serving_worker
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ class Roster:
             error = ListenTimeoutError(subscriber.channels, timeout or 0.0, self._status.state)
             raise error from self._status.last_error
         if subscriber.refusal is not None:
-            reason = f"is refused by the server: {describe_error(subscriber.refusal)}"
-            raise ChannelNameError(", ".join(subscriber.channels), reason) from subscriber.refusal
+            raise own_copy(subscriber.refusal)  # several may wait: each has an error of its own
         if not subscriber.in_force:
             self._refuse_if_closed()
 

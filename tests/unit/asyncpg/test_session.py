@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify._asyncpg.connection import as_hooked
+from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.session import ListeningSession
 from asyncnotify._channels.checksum import Checksum
-from asyncnotify._errors import ConnectionLostError
+from asyncnotify._errors import ChannelNameError, ConfigurationError, ConnectionLostError
 from tests.unit.clock import JumpingLoop
 from tests.unit.fake_connection import FakeConnection
 
@@ -35,6 +36,8 @@ class Line:
         self.heard_at = 0.0
         self.arrived: list[Notified] = []
         self.losses = 0
+        self.proof = ListenProof()
+        self.proof.is_due = False
         self.session = ListeningSession(
             self.connection,
             on_notification=lambda pid, channel, payload: self.arrived.append(
@@ -43,6 +46,7 @@ class Line:
             on_lost=self.lose,
             last_contact=lambda: self.heard_at,
             timeout=5.0,
+            proof=self.proof,
         )
 
     def lose(self) -> None:
@@ -169,7 +173,10 @@ async def test_a_name_that_the_server_refuses_does_not_fail_the_others(line: Lin
     """It is found by halves, and returned with the error; the others are listened on."""
     error = asyncpg.UntranslatableCharacterError("no such character")
     line.connection.errors = [error, error, error]  # of a,b,c,d · of a,b · of a
-    assert await line.session.listen(["a", "b", "c", "d"]) == {"a": error}
+    (refusal,) = (refused := await line.session.listen(["a", "b", "c", "d"])).values()
+    assert refused.keys() == {"a"}
+    assert isinstance(refusal, ChannelNameError)
+    assert refusal.__cause__ is error
     assert line.connection.statements == [
         'LISTEN "a";LISTEN "b";LISTEN "c";LISTEN "d"',
         'LISTEN "a";LISTEN "b"',
@@ -177,6 +184,31 @@ async def test_a_name_that_the_server_refuses_does_not_fail_the_others(line: Lin
         'LISTEN "b"',
         'LISTEN "c";LISTEN "d"',
     ]
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.FeatureNotSupportedError("LISTEN"), asyncpg.PostgresSyntaxError("at LISTEN")]
+)
+async def test_r54_a_server_that_does_not_know_listen_refuses_every_channel(
+    line: Line, error: Exception
+) -> None:
+    """With a ConfigurationError: no other connection would change that. The session goes on."""
+    line.connection.errors = [error]
+    refused = await line.session.listen(["a", "b"])
+    assert refused.keys() == {"a", "b"}
+    assert all(isinstance(refusal, ConfigurationError) for refusal in refused.values())
+    assert "does not support LISTEN" in str(refused["a"])
+    assert not line.session.lost
+
+
+async def test_a_name_that_is_too_long_for_the_database_is_refused(line: Line) -> None:
+    """62 bytes in UTF-8, 93 in EUC_JP: LISTEN would cut it, and nothing would ever arrive."""
+    name, short = "\u00e9" * 31, "\u00e9" * 21
+    line.session._server_encoding = "EUC_JP"  # noqa: SLF001 - the fake has no encodings
+    refused = await line.session.listen([name, short])
+    assert refused.keys() == {name}
+    assert "93 bytes in EUC_JP" in str(refused[name])
+    assert line.connection.statements == [f'LISTEN "{short}"']
 
 
 # -- statements that are cancelled ----------------------------------------------------------------
@@ -223,7 +255,7 @@ async def test_r05_a_heartbeat_is_one_statement_that_writes_nothing(
     channels = Checksum.of(("a", "b", "c"))
     assert await line.session.is_listening(channels, timeout=1.0) is agrees
     (statement,) = line.connection.statements
-    assert statement.startswith("SELECT 1 WHERE")
+    assert statement.startswith("/*NO LOAD BALANCE*/ SELECT 1 WHERE")
     assert statement.endswith(channels.sql)
 
 

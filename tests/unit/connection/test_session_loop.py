@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from asyncnotify._errors import ConnectionLostError
+from asyncnotify._errors import ConfigurationError, ConnectionLostError
 from asyncnotify._events import ConnectionLost, Reconnected
 from asyncnotify._model import State
 from tests.unit.fake_server import asked, at
@@ -107,6 +107,17 @@ async def test_an_error_ends_the_session(stage: Stage) -> None:
     assert [name for _, name in asked(stage)] == ["LISTEN a", "LISTEN b"]
 
 
+async def test_r54_a_server_that_does_not_listen_is_refused_at_the_start(stage: Stage) -> None:
+    """At the first attempt, with the reason; no retry would help."""
+    error = ConfigurationError("the server does not support LISTEN")
+    stage.server.refused["a"] = error
+    supervisor = stage.supervise("a")
+    with pytest.raises(ConfigurationError, match="does not support LISTEN"):
+        await supervisor.started
+    assert len(stage.server.sessions) == 1
+    assert stage.server.session.terminated
+
+
 async def test_a_channel_that_the_server_refuses_ends_its_subscription_alone(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -120,7 +131,7 @@ async def test_a_channel_that_the_server_refuses_ends_its_subscription_alone(
     assert (refused.refusal, refused.mailbox.is_open) == (error, False)
     assert other.in_force
     assert stage.registry.desired == stage.registry.confirmed == {"a", "c"}
-    assert "the server refuses the channel 'b'" in caplog.text
+    assert "the subscriptions of channel 'b' have ended" in caplog.text
     await asyncio.sleep(20)
     assert len(stage.server.sessions) == 1
 

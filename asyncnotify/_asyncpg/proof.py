@@ -1,0 +1,104 @@
+"""
+Whether a server that accepts LISTEN listens, and whether it answers on its own behalf.
+
+Some that speak PostgreSQL's protocol take LISTEN for nothing. And a load balancer may send a
+question to another server than the one on which the session listens: then the answer says nothing.
+Neither can be asked; both show when the session sends itself a notification.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final, Protocol
+
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+logger = logging.getLogger("asyncnotify.connection")
+
+_PROOF_TIMEOUT: Final = 2.0
+"""Seconds for a notification to come back to the session that sent it; it takes a millisecond."""
+
+
+class Session(Protocol):
+    """What is needed of a session for the proof."""
+
+    def expect(self, channel: str) -> asyncio.Future[None]:
+        """Return a future that is done when a notification arrives on this channel."""
+        ...
+
+    async def command_channels(self, verb: str, channels: Sequence[str]) -> None:
+        """LISTEN, UNLISTEN or NOTIFY, for each of these channels."""
+        ...
+
+    async def listened_channels(self) -> frozenset[str]:
+        """Return what the server says that it listens on for this session."""
+        ...
+
+    async def is_listening(self, channels: Checksum, *, timeout: float) -> bool:
+        """Ask whether the server listens for us on the channels of this checksum."""
+        ...
+
+
+class ListenProof:
+    """What has been found out about a server, in one run of a listener, over all its sessions."""
+
+    def __init__(self) -> None:
+        self.is_due = True
+        self.answers_are_believed = True
+
+    async def prove(self, session: Session, channels: Sequence[str], *, timeout: float) -> None:
+        """
+        Make sure, once, that LISTEN for these channels has had an effect. One round trip.
+
+        Raises:
+            ConfigurationError: The server does not listen.
+        """
+        if not await session.is_listening(Checksum.of(channels), timeout=timeout):
+            await self.confirm_missing(session, channels, await session.listened_channels())
+        self.is_due = False
+
+    async def confirm_missing(
+        self, session: Session, channels: Collection[str], listened: frozenset[str]
+    ) -> frozenset[str]:
+        """
+        Return those of these channels that the server does not listen on.
+
+        Believes what the server says only if that names a channel on which it has just begun to
+        listen; else none is missing, as far as can be known.
+
+        Raises:
+            ConfigurationError: The server does not listen at all.
+        """
+        missing = frozenset(channels) - listened
+        if not missing or not self.answers_are_believed:
+            return frozenset()
+        channel = f"asyncnotify_proof_{secrets.token_hex(8)}"
+        arrived = session.expect(channel)
+        try:
+            await session.command_channels("LISTEN", [channel])
+            if channel in await session.listened_channels():
+                return missing
+            await session.command_channels("NOTIFY", [channel])
+            await asyncio.wait({arrived}, timeout=_PROOF_TIMEOUT)
+            self._conclude(arrives=arrived.done())
+            return frozenset()
+        finally:
+            arrived.cancel()
+            await session.command_channels("UNLISTEN", [channel])
+
+    def _conclude(self, *, arrives: bool) -> None:
+        if not arrives:
+            msg = "the server accepts LISTEN, but does not listen: no notification arrives"
+            raise ConfigurationError(msg)
+        self.answers_are_believed = False
+        logger.warning(
+            "a load balancer in the path sends questions to another server than the one that"
+            " listens: notifications arrive, but whether LISTEN is still in force cannot be asked;"
+            " heartbeats check only that the connection is alive"
+        )
