@@ -91,7 +91,7 @@ class Program:
         await self._process.communicate()  # with uvloop, wait() alone leaves the pipe open
 
 
-class World:
+class ExampleRunner:
     """A database, and programs whose way to it leads through a proxy."""
 
     def __init__(self, stack: AsyncExitStack, dsn: str, server: PostgresServer | None) -> None:
@@ -173,19 +173,19 @@ class World:
 
 
 @asynccontextmanager
-async def new_world(dsn: str, server: PostgresServer | None) -> AsyncGenerator[World]:
-    """Make a world, and end its programs with it."""
+async def new_runner(dsn: str, server: PostgresServer | None) -> AsyncGenerator[ExampleRunner]:
+    """Make a runner, and end its programs with it."""
     async with AsyncExitStack() as stack:
-        world = World(stack, dsn, server)
-        async with world.proxy:
-            yield world
+        runner = ExampleRunner(stack, dsn, server)
+        async with runner.proxy:
+            yield runner
 
 
 @pytest_asyncio.fixture
-async def world(dsn: str) -> AsyncIterator[World]:
+async def runner(dsn: str) -> AsyncIterator[ExampleRunner]:
     """A database whose sessions may be terminated."""
-    async with new_world(dsn, None) as world:
-        yield world
+    async with new_runner(dsn, None) as runner:
+        yield runner
 
 
 @pytest.fixture(params=["terminated", "killed"])
@@ -198,10 +198,12 @@ def fragile(request: pytest.FixtureRequest) -> tuple[str, PostgresServer | None]
 
 
 @pytest_asyncio.fixture
-async def fragile_world(fragile: tuple[str, PostgresServer | None]) -> AsyncIterator[World]:
+async def fragile_runner(
+    fragile: tuple[str, PostgresServer | None],
+) -> AsyncIterator[ExampleRunner]:
     """A database that is taken away in either way."""
-    async with new_world(*fragile) as world:
-        yield world
+    async with new_runner(*fragile) as runner:
+        yield runner
 
 
 @pytest.fixture(autouse=True)

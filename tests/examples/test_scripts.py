@@ -8,7 +8,7 @@ import asyncpg
 from asyncnotify import Listener
 
 if TYPE_CHECKING:
-    from tests.examples.conftest import Program, World
+    from tests.examples.conftest import ExampleRunner, Program
 
 LISTENER = "asyncnotify"
 BLOCKED = """
@@ -18,17 +18,17 @@ BLOCKED = """
 THE_REST = ""  # an application_name: what the examples open for queries of their own
 
 
-async def test_plain_script(fragile_world: World) -> None:
+async def test_plain_script(fragile_runner: ExampleRunner) -> None:
     """It prints what comes, and after an outage that something may be missing, at that place."""
-    world = fragile_world
-    program = await world.run("plain_script", "orders", "prices")
+    runner = fragile_runner
+    program = await runner.run("plain_script", "orders", "prices")
     await program.expect("listening on orders, prices")
-    await world.execute("NOTIFY orders, 'one'", "NOTIFY prices, 'two'")
+    await runner.execute("NOTIFY orders, 'one'", "NOTIFY prices, 'two'")
     await program.expect("two")
-    async with world.outage():
-        await world.execute("NOTIFY orders, 'missed'")
+    async with runner.outage():
+        await runner.execute("NOTIFY orders, 'missed'")
     await program.expect("may be missing")
-    await world.execute("NOTIFY orders, 'three'")
+    await runner.execute("NOTIFY orders, 'three'")
     await program.expect("three")
     *before, lost, gap, after = program.lines
     assert before == ["listening on orders, prices", "orders: 'one'", "prices: 'two'"]
@@ -38,45 +38,45 @@ async def test_plain_script(fragile_world: World) -> None:
     await program.interrupt()
 
 
-async def start_cache(world: World) -> Program:
+async def start_cache(runner: ExampleRunner) -> Program:
     """Start the example of a cache; return when it has answered from the cache."""
-    await world.execute(
-        world.load("cache_invalidation").SCHEMA, "INSERT INTO prices VALUES ('tea', 310)"
+    await runner.execute(
+        runner.load("cache_invalidation").SCHEMA, "INSERT INTO prices VALUES ('tea', 310)"
     )
-    program = await world.run("cache_invalidation", "tea", "0.02")
+    program = await runner.run("cache_invalidation", "tea", "0.02")
     await program.expect("tea: 310 cents after 1 queries")
     await program.expect("tea: 310 cents after 1 queries")
     return program
 
 
-async def test_cache_forgets_what_has_changed(world: World) -> None:
+async def test_cache_forgets_what_has_changed(runner: ExampleRunner) -> None:
     """A price is asked for once, and once more after it has changed."""
-    program = await start_cache(world)
-    await world.execute("UPDATE prices SET cents = 320; NOTIFY prices, 'tea'")
+    program = await start_cache(runner)
+    await runner.execute("UPDATE prices SET cents = 320; NOTIFY prices, 'tea'")
     await program.expect("tea: 320 cents after 2 queries")
     await program.expect("tea: 320 cents after 2 queries")
     await program.interrupt()
 
 
-async def test_cache_serves_no_stale_value_after_an_outage(fragile_world: World) -> None:
+async def test_cache_serves_no_stale_value_after_an_outage(fragile_runner: ExampleRunner) -> None:
     """The first answer after an outage is what has been written during the outage."""
-    program = await start_cache(fragile_world)
-    async with fragile_world.outage():
+    program = await start_cache(fragile_runner)
+    async with fragile_runner.outage():
         await program.expect("no database")
-        await fragile_world.execute("UPDATE prices SET cents = 330; NOTIFY prices, 'tea'")
+        await fragile_runner.execute("UPDATE prices SET cents = 330; NOTIFY prices, 'tea'")
     assert "330" in await program.expect("cents")
     await program.interrupt()
 
 
-async def test_cache_is_not_believed_while_nobody_listens(world: World) -> None:
+async def test_cache_is_not_believed_while_nobody_listens(runner: ExampleRunner) -> None:
     """While only the listener has lost its connection, every answer comes from the table."""
-    program = await start_cache(world)
-    world.proxy.refuse()
-    await world.terminate(LISTENER)
+    program = await start_cache(runner)
+    runner.proxy.refuse()
+    await runner.terminate(LISTENER)
     await program.expect("after 2 queries")
-    await world.execute("UPDATE prices SET cents = 340; NOTIFY prices, 'tea'")
+    await runner.execute("UPDATE prices SET cents = 340; NOTIFY prices, 'tea'")
     await program.expect("340")
-    world.proxy.accept()
+    runner.proxy.accept()
     await program.interrupt()
 
 
@@ -89,14 +89,14 @@ GATE = """
 """
 
 
-async def test_cache_keeps_nothing_that_changed_while_it_was_read(world: World) -> None:
+async def test_cache_keeps_nothing_that_changed_while_it_was_read(runner: ExampleRunner) -> None:
     """A value that was read before a change, but arrives after it, is not kept."""
-    example, notified = world.load("cache_invalidation"), asyncio.Event()
-    await world.execute(example.SCHEMA, GATE)
+    example, notified = runner.load("cache_invalidation"), asyncio.Event()
+    await runner.execute(example.SCHEMA, GATE)
     async with (
-        asyncpg.create_pool(world.dsn, min_size=0) as pool,
-        Listener(world.dsn) as listener,
-        world.connect() as holder,
+        asyncpg.create_pool(runner.dsn, min_size=0) as pool,
+        Listener(runner.dsn) as listener,
+        runner.connect() as holder,
     ):
         prices = example.Prices(pool, listener)
         await prices.start()
@@ -104,89 +104,91 @@ async def test_cache_keeps_nothing_that_changed_while_it_was_read(world: World) 
         await holder.execute("SELECT pg_advisory_lock(1)")
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(prices.get("tea"))
-            await world.until(BLOCKED)
-            await world.execute("UPDATE real_prices SET cents = 320; NOTIFY prices, 'tea'")
+            await runner.until(BLOCKED)
+            await runner.execute("UPDATE real_prices SET cents = 320; NOTIFY prices, 'tea'")
             await notified.wait()
             await holder.execute("SELECT pg_advisory_unlock(1)")
         assert reading.result() == 310
         assert await prices.get("tea") == 320
 
 
-async def start_config(world: World) -> Program:
+async def start_config(runner: ExampleRunner) -> Program:
     """Start the example of a configuration; return when it has read an empty table."""
-    program = await world.run("config_reload")
+    program = await runner.run("config_reload")
     await program.expect("settings: {}")
     return program
 
 
-async def test_config_is_right_after_an_outage(fragile_world: World) -> None:
+async def test_config_is_right_after_an_outage(fragile_runner: ExampleRunner) -> None:
     """Settings are read when they change, and when a change may have been missed."""
-    program = await start_config(fragile_world)
-    await fragile_world.execute("INSERT INTO settings VALUES ('colour', 'green'); NOTIFY settings")
+    program = await start_config(fragile_runner)
+    await fragile_runner.execute("INSERT INTO settings VALUES ('colour', 'green'); NOTIFY settings")
     await program.expect("settings: {'colour': 'green'}")
-    async with fragile_world.outage():
-        await fragile_world.execute("UPDATE settings SET value = 'blue'; NOTIFY settings")
+    async with fragile_runner.outage():
+        await fragile_runner.execute("UPDATE settings SET value = 'blue'; NOTIFY settings")
     await program.expect("settings: {'colour': 'blue'}")
     await program.interrupt()
 
 
-async def test_config_is_read_once_for_many_notifications(world: World) -> None:
+async def test_config_is_read_once_for_many_notifications(runner: ExampleRunner) -> None:
     """What is notified while the settings are being read leads to one more reading."""
-    program = await start_config(world)
-    async with world.connect() as holder, holder.transaction():
+    program = await start_config(runner)
+    async with runner.connect() as holder, holder.transaction():
         await holder.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
-        await world.execute("NOTIFY settings")
-        await world.until(BLOCKED)
-        await world.execute("SELECT pg_notify('settings', n::text) FROM generate_series(1, 1000) n")
-    await world.execute("INSERT INTO settings VALUES ('n', '0')")
+        await runner.execute("NOTIFY settings")
+        await runner.until(BLOCKED)
+        await runner.execute(
+            "SELECT pg_notify('settings', n::text) FROM generate_series(1, 1000) n"
+        )
+    await runner.execute("INSERT INTO settings VALUES ('n', '0')")
     for n in range(20):  # were a thousand readings due, many would come between these
-        await world.execute(f"UPDATE settings SET value = '{n}'; NOTIFY settings")
+        await runner.execute(f"UPDATE settings SET value = '{n}'; NOTIFY settings")
         await program.expect(f"settings: {{'n': '{n}'}}")
     assert len(program.lines) < 40
     await program.interrupt()
 
 
-async def test_config_is_read_again_when_the_reading_fails(world: World) -> None:
+async def test_config_is_read_again_when_the_reading_fails(runner: ExampleRunner) -> None:
     """A notification is answered though the connection dies under the question."""
-    program = await start_config(world)
-    async with world.connect() as holder, holder.transaction():
+    program = await start_config(runner)
+    async with runner.connect() as holder, holder.transaction():
         await holder.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
         await holder.execute("INSERT INTO settings VALUES ('colour', 'red')")
-        await world.execute("NOTIFY settings")
-        await world.until(BLOCKED)
-        await world.terminate(THE_REST)
+        await runner.execute("NOTIFY settings")
+        await runner.until(BLOCKED)
+        await runner.terminate(THE_REST)
         await program.expect("still the old settings")
     await program.expect("settings: {'colour': 'red'}")
     await program.interrupt()
 
 
-async def test_r45_trigger(fragile_world: World) -> None:
+async def test_r45_trigger(fragile_runner: ExampleRunner) -> None:
     """Every change of the table reaches the copy, also what an outage has hidden."""
-    world = fragile_world
-    program = await world.run("trigger")
+    runner = fragile_runner
+    program = await runner.run("trigger")
     await program.expect("read all 0 products")
-    await world.execute("INSERT INTO products VALUES ('tea', 3.20)")
+    await runner.execute("INSERT INTO products VALUES ('tea', 3.20)")
     await program.expect("tea costs 3.20")
-    await world.execute("UPDATE products SET sku = 'mate', price = 4")
+    await runner.execute("UPDATE products SET sku = 'mate', price = 4")
     await program.expect("tea is gone")
     await program.expect("mate costs 4")
-    async with world.outage():
-        await world.execute("INSERT INTO products VALUES ('milk', 1), ('salt', 2)")
+    async with runner.outage():
+        await runner.execute("INSERT INTO products VALUES ('milk', 1), ('salt', 2)")
     await program.expect("read all 3 products")
-    await world.execute("DELETE FROM products WHERE sku = 'mate'")
+    await runner.execute("DELETE FROM products WHERE sku = 'mate'")
     await program.expect("mate is gone")
-    await world.execute("TRUNCATE products")
+    await runner.execute("TRUNCATE products")
     await program.expect("read all 0 products")
     await program.interrupt()
 
 
-async def test_r45_trigger_takes_keys_that_are_too_large(world: World) -> None:
+async def test_r45_trigger_takes_keys_that_are_too_large(runner: ExampleRunner) -> None:
     """A row commits though its key does not fit in a notification; everything is read then."""
-    program = await world.run("trigger")
+    program = await runner.run("trigger")
     await program.expect("read all 0 products")
-    await world.execute("INSERT INTO products VALUES (repeat('x', 8000), 1)")
+    await runner.execute("INSERT INTO products VALUES (repeat('x', 8000), 1)")
     await program.expect("read all 1 products")
-    await world.execute("INSERT INTO products VALUES (repeat('y', 7999), 2)")
+    await runner.execute("INSERT INTO products VALUES (repeat('y', 7999), 2)")
     await program.expect("y costs 2")
     await program.interrupt()
 
@@ -201,16 +203,16 @@ HIJACK = """
 """
 
 
-async def test_r45_trigger_cannot_be_hijacked(world: World) -> None:
+async def test_r45_trigger_cannot_be_hijacked(runner: ExampleRunner) -> None:
     """Functions and operators found first on the search path of who writes are not run."""
-    program = await world.run("trigger")
+    program = await runner.run("trigger")
     await program.expect("read all 0 products")
-    await world.execute(HIJACK)
-    async with world.connect() as writer:
+    await runner.execute(HIJACK)
+    async with runner.connect() as writer:
         await writer.execute("SET search_path = evil, pg_catalog, public")
         await writer.execute("INSERT INTO products VALUES ('tea', 3)")
     await program.expect("tea costs 3")
     await program.interrupt()
-    again = await world.run("trigger")
+    again = await runner.run("trigger")
     await again.expect("read all 1 products")
     await again.interrupt()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from tests.examples.conftest import Program, World
+    from tests.examples.conftest import ExampleRunner, Program
 
     Subscribe: TypeAlias = Callable[
         [aiohttp.ClientSession, str], AbstractAsyncContextManager["Feed"]
@@ -116,11 +116,11 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def serving(world: World, example: str) -> AsyncGenerator[Service]:
+async def serving(runner: ExampleRunner, example: str) -> AsyncGenerator[Service]:
     """Run a service on a free port; at the end, stop it as Ctrl-C does."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    program = await world.run(example, PORT=str(port))
+    program = await runner.run(example, PORT=str(port))
     await program.expect(READY[example])
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         yield Service(program, session, SUBSCRIBE[example])
@@ -134,9 +134,9 @@ def example(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture
-async def service(world: World, example: str) -> AsyncIterator[Service]:
+async def service(runner: ExampleRunner, example: str) -> AsyncIterator[Service]:
     """A service on a database that stays."""
-    async with serving(world, example) as service:
+    async with serving(runner, example) as service:
         yield service
 
 
@@ -151,16 +151,16 @@ async def test_clients_hear_what_is_published(service: Service) -> None:
     await service.program.interrupt()
 
 
-async def test_clients_are_told_of_an_outage(fragile_world: World, example: str) -> None:
+async def test_clients_are_told_of_an_outage(fragile_runner: ExampleRunner, example: str) -> None:
     """
     A client gets a gap where it may have missed something; the service says so meanwhile.
 
     Ctrl-C then ends the service, whoever is connected.
     """
-    async with serving(fragile_world, example) as service, contextlib.AsyncExitStack() as stack:
+    async with serving(fragile_runner, example) as service, contextlib.AsyncExitStack() as stack:
         early = await stack.enter_async_context(service.listen("orders"))
         assert await early.next() == ("gap", "start")
-        async with fragile_world.outage():
+        async with fragile_runner.outage():
             await service.until(state="reconnecting")
             status, health = await service.health()
             assert (status, health["clients"]) == (503, 1)
@@ -178,18 +178,20 @@ async def test_clients_are_told_of_an_outage(fragile_world: World, example: str)
             await early.next()
 
 
-async def test_a_service_ends_without_a_database(world: World, example: str) -> None:
+async def test_a_service_ends_without_a_database(runner: ExampleRunner, example: str) -> None:
     """Ctrl-C ends a service also while its clients wait for a connection to the database."""
-    async with serving(world, example) as service, world.outage():
+    async with serving(runner, example) as service, runner.outage():
         await service.until(state="reconnecting")
         async with service.listen("orders"):
             await service.until(clients=1)
             await service.program.interrupt()
 
 
-async def test_clients_choose_among_public_channels(service: Service, world: World) -> None:
+async def test_clients_choose_among_public_channels(
+    service: Service, runner: ExampleRunner
+) -> None:
     """Any other channel is refused, and not listened on."""
     assert await service.status_of("salaries") in {404, 422}
     assert await service.status_of('x"; DROP TABLE y; --') in {404, 422}
-    await world.until(NEVER_LISTENED)
+    await runner.until(NEVER_LISTENED)
     await service.program.interrupt()

@@ -40,7 +40,7 @@ PATIENT = {
 }
 
 
-class Stage(NamedTuple):
+class ListenerHarness(NamedTuple):
     """A listener about to be closed, and the calls that wait in it."""
 
     rig: Rig
@@ -52,70 +52,70 @@ class Stage(NamedTuple):
         self.calls.append(asyncio.create_task(coroutine))
 
 
-async def connected(stage: Stage) -> None:
+async def connected(harness: ListenerHarness) -> None:
     """Nothing is wrong."""
 
 
-async def between_attempts(stage: Stage) -> None:
+async def between_attempts(harness: ListenerHarness) -> None:
     """The server refuses; the next attempt is due in a minute."""
-    stage.rig.proxy.refuse()
-    stage.rig.proxy.reset()
-    while (await stage.subject.until(RetryScheduled)).delay < FOR_EVER:
+    harness.rig.proxy.refuse()
+    harness.rig.proxy.reset()
+    while (await harness.subject.until(RetryScheduled)).delay < FOR_EVER:
         pass
 
 
-async def waiting_for_a_connection(stage: Stage) -> None:
+async def waiting_for_a_connection(harness: ListenerHarness) -> None:
     """As before, and listen() waits."""
-    await between_attempts(stage)
-    stage.call(stage.subject.listener.listen("orders", print))
-    stage.call(stage.subject.listener.wait_connected())
-    stage.call(anext(stage.subject.listener.stream("orders")))
+    await between_attempts(harness)
+    harness.call(harness.subject.listener.listen("orders", print))
+    harness.call(harness.subject.listener.wait_connected())
+    harness.call(anext(harness.subject.listener.stream("orders")))
 
 
-async def dialling(stage: Stage) -> None:
+async def dialling(harness: ListenerHarness) -> None:
     """The server does not answer."""
-    dials = stage.rig.proxy.accepted
-    stage.rig.proxy.silent()
-    stage.rig.proxy.reset()
-    await stage.rig.proxy.wait_for_dials(dials + 1)
+    dials = harness.rig.proxy.accepted
+    harness.rig.proxy.silent()
+    harness.rig.proxy.reset()
+    await harness.rig.proxy.wait_for_dials(dials + 1)
 
 
-async def listening(stage: Stage) -> None:
+async def listening(harness: ListenerHarness) -> None:
     """LISTEN is lost on its way."""
-    sent = stage.rig.proxy.cut_on(b'LISTEN "orders"', then=ProxiedConnection.pause)
-    stage.call(stage.subject.listener.listen("orders", print))
+    sent = harness.rig.proxy.cut_on(b'LISTEN "orders"', then=ProxiedConnection.pause)
+    harness.call(harness.subject.listener.listen("orders", print))
     await sent.wait()
-    stage.call(stage.subject.listener.listen("more orders", print))
+    harness.call(harness.subject.listener.listen("more orders", print))
 
 
-async def unlistening(stage: Stage) -> None:
+async def unlistening(harness: ListenerHarness) -> None:
     """UNLISTEN is lost on its way."""
-    await stage.subject.listener.listen("orders", print)
-    await stage.subject.listener.listen("more orders", print)
-    sent = stage.rig.proxy.cut_on(b'UNLISTEN "orders"', then=ProxiedConnection.pause)
-    stage.call(stage.subject.listener.unlisten("orders"))
+    await harness.subject.listener.listen("orders", print)
+    await harness.subject.listener.listen("more orders", print)
+    sent = harness.rig.proxy.cut_on(b'UNLISTEN "orders"', then=ProxiedConnection.pause)
+    harness.call(harness.subject.listener.unlisten("orders"))
     await sent.wait()
-    stage.call(stage.subject.listener.unlisten("more orders"))
+    harness.call(harness.subject.listener.unlisten("more orders"))
 
 
-async def listening_again(stage: Stage) -> None:
+async def listening_again(harness: ListenerHarness) -> None:
     """The LISTEN of a reconnect is lost on its way."""
-    sent = stage.rig.proxy.cut_on(b'LISTEN "fence"', then=ProxiedConnection.pause)
-    stage.rig.proxy.reset()
+    sent = harness.rig.proxy.cut_on(b'LISTEN "fence"', then=ProxiedConnection.pause)
+    harness.rig.proxy.reset()
     await sent.wait()
 
 
-async def probing(stage: Stage) -> None:
+async def probing(harness: ListenerHarness) -> None:
     """A heartbeat is lost on its way."""
-    await stage.rig.proxy.cut_on(BEAT, then=ProxiedConnection.pause).wait()
+    await harness.rig.proxy.cut_on(BEAT, then=ProxiedConnection.pause).wait()
 
 
-async def unheard(stage: Stage) -> None:
+async def unheard(harness: ListenerHarness) -> None:
     """Nothing comes and goes any more, which nobody knows yet."""
-    stage.rig.proxy.black_hole()
+    harness.rig.proxy.black_hole()
 
 
-async def with_a_stuck_handler(stage: Stage) -> None:
+async def with_a_stuck_handler(harness: ListenerHarness) -> None:
     """A handler never returns, and its buffer is full."""
     begun = asyncio.Event()
 
@@ -123,15 +123,15 @@ async def with_a_stuck_handler(stage: Stage) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    await stage.subject.listener.listen("orders", handler, buffer=10)
-    await stage.rig.notify_all(["orders"] * 1, "first")
+    await harness.subject.listener.listen("orders", handler, buffer=10)
+    await harness.rig.notify_all(["orders"] * 1, "first")
     await begun.wait()
     query = "SELECT count(pg_notify('orders', n::text)) FROM generate_series(1, 100) n"
-    await stage.rig.fetchval(query)
-    await stage.subject.fence()
+    await harness.rig.fetchval(query)
+    await harness.subject.fence()
 
 
-async def with_a_failing_resync(stage: Stage) -> None:
+async def with_a_failing_resync(harness: ListenerHarness) -> None:
     """A resync fails whenever it is called."""
     failed = asyncio.Event()
 
@@ -139,24 +139,24 @@ async def with_a_failing_resync(stage: Stage) -> None:
         failed.set()
         raise LookupError
 
-    await stage.subject.listener.listen("orders", print, resync=resync)
+    await harness.subject.listener.listen("orders", print, resync=resync)
     await failed.wait()
 
 
-async def notifying(stage: Stage) -> None:
+async def notifying(harness: ListenerHarness) -> None:
     """A notification is lost on its way, and others wait behind it."""
-    sent = stage.rig.proxy.cut_on(b"lost", then=ProxiedConnection.pause)
-    stage.call(stage.subject.listener.notify("orders", "lost"))
+    sent = harness.rig.proxy.cut_on(b"lost", then=ProxiedConnection.pause)
+    harness.call(harness.subject.listener.notify("orders", "lost"))
     await sent.wait()
-    stage.call(stage.subject.listener.notify("orders", "behind"))
+    harness.call(harness.subject.listener.notify("orders", "behind"))
 
 
-async def dialling_for_notify(stage: Stage) -> None:
+async def dialling_for_notify(harness: ListenerHarness) -> None:
     """The connection for a notification is being made, and the server does not answer."""
-    dials = stage.rig.proxy.accepted
-    stage.rig.proxy.silent()
-    stage.call(stage.subject.listener.notify("orders"))
-    await stage.rig.proxy.wait_for_dials(dials + 1)
+    dials = harness.rig.proxy.accepted
+    harness.rig.proxy.silent()
+    harness.call(harness.subject.listener.notify("orders"))
+    await harness.rig.proxy.wait_for_dials(dials + 1)
 
 
 def hardly_ever() -> Iterator[float]:
@@ -164,7 +164,7 @@ def hardly_ever() -> Iterator[float]:
     return itertools.chain([0.0], itertools.repeat(FOR_EVER))
 
 
-OPTIONS: dict[Callable[[Stage], Awaitable[None]], dict[str, Any]] = {
+OPTIONS: dict[Callable[[ListenerHarness], Awaitable[None]], dict[str, Any]] = {
     between_attempts: {"backoff": hardly_ever},
     waiting_for_a_connection: {"backoff": hardly_ever},
     probing: {"heartbeat": 0.05},
@@ -187,11 +187,13 @@ OTHER_STATES = (
         *((state, "connect") for state in DRIVER_STATES),
     ],
 )
-async def test_r31_aclose_is_in_time(rig: Rig, state: Callable[[Stage], Awaitable[None]]) -> None:
+async def test_r31_aclose_is_in_time(
+    rig: Rig, state: Callable[[ListenerHarness], Awaitable[None]]
+) -> None:
     """Whatever goes on, aclose() returns within its timeout; whoever waits is released."""
     async with rig.running(**{**PATIENT, **OPTIONS.get(state, {})}) as subject:
-        stage = Stage(rig, subject, [])
-        await state(stage)
+        harness = ListenerHarness(rig, subject, [])
+        await state(harness)
         began = time.monotonic()
         await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
         assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
@@ -199,7 +201,7 @@ async def test_r31_aclose_is_in_time(rig: Rig, state: Callable[[Stage], Awaitabl
         await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
         assert subject.count(Closed) == 1
         assert isinstance(subject.events[-1], Closed)
-        await ended_by_closing(stage.calls)
+        await ended_by_closing(harness.calls)
         rig.proxy.heal()
         await rig.until_backends(0)
 

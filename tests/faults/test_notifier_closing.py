@@ -28,7 +28,7 @@ FOR_EVER = 60.0
 CLOSE_TIMEOUT, SLACK = 0.2, 1.0
 
 
-class Stage:
+class NotifierHarness:
     """A notifier about to be closed, with the calls that are in progress then."""
 
     def __init__(self, rig: Rig) -> None:
@@ -60,69 +60,69 @@ class Stage:
         await self.notifier.notify("orders", "warm")
 
 
-async def at_rest(stage: Stage) -> None:
+async def at_rest(harness: NotifierHarness) -> None:
     """Nothing is in progress."""
-    await stage.warm()
+    await harness.warm()
 
 
-async def alone_in_flight(stage: Stage) -> None:
+async def alone_in_flight(harness: NotifierHarness) -> None:
     """A call that is alone gets no answer."""
-    await stage.warm()
-    held = stage.rig.proxy.cut_on(b"alone", then="black_hole")
-    stage.call(stage.notifier.notify("orders", "alone"))
+    await harness.warm()
+    held = harness.rig.proxy.cut_on(b"alone", then="black_hole")
+    harness.call(harness.notifier.notify("orders", "alone"))
     await held.wait()
 
 
-async def several_in_flight(stage: Stage) -> None:
+async def several_in_flight(harness: NotifierHarness) -> None:
     """Calls together get no answer, others wait, and others wait for room."""
-    await stage.warm()
-    held = stage.rig.proxy.cut_on(b"more", then="black_hole")
-    stage.call(stage.notifier.notify("orders", "alone"))
-    stage.call(stage.notifier.notify("orders", "more"))
+    await harness.warm()
+    held = harness.rig.proxy.cut_on(b"more", then="black_hole")
+    harness.call(harness.notifier.notify("orders", "alone"))
+    harness.call(harness.notifier.notify("orders", "more"))
     await held.wait()
-    stage.call_several()
+    harness.call_several()
     await asyncio.sleep(0)
 
 
-async def many_in_flight(stage: Stage) -> None:
+async def many_in_flight(harness: NotifierHarness) -> None:
     """notify_many() gets no answer, with more to come."""
-    await stage.warm()
-    held = stage.rig.proxy.cut_on(b"999", then="black_hole")
-    stage.call(stage.notifier.notify_many(("orders", str(n)) for n in range(3_000)))
+    await harness.warm()
+    held = harness.rig.proxy.cut_on(b"999", then="black_hole")
+    harness.call(harness.notifier.notify_many(("orders", str(n)) for n in range(3_000)))
     await held.wait()
-    stage.call_several()
+    harness.call_several()
     await asyncio.sleep(0)
 
 
-async def dialling(stage: Stage) -> None:
+async def dialling(harness: NotifierHarness) -> None:
     """The server is silent when it is connected to."""
-    stage.rig.proxy.silent()
-    stage.call_several()
-    await stage.rig.proxy.wait_for_dials(1)
+    harness.rig.proxy.silent()
+    harness.call_several()
+    await harness.rig.proxy.wait_for_dials(1)
 
 
-async def starting(stage: Stage) -> None:
+async def starting(harness: NotifierHarness) -> None:
     """start() waits for its next attempt, for a minute."""
-    stage.rig.proxy.refuse()
-    stage.call(stage.notifier.start())
-    await asyncio.wait(stage.calls, timeout=0.05)
+    harness.rig.proxy.refuse()
+    harness.call(harness.notifier.start())
+    await asyncio.wait(harness.calls, timeout=0.05)
 
 
-async def trying_again(stage: Stage) -> None:
+async def trying_again(harness: NotifierHarness) -> None:
     """Calls with retry=True wait for their next attempt."""
-    await stage.warm()
-    stage.rig.proxy.refuse()
-    stage.rig.proxy.half_close()
-    await stage.rig.proxy.wait_idle()
+    await harness.warm()
+    harness.rig.proxy.refuse()
+    harness.rig.proxy.half_close()
+    await harness.rig.proxy.wait_idle()
     for n in range(3):
-        stage.call(stage.notifier.notify("orders", str(n), retry=True))
-    await asyncio.wait(stage.calls, timeout=0.05)
+        harness.call(harness.notifier.notify("orders", str(n), retry=True))
+    await asyncio.wait(harness.calls, timeout=0.05)
 
 
-async def saying_goodbye(stage: Stage) -> None:
+async def saying_goodbye(harness: NotifierHarness) -> None:
     """The server does not notice that it leaves."""
-    await stage.warm()
-    stage.rig.proxy.black_hole()
+    await harness.warm()
+    harness.rig.proxy.black_hole()
 
 
 STATES = [
@@ -137,12 +137,12 @@ STATES = [
 ]
 
 
-async def check_calls(stage: Stage) -> None:
+async def check_calls(harness: NotifierHarness) -> None:
     """Check that every call has ended, or tries again until it learns that all is over."""
-    waiting = [call for call in stage.calls if not call.done()]
+    waiting = [call for call in harness.calls if not call.done()]
     for call in waiting:
         call.cancel()  # it sleeps until its next attempt
-    for outcome in await asyncio.gather(*stage.calls, return_exceptions=True):
+    for outcome in await asyncio.gather(*harness.calls, return_exceptions=True):
         assert outcome is None or isinstance(
             outcome,
             ConnectError | ConnectionLostError | ClosedError | asyncio.CancelledError,
@@ -152,32 +152,32 @@ async def check_calls(stage: Stage) -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("how", ["aclose", "twice", "at once", "cancelled"])
 async def test_r31_aclose_is_bounded_in_every_state(
-    rig: Rig, state: Callable[[Stage], Awaitable[None]], how: str
+    rig: Rig, state: Callable[[NotifierHarness], Awaitable[None]], how: str
 ) -> None:
     """It keeps its timeout, tells every caller, leaves no session, and start() begins anew."""
-    stage = Stage(rig)
-    await state(stage)
-    closes = [asyncio.create_task(stage.notifier.aclose(0 if how == "at once" else None))]
+    harness = NotifierHarness(rig)
+    await state(harness)
+    closes = [asyncio.create_task(harness.notifier.aclose(0 if how == "at once" else None))]
     if how == "twice":
-        closes.append(asyncio.create_task(stage.notifier.aclose()))
+        closes.append(asyncio.create_task(harness.notifier.aclose()))
     await asyncio.sleep(0)
     if how == "cancelled":
         closes[0].cancel()
     began = time.monotonic()
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait(closes)
-        if state not in (starting, trying_again) and stage.calls:
-            await asyncio.wait(stage.calls)
+        if state not in (starting, trying_again) and harness.calls:
+            await asyncio.wait(harness.calls)
     assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
-    await check_calls(stage)
+    await check_calls(harness)
     rig.proxy.heal()
-    await stage.notifier.aclose()
+    await harness.notifier.aclose()
     with pytest.raises(ClosedError):
-        await stage.notifier.notify("orders", "late")
+        await harness.notifier.notify("orders", "late")
     await rig.proxy.wait_idle()
-    await stage.notifier.start()
-    await stage.notifier.notify("orders", "anew")
-    await stage.notifier.aclose()
+    await harness.notifier.start()
+    await harness.notifier.notify("orders", "anew")
+    await harness.notifier.aclose()
 
 
 @pytest.mark.parametrize("harm", ["freeze", "stop"])
@@ -185,8 +185,8 @@ async def test_r31_aclose_is_bounded_without_a_server(
     own_rig: Rig, battered_server: PostgresServer, harm: str
 ) -> None:
     """The server stands still, or is down, with calls in flight and waiting."""
-    stage = Stage(own_rig)
-    await stage.warm()
+    harness = NotifierHarness(own_rig)
+    await harness.warm()
     pids = await own_rig.backends()
     if harm == "freeze":
         for pid in pids:
@@ -194,14 +194,14 @@ async def test_r31_aclose_is_bounded_without_a_server(
     else:
         await asyncio.to_thread(battered_server.stop)
     try:
-        stage.call_several()
+        harness.call_several()
         await asyncio.sleep(0)
         began = time.monotonic()
-        await stage.notifier.aclose()
+        await harness.notifier.aclose()
         assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
         async with asyncio.timeout(PATIENCE):
-            await asyncio.wait(stage.calls)
-        await check_calls(stage)
+            await asyncio.wait(harness.calls)
+        await check_calls(harness)
     finally:
         if harm == "freeze":
             for pid in pids:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 
 
-class Vault:
+class PasswordStore:
     """Where the application keeps the password, and how often it was asked for it."""
 
     def __init__(self, password: str) -> None:
@@ -51,11 +51,11 @@ async def alice(rig: Rig, *, options: str = "PASSWORD 'right'") -> AsyncGenerato
         await rig.fetchval("DROP ROLE alice")
 
 
-def as_alice(rig: Rig, vault: Vault) -> Subject:
+def as_alice(rig: Rig, store: PasswordStore) -> Subject:
     """Make a listener that logs in as this role, by the test's road."""
     if rig.road == "dsn":
-        return rig.subject(user="alice", password=vault.ask)
-    rig.login = lambda: ("alice", vault.ask())
+        return rig.subject(user="alice", password=store.ask)
+    rig.login = lambda: ("alice", store.ask())
     return rig.subject()
 
 
@@ -67,14 +67,14 @@ def as_alice(rig: Rig, vault: Vault) -> Subject:
 async def test_r12_a_password_that_is_refused_ends_the_start(own_rig: Rig, options: str) -> None:
     """A wrong, an expired and a missing password are no reason to try again at the start."""
     async with alice(own_rig, options=options):
-        vault = Vault("right")
-        subject = as_alice(own_rig, vault)
+        store = PasswordStore("right")
+        subject = as_alice(own_rig, store)
         with pytest.raises(ConnectError) as refused:
             await subject.listener.start()
     assert not isinstance(refused.value, ConnectTimeoutError)
     assert isinstance(refused.value.__cause__, asyncpg.InvalidPasswordError)
     assert "right" not in str(refused.value)
-    assert vault.asked == 1
+    assert store.asked == 1
     assert subject.count(RetryScheduled) == 0
     subject.check_state(State.CLOSED)
 
@@ -107,8 +107,8 @@ async def test_r12_what_no_retry_can_mend_ends_the_start(
 async def test_r12_a_rotated_password_is_asked_for_until_it_is_right(own_rig: Rig) -> None:
     """A running listener whose password is refused is degraded, and recovers with the new one."""
     async with alice(own_rig):
-        vault = Vault("right")
-        subject = as_alice(own_rig, vault)
+        store = PasswordStore("right")
+        subject = as_alice(own_rig, store)
         async with subject.listener:
             await subject.set_up_fence()
             await subject.until(Connected)
@@ -120,7 +120,7 @@ async def test_r12_a_rotated_password_is_asked_for_until_it_is_right(own_rig: Ri
             assert isinstance(refused.cause, asyncpg.InvalidPasswordError)
             subject.check_state(State.DEGRADED)
             await subject.until(RetryScheduled)
-            vault.password = "rotated"
+            store.password = "rotated"
             await subject.comes_back()
             subject.check_state(State.CONNECTED)
 

@@ -1,4 +1,4 @@
-"""What the tests of this directory share: a guarded server, a relay, and an ear for secrets."""
+"""What the tests here share: a guarded server, an error injector, a detector of secrets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest_asyncio
 from asyncnotify import Connected, Listener
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
-from tests.hygiene.ear import OURS, PASSWORD, USER, Ear
-from tests.hygiene.patient import Patient
-from tests.hygiene.relay import Relay
-from tests.hygiene.scene import PATIENCE, QUICKLY, Scene, until
+from tests.hygiene.error_injector import ErrorInjector
+from tests.hygiene.monitored_listener import MonitoredListener
+from tests.hygiene.secret_detector import OURS, PASSWORD, USER, SecretDetector
+from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, SecretsHarness, until
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -81,34 +81,34 @@ async def backends(connection: Connection) -> list[int]:
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    """Hears what any logger says at INFO and above."""
-    ear, logger = Ear(), logging.getLogger()
+def detector() -> Iterator[SecretDetector]:
+    """Collects what any logger logs at INFO and above."""
+    detector, logger = SecretDetector(), logging.getLogger()
     level = logger.level
-    logger.addHandler(ear)
+    logger.addHandler(detector)
     logger.setLevel(logging.INFO)
-    yield ear
-    logger.removeHandler(ear)
+    yield detector
+    logger.removeHandler(detector)
     logger.setLevel(level)
 
 
-class Complaints(logging.Handler):
-    """What asyncio has to complain about: tasks that failed unseen, callbacks that raised."""
+class AsyncioErrorHandler(logging.Handler):
+    """Collects the errors that asyncio logs: of tasks never awaited, of callbacks that raised."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a complaint, unless asyncpg is to blame."""
+        """Collect a record, unless asyncpg caused it."""
         line = self.format(record)
         if FORGOTTEN_BY_ASYNCPG not in line:
             self.lines.append(line)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def frozen_past() -> Iterator[None]:
-    """Keep the collector from looking through all there was before, after every test."""
+def frozen_objects() -> Iterator[None]:
+    """Freeze the objects that exist already, so that collecting after each test stays cheap."""
     gc.collect()
     gc.freeze()
     yield
@@ -116,9 +116,9 @@ def frozen_past() -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def complaints() -> AsyncIterator[list[str]]:
-    """Check after every test that asyncio does not complain; a test that expects it clears it."""
-    handler, logger = Complaints(), logging.getLogger("asyncio")
+async def asyncio_errors() -> AsyncIterator[list[str]]:
+    """Check after every test that asyncio logged no error; clear the list to expect one."""
+    handler, logger = AsyncioErrorHandler(), logging.getLogger("asyncio")
     logger.addHandler(handler)
     yield handler.lines
     gc.collect()
@@ -128,27 +128,29 @@ async def complaints() -> AsyncIterator[list[str]]:
 
 @pytest.fixture
 def road() -> str:
-    """How a listener is told the password; tests that try several ways override it."""
+    """How a listener is given the password; tests that try several ways override this fixture."""
     return "dsn"
 
 
 @pytest_asyncio.fixture
-async def scene(
-    guarded_server: PostgresServer, root: Connection, ear: Ear, road: str
-) -> AsyncIterator[Scene]:
-    """A server that wants a password, behind a proxy, and an ear."""
+async def harness(
+    guarded_server: PostgresServer, root: Connection, detector: SecretDetector, road: str
+) -> AsyncIterator[SecretsHarness]:
+    """A server that requires a password, behind a proxy, and a detector of secrets."""
     async with FaultProxy.for_dsn(guarded_server.dsn) as proxy:
-        yield Scene(guarded_server, proxy, root, ear, road)
+        yield SecretsHarness(guarded_server, proxy, root, detector, road)
 
 
 # -- a server that errs -------------------------------------------------------------------------
 
 
 @pytest_asyncio.fixture
-async def relay(guarded_server: PostgresServer, root: Connection) -> AsyncIterator[Relay]:
-    """A relay before that server."""
-    async with Relay(guarded_server) as relay:
-        yield relay
+async def injector(
+    guarded_server: PostgresServer, root: Connection
+) -> AsyncIterator[ErrorInjector]:
+    """An error injector in front of that server."""
+    async with ErrorInjector(guarded_server) as injector:
+        yield injector
 
 
 # -- health ---------------------------------------------------------------------------------------
@@ -162,9 +164,9 @@ async def proxy(guarded_server: PostgresServer) -> AsyncIterator[FaultProxy]:
 
 
 @pytest.fixture
-def new_patient(
+def new_monitored(
     guarded_server: PostgresServer, proxy: FaultProxy, root: Connection
-) -> Callable[..., Patient]:
+) -> Callable[..., MonitoredListener]:
     """Call it to have a listener that never asks for a heartbeat, unless told otherwise."""
 
     def new(
@@ -172,22 +174,24 @@ def new_patient(
         *,
         heartbeat_timeout: float = 2.0,
         **options: Any,  # noqa: ANN401 - as Listener takes them
-    ) -> Patient:
+    ) -> MonitoredListener:
         options = {"heartbeat": None, "backoff": QUICKLY, "connect_timeout": 1.0, **options}
         options["heartbeat_timeout"] = heartbeat_timeout
         listener = Listener(proxy.proxied_dsn(dsn), **options)
-        return Patient(proxy, root, listener, heartbeat_timeout)
+        return MonitoredListener(proxy, root, listener, heartbeat_timeout)
 
     return new
 
 
 @pytest_asyncio.fixture
-async def patient(new_patient: Callable[..., Patient]) -> AsyncIterator[Patient]:
+async def monitored(
+    new_monitored: Callable[..., MonitoredListener],
+) -> AsyncIterator[MonitoredListener]:
     """Such a listener, running."""
-    patient = new_patient()
-    async with patient.listener:
-        await until(patient.events, Connected)
-        yield patient
+    monitored = new_monitored()
+    async with monitored.listener:
+        await until(monitored.events, Connected)
+        yield monitored
 
 
 @pytest_asyncio.fixture

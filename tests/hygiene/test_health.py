@@ -18,15 +18,15 @@ from asyncnotify import (
     Reconnected,
     RetryScheduled,
 )
-from tests.hygiene.ear import PASSWORD, USER
-from tests.hygiene.scene import PATIENCE, until
+from tests.hygiene.secret_detector import PASSWORD, USER
+from tests.hygiene.secrets_harness import PATIENCE, until
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.hygiene.patient import Patient
+    from tests.hygiene.monitored_listener import MonitoredListener
 
 TIMEOUT: Final = 0.2  # the heartbeat's, and so that of health(), where it is not answered
 COUNT_TO_9: Final = "SELECT count(pg_notify('slow', n::text)) FROM generate_series(1, 9) n"
@@ -35,23 +35,23 @@ COUNT_TO_9: Final = "SELECT count(pg_notify('slow', n::text)) FROM generate_seri
 # -- what it tells --------------------------------------------------------------------------------
 
 
-async def test_r41_it_tells_of_the_connection(patient: Patient) -> None:
+async def test_r41_it_tells_of_the_connection(monitored: MonitoredListener) -> None:
     """Connected: since when, by which backend, heard of when, listening on how much."""
-    async with patient.listener.stream("one", "two"):
-        health = await patient.health()
-    pid = await patient.root.fetchval(
+    async with monitored.listener.stream("one", "two"):
+        health = await monitored.health()
+    pid = await monitored.root.fetchval(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
     )
     assert (health["state"], health["generation"], health["backend_pid"]) == ("connected", 1, pid)
     since = datetime.fromisoformat(health["connected_since"])
-    assert since == patient.listener.stats().connected_since
+    assert since == monitored.listener.stats().connected_since
     assert 0 <= health["last_contact_age"] < PATIENCE
     assert health["heartbeat_round_trip"] is None
     assert health["last_error"] is health["server_error"] is None
     assert (health["channels_desired"], health["channels_confirmed"]) == (2, 2)
 
 
-async def test_r41_it_tells_what_the_stats_tell(patient: Patient) -> None:
+async def test_r41_it_tells_what_the_stats_tell(monitored: MonitoredListener) -> None:
     """Counters, and of each subscription what waits, was delivered, and was lost."""
     stuck, failed, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -65,14 +65,14 @@ async def test_r41_it_tells_what_the_stats_tell(patient: Patient) -> None:
     def note(*_: object) -> None:
         failed.set()
 
-    await patient.listener.listen("slow", hold, buffer=2)
-    await patient.listener.listen("failing", fail, on_error=note)
-    await patient.notify("slow")
+    await monitored.listener.listen("slow", hold, buffer=2)
+    await monitored.listener.listen("failing", fail, on_error=note)
+    await monitored.notify("slow")
     await stuck.wait()
-    await patient.root.execute(COUNT_TO_9)
-    await patient.notify("failing")
+    await monitored.root.execute(COUNT_TO_9)
+    await monitored.notify("failing")
     await failed.wait()
-    health, stats = await patient.health(server=False), patient.listener.stats()
+    health, stats = await monitored.health(server=False), monitored.listener.stats()
     for name in ("received", "delivered", "dropped", "gaps", "handler_errors", "decode_errors"):
         assert health[name] == getattr(stats, name)
     assert (health["received"], health["dropped"], health["handler_errors"]) == (11, 7, 1)
@@ -80,33 +80,33 @@ async def test_r41_it_tells_what_the_stats_tell(patient: Patient) -> None:
     assert (slow["channels"], slow["dropped"], slow["delivered"]) == (("slow",), 7, 1)
     assert slow["backlog"] == 3  # two notifications, and the Gap that tells of seven
     assert (failing["channels"], failing["handler_errors"]) == (("failing",), 1)
-    await patient.listener.aclose(timeout=0)
+    await monitored.listener.aclose(timeout=0)
 
 
-async def test_r41_the_last_contact_is_any_word_of_the_server(patient: Patient) -> None:
+async def test_r41_the_last_contact_is_any_word_of_the_server(monitored: MonitoredListener) -> None:
     """A notification, and the answer to health() itself, make the last contact a recent one."""
     arrived = asyncio.Event()
-    await patient.listener.listen("orders", lambda _: arrived.set())
-    before = (await patient.health(server=False))["last_contact_age"]
-    await patient.root.execute("SELECT pg_sleep(0.1)")
-    silent = (await patient.health(server=False))["last_contact_age"]
+    await monitored.listener.listen("orders", lambda _: arrived.set())
+    before = (await monitored.health(server=False))["last_contact_age"]
+    await monitored.root.execute("SELECT pg_sleep(0.1)")
+    silent = (await monitored.health(server=False))["last_contact_age"]
     assert silent >= before + 0.05
     began = time.monotonic()
-    await patient.notify("orders")
+    await monitored.notify("orders")
     await arrived.wait()
-    heard = (await patient.health(server=False))["last_contact_age"]
+    heard = (await monitored.health(server=False))["last_contact_age"]
     assert heard < time.monotonic() - began
     began = time.monotonic()
-    answered = (await patient.health())["last_contact_age"]
+    answered = (await monitored.health())["last_contact_age"]
     assert answered < time.monotonic() - began
 
 
-async def test_r41_heartbeats_are_told(new_patient: Callable[..., Patient]) -> None:
+async def test_r41_heartbeats_are_told(new_monitored: Callable[..., MonitoredListener]) -> None:
     """The round trip of the last heartbeat is told, in seconds."""
-    patient = new_patient(heartbeat=0.01)
-    async with patient.listener:
+    monitored = new_monitored(heartbeat=0.01)
+    async with monitored.listener:
         async with asyncio.timeout(PATIENCE):
-            while (health := await patient.health())["heartbeat_round_trip"] is None:
+            while (health := await monitored.health())["heartbeat_round_trip"] is None:
                 pass
     assert 0 < health["heartbeat_round_trip"] < PATIENCE
 
@@ -114,24 +114,24 @@ async def test_r41_heartbeats_are_told(new_patient: Callable[..., Patient]) -> N
 # -- in every state -------------------------------------------------------------------------------
 
 
-async def test_r41_not_running_is_an_error(patient: Patient) -> None:
+async def test_r41_not_running_is_an_error(monitored: MonitoredListener) -> None:
     """Before the start and after the end there is nothing to be told."""
     with pytest.raises(NotStartedError):
         await Listener().health()
-    await patient.listener.aclose()
+    await monitored.listener.aclose()
     for server in (True, False):
         with pytest.raises(ClosedError):
-            await patient.listener.health(server=server)
+            await monitored.listener.health(server=server)
 
 
-async def test_r41_connecting(new_patient: Callable[..., Patient]) -> None:
+async def test_r41_connecting(new_monitored: Callable[..., MonitoredListener]) -> None:
     """While the first connection is being made it is there already, and knows of no server."""
-    patient = new_patient(connect_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
-    patient.listener.on("orders")(print)
-    patient.proxy.silent()
-    starting = asyncio.create_task(patient.listener.start())
-    await patient.proxy.wait_for_dials(1, PATIENCE)
-    health = await patient.health()
+    monitored = new_monitored(connect_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
+    monitored.listener.on("orders")(print)
+    monitored.proxy.silent()
+    starting = asyncio.create_task(monitored.listener.start())
+    await monitored.proxy.wait_for_dials(1, PATIENCE)
+    health = await monitored.health()
     assert (health["state"], health["generation"], health["backend_pid"]) == ("connecting", 0, None)
     assert health["connected_since"] is health["last_contact_age"] is None
     assert (health["channels_desired"], health["channels_confirmed"]) == (1, 0)
@@ -143,30 +143,30 @@ async def test_r41_connecting(new_patient: Callable[..., Patient]) -> None:
 
 
 async def test_r41_connecting_while_listen_is_on_its_way(
-    new_patient: Callable[..., Patient],
+    new_monitored: Callable[..., MonitoredListener],
 ) -> None:
     """With a connection that has not confirmed LISTEN it does not wait for long."""
-    patient = new_patient(operation_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
-    patient.listener.on("orders")(print)
-    listening = patient.proxy.cut_on(b"LISTEN", then="black_hole")
-    starting = asyncio.create_task(patient.listener.start())
+    monitored = new_monitored(operation_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
+    monitored.listener.on("orders")(print)
+    listening = monitored.proxy.cut_on(b"LISTEN", then="black_hole")
+    starting = asyncio.create_task(monitored.listener.start())
     await listening.wait()
-    health = await patient.health()
+    health = await monitored.health()
     assert (health["state"], health["channels_confirmed"]) == ("connecting", 0)
     assert "no answer" in health["server_error"]
-    patient.proxy.heal()
+    monitored.proxy.heal()
     await starting
-    await patient.listener.aclose()
+    await monitored.listener.aclose()
 
 
-async def test_r41_reconnecting(patient: Patient) -> None:
+async def test_r41_reconnecting(monitored: MonitoredListener) -> None:
     """After a loss: why, and what is wanted but not confirmed; no error once it is back."""
-    await patient.listener.listen("orders", print)
-    contact = (await patient.health(server=False))["last_contact_age"]
-    patient.proxy.refuse()
-    patient.proxy.reset()
-    await until(patient.events, RetryScheduled)
-    health = await patient.health()
+    await monitored.listener.listen("orders", print)
+    contact = (await monitored.health(server=False))["last_contact_age"]
+    monitored.proxy.refuse()
+    monitored.proxy.reset()
+    await until(monitored.events, RetryScheduled)
+    health = await monitored.health()
     assert (health["state"], health["generation"], health["backend_pid"]) == (
         "reconnecting",
         1,
@@ -177,26 +177,26 @@ async def test_r41_reconnecting(patient: Patient) -> None:
     assert health["last_error"].startswith("ConnectionRefusedError")
     assert (health["channels_desired"], health["channels_confirmed"]) == (1, 0)
     assert "no connection" in health["server_error"]
-    patient.proxy.accept()
-    await until(patient.events, Reconnected)
-    health = await patient.health()
+    monitored.proxy.accept()
+    await until(monitored.events, Reconnected)
+    health = await monitored.health()
     assert (health["state"], health["generation"]) == ("connected", 2)
     assert health["last_error"] is health["server_error"] is None
     assert (health["channels_desired"], health["channels_confirmed"]) == (1, 1)
 
 
 async def test_r41_degraded(
-    new_patient: Callable[..., Patient], guarded_server: PostgresServer
+    new_monitored: Callable[..., MonitoredListener], guarded_server: PostgresServer
 ) -> None:
     """When the password is not taken any more, that is the last error, and nothing of it."""
     dsn = guarded_server.dsn_for("postgres", user=USER, password=PASSWORD)
-    patient = new_patient(dsn)
-    async with patient.listener, ServerFaults(guarded_server.dsn) as faults:
+    monitored = new_monitored(dsn)
+    async with monitored.listener, ServerFaults(guarded_server.dsn) as faults:
         await faults.set_password(USER, "another")
         try:
-            await patient.kill()
-            await until(patient.events, RetryScheduled)
-            health = await patient.health()
+            await monitored.kill()
+            await until(monitored.events, RetryScheduled)
+            health = await monitored.health()
         finally:
             await faults.set_password(USER, PASSWORD)
     assert (health["state"], health["backend_pid"]) == ("degraded", None)
@@ -204,21 +204,21 @@ async def test_r41_degraded(
     assert PASSWORD not in json.dumps(health)
 
 
-async def test_r41_closing(patient: Patient) -> None:
+async def test_r41_closing(monitored: MonitoredListener) -> None:
     """Asked by a handler while the listener closes, it tells so, and hinders nothing."""
     begun, go_on, healths = asyncio.Event(), asyncio.Event(), list[dict[str, Any]]()
 
     async def handle(_: object) -> None:
         begun.set()
         await go_on.wait()
-        healths.append(await patient.health())
+        healths.append(await monitored.health())
 
-    await patient.listener.listen("orders", handle)
-    await patient.notify("orders")
+    await monitored.listener.listen("orders", handle)
+    await monitored.notify("orders")
     await begun.wait()
-    closing = asyncio.create_task(patient.listener.aclose())
+    closing = asyncio.create_task(monitored.listener.aclose())
     async with asyncio.timeout(PATIENCE):
-        while patient.listener.state != "closing":  # noqa: ASYNC110 - nobody tells
+        while monitored.listener.state != "closing":  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
     go_on.set()
     await closing
@@ -230,130 +230,132 @@ async def test_r41_closing(patient: Patient) -> None:
 # -- it never hangs -------------------------------------------------------------------------------
 
 
-async def black_hole(patient: Patient, server: PostgresServer) -> None:
+async def black_hole(monitored: MonitoredListener, server: PostgresServer) -> None:
     """Let the network swallow everything."""
-    patient.proxy.black_hole()
+    monitored.proxy.black_hole()
 
 
-async def deaf_ear(patient: Patient, server: PostgresServer) -> None:
+async def deaf_ear(monitored: MonitoredListener, server: PostgresServer) -> None:
     """Let the network swallow what the server says."""
-    patient.proxy.black_hole("to_client")
+    monitored.proxy.black_hole("to_client")
 
 
-async def frozen_backend(patient: Patient, server: PostgresServer) -> None:
+async def frozen_backend(monitored: MonitoredListener, server: PostgresServer) -> None:
     """Stop the backend's process."""
-    server.freeze_backend((await patient.health(server=False))["backend_pid"])
+    server.freeze_backend((await monitored.health(server=False))["backend_pid"])
 
 
-async def last_words(patient: Patient, server: PostgresServer) -> None:
+async def last_words(monitored: MonitoredListener, server: PostgresServer) -> None:
     """End the backend, but hide its end."""
-    patient.proxy.hold_fin()
-    await patient.kill()
+    monitored.proxy.hold_fin()
+    await monitored.kill()
 
 
 @pytest.mark.parametrize("fault", [black_hole, deaf_ear, frozen_backend, last_words])
 async def test_r41_a_server_that_does_not_answer_is_told_of_in_time(
-    new_patient: Callable[..., Patient], guarded_server: PostgresServer, fault: Callable[..., Any]
+    new_monitored: Callable[..., MonitoredListener],
+    guarded_server: PostgresServer,
+    fault: Callable[..., Any],
 ) -> None:
     """It says so within the heartbeat's timeout, and what does not answer is replaced."""
-    patient = new_patient(heartbeat_timeout=TIMEOUT)
-    async with patient.listener:
-        pid = (await patient.health())["backend_pid"]
-        await fault(patient, guarded_server)
-        health = await patient.health()
+    monitored = new_monitored(heartbeat_timeout=TIMEOUT)
+    async with monitored.listener:
+        pid = (await monitored.health())["backend_pid"]
+        await fault(monitored, guarded_server)
+        health = await monitored.health()
         assert health["server_error"]
         assert (health["queue_usage"], health["queue_holders"]) == (None, [])
-        patient.proxy.heal()
-        await until(patient.events, ConnectionLost)
-        await until(patient.events, Reconnected)
+        monitored.proxy.heal()
+        await until(monitored.events, ConnectionLost)
+        await until(monitored.events, Reconnected)
         if fault is frozen_backend:
             guarded_server.thaw_backend(pid)
-        assert (await patient.health())["backend_pid"] != pid
+        assert (await monitored.health())["backend_pid"] != pid
 
 
 async def test_r41_it_does_not_wait_for_a_listen_that_hangs(
-    new_patient: Callable[..., Patient],
+    new_monitored: Callable[..., MonitoredListener],
 ) -> None:
     """While the connection waits for the answer to another command, health() comes in time."""
-    patient = new_patient(operation_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
-    async with patient.listener:
-        listening = patient.proxy.cut_on(b"LISTEN", then="black_hole")
-        waiting = asyncio.create_task(patient.listener.listen("orders", print))
+    monitored = new_monitored(operation_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
+    async with monitored.listener:
+        listening = monitored.proxy.cut_on(b"LISTEN", then="black_hole")
+        waiting = asyncio.create_task(monitored.listener.listen("orders", print))
         await listening.wait()
-        health = await patient.health()
+        health = await monitored.health()
         assert "no answer" in health["server_error"]
         assert (health["channels_desired"], health["channels_confirmed"]) == (1, 0)
-        patient.proxy.heal()
+        monitored.proxy.heal()
         await waiting
 
 
-async def test_r41_locally_it_needs_no_network(patient: Patient) -> None:
+async def test_r41_locally_it_needs_no_network(monitored: MonitoredListener) -> None:
     """With server=False not a byte goes out, it never waits, and takes less than 1 ms."""
-    sent = patient.proxy.bytes_to_server
+    sent = monitored.proxy.bytes_to_server
     for _ in range(2):
-        coroutine = patient.listener.health(server=False)
+        coroutine = monitored.listener.health(server=False)
         with pytest.raises(StopIteration):  # it did not wait for anything
             coroutine.send(None)
-        patient.proxy.black_hole()
+        monitored.proxy.black_hole()
     began = time.perf_counter()
     for _ in range(100):
-        await patient.health(server=False)
+        await monitored.health(server=False)
     assert (time.perf_counter() - began) / 100 < 0.001  # measured: 0.00002
-    patient.proxy.heal()
-    assert patient.proxy.bytes_to_server == sent
+    monitored.proxy.heal()
+    assert monitored.proxy.bytes_to_server == sent
 
 
 # -- several at once, and none --------------------------------------------------------------------
 
 
-async def test_r41_many_may_ask_at_once(patient: Patient) -> None:
+async def test_r41_many_may_ask_at_once(monitored: MonitoredListener) -> None:
     """Fifty calls among LISTENs, UNLISTENs and notifications are all answered, on one session."""
     arrived = asyncio.Event()
-    await patient.listener.listen("orders", lambda _: arrived.set())
+    await monitored.listener.listen("orders", lambda _: arrived.set())
 
     async def come_and_go(number: int) -> None:
-        subscription = await patient.listener.listen(f"channel {number}", print)
+        subscription = await monitored.listener.listen(f"channel {number}", print)
         await subscription.cancel()
 
-    asking = asyncio.gather(*(patient.health() for _ in range(50)))
+    asking = asyncio.gather(*(monitored.health() for _ in range(50)))
     healths, *_ = await asyncio.gather(asking, *(come_and_go(number) for number in range(50)))
     assert {health["server_error"] for health in healths} == {None}
-    await patient.notify("orders")
+    await monitored.notify("orders")
     async with asyncio.timeout(PATIENCE):
         await arrived.wait()
-    health = await patient.health()
+    health = await monitored.health()
     assert (health["generation"], health["channels_confirmed"]) == (1, 1)
 
 
-async def test_r41_it_may_be_cancelled_anywhere(patient: Patient) -> None:
+async def test_r41_it_may_be_cancelled_anywhere(monitored: MonitoredListener) -> None:
     """Cancelled at every turn of the loop, it leaves a connection that serves the next call."""
     cancelled = 0
     for turns in range(12):
-        asking = asyncio.create_task(patient.health())
+        asking = asyncio.create_task(monitored.health())
         for _ in range(turns):
             await asyncio.sleep(0)
         asking.cancel()
         cancelled += (await asyncio.gather(asking, return_exceptions=True))[0].__class__ is (
             asyncio.CancelledError
         )
-        assert (await patient.health())["server_error"] is None
+        assert (await monitored.health())["server_error"] is None
     assert cancelled
-    assert (await patient.health())["generation"] == 1
+    assert (await monitored.health())["generation"] == 1
 
 
 async def test_r41_cancelled_in_a_black_hole_it_leaves_the_rest_to_the_listener(
-    new_patient: Callable[..., Patient],
+    new_monitored: Callable[..., MonitoredListener],
 ) -> None:
     """Nobody waits for the answer any more; that it does not come is noticed all the same."""
-    patient = new_patient(heartbeat_timeout=TIMEOUT)
-    async with patient.listener:
-        asked = patient.proxy.cut_on(b"queue_usage", then="black_hole")
-        asking = asyncio.create_task(patient.health())
+    monitored = new_monitored(heartbeat_timeout=TIMEOUT)
+    async with monitored.listener:
+        asked = monitored.proxy.cut_on(b"queue_usage", then="black_hole")
+        asking = asyncio.create_task(monitored.health())
         await asked.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await until(patient.events, ConnectionLost)
-        patient.proxy.heal()
-        await until(patient.events, Reconnected)
-        assert (await patient.health())["server_error"] is None
+        await until(monitored.events, ConnectionLost)
+        monitored.proxy.heal()
+        await until(monitored.events, Reconnected)
+        assert (await monitored.health())["server_error"] is None

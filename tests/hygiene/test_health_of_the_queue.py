@@ -11,15 +11,15 @@ import asyncpg
 import pytest
 
 from asyncnotify.testing.proxy import FaultProxy
-from tests.hygiene.ear import PASSWORD, PAYLOAD, USER
-from tests.hygiene.scene import PATIENCE
+from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
+from tests.hygiene.secrets_harness import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.hygiene.patient import Patient
-    from tests.hygiene.scene import Connection
+    from tests.hygiene.monitored_listener import MonitoredListener
+    from tests.hygiene.secrets_harness import Connection
     from tests.support.server_faults import ServerFaults
 
 FLOOD: Final = """
@@ -28,18 +28,18 @@ FLOOD: Final = """
 
 
 async def test_r41_a_queue_that_is_held_is_told_with_its_holder(
-    patient: Patient, faults: ServerFaults
+    monitored: MonitoredListener, faults: ServerFaults
 ) -> None:
     """The usage rises, and the session that holds the queue is named, without its query."""
-    assert (await patient.health())["queue_usage"] < 0.01
+    assert (await monitored.health())["queue_usage"] < 0.01
     usages: list[float] = []
     health, told = dict[str, Any](), dict[str, Any]()
     async with faults.queue_held() as holder:
         pid = holder.get_server_pid()
         await holder.execute(f"SET application_name = 'laggard'; SELECT '{PAYLOAD}'")
         for _ in range(3):
-            await patient.root.execute(FLOOD, 9)
-            health = await patient.health()
+            await monitored.root.execute(FLOOD, 9)
+            health = await monitored.health()
             usages.append(health["queue_usage"])
             [told] = health["queue_holders"]
             assert (told["pid"], told["application_name"]) == (pid, "laggard")
@@ -48,25 +48,25 @@ async def test_r41_a_queue_that_is_held_is_told_with_its_holder(
     assert 0 < told["seconds"] < PATIENCE
     assert PAYLOAD not in json.dumps(health)
     await faults.until_gone(pid)
-    health = await patient.health()
+    health = await monitored.health()
     assert health["queue_usage"] < 0.01
     assert health["queue_holders"] == []
 
 
 async def test_r41_asking_frees_a_queue_that_stayed_full(
-    patient: Patient, faults: ServerFaults
+    monitored: MonitoredListener, faults: ServerFaults
 ) -> None:
     """When the laggard has left, the server may not notice; health() makes it."""
     async with faults.queue_held() as holder:
         pid = holder.get_server_pid()
         with pytest.raises(asyncpg.ProgramLimitExceededError):
-            await fill(patient.root)
-        assert (await patient.health())["queue_usage"] > 0.9
+            await fill(monitored.root)
+        assert (await monitored.health())["queue_usage"] > 0.9
     await faults.until_gone(pid)
     with pytest.raises(asyncpg.ProgramLimitExceededError):
-        await patient.root.execute(FLOOD, 9)  # a server that frees it by itself needs no help
-    assert (await patient.health())["queue_usage"] < 0.01
-    await patient.root.execute(FLOOD, 9)
+        await monitored.root.execute(FLOOD, 9)  # a server that frees it by itself needs no help
+    assert (await monitored.health())["queue_usage"] < 0.01
+    await monitored.root.execute(FLOOD, 9)
 
 
 async def fill(root: Connection) -> None:
@@ -76,7 +76,7 @@ async def fill(root: Connection) -> None:
 
 
 async def test_r41_a_session_that_does_not_read_is_a_holder(
-    patient: Patient, guarded_server: PostgresServer, faults: ServerFaults
+    monitored: MonitoredListener, guarded_server: PostgresServer, faults: ServerFaults
 ) -> None:
     """A client that listens and leaves its socket unread is named as what it is."""
     async with proxied(guarded_server) as (proxy, laggard):
@@ -86,8 +86,8 @@ async def test_r41_a_session_that_does_not_read_is_a_holder(
         told: list[tuple[int, str]] = []
         async with asyncio.timeout(PATIENCE):
             while (pid, "ClientWrite") not in told:
-                await patient.root.execute(FLOOD, 9)
-                health = await patient.health()
+                await monitored.root.execute(FLOOD, 9)
+                health = await monitored.health()
                 told = [(one["pid"], one["wait_event"]) for one in health["queue_holders"]]
     await faults.until_gone(pid)
 
@@ -102,37 +102,39 @@ async def proxied(server: PostgresServer) -> AsyncGenerator[tuple[FaultProxy, Co
 
 
 async def test_r41_what_the_role_may_not_see_is_not_told(
-    new_patient: Callable[..., Patient], guarded_server: PostgresServer, faults: ServerFaults
+    new_monitored: Callable[..., MonitoredListener],
+    guarded_server: PostgresServer,
+    faults: ServerFaults,
 ) -> None:
     """Without pg_read_all_stats the usage is known, and the holders are not; with it they are."""
-    patient = new_patient(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
-    async with patient.listener:
+    monitored = new_monitored(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
+    async with monitored.listener:
         async with faults.queue_held() as holder:
             pid = holder.get_server_pid()
-            await patient.root.execute(FLOOD, 9)
-            health = await patient.health()
+            await monitored.root.execute(FLOOD, 9)
+            health = await monitored.health()
             assert health["queue_usage"] > 0.01
             assert (health["queue_holders"], health["server_error"]) == ([], None)
-            await patient.root.execute(f"GRANT pg_read_all_stats TO {USER}")
-            [told] = (await patient.health())["queue_holders"]
-            await patient.root.execute(f"REVOKE pg_read_all_stats FROM {USER}")
+            await monitored.root.execute(f"GRANT pg_read_all_stats TO {USER}")
+            [told] = (await monitored.health())["queue_holders"]
+            await monitored.root.execute(f"REVOKE pg_read_all_stats FROM {USER}")
             assert told["pid"] == pid
         await faults.until_gone(pid)
 
 
 async def test_r41_a_refusal_is_told_and_costs_nothing(
-    new_patient: Callable[..., Patient], guarded_server: PostgresServer
+    new_monitored: Callable[..., MonitoredListener], guarded_server: PostgresServer
 ) -> None:
     """A server that does not let us ask is told of as such; the connection is kept."""
     function = "FUNCTION pg_catalog.pg_notification_queue_usage()"
-    patient = new_patient(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
-    async with patient.listener:
-        await patient.root.execute(f"REVOKE EXECUTE ON {function} FROM PUBLIC")
+    monitored = new_monitored(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
+    async with monitored.listener:
+        await monitored.root.execute(f"REVOKE EXECUTE ON {function} FROM PUBLIC")
         try:
-            health = await patient.health()
+            health = await monitored.health()
         finally:
-            await patient.root.execute(f"GRANT EXECUTE ON {function} TO PUBLIC")
+            await monitored.root.execute(f"GRANT EXECUTE ON {function} TO PUBLIC")
         assert health["server_error"].startswith("InsufficientPrivilegeError")
         assert (health["state"], health["queue_usage"]) == ("connected", None)
-        health = await patient.health()
+        health = await monitored.health()
         assert (health["server_error"], health["generation"]) == (None, 1)

@@ -32,14 +32,14 @@ from asyncnotify import (
     RetryScheduled,
 )
 from asyncnotify.testing.proxy import FaultProxy
-from tests.hygiene.ear import OURS, chain
-from tests.hygiene.relay import Relay, error_response
-from tests.hygiene.scene import PATIENCE, until
+from tests.hygiene.error_injector import ErrorInjector, error_response
+from tests.hygiene.secret_detector import OURS, chain
+from tests.hygiene.secrets_harness import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
-    from tests.hygiene.scene import Connection
+    from tests.hygiene.secrets_harness import Connection
 
     Life = Callable[["Owner"], Awaitable[None]]
 
@@ -311,10 +311,10 @@ async def test_r15_a_thousand_losses_leave_nothing(place: Owner) -> None:
 
 @on_every_road
 async def test_r14_a_listen_that_fails_leaves_no_session(
-    relay: Relay, root: Connection, road: str
+    injector: ErrorInjector, root: Connection, road: str
 ) -> None:
     """A connection on which LISTEN was refused is dropped, in use or new: one is left."""
-    place = Owner(relay.dsn, root, road)
+    place = Owner(injector.dsn, root, road)
     refusal = error_response("53200", "out of shared memory")
 
     async def look() -> Footprint:
@@ -323,7 +323,7 @@ async def test_r14_a_listen_that_fails_leaves_no_session(
 
     async def fail(times: int) -> None:
         for number in range(times):
-            relay.answer("LISTEN", refusal, times=2)
+            injector.answer("LISTEN", refusal, times=2)
             # Each time another channel: its statement must not be prepared already
             await (await listener.listen(f"channel {number}", print)).cancel()
 

@@ -18,8 +18,8 @@ from asyncnotify import (
 )
 from asyncnotify.testing.faults import dns_fails
 from asyncnotify.testing.server import BinariesNotFoundError
-from tests.hygiene.ear import HALVES, PASSWORD, PAYLOAD, SECRETS, USER
-from tests.hygiene.scene import PATIENCE, QUICKLY, SOON
+from tests.hygiene.secret_detector import HALVES, PASSWORD, PAYLOAD, SECRETS, USER
+from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, SOON
 from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
     from asyncnotify import ConnectionEvent, Notification
     from asyncnotify.testing.server import PostgresServer
-    from tests.hygiene.ear import Ear
-    from tests.hygiene.scene import Scene
+    from tests.hygiene.secret_detector import SecretDetector
+    from tests.hygiene.secrets_harness import SecretsHarness
 
-    Row = Callable[[Scene], Awaitable[object]]
+    Row = Callable[[SecretsHarness], Awaitable[object]]
 
 WRONG: Final = " ".join(HALVES)
 ENDINGS: Final[tuple[Literal["reset", "fin"], ...]] = ("reset", "fin")
 
 
-def test_the_ear_would_hear_a_secret(ear: Ear) -> None:
+def test_the_ear_would_hear_a_secret(detector: SecretDetector) -> None:
     """In a text, a log's arguments, an error's parts, its notes, its causes, an event's cause."""
     cause = ValueError("other", PAYLOAD)
     wrapped = RuntimeError("fine")
@@ -46,88 +46,104 @@ def test_the_ear_would_hear_a_secret(ear: Ear) -> None:
     group = ExceptionGroup("fine", [RuntimeError("fine"), noted])
     event = RetryScheduled(attempt=1, delay=0.1, cause=wrapped)
     for secret in (PASSWORD, wrapped, noted, group, event, [Listener, HALVES[1]]):
-        ear.listen_to(secret)
-        assert ear.has_heard(*SECRETS)
-        ear.heard.clear()
-    ear.listen_to(RuntimeError("fine"))
-    assert not ear.has_heard(*SECRETS)
+        detector.record(secret)
+        assert detector.containing(*SECRETS)
+        detector.texts.clear()
+    detector.record(RuntimeError("fine"))
+    assert not detector.containing(*SECRETS)
 
 
 # -- starts that fail -----------------------------------------------------------------------------
 
 
-async def wrong_password(scene: Scene) -> None:
+async def wrong_password(harness: SecretsHarness) -> None:
     """The server refuses the password."""
-    await scene.refuses(scene.listener(password=WRONG), asyncpg.InvalidPasswordError)
+    await harness.fails_to_start(harness.listener(password=WRONG), asyncpg.InvalidPasswordError)
 
 
-async def expired_password(scene: Scene) -> None:
+async def expired_password(harness: SecretsHarness) -> None:
     """The server refuses a password that was right once."""
-    async with scene.altered("VALID UNTIL '2000-01-01'", "VALID UNTIL 'infinity'"):
-        await scene.refuses(scene.listener(), asyncpg.InvalidPasswordError)
+    async with harness.altered("VALID UNTIL '2000-01-01'", "VALID UNTIL 'infinity'"):
+        await harness.fails_to_start(harness.listener(), asyncpg.InvalidPasswordError)
 
 
-async def unknown_database(scene: Scene) -> None:
+async def unknown_database(harness: SecretsHarness) -> None:
     """The server has no such database."""
-    await scene.refuses(scene.listener(database="nowhere"), asyncpg.InvalidCatalogNameError)
+    await harness.fails_to_start(
+        harness.listener(database="nowhere"), asyncpg.InvalidCatalogNameError
+    )
 
 
-async def bad_setting(scene: Scene) -> None:
+async def bad_setting(harness: SecretsHarness) -> None:
     """The server refuses a startup parameter."""
     settings = {"work_mem": "much"}
     refusal = asyncpg.InvalidParameterValueError
-    await scene.refuses(scene.listener(server_settings=settings), refusal)
+    await harness.fails_to_start(harness.listener(server_settings=settings), refusal)
 
 
-async def no_tls(scene: Scene) -> None:
+async def no_tls(harness: SecretsHarness) -> None:
     """The server has no TLS, and it is wanted; or it is wanted in a way that there is not."""
     for tls in ("require", ssl.create_default_context()):
-        await scene.refuses(scene.hasty(ssl=tls), ConnectionError)
+        await harness.fails_to_start(harness.listener_with_short_start(ssl=tls), ConnectionError)
     for tls in ("verify-full", "nonsense"):
-        await scene.refuses(scene.hasty(ssl=tls), asyncpg.ClientConfigurationError)
+        await harness.fails_to_start(
+            harness.listener_with_short_start(ssl=tls), asyncpg.ClientConfigurationError
+        )
 
 
-async def full(scene: Scene) -> None:
+async def full(harness: SecretsHarness) -> None:
     """The server has no connection to give."""
-    async with scene.altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"):
-        await scene.refuses(scene.hasty(), asyncpg.TooManyConnectionsError)
+    async with harness.altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"):
+        await harness.fails_to_start(
+            harness.listener_with_short_start(), asyncpg.TooManyConnectionsError
+        )
 
 
-async def refused(scene: Scene) -> None:
+async def refused(harness: SecretsHarness) -> None:
     """Nobody listens on the port."""
-    scene.proxy.refuse()
-    await scene.refuses(scene.hasty(), ConnectionRefusedError)
+    harness.proxy.refuse()
+    await harness.fails_to_start(harness.listener_with_short_start(), ConnectionRefusedError)
 
 
-async def silent(scene: Scene) -> None:
+async def silent(harness: SecretsHarness) -> None:
     """Nobody answers."""
-    scene.proxy.black_hole()
-    await scene.refuses(scene.hasty(connect_timeout=0.05), TimeoutError)
+    harness.proxy.black_hole()
+    await harness.fails_to_start(
+        harness.listener_with_short_start(connect_timeout=0.05), TimeoutError
+    )
 
 
-async def cut_off(scene: Scene) -> None:
+async def cut_off(harness: SecretsHarness) -> None:
     """The connection is ended as soon as it is accepted."""
     for how in ENDINGS:
-        scene.proxy.drop_new(how)
-        await scene.refuses(scene.hasty(), OSError | asyncpg.PostgresError)
+        harness.proxy.drop_new(how)
+        await harness.fails_to_start(
+            harness.listener_with_short_start(), OSError | asyncpg.PostgresError
+        )
 
 
-async def cut_off_by_the_password(scene: Scene) -> None:
+async def cut_off_by_the_password(harness: SecretsHarness) -> None:
     """The connection is ended while the password is being proved."""
     for answer in (None, b"R"):
-        proof = scene.proxy.cut_on(b",p=", answer=answer)
-        starting = asyncio.create_task(scene.refuses(scene.hasty(), ConnectionRefusedError))
+        proof = harness.proxy.cut_on(b",p=", answer=answer)
+        starting = asyncio.create_task(
+            harness.fails_to_start(harness.listener_with_short_start(), ConnectionRefusedError)
+        )
         await proof.wait()
-        scene.proxy.refuse()
+        harness.proxy.refuse()
         await starting
-        scene.proxy.accept()
+        harness.proxy.accept()
 
 
-async def garbage(scene: Scene) -> None:
+async def garbage(harness: SecretsHarness) -> None:
     """Something answers that is no PostgreSQL."""
-    scene.proxy.garbage()
-    await scene.refuses(scene.hasty(), OSError | asyncpg.PostgresError)
-    await scene.refuses(scene.hasty(ssl="disable"), OSError | asyncpg.PostgresError)
+    harness.proxy.garbage()
+    await harness.fails_to_start(
+        harness.listener_with_short_start(), OSError | asyncpg.PostgresError
+    )
+    await harness.fails_to_start(
+        harness.listener_with_short_start(ssl="disable"), OSError | asyncpg.PostgresError
+    )
 
 
 STARTS: Final = (
@@ -147,25 +163,25 @@ STARTS: Final = (
 
 @pytest.mark.parametrize("road", ["dsn", "keywords"])
 @pytest.mark.parametrize("row", STARTS, ids=lambda row: row.__name__)
-async def test_r43_a_start_that_fails_tells_no_secret(scene: Scene, row: Row) -> None:
+async def test_r43_a_start_that_fails_tells_no_secret(harness: SecretsHarness, row: Row) -> None:
     """Neither what start() raises, with all its causes, nor the log, nor the events."""
-    await row(scene)
-    scene.check()
+    await row(harness)
+    harness.check()
 
 
-async def test_r43_a_pooler_that_refuses_tells_no_secret(scene: Scene) -> None:
+async def test_r43_a_pooler_that_refuses_tells_no_secret(harness: SecretsHarness) -> None:
     """PgBouncer would never deliver, or does not take the password."""
     try:
-        pooler = PgBouncer(scene.server, pool_mode="transaction", users={USER: PASSWORD})
+        pooler = PgBouncer(harness.server, pool_mode="transaction", users={USER: PASSWORD})
         pooler.start()
     except BinariesNotFoundError as error:
         pytest.skip(str(error))
     with pooler:
-        deaf = await scene.refuses(scene.listener(port=pooler.port))
+        deaf = await harness.fails_to_start(harness.listener(port=pooler.port))
         assert isinstance(deaf, PoolerError)
         refusal = asyncpg.ProtocolViolationError
-        await scene.refuses(scene.listener(port=pooler.port, password=WRONG), refusal)
-    scene.check()
+        await harness.fails_to_start(harness.listener(port=pooler.port, password=WRONG), refusal)
+    harness.check()
 
 
 # -- DSNs that cannot be read ---------------------------------------------------------------------
@@ -202,49 +218,53 @@ FORMS: Final = (
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+asyncpg"])
-async def test_r43_a_password_that_was_not_encoded_is_not_told(scene: Scene, scheme: str) -> None:
+async def test_r43_a_password_that_was_not_encoded_is_not_told(
+    harness: SecretsHarness, scheme: str
+) -> None:
     """Wherever it is cut into a host, a port, a path or a query, no half of it comes out."""
-    server = f"127.0.0.1:{scene.server.port}/postgres"
+    server = f"127.0.0.1:{harness.server.port}/postgres"
     for start, character in itertools.product((HALVES[0], "5432"), SPECIAL):
         password = f"{start}{character}{HALVES[1]}"
-        await fails_mutely(scene, f"{scheme}://{USER}:{password}@{server}")
+        await fails_mutely(harness, f"{scheme}://{USER}:{password}@{server}")
 
 
-async def test_r43_a_dsn_of_another_kind_is_not_told(scene: Scene) -> None:
+async def test_r43_a_dsn_of_another_kind_is_not_told(harness: SecretsHarness) -> None:
     """libpq's strings, other databases, other drivers, wrong options: nothing is repeated."""
-    login, server = f"{USER}:{HALVES[0]}", f"127.0.0.1:{scene.server.port}/postgres"
+    login, server = f"{USER}:{HALVES[0]}", f"127.0.0.1:{harness.server.port}/postgres"
     for form in FORMS:
-        await fails_mutely(scene, form.format(login=login, server=server))
+        await fails_mutely(harness, form.format(login=login, server=server))
 
 
-async def fails_mutely(scene: Scene, dsn: str) -> None:
+async def fails_mutely(harness: SecretsHarness, dsn: str) -> None:
     """Start a listener with a DSN that leads nowhere, or to a refusal; check what it tells."""
     with dns_fails():
         limits: dict[str, Any] = {**SOON, "start_timeout": 0.05}
-        await scene.refuses(Listener(dsn, **limits, on_event=scene.ear.listen_to))
-    scene.check()
+        await harness.fails_to_start(Listener(dsn, **limits, on_event=harness.detector.record))
+    harness.check()
 
 
 async def test_r43_a_password_that_was_taken_for_a_setting_is_not_told(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    harness: SecretsHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user whose name is a host's, a password with ``?`` and ``=``: not even the server tells."""
     monkeypatch.setenv("PGUSER", "postgres")
     monkeypatch.setenv("PGDATABASE", "postgres")
-    password = f"{scene.server.port}?{HALVES[0]}={HALVES[1]}"
-    await fails_mutely(scene, f"postgresql://127.0.0.1:{password}@127.0.0.1/postgres")
+    password = f"{harness.server.port}?{HALVES[0]}={HALVES[1]}"
+    await fails_mutely(harness, f"postgresql://127.0.0.1:{password}@127.0.0.1/postgres")
 
 
 @pytest.mark.parametrize("road", ["dsn", "keywords"])
-async def test_r43_a_password_that_is_no_unicode_is_not_told(scene: Scene, road: str) -> None:
+async def test_r43_a_password_that_is_no_unicode_is_not_told(
+    harness: SecretsHarness, road: str
+) -> None:
     """PGPASSWORD in another encoding holds a lone surrogate, which no connection can send."""
     options: dict[str, Any] = {"user": USER, "password": f"{HALVES[0]}\udcff", **SOON}
     if road == "dsn":
-        options["dsn"] = f"postgresql://127.0.0.1:{scene.server.port}/postgres"
+        options["dsn"] = f"postgresql://127.0.0.1:{harness.server.port}/postgres"
     else:
-        options |= {"host": "127.0.0.1", "port": scene.server.port, "database": "postgres"}
-    await scene.refuses(Listener(**options, on_event=scene.ear.listen_to))
-    scene.check()
+        options |= {"host": "127.0.0.1", "port": harness.server.port, "database": "postgres"}
+    await harness.fails_to_start(Listener(**options, on_event=harness.detector.record))
+    harness.check()
 
 
 # -- what users say themselves --------------------------------------------------------------------
@@ -256,7 +276,7 @@ OWN_WORDS: Final = f"the vault has {PASSWORD} no more"
 @pytest.mark.parametrize("argument", ["password", "connect"])
 @pytest.mark.parametrize("own", [RuntimeError(OWN_WORDS), ValueError(OWN_WORDS)])
 async def test_r43_the_error_of_a_callable_is_a_cause_and_no_more(
-    ear: Ear, guarded_server: PostgresServer, argument: str, own: Exception
+    detector: SecretDetector, guarded_server: PostgresServer, argument: str, own: Exception
 ) -> None:
     """It may hold the secret: only itself, as the last cause, tells it; nothing repeats it."""
 
@@ -273,14 +293,14 @@ async def test_r43_the_error_of_a_callable_is_a_cause_and_no_more(
     error: BaseException | None = refused.value
     while error is not own:
         assert error is not None
-        ear.listen_to(str(error), repr(error), error.args)
+        detector.record(str(error), repr(error), error.args)
         error = error.__cause__
-    ear.listen_to(*map(repr, events), listener, listener.stats())
-    assert ear.lines
-    assert not ear.has_heard(*SECRETS)
+    detector.record(*map(repr, events), listener, listener.stats())
+    assert detector.lines
+    assert not detector.containing(*SECRETS)
 
 
-async def test_r43_the_error_of_a_handler_is_logged_and_no_more(scene: Scene) -> None:
+async def test_r43_the_error_of_a_handler_is_logged_and_no_more(harness: SecretsHarness) -> None:
     """Its words are the user's: the log has them, at ERROR; no counter and no report has."""
     told = asyncio.Event()
 
@@ -290,12 +310,12 @@ async def test_r43_the_error_of_a_handler_is_logged_and_no_more(scene: Scene) ->
     def tell(*_: object) -> None:
         told.set()
 
-    async with scene.running() as run:
+    async with harness.running() as run:
         await run.listener.listen("failing", fail, on_error=tell)
         await run.notify("failing")
         async with asyncio.timeout(PATIENCE):
             await told.wait()
-        [line] = [line for line in scene.ear.lines if PAYLOAD in line]
+        [line] = [line for line in harness.detector.lines if PAYLOAD in line]
         assert line.startswith("the handler of 'failing' raised")
-        scene.ear.heard.clear()
-    scene.check()  # what was heard when everything was looked at
+        harness.detector.texts.clear()
+    harness.check()  # what was heard when everything was looked at

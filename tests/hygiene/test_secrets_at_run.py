@@ -25,116 +25,122 @@ from asyncnotify import (
     State,
 )
 from tests.hygiene.conftest import superuser
-from tests.hygiene.ear import PASSWORD, PAYLOAD, USER
-from tests.hygiene.relay import Relay, error_response, message
-from tests.hygiene.scene import PATIENCE, until
+from tests.hygiene.error_injector import ErrorInjector, error_response, message
+from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
+from tests.hygiene.secrets_harness import PATIENCE, until
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify import ConnectionEvent, Stream
-    from tests.hygiene.scene import Scene
+    from tests.hygiene.secrets_harness import SecretsHarness
 
-    Row = Callable[[Scene], Awaitable[object]]
+    Row = Callable[[SecretsHarness], Awaitable[object]]
 
 
-async def killed(scene: Scene) -> None:
+async def killed(harness: SecretsHarness) -> None:
     """The server ends the session."""
-    async with scene.running() as run:
+    async with harness.running() as run:
         await run.kill()
-        await run.comes_back()
+        await run.reconnects()
 
 
-async def rotated_password(scene: Scene) -> None:
+async def rotated_password(harness: SecretsHarness) -> None:
     """The password is not valid any more: degraded, and back once it is valid again."""
-    async with scene.running() as run, ServerFaults(scene.server.dsn) as faults:
+    async with harness.running() as run, ServerFaults(harness.server.dsn) as faults:
         await faults.set_password(USER, "another")
         try:
             await run.kill()
             await until(run.events, RetryScheduled)
             assert run.listener.state is State.DEGRADED
-            await run.look()
+            await run.record_everything()
         finally:
             await faults.set_password(USER, PASSWORD)
-        await run.comes_back()
+        await run.reconnects()
 
 
-async def server_gone(scene: Scene) -> None:
+async def server_gone(harness: SecretsHarness) -> None:
     """The connection is reset, and there is nobody, then somebody else."""
-    async with scene.running() as run:
-        scene.proxy.refuse()
-        scene.proxy.reset()
+    async with harness.running() as run:
+        harness.proxy.refuse()
+        harness.proxy.reset()
         await until(run.events, RetryScheduled)
-        await run.look()
+        await run.record_everything()
         await run.raises(ConnectError, run.listener.notify("orders", PAYLOAD))
         await run.raises(ConnectTimeoutError, run.listener.wait_connected(0.01))
         listening = run.listener.listen("secret", print, timeout=0.01)
         await run.raises(ListenTimeoutError, listening)
-        scene.proxy.garbage()
+        harness.proxy.garbage()
         await until(run.events, RetryScheduled)
-        await run.look()
-        scene.proxy.accept()
-        await run.comes_back()
+        await run.record_everything()
+        harness.proxy.accept()
+        await run.reconnects()
 
 
-async def black_hole(scene: Scene) -> None:
+async def black_hole(harness: SecretsHarness) -> None:
     """The network swallows everything, heartbeats as well."""
-    async with scene.running(heartbeat=0.1, heartbeat_timeout=0.4, connect_timeout=0.4) as run:
-        scene.proxy.black_hole()
+    async with harness.running(heartbeat=0.1, heartbeat_timeout=0.4, connect_timeout=0.4) as run:
+        harness.proxy.black_hole()
         await until(run.events, ConnectionLost)
         await until(run.events, RetryScheduled)
-        await run.look()
-        scene.proxy.heal()
-        await run.comes_back()
+        await run.record_everything()
+        harness.proxy.heal()
+        await run.reconnects()
 
 
-async def last_words(scene: Scene) -> None:
+async def last_words(harness: SecretsHarness) -> None:
     """The server says goodbye, and its end does not arrive."""
-    async with scene.running(heartbeat=0.1, heartbeat_timeout=0.5) as run:
-        scene.proxy.hold_fin()
+    async with harness.running(heartbeat=0.1, heartbeat_timeout=0.5) as run:
+        harness.proxy.hold_fin()
         await run.kill()
-        scene.proxy.heal()
-        await run.comes_back()
+        harness.proxy.heal()
+        await run.reconnects()
 
 
-async def unreadable_notification(scene: Scene) -> None:
+async def unreadable_notification(harness: SecretsHarness) -> None:
     """A notification arrives that is no UTF-8."""
     patience = {"heartbeat": 0.1, "heartbeat_timeout": 2.0}
-    async with Relay(scene.server) as relay, scene.running(port=relay.port, **patience) as run:
+    async with (
+        ErrorInjector(harness.server) as injector,
+        harness.running(port=injector.port, **patience) as run,
+    ):
         body = struct.pack("!i", 1) + b"orders\0" + PAYLOAD.encode() + b"\xff\0"
-        relay.unasked(message(b"A", body))
+        injector.send_unasked(message(b"A", body))
         await until(run.events, ConnectionLost)
-        await run.comes_back()
+        await run.reconnects()
 
 
-async def poison(scene: Scene) -> None:
+async def poison(harness: SecretsHarness) -> None:
     """A payload that the server cannot convert ends the session."""
-    await scene.root.execute(
+    await harness.root.execute(
         "CREATE DATABASE poison TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'"
     )
-    async with superuser(scene.server.dsn_for("poison")) as sender:
-        listener = scene.listener(database="poison")
+    async with superuser(harness.server.dsn_for("poison")) as sender:
+        listener = harness.listener(database="poison")
         events = listener.events()
         async with listener, listener.stream("orders") as stream:
             await sender.execute(f"SELECT pg_notify('orders', E'{PAYLOAD} \\xff')")
             await until(events, Reconnected)
-            scene.ear.listen_to(listener, listener.stats(), stream, await listener.health())
-    await scene.root.execute("DROP DATABASE poison WITH (FORCE)")
+            harness.detector.record(listener, listener.stats(), stream, await listener.health())
+    await harness.root.execute("DROP DATABASE poison WITH (FORCE)")
 
 
-async def server_errors(scene: Scene) -> None:
+async def server_errors(harness: SecretsHarness) -> None:
     """LISTEN meets the bug of 2025, then an error, then the end."""
-    async with Relay(scene.server) as relay, scene.running(port=relay.port) as run:
+    async with (
+        ErrorInjector(harness.server) as injector,
+        harness.running(port=injector.port) as run,
+    ):
         for sqlstate, text in (("58P01", "could not access status"), ("53200", "out of memory")):
-            relay.answer(f'LISTEN "{sqlstate}"', error_response(sqlstate, text))
+            injector.answer(f'LISTEN "{sqlstate}"', error_response(sqlstate, text))
             await run.listener.listen(sqlstate, print)
-        relay.unasked(error_response("57P01", "terminating", "FATAL"))
+        injector.send_unasked(error_response("57P01", "terminating", "FATAL"))
         await until(run.events, ConnectionLost)
-        await run.look()
+        await run.record_everything()
 
 
-async def handlers_that_raise(scene: Scene) -> None:
+async def handlers_that_raise(harness: SecretsHarness) -> None:
     """Handlers, on_error and resync fail, in words of their own."""
     told = asyncio.Queue[object]()
 
@@ -143,7 +149,7 @@ async def handlers_that_raise(scene: Scene) -> None:
         raise LookupError(msg)
 
     def fail_as_well(error: BaseException, item: object) -> None:
-        scene.ear.listen_to(error, item)
+        harness.detector.record(error, item)
         told.put_nowait(item)
         msg = "the words of on_error"
         raise LookupError(msg)
@@ -154,7 +160,7 @@ async def handlers_that_raise(scene: Scene) -> None:
     def too_many(notification: object) -> None:
         cast("Any", fail)(notification, notification)
 
-    async with scene.running() as run:
+    async with harness.running() as run:
         for handler in (fail, too_many, fail_later):
             await run.listener.listen("failing", handler, on_error=fail_as_well)
         await run.listener.listen("failing", print, resync=fail, on_error=fail_as_well)
@@ -162,42 +168,42 @@ async def handlers_that_raise(scene: Scene) -> None:
         async with asyncio.timeout(PATIENCE):
             for _ in range(7):
                 await told.get()
-        await run.look()
+        await run.record_everything()
 
 
-async def on_event_raises(scene: Scene) -> None:
+async def on_event_raises(harness: SecretsHarness) -> None:
     """on_event fails, in words of its own."""
 
     def fail(event: ConnectionEvent) -> None:
-        scene.ear.listen_to(event)
+        harness.detector.record(event)
         msg = "the words of on_event"
         raise LookupError(msg)
 
-    async with scene.running(on_event=fail) as run:
+    async with harness.running(on_event=fail) as run:
         await run.kill()
-        await run.comes_back()
+        await run.reconnects()
 
 
-async def overflows(scene: Scene) -> None:
+async def overflows(harness: SecretsHarness) -> None:
     """Consumers are too slow: told of once, and ended where that was asked for."""
     never = asyncio.Event()
     errors = asyncio.Queue[object]()
 
     def heard(error: BaseException, item: object) -> None:
-        scene.ear.listen_to(error, item)
+        harness.detector.record(error, item)
         errors.put_nowait(error)
 
     async def stuck(_: object) -> None:
         await never.wait()
 
-    async with scene.running(close_timeout=0.1) as run:
+    async with harness.running(close_timeout=0.1) as run:
         await run.listener.listen("flood", stuck, buffer=2)
         await run.listener.listen("flood", stuck, buffer=2, overflow="fail", on_error=heard)
         async with run.listener.stream("flood", buffer=2, overflow="fail") as stream:
             await run.notify("flood", 100)
             await run.delivers()
             await run.raises(BufferOverflowError, _exhaust(stream))
-        await run.look()
+        await run.record_everything()
 
 
 async def _exhaust(stream: Stream[Any]) -> None:
@@ -205,7 +211,7 @@ async def _exhaust(stream: Stream[Any]) -> None:
         pass
 
 
-async def notifies_that_fail(scene: Scene) -> None:
+async def notifies_that_fail(harness: SecretsHarness) -> None:
     """What cannot be sent, was not sent, or may have been sent, is not part of the error."""
     unsendable: tuple[Any, ...] = (
         PAYLOAD * 1_000,
@@ -214,19 +220,19 @@ async def notifies_that_fail(scene: Scene) -> None:
         PAYLOAD.encode(),
         [PAYLOAD],
     )
-    async with scene.running() as run:
+    async with harness.running() as run:
         for payload in unsendable:
             await run.raises(PayloadError, run.listener.notify("orders", payload))
         for answer in (None, b"SELECT 1"):
-            scene.proxy.cut_on(PAYLOAD.encode(), answer=answer)
+            harness.proxy.cut_on(PAYLOAD.encode(), answer=answer)
             await run.raises(ConnectionLostError, run.listener.notify("orders", PAYLOAD))
             await until(run.events, Reconnected)
-        async with ServerFaults(scene.server.dsn) as faults:
+        async with ServerFaults(harness.server.dsn) as faults:
             async with faults.queue_held() as holder:
                 pid = holder.get_server_pid()
                 await run.raises(asyncpg.ProgramLimitExceededError, _fill(run.listener))
                 await holder.execute(f"SELECT '{PAYLOAD}'")  # its query is nobody's affair
-                await run.look()
+                await run.record_everything()
             await faults.until_gone(pid)
         await run.listener.health()
     await run.raises(ClosedError, run.listener.notify("orders", PAYLOAD))
@@ -238,22 +244,22 @@ async def _fill(listener: Listener) -> None:
         await asyncio.gather(*sent)
 
 
-async def closing_in_a_hurry(scene: Scene) -> None:
+async def closing_in_a_hurry(harness: SecretsHarness) -> None:
     """Handlers that do not end, and notifications that wait to be sent, when it is closed."""
 
     async def stubborn(_: object) -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()
 
-    listener = scene.listener(close_timeout=0.1)
+    listener = harness.listener(close_timeout=0.1)
     async with listener:
         await listener.listen("orders", stubborn)
         await listener.notify("orders", PAYLOAD)
-        scene.proxy.black_hole()
+        harness.proxy.black_hole()
         sending = asyncio.create_task(listener.notify("orders", PAYLOAD))
     with pytest.raises((ConnectionLostError, ClosedError)) as lost:
         await sending
-    scene.ear.listen_to(lost.value, listener)
+    harness.detector.record(lost.value, listener)
 
 
 RUNS: Final = (
@@ -276,9 +282,9 @@ RUNS: Final = (
 @pytest.mark.parametrize("road", ["dsn", "connect"])
 @pytest.mark.parametrize("row", RUNS, ids=lambda row: row.__name__)
 async def test_r43_whatever_goes_wrong_no_secret_is_told(
-    scene: Scene, row: Row, complaints: list[str]
+    harness: SecretsHarness, row: Row, asyncio_errors: list[str]
 ) -> None:
     """Not by the log, the events, the errors, the counters, or any object's repr."""
-    await row(scene)
-    scene.check()
-    complaints.clear()  # asyncpg is not prepared for everything; the ear has heard it
+    await row(harness)
+    harness.check()
+    asyncio_errors.clear()  # asyncpg is not prepared for everything; the detector has heard it

@@ -12,16 +12,16 @@ import asyncpg
 import pytest
 
 from asyncnotify import ConnectionLost, Gap, GapReason, Listener, Notification, Reconnected
-from tests.hygiene.ear import OURS
-from tests.hygiene.relay import READY, Relay, error_response
-from tests.hygiene.scene import PATIENCE, QUICKLY, until
+from tests.hygiene.error_injector import READY, ErrorInjector, error_response
+from tests.hygiene.secret_detector import OURS
+from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, until
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
     from asyncnotify import Stream
     from asyncnotify.testing.server import PostgresServer
-    from tests.hygiene.ear import Ear
-    from tests.hygiene.scene import Connection
+    from tests.hygiene.secret_detector import SecretDetector
+    from tests.hygiene.secrets_harness import Connection
 
     Items = Stream[Notification[str] | Gap]
 
@@ -45,14 +45,14 @@ def listener_by(road: str, dsn: str, **options: Any) -> Listener:  # noqa: ANN40
     )
 
 
-def said(relay: Relay) -> list[str]:
+def said(injector: ErrorInjector) -> list[str]:
     """Return what the server was asked that has to do with the bug and its repair."""
-    return [s for s in relay.statements if s == USAGE or s.startswith("LISTEN")]
+    return [s for s in injector.statements if s == USAGE or s.startswith("LISTEN")]
 
 
-def repairs(ear: Ear) -> int:
+def repairs(detector: SecretDetector) -> int:
     """Return how often a repair was logged."""
-    return sum(REPAIRING in line for line in ear.lines)
+    return sum(REPAIRING in line for line in detector.lines)
 
 
 async def gap_of(stream: Items) -> GapReason:
@@ -82,26 +82,30 @@ async def delivers(root: Connection, stream: Items, channel: str = "orders") -> 
     ],
 )
 async def test_the_bug_of_listen_is_repaired_at_once(
-    relay: Relay, root: Connection, ear: Ear, road: str, error: tuple[str, str]
+    injector: ErrorInjector,
+    root: Connection,
+    detector: SecretDetector,
+    road: str,
+    error: tuple[str, str],
 ) -> None:
     """Known by its code or its text, it is met with an emptied queue and one more LISTEN."""
-    async with listener_by(road, relay.dsn) as listener:
-        relay.answer("LISTEN", error_response(*error))
+    async with listener_by(road, injector.dsn) as listener:
+        injector.answer("LISTEN", error_response(*error))
         async with listener.stream("orders", gaps=True) as stream:
-            assert said(relay) == ['LISTEN "orders"', USAGE, 'LISTEN "orders"']
+            assert said(injector) == ['LISTEN "orders"', USAGE, 'LISTEN "orders"']
             assert await gap_of(stream) is GapReason.START
             await delivers(root, stream)
         assert listener.stats().reconnects == 0
-    [warning] = [line for line in ear.lines if REPAIRING in line]
+    [warning] = [line for line in detector.lines if REPAIRING in line]
     assert error[1] in warning
 
 
 async def test_the_repair_is_a_warning_of_the_connection(
-    relay: Relay, caplog: pytest.LogCaptureFixture
+    injector: ErrorInjector, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever runs the server is told at WARNING what is wrong with it, and of its cure."""
-    async with Listener(relay.dsn) as listener:
-        relay.answer("LISTEN", TRUNCATED)
+    async with Listener(injector.dsn) as listener:
+        injector.answer("LISTEN", TRUNCATED)
         await listener.listen("orders", print)
     [record] = [r for r in caplog.records if REPAIRING in r.getMessage()]
     assert (record.name, record.levelno) == ("asyncnotify.connection", logging.WARNING)
@@ -110,94 +114,96 @@ async def test_the_repair_is_a_warning_of_the_connection(
 
 @both_roads
 async def test_a_replay_that_meets_the_bug_is_repaired(
-    relay: Relay, root: Connection, ear: Ear, road: str
+    injector: ErrorInjector, root: Connection, detector: SecretDetector, road: str
 ) -> None:
     """It does not cost the new connection, and every channel is listened on again."""
     channels = [f"channel {number}" for number in range(5)]
-    listener = listener_by(road, relay.dsn)
+    listener = listener_by(road, injector.dsn)
     events = listener.events()
     async with listener, listener.stream(*channels, gaps=True) as stream:
         assert await gap_of(stream) is GapReason.START
-        relay.answer("LISTEN", TRUNCATED)
+        injector.answer("LISTEN", TRUNCATED)
         pid = (await listener.health(server=False))["backend_pid"]
         await root.execute("SELECT pg_terminate_backend($1)", pid)
         assert (await until(events, Reconnected)).attempts == 1
         assert await gap_of(stream) is GapReason.RECONNECT
         for channel in channels:
             await delivers(root, stream, channel)
-    assert repairs(ear) == 1
+    assert repairs(detector) == 1
 
 
 @both_roads
 async def test_a_first_start_that_meets_the_bug_is_repaired(
-    relay: Relay, ear: Ear, road: str
+    injector: ErrorInjector, detector: SecretDetector, road: str
 ) -> None:
     """start() with a handler that was registered before is not delayed by it."""
-    listener = listener_by(road, relay.dsn)
+    listener = listener_by(road, injector.dsn)
     listener.on("orders")(print)
-    relay.answer("LISTEN", TRUNCATED)
+    injector.answer("LISTEN", TRUNCATED)
     async with listener:
-        assert said(relay) == ['LISTEN "orders"', USAGE, 'LISTEN "orders"']
-    assert repairs(ear) == 1
+        assert said(injector) == ['LISTEN "orders"', USAGE, 'LISTEN "orders"']
+    assert repairs(detector) == 1
 
 
 @both_roads
 async def test_what_the_repair_does_not_cure_costs_the_connection(
-    relay: Relay, root: Connection, ear: Ear, road: str
+    injector: ErrorInjector, root: Connection, detector: SecretDetector, road: str
 ) -> None:
     """It is tried once for a LISTEN; then the session is replaced, with its cause, and a Gap."""
-    listener = listener_by(road, relay.dsn)
+    listener = listener_by(road, injector.dsn)
     events = listener.events()
     async with listener, listener.stream("other", gaps=True) as stream:
         assert await gap_of(stream) is GapReason.START
-        relay.answer('LISTEN "orders"', TRUNCATED, times=2)
+        injector.answer('LISTEN "orders"', TRUNCATED, times=2)
         await listener.listen("orders", print)  # by the next connection
         lost = await until(events, ConnectionLost)
         assert isinstance(lost.cause, asyncpg.PostgresError)
         assert lost.cause.sqlstate == "58P01"
         assert await gap_of(stream) is GapReason.RECONNECT
         await delivers(root, stream, "other")
-    assert relay.statements.count(USAGE) == repairs(ear) == 1
+    assert injector.statements.count(USAGE) == repairs(detector) == 1
 
 
-async def test_other_errors_of_listen_are_not_taken_for_it(relay: Relay, ear: Ear) -> None:
+async def test_other_errors_of_listen_are_not_taken_for_it(
+    injector: ErrorInjector, detector: SecretDetector
+) -> None:
     """The queue is not asked about when LISTEN fails for a reason that this would not cure."""
-    listener = Listener(relay.dsn, backoff=QUICKLY)
+    listener = Listener(injector.dsn, backoff=QUICKLY)
     events = listener.events()
     async with listener:
-        relay.answer("LISTEN", error_response("53200", "out of shared memory"))
+        injector.answer("LISTEN", error_response("53200", "out of shared memory"))
         await listener.listen("orders", print)
         assert isinstance((await until(events, ConnectionLost)).cause, asyncpg.OutOfMemoryError)
-    assert USAGE not in relay.statements
-    assert not repairs(ear)
+    assert USAGE not in injector.statements
+    assert not repairs(detector)
 
 
 async def test_the_bug_is_repaired_behind_a_pooler(
-    guarded_server: PostgresServer, root: Connection, ear: Ear
+    guarded_server: PostgresServer, root: Connection, detector: SecretDetector
 ) -> None:
     """The first LISTEN of a connection may be that of the proof; it is repaired as any other."""
-    async with Relay(guarded_server, other_pid=True) as relay:
-        relay.answer("LISTEN", TRUNCATED)
-        async with Listener(relay.dsn, backoff=QUICKLY, start_timeout=PATIENCE):
-            assert USAGE in relay.statements
-    assert repairs(ear) == 1
+    async with ErrorInjector(guarded_server, other_pid=True) as injector:
+        injector.answer("LISTEN", TRUNCATED)
+        async with Listener(injector.dsn, backoff=QUICKLY, start_timeout=PATIENCE):
+            assert USAGE in injector.statements
+    assert repairs(detector) == 1
 
 
 async def test_r1_an_error_that_nobody_asked_for_ends_the_session(
-    relay: Relay, root: Connection, complaints: list[str]
+    injector: ErrorInjector, root: Connection, asyncio_errors: list[str]
 ) -> None:
     """The same bug, met by an idle session on a notification: a Gap, and it goes on."""
-    listener = Listener(relay.dsn, backoff=QUICKLY)
+    listener = Listener(injector.dsn, backoff=QUICKLY)
     events = listener.events()
     async with listener, listener.stream("orders", gaps=True) as stream:
         assert await gap_of(stream) is GapReason.START
-        relay.unasked(TRUNCATED + READY)
+        injector.send_unasked(TRUNCATED + READY)
         await until(events, ConnectionLost)
         await until(events, Reconnected)
         assert await gap_of(stream) is GapReason.RECONNECT
         await delivers(root, stream)
         assert listener.stats().reconnects == 1
-    complaints.clear()  # asyncpg was not prepared for it
+    asyncio_errors.clear()  # asyncpg was not prepared for it
 
 
 # -- errors that are the caller's -----------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 from tests.network.namespaces import RoutedHost, UnavailableError
-from tests.network.watched import execute, socket_dsn
+from tests.network.observed_listener import execute, socket_dsn
 from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from asyncnotify import (
     Reconnected,
     State,
 )
-from tests.network.watched import QUICKLY, Stopwatch, watching
+from tests.network.observed_listener import QUICKLY, Stopwatch, observing
 
 if TYPE_CHECKING:
     from tests.network.conftest import Remote
@@ -34,16 +34,16 @@ async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None
         keepalive=None,
         backoff=QUICKLY,
     )
-    async with watching(listener, remote.local) as watched:
-        await watched.delivers()
+    async with observing(listener, remote.local) as observed:
+        await observed.delivers()
         remote.cut()
         cut = Stopwatch()
-        lost = await watched.until(ConnectionLost)
+        lost = await observed.until(ConnectionLost)
         assert cut.seconds < 0.3 + 0.3 + 0.5
         assert isinstance(lost.cause, TimeoutError)
         remote.heal()
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(Reconnected)
+        await observed.delivers()
 
 
 async def test_r38_without_a_heartbeat_tcp_finds_the_black_hole(remote: Remote) -> None:
@@ -52,14 +52,14 @@ async def test_r38_without_a_heartbeat_tcp_finds_the_black_hole(remote: Remote) 
     limits: dict[str, Any] = {"heartbeat": None, "connect_timeout": 0.5, "backoff": QUICKLY}
     quiet = Listener(remote.dsn, keepalive=keepalive, **limits)
     deaf = Listener(remote.dsn, keepalive=None, close_timeout=0.1, **limits)
-    async with watching(quiet, remote.local) as watched, watching(deaf, remote.local):
+    async with observing(quiet, remote.local) as observed, observing(deaf, remote.local):
         remote.cut()
-        await watched.until(ConnectionLost)
+        await observed.until(ConnectionLost)
         assert quiet.state is State.RECONNECTING
         assert deaf.state is State.CONNECTED
         remote.heal()
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(Reconnected)
+        await observed.delivers()
 
 
 async def test_r31_a_host_that_never_answers_holds_nobody_up(remote: Remote) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from asyncnotify import Keepalive, Listener
 from asyncnotify._asyncpg.session import ListeningSession
-from tests.network.watched import Road, execute, socket_dsn, watching
+from tests.network.observed_listener import Road, execute, observing, socket_dsn
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,8 +110,8 @@ async def test_r38_a_unix_socket_needs_no_keepalive(
     """Through a Unix socket it listens and notifies all the same, and complains of nothing."""
     caplog.set_level(logging.DEBUG, "asyncnotify")
     listener = Listener(socket_dsn(pooled_server), keepalive=GIVEN)
-    async with watching(listener, pooled_server.dsn) as watched, listener.stream("orders") as s:
-        await watched.delivers()
+    async with observing(listener, pooled_server.dsn) as observed, listener.stream("orders") as s:
+        await observed.delivers()
         await listener.notify("orders", "by the socket")
         assert (await anext(s)).payload == "by the socket"
     assert "stays as it is" not in caplog.text
@@ -126,8 +126,8 @@ async def test_r38_a_server_that_refuses_keepalive_is_listened_to(
     await execute(pooled_server.dsn, f"REVOKE EXECUTE {NO_SET_CONFIG} FROM PUBLIC")
     try:
         listener = Listener(connect=road.connect, heartbeat=60, keepalive=GIVEN)
-        async with watching(listener, pooled_server.dsn) as watched:
-            await watched.delivers()
+        async with observing(listener, pooled_server.dsn) as observed:
+            await observed.delivers()
             assert await settings_of(road.opened[0]) == SERVERS_DEFAULT
     finally:
         await execute(pooled_server.dsn, f"GRANT EXECUTE {NO_SET_CONFIG} TO PUBLIC")

@@ -9,7 +9,7 @@ import pytest
 from asyncnotify import ConnectError, ConnectTimeoutError, Listener, Reconnected, RetryScheduled
 from asyncnotify.testing.faults import dns_hangs
 from asyncnotify.testing.proxy import FaultProxy
-from tests.network.watched import QUICKLY, Stopwatch, watching
+from tests.network.observed_listener import QUICKLY, Stopwatch, observing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,14 +46,14 @@ async def test_r10_start_gives_up_in_time_on_a_lookup_that_hangs(
 async def test_r10_a_running_listener_has_one_lookup_in_flight(proxy: FaultProxy, dsn: str) -> None:
     """However often it tries to come back, and notifies, one lookup hangs; then it is back."""
     listener = Listener(by_name(proxy, dsn), connect_timeout=0.05, backoff=QUICKLY)
-    async with watching(listener, dsn) as watched:
-        await watched.delivers()
+    async with observing(listener, dsn) as observed:
+        await observed.delivers()
         with dns_hangs(FOR_EVER, NAME) as lookups:
             proxy.reset()
             for _ in range(3):
-                assert isinstance((await watched.until(RetryScheduled)).cause, TimeoutError)
+                assert isinstance((await observed.until(RetryScheduled)).cause, TimeoutError)
             with pytest.raises((ConnectError, TimeoutError)):
                 await listener.notify("orders")
             assert (lookups.started, lookups.peak) == (1, 1)
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(Reconnected)
+        await observed.delivers()

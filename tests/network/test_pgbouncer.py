@@ -23,7 +23,7 @@ from asyncnotify.testing.server import (
     ServerNotRunningError,
     ServerStartError,
 )
-from tests.network.watched import PATIENCE, execute, fetchval
+from tests.network.observed_listener import PATIENCE, execute, fetchval
 from tests.support.pgbouncer import PgBouncer, PoolMode
 
 if TYPE_CHECKING:

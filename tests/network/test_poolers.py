@@ -22,7 +22,15 @@ from asyncnotify import (
     State,
 )
 from asyncnotify.testing.proxy import FaultProxy
-from tests.network.watched import PATIENCE, QUICKLY, Road, Stopwatch, execute, fetchval, watching
+from tests.network.observed_listener import (
+    PATIENCE,
+    QUICKLY,
+    Road,
+    Stopwatch,
+    execute,
+    fetchval,
+    observing,
+)
 
 if TYPE_CHECKING:
     from asyncnotify.testing.proxy import Direction, ProxiedConnection
@@ -77,9 +85,9 @@ async def test_r39_a_pooler_in_session_mode_delivers(
     pooler = new_pooler()
     began = Stopwatch()
     listener = listener_by(road, pooler.dsn)
-    async with watching(listener, pooler.dsn) as watched, listener.stream("orders") as stream:
+    async with observing(listener, pooler.dsn) as observed, listener.stream("orders") as stream:
         assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
-        await watched.delivers()
+        await observed.delivers()
         await listener.notify("orders", "sent through the pooler")
         async with asyncio.timeout(PATIENCE):
             assert (await anext(stream)).payload == "sent through the pooler"
@@ -92,13 +100,13 @@ async def test_r39_sessions_lost_behind_the_pooler_are_replaced(
 ) -> None:
     """When the server ends the session behind it, the listener comes back through the pooler."""
     listener = listener_by(road, new_pooler().dsn)
-    async with watching(listener, pooled_server.dsn) as watched:
-        await watched.delivers()
+    async with observing(listener, pooled_server.dsn) as observed:
+        await observed.delivers()
         terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         await execute(pooled_server.dsn, f"{terminate} WHERE application_name = '{OURS}'")
-        await watched.until(ConnectionLost)
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(ConnectionLost)
+        await observed.until(Reconnected)
+        await observed.delivers()
 
 
 @on_every_road
@@ -107,14 +115,14 @@ async def test_r39_a_pooler_that_restarts_is_waited_for(
 ) -> None:
     """While the pooler is down it is tried again; once it is up, the listener is back."""
     pooler = new_pooler()
-    async with watching(listener_by(road, pooler.dsn), pooled_server.dsn) as watched:
-        await watched.delivers()
+    async with observing(listener_by(road, pooler.dsn), pooled_server.dsn) as observed:
+        await observed.delivers()
         pooler.stop()
-        await watched.until(ConnectionLost)
-        await watched.until(RetryScheduled)
+        await observed.until(ConnectionLost)
+        await observed.until(RetryScheduled)
         pooler.start()
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(Reconnected)
+        await observed.delivers()
 
 
 async def test_r39_a_session_that_is_given_back_listens_on_nothing(
@@ -124,11 +132,11 @@ async def test_r39_a_session_that_is_given_back_listens_on_nothing(
     pooler = new_pooler(settings={"default_pool_size": "2"})
     for channel in ("first", "second"):
         listener = Listener(pooler.dsn, heartbeat=0.02, heartbeat_timeout=2.0)
-        async with watching(listener, pooled_server.dsn) as watched, listener.stream(channel):
+        async with observing(listener, pooled_server.dsn) as observed, listener.stream(channel):
             before = listener.stats().last_heartbeat
             async with asyncio.timeout(PATIENCE):
                 while listener.stats().last_heartbeat == before:
-                    await watched.delivers()  # too many channels would show in the heartbeat
+                    await observed.delivers()  # too many channels would show in the heartbeat
     assert warnings(caplog) == []
     for connection in [await asyncpg.connect(pooler.dsn) for _ in range(2)]:
         assert await connection.fetch("SELECT pg_listening_channels()") == []
@@ -198,8 +206,8 @@ async def test_r39_without_a_second_connection_it_warns_and_goes_on(
 ) -> None:
     """A pooler that takes one client only is believed, with one WARNING."""
     pooler = new_pooler(settings={"max_client_conn": "1"})
-    async with watching(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as watched:
-        await watched.delivers()
+    async with observing(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as observed:
+        await observed.delivers()
         [warning] = warnings(caplog)
         assert "could not check whether" in warning
 
@@ -213,9 +221,9 @@ async def test_r39_a_pool_of_one_is_believed_with_a_warning(
     listener = Listener(
         pooler.dsn, connect_timeout=CONNECT_TIMEOUT, operation_timeout=0.5, start_timeout=3.0
     )
-    async with watching(listener, pooled_server.dsn) as watched:
+    async with observing(listener, pooled_server.dsn) as observed:
         assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
-        await watched.delivers()
+        await observed.delivers()
         [warning] = warnings(caplog)
         assert "could not check whether" in warning
 
@@ -225,14 +233,14 @@ async def test_p1_a_pooler_that_comes_back_deaf_is_refused(
 ) -> None:
     """Restarted in transaction mode it is no connection; restarted in session mode it is one."""
     pooler = new_pooler()
-    async with watching(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as watched:
+    async with observing(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as observed:
         pooler.restart(pool_mode="transaction")
-        refused = await watched.until(RetryScheduled, timeout=4.0)
+        refused = await observed.until(RetryScheduled, timeout=4.0)
         assert isinstance(refused.cause, PoolerError)
-        assert watched.listener.state is State.DEGRADED
+        assert observed.listener.state is State.DEGRADED
         pooler.restart(pool_mode="session")
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(Reconnected)
+        await observed.delivers()
 
 
 async def test_p5_a_pooler_that_turns_deaf_is_noticed(
@@ -241,12 +249,12 @@ async def test_p5_a_pooler_that_turns_deaf_is_noticed(
     """Switched to transaction mode under the open connection, it has lost that connection."""
     pooler = new_pooler()
     listener = Listener(pooler.dsn, heartbeat=0.1, heartbeat_timeout=0.5, backoff=QUICKLY)
-    async with watching(listener, pooled_server.dsn) as watched:
+    async with observing(listener, pooled_server.dsn) as observed:
         pooler.reload(pool_mode="transaction")
-        await watched.until(ConnectionLost, timeout=4.0)
+        await observed.until(ConnectionLost, timeout=4.0)
         pooler.reload(pool_mode="session")
-        await watched.until(Reconnected)
-        await watched.delivers()
+        await observed.until(Reconnected)
+        await observed.delivers()
 
 
 async def test_r39_a_refused_start_leaves_nothing_in_the_pool(new_pooler: NewPooler) -> None:
@@ -271,13 +279,13 @@ async def test_r43_no_password_is_told_of(
     pooler = new_pooler(users={"alice": alice})
     right = pooler.dsn_for("postgres", user="alice", password=alice)
     wrong = pooler.dsn_for("postgres", user="alice", password=WRONG)
-    async with watching(Listener(right, backoff=QUICKLY), pooled_server.dsn) as watched:
-        await watched.delivers()
+    async with observing(Listener(right, backoff=QUICKLY), pooled_server.dsn) as observed:
+        await observed.delivers()
         with pytest.raises(ConnectError) as refused:
             await Listener(wrong, start_timeout=0.2).start()
         pooler.restart()
-        await watched.until(Reconnected)
-        told = [repr(watched.listener), repr(watched.listener.stats())]
+        await observed.until(Reconnected)
+        told = [repr(observed.listener), repr(observed.listener.stats())]
     pooler.restart(pool_mode="transaction")
     with pytest.raises(PoolerError) as deaf:
         await Listener(right).start()

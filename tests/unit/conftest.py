@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest_asyncio
 
 from tests.unit.clock import JumpingLoop
-from tests.unit.fake_server import Stage
-from tests.unit.workshop import Workshop
+from tests.unit.fake_server import SupervisorHarness
+from tests.unit.worker_harness import WorkerHarness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,17 +25,17 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest_asyncio.fixture
-async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SupervisorHarness]:
     """A fake server and, once the test asks for it, a supervisor; which is ended."""
-    made = Stage(monkeypatch)
+    made = SupervisorHarness(monkeypatch)
     yield made
     await made.stop()
 
 
 @pytest_asyncio.fixture
-async def shop() -> AsyncIterator[Workshop]:
+async def workers() -> AsyncIterator[WorkerHarness]:
     """Workers, all of which have ended when the test has."""
-    made = Workshop()
+    made = WorkerHarness()
     yield made
     for task in made.tasks:
         task.cancel()

@@ -23,9 +23,9 @@ TIMEOUT = 5.0
 class FakeSession(PublishingSession):
     """Takes statements and answers each after a while, unless it is terminated before."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, server: FakePublishingServer) -> None:
         # Not calling super().__init__() is the point: that wants a connection of the driver's
-        self._office = office
+        self._server = server
         self._ended = asyncio.get_running_loop().create_future()
 
     @property
@@ -34,13 +34,13 @@ class FakeSession(PublishingSession):
         return self._ended.done()
 
     def terminate(self) -> None:
-        """End it: what waits for an answer learns of it."""
+        """End the session: statements without an answer fail."""
         if not self._ended.done():
             self._ended.set_result(None)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Take one notification."""
-        self._office.alone += 1
+        self._server.single_statements += 1
         await self._statement([(channel, payload)])
 
     async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
@@ -48,20 +48,20 @@ class FakeSession(PublishingSession):
         await self._statement(list(zip(channels, payloads, strict=True)))
 
     async def _statement(self, pairs: list[Pair]) -> None:
-        office = self._office
-        office.statements.append(pairs)
-        await asyncio.wait({self._ended}, timeout=office.answer_time)
+        server = self._server
+        server.statements.append(pairs)
+        await asyncio.wait({self._ended}, timeout=server.answer_time)
         if self._ended.done():
             message = "connection was closed in the middle of operation"
             raise asyncpg.ConnectionDoesNotExistError(message)
         for _, payload in pairs:
-            if payload in office.refused:
-                raise office.refused[payload]
-        office.committed.extend(pairs)
+            if payload in server.refused:
+                raise server.refused[payload]
+        server.committed.extend(pairs)
 
 
-class Office:
-    """Where a publisher gets its sessions from, and the publisher."""
+class FakePublishingServer:
+    """Opens the sessions of a publisher, and runs that publisher."""
 
     failures = failures
 
@@ -76,7 +76,7 @@ class Office:
         self.dropped: list[PublishingSession] = []
         self.statements: list[list[Pair]] = []  # that were sent, with their pairs
         self.committed: list[Pair] = []
-        self.alone = 0  # statements that a call has sent by itself
+        self.single_statements = 0  # statements that a call has sent by itself
         self.calls: list[asyncio.Task[None]] = []
 
     def begin(self, *, queue: int = 10_000) -> Publisher:
@@ -85,7 +85,7 @@ class Office:
         self.running = asyncio.create_task(self.publisher.run())
         return self.publisher
 
-    async def warm(self, *, queue: int = 10_000) -> Publisher:
+    async def start_with_session(self, *, queue: int = 10_000) -> Publisher:
         """Let a publisher run that holds a session already, and rests."""
         publisher = self.begin(queue=queue)
         await publisher.publish_all((), ())
@@ -130,8 +130,8 @@ class Office:
 
     @property
     def target(self) -> str:
-        """What they lead to."""
-        return "the office"
+        """The name of the server in messages."""
+        return "the fake server"
 
     async def open(self) -> PublishingSession:
         """Return a new session, or fail as the test says."""
@@ -142,18 +142,18 @@ class Office:
         return self.sessions[-1]
 
     async def rest(self, session: PublishingSession) -> PublishingSession | None:
-        """Keep it, or take it back."""
+        """Let the publisher keep the session, or take it back."""
         if self.rest_time:
             await asyncio.sleep(self.rest_time)
         return session if self.keeps else None
 
     def drop(self, session: PublishingSession) -> None:
-        """Get rid of it."""
+        """Terminate the session."""
         session.terminate()
         self.dropped.append(session)
 
     async def close(self, session: PublishingSession, seconds: float) -> None:
-        """Part with it in good order."""
+        """Close the session in good order."""
         self.closed.append((session, seconds))
         await asyncio.sleep(self.close_time)
 

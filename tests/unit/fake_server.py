@@ -211,7 +211,7 @@ class FakeConnections:
         raise NotImplementedError
 
 
-class Stage:
+class SupervisorHarness:
     """A fake server, and a supervisor that holds sessions on it, or several."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +298,6 @@ def seen(subscriber: Subscriber) -> list[str | Gap]:
     return items
 
 
-def asked(stage: Stage, *, since: float = 0.0) -> list[tuple[float, str]]:
+def asked(harness: SupervisorHarness, *, since: float = 0.0) -> list[tuple[float, str]]:
     """Return what the server was asked, and when."""
-    return [(seconds, command) for seconds, command in stage.server.asked if seconds >= since]
+    return [(seconds, command) for seconds, command in harness.server.asked if seconds >= since]

@@ -15,7 +15,7 @@ NO_LOOP: Final = cast("asyncio.AbstractEventLoop", None)
 """For a router that is to hand on nothing."""
 
 
-class NotingSource:
+class RecordingSource:
     """Lets a mailbox have more than its limit, and notes that it was told so."""
 
     def __init__(self, verified_at: datetime | None = None) -> None:

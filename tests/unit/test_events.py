@@ -78,7 +78,7 @@ def test_an_announcement_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert "100%s@db" in record.getMessage()
 
 
-class Wall:
+class ManualClock:
     """A clock for the log."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +95,10 @@ def test_r11_the_same_trouble_is_a_warning_once_a_minute(
 ) -> None:
     """In between it is for information: a link that flaps does not flood the log."""
     caplog.set_level(logging.INFO)
-    wall, announcer = Wall(monkeypatch), Announcer("db", None)
+    clock, announcer = ManualClock(monkeypatch), Announcer("db", None)
     for _ in range(180):
         announcer.announce(ConnectionLost(ConnectionResetError("reset by peer"), 7))
-        wall.now += 1
+        clock.now += 1
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert (len(warnings), len(caplog.records)) == (3, 180)
 
@@ -107,9 +107,9 @@ def test_r11_another_trouble_is_a_warning_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What retrying will not fix is one too, and says so."""
-    wall, announcer = Wall(monkeypatch), Announcer("db", None)
+    clock, announcer = ManualClock(monkeypatch), Announcer("db", None)
     announcer.announce(LOST)
-    wall.now += 1
+    clock.now += 1
     announcer.announce(RetryScheduled(1, 5.0, PermissionError("wrong password"), needs_repair=True))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "retrying will not help until this is fixed" in caplog.text
@@ -119,7 +119,7 @@ def test_r11_troubles_that_take_turns_are_a_warning_once_a_minute_each(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One listener that is now refused, now reset, does not flood the log either."""
-    Wall(monkeypatch)
+    ManualClock(monkeypatch)
     announcer = Announcer("db", None)
     for _ in range(50):
         announcer.announce(LOST)

@@ -39,7 +39,7 @@ STEPS = st.lists(
 )
 
 
-class Table:
+class ReplicatedTable:
     """Rows that are committed; a consumer that follows them; a connection that is lost."""
 
     def __init__(self, mailbox: Mailbox, *, concurrency: int, channels: list[Channel[Any]]) -> None:
@@ -105,7 +105,7 @@ class Table:
             self.subscriber.begin()
 
 
-async def follow(table: Table, steps: list[str]) -> None:
+async def follow(table: ReplicatedTable, steps: list[str]) -> None:
     """Let a consumer follow the table while all this happens; in the end it has caught up."""
     worker = asyncio.create_task(table.worker.run())
     table.subscriber.begin()
@@ -130,7 +130,7 @@ def test_r46_what_a_consumer_knows_is_the_table(
 ) -> None:
     """However often resync fails and the connection is lost, nothing old comes after the Gap."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        table = Table(MAILBOXES[mailbox](), concurrency=concurrency, channels=channels)
+        table = ReplicatedTable(MAILBOXES[mailbox](), concurrency=concurrency, channels=channels)
         runner.run(follow(table, steps))
 
 
@@ -139,5 +139,5 @@ def test_r46_an_old_notification_is_followed_by_the_gap_of_the_loss_after_it(mai
     """resync fails, a notification waits, a change is missed, resync succeeds: no wrong state."""
     steps = ["fail", "fail", "a", "lose", "a", "recover", "wait long"]
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        table = Table(MAILBOXES[mailbox](), concurrency=1, channels=[])
+        table = ReplicatedTable(MAILBOXES[mailbox](), concurrency=1, channels=[])
         runner.run(follow(table, steps))

@@ -94,16 +94,16 @@ class Server:
         self._taken.put_nowait(peer)
 
 
-class Scene:
+class ProxyHarness:
     """A server, a proxy before it, and as many clients as it takes."""
 
     def __init__(self, stack: AsyncExitStack, server: Server, proxy: FaultProxy) -> None:
         self._stack, self.server, self.proxy = stack, server, proxy
 
-    async def behind(self, proxy: FaultProxy) -> Scene:
-        """Return a scene with this proxy, entered, in place of ours."""
+    async def behind(self, proxy: FaultProxy) -> ProxyHarness:
+        """Return a harness with this proxy, entered, in place of ours."""
         await self._stack.enter_async_context(proxy)
-        return Scene(self._stack, self.server, proxy)
+        return ProxyHarness(self._stack, self.server, proxy)
 
     async def dial(self) -> Peer:
         """Connect a client to the proxy."""
@@ -134,10 +134,10 @@ class Scene:
 
 
 @pytest_asyncio.fixture
-async def scene() -> AsyncIterator[Scene]:
+async def harness() -> AsyncIterator[ProxyHarness]:
     """A server and a proxy before it, without a fault."""
     async with AsyncExitStack() as stack:
         server = Server(stack)
         await server.listen()
         proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", server.port))
-        yield Scene(stack, server, proxy)
+        yield ProxyHarness(stack, server, proxy)

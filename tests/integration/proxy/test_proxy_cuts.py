@@ -8,7 +8,7 @@ from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 
 if TYPE_CHECKING:
     from asyncnotify.testing.proxy import Cut, Direction
-    from tests.integration.proxy.conftest import Scene
+    from tests.integration.proxy.conftest import ProxyHarness
 
 both_ways = pytest.mark.parametrize("direction", ["to_server", "to_client"])
 
@@ -16,25 +16,25 @@ both_ways = pytest.mark.parametrize("direction", ["to_server", "to_client"])
 @both_ways
 @pytest.mark.parametrize("size", [0, 1, 5, 10])
 async def test_cut_after_passes_exactly_so_many_bytes(
-    scene: Scene, direction: Direction, size: int
+    harness: ProxyHarness, direction: Direction, size: int
 ) -> None:
     """The connection ends behind the given byte, whatever the pieces that it was sent in."""
-    sender, receiver = await scene.ends(direction)
-    scene.proxy.cut_after(size, direction, "fin")
+    sender, receiver = await harness.ends(direction)
+    harness.proxy.cut_after(size, direction, "fin")
     await sender.send(b"01234")
     await sender.send(b"56789abcdef")
     assert await receiver.rest() == b"0123456789"[:size]
-    await scene.fence()
+    await harness.fence()
 
 
-async def test_cut_after_may_black_hole_in_the_middle(scene: Scene) -> None:
+async def test_cut_after_may_black_hole_in_the_middle(harness: ProxyHarness) -> None:
     """The bytes behind the cut are held, and arrive when the hole ends."""
-    client, peer = await scene.pair()
-    scene.proxy.cut_after(3, "to_server", "black_hole")
+    client, peer = await harness.pair()
+    harness.proxy.cut_after(3, "to_server", "black_hole")
     await client.send(b"abcdef")
     assert await peer.get(3) == b"abc"
-    assert scene.proxy.bytes_to_server == 3
-    scene.proxy.heal()
+    assert harness.proxy.bytes_to_server == 3
+    harness.proxy.heal()
     assert await peer.get(3) == b"def"
 
 
@@ -44,10 +44,10 @@ def test_cut_after_refuses_a_negative_size() -> None:
         FaultProxy("127.0.0.1", 1).cut_after(-1)
 
 
-async def test_cut_on_comes_before_the_bytes_are_passed_on(scene: Scene) -> None:
+async def test_cut_on_comes_before_the_bytes_are_passed_on(harness: ProxyHarness) -> None:
     """The server never sees what the client was sending when it was cut."""
-    client, peer = await scene.pair()
-    cut = scene.proxy.cut_on(b"UNLISTEN")
+    client, peer = await harness.pair()
+    cut = harness.proxy.cut_on(b"UNLISTEN")
     await client.send(b"LISTEN x;")
     assert await peer.get(9) == b"LISTEN x;"
     assert not cut.detected
@@ -58,11 +58,11 @@ async def test_cut_on_comes_before_the_bytes_are_passed_on(scene: Scene) -> None
     assert await peer.rest() == b""
 
 
-async def test_cut_on_sees_a_pattern_that_comes_in_pieces(scene: Scene) -> None:
+async def test_cut_on_sees_a_pattern_that_comes_in_pieces(harness: ProxyHarness) -> None:
     """The last piece is what is cut; pieces on different connections do not add up."""
-    client, peer = await scene.pair()
-    other, other_peer = await scene.pair()
-    cut = scene.proxy.cut_on(b"LISTEN")
+    client, peer = await harness.pair()
+    other, other_peer = await harness.pair()
+    cut = harness.proxy.cut_on(b"LISTEN")
     await client.send(b"LIS")
     assert await peer.get(3) == b"LIS"
     await other.send(b"TEN")
@@ -74,11 +74,11 @@ async def test_cut_on_sees_a_pattern_that_comes_in_pieces(scene: Scene) -> None:
 
 
 async def test_cut_on_answer_lets_the_server_act_and_keeps_it_from_the_client(
-    scene: Scene,
+    harness: ProxyHarness,
 ) -> None:
     """The request arrives, the answer does not: the client cannot know that it was carried out."""
-    client, peer = await scene.pair()
-    cut = scene.proxy.cut_on(b"LISTEN", answer=b"ok", then="fin")
+    client, peer = await harness.pair()
+    cut = harness.proxy.cut_on(b"LISTEN", answer=b"ok", then="fin")
     await peer.send(b"ok, early")
     assert await client.get(9) == b"ok, early"
     await client.send(b"LISTEN x;")
@@ -91,11 +91,11 @@ async def test_cut_on_answer_lets_the_server_act_and_keeps_it_from_the_client(
     assert await client.rest() == b""
 
 
-async def test_cut_on_answer_is_for_the_connection_that_asked(scene: Scene) -> None:
+async def test_cut_on_answer_is_for_the_connection_that_asked(harness: ProxyHarness) -> None:
     """The same answer on another connection is passed on."""
-    client, peer = await scene.pair()
-    other, other_peer = await scene.pair()
-    cut = scene.proxy.cut_on(b"LISTEN", answer=b"")
+    client, peer = await harness.pair()
+    other, other_peer = await harness.pair()
+    cut = harness.proxy.cut_on(b"LISTEN", answer=b"")
     await client.send(b"LISTEN")
     assert await peer.get(6) == b"LISTEN"
     await other_peer.send(b"ok")
@@ -108,36 +108,36 @@ async def test_cut_on_answer_is_for_the_connection_that_asked(scene: Scene) -> N
 
 
 @pytest.mark.parametrize("then", ["pause", "black_hole"])
-async def test_cut_on_may_hold_instead_of_ending(scene: Scene, then: Cut) -> None:
+async def test_cut_on_may_hold_instead_of_ending(harness: ProxyHarness, then: Cut) -> None:
     """The bytes that set it off are held with what follows, and flow on afterwards."""
-    client, peer = await scene.pair()
-    cut = scene.proxy.cut_on(b"LISTEN", then=then)
+    client, peer = await harness.pair()
+    cut = harness.proxy.cut_on(b"LISTEN", then=then)
     await client.send(b"LISTEN x;")
     await cut.wait()
-    assert scene.proxy.bytes_to_server == 0
-    scene.proxy.resume()
+    assert harness.proxy.bytes_to_server == 0
+    harness.proxy.resume()
     assert await peer.get(9) == b"LISTEN x;"
 
 
-async def test_cut_on_half_close_passes_the_request_on(scene: Scene) -> None:
+async def test_cut_on_half_close_passes_the_request_on(harness: ProxyHarness) -> None:
     """The client has EOF, the server the request."""
-    client, peer = await scene.pair()
-    scene.proxy.cut_on(b"LISTEN", then="half_close")
+    client, peer = await harness.pair()
+    harness.proxy.cut_on(b"LISTEN", then="half_close")
     await client.send(b"LISTEN x;")
     assert await client.rest() == b""
     assert await peer.get(9) == b"LISTEN x;"
 
 
-async def test_cut_on_may_do_what_the_test_says(scene: Scene) -> None:
+async def test_cut_on_may_do_what_the_test_says(harness: ProxyHarness) -> None:
     """A callable is given the connection concerned and may use any verb, here two of them."""
-    client, _ = await scene.pair()
-    other, other_peer = await scene.pair()
+    client, _ = await harness.pair()
+    other, other_peer = await harness.pair()
 
     def act(connection: ProxiedConnection) -> None:
         connection.reset()
-        scene.proxy.refuse()
+        harness.proxy.refuse()
 
-    cut = scene.proxy.cut_on(b"LISTEN", then=act)
+    cut = harness.proxy.cut_on(b"LISTEN", then=act)
     await client.send(b"LISTEN x;")
     assert (await cut.wait()).closed
     with pytest.raises(ConnectionResetError):
@@ -145,13 +145,13 @@ async def test_cut_on_may_do_what_the_test_says(scene: Scene) -> None:
     await other.send(b"alive")
     assert await other_peer.get(5) == b"alive"
     with pytest.raises(ConnectionRefusedError):
-        await scene.dial()
+        await harness.dial()
 
 
-async def test_a_cut_comes_once_and_not_after_heal(scene: Scene) -> None:
+async def test_a_cut_comes_once_and_not_after_heal(harness: ProxyHarness) -> None:
     """The second match passes; `heal()`, as well as `cancel()`, disarms what has not come."""
-    proxy = scene.proxy
-    client, peer = await scene.pair()
+    proxy = harness.proxy
+    client, peer = await harness.pair()
     first = proxy.cut_on(b"LISTEN", then="pause")
     cancelled = proxy.cut_on(b"NOTIFY")
     cancelled.cancel()

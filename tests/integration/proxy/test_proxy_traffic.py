@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify.testing.proxy import Direction
-    from tests.integration.proxy.conftest import Scene
+    from tests.integration.proxy.conftest import ProxyHarness
 
 both_ways = pytest.mark.parametrize("direction", ["to_server", "to_client"])
 
 # What was seen
 
 
-async def test_dials_are_counted_and_timed(scene: Scene) -> None:
+async def test_dials_are_counted_and_timed(harness: ProxyHarness) -> None:
     """Each accepted connection has its time, also one that is dropped at once: for backoff."""
     begin = time.monotonic()
-    scene.proxy.drop_new("fin")
+    harness.proxy.drop_new("fin")
     for _ in range(3):
-        await (await scene.dial()).rest()
+        await (await harness.dial()).rest()
     end = time.monotonic()
-    assert scene.proxy.accepted == len(scene.proxy.dials) == 3
-    assert [begin, *scene.proxy.dials, end] == sorted([begin, *scene.proxy.dials, end])
+    assert harness.proxy.accepted == len(harness.proxy.dials) == 3
+    assert [begin, *harness.proxy.dials, end] == sorted([begin, *harness.proxy.dials, end])
 
 
-async def test_waits_return_when_the_fact_is_there(scene: Scene) -> None:
+async def test_waits_return_when_the_fact_is_there(harness: ProxyHarness) -> None:
     """Waiting ends with the connection, the dial, the bytes, or the end that was waited for."""
-    proxy = scene.proxy
+    proxy = harness.proxy
     waits = asyncio.gather(proxy.wait_for_connections(2), proxy.wait_for_dials(2))
-    client, peer = await scene.pair()
+    client, peer = await harness.pair()
     assert not waits.done()
-    other, _ = await scene.pair()
+    other, _ = await harness.pair()
     await waits
     waiting = asyncio.create_task(proxy.wait_for_bytes(b"pong", direction="to_client"))
     await client.send(b"pong")
@@ -52,10 +52,10 @@ async def test_waits_return_when_the_fact_is_there(scene: Scene) -> None:
     await proxy.wait_idle()
 
 
-async def test_waits_end_by_timeout_and_say_what_for(scene: Scene) -> None:
+async def test_waits_end_by_timeout_and_say_what_for(harness: ProxyHarness) -> None:
     """A fact that does not come is a `TimeoutError` that names it."""
-    proxy = scene.proxy
-    await scene.dial()
+    proxy = harness.proxy
+    await harness.dial()
     await proxy.wait_for_connections(1)
     for wait, what in (
         (proxy.wait_for_connections(2, 0.01), "2 open connections"),
@@ -69,25 +69,25 @@ async def test_waits_end_by_timeout_and_say_what_for(scene: Scene) -> None:
         assert caught.value.timeout == 0.01
 
 
-async def test_a_fact_seen_late_because_the_loop_was_blocked_counts(scene: Scene) -> None:
+async def test_a_fact_seen_late_because_the_loop_was_blocked_counts(harness: ProxyHarness) -> None:
     """A timeout that fires after the fact has come true does not hide it."""
-    client, _ = await scene.pair()
-    detector = scene.proxy.detect(b"x")
+    client, _ = await harness.pair()
+    detector = harness.proxy.detect(b"x")
     waiting = asyncio.create_task(detector.wait(0.01))
-    scene.proxy.tap(lambda _connection, _direction, _data: block_loop(0.05))
+    harness.proxy.tap(lambda _connection, _direction, _data: block_loop(0.05))
     await client.send(b"x")
-    assert (await waiting) in scene.proxy.connections
+    assert (await waiting) in harness.proxy.connections
 
 
-async def test_a_tap_gets_all_that_is_read_until_it_is_ended(scene: Scene) -> None:
+async def test_a_tap_gets_all_that_is_read_until_it_is_ended(harness: ProxyHarness) -> None:
     """Both directions, with the connection, before the bytes are passed on."""
     taken: list[tuple[Direction, bytes, int]] = []
 
     def tap(connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
         taken.append((direction, data, getattr(connection, f"bytes_{direction}")))
 
-    client, peer = await scene.pair()
-    untap = scene.proxy.tap(tap)
+    client, peer = await harness.pair()
+    untap = harness.proxy.tap(tap)
     await client.send(b"ask")
     assert await peer.get(3) == b"ask"
     await peer.send(b"tell")
@@ -98,16 +98,16 @@ async def test_a_tap_gets_all_that_is_read_until_it_is_ended(scene: Scene) -> No
     assert taken == [("to_server", b"ask", 0), ("to_client", b"tell", 0)]
 
 
-async def test_one_connection_can_be_treated_alone(scene: Scene) -> None:
+async def test_one_connection_can_be_treated_alone(harness: ProxyHarness) -> None:
     """The methods of one connection act on that connection alone."""
-    client, peer = await scene.pair()
-    (connection,) = scene.proxy.connections
-    other, other_peer = await scene.pair()
+    client, peer = await harness.pair()
+    (connection,) = harness.proxy.connections
+    other, other_peer = await harness.pair()
     connection.pause("to_client")
-    detector = scene.proxy.detect(b"held", "to_client")
+    detector = harness.proxy.detect(b"held", "to_client")
     await peer.send(b"held")
     await detector.wait()
-    assert scene.proxy.bytes_to_client == 0
+    assert harness.proxy.bytes_to_client == 0
     await other_peer.send(b"alive")
     assert await other.get(5) == b"alive"
     connection.resume()
@@ -116,14 +116,14 @@ async def test_one_connection_can_be_treated_alone(scene: Scene) -> None:
     assert await client.rest() == b""
     assert connection.closed
     assert not connection.client_open
-    assert scene.proxy.open_connections == 1
+    assert harness.proxy.open_connections == 1
 
 
-async def test_the_proxy_tells_what_it_is(scene: Scene) -> None:
+async def test_the_proxy_tells_what_it_is(harness: ProxyHarness) -> None:
     """Its repr has both addresses and the counts."""
-    await scene.pair()
-    assert repr(scene.proxy) == (
-        f"<FaultProxy 127.0.0.1:{scene.proxy.port} to 127.0.0.1:{scene.server.port}: "
+    await harness.pair()
+    assert repr(harness.proxy) == (
+        f"<FaultProxy 127.0.0.1:{harness.proxy.port} to 127.0.0.1:{harness.server.port}: "
         "1 open of 1 accepted>"
     )
 
@@ -151,12 +151,14 @@ FAULTS: dict[str, Callable[[FaultProxy], object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_leaving_is_immediate_and_complete_whatever_goes_on(scene: Scene, fault: str) -> None:
+async def test_leaving_is_immediate_and_complete_whatever_goes_on(
+    harness: ProxyHarness, fault: str
+) -> None:
     """Full buffers and waiting timers, in every fault: all sockets and tasks are gone at once."""
     tasks, files = asyncio.all_tasks(), open_files()
-    other = await scene.behind(FaultProxy("127.0.0.1", scene.server.port))
+    other = await harness.behind(FaultProxy("127.0.0.1", harness.server.port))
     clients = [await other.dial()]
-    peer = await scene.server.take()
+    peer = await harness.server.take()
     FAULTS[fault](other.proxy)
     for sender in (*clients, peer):
         sender.writer.write(bytes(16 << 20))
@@ -170,32 +172,32 @@ async def test_leaving_is_immediate_and_complete_whatever_goes_on(scene: Scene, 
     assert other.proxy.connections == ()
     async with asyncio.timeout(5):
         while open_files() > files or asyncio.all_tasks() - tasks:
-            for end in (*clients, *scene.server.peers):
+            for end in (*clients, *harness.server.peers):
                 end.writer.transport.abort()
             await asyncio.sleep(0)  # the test's own transports close in the next turns
 
 
-async def test_the_port_is_free_after_leaving(scene: Scene) -> None:
+async def test_the_port_is_free_after_leaving(harness: ProxyHarness) -> None:
     """Another proxy can have it; closing twice, or a verb after that, does no harm."""
-    async with FaultProxy("127.0.0.1", scene.server.port) as proxy:
+    async with FaultProxy("127.0.0.1", harness.server.port) as proxy:
         port = proxy.port
     proxy.close()
     proxy.heal()
-    async with FaultProxy("127.0.0.1", scene.server.port, port=port) as proxy:
+    async with FaultProxy("127.0.0.1", harness.server.port, port=port) as proxy:
         assert proxy.port == port
 
 
-async def test_verbs_before_entering_count(scene: Scene) -> None:
+async def test_verbs_before_entering_count(harness: ProxyHarness) -> None:
     """A proxy can be given its fault before it is entered."""
-    proxy = FaultProxy("127.0.0.1", scene.server.port)
+    proxy = FaultProxy("127.0.0.1", harness.server.port)
     proxy.black_hole()
     proxy.drop_new("fin")
-    client = await (await scene.behind(proxy)).dial()
+    client = await (await harness.behind(proxy)).dial()
     assert await client.rest() == b""
-    proxy = FaultProxy("127.0.0.1", scene.server.port)
+    proxy = FaultProxy("127.0.0.1", harness.server.port)
     proxy.refuse()
     with pytest.raises(ConnectionRefusedError):
-        await (await scene.behind(proxy)).dial()
+        await (await harness.behind(proxy)).dial()
 
 
 # DSNs

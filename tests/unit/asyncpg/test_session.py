@@ -26,14 +26,14 @@ Notified = tuple[int, str, str]
 CANCELLED = asyncpg.QueryCanceledError("canceling statement due to user request")
 
 
-class Line:
+class SessionHarness:
     """A session on a fake connection, with a command timeout of five seconds."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
         self.connection = FakeConnection()
-        self.heard_at = 0.0
+        self.last_contact = 0.0
         self.arrived: list[Notified] = []
         self.losses = 0
         self.proof = ListenProof()
@@ -44,7 +44,7 @@ class Line:
                 (pid, channel, payload)
             ),
             on_lost=self.lose,
-            last_contact=lambda: self.heard_at,
+            last_contact=lambda: self.last_contact,
             timeout=5.0,
             proof=self.proof,
         )
@@ -53,9 +53,9 @@ class Line:
         """Be told of the loss."""
         self.losses += 1
 
-    def hear(self) -> None:
+    def set_last_contact(self) -> None:
         """Let the server be heard now."""
-        self.heard_at = self.loop.time()
+        self.last_contact = self.loop.time()
 
     @property
     def now(self) -> float:
@@ -64,120 +64,126 @@ class Line:
 
 
 @pytest_asyncio.fixture
-async def line() -> Line:
+async def harness() -> SessionHarness:
     """A fresh session."""
-    return Line()
+    return SessionHarness()
 
 
 # -- deadlines ------------------------------------------------------------------------------------
 
 
-async def test_a_command_that_is_not_answered_ends_the_connection(line: Line) -> None:
+async def test_a_command_that_is_not_answered_ends_the_connection(harness: SessionHarness) -> None:
     """At its deadline: TimeoutError, and the connection is terminated, not closed."""
-    line.connection.answer_time = None
+    harness.connection.answer_time = None
     with pytest.raises(TimeoutError, match=r"did not answer within 5\b"):
-        await line.session.listen(["a"])
-    assert line.now == pytest.approx(5, abs=0.1)
-    assert line.connection.terminated
-    assert line.session.lost
-    assert line.connection.statements == ['LISTEN "a"']
+        await harness.session.listen(["a"])
+    assert harness.now == pytest.approx(5, abs=0.1)
+    assert harness.connection.terminated
+    assert harness.session.lost
+    assert harness.connection.statements == ['LISTEN "a"']
 
 
 async def test_r03_an_answer_that_lies_in_the_socket_when_the_loop_was_blocked_counts(
-    line: Line,
+    harness: SessionHarness,
 ) -> None:
     """The timer and the answer are due together, because nobody could read: no false alarm."""
-    assert isinstance(line.loop, JumpingLoop)
-    line.connection.answer_time = 1.0
-    line.loop.call_later(0.5, line.loop.spend, 20.0)
-    assert await line.session.is_listening(Checksum.of(()), timeout=5.0)
-    assert not line.session.lost
+    assert isinstance(harness.loop, JumpingLoop)
+    harness.connection.answer_time = 1.0
+    harness.loop.call_later(0.5, harness.loop.spend, 20.0)
+    assert await harness.session.is_listening(Checksum.of(()), timeout=5.0)
+    assert not harness.session.lost
 
 
-async def test_a_server_that_is_heard_has_more_time(line: Line) -> None:
+async def test_a_server_that_is_heard_has_more_time(harness: SessionHarness) -> None:
     """While notifications arrive it is alive, and the answer stands behind them."""
-    line.connection.answer_time = 20.0
+    harness.connection.answer_time = 20.0
     for seconds in range(1, 20):
-        line.loop.call_later(seconds, line.hear)
-    await line.session.listen(["a"])
-    assert line.now == pytest.approx(20)
-    assert not line.session.lost
+        harness.loop.call_later(seconds, harness.set_last_contact)
+    await harness.session.listen(["a"])
+    assert harness.now == pytest.approx(20)
+    assert not harness.session.lost
 
 
-async def test_a_server_that_is_heard_but_never_answers_is_given_up(line: Line) -> None:
+async def test_a_server_that_is_heard_but_never_answers_is_given_up(
+    harness: SessionHarness,
+) -> None:
     """After six times the deadline; and a deadline after it was heard last."""
-    line.connection.answer_time = None
+    harness.connection.answer_time = None
     for seconds in range(1, 100):
-        line.loop.call_later(seconds, line.hear)
+        harness.loop.call_later(seconds, harness.set_last_contact)
     with pytest.raises(TimeoutError):
-        await line.session.listen(["a"])
-    assert line.now == pytest.approx(30, abs=0.1)
+        await harness.session.listen(["a"])
+    assert harness.now == pytest.approx(30, abs=0.1)
 
 
-async def test_a_command_that_is_cancelled_ends_the_connection(line: Line) -> None:
+async def test_a_command_that_is_cancelled_ends_the_connection(harness: SessionHarness) -> None:
     """Nobody could say what the server has made of it."""
-    line.connection.answer_time = None
-    command = asyncio.ensure_future(line.session.listen(["a"]))
+    harness.connection.answer_time = None
+    command = asyncio.ensure_future(harness.session.listen(["a"]))
     await asyncio.sleep(1)
     command.cancel()
     await asyncio.wait({command})
     assert command.cancelled()
-    assert line.connection.terminated
-    assert line.now == pytest.approx(1, abs=0.1)
+    assert harness.connection.terminated
+    assert harness.now == pytest.approx(1, abs=0.1)
 
 
-async def test_a_command_that_the_driver_cancels_is_a_lost_connection(line: Line) -> None:
+async def test_a_command_that_the_driver_cancels_is_a_lost_connection(
+    harness: SessionHarness,
+) -> None:
     """asyncpg does so when its protocol is aborted; it is not our cancellation."""
-    line.connection.answer = asyncio.CancelledError()
+    harness.connection.answer = asyncio.CancelledError()
     with pytest.raises(ConnectionLostError):
-        await line.session.listen(["a"])
+        await harness.session.listen(["a"])
 
 
-async def test_a_refusal_leaves_the_connection_as_it_is(line: Line) -> None:
+async def test_a_refusal_leaves_the_connection_as_it_is(harness: SessionHarness) -> None:
     """An error is an answer."""
-    line.connection.answer = asyncpg.InsufficientPrivilegeError("denied")
+    harness.connection.answer = asyncpg.InsufficientPrivilegeError("denied")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await line.session.listen(["a"])
-    assert not line.session.lost
+        await harness.session.listen(["a"])
+    assert not harness.session.lost
 
 
 @pytest.mark.parametrize("answer_time", [1.0, None])
 async def test_r31_closing_takes_no_longer_than_it_is_given(
-    line: Line, answer_time: float | None
+    harness: SessionHarness, answer_time: float | None
 ) -> None:
     """A goodbye that is not answered is cut short; in any case the connection is dropped."""
-    line.connection.answer_time = answer_time
-    await line.session.close(2.0)
-    assert line.now == pytest.approx(2.0 if answer_time is None else 1.0, abs=0.1)
-    assert line.connection.terminated
-    await line.session.close(2.0)
-    assert line.connection.statements == ["close"]
+    harness.connection.answer_time = answer_time
+    await harness.session.close(2.0)
+    assert harness.now == pytest.approx(2.0 if answer_time is None else 1.0, abs=0.1)
+    assert harness.connection.terminated
+    await harness.session.close(2.0)
+    assert harness.connection.statements == ["close"]
 
 
 # -- statements -----------------------------------------------------------------------------------
 
 
-async def test_r09_many_channels_are_one_statement_in_portions(line: Line) -> None:
+async def test_r09_many_channels_are_one_statement_in_portions(harness: SessionHarness) -> None:
     """10,000 at a time, quoted, in one round trip each."""
-    assert line.session.batch_size == 10_000
+    assert harness.session.batch_size == 10_000
     channels = ['channel "1"', 'channel "2"']
-    await line.session.listen(channels)
-    await line.session.unlisten(channels)
-    assert line.connection.statements == [
+    await harness.session.listen(channels)
+    await harness.session.unlisten(channels)
+    assert harness.connection.statements == [
         'LISTEN "channel ""1""";LISTEN "channel ""2"""',
         'UNLISTEN "channel ""1""";UNLISTEN "channel ""2"""',
     ]
 
 
-async def test_a_name_that_the_server_refuses_does_not_fail_the_others(line: Line) -> None:
+async def test_a_name_that_the_server_refuses_does_not_fail_the_others(
+    harness: SessionHarness,
+) -> None:
     """It is found by halves, and returned with the error; the others are listened on."""
     error = asyncpg.UntranslatableCharacterError("no such character")
-    line.connection.errors = [error, error, error]  # of a,b,c,d · of a,b · of a
-    (refusal,) = (refused := await line.session.listen(["a", "b", "c", "d"])).values()
+    harness.connection.errors = [error, error, error]  # of a,b,c,d · of a,b · of a
+    (refusal,) = (refused := await harness.session.listen(["a", "b", "c", "d"])).values()
     assert refused.keys() == {"a"}
     assert isinstance(refusal, ChannelNameError)
     assert refusal.__cause__ is error
-    assert line.connection.statements == [
+    assert harness.connection.statements == [
         'LISTEN "a";LISTEN "b";LISTEN "c";LISTEN "d"',
         'LISTEN "a";LISTEN "b"',
         'LISTEN "a"',
@@ -190,25 +196,25 @@ async def test_a_name_that_the_server_refuses_does_not_fail_the_others(line: Lin
     "error", [asyncpg.FeatureNotSupportedError("LISTEN"), asyncpg.PostgresSyntaxError("at LISTEN")]
 )
 async def test_r54_a_server_that_does_not_know_listen_refuses_every_channel(
-    line: Line, error: Exception
+    harness: SessionHarness, error: Exception
 ) -> None:
     """With a ConfigurationError: no other connection would change that. The session goes on."""
-    line.connection.errors = [error]
-    refused = await line.session.listen(["a", "b"])
+    harness.connection.errors = [error]
+    refused = await harness.session.listen(["a", "b"])
     assert refused.keys() == {"a", "b"}
     assert all(isinstance(refusal, ConfigurationError) for refusal in refused.values())
     assert "does not support LISTEN" in str(refused["a"])
-    assert not line.session.lost
+    assert not harness.session.lost
 
 
-async def test_a_name_that_is_too_long_for_the_database_is_refused(line: Line) -> None:
+async def test_a_name_that_is_too_long_for_the_database_is_refused(harness: SessionHarness) -> None:
     """62 bytes in UTF-8, 93 in EUC_JP: LISTEN would cut it, and nothing would ever arrive."""
     name, short = "\u00e9" * 31, "\u00e9" * 21
-    line.session._server_encoding = "EUC_JP"  # noqa: SLF001 - the fake has no encodings
-    refused = await line.session.listen([name, short])
+    harness.session._server_encoding = "EUC_JP"  # noqa: SLF001 - the fake has no encodings
+    refused = await harness.session.listen([name, short])
     assert refused.keys() == {name}
     assert "93 bytes in EUC_JP" in str(refused[name])
-    assert line.connection.statements == [f'LISTEN "{short}"']
+    assert harness.connection.statements == [f'LISTEN "{short}"']
 
 
 # -- statements that are cancelled ----------------------------------------------------------------
@@ -221,40 +227,42 @@ COMMANDS: dict[str, Callable[[ListeningSession], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_a_cancelled_statement_is_given_again(line: Line, command: str) -> None:
+async def test_a_cancelled_statement_is_given_again(harness: SessionHarness, command: str) -> None:
     """Twice 57014 is no loss: the third time it succeeds, on the same session."""
-    line.connection.errors = [CANCELLED, CANCELLED]
-    await COMMANDS[command](line.session)
-    assert len(line.connection.statements) == 3
-    assert not line.session.lost
+    harness.connection.errors = [CANCELLED, CANCELLED]
+    await COMMANDS[command](harness.session)
+    assert len(harness.connection.statements) == 3
+    assert not harness.session.lost
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_a_statement_that_is_cancelled_three_times_fails(line: Line, command: str) -> None:
+async def test_a_statement_that_is_cancelled_three_times_fails(
+    harness: SessionHarness, command: str
+) -> None:
     """Whoever cancels it insists: that is told, and the statement is not given once more."""
-    line.connection.errors = [CANCELLED] * 3
+    harness.connection.errors = [CANCELLED] * 3
     with pytest.raises(asyncpg.QueryCanceledError):
-        await COMMANDS[command](line.session)
-    assert len(line.connection.statements) == 3
+        await COMMANDS[command](harness.session)
+    assert len(harness.connection.statements) == 3
 
 
-async def test_another_error_is_not_insisted_upon(line: Line) -> None:
+async def test_another_error_is_not_insisted_upon(harness: SessionHarness) -> None:
     """The statement is given once."""
-    line.connection.errors = [asyncpg.InternalClientError("unknown protocol state 3")]
+    harness.connection.errors = [asyncpg.InternalClientError("unknown protocol state 3")]
     with pytest.raises(asyncpg.InternalClientError):
-        await line.session.listen(["a"])
-    assert len(line.connection.statements) == 1
+        await harness.session.listen(["a"])
+    assert len(harness.connection.statements) == 1
 
 
 @pytest.mark.parametrize(("answer", "agrees"), [("SELECT 1", True), ("SELECT 0", False)])
 async def test_r05_a_heartbeat_is_one_statement_that_writes_nothing(
-    line: Line, answer: str, *, agrees: bool
+    harness: SessionHarness, answer: str, *, agrees: bool
 ) -> None:
     """Its answer says whether the channels are the right ones."""
-    line.connection.answer = answer
+    harness.connection.answer = answer
     channels = Checksum.of(("a", "b", "c"))
-    assert await line.session.is_listening(channels, timeout=1.0) is agrees
-    (statement,) = line.connection.statements
+    assert await harness.session.is_listening(channels, timeout=1.0) is agrees
+    (statement,) = harness.connection.statements
     assert statement.startswith("/*NO LOAD BALANCE*/ SELECT 1 WHERE")
     assert statement.endswith(channels.sql)
 
@@ -262,59 +270,63 @@ async def test_r05_a_heartbeat_is_one_statement_that_writes_nothing(
 # -- what arrives ---------------------------------------------------------------------------------
 
 
-def bring(line: Line, channel: str = "a", payload: str = "1") -> None:
+def bring(harness: SessionHarness, channel: str = "a", payload: str = "1") -> None:
     """Let the driver hand over a notification."""
-    line.connection._process_notification(9, channel, payload)  # noqa: SLF001
+    harness.connection._process_notification(9, channel, payload)  # noqa: SLF001
 
 
-async def test_notifications_come_straight_from_the_driver(line: Line) -> None:
+async def test_notifications_come_straight_from_the_driver(harness: SessionHarness) -> None:
     """As it hands them over, until the session is left behind."""
-    bring(line)
-    line.session.terminate()
-    bring(line)
-    assert line.arrived == [(9, "a", "1")]
+    bring(harness)
+    harness.session.terminate()
+    bring(harness)
+    assert harness.arrived == [(9, "a", "1")]
 
 
-async def test_the_end_of_the_connection_is_told_once_it_is_not_our_doing(line: Line) -> None:
+async def test_the_end_of_the_connection_is_told_once_it_is_not_our_doing(
+    harness: SessionHarness,
+) -> None:
     """The driver's callback counts, unless we have terminated the connection ourselves."""
-    (callback,) = line.connection.termination_listeners
-    callback(line.connection)
-    assert line.losses == 1
-    line.session.terminate()
-    callback(line.connection)
-    assert line.losses == 1
+    (callback,) = harness.connection.termination_listeners
+    callback(harness.connection)
+    assert harness.losses == 1
+    harness.session.terminate()
+    callback(harness.connection)
+    assert harness.losses == 1
 
 
 @pytest.mark.parametrize(
     ("sqlstate", "notice"), [("57P01", "going away"), ("57P02", "going away"), ("01000", None)]
 )
 async def test_the_last_words_of_the_server_are_kept(
-    line: Line, sqlstate: str, notice: str | None
+    harness: SessionHarness, sqlstate: str, notice: str | None
 ) -> None:
     """They say why the connection was lost; other warnings do not."""
-    (callback,) = line.connection.log_listeners
+    (callback,) = harness.connection.log_listeners
 
     class Message(SimpleNamespace):
         def __str__(self) -> str:
             return "going away"
 
-    callback(line.connection, Message(sqlstate=sqlstate))
-    assert line.session.notice == notice
+    callback(harness.connection, Message(sqlstate=sqlstate))
+    assert harness.session.notice == notice
 
 
-async def test_an_expected_notification_is_noticed_and_delivered(line: Line) -> None:
+async def test_an_expected_notification_is_noticed_and_delivered(harness: SessionHarness) -> None:
     """The probe for a pooler sees its own; everything arrives as ever, then and later."""
-    arrived = line.session.expect("probe")
-    bring(line, "a")
+    arrived = harness.session.expect("probe")
+    bring(harness, "a")
     assert not arrived.done()
-    bring(line, "probe")
+    bring(harness, "probe")
     assert arrived.done()
     await asyncio.sleep(0)
-    bring(line, "b")
-    assert [channel for _, channel, _ in line.arrived] == ["a", "probe", "b"]
+    bring(harness, "b")
+    assert [channel for _, channel, _ in harness.arrived] == ["a", "probe", "b"]
 
 
-async def test_only_connections_of_our_own_class_take_the_fast_road(line: Line) -> None:
+async def test_only_connections_of_our_own_class_take_the_fast_road(
+    harness: SessionHarness,
+) -> None:
     """asyncpg calls every connection an instance of ours; its class says what is true."""
 
     class Plain(asyncpg.Connection):
@@ -327,4 +339,4 @@ async def test_only_connections_of_our_own_class_take_the_fast_road(line: Line) 
     plain = Plain()
     assert isinstance(plain, FakeConnection)
     assert as_hooked(plain) is None
-    assert as_hooked(line.connection) is line.connection
+    assert as_hooked(harness.connection) is harness.connection

@@ -15,125 +15,137 @@ from tests.unit.fake_server import asked, at
 
 if TYPE_CHECKING:
     from asyncnotify._connection.ports import ListeningSession
-    from tests.unit.fake_server import Stage
+    from tests.unit.fake_server import SupervisorHarness
 
 
 # -- heartbeat ------------------------------------------------------------------------------------
 
 
-async def test_an_idle_server_is_asked_at_each_interval(stage: Stage) -> None:
+async def test_an_idle_server_is_asked_at_each_interval(harness: SupervisorHarness) -> None:
     """Counted from its last answer, and no more often."""
-    stage.server.answer_time = 1.0
-    stage.supervise("a")
+    harness.server.answer_time = 1.0
+    harness.supervise("a")
     await asyncio.sleep(40)
-    assert asked(stage) == [
+    assert asked(harness) == [
         (0.0, "LISTEN a"),
         (11.0, "heartbeat"),
         (22.0, "heartbeat"),
         (33.0, "heartbeat"),
     ]
-    pulse = stage.session_loop.pulse
+    pulse = harness.session_loop.pulse
     assert pulse.at == at(34)
     assert pulse.round_trip == pytest.approx(1.0)
 
 
-async def test_a_server_that_sends_is_not_asked_but_for_the_audit(stage: Stage) -> None:
+async def test_a_server_that_sends_is_not_asked_but_for_the_audit(
+    harness: SupervisorHarness,
+) -> None:
     """Notifications prove that it is there; that it listens on all is asked after 5 intervals."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
     for _ in range(120):
         await asyncio.sleep(1)
-        stage.server.session.notify(7, "a", "")
-    assert asked(stage, since=1) == [(50.0, "heartbeat"), (100.0, "heartbeat")]
+        harness.server.session.notify(7, "a", "")
+    assert asked(harness, since=1) == [(50.0, "heartbeat"), (100.0, "heartbeat")]
 
 
-async def test_without_a_heartbeat_an_idle_server_is_never_asked(stage: Stage) -> None:
+async def test_without_a_heartbeat_an_idle_server_is_never_asked(
+    harness: SupervisorHarness,
+) -> None:
     """heartbeat=None switches it off."""
-    stage.supervise("a", heartbeat=None)
+    harness.supervise("a", heartbeat=None)
     await asyncio.sleep(1_000)
-    assert asked(stage) == [(0.0, "LISTEN a")]
+    assert asked(harness) == [(0.0, "LISTEN a")]
 
 
-async def test_r02_a_silent_server_is_found_out_by_the_heartbeat(stage: Stage) -> None:
+async def test_r02_a_silent_server_is_found_out_by_the_heartbeat(
+    harness: SupervisorHarness,
+) -> None:
     """Within the interval and the timeout: the session is dropped, a new one is dialled."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
-    stage.server.silent = True
-    first, states = stage.server.session, list[State]()
+    harness.server.silent = True
+    first, states = harness.server.session, list[State]()
     for seconds in (14.9, 0.2):
         await asyncio.sleep(seconds)
         states.append(supervisor.state)
     assert states == [State.CONNECTED, State.RECONNECTING]
     assert first.terminated
-    stage.server.silent = False
-    lost = await stage.until(ConnectionLost)
+    harness.server.silent = False
+    lost = await harness.until(ConnectionLost)
     assert isinstance(lost.cause, TimeoutError)
-    await stage.until(Reconnected)
+    await harness.until(Reconnected)
 
 
-async def test_the_first_heartbeat_comes_an_interval_after_listen(stage: Stage) -> None:
+async def test_the_first_heartbeat_comes_an_interval_after_listen(
+    harness: SupervisorHarness,
+) -> None:
     """On every session, whatever its predecessor has heard."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
     await asyncio.sleep(5)
-    stage.server.session.die()
-    await stage.until(Reconnected)
-    began = stage.server.now
+    harness.server.session.die()
+    await harness.until(Reconnected)
+    began = harness.server.now
     await asyncio.sleep(12)
-    ((seconds, command),) = asked(stage, since=began + 1)
+    ((seconds, command),) = asked(harness, since=began + 1)
     assert command == "heartbeat"
     assert seconds == pytest.approx(began + 10)
 
 
-async def test_the_session_is_told_when_the_server_was_last_heard(stage: Stage) -> None:
+async def test_the_session_is_told_when_the_server_was_last_heard(
+    harness: SupervisorHarness,
+) -> None:
     """So that a server that sends is given more time to answer."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
     await asyncio.sleep(5)
-    stage.server.session.notify(7, "a", "")
+    harness.server.session.notify(7, "a", "")
     await asyncio.sleep(1)
-    assert stage.server.session.last_contact() == stage.router.last_contact
-    assert stage.server.now - 1 == pytest.approx(stage.router.last_contact - 100_000)
+    assert harness.server.session.last_contact() == harness.router.last_contact
+    assert harness.server.now - 1 == pytest.approx(harness.router.last_contact - 100_000)
 
 
-async def test_an_error_ends_the_session(stage: Stage) -> None:
+async def test_an_error_ends_the_session(harness: SupervisorHarness) -> None:
     """Any that is no answer to the command: it is the cause of the loss."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
-    stage.server.faults = [asyncpg.InternalClientError("got result for unknown protocol state 3")]
-    stage.subscribe("b")
-    lost = await stage.until(ConnectionLost)
+    harness.server.faults = [asyncpg.InternalClientError("got result for unknown protocol state 3")]
+    harness.subscribe("b")
+    lost = await harness.until(ConnectionLost)
     assert isinstance(lost.cause, asyncpg.InternalClientError)
-    assert [name for _, name in asked(stage)] == ["LISTEN a", "LISTEN b"]
+    assert [name for _, name in asked(harness)] == ["LISTEN a", "LISTEN b"]
 
 
-async def test_r54_a_server_that_does_not_listen_is_refused_at_the_start(stage: Stage) -> None:
+async def test_r54_a_server_that_does_not_listen_is_refused_at_the_start(
+    harness: SupervisorHarness,
+) -> None:
     """At the first attempt, with the reason; no retry would help."""
     error = ConfigurationError("the server does not support LISTEN")
-    stage.server.refused["a"] = error
-    supervisor = stage.supervise("a")
+    harness.server.refused["a"] = error
+    supervisor = harness.supervise("a")
     with pytest.raises(ConfigurationError, match="does not support LISTEN"):
         await supervisor.started
-    assert len(stage.server.sessions) == 1
-    assert stage.server.session.terminated
+    assert len(harness.server.sessions) == 1
+    assert harness.server.session.terminated
 
 
 async def test_a_channel_that_the_server_refuses_ends_its_subscription_alone(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    harness: SupervisorHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that shares the statement begins; the refused one has ended, with the error."""
     error = asyncpg.UntranslatableCharacterError("no such character")
-    stage.server.refused["b"] = error
-    supervisor = stage.supervise("a")
-    refused = stage.subscribe("b")
-    other = stage.subscribe("c")
+    harness.server.refused["b"] = error
+    supervisor = harness.supervise("a")
+    refused = harness.subscribe("b")
+    other = harness.subscribe("c")
     await supervisor.started
     assert (refused.refusal, refused.mailbox.is_open) == (error, False)
     assert other.in_force
-    assert stage.registry.desired == stage.registry.confirmed == {"a", "c"}
+    assert harness.registry.desired == harness.registry.confirmed == {"a", "c"}
     assert "the subscriptions of channel 'b' have ended" in caplog.text
     await asyncio.sleep(20)
-    assert len(stage.server.sessions) == 1
+    assert len(harness.server.sessions) == 1
 
 
 # -- questions ------------------------------------------------------------------------------------
@@ -145,38 +157,38 @@ async def usage(session: ListeningSession) -> str:
     return f"of {session.pid}"
 
 
-async def test_a_question_is_answered_between_two_commands(stage: Stage) -> None:
+async def test_a_question_is_answered_between_two_commands(harness: SupervisorHarness) -> None:
     """One at a time, by the task that gives all the commands."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
-    answers = [stage.session_loop.ask(usage, timeout=5) for _ in range(2)]
+    answers = [harness.session_loop.ask(usage, timeout=5) for _ in range(2)]
     assert await asyncio.gather(*answers) == ["of 100", "of 100"]
-    assert stage.server.now == 2.0
+    assert harness.server.now == 2.0
 
 
-async def test_a_question_without_a_connection_is_refused(stage: Stage) -> None:
+async def test_a_question_without_a_connection_is_refused(harness: SupervisorHarness) -> None:
     """At once while there is none, and when the one there was is lost."""
-    stage.server.refusal = OSError()
-    supervisor = stage.supervise("a")
+    harness.server.refusal = OSError()
+    supervisor = harness.supervise("a")
     await asyncio.sleep(1)
     with pytest.raises(ConnectionLostError):
-        await stage.session_loop.ask(usage, timeout=5)
-    stage.server.refusal = None
+        await harness.session_loop.ask(usage, timeout=5)
+    harness.server.refusal = None
     await supervisor.started
-    stage.server.silent = True
-    stage.subscribe("b")  # no answer comes, for five seconds
+    harness.server.silent = True
+    harness.subscribe("b")  # no answer comes, for five seconds
     with pytest.raises(ConnectionLostError):
-        await stage.session_loop.ask(usage, timeout=50)
+        await harness.session_loop.ask(usage, timeout=50)
 
 
-async def test_a_question_that_takes_too_long_is_given_up(stage: Stage) -> None:
+async def test_a_question_that_takes_too_long_is_given_up(harness: SupervisorHarness) -> None:
     """By whoever asked; the session goes on."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
     with pytest.raises(TimeoutError):
-        await stage.session_loop.ask(usage, timeout=0.5)
+        await harness.session_loop.ask(usage, timeout=0.5)
     await asyncio.sleep(20)
-    assert len(stage.server.sessions) == 1
+    assert len(harness.server.sessions) == 1
 
 
 @pytest.mark.parametrize(
@@ -184,19 +196,19 @@ async def test_a_question_that_takes_too_long_is_given_up(stage: Stage) -> None:
     [(asyncpg.InsufficientPrivilegeError("denied"), 1), (OSError("reset"), 2)],
 )
 async def test_a_question_that_fails_ends_the_session_if_that_is_no_answer(
-    stage: Stage, error: Exception, sessions: int
+    harness: SupervisorHarness, error: Exception, sessions: int
 ) -> None:
     """Whoever asked gets the error; a refusal is an answer, and does no harm."""
 
     async def fail(_session: ListeningSession) -> None:
         raise error
 
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
     with pytest.raises(type(error)):
-        await stage.session_loop.ask(fail, timeout=5)
+        await harness.session_loop.ask(fail, timeout=5)
     await asyncio.sleep(5)
-    assert len(stage.server.sessions) == sessions
+    assert len(harness.server.sessions) == sessions
 
 
 # -- the end --------------------------------------------------------------------------------------
@@ -204,33 +216,35 @@ async def test_a_question_that_fails_ends_the_session_if_that_is_no_answer(
 
 @pytest.mark.parametrize("goodbye", [None, 2.5])
 async def test_a_session_is_closed_in_good_order_if_there_is_time(
-    stage: Stage, goodbye: float | None
+    harness: SupervisorHarness, goodbye: float | None
 ) -> None:
     """Else it is dropped, as whatever may be dead."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
     if goodbye is not None:
         supervisor.say_goodbye(goodbye)
-    await stage.stop()
-    assert stage.server.session.closed_within == goodbye
-    assert stage.server.session.terminated
-    assert stage.registry.confirmed == frozenset()
+    await harness.stop()
+    assert harness.server.session.closed_within == goodbye
+    assert harness.server.session.terminated
+    assert harness.registry.confirmed == frozenset()
 
 
 @pytest.mark.parametrize("moment", ["dial", "LISTEN", "heartbeat", "pause"])
-async def test_r31_it_may_be_cancelled_at_every_moment(stage: Stage, moment: str) -> None:
+async def test_r31_it_may_be_cancelled_at_every_moment(
+    harness: SupervisorHarness, moment: str
+) -> None:
     """In a dial, a command, a pause: it ends at once, and no session is left open."""
-    stage.server.dial_time = stage.server.answer_time = 1.0
-    stage.supervise("a")
+    harness.server.dial_time = harness.server.answer_time = 1.0
+    harness.supervise("a")
     await asyncio.sleep({"dial": 0.5, "LISTEN": 1.5, "heartbeat": 12.5, "pause": 5}[moment])
     if moment == "pause":
-        stage.server.refusal = asyncpg.InvalidPasswordError("")
-        stage.server.session.die()
+        harness.server.refusal = asyncpg.InvalidPasswordError("")
+        harness.server.session.die()
         await asyncio.sleep(2)
-    before = stage.server.now
-    await stage.stop()
-    assert stage.tasks[0].cancelled()
-    assert stage.server.now == before
-    assert stage.server.dialling == 0
-    assert all(session.terminated for session in stage.server.sessions)
-    assert stage.session_loop.session is None
+    before = harness.server.now
+    await harness.stop()
+    assert harness.tasks[0].cancelled()
+    assert harness.server.now == before
+    assert harness.server.dialling == 0
+    assert all(session.terminated for session in harness.server.sessions)
+    assert harness.session_loop.session is None

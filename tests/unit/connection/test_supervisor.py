@@ -19,7 +19,7 @@ from tests.unit.fake_server import at, seen
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.unit.fake_server import Stage
+    from tests.unit.fake_server import SupervisorHarness
 
 REFUSED = ConnectionRefusedError("refused")
 WRONG_PASSWORD = asyncpg.InvalidPasswordError("wrong password")
@@ -44,76 +44,80 @@ def lines(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
 # -- attempts -------------------------------------------------------------------------------------
 
 
-async def test_the_first_attempt_is_made_at_once(stage: Stage) -> None:
+async def test_the_first_attempt_is_made_at_once(harness: SupervisorHarness) -> None:
     """And, where it succeeds, is the only one; the first gap says that this is the beginning."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
-    assert stage.server.dials == [0.0]
-    assert stage.events == [Connected(1, 100)]
+    assert harness.server.dials == [0.0]
+    assert harness.events == [Connected(1, 100)]
     assert supervisor.state is State.CONNECTED
     await asyncio.sleep(DAY / 24)
-    assert stage.server.dials == [0.0]
+    assert harness.server.dials == [0.0]
 
 
-async def test_r10_attempts_follow_the_backoff(stage: Stage) -> None:
+async def test_r10_attempts_follow_the_backoff(harness: SupervisorHarness) -> None:
     """Between one that failed and the next lies what the backoff gave, and nothing else."""
-    stage.server.refusal = REFUSED
-    stage.supervise(backoff=doubling)
+    harness.server.refusal = REFUSED
+    harness.supervise(backoff=doubling)
     await asyncio.sleep(20)
-    assert pauses(stage.server.dials) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4]
-    assert [event.delay for event in stage.events if isinstance(event, RetryScheduled)] == (
+    assert pauses(harness.server.dials) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4]
+    assert [event.delay for event in harness.events if isinstance(event, RetryScheduled)] == (
         pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8])
     )
 
 
-async def test_r10_a_new_outage_begins_with_an_attempt_at_once(stage: Stage) -> None:
+async def test_r10_a_new_outage_begins_with_an_attempt_at_once(harness: SupervisorHarness) -> None:
     """What an earlier outage has come to is forgotten when the session has proved itself."""
-    stage.supervise("a", backoff=doubling)
+    harness.supervise("a", backoff=doubling)
     await asyncio.sleep(100)
     for _ in range(3):
-        before = stage.server.now
-        stage.server.refusal = REFUSED
-        stage.server.session.die()
+        before = harness.server.now
+        harness.server.refusal = REFUSED
+        harness.server.session.die()
         await asyncio.sleep(5)
-        stage.server.refusal = None
-        await stage.until(Reconnected)
-        attempts = [dial for dial in stage.server.dials if dial >= before]
+        harness.server.refusal = None
+        await harness.until(Reconnected)
+        attempts = [dial for dial in harness.server.dials if dial >= before]
         assert pauses([before, *attempts]) == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
         await asyncio.sleep(100)
 
 
-async def test_r10_never_two_dials_at_once(stage: Stage) -> None:
+async def test_r10_never_two_dials_at_once(harness: SupervisorHarness) -> None:
     """However long a dial takes, and whatever else happens meanwhile."""
-    stage.server.refusal, stage.server.dial_time = TimeoutError("silent"), 10.0
-    stage.supervise("a")
+    harness.server.refusal, harness.server.dial_time = TimeoutError("silent"), 10.0
+    harness.supervise("a")
     for number in range(1_000):
         await asyncio.sleep(1)
-        stage.subscribe(f"channel {number}")
-        stage.session_loop.notice_change()
-    assert len(stage.server.dials) > 50
-    assert stage.server.most_dialling == 1
+        harness.subscribe(f"channel {number}")
+        harness.session_loop.notice_change()
+    assert len(harness.server.dials) > 50
+    assert harness.server.most_dialling == 1
 
 
-async def test_r10_listeners_that_lose_one_server_come_back_apart(stage: Stage) -> None:
+async def test_r10_listeners_that_lose_one_server_come_back_apart(
+    harness: SupervisorHarness,
+) -> None:
     """100 of them after the same outage: they spread over more than half of the last window."""
-    stage.server.refusal = REFUSED
+    harness.server.refusal = REFUSED
     for _ in range(100):
-        stage.supervise("a")
+        harness.supervise("a")
     await asyncio.sleep(20)
-    stage.server.refusal = None
+    harness.server.refusal = None
     await asyncio.sleep(5)
-    came = [seconds for seconds, _ in stage.server.asked]
+    came = [seconds for seconds, _ in harness.server.asked]
     assert len(came) == 100
     assert max(came) - min(came) > 0.5 * 5.0
 
 
-async def test_r10_a_server_that_drops_every_session_is_not_hammered(stage: Stage) -> None:
+async def test_r10_a_server_that_drops_every_session_is_not_hammered(
+    harness: SupervisorHarness,
+) -> None:
     """Listening for a moment is no success: the pauses grow, up to less than a second."""
-    stage.server.drops_after_listen = True
-    stage.supervise("a", backoff=doubling)
+    harness.server.drops_after_listen = True
+    harness.supervise("a", backoff=doubling)
     await asyncio.sleep(60)
-    assert pauses(stage.server.dials)[:7] == [0.0, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8]
-    assert len(stage.server.dials) < 80
+    assert pauses(harness.server.dials)[:7] == [0.0, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8]
+    assert len(harness.server.dials) < 80
 
 
 @pytest.mark.parametrize(
@@ -121,44 +125,44 @@ async def test_r10_a_server_that_drops_every_session_is_not_hammered(stage: Stag
     [(9.0, 10.0, False), (11.0, 10.0, True), (29.0, None, False), (31.0, None, True)],
 )
 async def test_r10_backoff_begins_anew_after_a_heartbeat_or_half_a_minute(
-    stage: Stage, lifetime: float, heartbeat: float | None, *, proved: bool
+    harness: SupervisorHarness, lifetime: float, heartbeat: float | None, *, proved: bool
 ) -> None:
     """A session that has been proved makes the next loss a new outage; a shorter one does not."""
-    supervisor = stage.supervise("a", heartbeat=heartbeat, backoff=doubling)
+    supervisor = harness.supervise("a", heartbeat=heartbeat, backoff=doubling)
     lost: list[float] = []
     await supervisor.started
     for _ in range(4):
         await asyncio.sleep(lifetime)
-        lost.append(stage.server.now)
-        stage.server.session.die()
-        await stage.until(Reconnected)
+        lost.append(harness.server.now)
+        harness.server.session.die()
+        await harness.until(Reconnected)
     delays = [
-        round(dial - loss, 3) for dial, loss in zip(stage.server.dials[1:], lost, strict=True)
+        round(dial - loss, 3) for dial, loss in zip(harness.server.dials[1:], lost, strict=True)
     ]
     assert delays == ([0.0] * 4 if proved else [0.0, 0.1, 0.2, 0.4])
 
 
 async def test_r11_after_a_day_of_refusal_it_still_tries(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    harness: SupervisorHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """24 hours: one line for each attempt, at INFO, one warning for the loss; then it is back."""
     caplog.set_level(logging.DEBUG)
-    supervisor = stage.supervise("a", backoff=ExponentialBackoff(cap=300))
+    supervisor = harness.supervise("a", backoff=ExponentialBackoff(cap=300))
     await supervisor.started
-    stage.server.session.die()
-    stage.server.refusal = REFUSED
+    harness.server.session.die()
+    harness.server.refusal = REFUSED
     await asyncio.sleep(DAY)
-    failed = stage.server.dials[1:]
+    failed = harness.server.dials[1:]
     assert DAY - failed[-1] < 301
     assert len(failed) > 300
     assert len(lines(caplog, "INFO")) == 1 + len(failed)
     assert len(lines(caplog, "WARNING")) == 1
     assert len(caplog.records) == 2 + len(failed)
-    stage.server.refusal = None
+    harness.server.refusal = None
     async with asyncio.timeout(301):
         await supervisor.connected.wait()
-    assert isinstance(stage.events[-1], Reconnected)
-    assert stage.events[-1].attempts == len(failed) + 1
+    assert isinstance(harness.events[-1], Reconnected)
+    assert harness.events[-1].attempts == len(failed) + 1
 
 
 @pytest.mark.parametrize(
@@ -175,58 +179,66 @@ async def test_r11_after_a_day_of_refusal_it_still_tries(
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_r11_whatever_a_dial_raises_is_tried_again(stage: Stage, error: Exception) -> None:
+async def test_r11_whatever_a_dial_raises_is_tried_again(
+    harness: SupervisorHarness, error: Exception
+) -> None:
     """Before the first success and after it."""
-    stage.server.refusal = error
-    supervisor = stage.supervise("a")
+    harness.server.refusal = error
+    supervisor = harness.supervise("a")
     for _ in range(2):
         await asyncio.sleep(100)
         assert not supervisor.connected.is_set()
-        stage.server.refusal = None
+        harness.server.refusal = None
         await supervisor.connected.wait()
-        stage.server.refusal = error
-        stage.server.session.die()
+        harness.server.refusal = error
+        harness.server.session.die()
 
 
-async def test_on_event_that_raises_cancelled_error_does_not_end_the_retries(stage: Stage) -> None:
+async def test_on_event_that_raises_cancelled_error_does_not_end_the_retries(
+    harness: SupervisorHarness,
+) -> None:
     """A callback that asks a cancelled future for its result harms nobody but itself."""
 
     def ask_cancelled_future(event: object) -> None:
         if isinstance(event, ConnectionLost):
             raise asyncio.CancelledError
 
-    stage.callback = ask_cancelled_future
-    supervisor = stage.supervise("a")
+    harness.callback = ask_cancelled_future
+    supervisor = harness.supervise("a")
     await supervisor.started
-    stage.server.session.die()
+    harness.server.session.die()
     async with asyncio.timeout(10):
-        await stage.until(Reconnected)
+        await harness.until(Reconnected)
 
 
-async def test_r14_a_connection_on_which_listen_fails_is_dropped(stage: Stage) -> None:
+async def test_r14_a_connection_on_which_listen_fails_is_dropped(
+    harness: SupervisorHarness,
+) -> None:
     """It is terminated and never used again; the next attempt makes another."""
-    stage.server.faults = [asyncpg.ReadOnlySQLTransactionError("standby")] * 3
-    supervisor = stage.supervise("a", backoff=doubling)
+    harness.server.faults = [asyncpg.ReadOnlySQLTransactionError("standby")] * 3
+    supervisor = harness.supervise("a", backoff=doubling)
     await supervisor.started
-    *failed, last = stage.server.sessions
+    *failed, last = harness.server.sessions
     assert len(failed) == 3
     assert all(session.terminated for session in failed)
-    assert [session.asked for session in stage.server.sessions] == [["LISTEN a"]] * 4
+    assert [session.asked for session in harness.server.sessions] == [["LISTEN a"]] * 4
     assert not last.terminated
-    assert pauses(stage.server.dials) == [0.1, 0.2, 0.4]
+    assert pauses(harness.server.dials) == [0.1, 0.2, 0.4]
 
 
-async def test_r15_an_old_connection_does_not_disturb_the_new_one(stage: Stage) -> None:
+async def test_r15_an_old_connection_does_not_disturb_the_new_one(
+    harness: SupervisorHarness,
+) -> None:
     """Its callbacks may come late, and often."""
-    supervisor = stage.supervise("a")
+    supervisor = harness.supervise("a")
     await supervisor.started
-    old = stage.server.session
+    old = harness.server.session
     old.die()
     await asyncio.sleep(1)
     for _ in range(1_000):
         old.on_lost()
         await asyncio.sleep(0)
-    assert len(stage.server.sessions) == 2
+    assert len(harness.server.sessions) == 2
     assert supervisor.state is State.CONNECTED
 
 
@@ -247,53 +259,53 @@ async def test_r15_an_old_connection_does_not_disturb_the_new_one(stage: Stage) 
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
 )
 async def test_r12_what_no_retry_can_help_is_raised_by_the_first_attempt(
-    stage: Stage, error: Exception, kind: type[ConnectError]
+    harness: SupervisorHarness, error: Exception, kind: type[ConnectError]
 ) -> None:
     """Once, with the target and the driver's error as its cause; then nothing is tried."""
-    stage.server.refusal = error
-    supervisor = stage.supervise("a")
+    harness.server.refusal = error
+    supervisor = harness.supervise("a")
     with pytest.raises(kind) as caught:
         await supervisor.started
     assert caught.value is error or caught.value.__cause__ is error
     assert isinstance(error, ConfigurationError) or "joe@db" in str(caught.value)
     await asyncio.sleep(100)
-    assert stage.server.dials == [0.0]
-    assert stage.tasks[0].done()
+    assert harness.server.dials == [0.0]
+    assert harness.tasks[0].done()
 
 
-async def test_r12_after_the_first_success_nothing_is_fatal(stage: Stage) -> None:
+async def test_r12_after_the_first_success_nothing_is_fatal(harness: SupervisorHarness) -> None:
     """A password that has changed is tried again at half the cap or more, until it is right."""
-    supervisor = stage.supervise("a", backoff=ExponentialBackoff(cap=60))
+    supervisor = harness.supervise("a", backoff=ExponentialBackoff(cap=60))
     await supervisor.started
-    stage.server.refusal = WRONG_PASSWORD
-    stage.server.session.die()
+    harness.server.refusal = WRONG_PASSWORD
+    harness.server.session.die()
     await asyncio.sleep(3_600)
-    between = pauses(stage.server.dials[1:])
+    between = pauses(harness.server.dials[1:])
     assert all(30 <= pause <= 60 for pause in between)
     assert len(between) > 50
     assert max(between) - min(between) > 15
     assert supervisor.state is State.DEGRADED
-    stage.server.refusal = None
+    harness.server.refusal = None
     await supervisor.connected.wait()
 
 
-async def test_a_refusal_follows_a_backoff_of_ones_own(stage: Stage) -> None:
+async def test_a_refusal_follows_a_backoff_of_ones_own(harness: SupervisorHarness) -> None:
     """Its cap is not known: the delays are those it gives."""
-    supervisor = stage.supervise("a", backoff=lambda: itertools.repeat(7.0))
+    supervisor = harness.supervise("a", backoff=lambda: itertools.repeat(7.0))
     await supervisor.started
-    stage.server.refusal = WRONG_PASSWORD
-    stage.server.session.die()
+    harness.server.refusal = WRONG_PASSWORD
+    harness.server.session.die()
     await asyncio.sleep(100)
-    assert set(pauses(stage.server.dials[1:])) == {7.0}
+    assert set(pauses(harness.server.dials[1:])) == {7.0}
 
 
 # -- states, events, gaps -------------------------------------------------------------------------
 
 
-async def test_the_state_says_what_is_going_on(stage: Stage) -> None:
+async def test_the_state_says_what_is_going_on(harness: SupervisorHarness) -> None:
     """Connecting, connected, lost, in need of repair, merely refused, and back again."""
-    stage.server.refusal = REFUSED
-    supervisor = stage.supervise("a")
+    harness.server.refusal = REFUSED
+    supervisor = harness.supervise("a")
     states = [supervisor.state]
 
     async def after(act: Callable[[], object]) -> None:
@@ -302,12 +314,12 @@ async def test_the_state_says_what_is_going_on(stage: Stage) -> None:
         states.append(supervisor.state)
 
     def refuse(error: BaseException | None) -> None:
-        stage.server.refusal = error
+        harness.server.refusal = error
 
     await after(lambda: refuse(REFUSED))
     await after(lambda: refuse(None))
     refuse(WRONG_PASSWORD)
-    stage.server.session.die()
+    harness.server.session.die()
     states.append(supervisor.state)
     for error in (WRONG_PASSWORD, asyncpg.ObjectNotInPrerequisiteStateError(""), REFUSED, None):
         await after(lambda error=error: refuse(error))  # type: ignore[misc]
@@ -323,20 +335,20 @@ async def test_the_state_says_what_is_going_on(stage: Stage) -> None:
     ]
 
 
-async def test_events_and_figures_tell_of_an_outage(stage: Stage) -> None:
+async def test_events_and_figures_tell_of_an_outage(harness: SupervisorHarness) -> None:
     """What was lost and why, each attempt, how long it took and how many it needed."""
-    supervisor = stage.supervise("a", "b", backoff=doubling)
+    supervisor = harness.supervise("a", "b", backoff=doubling)
     await supervisor.started
     assert supervisor.status.connected_since == at(0)
     await asyncio.sleep(20)
-    stage.server.refusal = REFUSED
-    stage.server.session.die("terminating connection due to administrator command")
+    harness.server.refusal = REFUSED
+    harness.server.session.die("terminating connection due to administrator command")
     await asyncio.sleep(0.25)
     health = supervisor.status
     assert (health.connected_since, health.last_error) == (None, REFUSED)
-    stage.server.refusal = None
+    harness.server.refusal = None
     await supervisor.connected.wait()
-    connected, lost, *retries, reconnected = stage.events
+    connected, lost, *retries, reconnected = harness.events
     assert connected == Connected(2, 100)
     assert isinstance(lost, ConnectionLost)
     assert isinstance(lost.cause, ConnectionLostError)
@@ -350,37 +362,39 @@ async def test_events_and_figures_tell_of_an_outage(stage: Stage) -> None:
     assert health.generation == 2
 
 
-async def test_r18_one_gap_for_each_session_after_listen_was_confirmed(stage: Stage) -> None:
+async def test_r18_one_gap_for_each_session_after_listen_was_confirmed(
+    harness: SupervisorHarness,
+) -> None:
     """Attempts that fail make none; what comes with the confirmation comes after the gap."""
-    supervisor = stage.supervise(backoff=doubling)
-    subscriber = stage.subscribe("a")
+    supervisor = harness.supervise(backoff=doubling)
+    subscriber = harness.subscribe("a")
     await supervisor.started
     await asyncio.sleep(15)  # a heartbeat was answered at 10
-    stage.server.session.notify(7, "a", "1")
-    stage.server.faults = [asyncpg.CannotConnectNowError(""), asyncpg.InternalClientError("")]
-    stage.server.answer_time = 1.0
-    stage.server.session.die()
-    await stage.until(RetryScheduled)
-    await stage.until(RetryScheduled)
+    harness.server.session.notify(7, "a", "1")
+    harness.server.faults = [asyncpg.CannotConnectNowError(""), asyncpg.InternalClientError("")]
+    harness.server.answer_time = 1.0
+    harness.server.session.die()
+    await harness.until(RetryScheduled)
+    await harness.until(RetryScheduled)
     await asyncio.sleep(0.5)  # LISTEN is under way for the third time
-    stage.server.session.notify(7, "a", "2")
+    harness.server.session.notify(7, "a", "2")
     assert seen(subscriber) == [Gap("a", GapReason.START), "1"]
     await supervisor.connected.wait()
-    stage.server.session.notify(7, "a", "3")
+    harness.server.session.notify(7, "a", "3")
     assert seen(subscriber) == [Gap("a", GapReason.RECONNECT, at(10)), "2", "3"]
 
 
 async def test_a_session_that_dies_before_its_first_heartbeat_was_good_from_its_start(
-    stage: Stage,
+    harness: SupervisorHarness,
 ) -> None:
     """Each gap is since the last proof, and LISTEN on a new connection is one."""
-    supervisor = stage.supervise()
-    subscriber = stage.subscribe("a")
+    supervisor = harness.supervise()
+    subscriber = harness.subscribe("a")
     await supervisor.started
     for _ in range(2):
         await asyncio.sleep(5)
-        stage.server.session.die()
-        await stage.until(Reconnected)
+        harness.server.session.die()
+        await harness.until(Reconnected)
     assert seen(subscriber) == [
         Gap("a", GapReason.START),
         Gap("a", GapReason.RECONNECT, at(0)),

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.mailbox import merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification
-from tests.unit.fake_sources import NotingSource
+from tests.unit.fake_sources import RecordingSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Sent:
     lost: bool = False
 
 
-class Conversation(RuleBasedStateMachine):
+class MailboxMachine(RuleBasedStateMachine):
     """
     Puts and takes in any order, beside plain lists of what should be seen.
 
@@ -61,9 +61,9 @@ class Conversation(RuleBasedStateMachine):
         """Begin with an empty mailbox that is held, as a subscription does."""
         self.limit, self.overflow = limit, overflow
         self.now = self.good_until = EPOCH
-        self.carrier = NotingSource(self.now)
-        self.full = self.carrier.full
-        self.box = BoundedMailbox(limit, overflow, channel="a", source=self.carrier)
+        self.source = RecordingSource(self.now)
+        self.full = self.source.full
+        self.box = BoundedMailbox(limit, overflow, channel="a", source=self.source)
         self.ready: list[Sent | Gap] = []
         self.held: list[Sent] | None = []
         self.told: list[Gap] = []  # since the last notification that was taken
@@ -86,7 +86,7 @@ class Conversation(RuleBasedStateMachine):
     def verify(self) -> None:
         """A heartbeat is answered."""
         self.now += timedelta(seconds=10)
-        self.carrier.verified_at = self.now
+        self.source.verified_at = self.now
 
     @rule()
     def hold(self) -> None:
@@ -197,4 +197,4 @@ class Conversation(RuleBasedStateMachine):
         assert self.box.take() is None
 
 
-TestConversation = Conversation.TestCase
+TestConversation = MailboxMachine.TestCase

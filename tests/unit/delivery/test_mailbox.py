@@ -13,7 +13,7 @@ from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.mailbox import merge_gaps
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
-from tests.unit.fake_sources import NotingSource
+from tests.unit.fake_sources import RecordingSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_a_merged_gap_covers_each_of_its_parts(one: Gap, two: Gap, three: Gap) -
 
 def bounded() -> Mailbox:
     """Return a mailbox that never overflows."""
-    return BoundedMailbox(100, "drop_oldest", channel="a", source=NotingSource())
+    return BoundedMailbox(100, "drop_oldest", channel="a", source=RecordingSource())
 
 
 @pytest.fixture(params=[bounded, LatestMailbox])
@@ -242,7 +242,7 @@ async def test_the_end_of_a_mailbox_is_noticed_at_once(mailbox: Mailbox) -> None
 
 async def test_an_overflow_that_was_not_to_be_borne_is_raised_after_what_is_left() -> None:
     """With overflow="fail" the consumer takes what fitted, then meets the error, every time."""
-    mailbox = BoundedMailbox(2, "fail", channel="a", source=NotingSource())
+    mailbox = BoundedMailbox(2, "fail", channel="a", source=RecordingSource())
     mailbox.release(Gap("a", START))
     mailbox.take()
     for number in range(5):

@@ -13,7 +13,7 @@ from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.registry import Listen, Registry, Subscriber, Unlisten
 from asyncnotify._delivery.router import Router
 from asyncnotify._model import Gap, Notification
-from tests.unit.fake_sources import NO_LOOP, NotingSource
+from tests.unit.fake_sources import NO_LOOP, RecordingSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Server:
         self.sent.append(("", 0))
 
 
-class Bookkeeping(RuleBasedStateMachine):
+class RegistryMachine(RuleBasedStateMachine):
     """A registry between subscribers that come and go and a server that answers late."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Bookkeeping(RuleBasedStateMachine):
         self.registry = Registry(self.router)
         self.server = Server()
         self.round: Iterator[Listen | Unlisten] | None = None
-        self.flying: Listen | Unlisten | None = None
+        self.in_flight: Listen | Unlisten | None = None
         self.committed: dict[int, str] = {}
         self.readers: list[Reader] = []
 
@@ -80,7 +80,7 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(channels=SETS)
     def come(self, channels: set[str]) -> None:
         """Somebody subscribes."""
-        box = BoundedMailbox(UNLIMITED, "fail", channel=None, source=NotingSource())
+        box = BoundedMailbox(UNLIMITED, "fail", channel=None, source=RecordingSource())
         subscriber = Subscriber(sorted(channels), box)
         self.readers.append(Reader(subscriber, len(self.committed)))
         self.registry.add(subscriber)
@@ -108,7 +108,7 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """For a while nothing changes: the server comes to agree."""
-        while self.flying or self.round or not self.registry.is_settled:
+        while self.in_flight or self.round or not self.registry.is_settled:
             self.advance(1)
 
     @rule()
@@ -146,7 +146,7 @@ class Bookkeeping(RuleBasedStateMachine):
                 self.read(len(self.server.sent))
             elif self.server.replied:
                 self.note_reply()
-            elif not self.flying:
+            elif not self.in_flight:
                 self.send()
 
     @rule()
@@ -154,32 +154,32 @@ class Bookkeeping(RuleBasedStateMachine):
         """The connection is gone, and with it what was on its way."""
         self.server = Server()
         self.round = None
-        self.flying = None
+        self.in_flight = None
         self.registry.disconnect(None)
 
     # -- the session loop -------------------------------------------------------------------------
 
-    @precondition(lambda self: not self.flying)
+    @precondition(lambda self: not self.in_flight)
     @rule()
     def send(self) -> None:
         """The next step of the round goes out; after the last one a new round begins."""
         if self.round is None:
             self.round = self.registry.steps(self.size)
-        self.flying = next(self.round, None)
-        if self.flying is None:
+        self.in_flight = next(self.round, None)
+        if self.in_flight is None:
             self.round = None
         else:
-            self.server.requests.append(self.flying)
+            self.server.requests.append(self.in_flight)
 
     @precondition(lambda self: self.server.replied)
     @rule()
     def note_reply(self) -> None:
         """The loop's turn, some time after the reply was read."""
-        assert self.flying
-        step, self.flying, self.server.replied = self.flying, None, False
+        assert self.in_flight
+        step, self.in_flight, self.server.replied = self.in_flight, None, False
         self.registry.performed(step)
 
-    @precondition(lambda self: not (self.flying or self.round or self.server.sent))
+    @precondition(lambda self: not (self.in_flight or self.round or self.server.sent))
     @rule(channels=SETS)
     def strip(self, channels: set[str]) -> None:
         """Somebody unlistens behind our back; it is found out after some were missed."""
@@ -239,4 +239,4 @@ class Bookkeeping(RuleBasedStateMachine):
             assert reader.seen[-1] in self.committed
 
 
-TestBookkeeping = Bookkeeping.TestCase
+TestBookkeeping = RegistryMachine.TestCase

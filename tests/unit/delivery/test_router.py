@@ -23,7 +23,7 @@ QUANTUM = 4_096
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-class Reading:
+class FakeFlowControl:
     """The reading side of a connection: notes what it was told, in turns of the loop."""
 
     def __init__(self, *, able: bool = True) -> None:
@@ -44,13 +44,13 @@ class Reading:
         self.paused = False
 
 
-class Scene:
+class RouterHarness:
     """A delivery, the connection before it and the consumers behind it."""
 
     def __init__(self) -> None:
         self.router = Router(asyncio.get_running_loop())
         self.registry = Registry(self.router)
-        self.reading = Reading()
+        self.reading = FakeFlowControl()
         self.router.connect(self.reading)
         self.consumers: list[asyncio.Task[None]] = []
 
@@ -67,7 +67,7 @@ class Scene:
         assert box.take() == Gap("a", GapReason.START)
         return box
 
-    def bring(self, count: int, channel: str = "a") -> None:
+    def receive(self, count: int, channel: str = "a") -> None:
         """One read of the socket brings so many."""
         for _ in range(count):
             self.router.on_notification(7, channel, "")
@@ -93,9 +93,9 @@ class Scene:
 
 
 @pytest_asyncio.fixture
-async def scene() -> AsyncIterator[Scene]:
+async def harness() -> AsyncIterator[RouterHarness]:
     """A connection that brings what the test says."""
-    made = Scene()
+    made = RouterHarness()
     yield made
     for consumer in made.consumers:
         consumer.cancel()
@@ -105,116 +105,120 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def test_a_notification_goes_to_every_mailbox_of_its_channel_and_to_no_other(
-    scene: Scene,
+    harness: RouterHarness,
 ) -> None:
     """With what the server sent; one of a channel that nobody wants is counted and dropped."""
-    one, two = scene.box(), scene.box()
-    scene.router.on_notification(7, "a", "hello")
-    scene.router.on_notification(8, "other", "x")
+    one, two = harness.box(), harness.box()
+    harness.router.on_notification(7, "a", "hello")
+    harness.router.on_notification(8, "other", "x")
     assert one.take() == two.take() == ("a", "hello", 7)
     assert one.take() is two.take() is None
-    assert scene.router.received == 2
+    assert harness.router.received == 2
 
 
-async def test_received_counts_over_turns(scene: Scene) -> None:
+async def test_received_counts_over_turns(harness: RouterHarness) -> None:
     """Nothing is counted twice, in the middle of a turn or after it."""
-    scene.bring(3)
-    assert scene.router.received == 3
+    harness.receive(3)
+    assert harness.router.received == 3
     await asyncio.sleep(1)
-    scene.bring(2)
-    assert scene.router.received == 5
+    harness.receive(2)
+    assert harness.router.received == 5
 
 
-async def test_the_server_was_heard_when_it_sent_something(scene: Scene) -> None:
+async def test_the_server_was_heard_when_it_sent_something(harness: RouterHarness) -> None:
     """One look at the clock a turn, however many notifications it brought."""
     await asyncio.sleep(50)
-    scene.bring(10)
+    harness.receive(10)
     await asyncio.sleep(5)
-    assert scene.router.last_contact == pytest.approx(asyncio.get_running_loop().time() - 5)
+    assert harness.router.last_contact == pytest.approx(asyncio.get_running_loop().time() - 5)
 
 
-async def test_when_delivery_was_last_good_is_known_from_the_supervisor(scene: Scene) -> None:
+async def test_when_delivery_was_last_good_is_known_from_the_supervisor(
+    harness: RouterHarness,
+) -> None:
     """None before the first proof."""
-    assert scene.router.verified_at is None
-    scene.router.verify(NOON)
-    assert scene.router.verified_at == NOON
+    assert harness.router.verified_at is None
+    harness.router.verify(NOON)
+    assert harness.router.verified_at == NOON
 
 
 # -- fairness -------------------------------------------------------------------------------------
 
 
-async def test_reading_goes_on_below_the_quantum(scene: Scene) -> None:
+async def test_reading_goes_on_below_the_quantum(harness: RouterHarness) -> None:
     """4,095 in one turn are no reason to pause; nor are as many in each of several."""
-    scene.box()
+    harness.box()
     for _ in range(3):
-        scene.bring(QUANTUM - 1)
+        harness.receive(QUANTUM - 1)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    assert scene.reading.pauses == 0
+    assert harness.reading.pauses == 0
 
 
-async def test_reading_pauses_once_for_a_turn_after_the_quantum(scene: Scene) -> None:
+async def test_reading_pauses_once_for_a_turn_after_the_quantum(harness: RouterHarness) -> None:
     """However many more the read has brought; and it is read again though nobody consumes."""
-    scene.box()
-    scene.bring(QUANTUM - 1)
-    assert scene.reading.pauses == 0
-    scene.bring(1)
-    assert scene.reading.paused
-    scene.bring(3 * QUANTUM)
-    assert await scene.turns_until_resumed() <= 3
-    assert scene.reading.pauses == 1
+    harness.box()
+    harness.receive(QUANTUM - 1)
+    assert harness.reading.pauses == 0
+    harness.receive(1)
+    assert harness.reading.paused
+    harness.receive(3 * QUANTUM)
+    assert await harness.turns_until_resumed() <= 3
+    assert harness.reading.pauses == 1
 
 
-async def test_a_pause_gives_consumers_their_turn(scene: Scene) -> None:
+async def test_a_pause_gives_consumers_their_turn(harness: RouterHarness) -> None:
     """Before reading goes on, whoever waits for notifications has run."""
-    box = scene.box()
+    box = harness.box()
     ran: list[bool] = []
 
     async def consume() -> None:
         await box.wait()
-        ran.append(scene.reading.paused)
+        ran.append(harness.reading.paused)
 
-    scene.consumers.append(asyncio.create_task(consume()))
+    harness.consumers.append(asyncio.create_task(consume()))
     await asyncio.sleep(0)
-    scene.bring(QUANTUM)
-    await scene.turns_until_resumed()
+    harness.receive(QUANTUM)
+    await harness.turns_until_resumed()
     assert ran == [True]
 
 
-async def test_r27_reading_goes_on_whatever_the_consumers_do(scene: Scene) -> None:
+async def test_r27_reading_goes_on_whatever_the_consumers_do(harness: RouterHarness) -> None:
     """Every consumer is stuck: each pause ends by itself, after few turns."""
-    scene.box(limit=10)
+    harness.box(limit=10)
     for _ in range(10):
-        scene.bring(QUANTUM + 1)
-        assert await scene.turns_until_resumed() <= 4
-    assert scene.router.received == 10 * (QUANTUM + 1)
+        harness.receive(QUANTUM + 1)
+        assert await harness.turns_until_resumed() <= 4
+    assert harness.router.received == 10 * (QUANTUM + 1)
 
 
-async def test_nothing_is_paused_where_there_is_nothing_to_pause(scene: Scene) -> None:
+async def test_nothing_is_paused_where_there_is_nothing_to_pause(harness: RouterHarness) -> None:
     """A connection whose transport cannot be seen: everything else goes on."""
-    box = scene.box(limit=10)
-    scene.router.connect(None)
-    scene.bring(QUANTUM)
+    box = harness.box(limit=10)
+    harness.router.connect(None)
+    harness.receive(QUANTUM)
     await asyncio.sleep(1)
-    assert (scene.reading.pauses, box.dropped) == (0, QUANTUM - 10)
+    assert (harness.reading.pauses, box.dropped) == (0, QUANTUM - 10)
 
 
-async def test_a_transport_that_cannot_pause_is_not_resumed(scene: Scene) -> None:
+async def test_a_transport_that_cannot_pause_is_not_resumed(harness: RouterHarness) -> None:
     """It is closing, and says so."""
-    scene.reading.able = False
-    scene.bring(QUANTUM)
+    harness.reading.able = False
+    harness.receive(QUANTUM)
     await asyncio.sleep(1)
-    assert (scene.reading.pauses, scene.reading.paused) == (1, False)
+    assert (harness.reading.pauses, harness.reading.paused) == (1, False)
 
 
-async def test_a_new_connection_is_not_held_up_by_the_pause_of_the_old(scene: Scene) -> None:
+async def test_a_new_connection_is_not_held_up_by_the_pause_of_the_old(
+    harness: RouterHarness,
+) -> None:
     """The old one's pause ends with it; the new one is neither paused nor resumed for it."""
-    scene.bring(QUANTUM)
-    new = Reading()
-    scene.router.connect(new)
+    harness.receive(QUANTUM)
+    new = FakeFlowControl()
+    harness.router.connect(new)
     await asyncio.sleep(1)
-    assert (new.pauses, scene.reading.paused) == (0, True)
-    scene.bring(QUANTUM)
+    assert (new.pauses, harness.reading.paused) == (0, True)
+    harness.receive(QUANTUM)
     assert new.paused
     await asyncio.sleep(1)
     assert not new.paused
@@ -223,105 +227,109 @@ async def test_a_new_connection_is_not_held_up_by_the_pause_of_the_old(scene: Sc
 # -- overflow -------------------------------------------------------------------------------------
 
 
-async def test_r28_a_stuck_consumer_loses_exactly_what_is_over_its_limit(scene: Scene) -> None:
+async def test_r28_a_stuck_consumer_loses_exactly_what_is_over_its_limit(
+    harness: RouterHarness,
+) -> None:
     """And is told so at the place; nobody else loses anything."""
-    stuck, other = scene.box(limit=10), scene.box(limit=100)
-    scene.bring(25)
+    stuck, other = harness.box(limit=10), harness.box(limit=100)
+    harness.receive(25)
     await asyncio.sleep(1)
     assert (stuck.dropped, len(stuck)) == (15, 10 + 1)
     assert stuck.take() == Gap("a", GapReason.OVERFLOW, None, 15)
     assert (other.dropped, len(other)) == (0, 25)
 
 
-async def test_r28_a_consumer_that_keeps_up_loses_nothing(scene: Scene) -> None:
+async def test_r28_a_consumer_that_keeps_up_loses_nothing(harness: RouterHarness) -> None:
     """One read brings far more than the buffer holds, to one who takes all in its turn."""
-    box = scene.box(limit=10)
-    scene.consume(box, each_turn=1_000)
+    box = harness.box(limit=10)
+    harness.consume(box, each_turn=1_000)
     await asyncio.sleep(0)
-    scene.bring(1_000)
-    assert scene.reading.paused
-    await scene.turns_until_resumed()
+    harness.receive(1_000)
+    assert harness.reading.paused
+    await harness.turns_until_resumed()
     assert (box.dropped, len(box)) == (0, 0)
 
 
-async def test_r28_a_consumer_that_makes_room_is_given_more_turns(scene: Scene) -> None:
+async def test_r28_a_consumer_that_makes_room_is_given_more_turns(harness: RouterHarness) -> None:
     """As long as its backlog shrinks, reading stays paused and nothing is dropped."""
-    box = scene.box(limit=10)
-    scene.consume(box, each_turn=10)
+    box = harness.box(limit=10)
+    harness.consume(box, each_turn=10)
     await asyncio.sleep(0)
-    scene.bring(100)
-    assert await scene.turns_until_resumed() >= 9
+    harness.receive(100)
+    assert await harness.turns_until_resumed() >= 9
     assert box.dropped == 0
 
 
-async def test_r27_turns_for_a_slow_consumer_come_to_an_end(scene: Scene) -> None:
+async def test_r27_turns_for_a_slow_consumer_come_to_an_end(harness: RouterHarness) -> None:
     """One that takes a single notification each turn does not hold up the socket."""
-    box = scene.box(limit=10)
-    scene.consume(box, each_turn=1)
+    box = harness.box(limit=10)
+    harness.consume(box, each_turn=1)
     await asyncio.sleep(0)
-    scene.bring(1_000)
-    assert await scene.turns_until_resumed() <= 25
+    harness.receive(1_000)
+    assert await harness.turns_until_resumed() <= 25
     assert box.dropped > 900
     assert len(box) <= 10 + 1
 
 
-async def test_what_was_held_is_trimmed_at_once(scene: Scene) -> None:
+async def test_what_was_held_is_trimmed_at_once(harness: RouterHarness) -> None:
     """Nobody can make room there before the gap has come."""
-    box = scene.box(limit=10)
+    box = harness.box(limit=10)
     box.hold()
-    scene.bring(25)
-    assert await scene.turns_until_resumed() <= 4
+    harness.receive(25)
+    assert await harness.turns_until_resumed() <= 4
     assert box.dropped == 15
 
 
 async def test_r28_overflow_is_a_warning_once_a_minute(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    harness: RouterHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It names the channel, the buffer and the loss; each subscription has its own minute."""
     caplog.set_level(logging.DEBUG)
-    box = scene.box(limit=10)
+    box = harness.box(limit=10)
     for seconds in (1, 58, 3, 1):
-        scene.bring(25)
+        harness.receive(25)
         await asyncio.sleep(seconds)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "the consumer of 'a' is too slow: its buffer of 10 overflowed and 15" in messages[0]
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert box.dropped == 4 * 25 - 10
-    scene.box(limit=10)
-    scene.bring(25)
+    harness.box(limit=10)
+    harness.receive(25)
     await asyncio.sleep(1)
     assert len(caplog.records) == 3
 
 
-async def test_overflow_that_was_not_to_be_borne_ends_the_mailbox(scene: Scene) -> None:
+async def test_overflow_that_was_not_to_be_borne_ends_the_mailbox(harness: RouterHarness) -> None:
     """With overflow="fail" the trim at the end of the turn ends it; reading goes on."""
-    box = scene.box(limit=10, overflow="fail")
-    scene.bring(25)
+    box = harness.box(limit=10, overflow="fail")
+    harness.receive(25)
     assert len(box) == 25
     await asyncio.sleep(1)
     assert not box.is_open
-    scene.bring(QUANTUM)
+    harness.receive(QUANTUM)
     await asyncio.sleep(1)
-    assert not scene.reading.paused
+    assert not harness.reading.paused
     assert len(box) == 10
 
 
-async def test_a_mailbox_that_is_forgotten_while_it_is_full_is_not_trimmed(scene: Scene) -> None:
+async def test_a_mailbox_that_is_forgotten_while_it_is_full_is_not_trimmed(
+    harness: RouterHarness,
+) -> None:
     """Its subscription has ended in the meantime; the pause ends all the same."""
-    box = scene.box(limit=10)
-    scene.bring(25)
-    scene.registry.remove(scene.registry.subscribers[0])
+    box = harness.box(limit=10)
+    harness.receive(25)
+    harness.registry.remove(harness.registry.subscribers[0])
     await asyncio.sleep(1)
-    assert (box.dropped, scene.reading.paused) == (0, False)
+    assert (box.dropped, harness.reading.paused) == (0, False)
 
 
-async def test_time_is_not_spent_on_an_idle_connection(scene: Scene) -> None:
+async def test_time_is_not_spent_on_an_idle_connection(harness: RouterHarness) -> None:
     """Nothing is scheduled when nothing has come: the clock jumps to the next timer."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, JumpingLoop)
-    scene.box()
+    harness.box()
     before = loop.time()
     await asyncio.sleep(80_000)
     assert loop.time() - before == pytest.approx(80_000)
-    assert scene.router.received == 0
+    assert harness.router.received == 0

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify._errors import ConfigurationError, ConnectError, ConnectionLostError
-from tests.unit.fake_publishing import ANSWER_TIME, TIMEOUT, Office, outcomes, turns
+from tests.unit.fake_publishing import ANSWER_TIME, TIMEOUT, FakePublishingServer, outcomes, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,9 +21,9 @@ LONG = "p" * 7_990
 
 
 @pytest_asyncio.fixture
-async def office() -> AsyncIterator[Office]:
+async def server() -> AsyncIterator[FakePublishingServer]:
     """Whose publisher has ended, and whose callers have all been told, when the test is over."""
-    made = Office()
+    made = FakePublishingServer()
     yield made
     await made.end()
 
@@ -31,263 +31,275 @@ async def office() -> AsyncIterator[Office]:
 # -- together or alone ----------------------------------------------------------------------------
 
 
-async def test_a_call_that_is_alone_goes_out_at_once(office: Office) -> None:
+async def test_a_call_that_is_alone_goes_out_at_once(server: FakePublishingServer) -> None:
     """It is one statement, sent in the caller's own turn, and nothing is waited for."""
-    await office.warm()
+    await server.start_with_session()
     loop = asyncio.get_running_loop()
     began = loop.time()
     for n in range(3):
-        call = office.call(str(n))
+        call = server.call(str(n))
         await asyncio.sleep(0)
-        assert len(office.statements) == n + 1
+        assert len(server.statements) == n + 1
         await call
     assert loop.time() - began == pytest.approx(3 * ANSWER_TIME)
-    assert (office.payloads, office.alone) == (["0", "1", "2"], 3)
+    assert (server.payloads, server.single_statements) == (["0", "1", "2"], 3)
 
 
-async def test_calls_that_come_in_the_meantime_go_out_together(office: Office) -> None:
+async def test_calls_that_come_in_the_meantime_go_out_together(
+    server: FakePublishingServer,
+) -> None:
     """While one statement is in flight others gather, in order, for the next."""
-    await office.warm()
-    await outcomes(office.call_each(map(str, range(31))))
-    assert office.sizes == [1, 30]
-    assert office.payloads == [str(n) for n in range(31)]
+    await server.start_with_session()
+    await outcomes(server.call_each(map(str, range(31))))
+    assert server.sizes == [1, 30]
+    assert server.payloads == [str(n) for n in range(31)]
 
 
-async def test_the_first_calls_go_out_together_once_connected(office: Office) -> None:
+async def test_the_first_calls_go_out_together_once_connected(server: FakePublishingServer) -> None:
     """What comes while the connection is being made is one statement."""
-    office.open_time = 3
-    office.begin()
-    await outcomes(office.call_each(map(str, range(20))))
-    assert office.sizes == [20]
-    assert len(office.sessions) == 1
+    server.open_time = 3
+    server.begin()
+    await outcomes(server.call_each(map(str, range(20))))
+    assert server.sizes == [20]
+    assert len(server.sessions) == 1
 
 
-async def test_a_statement_holds_a_thousand_at_most(office: Office) -> None:
+async def test_a_statement_holds_a_thousand_at_most(server: FakePublishingServer) -> None:
     """Many calls go out in few statements, none larger, each call in its place."""
-    await office.warm()
-    assert await outcomes(office.call_each(map(str, range(5_000)))) == [None] * 5_000
-    assert office.payloads == [str(n) for n in range(5_000)]
-    assert max(office.sizes) == 1_000
-    assert len(office.sizes) < 20
+    await server.start_with_session()
+    assert await outcomes(server.call_each(map(str, range(5_000)))) == [None] * 5_000
+    assert server.payloads == [str(n) for n in range(5_000)]
+    assert max(server.sizes) == 1_000
+    assert len(server.sizes) < 20
 
 
 async def test_a_statement_holds_a_million_characters_and_one_payload_at_most(
-    office: Office,
+    server: FakePublishingServer,
 ) -> None:
     """Large payloads are sent fewer at a time."""
-    await office.warm()
+    await server.start_with_session()
     payloads = [f"{n:04}{LONG}" for n in range(600)]
-    await outcomes(office.call_each(payloads))
-    assert office.payloads == payloads
-    assert max(office.sizes) == 126
+    await outcomes(server.call_each(payloads))
+    assert server.payloads == payloads
+    assert max(server.sizes) == 126
 
 
-async def test_many_callers_take_turns(office: Office) -> None:
+async def test_many_callers_take_turns(server: FakePublishingServer) -> None:
     """Of a hundred callers who send all the time, one half is at it while the other is sent."""
-    await office.warm()
+    await server.start_with_session()
 
     async def send(name: int) -> None:
         for n in range(10):
-            await office.call(f"{name} {n}")
+            await server.call(f"{name} {n}")
 
     began = asyncio.get_running_loop().time()
     await asyncio.gather(*(send(name) for name in range(100)))
-    assert len(office.committed) == 1_000
+    assert len(server.committed) == 1_000
     assert asyncio.get_running_loop().time() - began < 25 * ANSWER_TIME
     for name in range(100):
-        mine = [p for p in office.payloads if p.startswith(f"{name} ")]
+        mine = [p for p in server.payloads if p.startswith(f"{name} ")]
         assert mine == [f"{name} {n}" for n in range(10)]
 
 
-async def test_equal_ones_never_share_a_statement(office: Office) -> None:
+async def test_equal_ones_never_share_a_statement(server: FakePublishingServer) -> None:
     """PostgreSQL would fold them; the same payload on another channel is another matter."""
-    await office.warm()
-    office.call("first")
+    await server.start_with_session()
+    server.call("first")
     for channel, payload in [("a", "x"), ("b", "x"), ("a", "y"), ("a", "x"), ("b", "x")]:
-        office.call(payload, channel)
-    await outcomes(office.calls)
-    assert office.statements[1:] == [
+        server.call(payload, channel)
+    await outcomes(server.calls)
+    assert server.statements[1:] == [
         [("a", "x"), ("b", "x"), ("a", "y")],
         [("a", "x"), ("b", "x")],
     ]
 
 
-async def test_many_at_once_and_single_calls_take_turns(office: Office) -> None:
+async def test_many_at_once_and_single_calls_take_turns(server: FakePublishingServer) -> None:
     """Neither starves: after each batch of calls one transaction of many is sent."""
-    publisher = await office.warm()
-    calls = office.call_each(f"one {n}" for n in range(200))
+    publisher = await server.start_with_session()
+    calls = server.call_each(f"one {n}" for n in range(200))
     many = [publisher.publish_all(["c"], [f"many {n}"]) for n in range(5)]
     assert await outcomes([*calls, *many]) == [None] * 205
-    places = [n for n, pairs in enumerate(office.statements) if pairs[0][1].startswith("many")]
-    assert [office.statements[n] for n in places] == [[("c", f"many {n}")] for n in range(5)]
+    places = [n for n, pairs in enumerate(server.statements) if pairs[0][1].startswith("many")]
+    assert [server.statements[n] for n in places] == [[("c", f"many {n}")] for n in range(5)]
     gaps = [after - before for before, after in pairwise(places)]
     assert max(gaps) <= 2
-    singles = [payload for payload in office.payloads if payload.startswith("one")]
+    singles = [payload for payload in server.payloads if payload.startswith("one")]
     assert singles == [f"one {n}" for n in range(200)]
 
 
 # -- room in the queue ----------------------------------------------------------------------------
 
 
-async def test_calls_beyond_the_queue_wait_and_are_served_in_order(office: Office) -> None:
+async def test_calls_beyond_the_queue_wait_and_are_served_in_order(
+    server: FakePublishingServer,
+) -> None:
     """With room for three, a hundred calls all arrive, in their order."""
-    await office.warm(queue=3)
-    assert await outcomes(office.call_each(map(str, range(100)))) == [None] * 100
-    assert office.payloads == [str(n) for n in range(100)]
-    assert max(office.sizes) == 3
+    await server.start_with_session(queue=3)
+    assert await outcomes(server.call_each(map(str, range(100)))) == [None] * 100
+    assert server.payloads == [str(n) for n in range(100)]
+    assert max(server.sizes) == 3
 
 
-async def test_cancelled_calls_are_not_sent_and_take_no_place(office: Office) -> None:
+async def test_cancelled_calls_are_not_sent_and_take_no_place(server: FakePublishingServer) -> None:
     """Who gives up before being sent leaves the statement to the others."""
-    await office.warm(queue=4)
-    calls = office.call_each(map(str, range(21)))
+    await server.start_with_session(queue=4)
+    calls = server.call_each(map(str, range(21)))
     await turns()
     for call in calls[1::2]:
         call.cancel()
     await outcomes(calls)
-    assert office.payloads == [str(n) for n in range(0, 21, 2)]
+    assert server.payloads == [str(n) for n in range(0, 21, 2)]
     assert [call.cancelled() for call in calls] == [n % 2 == 1 for n in range(21)]
 
 
-async def test_a_statement_whose_callers_have_all_given_up_is_not_sent(office: Office) -> None:
+async def test_a_statement_whose_callers_have_all_given_up_is_not_sent(
+    server: FakePublishingServer,
+) -> None:
     """Nothing goes out for nobody."""
-    await office.warm()
-    first, *others = office.call_each(map(str, range(5)))
+    await server.start_with_session()
+    first, *others = server.call_each(map(str, range(5)))
     await turns()
     for call in others:
         call.cancel()
     await first
     await turns()
-    await office.call("next")
-    assert office.payloads == ["0", "next"]
+    await server.call("next")
+    assert server.payloads == ["0", "next"]
 
 
 @pytest.mark.parametrize("queue", [1, 3, 40])
-async def test_calls_beyond_the_queue_survive_a_loss(office: Office, queue: int) -> None:
+async def test_calls_beyond_the_queue_survive_a_loss(
+    server: FakePublishingServer, queue: int
+) -> None:
     """When all that was in the queue is lost in flight, those that wait for room are served."""
-    await office.warm(queue=queue)
-    calls = office.call_each(map(str, range(1 + 4 * queue)))
+    await server.start_with_session(queue=queue)
+    calls = server.call_each(map(str, range(1 + 4 * queue)))
     await asyncio.sleep(1.5 * ANSWER_TIME)
-    office.sessions[0].terminate()
+    server.sessions[0].terminate()
     found = await outcomes(calls)
     lost = [n for n, error in enumerate(found) if isinstance(error, ConnectionLostError)]
     assert lost
     assert set(found) - {found[n] for n in lost} == {None}
-    assert office.payloads == [str(n) for n in range(1 + 4 * queue) if n not in lost]
+    assert server.payloads == [str(n) for n in range(1 + 4 * queue) if n not in lost]
 
 
 # -- failures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 20])
-async def test_a_refusal_concerns_its_own_call(office: Office, count: int) -> None:
+async def test_a_refusal_concerns_its_own_call(server: FakePublishingServer, count: int) -> None:
     """The others of the statement are sent again one by one, in order, on the same session."""
-    office.refused["bad"] = REFUSAL
-    await office.warm()
-    calls = office.call_each(["first", *map(str, range(count - 1)), "bad", "last"])
+    server.refused["bad"] = REFUSAL
+    await server.start_with_session()
+    calls = server.call_each(["first", *map(str, range(count - 1)), "bad", "last"])
     assert await outcomes(calls) == [None] * count + [REFUSAL, None]
-    assert office.payloads == ["first", *map(str, range(count - 1)), "last"]
-    assert len(office.sessions) == 1
+    assert server.payloads == ["first", *map(str, range(count - 1)), "last"]
+    assert len(server.sessions) == 1
 
 
-async def test_what_was_not_sent_again_is_not_in_doubt(office: Office) -> None:
+async def test_what_was_not_sent_again_is_not_in_doubt(server: FakePublishingServer) -> None:
     """The connection is lost after a refusal: in doubt is what was in flight, and no other."""
-    office.refused["bad"] = REFUSAL
-    await office.warm()
-    calls = office.call_each(["alone", "bad", "a", "b", "c"])
+    server.refused["bad"] = REFUSAL
+    await server.start_with_session()
+    calls = server.call_each(["alone", "bad", "a", "b", "c"])
     await asyncio.sleep(3.5 * ANSWER_TIME)  # alone, all four, bad
-    office.sessions[0].terminate()
+    server.sessions[0].terminate()
     found = await outcomes(calls)
     assert found[:2] == [None, REFUSAL]
     assert isinstance(found[2], ConnectionLostError)
     assert [type(error) for error in found[3:]] == [ConnectError, ConnectError]
     assert "not sent" in str(found[3])
-    assert office.payloads == ["alone"]
+    assert server.payloads == ["alone"]
 
 
-async def test_a_refusal_of_many_concerns_them_all(office: Office) -> None:
+async def test_a_refusal_of_many_concerns_them_all(server: FakePublishingServer) -> None:
     """One transaction is refused as one; single calls beside it are not."""
-    office.refused["bad"] = REFUSAL
-    publisher = await office.warm()
-    calls = office.call_each("ab")
+    server.refused["bad"] = REFUSAL
+    publisher = await server.start_with_session()
+    calls = server.call_each("ab")
     many = publisher.publish_all(["c", "c"], ["good", "bad"])
     assert await outcomes([*calls, many]) == [None, None, REFUSAL]
-    assert office.payloads == ["a", "b"]
-    assert len(office.sessions) == 1
+    assert server.payloads == ["a", "b"]
+    assert len(server.sessions) == 1
 
 
-async def test_each_caller_gets_an_error_of_its_own(office: Office) -> None:
+async def test_each_caller_gets_an_error_of_its_own(server: FakePublishingServer) -> None:
     """What is lost in flight is in doubt; what waited is sent on the next connection."""
-    await office.warm()
-    calls = office.call_each(map(str, range(10)))
+    await server.start_with_session()
+    calls = server.call_each(map(str, range(10)))
     await asyncio.sleep(1.5 * ANSWER_TIME)
-    late = office.call_each(["late"])
+    late = server.call_each(["late"])
     await turns()
-    office.sessions[0].terminate()
+    server.sessions[0].terminate()
     found = await outcomes([*calls, *late])
     assert (found[0], found[-1]) == (None, None)
     lost = [error for error in found if isinstance(error, ConnectionLostError)]
     assert len({id(error) for error in lost}) == 9
     assert "may or may not have been sent" in str(lost[0])
-    assert office.payloads == ["0", "late"]
-    assert len(office.sessions) == 2
+    assert server.payloads == ["0", "late"]
+    assert len(server.sessions) == 2
 
 
 async def test_a_lone_call_that_is_lost_leaves_the_others_to_the_next_session(
-    office: Office,
+    server: FakePublishingServer,
 ) -> None:
     """Those that gathered meanwhile were not in flight, and are sent."""
-    publisher = await office.warm()
-    calls = office.call_each("abc")
+    publisher = await server.start_with_session()
+    calls = server.call_each("abc")
     await asyncio.sleep(ANSWER_TIME / 2)
     many = publisher.publish_all(["c"], ["many"])
-    office.sessions[0].terminate()
+    server.sessions[0].terminate()
     found = await outcomes([*calls, many])
     assert isinstance(found[0], ConnectionLostError)
     assert found[1:] == [None] * 3
-    assert office.payloads == ["b", "c", "many"]
-    assert len(office.sessions) == 2
+    assert server.payloads == ["b", "c", "many"]
+    assert len(server.sessions) == 2
 
 
 @pytest.mark.parametrize("way", ["alone", "together", "many"])
-async def test_an_error_that_is_no_refusal_costs_the_session(office: Office, way: str) -> None:
+async def test_an_error_that_is_no_refusal_costs_the_session(
+    server: FakePublishingServer, way: str
+) -> None:
     """The driver is confused, though its connection looks well: the next call has another."""
-    office.refused["odd"] = asyncpg.InternalClientError("got result for unknown protocol state")
-    publisher = await office.warm()
+    server.refused["odd"] = asyncpg.InternalClientError("got result for unknown protocol state")
+    publisher = await server.start_with_session()
     sent: list[asyncio.Future[None]] = []
     if way == "many":
         sent.append(publisher.publish_all(["c"], ["odd"]))
     else:
-        sent.extend(office.call_each(["odd"] if way == "alone" else ["first", "odd", "other"]))
+        sent.extend(server.call_each(["odd"] if way == "alone" else ["first", "odd", "other"]))
     *_, error = await outcomes(sent)
     assert isinstance(error, ConnectionLostError)
     assert isinstance(error.__cause__, asyncpg.InternalClientError)
-    await office.call("next")
-    assert office.payloads[-1] == "next"
-    assert office.dropped == office.sessions[:1]
-    assert len(office.sessions) == 2
+    await server.call("next")
+    assert server.payloads[-1] == "next"
+    assert server.dropped == server.sessions[:1]
+    assert len(server.sessions) == 2
 
 
-async def test_a_driver_that_cancels_itself_is_a_lost_connection(office: Office) -> None:
+async def test_a_driver_that_cancels_itself_is_a_lost_connection(
+    server: FakePublishingServer,
+) -> None:
     """Nobody cancelled the caller: it learns that the connection failed."""
-    office.refused["odd"] = asyncio.CancelledError()
-    await office.warm()
-    call = office.call("odd")
+    server.refused["odd"] = asyncio.CancelledError()
+    await server.start_with_session()
+    call = server.call("odd")
     with pytest.raises(ConnectionLostError):
         await call
-    await office.call("next")
-    assert len(office.sessions) == 2
+    await server.call("next")
+    assert len(server.sessions) == 2
 
 
-async def test_a_session_lost_while_it_rests_is_replaced(office: Office) -> None:
+async def test_a_session_lost_while_it_rests_is_replaced(server: FakePublishingServer) -> None:
     """No caller hears of it: nothing was in flight."""
-    await office.warm()
+    await server.start_with_session()
     for n in range(3):
-        office.sessions[-1].terminate()
-        await office.call(str(n))
-    assert office.payloads == ["0", "1", "2"]
-    assert len(office.sessions) == 4
-    assert office.dropped == office.sessions[:3]
+        server.sessions[-1].terminate()
+        await server.call(str(n))
+    assert server.payloads == ["0", "1", "2"]
+    assert len(server.sessions) == 4
+    assert server.dropped == server.sessions[:3]
 
 
 @pytest.mark.parametrize(
@@ -299,43 +311,45 @@ async def test_a_session_lost_while_it_rests_is_replaced(office: Office) -> None
     ],
 )
 async def test_without_a_connection_all_that_waits_fails(
-    office: Office, cause: Exception, kind: type[ConnectError]
+    server: FakePublishingServer, cause: Exception, kind: type[ConnectError]
 ) -> None:
     """Nothing of it was sent; the next call tries anew."""
-    office.open_errors = [cause]
-    publisher = office.begin(queue=2)
-    calls = office.call_each(map(str, range(5)))
+    server.open_errors = [cause]
+    publisher = server.begin(queue=2)
+    calls = server.call_each(map(str, range(5)))
     many = publisher.publish_all(["c"], ["many"])
     found = await outcomes([*calls, many])
     assert {type(error) for error in found} == {kind}
     assert {getattr(error, "__cause__", None) for error in found} == {cause}
-    await office.call("next")
-    assert office.payloads == ["next"]
+    await server.call("next")
+    assert server.payloads == ["next"]
 
 
 async def test_what_waits_before_the_dial_fails_is_not_mixed_with_what_comes_after(
-    office: Office,
+    server: FakePublishingServer,
 ) -> None:
     """A call that comes when the dial has failed gets a dial of its own."""
-    office.open_time = 2
-    office.open_errors = [ConnectionRefusedError("refused")]
-    office.begin()
-    early = office.call("early")
+    server.open_time = 2
+    server.open_errors = [ConnectionRefusedError("refused")]
+    server.begin()
+    early = server.call("early")
     with pytest.raises(ConnectError):
         await early
-    await office.call("late")
-    assert office.payloads == ["late"]
+    await server.call("late")
+    assert server.payloads == ["late"]
 
 
 # -- deadlines ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3], ids=["alone", "together"])
-async def test_a_statement_without_an_answer_is_overdue(office: Office, count: int) -> None:
+async def test_a_statement_without_an_answer_is_overdue(
+    server: FakePublishingServer, count: int
+) -> None:
     """The session is dropped at the deadline, and the next call has another one."""
-    publisher = await office.warm()
-    office.answer_time = 1_000.0
-    calls = office.call_each(map(str, range(count)))
+    publisher = await server.start_with_session()
+    server.answer_time = 1_000.0
+    calls = server.call_each(map(str, range(count)))
     began = asyncio.get_running_loop().time()
     found = await outcomes(calls)
     assert {type(error) for error in found} == {ConnectionLostError}
@@ -344,28 +358,28 @@ async def test_a_statement_without_an_answer_is_overdue(office: Office, count: i
     many = publisher.publish_all(["c"], ["many"])
     [error] = await outcomes([many])
     assert isinstance(error, ConnectionLostError)
-    office.answer_time = ANSWER_TIME
-    await office.call("next")
-    assert office.payloads == ["next"]
+    server.answer_time = ANSWER_TIME
+    await server.call("next")
+    assert server.payloads == ["next"]
 
 
-async def test_a_session_that_rests_is_not_overdue(office: Office) -> None:
+async def test_a_session_that_rests_is_not_overdue(server: FakePublishingServer) -> None:
     """Whatever it was used for last, having nothing to do is no fault."""
-    publisher = await office.warm()
-    await office.call("alone")
+    publisher = await server.start_with_session()
+    await server.call("alone")
     await asyncio.sleep(10 * TIMEOUT)
-    await outcomes(office.call_each("abc"))
+    await outcomes(server.call_each("abc"))
     await asyncio.sleep(10 * TIMEOUT)
     await publisher.publish_all(["c"], ["many"])
     await asyncio.sleep(10 * TIMEOUT)
-    await office.call("next")
-    assert len(office.sessions) == 1
+    await server.call("next")
+    assert len(server.sessions) == 1
 
 
-async def test_slow_answers_in_time_are_no_alarm(office: Office) -> None:
+async def test_slow_answers_in_time_are_no_alarm(server: FakePublishingServer) -> None:
     """A server that always takes nearly as long as it may loses nothing, for an hour."""
-    await office.warm()
-    office.answer_time = TIMEOUT - 0.01
+    await server.start_with_session()
+    server.answer_time = TIMEOUT - 0.01
     for n in range(700):
-        await office.call(str(n))
-    assert len(office.sessions) == 1
+        await server.call(str(n))
+    assert len(server.sessions) == 1

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify._errors import ClosedError, ConnectionLostError
-from tests.unit.fake_publishing import ANSWER_TIME, Office, outcomes, turns
+from tests.unit.fake_publishing import ANSWER_TIME, FakePublishingServer, outcomes, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,9 +20,9 @@ FAREWELL = 7.0
 
 
 @pytest_asyncio.fixture
-async def office() -> AsyncIterator[Office]:
+async def server() -> AsyncIterator[FakePublishingServer]:
     """Whose publisher has ended, and whose callers have all been told, when the test is over."""
-    made = Office()
+    made = FakePublishingServer()
     yield made
     await made.end()
 
@@ -30,40 +30,44 @@ async def office() -> AsyncIterator[Office]:
 # -- closing --------------------------------------------------------------------------------------
 
 
-async def test_closing_a_publisher_that_rests_parts_with_its_session(office: Office) -> None:
+async def test_closing_a_publisher_that_rests_parts_with_its_session(
+    server: FakePublishingServer,
+) -> None:
     """It says goodbye, with the time it was given, and ends."""
-    publisher = await office.warm()
+    publisher = await server.start_with_session()
     publisher.close(FAREWELL)
-    await office.running
-    assert office.closed == [(office.sessions[0], FAREWELL)]
-    assert office.sessions[0].lost
+    await server.running
+    assert server.closed == [(server.sessions[0], FAREWELL)]
+    assert server.sessions[0].lost
 
 
-async def test_closing_before_anything_was_sent_opens_nothing(office: Office) -> None:
+async def test_closing_before_anything_was_sent_opens_nothing(server: FakePublishingServer) -> None:
     """A publisher without work has no session to part with."""
-    office.begin().close(FAREWELL)
-    await office.running
-    assert (office.sessions, office.closed) == ([], [])
+    server.begin().close(FAREWELL)
+    await server.running
+    assert (server.sessions, server.closed) == ([], [])
 
 
-async def test_closing_waits_for_a_lone_call(office: Office) -> None:
+async def test_closing_waits_for_a_lone_call(server: FakePublishingServer) -> None:
     """A call that sends by itself is committed and told before the session goes."""
-    publisher = await office.warm()
-    call = office.call("alone")
+    publisher = await server.start_with_session()
+    call = server.call("alone")
     await asyncio.sleep(ANSWER_TIME / 2)
     publisher.close(FAREWELL)
     await turns()
-    assert not office.closed
+    assert not server.closed
     await call
-    await office.running
-    assert office.payloads == ["alone"]
-    assert len(office.closed) == 1
+    await server.running
+    assert server.payloads == ["alone"]
+    assert len(server.closed) == 1
 
 
-async def test_what_was_accepted_is_sent_and_what_waited_for_room_is_not(office: Office) -> None:
+async def test_what_was_accepted_is_sent_and_what_waited_for_room_is_not(
+    server: FakePublishingServer,
+) -> None:
     """Calls in the queue are flushed; those beyond, and those that come later, are refused."""
-    publisher = await office.warm(queue=3)
-    calls = office.call_each(["alone", "1", "2", "3", "4", "5"])
+    publisher = await server.start_with_session(queue=3)
+    calls = server.call_each(["alone", "1", "2", "3", "4", "5"])
     await turns()
     many = publisher.publish_all(["c"], ["many"])
     publisher.close(FAREWELL)
@@ -74,81 +78,83 @@ async def test_what_was_accepted_is_sent_and_what_waited_for_room_is_not(office:
     found = await outcomes([*calls, many])
     assert [type(error) for error in found[4:6]] == [ClosedError] * 2
     assert found[:4] + found[6:] == [None] * 5
-    await office.running
-    assert office.payloads == ["alone", "1", "2", "3", "many"]
+    await server.running
+    assert server.payloads == ["alone", "1", "2", "3", "many"]
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "cancelled"])
-async def test_closing_goes_on_after_a_lone_call_that_fails(office: Office, *, lost: bool) -> None:
+async def test_closing_goes_on_after_a_lone_call_that_fails(
+    server: FakePublishingServer, *, lost: bool
+) -> None:
     """What had gathered behind it is flushed on a connection made for that."""
-    publisher = await office.warm()
-    call, other = office.call_each(["alone", "other"])
+    publisher = await server.start_with_session()
+    call, other = server.call_each(["alone", "other"])
     await asyncio.sleep(ANSWER_TIME / 2)
     publisher.close(FAREWELL)
     if lost:
-        office.sessions[0].terminate()
+        server.sessions[0].terminate()
     else:
         call.cancel()
     [error, none] = await outcomes([call, other])
     assert isinstance(error, ConnectionLostError if lost else asyncio.CancelledError)
     assert none is None
-    await office.running
-    assert office.payloads == ["other"]
-    assert office.closed == [(office.sessions[1], FAREWELL)]
+    await server.running
+    assert server.payloads == ["other"]
+    assert server.closed == [(server.sessions[1], FAREWELL)]
 
 
-async def test_closing_twice_is_closing_once(office: Office) -> None:
+async def test_closing_twice_is_closing_once(server: FakePublishingServer) -> None:
     """A second close() changes nothing, before the end and after it."""
-    publisher = await office.warm()
-    office.close_time = 2
+    publisher = await server.start_with_session()
+    server.close_time = 2
     publisher.close(FAREWELL)
     await turns()
     publisher.close(1)
-    await office.running
+    await server.running
     publisher.close(1)
-    assert len(office.closed) == 1
+    assert len(server.closed) == 1
 
 
 # -- being cancelled ------------------------------------------------------------------------------
 
 
-async def test_cancelled_it_tells_every_caller(office: Office) -> None:
+async def test_cancelled_it_tells_every_caller(server: FakePublishingServer) -> None:
     """What was in flight is in doubt, what waited was not sent, and the session is dropped."""
-    publisher = await office.warm(queue=2)
-    office.answer_time = 100
+    publisher = await server.start_with_session(queue=2)
+    server.answer_time = 100
     publisher.publish_all((), ())
-    calls = office.call_each("abcd")
+    calls = server.call_each("abcd")
     await asyncio.sleep(1)
-    office.running.cancel()
+    server.running.cancel()
     found = await outcomes(calls)
     assert [type(error) for error in found] == [ConnectionLostError] * 2 + [ClosedError] * 2
-    assert office.sessions[0].lost
+    assert server.sessions[0].lost
 
 
-async def test_cancelled_with_a_lone_call_in_flight_tells_it(office: Office) -> None:
+async def test_cancelled_with_a_lone_call_in_flight_tells_it(server: FakePublishingServer) -> None:
     """The call that sends by itself learns that its connection is gone."""
-    await office.warm()
-    office.answer_time = 100
-    call, other = office.call_each("ab")
+    await server.start_with_session()
+    server.answer_time = 100
+    call, other = server.call_each("ab")
     await asyncio.sleep(1)
-    office.running.cancel()
+    server.running.cancel()
     found = await outcomes([call, other])
     assert [type(error) for error in found] == [ConnectionLostError, ClosedError]
 
 
-async def test_cancelled_it_tells_what_was_committed(office: Office) -> None:
+async def test_cancelled_it_tells_what_was_committed(server: FakePublishingServer) -> None:
     """Calls that were committed, and not told yet, are told that when many are in flight."""
-    publisher = await office.warm()
-    alone = office.call("alone")
+    publisher = await server.start_with_session()
+    alone = server.call("alone")
     await turns()
-    calls = office.call_each(map(str, range(100)))
+    calls = server.call_each(map(str, range(100)))
     await turns()
     many = publisher.publish_all(["c"], ["many"])
     await alone
     await asyncio.sleep(1.5 * ANSWER_TIME)
-    assert office.statements[-1] == [("c", "many")]
-    committed = set(office.payloads) - {"alone"}
-    office.running.cancel()
+    assert server.statements[-1] == [("c", "many")]
+    committed = set(server.payloads) - {"alone"}
+    server.running.cancel()
     await turns()
     untold = [call for call in calls if not call.done()]
     for call in untold:
@@ -160,13 +166,13 @@ async def test_cancelled_it_tells_what_was_committed(office: Office) -> None:
     assert isinstance(found[-1], ConnectionLostError)
 
 
-async def test_cancelled_while_it_sends_again_it_tells_all(office: Office) -> None:
+async def test_cancelled_while_it_sends_again_it_tells_all(server: FakePublishingServer) -> None:
     """Of a refused statement some are sent again; the rest is told that it was not."""
-    office.refused["bad"] = REFUSAL
-    await office.warm()
-    calls = office.call_each(["alone", "a", "bad", "b", "c"])
+    server.refused["bad"] = REFUSAL
+    await server.start_with_session()
+    calls = server.call_each(["alone", "a", "bad", "b", "c"])
     await asyncio.sleep(4.5 * ANSWER_TIME)  # alone, all four, a, bad
-    office.running.cancel()
+    server.running.cancel()
     found = await outcomes(calls)
     assert found[:3] == [None, None, REFUSAL]
     assert isinstance(found[3], ConnectionLostError)
@@ -174,58 +180,62 @@ async def test_cancelled_while_it_sends_again_it_tells_all(office: Office) -> No
 
 
 @pytest.mark.parametrize("moment", [0.0, 1.0])
-async def test_cancelled_while_it_connects_it_tells_all(office: Office, moment: float) -> None:
+async def test_cancelled_while_it_connects_it_tells_all(
+    server: FakePublishingServer, moment: float
+) -> None:
     """Nothing was sent, and nothing is left."""
-    office.open_time = 5
-    office.begin()
-    calls = office.call_each("abc")
+    server.open_time = 5
+    server.begin()
+    calls = server.call_each("abc")
     await asyncio.sleep(moment)
     await turns()
-    office.running.cancel()
+    server.running.cancel()
     assert {type(error) for error in await outcomes(calls)} == {ClosedError}
-    assert office.sessions == []
+    assert server.sessions == []
 
 
-async def test_a_lone_call_that_is_cancelled_costs_the_session_only(office: Office) -> None:
+async def test_a_lone_call_that_is_cancelled_costs_the_session_only(
+    server: FakePublishingServer,
+) -> None:
     """What gathered behind it goes out on the next one, and a later call is alone again."""
-    await office.warm()
-    call, other = office.call_each("ab")
+    await server.start_with_session()
+    call, other = server.call_each("ab")
     await asyncio.sleep(ANSWER_TIME / 2)
     call.cancel()
     assert [type(e) for e in await outcomes([call])] == [asyncio.CancelledError]
     await other
-    await office.call("c")
-    assert office.payloads == ["b", "c"]
-    assert (len(office.sessions), office.alone) == (2, 2)
+    await server.call("c")
+    assert server.payloads == ["b", "c"]
+    assert (len(server.sessions), server.single_statements) == (2, 2)
 
 
 async def test_a_lone_call_that_is_cancelled_before_it_begins_costs_nothing(
-    office: Office,
+    server: FakePublishingServer,
 ) -> None:
     """Cancelled before its first step, it has touched nothing."""
-    await office.warm()
-    call = office.call("a")
+    await server.start_with_session()
+    call = server.call("a")
     call.cancel()
     await outcomes([call])
-    await office.call("b")
-    assert (office.payloads, len(office.sessions)) == (["b"], 1)
+    await server.call("b")
+    assert (server.payloads, len(server.sessions)) == (["b"], 1)
 
 
 # -- sessions that are given back -----------------------------------------------------------------
 
 
 @pytest_asyncio.fixture
-async def borrower(office: Office) -> Office:
+async def borrower(server: FakePublishingServer) -> FakePublishingServer:
     """Where every session that rests is taken back, which takes time."""
-    office.keeps, office.rest_time = False, 0.5
-    await office.warm()
+    server.keeps, server.rest_time = False, 0.5
+    await server.start_with_session()
     await asyncio.sleep(1)
-    return office
+    return server
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.25, 0.5, 0.75])
 async def test_a_call_that_comes_while_a_session_is_given_back_is_served(
-    borrower: Office, moment: float
+    borrower: FakePublishingServer, moment: float
 ) -> None:
     """It waits for another one, and needs no later call to wake the publisher."""
     await borrower.call("first")
@@ -236,7 +246,9 @@ async def test_a_call_that_comes_while_a_session_is_given_back_is_served(
     assert borrower.payloads == ["first", "next", "many"]
 
 
-async def test_many_that_come_while_a_session_is_given_back_are_served(borrower: Office) -> None:
+async def test_many_that_come_while_a_session_is_given_back_are_served(
+    borrower: FakePublishingServer,
+) -> None:
     """As with calls."""
     await borrower.call("first")
     await asyncio.sleep(0.25)
@@ -245,7 +257,7 @@ async def test_many_that_come_while_a_session_is_given_back_are_served(borrower:
 
 @pytest.mark.parametrize("moment", [0.0, 0.25, 0.5, 0.75])
 async def test_closing_while_a_session_is_given_back_ends_it(
-    borrower: Office, moment: float
+    borrower: FakePublishingServer, moment: float
 ) -> None:
     """There is nothing left to part with."""
     await borrower.call("first")
@@ -255,9 +267,9 @@ async def test_closing_while_a_session_is_given_back_ends_it(
     assert len(borrower.closed) <= 1
 
 
-async def test_nothing_is_held_while_it_rests(borrower: Office) -> None:
+async def test_nothing_is_held_while_it_rests(borrower: FakePublishingServer) -> None:
     """A session is opened for each series of calls, and no call is alone on one."""
     for n in range(3):
         await borrower.call(str(n))
         await asyncio.sleep(1)
-    assert (len(borrower.sessions), borrower.alone) == (4, 0)
+    assert (len(borrower.sessions), borrower.single_statements) == (4, 0)

@@ -28,7 +28,7 @@ class Interrupted(BaseException):
     """What nobody expects."""
 
 
-class Calendar:
+class ManualClock:
     """A clock that is set by hand."""
 
     def __init__(self) -> None:
@@ -40,9 +40,9 @@ class Calendar:
 
 
 @pytest.fixture
-def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     """What tells decode errors the time."""
-    made = Calendar()
+    made = ManualClock()
     monkeypatch.setattr(time, "monotonic", made.monotonic)
     return made
 
@@ -177,7 +177,7 @@ def test_what_is_taken_is_decoded() -> None:
 # -- counting and telling -------------------------------------------------------------------------
 
 
-def test_each_error_counts_and_is_not_delivered(calendar: Calendar) -> None:
+def test_each_error_counts_and_is_not_delivered(clock: ManualClock) -> None:
     """In its subscription's numbers an error is not among what was delivered."""
     box = LatestMailbox()
     subscriber = Subscriber(["numbers"], box)
@@ -193,13 +193,13 @@ def test_each_error_counts_and_is_not_delivered(calendar: Calendar) -> None:
 
 
 def test_r44_the_log_tells_of_it_once_a_minute(
-    calendar: Calendar, caplog: pytest.LogCaptureFixture
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Their number is up to others: one line a minute, which says how many it has left out."""
     subscriber = Subscriber(["numbers"], LatestMailbox())
     errors = DecodeErrors(subscriber)
     for second in range(1, 601):
-        calendar.now += 1.0
+        clock.now += 1.0
         errors.note(undecodable(pid=second))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 10
@@ -212,19 +212,19 @@ def test_r44_the_log_tells_of_it_once_a_minute(
 
 
 def test_after_a_quiet_minute_nothing_was_left_out(
-    calendar: Calendar, caplog: pytest.LogCaptureFixture
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line says of others only where there were others."""
     errors = DecodeErrors(Subscriber(["numbers"], LatestMailbox()))
     errors.note(undecodable())
-    calendar.now += 60.0
+    clock.now += 60.0
     errors.note(undecodable())
     assert not any("more" in record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 2
 
 
 def test_each_subscription_has_lines_of_its_own(
-    calendar: Calendar, caplog: pytest.LogCaptureFixture
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One subscription's errors do not keep those of another out of the log."""
     for _ in range(3):
@@ -235,7 +235,7 @@ def test_each_subscription_has_lines_of_its_own(
 
 
 def test_r43_the_line_holds_nothing_of_the_payload(
-    calendar: Calendar, caplog: pytest.LogCaptureFixture
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in its text, and no traceback that would quote it."""
     DecodeErrors(Subscriber(["numbers"], LatestMailbox())).note(undecodable())

@@ -13,15 +13,15 @@ from asyncnotify._model import Gap, GapReason
 from asyncnotify._subscriptions.subscription import Subscription
 from asyncnotify._subscriptions.worker import HandlerWorker
 from tests.unit.clock import JumpingLoop
-from tests.unit.fake_sources import NotingSource
-from tests.unit.workshop import failing, put
+from tests.unit.fake_sources import RecordingSource
+from tests.unit.worker_harness import failing, put
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from asyncnotify._model import Notification
     from asyncnotify._subscriptions.roster import Roster
-    from tests.unit.workshop import Workshop
+    from tests.unit.worker_harness import WorkerHarness
 
 
 def drive(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -33,101 +33,103 @@ def drive(coroutine: Coroutine[Any, Any, None]) -> None:
 # -- calling the handler --------------------------------------------------------------------------
 
 
-async def test_the_handler_is_called_in_order_and_one_at_a_time(shop: Workshop) -> None:
+async def test_the_handler_is_called_in_order_and_one_at_a_time(workers: WorkerHarness) -> None:
     """The next call begins when the last has ended."""
 
     async def handle(notification: Notification[str]) -> None:
-        shop.handle(notification)
+        workers.handle(notification)
         await asyncio.sleep(10)
 
-    put(shop.employ(handle), 1, 2, 3)
+    put(workers.start(handle), 1, 2, 3)
     await asyncio.sleep(100)
-    assert shop.handled == ["1", "2", "3"]
-    assert shop.times == pytest.approx([0, 10, 20])
+    assert workers.handled == ["1", "2", "3"]
+    assert workers.times == pytest.approx([0, 10, 20])
 
 
-async def test_at_most_so_many_calls_run_at_once(shop: Workshop) -> None:
+async def test_at_most_so_many_calls_run_at_once(workers: WorkerHarness) -> None:
     """concurrency=3: the fourth begins when one of the first three has ended."""
 
     async def handle(notification: Notification[str]) -> None:
-        shop.handle(notification)
+        workers.handle(notification)
         await asyncio.sleep(10 if notification.payload == "2" else 30)
 
-    put(shop.employ(handle, concurrency=3), 1, 2, 3, 4, 5)
+    put(workers.start(handle, concurrency=3), 1, 2, 3, 4, 5)
     await asyncio.sleep(100)
-    assert shop.handled == ["1", "2", "3", "4", "5"]
-    assert shop.times == pytest.approx([0, 0, 0, 10, 30])
+    assert workers.handled == ["1", "2", "3", "4", "5"]
+    assert workers.times == pytest.approx([0, 0, 0, 10, 30])
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_what_waits_at_the_end_is_handled_unless_it_is_discarded(
-    shop: Workshop, concurrency: int
+    workers: WorkerHarness, concurrency: int
 ) -> None:
     """Ended in good order, the worker finishes what is there, and then itself."""
 
     async def handle(notification: Notification[str]) -> None:
         await asyncio.sleep(10)
-        shop.handle(notification)
+        workers.handle(notification)
 
     for discard in (False, True):
-        subscriber = shop.employ(handle, concurrency=concurrency)
+        subscriber = workers.start(handle, concurrency=concurrency)
         put(subscriber, 1, 2, 3)
         subscriber.mailbox.end(discard=discard)
-    await asyncio.wait(shop.tasks)
-    assert sorted(shop.handled) == ["1", "2", "3"]
+    await asyncio.wait(workers.tasks)
+    assert sorted(workers.handled) == ["1", "2", "3"]
 
 
-async def test_r26_a_handler_that_is_stuck_delays_no_other(shop: Workshop) -> None:
+async def test_r26_a_handler_that_is_stuck_delays_no_other(workers: WorkerHarness) -> None:
     """Each subscription has a task of its own."""
-    stuck, other = shop.employ(lambda _: asyncio.sleep(1_000)), shop.employ()
+    stuck, other = workers.start(lambda _: asyncio.sleep(1_000)), workers.start()
     put(stuck, 1)
     put(other, 1)
     await asyncio.sleep(1)
-    assert shop.times == pytest.approx([0])
+    assert workers.times == pytest.approx([0])
 
 
-async def test_a_handler_that_never_awaits_lets_others_have_their_turn(shop: Workshop) -> None:
+async def test_a_handler_that_never_awaits_lets_others_have_their_turn(
+    workers: WorkerHarness,
+) -> None:
     """After some milliseconds of calling it, whoever else is ready runs."""
-    loop = shop.loop
+    loop = workers.loop
     assert isinstance(loop, JumpingLoop)
-    subscriber = shop.employ(lambda _: loop.spend(0.001))
+    subscriber = workers.start(lambda _: loop.spend(0.001))
     put(subscriber, *range(1_000))
     longest = 0.0
     while len(subscriber.mailbox):
-        before = shop.now
+        before = workers.now
         await asyncio.sleep(0)
-        longest = max(longest, shop.now - before)
+        longest = max(longest, workers.now - before)
     assert 0 < longest < 0.1
 
 
 async def test_a_plain_function_that_returns_an_awaitable_is_awaited(
-    shop: Workshop, caplog: pytest.LogCaptureFixture
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And told once, in a warning, that it should be an async def."""
 
     async def handle(notification: Notification[str]) -> None:
-        shop.handle(notification)
+        workers.handle(notification)
 
-    put(shop.employ(lambda notification: handle(notification)), 1, 2)  # noqa: PLW0108
+    put(workers.start(lambda notification: handle(notification)), 1, 2)  # noqa: PLW0108
     await asyncio.sleep(1)
-    assert shop.handled == ["1", "2"]
+    assert workers.handled == ["1", "2"]
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "should be an async def" in record.getMessage()
 
 
 async def test_an_object_with_an_async_call_is_a_handler(
-    shop: Workshop, caplog: pytest.LogCaptureFixture
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is awaited, and no warning is due."""
 
     class Handler:
         async def __call__(self, notification: Notification[str]) -> None:
-            shop.handle(notification)
+            workers.handle(notification)
 
-    put(shop.employ(Handler()), 1)
+    put(workers.start(Handler()), 1)
     await asyncio.sleep(1)
-    assert shop.handled == ["1"]
+    assert workers.handled == ["1"]
     assert not caplog.records
 
 
@@ -139,21 +141,21 @@ async def test_an_object_with_an_async_call_is_a_handler(
     "error", [ValueError("no good"), asyncio.CancelledError(), GeneratorExit(), BaseException("x")]
 )
 async def test_r25_an_error_is_logged_counted_and_told_once(
-    shop: Workshop, caplog: pytest.LogCaptureFixture, error: BaseException, concurrency: int
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture, error: BaseException, concurrency: int
 ) -> None:
     """With the channel and the traceback; the next notification is handled as ever."""
     fail = failing(1, error)
 
     async def handle(notification: Notification[str]) -> None:
         fail(notification)
-        shop.handle(notification)
+        workers.handle(notification)
 
-    subscriber = shop.employ(handle, concurrency=concurrency)
+    subscriber = workers.start(handle, concurrency=concurrency)
     put(subscriber, 1, 2)
     await asyncio.sleep(1)
-    assert shop.handled == ["2"]
+    assert workers.handled == ["2"]
     assert subscriber.stats().handler_errors == 1
-    assert shop.errors == [(error, ("a", "1", 7))]
+    assert workers.errors == [(error, ("a", "1", 7))]
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert record.getMessage() == "the handler of 'a' raised"
@@ -161,40 +163,46 @@ async def test_r25_an_error_is_logged_counted_and_told_once(
     assert record.exc_info[1] is error
 
 
-async def test_r25_a_thousand_errors_are_a_thousand(shop: Workshop) -> None:
+async def test_r25_a_thousand_errors_are_a_thousand(workers: WorkerHarness) -> None:
     """Each is counted, and none is the last."""
     logging.getLogger("asyncnotify.handler").disabled = True
-    subscriber = shop.employ(failing(1_000))
+    subscriber = workers.start(failing(1_000))
     put(subscriber, *range(1_001))
     await asyncio.sleep(1)
     logging.getLogger("asyncnotify.handler").disabled = False
     stats = subscriber.stats()
-    assert (stats.handler_errors, stats.delivered, len(shop.errors)) == (1_000, 1_001, 1_000)
+    assert (stats.handler_errors, stats.delivered, len(workers.errors)) == (1_000, 1_001, 1_000)
 
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
-async def test_r25_what_ends_the_process_passes(shop: Workshop, fatal: type[BaseException]) -> None:
+async def test_r25_what_ends_the_process_passes(
+    workers: WorkerHarness, fatal: type[BaseException]
+) -> None:
     """KeyboardInterrupt and SystemExit are neither contained nor logged."""
     worker = HandlerWorker(
         subscriber := Subscriber(
-            ["a"], BoundedMailbox(9, "fail", channel="a", source=NotingSource())
+            ["a"], BoundedMailbox(9, "fail", channel="a", source=RecordingSource())
         ),
         failing(1, fatal()),
         resync=None,
-        on_error=shop.on_error,
+        on_error=workers.on_error,
         concurrency=1,
     )
     subscriber.begin()
     put(subscriber, 1)
     with pytest.raises(fatal):
         drive(worker.run())
-    assert shop.errors == []
+    assert workers.errors == []
 
 
 @pytest.mark.parametrize("error", [ValueError("second"), asyncio.CancelledError()])
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_on_error_that_raises_is_logged_too(
-    shop: Workshop, caplog: pytest.LogCaptureFixture, error: BaseException, *, is_async: bool
+    workers: WorkerHarness,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    *,
+    is_async: bool,
 ) -> None:
     """It does as little harm as the handler."""
 
@@ -205,7 +213,7 @@ async def test_on_error_that_raises_is_logged_too(
         await asyncio.sleep(1)
         raise error
 
-    subscriber = shop.employ(failing(1), on_error=fail_later if is_async else fail)
+    subscriber = workers.start(failing(1), on_error=fail_later if is_async else fail)
     put(subscriber, 1, 2)
     await asyncio.sleep(10)
     assert [record.getMessage() for record in caplog.records] == [
@@ -215,42 +223,42 @@ async def test_on_error_that_raises_is_logged_too(
     assert subscriber.stats().delivered == 2
 
 
-async def test_cancelling_the_worker_ends_it_in_the_midst_of_a_call(shop: Workshop) -> None:
+async def test_cancelling_the_worker_ends_it_in_the_midst_of_a_call(workers: WorkerHarness) -> None:
     """A cancellation from outside is no error of the handler."""
-    put(shop.employ(lambda _: asyncio.sleep(1_000)), 1)
+    put(workers.start(lambda _: asyncio.sleep(1_000)), 1)
     await asyncio.sleep(1)
-    shop.tasks[0].cancel()
-    await asyncio.wait(shop.tasks, timeout=1)
-    assert shop.tasks[0].cancelled()
-    assert shop.errors == []
+    workers.tasks[0].cancel()
+    await asyncio.wait(workers.tasks, timeout=1)
+    assert workers.tasks[0].cancelled()
+    assert workers.errors == []
 
 
-async def test_cancelling_the_worker_is_not_counted_as_an_error(shop: Workshop) -> None:
+async def test_cancelling_the_worker_is_not_counted_as_an_error(workers: WorkerHarness) -> None:
     """handler_errors says how many calls of the handler raised."""
-    subscriber = shop.employ(lambda _: asyncio.sleep(1_000))
+    subscriber = workers.start(lambda _: asyncio.sleep(1_000))
     put(subscriber, 1)
     await asyncio.sleep(1)
-    shop.tasks[0].cancel()
-    await asyncio.wait(shop.tasks)
+    workers.tasks[0].cancel()
+    await asyncio.wait(workers.tasks)
     assert subscriber.stats().handler_errors == 0
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_an_overflow_that_was_not_to_be_borne_ends_the_worker_and_is_told(
-    shop: Workshop, caplog: pytest.LogCaptureFixture, concurrency: int
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture, concurrency: int
 ) -> None:
     """overflow="fail": what fitted is handled, then on_error hears of it, once; nothing raises."""
-    subscriber = shop.employ(overflow="fail", buffer=2, concurrency=concurrency)
+    subscriber = workers.start(overflow="fail", buffer=2, concurrency=concurrency)
     await asyncio.sleep(1)
     put(subscriber, 1, 2, 3, 4)
-    await asyncio.wait(shop.tasks)
-    assert shop.handled == ["1", "2"]
-    ((error, gap),) = shop.errors
+    await asyncio.wait(workers.tasks)
+    assert workers.handled == ["1", "2"]
+    ((error, gap),) = workers.errors
     assert isinstance(error, BufferOverflowError)
     assert (error.limit, error.dropped) == (2, 1)
     assert gap == Gap("a", GapReason.OVERFLOW, None, 1)
     assert "the subscription of 'a' has ended" in caplog.text
-    await shop.tasks[0]
+    await workers.tasks[0]
 
 
 # -- the handle -----------------------------------------------------------------------------------
@@ -275,7 +283,7 @@ class Counter:
 
 async def test_a_handle_cancels_its_subscription_and_waits_for_the_server() -> None:
     """It ends at once, and returns when the server has agreed; its repr says so."""
-    box = BoundedMailbox(9, "fail", channel="a", source=NotingSource())
+    box = BoundedMailbox(9, "fail", channel="a", source=RecordingSource())
     worker = HandlerWorker(Subscriber(["a"], box), print, resync=None, on_error=None, concurrency=1)
     roster = Counter()
     subscription = Subscription(cast("Roster", roster), "a", worker)

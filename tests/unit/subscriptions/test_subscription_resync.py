@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify._model import Gap, GapReason
-from tests.unit.workshop import LOST, failing, lose, put
+from tests.unit.worker_harness import LOST, failing, lose, put
 
 if TYPE_CHECKING:
     from asyncnotify._model import Notification
-    from tests.unit.workshop import Workshop
+    from tests.unit.worker_harness import WorkerHarness
 
 
-async def test_resync_is_called_before_what_follows_the_gap(shop: Workshop) -> None:
+async def test_resync_is_called_before_what_follows_the_gap(workers: WorkerHarness) -> None:
     """At the start and after a loss, while everything later waits for it to end."""
     order: list[object] = []
 
@@ -22,7 +22,7 @@ async def test_resync_is_called_before_what_follows_the_gap(shop: Workshop) -> N
         await asyncio.sleep(10)
         order.append(gap.reason)
 
-    subscriber = shop.employ(lambda n: order.append(n.payload), resync=resync)
+    subscriber = workers.start(lambda n: order.append(n.payload), resync=resync)
     put(subscriber, 1)
     lose(subscriber)
     put(subscriber, 2)
@@ -30,7 +30,7 @@ async def test_resync_is_called_before_what_follows_the_gap(shop: Workshop) -> N
     assert order == [GapReason.START, "1", LOST, "2"]
 
 
-async def test_resync_waits_for_the_calls_that_came_before_the_gap(shop: Workshop) -> None:
+async def test_resync_waits_for_the_calls_that_came_before_the_gap(workers: WorkerHarness) -> None:
     """Also with concurrency: what was received earlier has been handled."""
     order: list[object] = []
 
@@ -38,7 +38,7 @@ async def test_resync_waits_for_the_calls_that_came_before_the_gap(shop: Worksho
         await asyncio.sleep(int(notification.payload))
         order.append(notification.payload)
 
-    subscriber = shop.employ(handle, resync=lambda gap: order.append(gap.reason), concurrency=9)
+    subscriber = workers.start(handle, resync=lambda gap: order.append(gap.reason), concurrency=9)
     put(subscriber, 30, 20)
     lose(subscriber)
     put(subscriber, 10)
@@ -47,17 +47,17 @@ async def test_resync_waits_for_the_calls_that_came_before_the_gap(shop: Worksho
 
 
 async def test_resync_is_tried_again_with_growing_delays(
-    shop: Workshop, caplog: pytest.LogCaptureFixture
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At once it is not; the pauses have bounds that double up to 5 s; the handler waits."""
     tries: list[float] = []
     fail = failing(12)
 
     def resync(gap: Gap) -> None:
-        tries.append(shop.now)
+        tries.append(workers.now)
         fail(gap)
 
-    subscriber = shop.employ(resync=resync)
+    subscriber = workers.start(resync=resync)
     put(subscriber, 1)
     await asyncio.sleep(1_000)
     assert len(tries) == 13
@@ -66,24 +66,24 @@ async def test_resync_is_tried_again_with_growing_delays(
     assert all(pause <= bound + 1e-6 for pause, bound in zip(pauses, bounds, strict=True))
     assert len(set(pauses)) == 12
     assert sum(pauses[6:]) > 1.0
-    assert shop.times == pytest.approx([tries[-1]])
+    assert workers.times == pytest.approx([tries[-1]])
     stats = subscriber.stats()
     assert (stats.resync_errors, stats.handler_errors, stats.gaps) == (12, 0, 1)
     assert [record.getMessage() for record in caplog.records] == ["resync of 'a' raised"] * 12
-    assert {item for _, item in shop.errors} == {Gap("a", GapReason.START)}
+    assert {item for _, item in workers.errors} == {Gap("a", GapReason.START)}
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit()])
-async def test_resync_may_raise_what_it_likes(shop: Workshop, error: BaseException) -> None:
+async def test_resync_may_raise_what_it_likes(workers: WorkerHarness, error: BaseException) -> None:
     """What looks like a cancellation, and is none, is tried again."""
-    subscriber = shop.employ(resync=failing(2, error))
+    subscriber = workers.start(resync=failing(2, error))
     put(subscriber, 1)
     await asyncio.sleep(10)
-    assert shop.handled == ["1"]
+    assert workers.handled == ["1"]
     assert subscriber.stats().resync_errors == 2
 
 
-async def test_a_newer_gap_replaces_the_one_that_resync_failed_on(shop: Workshop) -> None:
+async def test_a_newer_gap_replaces_the_one_that_resync_failed_on(workers: WorkerHarness) -> None:
     """Losses that follow one another become one call, told of them all."""
     told: list[Gap] = []
 
@@ -93,18 +93,20 @@ async def test_a_newer_gap_replaces_the_one_that_resync_failed_on(shop: Workshop
         if len(told) <= 2:
             raise OSError
 
-    subscriber = shop.employ(resync=resync)
+    subscriber = workers.start(resync=resync)
     await asyncio.sleep(1)
     lose(subscriber)
     lose(subscriber)
     put(subscriber, 1)
     await asyncio.sleep(100)
     assert told == [Gap("a", GapReason.START)] * 3
-    assert shop.handled == ["1"]
+    assert workers.handled == ["1"]
     assert subscriber.stats().gaps == 3
 
 
-async def test_r46_a_newer_gap_does_not_overtake_what_came_before_its_loss(shop: Workshop) -> None:
+async def test_r46_a_newer_gap_does_not_overtake_what_came_before_its_loss(
+    workers: WorkerHarness,
+) -> None:
     """While resync fails a notification arrives and a loss follows: they keep their order."""
     order: list[object] = []
     fail = failing(2)
@@ -113,7 +115,7 @@ async def test_r46_a_newer_gap_does_not_overtake_what_came_before_its_loss(shop:
         fail(gap)
         order.append(gap.reason)
 
-    subscriber = shop.employ(lambda n: order.append(n.payload), resync=resync)
+    subscriber = workers.start(lambda n: order.append(n.payload), resync=resync)
     put(subscriber, "old")
     lose(subscriber)
     put(subscriber, "new")
@@ -122,44 +124,46 @@ async def test_r46_a_newer_gap_does_not_overtake_what_came_before_its_loss(shop:
 
 
 async def test_nothing_is_handled_when_the_end_comes_before_resync_has_succeeded(
-    shop: Workshop,
+    workers: WorkerHarness,
 ) -> None:
     """The worker ends at once, and throws away what waited."""
 
     def resync(_gap: Gap) -> None:
         raise OSError
 
-    subscriber = shop.employ(resync=resync)
+    subscriber = workers.start(resync=resync)
     put(subscriber, 1)
     await asyncio.sleep(50)
     subscriber.mailbox.end(discard=False)
-    before = shop.now
-    await asyncio.wait(shop.tasks)
-    assert shop.now == before
-    assert (shop.handled, len(subscriber.mailbox)) == ([], 0)
-    await shop.tasks[0]
+    before = workers.now
+    await asyncio.wait(workers.tasks)
+    assert workers.now == before
+    assert (workers.handled, len(subscriber.mailbox)) == ([], 0)
+    await workers.tasks[0]
 
 
-async def test_without_resync_a_gap_is_passed_over(shop: Workshop) -> None:
+async def test_without_resync_a_gap_is_passed_over(workers: WorkerHarness) -> None:
     """It is counted, and what follows is handled."""
-    subscriber = shop.employ()
+    subscriber = workers.start()
     put(subscriber, 1)
     lose(subscriber)
     put(subscriber, 2)
     await asyncio.sleep(1)
-    assert shop.handled == ["1", "2"]
+    assert workers.handled == ["1", "2"]
     stats = subscriber.stats()
     assert (stats.delivered, stats.gaps, stats.backlog) == (2, 2, 0)
 
 
-async def test_gaps_that_are_taken_as_one_are_not_counted_as_delivered(shop: Workshop) -> None:
+async def test_gaps_that_are_taken_as_one_are_not_counted_as_delivered(
+    workers: WorkerHarness,
+) -> None:
     """delivered says how many notifications were handed over."""
-    subscriber = shop.employ(resync=failing(1))
+    subscriber = workers.start(resync=failing(1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     lose(subscriber)
     lose(subscriber)
     put(subscriber, 1)
     await asyncio.sleep(10)
-    assert shop.handled == ["1"]
+    assert workers.handled == ["1"]
     assert subscriber.stats().delivered == 1

@@ -1,4 +1,4 @@
-"""Secrets, and an ear that hears what is told of them."""
+"""Secrets, and a detector of every text that they might appear in."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ def chain(error: BaseException) -> list[BaseException]:
     return list(found.values())
 
 
-def told_by(error: BaseException) -> Iterable[str]:
-    """Return all that an error tells: as text, by its parts, and as a traceback."""
+def texts_of(error: BaseException) -> Iterable[str]:
+    """Return every text of an error: its message, its parts, and its traceback."""
     for link in chain(error):
         yield from (str(link), repr(link), repr(link.args), repr(vars(link)))
     yield "".join(traceback.format_exception(error))
 
 
-class Ear(logging.Handler):
-    """Hears what is logged at INFO and above, and whatever else it is told."""
+class SecretDetector(logging.Handler):
+    """Collects what is logged at INFO and above, and the objects passed to `record()`."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.heard: list[str] = []
+        self.texts: list[str] = []
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record: its line with the traceback, and what other formatters would show."""
         self.lines.append(self.format(record))
-        self.listen_to(self.lines[-1], record.args)
+        self.record(self.lines[-1], record.args)
         if record.exc_info and record.name.startswith(OURS):
-            self.listen_to(record.exc_info[1])
+            self.record(record.exc_info[1])
 
-    def listen_to(self, *things: object) -> None:
-        """Hear a text, an error, an event, or any object by its repr."""
+    def record(self, *things: object) -> None:
+        """Collect a text, an error, an event, or any object by its repr."""
         for thing in things:
-            self.heard += [str(thing), f"{thing}", repr(thing)]
+            self.texts += [str(thing), f"{thing}", repr(thing)]
             error = getattr(thing, "cause", thing)
             if isinstance(error, BaseException):
-                self.heard += told_by(error)
+                self.texts += texts_of(error)
 
-    def has_heard(self, *secrets: str) -> list[str]:
-        """Return what was heard with one of these in it."""
-        return [text for text in self.heard if any(secret in text for secret in secrets)]
+    def containing(self, *secrets: str) -> list[str]:
+        """Return the texts that contain one of these."""
+        return [text for text in self.texts if any(secret in text for secret in secrets)]

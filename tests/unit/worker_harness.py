@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOST = GapReason.RECONNECT
 
 
-class Workshop:
+class WorkerHarness:
     """A worker on a mailbox of its own, and what its handler saw, with the time."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Workshop:
         """Note an error."""
         self.errors.append((error, item))
 
-    def employ(
+    def start(
         self,
         handler: Callable[[Notification[str]], Awaitable[object] | object] | None = None,
         *,

@@ -1,4 +1,4 @@
-"""A server that wants a password, a listener that knows it, and an ear."""
+"""A server that requires a password, a listener that has it, and a detector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asyncnotify import (
     Notification,
     Reconnected,
 )
-from tests.hygiene.ear import OURS, PASSWORD, PAYLOAD, SECRETS, USER, Ear
+from tests.hygiene.secret_detector import OURS, PASSWORD, PAYLOAD, SECRETS, USER, SecretDetector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
@@ -48,16 +48,21 @@ async def until(events: EventStream, kind: type[E], timeout: float = PATIENCE) -
                 return event
 
 
-class Scene:
-    """A server behind a proxy, a way of telling a listener the password, and an ear."""
+class SecretsHarness:
+    """A server behind a proxy, a way to give a listener the password, and a detector."""
 
     def __init__(
-        self, server: PostgresServer, proxy: FaultProxy, root: Connection, ear: Ear, road: str
+        self,
+        server: PostgresServer,
+        proxy: FaultProxy,
+        root: Connection,
+        detector: SecretDetector,
+        road: str,
     ) -> None:
         self.server = server
         self.proxy = proxy
         self.root = root
-        self.ear = ear
+        self.detector = detector
         self.road = road
 
     def dsn(self, *, port: int = 0, database: str = "postgres", password: str = PASSWORD) -> str:
@@ -73,8 +78,8 @@ class Scene:
         password: str = PASSWORD,
         **options: Any,  # noqa: ANN401 - as Listener takes them
     ) -> Listener:
-        """Make a listener that is told the password by the test's road."""
-        options = {"backoff": QUICKLY, "on_event": self.ear.listen_to, **options}
+        """Make a listener that is given the password by the test's road."""
+        options = {"backoff": QUICKLY, "on_event": self.detector.record, **options}
         if self.road == "keywords":
             options |= {"user": USER, "password": password, "database": database}
             return Listener(host="127.0.0.1", port=port or self.proxy.port, **options)
@@ -85,18 +90,18 @@ class Scene:
         connect = functools.partial(asyncpg.connect, dsn, server_settings=settings)
         return Listener(connect=connect, **options)
 
-    def hasty(self, **options: Any) -> Listener:  # noqa: ANN401 - as above
-        """Make a listener that soon gives up when it cannot start."""
+    def listener_with_short_start(self, **options: Any) -> Listener:  # noqa: ANN401 - as above
+        """Make a listener with a short ``start_timeout``."""
         return self.listener(**{**SOON, **options})
 
-    async def refuses(
+    async def fails_to_start(
         self, listener: Listener, cause: type[Exception] | UnionType | None = None
     ) -> ConnectError:
-        """Start a listener, which has to fail for this cause, and hear what it says of that."""
-        self.ear.listen_to(listener)
+        """Start a listener, which must fail for this cause; collect every text about it."""
+        self.detector.record(listener)
         with pytest.raises(ConnectError) as refused:
             await listener.start()
-        self.ear.listen_to(refused.value, listener, listener.stats())
+        self.detector.record(refused.value, listener, listener.stats())
         if cause is not None:
             assert isinstance(refused.value.__cause__, cause)
         return refused.value
@@ -111,51 +116,51 @@ class Scene:
             await self.root.execute(f"ALTER ROLE {USER} {usual}")
 
     @asynccontextmanager
-    async def running(self, **options: Any) -> AsyncGenerator[Run]:  # noqa: ANN401 - as above
-        """Run a listener with a handler and a stream, which have got the payload already."""
+    async def running(self, **options: Any) -> AsyncGenerator[RunningListener]:  # noqa: ANN401 - as above
+        """Run a listener with a handler and a stream, which have received the payload."""
         listener = self.listener(**options)
-        run = Run(self, listener)
+        run = RunningListener(self, listener)
         async with listener:
             run.subscription = await listener.listen("orders", run.inbox.put_nowait)
             async with listener.stream("orders", gaps=True) as run.stream:
                 await run.delivers()
                 yield run
-                await run.look()
-        self.ear.listen_to(listener, listener.stats())
+                await run.record_everything()
+        self.detector.record(listener, listener.stats())
 
     def check(self) -> None:
-        """Check that something was heard, and no secret."""
-        assert self.ear.heard
-        assert not self.ear.has_heard(*SECRETS)
+        """Check that texts were collected, and that none contains a secret."""
+        assert self.detector.texts
+        assert not self.detector.containing(*SECRETS)
 
 
-class Run:
+class RunningListener:
     """A listener that runs."""
 
-    def __init__(self, scene: Scene, listener: Listener) -> None:
+    def __init__(self, harness: SecretsHarness, listener: Listener) -> None:
         self.listener = listener
         self.events = listener.events()
         self.inbox = asyncio.Queue[Notification[str]]()
         self.subscription: Subscription | None = None
         self.stream: Stream[Any] | None = None
-        self._scene = scene
+        self._harness = harness
 
     async def delivers(self) -> None:
-        """Send the payload, and hear of the notification that brings it."""
+        """Send the payload, and collect the notification that brings it."""
         await self.notify("orders")
         async with asyncio.timeout(PATIENCE):
             notification = await self.inbox.get()
         assert notification.payload == PAYLOAD
-        self._scene.ear.listen_to(notification)
+        self._harness.detector.record(notification)
 
     async def notify(self, channel: str, times: int = 1) -> None:
         """Send the payload, on a connection of no listener, and commit it at once."""
         query = (
             "SELECT count(pg_notify($1, $2 || repeat('.', n - 1))) FROM generate_series(1, $3) n"
         )
-        await self._scene.root.execute(query, channel, PAYLOAD, times)
+        await self._harness.root.execute(query, channel, PAYLOAD, times)
 
-    async def comes_back(self) -> None:
+    async def reconnects(self) -> None:
         """Wait until it has reconnected, and see it deliver."""
         await until(self.events, Reconnected)
         await self.delivers()
@@ -163,20 +168,20 @@ class Run:
     async def kill(self) -> None:
         """Let the server end the listening session."""
         pid = (await self.listener.health(server=False))["backend_pid"]
-        await self._scene.root.execute("SELECT pg_terminate_backend($1)", pid)
+        await self._harness.root.execute("SELECT pg_terminate_backend($1)", pid)
         await until(self.events, ConnectionLost)
 
-    async def look(self) -> None:
-        """Look at everything that can be looked at."""
-        hear, listener = self._scene.ear.listen_to, self.listener
-        hear(listener, listener.state, listener.channels, listener.stats(), self.events)
-        hear(await listener.health(server=False), await listener.health())
+    async def record_everything(self) -> None:
+        """Collect every public repr, state, statistic and health report."""
+        record, listener = self._harness.detector.record, self.listener
+        record(listener, listener.state, listener.channels, listener.stats(), self.events)
+        record(await listener.health(server=False), await listener.health())
         for public in (self.subscription, self.stream):
             if public is not None:
-                hear(public, public.stats())
+                record(public, public.stats())
 
     async def raises(self, kind: type[BaseException], call: Awaitable[object]) -> None:
-        """Hear what a call raises."""
+        """Collect what a call raises."""
         with pytest.raises(kind) as raised:
             await call
-        self._scene.ear.listen_to(raised.value)
+        self._harness.detector.record(raised.value)

@@ -1,4 +1,4 @@
-"""A running listener, and what the tests of this directory want to know of it."""
+"""A running listener with its connection events, and a proof that it delivers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROOF: Final = "proof"
 APPLICATION_NAME: Final = "asyncnotify"
 
 
-class Watched:
+class ObservedListener:
     """A listener with the events of its connection, and a proof that it delivers."""
 
     def __init__(self, listener: Listener, server: str) -> None:
@@ -62,16 +62,16 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(listener: Listener, server: str) -> AsyncGenerator[Watched]:
+async def observing(listener: Listener, server: str) -> AsyncGenerator[ObservedListener]:
     """
     Run a listener, listening on the channel of the proofs.
 
     ``server`` is the DSN of a connection that no fault concerns.
     """
-    watched = Watched(listener, server)
+    observed = ObservedListener(listener, server)
     async with listener:
-        await watched.listen()
-        yield watched
+        await observed.listen()
+        yield observed
 
 
 async def execute(dsn: str, query: str) -> None:

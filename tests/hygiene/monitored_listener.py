@@ -1,4 +1,4 @@
-"""A listener whose health is of interest, and what the report on it has to hold."""
+"""A listener whose `health()` is under test, and the keys that its report must have."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from asyncnotify import EventStream, Listener
     from asyncnotify.testing.proxy import FaultProxy
-    from tests.hygiene.scene import Connection
+    from tests.hygiene.secrets_harness import Connection
 
 SLACK: Final = 1.0  # seconds beyond the heartbeat's timeout; measured: 0.1
-LOCAL: Final = frozenset(
+LOCAL_KEYS: Final = frozenset(
     {
         "state",
         "generation",
@@ -32,11 +32,11 @@ LOCAL: Final = frozenset(
         "subscriptions",
     }
 )
-OF_THE_SERVER: Final = frozenset({"queue_usage", "queue_holders", "server_error"})
+SERVER_KEYS: Final = frozenset({"queue_usage", "queue_holders", "server_error"})
 
 
-class Patient:
-    """A listener whose health is of interest, behind a proxy."""
+class MonitoredListener:
+    """A listener behind a proxy, whose `health()` is under test."""
 
     def __init__(
         self, proxy: FaultProxy, root: Connection, listener: Listener, timeout: float
@@ -48,12 +48,12 @@ class Patient:
         self.events: EventStream = listener.events()
 
     async def health(self, *, server: bool = True) -> dict[str, Any]:
-        """Return the health, which has come in time, and which JSON can hold."""
+        """Return the health; check that it came in time and that JSON can hold it."""
         began = time.monotonic()
         health = await self.listener.health(server=server)
         assert time.monotonic() - began < self._timeout + SLACK
         json.loads(json.dumps(health, allow_nan=False))
-        assert health.keys() == LOCAL | (OF_THE_SERVER if server else frozenset())
+        assert health.keys() == LOCAL_KEYS | (SERVER_KEYS if server else frozenset())
         return health
 
     async def notify(self, channel: str, payload: str = "") -> None:

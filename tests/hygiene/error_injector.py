@@ -1,4 +1,4 @@
-"""A relay that lets a server err as it pleases a test."""
+"""An injector of server errors into the traffic between clients and a server."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class _Answer:
     times: int
 
 
-class Relay:
+class ErrorInjector:
     """
-    Passes messages between clients and a server, and answers statements with errors of its own.
+    Passes messages between clients and a server, and answers chosen statements with errors.
 
     To do so it understands PostgreSQL's protocol. ``statements`` are those that clients have sent,
     ``unasked`` sends to all clients what the server never said.
@@ -58,14 +58,14 @@ class Relay:
 
     @property
     def dsn(self) -> str:
-        """The URL of the superuser's connection through the relay."""
+        """The URL of the superuser's connection through the injector."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def answer(self, beginning: str, error: bytes, *, times: int = 1) -> None:
         """Answer the next statements that begin so with this error; the server gets none."""
         self._answers.append(_Answer(beginning, error, times))
 
-    def unasked(self, data: bytes) -> None:
+    def send_unasked(self, data: bytes) -> None:
         """Send this to every client."""
         for client in self._clients:
             client.write(data)

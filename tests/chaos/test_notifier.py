@@ -1,4 +1,4 @@
-"""Fifty publishers among faults: what was acknowledged has arrived, what was not says so."""
+"""Fifty tasks publish under faults: what was acknowledged has arrived, what failed raised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
     from tests.faults.conftest import Rig
 
-    Harm = Callable[[], Awaitable[object]]
+    Fault = Callable[[], Awaitable[object]]
 
 PUBLISHERS = 50
 PAUSE = 0.01
@@ -40,13 +40,13 @@ WRONG: list[tuple[Any, Any, type[Exception]]] = [
 
 
 def now() -> dt.datetime:
-    """Return the time, as gaps tell it."""
+    """Return the time in the form of `Gap.since`."""
     return dt.datetime.now(dt.UTC)
 
 
 @dataclass
-class Ledger:
-    """What was sent and what came of it, what arrived, and when nobody could have heard it."""
+class PublishingRecord:
+    """What was sent, the outcome of each call, what arrived, and when the listener was down."""
 
     acknowledged: dict[str, tuple[dt.datetime, dt.datetime]] = field(
         default_factory=dict[str, "tuple[dt.datetime, dt.datetime]"]
@@ -57,18 +57,18 @@ class Ledger:
     gaps: list[tuple[dt.datetime, dt.datetime]] = field(
         default_factory=list["tuple[dt.datetime, dt.datetime]"]
     )
-    over: bool = False
+    stopped: bool = False
 
     @property
     def failures(self) -> int:
-        """How many calls have failed for want of a connection."""
+        """How many calls have failed because the connection did."""
         return len(self.doubtful) + len(self.refused)
 
     async def publish(self, notifier: Notifier, name: int) -> None:
-        """Send one after another, some of them wrong, until it is over; note each outcome."""
+        """Send one after another, some with wrong arguments, until stopped; record each outcome."""
         chance = random.Random(name)
         number = 0
-        while not self.over:
+        while not self.stopped:
             number += 1
             if chance.random() < 0.1:
                 channel, payload, error = chance.choice(WRONG)
@@ -91,7 +91,7 @@ class Ledger:
             self.acknowledged[payload] = (began, now())
 
     def note(self, item: Notification[str] | Gap) -> None:
-        """Keep what a listener hears."""
+        """Record what the listener receives."""
         if isinstance(item, Notification):
             self.arrived.append(item.payload)
         elif item.since is not None:
@@ -117,26 +117,28 @@ class Ledger:
             newest[name] = int(number)
 
 
-async def batter(rig: Rig, notifier: Notifier, harms: list[Harm], *, rest: float) -> Ledger:
-    """Let fifty publish through one notifier while harm after harm is done."""
-    ledger = Ledger()
+async def publish_under(
+    rig: Rig, notifier: Notifier, faults: list[Fault], *, rest: float
+) -> PublishingRecord:
+    """Let fifty tasks publish through one notifier while one fault after another is injected."""
+    record = PublishingRecord()
     async with Listener(rig.dsn, backoff=QUICKLY, heartbeat=0.1, heartbeat_timeout=5.0) as listener:
         stream = listener.stream("orders", FENCE, gaps=True, buffer=1_000_000)
         async with stream, notifier:
             publishers = [
-                asyncio.create_task(ledger.publish(notifier, name)) for name in range(PUBLISHERS)
+                asyncio.create_task(record.publish(notifier, name)) for name in range(PUBLISHERS)
             ]
-            for harm in harms:
+            for fault in faults:
                 await asyncio.wait(publishers, timeout=rest)
-                failures = ledger.failures
-                await harm()
+                failures = record.failures
+                await fault()
                 async with asyncio.timeout(PATIENCE):
-                    while ledger.failures == failures:  # noqa: ASYNC110 - nobody tells
+                    while record.failures == failures:  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(PAUSE)
-                    acknowledged = len(ledger.acknowledged)
-                    while len(ledger.acknowledged) == acknowledged:  # noqa: ASYNC110 - as above
+                    acknowledged = len(record.acknowledged)
+                    while len(record.acknowledged) == acknowledged:  # noqa: ASYNC110 - as above
                         await asyncio.sleep(PAUSE)
-            ledger.over = True
+            record.stopped = True
             await asyncio.gather(*publishers)
             await listener.wait_connected()
             await notifier.notify(FENCE, retry=True)
@@ -144,12 +146,12 @@ async def batter(rig: Rig, notifier: Notifier, harms: list[Harm], *, rest: float
                 async for item in stream:
                     if isinstance(item, Notification) and item.channel == FENCE:
                         break
-                    ledger.note(item)
-    return ledger
+                    record.note(item)
+    return record
 
 
 async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(rig: Rig) -> None:
-    """The listener hears all the time: every call that succeeded has arrived, once, in order."""
+    """The listener stays connected: every call that succeeded has arrived, once, in order."""
     proxy = rig.proxy
 
     async def reset() -> None:
@@ -174,19 +176,19 @@ async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(rig: Rig) -> No
         proxy.accept()
 
     async def terminated() -> None:
-        async with ServerFaults(rig.dsn) as faults:
-            *_, pid = await faults.sessions(database=rig.dsn.rpartition("/")[2])
-            await faults.terminate(pid)
+        async with ServerFaults(rig.dsn) as server_faults:
+            *_, pid = await server_faults.sessions(database=rig.dsn.rpartition("/")[2])
+            await server_faults.terminate(pid)
 
     kinds = [reset, fin, reset_in_flight, answer_lost, refused, terminated]
-    harms: list[Harm] = [*kinds * 5, forgotten]
+    faults: list[Fault] = [*kinds * 5, forgotten]
     notifier = Notifier(rig.proxied, operation_timeout=0.3, connect_timeout=1.0)
-    ledger = await batter(rig, notifier, harms, rest=0.02)
-    assert ledger.gaps == []
-    ledger.check()
-    assert len(ledger.acknowledged) > 1_000
-    assert ledger.doubtful
-    assert ledger.refused
+    record = await publish_under(rig, notifier, faults, rest=0.02)
+    assert record.gaps == []
+    record.check()
+    assert len(record.acknowledged) > 1_000
+    assert record.doubtful
+    assert record.refused
 
 
 async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
@@ -205,12 +207,12 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
     async def restarted() -> None:
         await asyncio.to_thread(battered_server.restart, "immediate")
 
-    harms: list[Harm] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
+    faults: list[Fault] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
     notifier = Notifier(own_rig.proxied, operation_timeout=1.0, connect_timeout=1.0)
-    ledger = await batter(own_rig, notifier, harms, rest=0.5)
-    ledger.check()
-    assert len(ledger.gaps) >= len(harms)
-    heard = ledger.acknowledged.keys() & set(ledger.arrived)
-    assert len(heard) > len(ledger.acknowledged) * 0.9
-    assert ledger.doubtful
-    assert ledger.refused
+    record = await publish_under(own_rig, notifier, faults, rest=0.5)
+    record.check()
+    assert len(record.gaps) >= len(faults)
+    received = record.acknowledged.keys() & set(record.arrived)
+    assert len(received) > len(record.acknowledged) * 0.9
+    assert record.doubtful
+    assert record.refused

@@ -1,0 +1,14 @@
+"""The fixtures of ``tests/faults`` that the tests here need as well."""
+
+from __future__ import annotations
+
+from tests.faults.conftest import (
+    battered_server,
+    own_rig,
+    rig,
+    road,
+    spare_databases,
+    spare_dsn,
+)
+
+__all__ = ["battered_server", "own_rig", "rig", "road", "spare_databases", "spare_dsn"]
