@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.server import PostgresServer, StopMode
 
-__all__ = ["FAULTS", "Battlefield", "Fault"]
+__all__ = ["FAULTS", "Fault", "Target"]
 
 
-class Battlefield(Protocol):
-    """What faults are inflicted on."""
+class Target(Protocol):
+    """What faults are injected into."""
 
     server: PostgresServer
     proxy: FaultProxy
@@ -37,86 +37,86 @@ class Battlefield(Protocol):
         """Leave a fault in the network for this long."""
 
 
-Fault: TypeAlias = "Callable[[Battlefield], Awaitable[object]]"
+Fault: TypeAlias = "Callable[[Target], Awaitable[object]]"
 
 
-async def reset(chaos: Battlefield) -> None:
+async def reset(chaos: Target) -> None:
     """Send RST on every connection."""
     chaos.proxy.reset()
 
 
-async def close(chaos: Battlefield) -> None:
+async def close(chaos: Target) -> None:
     """Close every connection."""
     chaos.proxy.fin()
 
 
-async def half_close(chaos: Battlefield) -> None:
+async def half_close(chaos: Target) -> None:
     """Close one direction of every connection."""
     chaos.proxy.half_close()
 
 
-async def swallow(chaos: Battlefield) -> None:
+async def swallow(chaos: Target) -> None:
     """Let nothing pass for a while, for longer than the heartbeat bears."""
     chaos.proxy.black_hole()
     await chaos.for_a_while(0.7)
 
 
-async def stutter(chaos: Battlefield) -> None:
+async def stutter(chaos: Target) -> None:
     """Let nothing pass for a moment."""
     chaos.proxy.black_hole()
     await chaos.for_a_while(0.1)
 
 
-async def forget(chaos: Battlefield) -> None:
+async def forget(chaos: Target) -> None:
     """Let nothing pass on the connections that are open now."""
     chaos.proxy.pause()
 
 
-async def refuse(chaos: Battlefield) -> None:
+async def refuse(chaos: Target) -> None:
     """Refuse connections for a while."""
     chaos.proxy.refuse()
     chaos.proxy.reset()
     await chaos.for_a_while(0.2)
 
 
-async def drop(chaos: Battlefield) -> None:
+async def drop(chaos: Target) -> None:
     """End new connections at once, for a while."""
     chaos.proxy.drop_new()
     chaos.proxy.fin()
     await chaos.for_a_while(0.1)
 
 
-async def babble(chaos: Battlefield) -> None:
+async def babble(chaos: Target) -> None:
     """Answer new connections with garbage, for a while."""
     chaos.proxy.garbage()
     chaos.proxy.reset()
     await chaos.for_a_while(0.1)
 
 
-async def slow_down(chaos: Battlefield) -> None:
+async def slow_down(chaos: Target) -> None:
     """Have latency, and small pieces, for a while."""
     chaos.proxy.delay(to_server=0.05, to_client=0.05)
     chaos.proxy.trickle(50)
     await chaos.for_a_while(0.3)
 
 
-async def cut_listen(chaos: Battlefield) -> None:
+async def cut_listen(chaos: Target) -> None:
     """Cut a connection that is about to listen, and each after it."""
     chaos.proxy.cut_on(b"LISTEN", then=ProxiedConnection.reset, answer=b"LISTEN\0")
     chaos.proxy.reset()
 
 
-async def cut_anywhere(chaos: Battlefield) -> None:
+async def cut_anywhere(chaos: Target) -> None:
     """Cut when some more bytes have passed."""
     chaos.proxy.cut_after(chaos.chance.randrange(2_000), "to_client", "reset")
 
 
-async def block(_: Battlefield) -> None:
+async def block(_: Target) -> None:
     """Block the event loop."""
     block_loop(0.1)
 
 
-async def terminate(chaos: Battlefield) -> None:
+async def terminate(chaos: Target) -> None:
     """Let the server end some sessions, and the network keep it from some clients."""
     if chaos.chance.choice((True, False)):
         chaos.proxy.hold_fin()
@@ -125,7 +125,7 @@ async def terminate(chaos: Battlefield) -> None:
             await faults.terminate()
 
 
-async def freeze(chaos: Battlefield) -> None:
+async def freeze(chaos: Target) -> None:
     """Stop a session's process for a while."""
     pids = await chaos.sessions()
     if pids:
@@ -137,20 +137,20 @@ async def freeze(chaos: Battlefield) -> None:
             chaos.server.thaw_backend(pid)
 
 
-async def crash(chaos: Battlefield) -> None:
+async def crash(chaos: Target) -> None:
     """Kill a session's process."""
     if pids := await chaos.sessions():
         with suppress(UnknownBackendError):
             chaos.server.kill_backend(chaos.chance.choice(pids))
 
 
-async def restart(chaos: Battlefield) -> None:
+async def restart(chaos: Target) -> None:
     """Restart the server."""
     mode: StopMode = chaos.chance.choice(("fast", "immediate"))
     await asyncio.to_thread(chaos.server.restart, mode)
 
 
-async def kill(chaos: Battlefield) -> None:
+async def kill(chaos: Target) -> None:
     """Kill the postmaster, and start it again."""
     await asyncio.to_thread(chaos.server.kill)
     await asyncio.to_thread(chaos.server.start)

@@ -18,16 +18,23 @@ KINDS = 18
 @pytest.mark.parametrize(
     ("seconds", "recoveries"),
     [
-        (20, 40),
-        pytest.param(150, 400, marks=[pytest.mark.soak, pytest.mark.timeout(240)]),
+        pytest.param(20, 20, marks=pytest.mark.timeout(120)),
+        pytest.param(150, 150, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
     ],
 )
-async def test_r17_nothing_is_lost_in_silence(
+async def test_r17_r46_nothing_is_lost_in_silence(
     own_server: PostgresServer, seconds: float, recoveries: int
 ) -> None:
-    """Under every fault at random, each missing number lies in a Gap; none comes twice or late."""
+    """
+    Each missing number lies in a Gap of early since; what consumers keep equals the table.
+
+    Under every fault at random, with handlers and resyncs that fail; and no number comes twice
+    or late.
+    """
     outcome = await chaos.run(own_server, seconds=seconds, seed=SEED)
     assert not outcome.broken, outcome.broken
     assert len(outcome.faults) == KINDS
     assert len(outcome.recoveries) >= recoveries, outcome
     assert sum(len(verdict.covered) for _, verdict in outcome.verdicts) > recoveries
+    assert outcome.fences >= 3, outcome
+    assert outcome.failed_resyncs > recoveries, outcome
