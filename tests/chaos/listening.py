@@ -19,6 +19,7 @@ from tests.chaos.judge.numbers import Record
 from tests.chaos.judge.since import WallClock
 from tests.chaos.judge.table import Table
 from tests.chaos.sender import Sender
+from tests.chaos.stepped_clock import step_for_ever
 from tests.chaos.streams import streams
 from tests.support.server_faults import ServerFaults
 
@@ -46,7 +47,14 @@ _FAULTS_BETWEEN_FENCES: Final = 6
 class Chaos:
     """Listeners by both roads and past the faulty network, with consumers of every kind."""
 
-    def __init__(self, server: PostgresServer, proxy: FaultProxy, chance: random.Random) -> None:
+    def __init__(
+        self,
+        server: PostgresServer,
+        proxy: FaultProxy,
+        chance: random.Random,
+        *,
+        stepped_clock: bool = False,
+    ) -> None:
         self.server = server
         self.proxy = proxy
         self.chance = chance
@@ -59,6 +67,8 @@ class Chaos:
         self._context = Context(self.table, self.sender, chance)
         self.fences = Fences(self._context, self.consumers)
         self._stack = AsyncExitStack()
+        self._stepped_clock = stepped_clock
+        self._stepping: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._churning: list[asyncio.Task[None]] = []
         self._listeners = self._new_listeners(proxy.proxied_dsn(server.dsn))
@@ -98,6 +108,8 @@ class Chaos:
                 self.consumers.append(consumer)
                 await consumer.start(listener)
         self._sending = asyncio.create_task(self.sender.run())
+        if self._stepped_clock:
+            self._stepping = asyncio.create_task(step_for_ever(self.clock, self.chance))
         self._churning = [
             asyncio.create_task(self._churn(listener, random.Random(seed)))
             for seed in range(2)
@@ -109,7 +121,9 @@ class Chaos:
 
     async def _cancel_tasks(self) -> None:
         readers = [consumer.task for consumer in self.consumers]
-        tasks = [t for t in (self._sending, *self._churning, *readers) if t is not None]
+        tasks = [
+            t for t in (self._stepping, self._sending, *self._churning, *readers) if t is not None
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,15 +21,18 @@ import argparse
 import asyncio
 import logging
 import random
+import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
 from tests.chaos.judge.since import late
 from tests.chaos.listening import Chaos
 from tests.chaos.outcome import Outcome
+from tests.chaos.stepped_clock import with_stepped_clock
+from tests.chaos.variants import add_variants, loop_factory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,9 +42,13 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 
-async def run(server: PostgresServer, *, seconds: float, seed: int) -> Outcome:
+async def run(
+    server: PostgresServer, *, seconds: float, seed: int, stepped_clock: bool = False
+) -> Outcome:
     """
     Inject faults into a running server for so many seconds, at least; return what became of it.
+
+    The clock can be stepped only where ``with_stepped_clock()`` has been called.
 
     Raises:
         TimeoutError: Somebody did not hear again what is sent.
@@ -49,7 +56,7 @@ async def run(server: PostgresServer, *, seconds: float, seed: int) -> Outcome:
     began = time.monotonic()
     async with (
         FaultProxy.for_dsn(server.dsn) as proxy,
-        Chaos(server, proxy, random.Random(seed)) as chaos,
+        Chaos(server, proxy, random.Random(seed), stepped_clock=stepped_clock) as chaos,
     ):
         injected = await chaos.inject_faults(seconds)
         await chaos.converge()
@@ -96,11 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it as a program; return the exit status: 0 if everything holds."""
     logging.getLogger("asyncnotify").addHandler(logging.NullHandler())  # handlers fail on purpose
     options = _parser().parse_args(arguments)
+    if options.stepped_clock:
+        with_stepped_clock(sys.argv[1:] if arguments is None else arguments)
     seconds = options.seconds if options.minutes is None else options.minutes * 60
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"chaos for {seconds:g} s, seed {seed}", flush=True)  # noqa: T201 - a program
-    with PostgresServer() as server, asyncio.Runner(loop_factory=_loops(options)) as runner:
-        outcome = runner.run(run(server, seconds=seconds, seed=seed))
+    with PostgresServer() as server, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
+        outcome = runner.run(
+            run(server, seconds=seconds, seed=seed, stepped_clock=options.stepped_clock)
+        )
     print(outcome)  # noqa: T201
     for line in outcome.broken:
         print("BROKEN", line)  # noqa: T201
@@ -116,13 +127,5 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--seconds", type=float, default=120.0, help="how long (120)")
     length.add_argument("--minutes", type=float, help="how long, for a soak")
     parser.add_argument("--seed", type=int, help="which faults are drawn; a new one by default")
-    parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
+    add_variants(parser)
     return parser
-
-
-def _loops(options: argparse.Namespace) -> Any:  # noqa: ANN401 - None, or a factory of loops
-    if not options.uvloop:
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop

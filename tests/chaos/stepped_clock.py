@@ -1,0 +1,83 @@
+"""
+A wall clock that steps back and forth by minutes while the program runs.
+
+It is libfaketime's, loaded before all else: so the program has to be started anew, with the
+library in its environment. Its servers and poolers keep the right time, and so does the monotonic
+clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, SupportsFloat, SupportsIndex
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from tests.chaos.judge.since import WallClock
+
+__all__ = ["step_for_ever", "with_stepped_clock"]
+
+_CONTROL: Final = "FAKETIME_TIMESTAMP_FILE"
+_PLACES: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/*-linux-gnu")
+_STEP: Final = 300.0
+"""Seconds by which the clock is wrong, at most."""
+
+
+def with_stepped_clock(arguments: Sequence[str]) -> None:
+    """
+    Start the program anew, with a clock that can be stepped; return if it has been.
+
+    Raises:
+        FileNotFoundError: libfaketime is not installed.
+    """
+    if _CONTROL in os.environ:
+        os.environ.pop("LD_PRELOAD", None)  # what we start has the right time
+        time.sleep = _sleep
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="chaos-clock-", delete=False) as control:
+        control.write("+0")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(_library()),
+        _CONTROL: control.name,
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    program = [sys.executable, "-m", "tests.chaos", *arguments]
+    os.execve(sys.executable, program, environment)  # noqa: S606 - no shell is wanted
+
+
+def _sleep(seconds: SupportsFloat | SupportsIndex) -> None:
+    """Stand in for ``time.sleep``, whose deadline libfaketime 0.9.10 moves into the past."""
+    threading.Event().wait(float(seconds))
+
+
+def _library() -> Path:
+    for place in _PLACES:
+        for found in Path("/").glob(f"{place.lstrip('/')}/faketime/libfaketimeMT.so.1"):
+            return found
+    message = "libfaketime is not installed: apt-get install faketime"
+    raise FileNotFoundError(message)
+
+
+async def step_for_ever(clock: WallClock, chance: random.Random) -> None:
+    """Step the clock every second or two; now and then it is right. Ends by cancellation."""
+    control = Path(os.environ[_CONTROL])
+    new = control.with_suffix(".new")
+    try:
+        while True:
+            error = chance.choice((0.0, chance.uniform(0, _STEP), chance.uniform(-_STEP, 0)))
+            clock.stepped(error)
+            new.write_text(f"{error:+.3f}", encoding="ascii")
+            new.replace(control)
+            await asyncio.sleep(chance.uniform(0.5, 2.0))
+    finally:
+        control.unlink()  # noqa: ASYNC240 - as above
