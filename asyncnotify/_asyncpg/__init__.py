@@ -1,9 +1,9 @@
 """
-The only room that knows the driver: dialling, sessions, and which errors are worth a retry.
+The only package that knows the driver: connecting, sessions, and which errors are retried.
 
-There are two roads for a notification. Connections that asyncnotify opens are of a class of its
-own, whose ``_process_notification`` hands it straight to the caller: nothing is lost between
-LISTEN and a registration, many channels take one statement, and it costs 0.26 µs instead of
-1.2 µs. That is a private hook of asyncpg; where it is not as expected, and for connections that
-a caller opened, the public ``add_listener`` serves.
+Notifications arrive in one of two ways. Connections that asyncnotify opens are of a class of its
+own, whose ``_process_notification`` passes them straight on: nothing is lost between LISTEN and
+a registration, many channels take one statement, and a notification costs 0.26 µs instead of
+1.2 µs. That is a private method of asyncpg. Where its signature is not as expected, and for
+connections that the caller opened, the public ``add_listener`` is used.
 """

@@ -1,4 +1,4 @@
-"""Our class of connection, and the reading side of a connection's transport."""
+"""A connection class without callbacks for each notification, and pausing the reading."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
 
 
 class HookedConnection(asyncpg.Connection):
-    """An asyncpg connection that hands notifications over without registered callbacks."""
+    """An asyncpg connection that passes notifications on without registered callbacks."""
 
     def hand_over_to(self, on_notification: OnNotification | None) -> None:
-        """Let the driver call this for each notification; None: throw them away."""
-        # An attribute of the instance, in front of the class's method: no call in between
-        self._process_notification = on_notification or _throw_away
+        """Let the driver call this for each notification; None: discard them."""
+        # The protocol calls _process_notification of the connection, a private method of asyncpg.
+        # An attribute of the instance hides the method of the class, and saves one call
+        self._process_notification = on_notification or _discard
 
 
-def _throw_away(pid: int, channel: str, payload: str) -> None:
+def _discard(pid: int, channel: str, payload: str) -> None:
     pass
 
 
 def as_hooked(connection: asyncpg.Connection[Any]) -> HookedConnection | None:
-    """Return the connection if it is of our class."""
-    # not isinstance(): asyncpg's metaclass says yes for every asyncpg.Connection
+    """Return the connection if it is a HookedConnection, else None."""
+    # not isinstance(): asyncpg's metaclass makes that true for every asyncpg.Connection
     ours = issubclass(type(connection), HookedConnection)
     return cast("HookedConnection", connection) if ours else None
 
 
 def hook_is_intact() -> bool:
-    """Return whether asyncpg still has the private hook that the fast road rests on."""
+    """Return whether asyncpg still has the private method that HookedConnection replaces."""
     hook = getattr(asyncpg.Connection, "_process_notification", None)
     return callable(hook) and list(inspect.signature(hook).parameters) == [
         "self",
@@ -53,7 +54,7 @@ class TransportFlowControl:
 
     @classmethod
     def of(cls, connection: asyncpg.Connection[Any]) -> TransportFlowControl | None:
-        """Return that of a connection; None where asyncpg no longer lets its transport be seen."""
+        """Return the flow control of a connection; None if asyncpg does not show its transport."""
         transport = getattr(connection, "_transport", None)
         able = hasattr(transport, "pause_reading") and hasattr(transport, "is_closing")
         return cls(transport) if transport is not None and able else None

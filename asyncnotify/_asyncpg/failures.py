@@ -1,4 +1,4 @@
-"""Which of the driver's errors are worth a retry."""
+"""What the errors of the driver mean: whether retrying helps, and what has failed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _PERMANENT: Final = (
     OverflowError,  # a port beyond 65,535
 )
 
-_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)  # 55000: connections refused
+# 55000: the database does not accept connections. May pass by itself, so not permanent
+_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)
 
 
 _REFUSALS_OF_PGBOUNCER: Final = (
@@ -34,29 +35,29 @@ _REFUSALS_OF_PGBOUNCER: Final = (
     "no such user",
     "does not exist",
 )
-"""Parts of what it says under 08P01, which it gives for whatever it refuses."""
+"""Parts of PgBouncer's messages. All of its refusals have the same SQLSTATE, 08P01."""
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Return whether trying again is of no use until somebody has repaired something."""
+    """Return whether retrying will not help until something is fixed."""
     if isinstance(error, asyncpg.ProtocolViolationError):
         return any(part in str(error) for part in _REFUSALS_OF_PGBOUNCER)
     return isinstance(error, _PERMANENT)
 
 
 def needs_repair(error: BaseException) -> bool:
-    """Return whether the next attempt may as well wait for the longest delay."""
+    """Return whether the next attempt should wait for the longest delay."""
     return is_permanent(error) or isinstance(error, _NEEDS_REPAIR)
 
 
 def was_cancelled_by_server(error: BaseException) -> bool:
-    """Return whether somebody cancelled the statement (57014): the connection is still good."""
+    """Return whether the statement was cancelled (57014); the connection is still good."""
     return isinstance(error, asyncpg.QueryCanceledError)
 
 
 def is_truncated_status(error: BaseException) -> bool:
     """
-    Return whether LISTEN has met a server bug that emptying the notification queue repairs.
+    Return whether LISTEN failed by a server bug that goes away once the queue is emptied.
 
     Before the releases of November 2025 the queue could hold transactions so old that their
     status had been removed: 58P01, "could not access status of transaction".
@@ -77,7 +78,7 @@ def is_unsupported(error: BaseException) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether the server has answered no, on a connection that is still good."""
+    """Return whether the server refused a command, on a connection that is still good."""
     if was_cancelled_by_server(error):
         return True
     ends = asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError

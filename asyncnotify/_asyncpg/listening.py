@@ -1,4 +1,4 @@
-"""The connections on which a listener listens, and those that prove that it does."""
+"""The connections on which a listener listens, and the second one that checks a pooler."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 class ListeningConnections:
     """
-    Makes sessions that listen.
+    Opens sessions that listen.
 
     Args:
+        dialer: Makes the connections.
+        keepalive: TCP keepalive for both ends of each connection; None leaves it as it is.
         timeout: Seconds in which the server has to answer each command.
     """
 
@@ -34,7 +36,7 @@ class ListeningConnections:
 
     @property
     def target(self) -> str:
-        """What they lead to, for logs and errors."""
+        """The server that the sessions connect to, as logs and errors name it."""
         return self._dialer.target
 
     async def open(
@@ -62,7 +64,7 @@ class ListeningConnections:
         return session
 
     async def notify_by_another(self, channel: str, *, timeout: float) -> PublishingSession:
-        """Send an empty notification by a second connection, and return that."""
+        """Send an empty notification by a second connection, and return that connection."""
         other = PublishingSession(await self._dialer.dial(), timeout=timeout)
         try:
             await other.notify_plainly(channel)

@@ -1,4 +1,4 @@
-"""Looking up host names, never the same one twice at once."""
+"""Host name lookups: at most one at a time for each name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 class Lookups:
     """
-    Waits until a host name can be resolved, before the driver resolves it for itself.
+    Waits until a host name can be resolved, before the driver resolves it again.
 
-    A lookup cannot be cancelled: one that hangs holds a thread until the resolver gives up. If
-    each attempt to connect began another, they would use up the threads of the event loop.
+    A lookup cannot be cancelled: one that hangs occupies a thread until the resolver gives up.
+    If each attempt to connect began another, all threads of the event loop would be occupied.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Lookups:
 
     async def resolve(self, host: str) -> None:
         """
-        Return if the name can be resolved; addresses and Unix sockets can.
+        Return if the name can be resolved; for addresses and Unix sockets at once.
 
         Cancelling it leaves the lookup running, and the next call waits for the same one.
 
@@ -33,6 +33,7 @@ class Lookups:
         lookup, loop = self._running.get(host), asyncio.get_running_loop()
         if lookup is None or lookup.done() or lookup.get_loop() is not loop:
             lookup = loop.run_in_executor(None, socket.getaddrinfo, host, None)
+            # Retrieve the exception: every caller may have been cancelled by then
             lookup.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._running[host] = lookup
         await asyncio.wait({lookup})

@@ -1,4 +1,4 @@
-"""TCP keepalive on both ends of a connection, as far as it can be had."""
+"""TCP keepalive on both ends of a connection, as far as each end supports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("asyncnotify.connection")
 
 
 def keep_alive(connection: asyncpg.Connection[Any], keepalive: Keepalive) -> None:
-    """Set our socket's options; what the platform does not know is left as it is."""
+    """Set the options of the client's socket; an unsupported option is left as it is."""
     transport = getattr(connection, "_transport", None)
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
@@ -35,7 +35,7 @@ def _options(keepalive: Keepalive) -> Iterator[tuple[int, int, int]]:
     yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
     known = {
         "TCP_KEEPIDLE": keepalive.idle,
-        "TCP_KEEPALIVE": keepalive.idle,  # the same on macOS
+        "TCP_KEEPALIVE": keepalive.idle,  # the name of TCP_KEEPIDLE on macOS
         "TCP_KEEPINTVL": keepalive.interval,
         "TCP_KEEPCNT": keepalive.count,
         "TCP_USER_TIMEOUT": keepalive.user_timeout * 1000,  # milliseconds
@@ -47,8 +47,8 @@ def _options(keepalive: Keepalive) -> Iterator[tuple[int, int, int]]:
 
 
 def server_settings(keepalive: Keepalive) -> dict[str, str]:
-    """Return the settings that make the server do the same, to be set after connecting."""
-    # As startup parameters poolers refuse them (08P01)
+    """Return the settings of the server for the same, to be set after connecting."""
+    # Not as startup parameters: poolers refuse those (08P01)
     return {
         "tcp_keepalives_idle": str(keepalive.idle),
         "tcp_keepalives_interval": str(keepalive.interval),

@@ -1,4 +1,4 @@
-"""Notifications in portions that one transaction can take."""
+"""Notifications in batches of the size of one transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH_CHARACTERS: Final = 1_000_000
 
 
 class _Batch:
-    """A portion that is being filled: names of channels, and their payloads."""
+    """A batch that is being filled: names of channels, and their payloads."""
 
     __slots__ = ("_count", "_size", "channels", "payloads")
 
@@ -28,14 +28,14 @@ class _Batch:
         self.channels: list[str] = []
         self.payloads: list[str] = []
 
-    def add(self, pair: Any) -> bool:  # noqa: ANN401 - it may be anything, and is refused then
-        """Add a pair of channel and payload; return whether the portion is full."""
+    def add(self, pair: Any) -> bool:  # noqa: ANN401 - any wrong type is refused
+        """Add a pair of channel and payload; return whether the batch is full."""
         try:
             channel, payload = pair
             if isinstance(pair, str | bytes):
-                raise TypeError  # noqa: TRY301 - of two characters it would pass for a pair
+                raise TypeError  # noqa: TRY301 - two characters unpack like a pair
         except (TypeError, ValueError):
-            msg = f"pairs must be of a channel and a payload, not of type {type(pair).__name__}"
+            msg = f"a pair must be a channel and a payload, not of type {type(pair).__name__}"
             raise TypeError(msg) from None
         name, text = encoded(channel, payload)
         self.channels.append(name)
@@ -48,12 +48,12 @@ async def in_batches(
     pairs: Iterable[Any] | AsyncIterable[Any], count: int
 ) -> AsyncGenerator[tuple[list[str], list[str]], None]:
     """
-    Yield channels and payloads in portions of so many at most, checked and encoded.
+    Yield channels and payloads in batches of at most ``count``, checked and encoded.
 
     Raises:
         ChannelNameError: The server would refuse the name of a channel.
-        PayloadError: A payload cannot be encoded, or not be sent.
-        TypeError: Something is no pair.
+        PayloadError: A payload cannot be encoded, or cannot be sent.
+        TypeError: An item is not a pair.
     """
     if not isinstance(pairs, AsyncIterable):
         for batch in _batches_of(pairs, count):

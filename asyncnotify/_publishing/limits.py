@@ -8,7 +8,7 @@ from typing import Final
 from asyncnotify._arguments import check_count, check_seconds
 
 DEFAULT_QUEUE: Final = 10_000
-"""Calls that may wait to be sent; those beyond wait for room."""
+"""Calls that may wait to be sent; further calls wait for room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What this room needs of a driver: connections that send, and what their errors mean."""
+"""What ``_publishing`` needs from a driver: connections that send, and what errors mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Failures(Protocol):
         ...
 
     def is_refusal(self, error: BaseException, /) -> bool:
-        """Return whether the server has answered no, on a connection that is still good."""
+        """Return whether the server refused a command, on a connection that is still good."""
         ...
 
 
@@ -24,8 +24,8 @@ class PublishingSession(Protocol):
     """
     A connection on which notifications are sent.
 
-    Sending has no deadline of its own: whoever calls it sees to that, and terminates the
-    connection when it is overdue or was cancelled.
+    Sending has no deadline of its own: the caller sets one, and terminates the connection when
+    a call is overdue or was cancelled.
     """
 
     @property
@@ -50,11 +50,11 @@ SessionT = TypeVar("SessionT", bound=PublishingSession)
 
 
 class PublishingConnections(Protocol[SessionT]):
-    """Where a publisher has its connection from; it uses one at a time."""
+    """Opens connections for a publisher, which uses one at a time."""
 
     @property
     def target(self) -> str:
-        """What they lead to, for logs and errors."""
+        """The server that the connections lead to, as logs and errors name it."""
         ...
 
     @property
@@ -63,17 +63,17 @@ class PublishingConnections(Protocol[SessionT]):
         ...
 
     async def open(self) -> SessionT:
-        """Return one. May be cancelled: none is left behind."""
+        """Return a connection. May be cancelled: no connection is left behind."""
         ...
 
     async def rest(self, session: SessionT, /) -> SessionT | None:
-        """There is nothing to send for now: return the session if it may be kept."""
+        """Return the session if it may be kept while there is nothing to send; else release it."""
         ...
 
     def drop(self, session: SessionT, /) -> None:
-        """Get rid of one that is of no more use, at once."""
+        """Close a connection that is of no more use, at once."""
         ...
 
     async def close(self, session: SessionT, seconds: float, /) -> None:
-        """Part with one in good order, within this time."""
+        """Close a connection in good order, within this many seconds."""
         ...

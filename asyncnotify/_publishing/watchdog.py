@@ -1,4 +1,4 @@
-"""A deadline for things that end in time nearly always: one timer serves a great many."""
+"""A deadline for calls that nearly always end in time: one timer for many calls."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GRACE: Final = 0.05
-"""Seconds in which the loop reads its sockets once more before something is called overdue: the
-timer may have fired only because the loop had been blocked."""
+"""Seconds in which the loop reads its sockets once more before a call counts as overdue: the timer
+may have fired only because the loop had been blocked."""
 
 
 class Watchdog:
     """
-    Calls ``on_overdue`` when what has begun has not ended after some seconds.
+    Calls ``on_overdue`` when a call that has begun has not ended after some seconds.
 
-    Beginning and ending cost no timer: the one that runs looks, when it fires, at what is going
-    on by then, and is set again for that.
+    No call starts or cancels a timer. When the one timer fires, it looks at the call of that
+    moment, and is set again for that call's deadline.
     """
 
     def __init__(self, seconds: float, on_overdue: Callable[[], None]) -> None:
@@ -31,7 +31,7 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Something begins. One thing at a time."""
+        """A call begins. One call at a time."""
         self._began = self._clock()
         if self._timer is None:
             self._look_in(self._seconds)
@@ -42,11 +42,11 @@ class Watchdog:
         return self._began is not None
 
     def end(self) -> None:
-        """It has ended."""
+        """The call has ended."""
         self._began = None
 
     def stop(self) -> None:
-        """SessionLoop no more."""
+        """Cancel the timer."""
         self.end()
         if self._timer is not None:
             self._timer.cancel()
@@ -69,9 +69,9 @@ class Watchdog:
             self._look_in(self._seconds)
         else:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_GRACE, self._bark, self._began)
+            self._timer = loop.call_later(_GRACE, self._report_overdue, self._began)
 
-    def _bark(self, began: float) -> None:
+    def _report_overdue(self, began: float) -> None:
         self._timer = None
         if self._began == began:
             self._on_overdue()

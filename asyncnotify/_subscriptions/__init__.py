@@ -1,1 +1,1 @@
-"""Those who take notifications: handlers and streams."""
+"""The consumers of notifications: handlers and streams."""

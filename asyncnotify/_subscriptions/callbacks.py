@@ -1,4 +1,4 @@
-"""What users' functions raise: whether it concerns us, and whom it is told."""
+"""The functions that users give, and what becomes of what they raise."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from asyncnotify._model import Gap, Notification
 T = TypeVar("T")
 
 Handler: TypeAlias = Callable[[Notification[T]], Awaitable[object] | object]
-"""What ``listen()`` and ``on()`` take: called with each Notification, and awaited if need be."""
+"""What ``listen()`` and ``on()`` take: called with each Notification; an awaitable is awaited."""
 
 Resync: TypeAlias = Callable[[Gap], Awaitable[object] | object]
-"""What ``resync=`` takes: called with a Gap, and awaited if need be."""
+"""What ``resync=`` takes: called with a Gap; an awaitable is awaited."""
 
 OnError: TypeAlias = Callable[[BaseException, Notification[Any] | Gap], Awaitable[object] | object]
-"""What ``on_error=`` takes: called with what was raised, and with what it was raised for."""
+"""What ``on_error=`` takes: called with an exception, and the Notification or Gap concerned."""
 
 logger = logging.getLogger("asyncnotify.handler")
 
 
 def is_meant_for_us(error: BaseException) -> bool:
-    """Return whether it is to end the task, rather than being an error of a user's function."""
+    """Return whether the exception must end the task; else it is an error of a user's function."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return True
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        task = None  # no loop is running: the coroutine is being thrown away
+        task = None  # no loop is running: the interpreter is closing the coroutine
     if isinstance(error, GeneratorExit):
         return task is None
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
@@ -51,6 +51,6 @@ async def report(
         if is_meant_for_us(second):
             raise
         if second is error:  # its traceback has been logged, or may quote a payload
-            logger.error("on_error of %s raised what it was told", of)  # noqa: TRY400 - see above
+            logger.error("on_error of %s raised the exception it was given", of)  # noqa: TRY400 - see above
         else:
             logger.exception("on_error of %s raised", of)

@@ -1,8 +1,8 @@
 """
-Decoding the payloads of typed channels: when a consumer takes them, not when they arrive.
+Decoding the payloads of typed channels, when a consumer takes them and not when they arrive.
 
-So a slow decoder delays its own subscription only, and what is dropped or replaced before it is
-taken is never decoded.
+So a slow decoder delays its own subscription only, and a payload that is dropped or replaced
+before is never decoded.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.handler")
 
 _LOG_INTERVAL: Final = 60.0
-"""Seconds between two log lines on payloads of one subscription: their number is up to others."""
+"""Seconds between two log lines of one subscription: any sender can send wrong payloads."""
 
 _new_tuple = tuple.__new__
 
 
 class Undecodable:
-    """A notification whose payload is not what its channel says."""
+    """A notification whose payload could not be decoded, and the error."""
 
     __slots__ = ("error", "notification")
 
@@ -44,7 +44,7 @@ Taken: TypeAlias = "Item | Undecodable"
 
 
 def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | None:
-    """Return what decodes the items of these channels; None if there is nothing to decode."""
+    """Return a function that decodes items of these channels; None if all payloads are texts."""
     found = {channel.name: bare_decoder(channel) for channel in channels}
     decoders = {name: decoder for name, decoder in found.items() if decoder is not None}
     if not decoders:
@@ -61,7 +61,7 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
             return _new_tuple(Notification, (channel, decoder(payload), pid))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a decoder's CancelledError as well
+        except BaseException as error:  # noqa: BLE001 - also a decoder's CancelledError
             return Undecodable(undecodable(channel, error), item)
 
     return decode
@@ -70,7 +70,7 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
 def taking(
     take: Callable[[], Item | None], decode: Callable[[Item], Taken] | None
 ) -> Callable[[], Taken | None]:
-    """Return what takes an item and decodes it."""
+    """Return a function that takes an item and decodes it; None if nothing waits."""
     if decode is None:
         return take
 
@@ -82,21 +82,21 @@ def taking(
 
 
 class DecodeErrors:
-    """Counts what cannot be decoded of one subscription, and tells of it in the log."""
+    """Counts and logs the payloads of one subscription that cannot be decoded."""
 
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
-        self._untold = 0
+        self._unlogged = 0
         self._quiet_until = 0.0
 
     def note(self, item: Undecodable) -> None:
-        """Count it. The payload is not told, nor how it failed in detail: that may quote it."""
+        """Count and log. Neither payload nor decoder's message is logged: that may quote it."""
         self._subscriber.decode_errors += 1
         now = time.monotonic()
         if now < self._quiet_until:
-            self._untold += 1
+            self._unlogged += 1
             return
-        more = f"; {self._untold} more before it" if self._untold else ""
-        self._untold, self._quiet_until = 0, now + _LOG_INTERVAL
+        more = f"; {self._unlogged} more since the last line" if self._unlogged else ""
+        self._unlogged, self._quiet_until = 0, now + _LOG_INTERVAL
         pid = item.notification.pid
         logger.error("%s (sent by backend %d)%s", item.error, pid, more)

@@ -1,4 +1,4 @@
-"""A handler and how it wants to be served."""
+"""A handler and the options of its subscription."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What is known of a subscription before there is a connection for it."""
+    """The arguments of ``listen()`` and ``on()``, checked. Needs no connection."""
 
     channel: Channel[Any]
     handler: Handler[Any]

@@ -21,7 +21,7 @@ logger = logging.getLogger("asyncnotify.handler")
 
 
 class Agreement(Protocol):
-    """What brings the server to listen on the channels that are desired."""
+    """What makes the server listen on the channels that are desired."""
 
     def notice_change(self) -> None:
         """Compare what is desired with what the server has confirmed, soon."""
@@ -48,7 +48,7 @@ class Totals:
     gaps: int = 0
 
     def add(self, subscription: SubscriptionStats) -> None:
-        """Count one subscription in."""
+        """Add the counters of a subscription."""
         self.delivered += subscription.delivered
         self.dropped += subscription.dropped
         self.handler_errors += subscription.handler_errors + subscription.resync_errors
@@ -56,7 +56,7 @@ class Totals:
         self.gaps += subscription.gaps
 
     def plus(self, subscriptions: Iterable[SubscriptionStats]) -> Totals:
-        """Return these totals with some more subscriptions counted in."""
+        """Return new totals: these, and the counters of some more subscriptions."""
         result = Totals(
             self.delivered, self.dropped, self.handler_errors, self.decode_errors, self.gaps
         )
@@ -85,14 +85,14 @@ class Roster:
     # -- the tasks ----------------------------------------------------------------------------
 
     def open(self, group: asyncio.TaskGroup) -> None:
-        """Serve handlers by tasks of this group; those that came early as well."""
+        """Start the worker tasks in this group, also those of workers that came before."""
         self._group = group
         early, self._not_yet_served = self._not_yet_served, []
         for worker in early:
             self._serve_by_task(worker)
 
     def close(self, *, discard: bool) -> None:
-        """End every subscription; workers go on with what is buffered, unless it is discarded."""
+        """End every subscription; workers finish what is buffered, unless that is discarded."""
         self._closed = True
         for subscriber in self._registry.subscribers:
             self._end(subscriber, discard=discard)
@@ -100,7 +100,7 @@ class Roster:
             self.stop_workers()
 
     def stop_workers(self) -> None:
-        """Let no handler be called any more, whatever is still buffered."""
+        """Discard what is still buffered, so that no handler is called any more."""
         for worker in self._workers.values():
             worker.subscriber.mailbox.end(discard=True)
 
@@ -111,7 +111,7 @@ class Roster:
 
     @property
     def calling_task(self) -> asyncio.Task[None] | None:
-        """The task that serves the handler which has led to this call, if one has."""
+        """The worker task of the handler that makes this call; None if no handler does."""
         worker = serving_worker()
         return worker.task if worker is not None and worker.task in self._workers else None
 
@@ -128,7 +128,11 @@ class Roster:
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         worker = self._workers.pop(task)
         if task.cancelled() and worker.active and not self._closed:
-            logger.error("the handler of %s cancelled its own task; it goes on", worker.name)
+            logger.error(
+                "the handler of %s cancelled its own task; a new task goes on with the next"
+                " notification",
+                worker.name,
+            )
             self._serve_by_task(worker)
             return
         self._served.discard(worker.subscriber)
@@ -174,7 +178,8 @@ class Roster:
         Return once the server has confirmed every channel of an enlisted subscription.
 
         Raises:
-            ListenTimeoutError: It did not in time.
+            ListenTimeoutError: The server did not confirm in time.
+            ChannelNameError: The server refused a channel.
             ClosedError: The listener was closed meanwhile.
         """
         if subscriber.in_force or subscriber.waiter is None:
@@ -189,7 +194,7 @@ class Roster:
             self._refuse_if_closed()
 
     def detach(self, subscriber: Subscriber) -> None:
-        """Forget the subscription and throw away what waits in its mailbox."""
+        """End the subscription and discard what waits in its mailbox."""
         self._owner.check()
         if self._registry.has(subscriber):
             self._end(subscriber, discard=True)
@@ -198,7 +203,7 @@ class Roster:
             subscriber.mailbox.end(discard=True)
 
     def forget_soon(self, subscriber: Subscriber) -> None:
-        """Detach from whatever thread a garbage collector runs in."""
+        """Detach soon; for garbage collection, which may run in any thread."""
         if self._registry.has(subscriber) and not self._owner.is_other_process:
             self._owner.loop.call_soon_threadsafe(self.detach, subscriber)
 
@@ -231,16 +236,16 @@ class Roster:
             msg = "the listener is closed"
             raise ClosedError(msg)
 
-    # -- looking at it ------------------------------------------------------------------------
+    # -- reports ------------------------------------------------------------------------------
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that somebody wants."""
+        """The channels that have a subscription."""
         return self._registry.desired
 
     def stats(self) -> tuple[tuple[SubscriptionStats, ...], Totals]:
-        """Return what became of the notifications, by subscription, and of all there ever were."""
+        """Return the counters of each subscription, and the totals, with those that have ended."""
         subscribers = dict.fromkeys(self._registry.subscribers)
-        subscribers.update(dict.fromkeys(self._served))  # ended, but not yet done
+        subscribers.update(dict.fromkeys(self._served))  # ended, but their workers are not done
         stats = tuple(subscriber.stats() for subscriber in subscribers)
         return stats, self._past.plus(stats)

@@ -1,4 +1,4 @@
-"""The handle on a handler's subscription, which users hold."""
+"""The object that ``listen()`` returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Subscription:
     """
     A handler that listens on a channel, as returned by ``Listener.listen()``.
 
-    To be used from the event loop of its listener.
+    May be used from the event loop of its listener only.
     """
 
     __slots__ = ("_channel", "_roster", "_worker")
@@ -31,22 +31,25 @@ class Subscription:
 
     @property
     def active(self) -> bool:
-        """Whether the handler is still going to be called."""
+        """Whether the handler will still be called."""
         return self._worker.active
 
     def stats(self) -> SubscriptionStats:
-        """Return what became of this subscription's notifications so far."""
+        """Return a snapshot of the counters of this subscription."""
         return self._worker.subscriber.stats()
 
     async def cancel(self) -> None:
         """
         End this subscription; the channel's other subscriptions go on.
 
-        When it returns, the handler will not be started again, and UNLISTEN has been confirmed
-        if this was the channel's last subscription, or the connection is gone. A handler that
-        is running at the moment runs to its end. What waited in the buffer is thrown away.
+        When the call returns, the handler will not be called again. If this was the channel's
+        last subscription, the server has confirmed UNLISTEN, or the connection is gone. A call
+        of the handler that is running runs to its end. What waited in the buffer is discarded.
         Idempotent; may be called from the handler itself. Cancelling the call leaves the
         subscription ended.
+
+        Raises:
+            WrongLoopError: The call came from another event loop or process.
         """
         self._roster.detach(self._worker.subscriber)
         await self._roster.settled()

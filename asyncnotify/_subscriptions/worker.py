@@ -1,8 +1,8 @@
 """
 Calling a handler with what waits in its mailbox.
 
-Each subscription has a worker task of its own, so that a slow or failing handler concerns
-nobody else. The one place that contains a handler's errors is ``HandlerWorker._contain``.
+Each subscription has a worker task of its own, so that a slow or failing handler affects no
+other. What a handler raises ends in one place, ``HandlerWorker._contain``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.handler")
 
 _CLOCK_INTERVAL: Final = 64
-"""Calls between two looks at the clock, at most: as long as the handler proves to be quick."""
+"""Calls between two readings of the clock, at most; fewer until the handler has proved quick."""
 
 
 _serving: ContextVar[HandlerWorker] = ContextVar("asyncnotify_serving")
@@ -73,7 +73,7 @@ class HandlerWorker:
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
-        self._told_of_awaitable = False
+        self._warned_of_awaitable = False
         self._slice_ends = 0.0
         self._context = context.copy() if context is not None else Context()
         self._context.run(_serving.set, self)
@@ -139,7 +139,7 @@ class HandlerWorker:
         untimed, interval = 0, 1
         while (item := take()) is not None:
             if not isinstance(item, Notification):
-                await self._see_other(item)
+                await self._process_other(item)
             else:
                 try:
                     result = handler(item)
@@ -147,7 +147,7 @@ class HandlerWorker:
                         await result
                     elif result is not None:
                         await self._await_if_needed(result)
-                except BaseException as error:  # noqa: BLE001 - what is meant for us passes
+                except BaseException as error:  # noqa: BLE001 - what ends the task is raised again
                     await self._handler_failed(error, item)
             if copy_context() != fresh:
                 return False
@@ -166,7 +166,7 @@ class HandlerWorker:
         return 1
 
     async def _serve_at_once(self, group: asyncio.TaskGroup) -> None:
-        """Start calls of the handler until the mailbox is empty, so many at a time."""
+        """Start calls of the handler until the mailbox is empty, ``concurrency`` at a time."""
         clock = asyncio.get_running_loop().time
         slice_ends = clock() + SLICE
         while True:
@@ -176,7 +176,7 @@ class HandlerWorker:
             if item is None:
                 return
             if not isinstance(item, Notification):
-                await self._see_other(item)
+                await self._process_other(item)
                 if clock() > slice_ends:
                     await asyncio.sleep(0)
                     slice_ends = clock() + SLICE
@@ -188,40 +188,40 @@ class HandlerWorker:
 
     async def _call(self, item: Notification[Any]) -> None:
         if self._mailbox.discarded:
-            return  # it was ended before the call began
+            return  # the subscription was ended before this call began
         try:
             result = self._handler(item)
             if result is not None:
                 await self._await_if_needed(result)
-        except BaseException as error:  # noqa: BLE001 - what is meant for us passes
+        except BaseException as error:  # noqa: BLE001 - what ends the task is raised again
             await self._handler_failed(error, item)
 
     async def _handler_failed(self, error: BaseException, item: Item) -> None:
         if is_meant_for_us(error):
             raise error
         self.subscriber.handler_errors += 1
-        await self._contain(error, "the handler", item)
+        await self._contain(error, "the handler", item, "the next notification follows")
 
     async def _await_if_needed(self, result: object) -> None:
         if inspect.isawaitable(result):
-            if not self._is_async and not self._told_of_awaitable:
-                self._told_of_awaitable = True
+            if not self._is_async and not self._warned_of_awaitable:
+                self._warned_of_awaitable = True
                 logger.warning(
-                    "the handler of %s is a plain function that returned an awaitable; it is"
-                    " being awaited, but should be an async def",
+                    "the handler of %s is a plain function that returned an awaitable; the"
+                    " awaitable is awaited, but the handler should be an async def",
                     self.name,
                 )
             await result
 
-    async def _see_other(self, item: Gap | Undecodable) -> None:
-        """See to what is not for the handler."""
+    async def _process_other(self, item: Gap | Undecodable) -> None:
+        """Process a Gap, or a payload that could not be decoded."""
         if isinstance(item, Gap):
-            await self._see_gap(item)
+            await self._process_gap(item)
         else:
             self._decode_errors.note(item)
             await self._report(item.error, item.notification)
 
-    async def _see_gap(self, gap: Gap) -> None:
+    async def _process_gap(self, gap: Gap) -> None:
         """Run resync until it succeeds; a newer gap replaces the one it is given."""
         self.subscriber.gaps_taken += 1
         if self._resync is None:
@@ -231,10 +231,10 @@ class HandlerWorker:
             if self._mailbox.discarded:
                 return
         delays = ExponentialBackoff()()
-        next(delays)
+        next(delays)  # 0: resync has just failed, and must not be called again at once
         while not await self._resynced(self._resync, gap):
             if not await self._mailbox.stays_open(next(delays)):
-                self._mailbox.end(discard=True)  # nothing later may reach the handler
+                self._mailbox.end(discard=True)  # the handler must not run without a resync
                 return
             newer = self._mailbox.take_gap()
             if newer is not None:
@@ -250,13 +250,13 @@ class HandlerWorker:
             if is_meant_for_us(error):
                 raise
             self.subscriber.resync_errors += 1
-            await self._contain(error, "resync", gap)
+            await self._contain(error, "resync", gap, "the handler waits until it succeeds")
             return False
         return True
 
-    async def _contain(self, error: BaseException, culprit: str, item: Item) -> None:
-        """Log and report what a user's function raised."""
-        logger.error("%s of %s raised", culprit, self.name, exc_info=error)
+    async def _contain(self, error: BaseException, function: str, item: Item, then: str) -> None:
+        """Log and report what a function of the user raised, and what happens then."""
+        logger.error("%s of %s raised; %s", function, self.name, then, exc_info=error)
         await self._report(error, item)
 
     async def _overflowed(self, error: BufferOverflowError) -> None:

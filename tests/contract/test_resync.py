@@ -123,7 +123,7 @@ async def test_a_resync_that_fails_is_tried_again_first(
     assert reload.gaps == [gap] * 4
     assert told == [(raised, gap) for raised in reload.errors]
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors == ["resync of 'orders' raised"] * 3
+    assert errors == ["resync of 'orders' raised; the handler waits until it succeeds"] * 3
     stats = subscription.stats()
     assert (stats.resync_errors, stats.handler_errors, stats.delivered, stats.gaps) == (3, 0, 2, 1)
     assert listener.stats().handler_errors == 3

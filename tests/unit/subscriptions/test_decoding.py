@@ -204,8 +204,8 @@ def test_r44_the_log_tells_of_it_once_a_minute(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 10
     assert messages[0].endswith("(sent by backend 1)")
-    assert messages[1].endswith("(sent by backend 61); 59 more before it")
-    assert messages[9].endswith("(sent by backend 541); 59 more before it")
+    assert messages[1].endswith("(sent by backend 61); 59 more since the last line")
+    assert messages[9].endswith("(sent by backend 541); 59 more since the last line")
     assert subscriber.decode_errors == 600
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     assert {record.name for record in caplog.records} == {"asyncnotify.handler"}

@@ -158,7 +158,7 @@ async def test_r25_an_error_is_logged_counted_and_told_once(
     assert workers.errors == [(error, ("a", "1", 7))]
     (record,) = caplog.records
     assert record.levelname == "ERROR"
-    assert record.getMessage() == "the handler of 'a' raised"
+    assert record.getMessage() == "the handler of 'a' raised; the next notification follows"
     assert record.exc_info
     assert record.exc_info[1] is error
 
@@ -217,7 +217,7 @@ async def test_on_error_that_raises_is_logged_too(
     put(subscriber, 1, 2)
     await asyncio.sleep(10)
     assert [record.getMessage() for record in caplog.records] == [
-        "the handler of 'a' raised",
+        "the handler of 'a' raised; the next notification follows",
         "on_error of 'a' raised",
     ]
     assert subscriber.stats().delivered == 2

@@ -69,7 +69,8 @@ async def test_resync_is_tried_again_with_growing_delays(
     assert workers.times == pytest.approx([tries[-1]])
     stats = subscriber.stats()
     assert (stats.resync_errors, stats.handler_errors, stats.gaps) == (12, 0, 1)
-    assert [record.getMessage() for record in caplog.records] == ["resync of 'a' raised"] * 12
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["resync of 'a' raised; the handler waits until it succeeds"] * 12
     assert {item for _, item in workers.errors} == {Gap("a", GapReason.START)}
 
 
