@@ -12,6 +12,7 @@ from asyncnotify._blocking.stream import BlockingStream
 from asyncnotify._blocking.subscription import BlockingSubscription
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import (
+    AlreadyEnteredError,
     AsyncNotifyError,
     BufferOverflowError,
     ChannelNameError,
@@ -46,6 +47,7 @@ from asyncnotify._subscriptions.stream import Stream
 from asyncnotify._subscriptions.subscription import Subscription
 
 __all__ = [
+    "AlreadyEnteredError",
     "AsyncNotifyError",
     "Batches",
     "BlockingListener",

@@ -16,7 +16,8 @@ Every exception that asyncnotify raises on purpose.
     ├── ListenTimeoutError (TimeoutError)      listen() was not confirmed in time
     ├── BufferOverflowError                    a subscription with overflow="fail" was too slow
     ├── NotStartedError (RuntimeError)         start() has not been called
-    ├── ClosedError (RuntimeError)             the listener or notifier has been closed
+    ├── ClosedError (RuntimeError)             the listener, notifier or stream has been closed
+    ├── AlreadyEnteredError (RuntimeError)     a stream is entered a second time
     └── WrongLoopError (RuntimeError)          called from a foreign event loop, thread or process
 
 No message and no attribute holds a password, a DSN or a payload.
@@ -188,7 +189,11 @@ class NotStartedError(AsyncNotifyError, RuntimeError):
 
 
 class ClosedError(AsyncNotifyError, RuntimeError):
-    """The listener or notifier has been closed."""
+    """The listener, notifier or stream has been closed."""
+
+
+class AlreadyEnteredError(AsyncNotifyError, RuntimeError):
+    """The stream has been entered before, by an ``async with`` that has not ended."""
 
 
 class WrongLoopError(AsyncNotifyError, RuntimeError):

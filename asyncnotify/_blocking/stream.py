@@ -109,6 +109,8 @@ class BlockingStream(Generic[ItemT_co]):
             return self._next(None)
         except EOFError:
             raise StopIteration from None
+        finally:
+            del self  # an exception that somebody keeps must not keep the stream
 
     def get(self, timeout: float | None = None) -> ItemT_co:
         """
@@ -132,7 +134,11 @@ class BlockingStream(Generic[ItemT_co]):
         try:
             return self._items.popleft()
         except IndexError:
+            pass
+        try:
             return self._next(timeout)
+        finally:
+            del self
 
     def close(self) -> None:
         """
@@ -171,32 +177,45 @@ class BlockingStream(Generic[ItemT_co]):
     # -- inside -------------------------------------------------------------------------------
 
     def _next(self, timeout: float | None) -> ItemT_co:
-        self._gateway.check_owner()  # before a lock, which a fork may have left locked
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._news:
-            self._waiting += 1
-            try:
-                return self._awaited(deadline)
-            finally:
-                self._waiting -= 1
-                if not self._waiting:
-                    self._stop_fetching()
+        try:
+            self._gateway.check_owner()  # before a lock, which a fork may have left locked
+            deadline = None if timeout is None else time.monotonic() + timeout
+            with self._news:
+                self._waiting += 1
+                try:
+                    return self._awaited(deadline)
+                finally:
+                    self._waiting -= 1
+                    if not self._waiting:
+                        self._stop_fetching()
+        finally:
+            del self
 
     def _awaited(self, deadline: float | None) -> ItemT_co:
         """Wait for an item; whoever finds that nothing is being fetched begins that."""
         fetch: Call[list[ItemT_co]] | None = None
-        while True:
-            with contextlib.suppress(IndexError):
-                return self._items.popleft()
+        try:
+            while True:
+                with contextlib.suppress(IndexError):
+                    return self._items.popleft()
+                self._check_end(fetch)
+                fetch = self._fetch or self._begin_to_fetch()
+                if not self._news.wait(_remaining(deadline)):
+                    self._look_once_more(fetch)
+        finally:
+            del self, fetch
+
+    def _check_end(self, fetch: Call[list[ItemT_co]] | None) -> None:
+        """Raise what ends the stream, or what fetching raised."""
+        try:
             if self._closed:
                 raise EOFError(_ENDED)
             if fetch is not None and fetch.outcome.done():
                 self._check(fetch.outcome)
             if self._end is not None:
                 raise self._end.with_traceback(None)
-            fetch = self._fetch or self._begin_to_fetch()
-            if not self._news.wait(_remaining(deadline)):
-                self._look_once_more(fetch)
+        finally:
+            del self
 
     def _check(self, outcome: Future[list[ItemT_co]]) -> None:
         """Raise what fetching raised."""
@@ -223,6 +242,7 @@ class BlockingStream(Generic[ItemT_co]):
             if fetch.outcome.done() and not _was_cancelled(fetch.outcome):
                 return
         if not self._items and not (fetch.outcome.done() and self._waiting > 1):
+            del self, fetch
             msg = "no notification came in time"
             raise TimeoutError(msg)
 

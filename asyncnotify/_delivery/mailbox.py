@@ -17,12 +17,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from asyncnotify._errors import BufferOverflowError
 
 Item: TypeAlias = Notification[Any] | Gap
 
@@ -153,7 +152,7 @@ class Mailbox(ABC):
             arrival = self.next_arrival(asyncio.get_running_loop())
             if arrival is None:
                 if self._error is not None:
-                    raise self._error
+                    raise BufferOverflowError(*self._error.args)  # each caller has its own
                 return False
             try:
                 await arrival

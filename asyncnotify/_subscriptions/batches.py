@@ -27,4 +27,7 @@ class Batches(Generic[ItemT_co]):
 
     async def __anext__(self) -> list[ItemT_co]:
         """Return all that waits, at least one item; raise as the stream does."""
-        return await self._next_batch(self._limit)
+        try:
+            return await self._next_batch(self._limit)
+        finally:
+            del self  # an exception that somebody keeps must not keep the stream

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify import Gap, GapReason, ListenTimeoutError, Notification, Stream
+from asyncnotify import (
+    AlreadyEnteredError,
+    ClosedError,
+    Gap,
+    GapReason,
+    ListenTimeoutError,
+    Notification,
+    Stream,
+)
 from asyncnotify.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -381,3 +389,59 @@ async def test_streams_end_with_the_listener(road: Road, database: Database) -> 
         await asyncio.sleep(0)
     assert await reading is None
     assert [item async for item in stream] == []
+
+
+async def test_a_stream_that_has_been_closed_cannot_be_entered(listener: Listener) -> None:
+    """Entering it, begun or not, says so; iterating it goes on to say that it has ended."""
+    begun, unbegun = listener.stream("orders"), listener.stream("events", "orders")
+    async with begun:
+        pass
+    await unbegun.aclose()
+    for stream, name in ((begun, "'orders'"), (unbegun, "'events', 'orders'")):
+        with pytest.raises(ClosedError, match=f"^the stream of {name} has been closed$"):
+            await stream.__aenter__()
+        for _ in range(2):
+            assert [item async for item in stream] == []
+    assert listener.channels == frozenset()
+
+
+async def test_a_stream_that_was_unlistened_cannot_be_entered(listener: Listener) -> None:
+    """Entering it says that it has ended; iterating it, however often, ends at once."""
+    stream = listener.stream("orders")
+    step = asyncio.ensure_future(anext(stream, None))
+    await asyncio.sleep(0)
+    assert listener.channels == {"orders"}
+    await listener.unlisten("orders")
+    assert await step is None
+    with pytest.raises(ClosedError, match=r"^the stream of 'orders' has ended$"):
+        await stream.__aenter__()
+    for _ in range(2):
+        assert [item async for item in stream] == []
+
+
+async def test_a_stream_cannot_be_entered_twice(listener: Listener, database: Database) -> None:
+    """While it is open, or begins, entering it again is refused, and changes nothing."""
+    stream = listener.stream("orders")
+    entering = asyncio.ensure_future(stream.__aenter__())
+    await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(
+            AlreadyEnteredError, match=r"^the stream of 'orders' has been entered already$"
+        ):
+            await stream.__aenter__()
+        await entering
+    await database.notify("orders", "1")
+    assert await take(stream, 1) == ["1"]
+    await stream.aclose()
+
+
+async def test_a_stream_that_is_iterated_may_be_entered(
+    listener: Listener, database: Database
+) -> None:
+    """It goes on with what comes next, and ends with the block."""
+    stream = listener.stream("orders", gaps=True)
+    assert isinstance(await anext(stream), Gap)
+    async with stream:
+        await database.notify("orders", "1")
+        assert isinstance(await anext(stream), Notification)
+    assert listener.channels == frozenset()

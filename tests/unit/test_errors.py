@@ -10,6 +10,7 @@ import pytest
 import asyncnotify
 from asyncnotify import _errors
 from asyncnotify._errors import (
+    AlreadyEnteredError,
     AsyncNotifyError,
     BufferOverflowError,
     ChannelNameError,
@@ -45,6 +46,7 @@ EXAMPLES: list[AsyncNotifyError] = [
     BufferOverflowError(100, 3),
     NotStartedError("use `async with`"),
     ClosedError("the listener is closed"),
+    AlreadyEnteredError("the stream of 'orders' has been entered already"),
     WrongLoopError("the listener belongs to another event loop"),
 ]
 

@@ -1,0 +1,326 @@
+"""
+What a stream reads from, before and after the server has confirmed LISTEN.
+
+Nothing here refers to the Stream. An exception keeps alive what the frames hold that it has
+passed through, and whoever keeps the exception must not keep the subscription with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from asyncnotify._delivery.registry import Subscriber
+from asyncnotify._errors import BufferOverflowError
+from asyncnotify._model import Gap, Notification
+from asyncnotify._subscriptions.callbacks import report
+from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+from asyncnotify._subscriptions.roster import Roster
+from asyncnotify._tasks import SLICE
+
+if TYPE_CHECKING:
+    from asyncnotify._channels.channel import Channel
+    from asyncnotify._delivery.mailbox import Item
+    from asyncnotify._model import SubscriptionStats
+    from asyncnotify._subscriptions.callbacks import OnError
+    from asyncnotify._subscriptions.decoding import Taken
+
+Enlist: TypeAlias = Callable[[], tuple[Roster, Subscriber]]
+"""What makes a subscription, which begins once the server has confirmed its channels."""
+
+_DECODED_AT_ONCE: Final = 32
+"""Payloads that are decoded between two looks at the clock."""
+
+
+class Beginning:
+    """
+    A stream that does not listen yet, and the tasks that wait until it does.
+
+    If all of them give up, the subscription is withdrawn, and a later call tries again.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_enlist",
+        "_enlisted",
+        "_gaps",
+        "_on_error",
+        "_reading",
+        "_timeout",
+        "_waiting",
+        "channels",
+    )
+
+    def __init__(
+        self,
+        enlist: Enlist,
+        channels: tuple[Channel[Any], ...],
+        *,
+        gaps: bool,
+        on_error: OnError | None,
+        timeout: float | None,
+    ) -> None:
+        self._enlist = enlist
+        self.channels = channels
+        self._gaps = gaps
+        self._on_error = on_error
+        self._timeout = timeout
+        self._closed = False
+        self._waiting = 0
+        self._enlisted: tuple[Roster, Subscriber] | None = None
+        self._reading: Reading | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come."""
+        return False
+
+    def check_owner(self) -> None:
+        """Raise WrongLoopError if the call comes from another event loop or process."""
+        if self._enlisted is not None:
+            self._enlisted[0].check_owner()
+
+    async def ready(self) -> Reading:
+        """
+        Return what the stream reads from, once the server has confirmed its channels.
+
+        Raises:
+            StopAsyncIteration: The stream was closed before it began.
+        """
+        if self._closed:
+            raise StopAsyncIteration
+        if self._enlisted is None:
+            self._enlisted = self._enlist()
+        enlisted = roster, subscriber = self._enlisted
+        roster.check_owner()
+        self._waiting += 1
+        try:
+            await roster.confirmed(subscriber, self._timeout)
+        except BaseException:
+            if self._nobody_else_waits and self._enlisted is enlisted:
+                self._enlisted = None
+                roster.detach(subscriber)
+            raise
+        finally:
+            self._waiting -= 1
+        if self._reading is None:
+            self._reading = Reading(
+                roster, subscriber, self.channels, gaps=self._gaps, on_error=self._on_error
+            )
+        return self._reading
+
+    @property
+    def _nobody_else_waits(self) -> bool:
+        return self._waiting == 1 and self._reading is None
+
+    async def close(self) -> None:
+        """Let it begin no more; return once the server has confirmed that."""
+        self._closed = True
+        if self._enlisted is not None:
+            roster, subscriber = self._enlisted
+            roster.detach(subscriber)
+            await roster.settled()
+
+    def forget(self) -> None:
+        """Withdraw the subscription, from whatever thread, without waiting."""
+        if self._enlisted is not None:
+            _forget(*self._enlisted)
+
+    def stats(self) -> SubscriptionStats | None:
+        """Return what became of the notifications so far; None before it began."""
+        return None if self._enlisted is None else self._enlisted[1].stats()
+
+
+class Reading:
+    """A subscription that a stream reads from: until it ends, and what is buffered is read."""
+
+    __slots__ = (
+        "_decode",
+        "_decode_errors",
+        "_gaps",
+        "_on_error",
+        "_owes_a_turn",
+        "_roster",
+        "_slice_ends",
+        "_subscriber",
+        "_unreported",
+        "channels",
+        "mailbox",
+        "take",
+    )
+
+    def __init__(
+        self,
+        roster: Roster,
+        subscriber: Subscriber,
+        channels: tuple[Channel[Any], ...],
+        *,
+        gaps: bool,
+        on_error: OnError | None,
+    ) -> None:
+        self._roster = roster
+        self._subscriber = subscriber
+        self.mailbox = subscriber.mailbox
+        self.channels = channels
+        self._gaps = gaps
+        self._on_error = on_error
+        self._decode = decoder_of(channels)
+        self.take = taking(subscriber.mailbox.take, self._decode)
+        self._decode_errors: DecodeErrors | None = None
+        self._unreported: deque[Undecodable] | None = None  # most streams never need one
+        self._owes_a_turn = False
+        self._slice_ends = 0.0
+
+    @property
+    def must_report(self) -> bool:
+        """Whether ``on_error`` has to be called before the next item, however it is taken."""
+        return bool(self._unreported)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come."""
+        return not self.mailbox.is_open
+
+    def check_owner(self) -> None:
+        """Raise WrongLoopError if the call comes from another event loop or process."""
+        self._roster.check_owner()
+
+    async def ready(self) -> Reading:
+        """Return this, once an item may be taken."""
+        await self.report()
+        return self
+
+    # -- one at a time ------------------------------------------------------------------------
+
+    async def next_after(self, item: Taken | None) -> Item:
+        """Return the item, if it is one for the consumer, or the next one that is."""
+        while True:
+            if item is None:
+                if not await self._something_waits():
+                    raise StopAsyncIteration
+            elif isinstance(item, Undecodable):
+                self._count_undecodable(item)
+                await self.report()
+            elif isinstance(item, Notification) or self._wants(item):
+                return item
+            item = self.take()
+
+    async def _something_waits(self) -> bool:
+        self._roster.check_owner()
+        try:
+            return await self.mailbox.wait()
+        except BufferOverflowError:
+            self._roster.detach(self._subscriber)
+            raise
+
+    def _wants(self, _: Gap) -> bool:
+        """Count a gap; return whether the consumer is to have it."""
+        self._subscriber.gaps_taken += 1
+        return self._gaps
+
+    # -- many at a time -----------------------------------------------------------------------
+
+    async def next_batch(self, limit: int) -> list[Any]:
+        """Return all that waits for the consumer, at least one item, so many at most."""
+        while True:
+            await self.report()
+            if self._owes_a_turn:
+                self._owes_a_turn = False
+                await asyncio.sleep(0)
+            if not await self._something_waits():
+                raise StopAsyncIteration
+            if batch := self._take_batch(limit):
+                return batch
+
+    def _take_batch(self, limit: int) -> list[Any]:
+        """Return what waits; of what has to be decoded, as much as a slice of time allows."""
+        decode = self._decode
+        if decode is None:
+            return self._sort_out(self.mailbox.take_many(limit))
+        batch: list[Item] = []
+        clock = asyncio.get_running_loop().time
+        ends = clock() + SLICE
+        while limit > 0 and clock() < ends:
+            items = self.mailbox.take_many(min(limit, _DECODED_AT_ONCE))
+            if not items:
+                break
+            limit -= len(items)
+            self._decode_into(batch, items, decode)
+        self._owes_a_turn = clock() >= ends  # not now: cancelled there, it would lose the batch
+        return batch
+
+    def _decode_into(
+        self, batch: list[Any], items: list[Item], decode: Callable[[Item], Taken]
+    ) -> None:
+        """
+        Add what is for the consumer; never waits, so that nothing is lost.
+
+        No local variable may hold an error at the end: its traceback leads to this frame, and
+        only the garbage collector would find the two.
+        """
+        for item in items:
+            taken: Taken | None = decode(item)
+            if isinstance(taken, Undecodable):
+                self._count_undecodable(taken)
+                taken = None
+            elif not isinstance(taken, Gap) or self._wants(taken):
+                batch.append(taken)
+
+    def _sort_out(self, items: list[Any]) -> list[Any]:
+        """Return what is for the consumer; never waits, so that nothing is lost."""
+        gaps = [item for item in items if item.__class__ is not Notification]
+        self._subscriber.gaps_taken += len(gaps)
+        return items if self._gaps or not gaps else [i for i in items if not isinstance(i, Gap)]
+
+    # -- what cannot be decoded ---------------------------------------------------------------
+
+    def _count_undecodable(self, item: Undecodable) -> None:
+        if self._decode_errors is None:
+            self._decode_errors = DecodeErrors(self._subscriber)
+        self._decode_errors.note(item)
+        if self._unreported is None:
+            self._unreported = deque()
+        self._unreported.append(item)
+
+    async def report(self) -> None:
+        """Call ``on_error`` for each payload that could not be decoded. Cancelled, it goes on."""
+        while self._unreported:
+            item = self._unreported.popleft()
+            await report(self._on_error, item.error, item.notification, of=names(self.channels))
+            await self._yield_now_and_then()
+
+    async def _yield_now_and_then(self) -> None:
+        """Let others run when it has been a while, where nothing else might wait for anything."""
+        clock = asyncio.get_running_loop().time
+        if clock() > self._slice_ends:
+            await asyncio.sleep(0)
+            self._slice_ends = clock() + SLICE
+
+    # -- the end ------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End the subscription and discard its buffer; return once the server has confirmed."""
+        self._roster.detach(self._subscriber)
+        await self._roster.settled()
+        await self.report()
+
+    def forget(self) -> None:
+        """End the subscription, from whatever thread, without waiting."""
+        _forget(self._roster, self._subscriber)
+
+    def stats(self) -> SubscriptionStats:
+        """Return what became of the notifications so far."""
+        return self._subscriber.stats()
+
+
+def names(channels: tuple[Channel[Any], ...]) -> str:
+    """Return how messages name these channels."""
+    return ", ".join(repr(channel.name) for channel in channels)
+
+
+def _forget(roster: Roster, subscriber: Subscriber) -> None:
+    with contextlib.suppress(Exception):  # the loop may be closed, or the interpreter
+        roster.forget_soon(subscriber)
