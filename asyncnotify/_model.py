@@ -55,6 +55,8 @@ class GapReason(StrEnum):
     """The connection was lost and made anew; what was sent in between did not arrive."""
     OVERFLOW = "overflow"
     """The consumer was too slow and its buffer was full; ``dropped`` says how many were lost."""
+    UNDECODABLE = "undecodable"
+    """A payload could not be decoded: what it told of is unknown. ``on_error`` got the error."""
     UNLISTENED = "unlistened"
     """The server no longer listened for this connection; LISTEN has been repeated."""
 

@@ -74,6 +74,11 @@ class BoundedMailbox(Mailbox):
         self._tail = self._held
         self._since: datetime | None = None
 
+    @property
+    def since(self) -> datetime | None:
+        """A time at which delivery was good, before what waits was sent; None: unknown."""
+        return self._since
+
     def put(self, notification: Notification[Any]) -> None:
         """Add a notification. Never waits, never fails."""
         tail = self._tail

@@ -60,6 +60,11 @@ class Mailbox(ABC):
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
 
+    @property
+    def since(self) -> datetime | None:
+        """A time at which delivery was good, before what waits was sent; None: unknown."""
+        return None
+
     @abstractmethod
     def take_many(self, limit: int) -> list[Item]:
         """Remove and return what comes next, at most ``limit`` items."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from asyncnotify._channels.channel import bare_decoder, undecodable
-from asyncnotify._model import Notification
+from asyncnotify._delivery.mailbox import merge_gaps
+from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,18 +68,95 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
     return decode
 
 
-def taking(
-    take: Callable[[], Item | None], decode: Callable[[Item], Taken] | None
+class DecodingTaker:
+    """
+    Takes from a mailbox and decodes.
+
+    What cannot be decoded is a loss in its place: behind a run of such payloads stands a Gap,
+    before the next notification, for a consumer that wants gaps.
+    """
+
+    __slots__ = ("_decode", "_gap", "_label", "_mailbox", "_next", "_wants_gaps")
+
+    def __init__(
+        self, subscriber: Subscriber, decode: Callable[[Item], Taken], *, wants_gaps: bool
+    ) -> None:
+        self._mailbox = subscriber.mailbox
+        self._label = subscriber.label
+        self._decode = decode
+        self._wants_gaps = wants_gaps
+        self._gap: Gap | None = None  # stands for what could not be decoded since the last item
+        self._next: Item | None = None  # comes after that gap
+
+    # A decoder's error has a traceback, whose frames lead to those that called them. So no local
+    # variable here may hold one at the end: only the garbage collector would find the two.
+
+    def __call__(self) -> Taken | None:
+        """Return the next item; None if nothing waits."""
+        if self._next is not None:
+            item, self._next = self._next, None
+            return item
+        raw = self._mailbox.take()
+        if raw is None:
+            return self._pop_gap()
+        taken: Any = self._decode(raw)
+        try:
+            if isinstance(taken, Undecodable):
+                self._note_loss()
+                return taken
+            if self._gap is None:
+                return cast("Item", taken)
+            self._next = taken
+            return self._pop_gap()
+        finally:
+            del taken
+
+    def take_many(
+        self,
+        limit: int,
+        found: Callable[[Item], object],
+        undecodable: Callable[[Undecodable], object],
+    ) -> int:
+        """Hand over what comes next, decoded, so many at most; return how many were taken."""
+        raws = self._mailbox.take_many(limit)
+        for raw in raws:
+            taken: Any = self._decode(raw)
+            if isinstance(taken, Undecodable):
+                self._note_loss()
+                undecodable(taken)
+            else:
+                self._hand_over_gap(found)
+                found(taken)
+            taken = None
+        self._hand_over_gap(found)
+        return len(raws)
+
+    def _hand_over_gap(self, found: Callable[[Item], object]) -> None:
+        gap = self._pop_gap()
+        if gap is not None:
+            found(gap)
+
+    def _note_loss(self) -> None:
+        if self._wants_gaps:
+            gap = Gap(self._label, GapReason.UNDECODABLE, self._mailbox.since)
+            self._gap = merge_gaps(self._gap, gap)
+
+    def _pop_gap(self) -> Gap | None:
+        gap, self._gap = self._gap, None
+        if gap is not None:
+            self._mailbox.gaps += 1
+            self._mailbox.taken += 1  # its consumer counts it among the gaps that were taken
+        return gap
+
+
+def taker_of(
+    subscriber: Subscriber, channels: Iterable[Channel[Any]], *, wants_gaps: bool
 ) -> Callable[[], Taken | None]:
-    """Return a function that takes an item and decodes it; None if nothing waits."""
+    """Return what takes the next item of a subscription, decoded if its channels say how."""
+    decode = decoder_of(channels)
     if decode is None:
-        return take
-
-    def take_decoded() -> Taken | None:
-        item = take()
-        return None if item is None else decode(item)
-
-    return take_decoded
+        return subscriber.mailbox.take
+    return DecodingTaker(subscriber, decode, wants_gaps=wants_gaps)
 
 
 class DecodeErrors:

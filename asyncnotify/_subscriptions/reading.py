@@ -17,7 +17,7 @@ from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, Notification
 from asyncnotify._subscriptions.callbacks import report
-from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+from asyncnotify._subscriptions.decoding import DecodeErrors, DecodingTaker, Undecodable, taker_of
 from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._tasks import SLICE
 
@@ -138,7 +138,6 @@ class Reading:
     """A subscription that a stream reads from: until it ends, and what is buffered is read."""
 
     __slots__ = (
-        "_decode",
         "_decode_errors",
         "_gaps",
         "_on_error",
@@ -167,8 +166,7 @@ class Reading:
         self.channels = channels
         self._gaps = gaps
         self._on_error = on_error
-        self._decode = decoder_of(channels)
-        self.take = taking(subscriber.mailbox.take, self._decode)
+        self.take = taker_of(subscriber, channels, wants_gaps=gaps)
         self._decode_errors: DecodeErrors | None = None
         self._unreported: deque[Undecodable] | None = None  # most streams never need one
         self._owes_a_turn = False
@@ -237,37 +235,24 @@ class Reading:
 
     def _take_batch(self, limit: int) -> list[Any]:
         """Return what waits; of what has to be decoded, as much as a slice of time allows."""
-        decode = self._decode
-        if decode is None:
+        taker = self.take
+        if not isinstance(taker, DecodingTaker):
             return self._sort_out(self.mailbox.take_many(limit))
         batch: list[Item] = []
         clock = asyncio.get_running_loop().time
         ends = clock() + SLICE
+
+        def add(item: Item) -> None:
+            if not isinstance(item, Gap) or self._wants(item):
+                batch.append(item)
+
         while limit > 0 and clock() < ends:
-            items = self.mailbox.take_many(min(limit, _DECODED_AT_ONCE))
-            if not items:
+            taken = taker.take_many(min(limit, _DECODED_AT_ONCE), add, self._count_undecodable)
+            if not taken:
                 break
-            limit -= len(items)
-            self._decode_into(batch, items, decode)
+            limit -= taken
         self._owes_a_turn = clock() >= ends  # not now: cancelled there, it would lose the batch
         return batch
-
-    def _decode_into(
-        self, batch: list[Any], items: list[Item], decode: Callable[[Item], Taken]
-    ) -> None:
-        """
-        Add what is for the consumer; never waits, so that nothing is lost.
-
-        No local variable may hold an error at the end: its traceback leads to this frame, and
-        only the garbage collector would find the two.
-        """
-        for item in items:
-            taken: Taken | None = decode(item)
-            if isinstance(taken, Undecodable):
-                self._count_undecodable(taken)
-                taken = None
-            elif not isinstance(taken, Gap) or self._wants(taken):
-                batch.append(taken)
 
     def _sort_out(self, items: list[Any]) -> list[Any]:
         """Return what is for the consumer; never waits, so that nothing is lost."""

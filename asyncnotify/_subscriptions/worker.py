@@ -20,7 +20,7 @@ from asyncnotify._delivery.mailbox import Item, merge_gaps
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
-from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, taker_of
 from asyncnotify._tasks import SLICE
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class HandlerWorker:
         self.subscriber = subscriber
         self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
-        self._take = taking(subscriber.mailbox.take, decoder_of(channels))
+        self._take = taker_of(subscriber, channels, wants_gaps=resync is not None)
         self._decode_errors = DecodeErrors(subscriber)
         self._handler = handler
         self._resync = resync

@@ -20,7 +20,6 @@ from asyncnotify import (
     BufferOverflowError,
     Channel,
     Gap,
-    GapReason,
     Notification,
     PayloadDecodeError,
 )
@@ -361,7 +360,7 @@ async def test_r43_an_on_error_that_raises_the_error_again_tells_nothing_of_the_
 async def test_gaps_keep_their_places(
     listener: Listener, database: Database, *, batched: bool
 ) -> None:
-    """What cannot be decoded before and after a loss moves no Gap, and is none."""
+    """What cannot be decoded before and after a loss moves no Gap, and is one in its place."""
     told = Told()
     async with listener.stream(NUMBERS, gaps=True, on_error=told) as stream:
         await database.notify("orders", "bad", "1", "bad")
@@ -369,12 +368,41 @@ async def test_gaps_keep_their_places(
         await database.interrupt(listener)
         await database.notify("orders", "bad", "2", "bad", "3")
         await database.fence(listener)
-        items = await anext(stream.batches()) if batched else [await anext(stream) for _ in "12345"]
-        shown = [item.reason if isinstance(item, Gap) else item.payload for item in items]
-        assert shown == [GapReason.START, 1, GapReason.RECONNECT, 2, 3]
+        items = (
+            await anext(stream.batches()) if batched else [await anext(stream) for _ in range(9)]
+        )
+        shown = [str(item.reason) if isinstance(item, Gap) else item.payload for item in items]
+        bad = "undecodable"
+        assert shown == ["start", bad, 1, bad, "reconnect", bad, 2, bad, 3]
         stats = stream.stats()
         assert stats is not None
-        assert (stats.decode_errors, stats.delivered, stats.gaps) == (4, 3, 2)
+        assert (stats.decode_errors, stats.delivered, stats.gaps) == (4, 3, 6)
+
+
+async def test_r46_resync_is_called_for_what_cannot_be_decoded(
+    listener: Listener, database: Database, inbox: Inbox[Notification[int]]
+) -> None:
+    """Once for those that arrive together, after ``on_error`` and before what follows them."""
+    order: list[object] = []
+
+    def resync(gap: Gap) -> None:
+        order.append(str(gap.reason))
+
+    def on_error(error: BaseException, _: object) -> None:
+        order.append(type(error).__name__)
+
+    def handle(notification: Notification[int]) -> None:
+        order.append(notification.payload)
+        inbox(notification)
+
+    subscription = await listener.listen(NUMBERS, handle, resync=resync, on_error=on_error)
+    await database.notify("orders", "", "bad", "1", "2")
+    assert [(await inbox.next()).payload for _ in range(2)] == [1, 2]
+    assert (order[:2], order[-3:]) == (["start", "PayloadDecodeError"], ["undecodable", 1, 2])
+    assert order.count("PayloadDecodeError") == 2
+    stats = subscription.stats()
+    assert (stats.delivered, stats.decode_errors) == (2, 2)
+    assert stats.gaps == 1 + order.count("undecodable")
 
 
 async def test_an_overflow_counts_them_like_others(listener: Listener, database: Database) -> None:

@@ -3,16 +3,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from asyncnotify._channels.channel import Channel
+from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import PayloadDecodeError
 from asyncnotify._model import Gap, GapReason, Notification
-from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taking
+from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taker_of
+from tests.unit.fake_sources import TrimmingSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,10 +80,10 @@ def undecodable(reason: str = "cannot be decoded: ValueError", pid: int = 7) -> 
     "channels", [(), (Channel("a"),), (Channel("a", str), Channel("b"))], ids=repr
 )
 def test_text_needs_no_decoder(channels: tuple[Channel[Any], ...]) -> None:
-    """Where every payload is its text there is nothing to call, and what takes is left as it is."""
-    take = LatestMailbox().take
+    """Where every payload is its text there is nothing to call: the mailbox is taken from."""
     assert decoder_of(channels) is None
-    assert taking(take, None) is take
+    subscriber = Subscriber(["a"], LatestMailbox())
+    assert taker_of(subscriber, channels, wants_gaps=True) == subscriber.mailbox.take
 
 
 def test_a_payload_is_replaced_by_its_value() -> None:
@@ -163,7 +166,7 @@ def test_what_is_taken_is_decoded() -> None:
 
     channel = Channel("numbers", encode=str, decode=decode)
     box = LatestMailbox()
-    take = taking(box.take, decoder_of([channel]))
+    take = taker_of(Subscriber(["numbers"], box), [channel], wants_gaps=True)
     box.release(GAP)
     for text in ("1", "2", "3"):
         box.put(Notification("numbers", text, 1))
@@ -172,6 +175,33 @@ def test_what_is_taken_is_decoded() -> None:
     assert take() == Notification("numbers", 3, 1)
     assert take() is None
     assert calls == ["3"]
+
+
+@pytest.mark.parametrize("wants_gaps", [True, False])
+def test_r46_what_cannot_be_decoded_is_a_gap_in_its_place(*, wants_gaps: bool) -> None:
+    """One Gap behind each run of such payloads, before what follows; for those that want gaps."""
+    channel = Channel("numbers", int)
+    source = TrimmingSource()
+    source.verified_at = datetime(2026, 1, 1, tzinfo=UTC)
+    box = BoundedMailbox(100, "drop_oldest", channel="numbers", source=source)
+    subscriber = Subscriber(["numbers"], box)
+    subscriber.begin()
+    for text in ("1", "x", "y", "2", "z"):
+        box.put(Notification("numbers", text, 1))
+    take = taker_of(subscriber, [channel], wants_gaps=wants_gaps)
+    seen = [described(item) for item in iter(take, None)]
+    gap = ["gap"] if wants_gaps else []
+    assert seen == ["start", 1, "x", "y", *gap, 2, "z", *gap]
+    assert box.gaps == (3 if wants_gaps else 1)
+
+
+def described(item: Any) -> object:  # noqa: ANN401
+    """Return what is seen of an item."""
+    if isinstance(item, Gap):
+        undecodable = item.reason is GapReason.UNDECODABLE
+        assert not undecodable or item.since == datetime(2026, 1, 1, tzinfo=UTC)
+        return "gap" if undecodable else str(item.reason)
+    return item.notification.payload if isinstance(item, Undecodable) else item.payload
 
 
 # -- counting and telling -------------------------------------------------------------------------
