@@ -89,7 +89,7 @@ class Supervisor:
             return State.RECONNECTING  # the driver knows of the loss, the task not yet
         return self.status.state
 
-    def say_goodbye(self, seconds: float) -> None:
+    def close_when_cancelled(self, seconds: float) -> None:
         """When cancelled, take up to this many seconds to close the session in good order."""
         self._close_within = seconds
 

@@ -209,7 +209,7 @@ class Lifetime:
             await asyncio.wait({self._task}, timeout=CANCEL_GRACE)
 
     async def _wind_up(self, connection: asyncio.Task[None]) -> None:
-        self._supervisor.say_goodbye(self._deadline.remaining)
+        self._supervisor.close_when_cancelled(self._deadline.remaining)
         connection.cancel()
         self.roster.close(discard=not self._drain)
         await self._end_tasks({connection, *self.roster.tasks})

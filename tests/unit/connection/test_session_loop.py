@@ -222,7 +222,7 @@ async def test_a_session_is_closed_in_good_order_if_there_is_time(
     supervisor = harness.supervise("a")
     await supervisor.started
     if goodbye is not None:
-        supervisor.say_goodbye(goodbye)
+        supervisor.close_when_cancelled(goodbye)
     await harness.stop()
     assert harness.server.session.closed_within == goodbye
     assert harness.server.session.terminated
