@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
 from asyncnotify._errors import ConnectionLostError, describe_error
 
@@ -148,7 +149,7 @@ class SessionLoop:
 
         Returns the channels that the server refuses, whose subscriptions have ended.
         """
-        self._router.verify(datetime.now(UTC))  # no LISTEN yet: what is lost is sent after now
+        self._router.verify(Moment.now())  # no LISTEN yet: what is lost is sent after now
         refused = await self._reconcile(session)
         check_alive(session)
         return refused
@@ -229,7 +230,7 @@ class SessionLoop:
     async def _beat(self, session: ListeningSession) -> None:
         """Check that the server is there and listens for this session; repair it if not."""
         # Before asking: the answer comes after all notifications committed before the question
-        asked_at, asked = datetime.now(UTC), perf_counter()  # finer than uvloop's clock
+        asked_at, asked = Moment.now(), perf_counter()  # finer than uvloop's clock
         checksum, timeout = self._registry.confirmed_checksum, self._limits.heartbeat_timeout
         agrees = await session.is_listening(checksum, timeout=timeout)
         round_trip = perf_counter() - asked

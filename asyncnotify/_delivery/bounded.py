@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from asyncnotify._delivery.moment import Moment
+
 _GAPS_KEPT: Final = 64
 """Gaps that may wait for a stuck consumer before adjacent ones are merged."""
 
@@ -24,7 +26,7 @@ class Source(Protocol):
     """What puts notifications into a mailbox."""
 
     @property
-    def verified_at(self) -> datetime | None:
+    def verified_at(self) -> Moment | None:
         """When delivery was last known to be good."""
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
@@ -72,12 +74,12 @@ class BoundedMailbox(Mailbox):
         self._ready: deque[Item] = deque()
         self._held: deque[Item] | None = deque()
         self._tail = self._held
-        self._since: datetime | None = None
+        self._since: Moment | None = None
 
     @property
     def since(self) -> datetime | None:
         """A time at which delivery was good, before what waits was sent; None: unknown."""
-        return self._since
+        return None if self._since is None else self._since.earliest()
 
     def put(self, notification: Notification[Any]) -> None:
         """Add a notification. Never waits, never fails."""
@@ -246,7 +248,7 @@ class BoundedMailbox(Mailbox):
         return kept
 
     def _overflow_gap(self, lost: int) -> Gap:
-        return Gap(self._channel, GapReason.OVERFLOW, self._since, lost)
+        return Gap(self._channel, GapReason.OVERFLOW, self.since, lost)
 
     def end(self, *, discard: bool) -> None:
         """Accept no more; the consumer may take what waits, unless that is discarded."""

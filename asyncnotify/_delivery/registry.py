@@ -17,9 +17,9 @@ from asyncnotify._model import Gap, GapReason, SubscriptionStats
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection, Iterable, Iterator, Sequence
-    from datetime import datetime
 
     from asyncnotify._delivery.mailbox import Mailbox
+    from asyncnotify._delivery.moment import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Subscriber:
         self.mailbox: Mailbox = mailbox
         self.in_force: bool = False
         self.reason: GapReason = GapReason.START
-        self.since: datetime | None = None
+        self.since: Moment | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.refusal: Exception | None = None
         self.gaps_wanted: bool = gaps_wanted
@@ -79,7 +79,8 @@ class Subscriber:
         """The server has confirmed every channel: emit the Gap and what has been held."""
         self.in_force = True
         if self.gaps_wanted:
-            self.mailbox.release(Gap(self.label, self.reason, self.since))
+            since = None if self.since is None else self.since.earliest()
+            self.mailbox.release(Gap(self.label, self.reason, since))
         else:
             self.mailbox.release_without_gap()  # wakes only consumers with something held
         self.stop_waiting()
@@ -94,7 +95,7 @@ class Subscriber:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
-    def interrupt(self, reason: GapReason, since: datetime | None) -> None:
+    def interrupt(self, reason: GapReason, since: Moment | None) -> None:
         """LISTEN is not in force any more: hold the mailbox until begin()."""
         self.mailbox.hold()
         if self.in_force:  # a further loss before begin() keeps the reason and time of the first
@@ -286,7 +287,7 @@ class Registry:
         self._checksum = None
         self._unsettled.update(c for c in channels if c in self._routes)
 
-    def strip(self, channels: Collection[str], since: datetime | None) -> None:
+    def strip(self, channels: Collection[str], since: Moment | None) -> None:
         """The server was found not to listen on these, although it was not told to unlisten."""
         stripped = frozenset(channels)
         for subscriber in self._subscribers:
@@ -294,7 +295,7 @@ class Registry:
                 subscriber.interrupt(GapReason.UNLISTENED, since)
         self._unconfirm(channels)
 
-    def disconnect(self, since: datetime | None) -> None:
+    def disconnect(self, since: Moment | None) -> None:
         """The connection is lost, and every LISTEN with it."""
         self._confirmed.clear()
         self._checksum = None

@@ -18,7 +18,8 @@ from asyncnotify._model import Notification
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
-    from datetime import datetime
+
+    from asyncnotify._delivery.moment import Moment
 
 logger = logging.getLogger("asyncnotify.delivery")
 
@@ -121,7 +122,7 @@ class Router:
         self._settling = False
         self._full: dict[BoundedMailbox, _Excess] = {}
         self._warned: dict[BoundedMailbox, float] = {}
-        self.verified_at: datetime | None = None  # when delivery was last known to be good
+        self.verified_at: Moment | None = None  # when delivery was last known to be good
 
     def connect(self, flow: FlowControl | None) -> None:
         """Pause and resume this connection from here on; None: no connection."""
@@ -144,7 +145,7 @@ class Router:
         """How many notifications have arrived."""
         return self._received + self._in_turn
 
-    def verify(self, when: datetime | None) -> None:
+    def verify(self, when: Moment | None) -> None:
         """Note that everything committed before ``when`` has arrived."""
         self.verified_at = when
 

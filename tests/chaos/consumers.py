@@ -66,8 +66,8 @@ class Consumer(ABC):
 
     numbered: ClassVar[bool] = True
     """Whether it has to see every number; not if newer ones replace older ones."""
-    prompt: ClassVar[bool] = True
-    """Whether it is as quick as the loop."""
+    prompt: ClassVar[bool] = False
+    """Whether it is told of each Gap as soon as that is made."""
 
     def __init__(self, context: Context, *channels: str) -> None:
         self.context = context
@@ -199,10 +199,26 @@ class Applying(Consumer):
         """Do nothing: what is raised here is raised on purpose."""
 
 
+class Noting(Applying):
+    """A handler that is never late: it notes the numbers and keeps no rows."""
+
+    prompt = True
+
+    def keeps(self, row: Row) -> bool:
+        """Keep none."""
+        return False
+
+    def apply(self, channel: str, change: Change) -> None:
+        """Keep none."""
+
+    async def resync(self, gap: Gap) -> None:
+        """Note the Gap."""
+        self.record.tell(gap)
+
+
 class Slow(Applying):
     """A slow one, whose buffer overflows at its head."""
 
-    prompt = False
     options: ClassVar = {"buffer": SMALL, "overflow": "drop_oldest"}
 
     async def handle(self, channel: str, change: Change) -> None:
@@ -235,8 +251,6 @@ class Raising(Applying):
 class Rereading(Applying):
     """One that reads the row anew, as one should where payloads are hints only."""
 
-    prompt = False
-
     async def handle(self, channel: str, change: Change) -> None:
         """Read the row."""
         row = (channel, change.key)
@@ -249,7 +263,7 @@ class Rereading(Applying):
 class Latest(Applying):
     """One that wants the last number only, and is slow."""
 
-    numbered = prompt = False
+    numbered = False
     options: ClassVar = {"latest": True}
 
     def keeps(self, row: Row) -> bool:
@@ -335,6 +349,7 @@ def handlers(context: Context) -> Iterator[Consumer]:
     """Yield one consumer of each kind, on channels at random; plain ones on each channel."""
     for channel in CHANNELS:
         yield Applying(context, channel)
+        yield Noting(context, channel)
     for kind in (Slow, SlowNewest, SmallNewest, Raising, Rereading, Latest, Concurrent, Failing):
         yield kind(context, context.chance.choice(CHANNELS))
     yield Typed(context, PRICES.name)

@@ -69,7 +69,7 @@ def _library() -> Path:
 
 
 async def step_for_ever(clock: WallClock, chance: random.Random) -> None:
-    """Step the clock every second or two; now and then it is right. Ends by cancellation."""
+    """Step the clock every few seconds; now and then it is right. Ends by cancellation."""
     control = Path(os.environ[_CONTROL])
     new = control.with_suffix(".new")
     try:
@@ -78,6 +78,6 @@ async def step_for_ever(clock: WallClock, chance: random.Random) -> None:
             clock.stepped(error)
             new.write_text(f"{error:+.3f}", encoding="ascii")
             new.replace(control)
-            await asyncio.sleep(chance.uniform(0.5, 2.0))
+            await asyncio.sleep(chance.uniform(1.0, 3.0))
     finally:
         control.unlink()  # noqa: ASYNC240 - as above

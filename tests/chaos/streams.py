@@ -133,7 +133,6 @@ class TypedReading(Reading):
 class SlowReading(Reading):
     """A slow one, whose buffer overflows at its tail."""
 
-    prompt = False
     options: ClassVar = {"buffer": SMALL, "overflow": "drop_newest"}
 
     async def handle(self, channel: str, change: Change) -> None:

@@ -217,9 +217,10 @@ class SupervisorHarness:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asyncnotify._connection.supervisor.datetime", WallClock)
         monkeypatch.setattr("asyncnotify._connection.session_loop.datetime", WallClock)
-        monkeypatch.setattr(
-            "asyncnotify._connection.session_loop.perf_counter", asyncio.get_running_loop().time
-        )
+        monkeypatch.setattr("asyncnotify._delivery.moment.datetime", WallClock)
+        clock = asyncio.get_running_loop().time
+        monkeypatch.setattr("asyncnotify._connection.session_loop.perf_counter", clock)
+        monkeypatch.setattr("asyncnotify._delivery.moment.monotonic", clock)
         self.server = FakeServer()
         self.events: list[ConnectionEvent] = []
         self.callback: Callable[[ConnectionEvent], object] = self.events.append

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from asyncnotify._delivery.moment import Moment
+
 if TYPE_CHECKING:
     import asyncio
     from datetime import datetime
 
     from asyncnotify._delivery.bounded import BoundedMailbox
 
-
 NO_LOOP: Final = cast("asyncio.AbstractEventLoop", None)
 """For a router that is to hand on nothing."""
+
+
+def at(wall: datetime) -> Moment:
+    """Return a moment that is told as the wall clock showed it, however long ago that is."""
+    return Moment(wall, 1e9)
 
 
 class RecordingSource:
     """Lets a mailbox have more than its limit, and notes that it was told so."""
 
-    def __init__(self, verified_at: datetime | None = None) -> None:
+    def __init__(self, verified_at: Moment | None = None) -> None:
         self.verified_at = verified_at
         self.full: list[BoundedMailbox] = []
 
@@ -30,7 +36,7 @@ class RecordingSource:
 class TrimmingSource:
     """Gives the consumer no turn before an overflow is counted."""
 
-    verified_at: datetime | None = None
+    verified_at: Moment | None = None
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
         """Drop what is too much."""

@@ -8,7 +8,7 @@ import pytest
 
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._model import Gap, GapReason, Notification
-from tests.unit.fake_sources import RecordingSource
+from tests.unit.fake_sources import RecordingSource, at
 
 if TYPE_CHECKING:
     from asyncnotify._delivery.bounded import Overflow
@@ -26,7 +26,7 @@ class Harness:
     def __init__(
         self, limit: int, overflow: Overflow = "drop_oldest", channel: str | None = "a"
     ) -> None:
-        self.source = RecordingSource(EARLY)
+        self.source = RecordingSource(at(EARLY))
         self.full = self.source.full
         self.box = BoundedMailbox(limit, overflow, channel=channel, source=self.source)
 
@@ -129,7 +129,7 @@ def test_r28_the_count_begins_anew_after_the_gap_was_taken() -> None:
     harness = Harness(2).begun()
     harness.put(1, 2, 3)
     harness.box.trim()
-    harness.source.verified_at = LATE
+    harness.source.verified_at = at(LATE)
     assert harness.taken() == [overflow_of(1), 2, 3]
     harness.put(4, 5, 6, 7)
     harness.box.trim()
@@ -140,7 +140,7 @@ def test_an_overflow_is_since_the_buffer_was_last_empty() -> None:
     """What was lost came after that, however good delivery has been since."""
     harness = Harness(2).begun()
     harness.put(1)
-    harness.source.verified_at = LATE
+    harness.source.verified_at = at(LATE)
     harness.put(2, 3)
     harness.box.trim()
     assert harness.taken() == [overflow_of(1, EARLY), 2, 3]
@@ -336,7 +336,7 @@ def test_an_overflow_is_since_its_first_loss_also_if_the_rest_was_purged() -> No
     harness.put(1, 2, channel="b")
     harness.box.trim()
     harness.box.purge("b")
-    harness.source.verified_at = LATE
+    harness.source.verified_at = at(LATE)
     harness.put(3, channel="c")
     (gap, *_) = harness.taken()
     assert isinstance(gap, Gap)
@@ -355,7 +355,7 @@ def test_an_overflow_is_since_a_known_time_also_if_it_begins_behind_a_gap() -> N
 def test_an_overflow_is_since_delivery_was_last_good() -> None:
     """A consumer that has waited for hours is sent only after the last minutes."""
     harness = Harness(1).begun()
-    harness.source.verified_at = LATE
+    harness.source.verified_at = at(LATE)
     harness.put(1, 2)
     harness.box.trim()
     assert harness.taken() == [overflow_of(1, LATE), 2]
@@ -386,7 +386,7 @@ def test_an_overflow_is_since_its_first_loss_also_if_others_were_held_since() ->
     """What waited from before the loss of the connection is the oldest, and dropped first."""
     harness = Harness(1).begun()
     harness.put(1)
-    harness.source.verified_at = LATE
+    harness.source.verified_at = at(LATE)
     harness.box.hold()
     harness.put(2)
     harness.box.release(AFTER_LOSS)

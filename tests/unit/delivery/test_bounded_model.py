@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.mailbox import merge_gaps
 from asyncnotify._model import Gap, GapReason, Notification
-from tests.unit.fake_sources import RecordingSource
+from tests.unit.fake_sources import RecordingSource, at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ class MailboxMachine(RuleBasedStateMachine):
         """Begin with an empty mailbox that is held, as a subscription does."""
         self.limit, self.overflow = limit, overflow
         self.now = self.good_until = EPOCH
-        self.source = RecordingSource(self.now)
+        self.source = RecordingSource(at(self.now))
         self.full = self.source.full
         self.box = BoundedMailbox(limit, overflow, channel="a", source=self.source)
         self.ready: list[Sent | Gap] = []
@@ -86,7 +86,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def verify(self) -> None:
         """A heartbeat is answered."""
         self.now += timedelta(seconds=10)
-        self.source.verified_at = self.now
+        self.source.verified_at = at(self.now)
 
     @rule()
     def hold(self) -> None:

@@ -10,7 +10,7 @@ from asyncnotify._delivery.buffering import DEFAULT_BUFFER, Buffering
 from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.router import Router
 from asyncnotify._model import Gap, GapReason, Notification
-from tests.unit.fake_sources import NO_LOOP
+from tests.unit.fake_sources import NO_LOOP, at
 
 
 @pytest.mark.parametrize("overflow", ["drop", "", 5, [], "DROP_OLDEST"])
@@ -63,7 +63,7 @@ def test_a_bounded_mailbox_knows_its_limit_channel_and_delivery(
 ) -> None:
     """Its overflow tells the one channel, or none of several, and when delivery was last good."""
     delivery = Router(NO_LOOP)
-    delivery.verify(datetime(2026, 1, 1, tzinfo=UTC))
+    delivery.verify(at(datetime(2026, 1, 1, tzinfo=UTC)))
     mailbox = Buffering(2, "drop_oldest", latest=False).new_mailbox(channels, delivery)
     assert isinstance(mailbox, BoundedMailbox)
     mailbox.release(Gap(label, GapReason.START))

@@ -11,7 +11,7 @@ from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Listen, Registry, Subscriber, Unlisten
 from asyncnotify._delivery.router import Router, _Excess
 from asyncnotify._model import Gap, GapReason, Notification
-from tests.unit.fake_sources import NO_LOOP, RecordingSource
+from tests.unit.fake_sources import NO_LOOP, RecordingSource, at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,7 +192,7 @@ def test_r18_one_gap_for_each_connection_that_is_lost(harness: RegistryHarness) 
     subscriber = harness.subscriber("a")
     harness.perform_all()
     for since in (EARLY, LATE):
-        harness.registry.disconnect(since)
+        harness.registry.disconnect(at(since))
         assert harness.registry.confirmed == frozenset()
         assert not subscriber.in_force
         harness.perform_all()
@@ -209,9 +209,9 @@ def test_r18_a_connection_that_never_listened_makes_no_gap_of_its_own(
     """Lost again before LISTEN was confirmed: one gap, since the first loss."""
     subscriber = harness.subscriber("a")
     harness.perform_all()
-    harness.registry.disconnect(EARLY)
+    harness.registry.disconnect(at(EARLY))
     harness.send("a", "of a connection that will be lost")
-    harness.registry.disconnect(LATE)
+    harness.registry.disconnect(at(LATE))
     harness.send("a", "1")
     harness.perform_all()
     assert seen(subscriber) == [Gap("a", START), Gap("a", RECONNECT, EARLY), "1"]
@@ -220,7 +220,7 @@ def test_r18_a_connection_that_never_listened_makes_no_gap_of_its_own(
 def test_a_loss_before_the_beginning_is_still_the_beginning(harness: RegistryHarness) -> None:
     """Who has seen nothing yet has lost nothing."""
     subscriber = harness.subscriber("a")
-    harness.registry.disconnect(LATE)
+    harness.registry.disconnect(at(LATE))
     harness.perform_all()
     assert seen(subscriber) == [Gap("a", START)]
 
@@ -230,7 +230,7 @@ def test_a_gap_never_overtakes_what_was_received_earlier(harness: RegistryHarnes
     subscriber = harness.subscriber("a")
     harness.perform_all()
     harness.send("a", "1")
-    harness.registry.disconnect(EARLY)
+    harness.registry.disconnect(at(EARLY))
     harness.send("a", "2")
     harness.perform_all()
     harness.send("a", "3")
@@ -243,7 +243,7 @@ def test_r06_who_was_stripped_is_told_and_nobody_else(harness: RegistryHarness) 
     both = harness.subscriber("a", "b")
     harness.perform_all()
     assert harness.due() == (set(), set())
-    harness.registry.strip(["a"], EARLY)
+    harness.registry.strip(["a"], at(EARLY))
     assert harness.due() == ({"a"}, set())
     harness.confirm("a")
     assert seen(stripped) == [Gap("a", START), Gap("a", UNLISTENED, EARLY)]
@@ -255,8 +255,8 @@ def test_the_first_reason_since_delivery_was_good_stands(harness: RegistryHarnes
     """Stripped, and disconnected before that was repaired."""
     subscriber = harness.subscriber("a")
     harness.perform_all()
-    harness.registry.strip(["a"], EARLY)
-    harness.registry.disconnect(LATE)
+    harness.registry.strip(["a"], at(EARLY))
+    harness.registry.disconnect(at(LATE))
     harness.perform_all()
     assert seen(subscriber) == [Gap("a", START), Gap("a", UNLISTENED, EARLY)]
 
@@ -266,7 +266,7 @@ def test_what_is_stripped_and_no_longer_wanted_is_forgotten(harness: RegistryHar
     subscriber = harness.subscriber("a")
     harness.perform_all()
     harness.registry.remove(subscriber)
-    harness.registry.strip(["a"], EARLY)
+    harness.registry.strip(["a"], at(EARLY))
     assert harness.due() == (set(), set())
 
 

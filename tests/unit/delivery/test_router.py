@@ -13,6 +13,7 @@ from asyncnotify._delivery.registry import Listen, Registry, Subscriber
 from asyncnotify._delivery.router import Router
 from asyncnotify._model import Gap, GapReason
 from tests.unit.clock import JumpingLoop
+from tests.unit.fake_sources import at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -138,8 +139,8 @@ async def test_when_delivery_was_last_good_is_known_from_the_supervisor(
 ) -> None:
     """None before the first proof."""
     assert harness.router.verified_at is None
-    harness.router.verify(NOON)
-    assert harness.router.verified_at == NOON
+    harness.router.verify(at(NOON))
+    assert harness.router.verified_at == at(NOON)
 
 
 # -- fairness -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import PayloadDecodeError
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taker_of
-from tests.unit.fake_sources import TrimmingSource
+from tests.unit.fake_sources import TrimmingSource, at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +182,7 @@ def test_r46_what_cannot_be_decoded_is_a_gap_in_its_place(*, wants_gaps: bool) -
     """One Gap behind each run of such payloads, before what follows; for those that want gaps."""
     channel = Channel("numbers", int)
     source = TrimmingSource()
-    source.verified_at = datetime(2026, 1, 1, tzinfo=UTC)
+    source.verified_at = at(datetime(2026, 1, 1, tzinfo=UTC))
     box = BoundedMailbox(100, "drop_oldest", channel="numbers", source=source)
     subscriber = Subscriber(["numbers"], box)
     subscriber.begin()
