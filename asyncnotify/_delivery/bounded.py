@@ -10,10 +10,15 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
     from datetime import datetime
 
     from asyncnotify._delivery.moment import Moment
+    from asyncnotify._delivery.turns import Turns
+
+_LOOK_EVERY: Final = 0x3F
+"""Of so many items (a mask) taken one by one, a look at the clock is taken at one."""
 
 _GAPS_KEPT: Final = 64
 """Gaps that may wait for a stuck consumer before adjacent ones are merged."""
@@ -28,6 +33,11 @@ class Source(Protocol):
     @property
     def verified_at(self) -> Moment | None:
         """When delivery was last known to be good."""
+
+    @property
+    def turns(self) -> Turns:
+        """The turns that the consumers of the listener share."""
+        ...
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
         """Call trim() after the consumer has had a turn of the event loop."""
@@ -101,6 +111,26 @@ class BoundedMailbox(Mailbox):
             self.taken += 1
             return self._ready.popleft()
         return None
+
+    def take_in_turn(self) -> Item | None:
+        """As take(); None also where the budget of this turn is used up: see next_arrival()."""
+        if self._ready:
+            taken = self.taken + 1
+            if not taken & _LOOK_EVERY and self._source.turns.is_over:
+                return None
+            self.taken = taken
+            return self._ready.popleft()
+        return None
+
+    def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
+        """Return what is done once something can be taken, in the consumer's turn."""
+        return self._source.turns.next() if self._ready else super().next_arrival(loop)
+
+    async def wait_for_turn(self) -> None:
+        """Return when the consumer may go on, though something waits."""
+        turns = self._source.turns
+        if self._ready and turns.is_over:
+            await turns.next()
 
     def take_many(self, limit: int) -> list[Item]:
         """Remove and return what comes next, at most ``limit`` items."""

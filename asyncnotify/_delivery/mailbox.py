@@ -60,6 +60,14 @@ class Mailbox(ABC):
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
 
+    def take_in_turn(self) -> Item | None:
+        """As take(); None also where others should run first: next_arrival() says when."""
+        return self.take()
+
+    async def wait_for_turn(self) -> None:
+        """Return when the consumer may go on, though something waits: here at once."""
+        return
+
     @property
     def since(self) -> datetime | None:
         """A time at which delivery was good, before what waits was sent; None: unknown."""

@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from asyncnotify._delivery.bounded import BoundedMailbox
+from asyncnotify._delivery.turns import Turns
 from asyncnotify._model import Notification
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Router:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.routes: dict[str, Route] = {}
+        self.turns = Turns(loop)
         self.last_contact = 0.0
         self._received = 0
         self._in_turn = 0
@@ -170,6 +172,7 @@ class Router:
         self._in_turn = 0
         self._turn_ends = False
         self.touch()
+        self.turns.begin(self.last_contact)  # the consumers that were woken run after this
         for mailbox, excess in self._full.items():
             if not excess.turns:
                 excess.backlog = len(mailbox)  # what its consumer finds at its turn

@@ -76,12 +76,18 @@ class DecodingTaker:
     before the next notification, for a consumer that wants gaps.
     """
 
-    __slots__ = ("_decode", "_gap", "_label", "_mailbox", "_next", "_wants_gaps")
+    __slots__ = ("_decode", "_gap", "_label", "_mailbox", "_next", "_take", "_wants_gaps")
 
     def __init__(
-        self, subscriber: Subscriber, decode: Callable[[Item], Taken], *, wants_gaps: bool
+        self,
+        subscriber: Subscriber,
+        take: Callable[[], Item | None],
+        decode: Callable[[Item], Taken],
+        *,
+        wants_gaps: bool,
     ) -> None:
         self._mailbox = subscriber.mailbox
+        self._take = take
         self._label = subscriber.label
         self._decode = decode
         self._wants_gaps = wants_gaps
@@ -96,7 +102,7 @@ class DecodingTaker:
         if self._next is not None:
             item, self._next = self._next, None
             return item
-        raw = self._mailbox.take()
+        raw = self._take()
         if raw is None:
             return self._pop_gap()
         taken: Any = self._decode(raw)
@@ -150,13 +156,17 @@ class DecodingTaker:
 
 
 def taker_of(
-    subscriber: Subscriber, channels: Iterable[Channel[Any]], *, wants_gaps: bool
+    subscriber: Subscriber,
+    take: Callable[[], Item | None],
+    channels: Iterable[Channel[Any]],
+    *,
+    wants_gaps: bool,
 ) -> Callable[[], Taken | None]:
     """Return what takes the next item of a subscription, decoded if its channels say how."""
     decode = decoder_of(channels)
-    if decode is None:
-        return subscriber.mailbox.take
-    return DecodingTaker(subscriber, decode, wants_gaps=wants_gaps)
+    return (
+        take if decode is None else DecodingTaker(subscriber, take, decode, wants_gaps=wants_gaps)
+    )
 
 
 class DecodeErrors:

@@ -166,7 +166,8 @@ class Reading:
         self.channels = channels
         self._gaps = gaps
         self._on_error = on_error
-        self.take = taker_of(subscriber, channels, wants_gaps=gaps)
+        take = subscriber.mailbox.take_in_turn
+        self.take = taker_of(subscriber, take, channels, wants_gaps=gaps)
         self._decode_errors: DecodeErrors | None = None
         self._unreported: deque[Undecodable] | None = None  # most streams never need one
         self._owes_a_turn = False
@@ -209,6 +210,7 @@ class Reading:
     async def _something_waits(self) -> bool:
         self._roster.check_owner()
         try:
+            await self.mailbox.wait_for_turn()
             return await self.mailbox.wait()
         except BufferOverflowError:
             self._roster.detach(self._subscriber)

@@ -47,4 +47,5 @@ class Registration:
             on_error=self.on_error,
             concurrency=self.concurrency,
             context=self.context,
+            turns=router.turns,
         )

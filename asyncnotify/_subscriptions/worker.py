@@ -12,16 +12,16 @@ import inspect
 import logging
 from contextvars import Context, ContextVar, copy_context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncnotify._arguments import is_async
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._delivery.mailbox import Item, merge_gaps
+from asyncnotify._delivery.turns import Turns
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, taker_of
-from asyncnotify._tasks import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,12 +60,16 @@ class HandlerWorker:
         on_error: OnError | None,
         concurrency: int,
         context: Context | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.task: asyncio.Task[None] | None = None
         self.subscriber = subscriber
         self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
-        self._take = taker_of(subscriber, channels, wants_gaps=resync is not None)
+        self._take = taker_of(
+            subscriber, subscriber.mailbox.take, channels, wants_gaps=resync is not None
+        )
+        self._turns = turns
         self._decode_errors = DecodeErrors(subscriber)
         self._handler = handler
         self._resync = resync
@@ -74,7 +78,6 @@ class HandlerWorker:
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
         self._warned_of_awaitable = False
-        self._slice_ends = 0.0
         self._context = context.copy() if context is not None else Context()
         self._context.run(_serving.set, self)
 
@@ -101,16 +104,19 @@ class HandlerWorker:
         has set: after a call that did, a new task in a fresh copy goes on.
         """
         self.task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        if self._turns is None:
+            self._turns = Turns(loop)
+            self._turns.begin(loop.time())
         if self._concurrency > 1:
             async with asyncio.TaskGroup() as group:
                 while await self._something_waits():
                     await self._serve_at_once(group)
             return
-        create_task = asyncio.get_running_loop().create_task
         has_ended = await self._serve_in_one_context()
         while not has_ended:
             # 4 us for each, where handlers set variables; looking whether they did takes 16 ns
-            serving = create_task(self._serve_in_one_context(), context=self.context)
+            serving = loop.create_task(self._serve_in_one_context(), context=self.context)
             has_ended = await serving
 
     async def _serve_in_one_context(self) -> bool:
@@ -122,11 +128,15 @@ class HandlerWorker:
         return True
 
     async def _something_waits(self) -> bool:
+        """Wait until something can be taken, and it is our turn; return False if nothing ever."""
         try:
-            return await self._mailbox.wait()
+            waits = await self._mailbox.wait()
         except BufferOverflowError as error:
             await self._overflowed(error)
             return False
+        if self._turns is not None and self._turns.is_over:
+            await self._turns.next()
+        return waits
 
     async def _serve_in_order(self, fresh: Context) -> bool:
         """
@@ -135,7 +145,7 @@ class HandlerWorker:
         Return False at once when the context is no longer like this fresh one.
         """
         take, handler, is_async = self._take, self._handler, self._is_async
-        self._slice_ends = asyncio.get_running_loop().time() + SLICE
+        turns = cast("Turns", self._turns)
         untimed, interval = 0, 1
         while (item := take()) is not None:
             if not isinstance(item, Notification):
@@ -153,22 +163,19 @@ class HandlerWorker:
                 return False
             untimed += 1
             if untimed >= interval:
-                untimed, interval = 0, await self._look_at_the_clock(interval)
+                untimed, interval = 0, await self._next_turn_if_over(turns, interval)
         return True
 
-    async def _look_at_the_clock(self, interval: int) -> int:
-        """Let others run if it has been a while; return after how many calls to look again."""
-        clock = asyncio.get_running_loop().time
-        if clock() <= self._slice_ends:
+    async def _next_turn_if_over(self, turns: Turns, interval: int) -> int:
+        """Let others run if the turn's time is used up; return after how many calls to look."""
+        if not turns.is_over:
             return min(_CLOCK_INTERVAL, interval * 2)
-        await asyncio.sleep(0)
-        self._slice_ends = clock() + SLICE
+        await turns.next()
         return 1
 
     async def _serve_at_once(self, group: asyncio.TaskGroup) -> None:
         """Start calls of the handler until the mailbox is empty, ``concurrency`` at a time."""
-        clock = asyncio.get_running_loop().time
-        slice_ends = clock() + SLICE
+        turns = cast("Turns", self._turns)
         while True:
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
@@ -177,9 +184,8 @@ class HandlerWorker:
                 return
             if not isinstance(item, Notification):
                 await self._process_other(item)
-                if clock() > slice_ends:
-                    await asyncio.sleep(0)
-                    slice_ends = clock() + SLICE
+                if turns.is_over:
+                    await turns.next()
             else:
                 name = f"asyncnotify call of {self.name}"
                 call = group.create_task(self._call(item), name=name, context=self.context)

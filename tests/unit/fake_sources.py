@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from asyncnotify._delivery.moment import Moment
+from asyncnotify._delivery.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,12 +22,25 @@ def at(wall: datetime) -> Moment:
     return Moment(wall, 1e9)
 
 
+class EndlessTurn(Turns):
+    """Never over: nobody has to queue."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_LOOP)
+
+    @property
+    def is_over(self) -> bool:
+        """Say no."""
+        return False
+
+
 class RecordingSource:
     """Lets a mailbox have more than its limit, and notes that it was told so."""
 
     def __init__(self, verified_at: Moment | None = None) -> None:
         self.verified_at = verified_at
         self.full: list[BoundedMailbox] = []
+        self.turns = EndlessTurn()
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
         """Note it."""
@@ -37,6 +51,7 @@ class TrimmingSource:
     """Gives the consumer no turn before an overflow is counted."""
 
     verified_at: Moment | None = None
+    turns: Turns = EndlessTurn()
 
     def on_full(self, mailbox: BoundedMailbox) -> None:
         """Drop what is too much."""

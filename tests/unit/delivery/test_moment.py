@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from asyncnotify._delivery.turns import Turns
+
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -72,6 +74,11 @@ class Line:
         self.registry.add(Subscriber(["a"], self.box))
         self.agree()
         assert self.gap().reason is GapReason.START
+
+    @property
+    def turns(self) -> Turns:
+        """The turns of the consumers."""
+        return self.router.turns
 
     @property
     def verified_at(self) -> Moment | None:
