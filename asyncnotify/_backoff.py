@@ -53,7 +53,7 @@ class ExponentialBackoff:
 
 
 def longest_delay(backoff: ExponentialBackoff) -> float:
-    """Return a delay near the cap, in seconds: for failures that retrying does not cure."""
+    """Return a delay near the cap, in seconds: for errors that retrying will not fix."""
     return random.uniform(backoff.cap / 2, backoff.cap)  # noqa: S311 - jitter, not a secret
 
 

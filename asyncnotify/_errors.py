@@ -217,7 +217,7 @@ def describe_error(error: BaseException | None) -> str:
 
 
 def own_copy(error: BaseException) -> BaseException:
-    """Return an error like this one for one more caller, whose notes and traceback are its own."""
+    """Return a copy of an error for one more caller, with notes and a traceback of its own."""
     copied = copy.copy(error)
     copied.__cause__ = error.__cause__
     copied.__notes__ = list(getattr(error, "__notes__", ()))

@@ -100,7 +100,7 @@ class EventStream:
     Connection events as an asynchronous iterator, as returned by ``Listener.events()``.
 
     Begins with the first event after the call and ends after ``Closed``. Keeps the newest 1,000
-    events for a slow reader. To be read in the listener's event loop.
+    events for a slow reader. May be read in the event loop of the listener only.
     """
 
     def __init__(self, check_owner: Callable[[], None] = lambda: None) -> None:
@@ -110,7 +110,7 @@ class EventStream:
         self._ended = False
 
     def _put(self, event: ConnectionEvent) -> None:
-        """Add an event. Never waits, and never fails, wherever the readers are."""
+        """Add an event. Never waits and never fails."""
         if self._ended:
             return
         self._events.append(event)

@@ -56,7 +56,7 @@ class GapReason(StrEnum):
     OVERFLOW = "overflow"
     """The consumer was too slow and its buffer was full; ``dropped`` says how many were lost."""
     UNDECODABLE = "undecodable"
-    """A payload could not be decoded: what it told of is unknown. ``on_error`` got the error."""
+    """A payload could not be decoded, so what it told is unknown. ``on_error`` got the error."""
     UNLISTENED = "unlistened"
     """The server no longer listened for this connection; LISTEN has been repeated."""
 

@@ -53,7 +53,7 @@ class Owner:
 
 
 def leave_to_parent(*things: object) -> None:
-    """Keep what a fork has inherited: collected, it would close what the parent process uses."""
+    """In a fork, keep inherited objects: if collected, they would close the parent's connection."""
     _left_to_parent.extend(things)
 
 

@@ -1,4 +1,4 @@
-"""Tasks of ours: begun in a context of nobody, ended within a grace period."""
+"""Tasks of asyncnotify: started in an empty context, ended within a grace period."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CANCEL_GRACE: Final = 0.2
-"""Seconds that a cancelled task is given to end: for a handler's `finally`, not for its work."""
+"""Seconds for a cancelled task to end: for the ``finally`` of a handler, not for its work."""
 
 READ_GRACE: Final = 0.05
-"""Seconds in which the loop reads its sockets once more before silence counts as an answer that
-did not come: a timer may have fired only because the loop had been blocked."""
+"""Seconds in which the loop reads its sockets once more before an answer counts as overdue: a timer
+may have fired only because the loop had been blocked."""
 
 SLICE: Final = 0.010
-"""Seconds for which one consumer may go on without waiting for anything, before others run."""
+"""Seconds for which a consumer that never waits may run, before other tasks run."""
 
 
 def start(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     """
-    Begin a task that outlives its caller, in an empty context.
+    Start a task that outlives its caller, in an empty context.
 
-    In the context of whoever comes first, its log lines, connections and the callables of users
-    that it calls would carry that request's user and trace for as long as it runs.
+    In the context of its first caller, say a web request, the log lines of the task, and the
+    functions of users that it calls, would have the user and trace of that request for ever.
     """
     return asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
 
 
 async def cancel(tasks: Collection[asyncio.Future[Any]], grace: float = CANCEL_GRACE) -> None:
     """
-    Cancel tasks and wait until they have ended, for so many seconds at most.
+    Cancel tasks and wait until they have ended, at most ``grace`` seconds.
 
-    What becomes of them is nobody's concern any more: an exception is not reported as one that
-    was never retrieved. May be cancelled; the tasks are cancelled even so.
+    Their results are dropped: asyncio does not report an exception as never retrieved. If this
+    call is cancelled, the tasks have been cancelled all the same.
     """
     for task in tasks:
         task.add_done_callback(retrieve)
@@ -47,6 +47,6 @@ async def cancel(tasks: Collection[asyncio.Future[Any]], grace: float = CANCEL_G
 
 
 def retrieve(task: asyncio.Future[Any]) -> None:
-    """Look at the outcome of a task, which nobody else does."""
+    """Retrieve the exception of a task, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():
         task.exception()

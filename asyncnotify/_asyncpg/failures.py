@@ -73,7 +73,7 @@ def is_about_the_name(error: BaseException) -> bool:
 
 
 def is_unsupported(error: BaseException) -> bool:
-    """Return whether a server that is not PostgreSQL does not know the statement."""
+    """Return whether the server, which is then not PostgreSQL, does not know the statement."""
     return isinstance(error, asyncpg.FeatureNotSupportedError | asyncpg.PostgresSyntaxError)
 
 

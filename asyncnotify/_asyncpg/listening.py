@@ -32,7 +32,7 @@ class ListeningConnections:
         self._keepalive = keepalive
         self._timeout = timeout
         self.failures = failures
-        self._proof = ListenProof()  # for all sessions of the run
+        self._proof = ListenProof()  # one for all sessions of a run
 
     @property
     def target(self) -> str:

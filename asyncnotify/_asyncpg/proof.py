@@ -1,9 +1,9 @@
 """
-Whether a server that accepts LISTEN listens, and whether it answers on its own behalf.
+Whether a server that accepts LISTEN does listen, and whether its answers are its own.
 
-Some that speak PostgreSQL's protocol take LISTEN for nothing. And a load balancer may send a
-question to another server than the one on which the session listens: then the answer says nothing.
-Neither can be asked; both show when the session sends itself a notification.
+Some servers that speak PostgreSQL's protocol accept LISTEN and ignore it. And a load balancer may
+send a question to another server than the one on which the session listens: then the answer says
+nothing. No question can find out either; the session sends itself a notification instead.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _PROOF_TIMEOUT: Final = 2.0
 
 
 class Session(Protocol):
-    """What is needed of a session for the proof."""
+    """What the proof needs from a session."""
 
     def expect(self, channel: str) -> asyncio.Future[None]:
         """Return a future that is done when a notification arrives on this channel."""
         ...
 
     async def command_channels(self, verb: str, channels: Sequence[str]) -> None:
-        """LISTEN, UNLISTEN or NOTIFY, for each of these channels."""
+        """Give LISTEN, UNLISTEN or NOTIFY, for each of these channels."""
         ...
 
     async def listened_channels(self) -> frozenset[str]:
-        """Return what the server says that it listens on for this session."""
+        """Return the channels on which the server says that it listens for this session."""
         ...
 
     async def is_listening(self, channels: Checksum, *, timeout: float) -> bool:
-        """Ask whether the server listens for us on the channels of this checksum."""
+        """Ask whether the server listens for this session on the channels of this checksum."""
         ...
 
 
 class ListenProof:
-    """What has been found out about a server, in one run of a listener, over all its sessions."""
+    """What one run of a listener has found out about the server, in all its sessions."""
 
     def __init__(self) -> None:
         self.is_due = True
@@ -69,8 +69,8 @@ class ListenProof:
         """
         Return those of these channels that the server does not listen on.
 
-        Believes what the server says only if that names a channel on which it has just begun to
-        listen; else none is missing, as far as can be known.
+        The answer counts only if it contains a channel on which the session has just begun to
+        listen; else no channel is missing, as far as it is known.
 
         Raises:
             ConfigurationError: The server does not listen at all.

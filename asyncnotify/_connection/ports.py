@@ -60,7 +60,7 @@ class ListeningSession(Protocol):
         """
         Return once the server listens; the result has an error for each channel it refused.
 
-        A ChannelNameError; or a ConfigurationError if the server does not listen at all.
+        The error is a ChannelNameError, or a ConfigurationError if the server does not listen.
         """
         ...
 

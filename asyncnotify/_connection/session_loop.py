@@ -147,7 +147,8 @@ class SessionLoop:
         """
         Return once the server has confirmed what is desired now; that emits the Gaps.
 
-        Returns the channels that the server refuses, whose subscriptions have ended.
+        Returns the channels that the server refused, with the errors; their subscriptions have
+        ended.
         """
         self._router.verify(Moment.now())  # no LISTEN yet: what is lost is sent after now
         refused = await self._reconcile(session)

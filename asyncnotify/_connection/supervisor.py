@@ -231,7 +231,7 @@ class Supervisor:
 
 
 def _raise_what_concerns_all(refused: Mapping[str, Exception]) -> None:
-    """Raise if the server refuses LISTEN as such, and not the name of a channel."""
+    """Raise ConfigurationError if the server refused LISTEN itself, not the name of a channel."""
     for error in refused.values():
         if isinstance(error, ConfigurationError):
             raise error

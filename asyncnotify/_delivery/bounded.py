@@ -88,7 +88,7 @@ class BoundedMailbox(Mailbox):
 
     @property
     def since(self) -> datetime | None:
-        """A time at which delivery was good, before what waits was sent; None: unknown."""
+        """A time before what waits was sent, at which delivery was good; None: unknown."""
         return None if self._since is None else self._since.earliest()
 
     def put(self, notification: Notification[Any]) -> None:

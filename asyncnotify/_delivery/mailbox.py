@@ -70,7 +70,7 @@ class Mailbox(ABC):
 
     @property
     def since(self) -> datetime | None:
-        """A time at which delivery was good, before what waits was sent; None: unknown."""
+        """A time before what waits was sent, at which delivery was good; None: unknown."""
         return None
 
     @abstractmethod
@@ -165,7 +165,7 @@ class Mailbox(ABC):
             arrival = self.next_arrival(asyncio.get_running_loop())
             if arrival is None:
                 if self._error is not None:
-                    raise BufferOverflowError(*self._error.args)  # each caller has its own
+                    raise BufferOverflowError(*self._error.args)  # each caller gets its own
                 return False
             try:
                 await arrival

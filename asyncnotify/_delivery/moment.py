@@ -1,4 +1,4 @@
-"""A moment that can still be told when the wall clock has been set since."""
+"""A point in time that stays right when the wall clock is set."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 class Moment(NamedTuple):
     """
-    A moment by two clocks, because neither is enough.
+    A point in time by two clocks, because neither is enough.
 
-    The wall clock can be set: what it said then may lie in the future now. The monotonic clock
-    stands still while the machine is suspended: what it has counted since may be too little.
+    The wall clock can be set back: the time that it showed may be in the future now. The
+    monotonic clock stands still while the machine is suspended: it may count too few seconds.
     """
 
     wall: datetime
@@ -20,16 +20,16 @@ class Moment(NamedTuple):
 
     @classmethod
     def now(cls) -> Moment:
-        """Return this moment."""
+        """Return the present."""
         return cls(datetime.now(UTC), monotonic())
 
     def earliest(self) -> datetime:
         """
-        Return the moment by the wall clock: as it was read then, or by the time elapsed since.
+        Return the time by the wall clock: as read then, or now less the seconds since, if earlier.
 
-        The earlier of the two, which is right or too early in each of these cases: the clock
-        was fast and has been set back, it has been set forward, or the machine was suspended.
+        That is right or too early in each of these cases: the clock was fast and has been set
+        back, the clock has been set forward, or the machine was suspended.
         """
-        wall = datetime.now(UTC)  # first: if we are interrupted here, the result is too early
+        wall = datetime.now(UTC)  # first: a pause between the two lines makes the result earlier
         elapsed = timedelta(seconds=monotonic() - self.monotonic)
         return min(self.wall, wall - elapsed)

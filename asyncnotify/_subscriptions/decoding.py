@@ -70,10 +70,10 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
 
 class DecodingTaker:
     """
-    Takes from a mailbox and decodes.
+    Takes items from a mailbox and decodes them.
 
-    What cannot be decoded is a loss in its place: behind a run of such payloads stands a Gap,
-    before the next notification, for a consumer that wants gaps.
+    A payload that cannot be decoded counts as a loss. For a consumer that wants gaps, one Gap
+    follows adjacent payloads of this kind, before the next notification.
     """
 
     __slots__ = ("_decode", "_gap", "_label", "_mailbox", "_next", "_take", "_wants_gaps")
@@ -91,11 +91,11 @@ class DecodingTaker:
         self._label = subscriber.label
         self._decode = decode
         self._wants_gaps = wants_gaps
-        self._gap: Gap | None = None  # stands for what could not be decoded since the last item
-        self._next: Item | None = None  # comes after that gap
+        self._gap: Gap | None = None  # for what could not be decoded since the last item
+        self._next: Item | None = None  # the item after that gap
 
-    # A decoder's error has a traceback, whose frames lead to those that called them. So no local
-    # variable here may hold one at the end: only the garbage collector would find the two.
+    # The traceback of a decoder's error refers to the frames of its callers. If a local variable
+    # here still referred to the error, only the garbage collector could free the two.
 
     def __call__(self) -> Taken | None:
         """Return the next item; None if nothing waits."""
@@ -123,7 +123,7 @@ class DecodingTaker:
         found: Callable[[Item], object],
         undecodable: Callable[[Undecodable], object],
     ) -> int:
-        """Hand over what comes next, decoded, so many at most; return how many were taken."""
+        """Pass on at most ``limit`` items, decoded; return how many were taken."""
         raws = self._mailbox.take_many(limit)
         for raw in raws:
             taken: Any = self._decode(raw)
@@ -162,7 +162,7 @@ def taker_of(
     *,
     wants_gaps: bool,
 ) -> Callable[[], Taken | None]:
-    """Return what takes the next item of a subscription, decoded if its channels say how."""
+    """Return a function that takes the next item, decoded if a channel has a type."""
     decode = decoder_of(channels)
     return (
         take if decode is None else DecodingTaker(subscriber, take, decode, wants_gaps=wants_gaps)

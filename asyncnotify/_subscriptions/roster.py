@@ -180,6 +180,7 @@ class Roster:
         Raises:
             ListenTimeoutError: The server did not confirm in time.
             ChannelNameError: The server refused a channel.
+            ConfigurationError: The server does not listen at all.
             ClosedError: The listener was closed meanwhile.
         """
         if subscriber.in_force or subscriber.waiter is None:
@@ -189,7 +190,7 @@ class Roster:
             error = ListenTimeoutError(subscriber.channels, timeout or 0.0, self._status.state)
             raise error from self._status.last_error
         if subscriber.refusal is not None:
-            raise own_copy(subscriber.refusal)  # several may wait: each has an error of its own
+            raise own_copy(subscriber.refusal)  # several may wait: each gets an error of its own
         if not subscriber.in_force:
             self._refuse_if_closed()
 

@@ -38,11 +38,11 @@ _CLOCK_INTERVAL: Final = 64
 
 
 _serving: ContextVar[HandlerWorker] = ContextVar("asyncnotify_serving")
-"""The worker whose handler runs; a task that the handler starts inherits it."""
+"""The worker whose handler runs. A task that the handler starts inherits the variable."""
 
 
 def serving_worker() -> HandlerWorker | None:
-    """Return the worker on whose behalf this code runs: in a handler, or in a task of one."""
+    """Return the worker whose handler, or a task that it has started, makes this call."""
     worker = _serving.get(None)
     return worker if worker is not None and worker.is_busy else None
 
@@ -93,15 +93,15 @@ class HandlerWorker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call may be running: the worker does not wait for something to come."""
+        """Whether a call may be running: the worker does not wait for its mailbox."""
         return bool(self._running) or not self._mailbox.is_awaited
 
     async def run(self) -> None:
         """
         Serve the subscription until it ends and its mailbox is empty.
 
-        To be run by a task in ``context``. No call sees the context variables that another one
-        has set: after a call that did, a new task in a fresh copy goes on.
+        Must be run by a task in ``context``. No call sees context variables that another call
+        has set: after a call that has set some, a new task with a fresh copy goes on.
         """
         self.task = asyncio.current_task()
         loop = asyncio.get_running_loop()
@@ -120,7 +120,7 @@ class HandlerWorker:
             has_ended = await serving
 
     async def _serve_in_one_context(self) -> bool:
-        """Return whether the subscription has ended; else a call has set context variables."""
+        """Return True if the subscription has ended, False if a call has set context variables."""
         fresh = copy_context()
         while await self._something_waits():
             if not await self._serve_in_order(fresh):
@@ -142,7 +142,7 @@ class HandlerWorker:
         """
         Call the handler until the mailbox is empty. The hot path of handlers.
 
-        Return False at once when the context is no longer like this fresh one.
+        Returns False as soon as the context differs from this fresh one.
         """
         take, handler, is_async = self._take, self._handler, self._is_async
         turns = cast("Turns", self._turns)
@@ -228,7 +228,7 @@ class HandlerWorker:
             await self._report(item.error, item.notification)
 
     async def _process_gap(self, gap: Gap) -> None:
-        """Run resync until it succeeds; a newer gap replaces the one it is given."""
+        """Call resync until it succeeds. A gap that follows at once is merged into this one."""
         self.subscriber.gaps_taken += 1
         if self._resync is None:
             return
