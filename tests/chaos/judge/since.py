@@ -15,7 +15,7 @@ __all__ = ["WallClock", "late"]
 _DRIFT: Final = 0.002
 """Seconds by which the two clocks may drift apart while chaos runs."""
 
-_MADE_WITHIN: Final = 0.5
+_MADE_WITHIN: Final = 0.2
 """Seconds between the making of a Gap and its being told, to a consumer that is prompt."""
 
 
