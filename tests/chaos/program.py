@@ -31,6 +31,7 @@ from asyncnotify.testing.server import PostgresServer
 from tests.chaos.judge.since import late
 from tests.chaos.listening import Chaos
 from tests.chaos.outcome import Outcome
+from tests.chaos.publishing import run_publishing
 from tests.chaos.stepped_clock import with_stepped_clock
 from tests.chaos.variants import add_variants, loop_factory
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.chaos.faults import Fault
+    from tests.chaos.publishing import PublishingOutcome
 
 __all__ = ["main", "run"]
 
@@ -109,13 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"chaos for {seconds:g} s, seed {seed}", flush=True)  # noqa: T201 - a program
     with PostgresServer() as server, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
-        outcome = runner.run(
-            run(server, seconds=seconds, seed=seed, stepped_clock=options.stepped_clock)
-        )
+        outcome = runner.run(_chosen(options, server, seconds, seed))
     print(outcome)  # noqa: T201
     for line in outcome.broken:
         print("BROKEN", line)  # noqa: T201
     return 1 if outcome.broken else 0
+
+
+async def _chosen(
+    options: argparse.Namespace, server: PostgresServer, seconds: float, seed: int
+) -> Outcome | PublishingOutcome:
+    if options.publishing or options.pooler:
+        return await run_publishing(server, seconds=seconds, seed=seed, pooler=options.pooler)
+    return await run(server, seconds=seconds, seed=seed, stepped_clock=options.stepped_clock)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,5 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--seconds", type=float, default=120.0, help="how long (120)")
     length.add_argument("--minutes", type=float, help="how long, for a soak")
     parser.add_argument("--seed", type=int, help="which faults are drawn; a new one by default")
+    parser.add_argument("--publishing", action="store_true", help="judge notifiers instead")
+    parser.add_argument(
+        "--pooler",
+        choices=("session", "transaction", "statement"),
+        help="judge notifiers through a PgBouncer of this mode",
+    )
     add_variants(parser)
     return parser

@@ -33,10 +33,11 @@ def loop_factory(options: argparse.Namespace) -> Callable[[], asyncio.AbstractEv
     Return what makes the event loop.
 
     Raises:
-        SystemExit: This Python has no eager tasks.
+        SystemExit: This Python has no eager tasks, or uvloop none with this Python.
     """
-    if options.eager and sys.version_info < (3, 12):
-        message = "--eager needs Python 3.12 or newer"
+    needed = (3, 14) if options.uvloop else (3, 12)  # uvloop gives the factory an argument more
+    if options.eager and sys.version_info < needed:
+        message = f"--eager needs Python {needed[0]}.{needed[1]} or newer here"
         raise SystemExit(message)
 
     def new_loop() -> asyncio.AbstractEventLoop:
