@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from asyncnotify._connection.pooler import PoolerCheck
+from asyncnotify._errors import PoolerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncnotify._connection.pooler import PoolerProbe
+
+PROBE_TIMEOUT = 2.0
+
+
+class OtherConnection:
+    """The second connection: records how it was ended."""
+
+    def __init__(self) -> None:
+        self.closed = self.terminated = False
+
+    async def close(self, timeout: float) -> None:
+        """End in good order."""
+        self.closed = True
+
+    def terminate(self) -> None:
+        """End at once."""
+        self.terminated = True
+
+
+class FakePooler:
+    """A session behind a pooler, and where a second connection comes from."""
+
+    target = "joe@pooler"
+
+    def __init__(self) -> None:
+        self.delivers = True
+        self.error: Exception | None = None  # of the second connection
+        self.connects = True
+        self.refused: dict[str, Exception] = {}
+        self.listening: list[str] = []
+        self.others: list[OtherConnection] = []
+        self.expected: dict[str, asyncio.Future[None]] = {}
+        self.check = PoolerCheck(cast("Any", self))  # only what a check uses
+
+    def expect(self, channel: str) -> asyncio.Future[None]:
+        """Return a future that is done when a notification arrives."""
+        return self.expected.setdefault(channel, asyncio.get_running_loop().create_future())
+
+    async def listen(self, channels: Sequence[str]) -> dict[str, Exception]:
+        """Listen, unless refused."""
+        self.listening += channels
+        return dict.fromkeys(channels, *self.refused.values()) if self.refused else {}
+
+    async def unlisten(self, channels: Sequence[str]) -> None:
+        """Listen no more."""
+        for channel in channels:
+            self.listening.remove(channel)
+
+    async def notify_by_another(self, channel: str, *, timeout: float) -> OtherConnection:
+        """Notify by a second connection, if there is one."""
+        if not self.connects:
+            await asyncio.get_running_loop().create_future()
+        if self.error is not None:
+            raise self.error
+        self.others.append(OtherConnection())
+        if self.delivers:
+            self.expected[channel].set_result(None)
+        return self.others[-1]
+
+    async def begin(self) -> PoolerProbe:
+        """Begin a probe."""
+        return await self.check.begin(self._session())
+
+    async def conclude(self, probe: PoolerProbe) -> None:
+        """Conclude it."""
+        await probe.conclude(self._session())
+
+    def _session(self) -> Any:  # noqa: ANN401 - only what a probe uses of a session
+        return SimpleNamespace(expect=self.expect, listen=self.listen, unlisten=self.unlisten)
+
+
+def now() -> float:
+    """Return the loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def test_r39_a_pooler_that_delivers_passes() -> None:
+    """Afterwards the channel of the probe is unlistened and the second connection closed."""
+    pooler = FakePooler()
+    probe = await pooler.begin()
+    (channel,) = pooler.listening
+    assert channel.startswith("asyncnotify_probe_")
+    await probe.finished()
+    await pooler.conclude(probe)
+    assert pooler.listening == []
+    assert [(o.closed, o.terminated) for o in pooler.others] == [(True, False)]
+
+
+async def test_r39_a_pooler_that_does_not_deliver_is_refused() -> None:
+    """After two seconds, with an error that names the pooler and the setting that helps."""
+    pooler = FakePooler()
+    pooler.delivers = False
+    began, probe = now(), await pooler.begin()
+    await probe.finished()
+    assert now() - began == pytest.approx(PROBE_TIMEOUT)
+    with pytest.raises(PoolerError, match=r"joe@pooler .* pool_mode = session"):
+        await pooler.conclude(probe)
+    assert pooler.listening == []
+
+
+@pytest.mark.parametrize("connects", [True, False])
+async def test_r39_without_a_second_connection_nothing_is_proven(
+    caplog: pytest.LogCaptureFixture, *, connects: bool
+) -> None:
+    """An error or no answer: the pooler passes, with one warning however often it is probed."""
+    pooler = FakePooler()
+    pooler.connects, pooler.error = connects, OSError("no more connections")
+    for _ in range(2):
+        began, probe = now(), await pooler.begin()
+        await probe.finished()
+        assert now() - began == (0.0 if connects else pytest.approx(PROBE_TIMEOUT))
+        await pooler.conclude(probe)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert ("no more connections" if connects else "TimeoutError") in record.getMessage()
+
+
+async def test_a_refusal_of_listen_is_raised() -> None:
+    """The session cannot be checked, and no second connection is made."""
+    pooler = FakePooler()
+    pooler.refused = {"": PermissionError("standby")}
+    with pytest.raises(PermissionError, match="standby"):
+        await pooler.begin()
+    assert pooler.others == []
+
+
+async def test_r32_a_probe_that_is_given_up_leaves_no_second_connection() -> None:
+    """Cancelling finished() cancels the probe, which terminates what it has opened."""
+    pooler = FakePooler()
+    pooler.delivers = False
+    probe = await pooler.begin()
+    waiting = asyncio.create_task(probe.finished())
+    await asyncio.sleep(PROBE_TIMEOUT / 2)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    await asyncio.sleep(0)
+    assert probe.done
+    assert [(o.closed, o.terminated) for o in pooler.others] == [(False, True)]
+
+
+async def test_a_probe_calls_back_when_it_is_over() -> None:
+    """So that its owner can go on with other things in the meantime."""
+    pooler = FakePooler()
+    probe, calls = await pooler.begin(), list[bool]()
+    probe.add_done_callback(lambda: calls.append(probe.done))
+    await asyncio.sleep(1)
+    assert calls == [True]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextvars import ContextVar
+
+import pytest
+
+from asyncnotify._tasks import CANCEL_GRACE, cancel, retrieve, start
+
+REQUEST: ContextVar[str] = ContextVar("request", default="none")
+
+
+async def test_p12_a_task_of_ours_has_an_empty_context() -> None:
+    """It sees no variable of whoever happened to start it."""
+
+    async def look() -> str:
+        return REQUEST.get()
+
+    token = REQUEST.set("a request")
+    task = start(look(), name="asyncnotify test")
+    REQUEST.reset(token)
+    assert await task == "none"
+    assert task.get_name() == "asyncnotify test"
+
+
+async def test_cancel_returns_once_the_tasks_have_ended() -> None:
+    """Their clean-up has run by then."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(CANCEL_GRACE / 2)
+            ended.append("work")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await cancel([task])
+    assert ended == ["work"]
+
+
+async def test_cancel_waits_no_longer_than_the_grace_period() -> None:
+    """A task that ignores its cancellation is left to itself."""
+
+    async def ignore() -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await asyncio.sleep(100)
+
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(ignore())
+    await asyncio.sleep(0)
+    began = loop.time()
+    await cancel([task])
+    assert loop.time() - began == pytest.approx(CANCEL_GRACE)
+    assert not task.done()
+    await task
+
+
+async def test_cancel_of_nothing_returns_at_once() -> None:
+    """asyncio.wait() would refuse an empty set."""
+    await cancel([])
+
+
+@pytest.mark.parametrize("retrieved", [True, False])
+async def test_the_error_of_a_cancelled_task_is_not_reported(*, retrieved: bool) -> None:
+    """Without retrieve() asyncio reports an exception that nobody retrieved."""
+    reported: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    async def fail() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            message = "clean-up failed"
+            raise OSError(message)
+
+    task = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    if retrieved:
+        await cancel([task])
+    else:
+        task.cancel()
+        await asyncio.wait({task})
+    del task
+    gc.collect()
+    assert len(reported) == (0 if retrieved else 1)
+
+
+async def test_retrieve_accepts_a_cancelled_task() -> None:
+    """Asking a cancelled task for its exception would raise."""
+    task = asyncio.create_task(asyncio.sleep(100))
+    await cancel([task])
+    retrieve(task)
