@@ -6,6 +6,7 @@ place where notifications may be missing. Begin with ``Listener``.
 """
 
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._blocking.events import BlockingEventStream
 from asyncnotify._blocking.listener import BlockingListener
 from asyncnotify._blocking.notifier import BlockingNotifier
 from asyncnotify._blocking.stream import BlockingStream
@@ -50,6 +51,7 @@ __all__ = [
     "AlreadyEnteredError",
     "AsyncNotifyError",
     "Batches",
+    "BlockingEventStream",
     "BlockingListener",
     "BlockingNotifier",
     "BlockingStream",

@@ -40,10 +40,34 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(msg)
 
 
+def check_retry(connection: object, *, retry: object) -> None:
+    """Raise TypeError unless retry is a bool, and False where there is a connection."""
+    check_flag("retry", retry)
+    if retry and connection is not None:
+        msg = "retry= cannot be combined with connection=: only a whole transaction can be retried"
+        raise TypeError(msg)
+
+
+def check_number(name: str, value: object, *, minimum: float) -> None:
+    """Raise ValueError unless the value is a finite number, at least so large."""
+    number = _number(value)
+    if number is None or number < minimum:
+        msg = f"{name} must be a number, at least {minimum}, not {value!r}"
+        raise ValueError(msg)
+
+
 def check_flag(name: str, value: object) -> None:
-    """Raise TypeError unless it is True or False."""
+    """Raise TypeError unless the value is True or False."""
     if not isinstance(value, bool):
         msg = f"{name} must be True or False, not {value!r}"
+        raise TypeError(msg)
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raise TypeError unless the value is an object of this class, or None."""
+    if value is not None and not isinstance(value, kind):
+        what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        msg = f"{name} must be a {kind.__name__} or None, not {what}"
         raise TypeError(msg)
 
 
@@ -89,6 +113,39 @@ def check_callbacks(**functions: object) -> None:
             check_callback(name, function)
 
 
+def check_on_event(function: object) -> None:
+    """Raise TypeError unless the function is a plain one that takes an event, or None."""
+    check_callbacks(on_event=function)
+    if is_async(function):
+        msg = "on_event must be a plain function: it is called, and not awaited"
+        raise TypeError(msg)
+
+
+def check_backoff(function: object) -> None:
+    """Raise TypeError unless calling the function returns an iterator, as far as it says."""
+    check_callable("backoff", function)
+    if isinstance(function, type) and not hasattr(function, "__next__"):
+        msg = (
+            f"backoff is the class {function.__name__}, and calling a class only makes an object:"
+            f" give an object, as {function.__name__}()"
+        )
+        raise TypeError(msg)
+    if is_async(function) or _matches(function, inspect.isasyncgenfunction):
+        msg = "backoff must be a plain function: it is called, and not awaited"
+        raise TypeError(msg)
+    check_takes("backoff", function)
+
+
+def check_coding(name: str, function: object) -> None:
+    """Raise TypeError unless the function, or the class, turns one thing into another at once."""
+    check_callable(name, function)
+    check_runs(name, function)
+    if is_async(function):
+        msg = f"{name} must be a plain function: it is called, and not awaited"
+        raise TypeError(msg)
+    check_takes(name, function, "the payload" if name == "encode" else "the text")
+
+
 def check_callable(name: str, function: object) -> None:
     """Raise TypeError unless the object can be called."""
     if not callable(function):
@@ -100,10 +157,9 @@ def check_runs(name: str, function: object) -> None:
     """Raise TypeError for a generator function: calling it runs nothing of its body."""
     generators = inspect.isgeneratorfunction, inspect.isasyncgenfunction
     if any(_matches(function, is_generator) for is_generator in generators):
-        msg = (
-            f"{name} contains a `yield`, so calling {name} would run nothing: remove the `yield`;"
-            " for several notifications at a time use listener.stream(…).batches()"
-        )
+        msg = f"{name} contains a `yield`, so calling {name} would run nothing: remove the `yield`"
+        if name == "handler":
+            msg += "; for several notifications at a time use listener.stream(…).batches()"
         raise TypeError(msg)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from asyncnotify._arguments import check_number, check_seconds
+
 Backoff: TypeAlias = Callable[[], Iterator[float]]
 """What ``backoff=`` takes: called at the beginning of each outage, it returns an endless iterator
 of the seconds to wait before each attempt."""
@@ -36,11 +38,11 @@ class ExponentialBackoff:
     cap: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.initial <= self.cap < float("inf"):
-            msg = f"0 < initial <= cap < ∞ must hold, not initial={self.initial}, cap={self.cap}"
-            raise ValueError(msg)
-        if not 1 <= self.factor < float("inf"):
-            msg = f"factor must be at least 1, not {self.factor}"
+        check_seconds("initial", self.initial)
+        check_seconds("cap", self.cap)
+        check_number("factor", self.factor, minimum=1)
+        if self.initial > self.cap:
+            msg = f"initial must be at most cap, not initial={self.initial}, cap={self.cap}"
             raise ValueError(msg)
 
     def __call__(self) -> Iterator[float]:

@@ -39,6 +39,6 @@ class Keepalive:
         for field in fields(self):
             value: object = getattr(self, field.name)
             maximum = _MAXIMA[field.name]
-            if not isinstance(value, int) or not 1 <= value <= maximum:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
                 msg = f"{field.name} must be a whole number from 1 to {maximum}, not {value!r}"
                 raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""The Listener: what users hold in their hands. It wires the parts, and holds no logic."""
+"""The Listener, which connects the parts and holds no logic of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from asyncnotify._arguments import check_callable, check_callbacks, check_timeout, is_async
+from asyncnotify._arguments import (
+    check_backoff,
+    check_callbacks,
+    check_flag,
+    check_kind,
+    check_on_event,
+    check_timeout,
+)
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.listening import ListeningConnections
 from asyncnotify._asyncpg.publishing import OwnConnections
@@ -54,38 +61,40 @@ _DEFAULT_KEEPALIVE = Keepalive()
 
 class Listener:
     """
-    Listens on channels of one PostgreSQL database, for ever, and tells what it may have missed.
+    Listens on channels of one PostgreSQL database, and reports where notifications may be missing.
 
-    It holds one connection of its own. When that is lost, it makes another, listens again on
-    every channel, and puts a Gap at that place of every subscription.
+    A listener has one connection of its own. When that is lost, the listener makes another, listens
+    again on every channel, and puts a Gap at that place of every subscription.
 
     ``async with Listener(dsn) as listener`` starts and closes it; ``start()`` and ``aclose()``
-    do so from different tasks. Making one touches neither the network nor an event loop. All
-    methods are to be called from the event loop that started it, by any number of tasks.
+    do the same, also from different tasks. The constructor touches neither the network nor an event
+    loop. Any number of tasks may call the methods, all in the event loop that started the listener.
 
     Args:
-        dsn: ``postgresql://user:password@host:port/database``, with several hosts if wanted;
-            ``postgresql+asyncpg://`` as well. Without one, PGHOST and the like say where.
-        connect: An async callable that returns a fresh ``asyncpg.Connection``; it is called for
+        dsn: ``postgresql://user:password@host:port/database``, with one host or several;
+            ``postgresql+asyncpg://`` as well. None: as PGHOST and the other variables of libpq say.
+        connect: An async callable that returns a fresh ``asyncpg.Connection``. It is called for
             every connection, and excludes ``dsn`` and ``connect_kwargs``.
         connect_timeout: Seconds for making a connection, for each host.
-        heartbeat: Seconds of silence after which the server is asked whether it is there and
-            still listens for us. None: never ask; a connection that dies without a FIN or RST
-            is then noticed by TCP alone, if at all.
-        heartbeat_timeout: Seconds in which it has to answer.
-        operation_timeout: Seconds in which LISTEN, UNLISTEN or a notify has to be answered.
-        keepalive: TCP keepalive for both ends; None leaves it as it is.
+        heartbeat: Seconds of silence after which the listener asks the server whether the session
+            still listens. None: never; only TCP then notices a connection that dies without a FIN
+            or RST, if anything does.
+        heartbeat_timeout: Seconds in which the server has to answer.
+        operation_timeout: Seconds in which the server has to answer LISTEN, UNLISTEN or a notify.
+        keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: Called at the beginning of each outage; returns an endless iterator of the
             seconds to wait before each attempt.
         start_timeout: Seconds for which ``start()`` keeps trying.
-        close_timeout: Seconds for ``aclose()``, unless that is given others.
-        on_event: Called with each connection event, from the event loop; must not block.
-        connect_kwargs: Anything else that ``asyncpg.connect`` takes: ``user``, ``password`` (a
-            callable is asked for every connection), ``ssl``, ``server_settings``, …
+        close_timeout: Seconds for ``aclose()``, unless that call gives its own.
+        on_event: A plain function, called with each connection event from the event loop. It must
+            not block.
+        connect_kwargs: Further arguments of ``asyncpg.connect``: ``user``, ``password`` (a
+            callable is called for every connection), ``ssl``, ``server_settings``, …
 
     Raises:
-        TypeError: An argument is unknown, or excluded by ``connect``.
-        ValueError: A number of seconds is not positive.
+        TypeError: An argument is unknown or of the wrong type, or ``connect`` excludes it; or a
+            function cannot be called as it would be.
+        ValueError: A number of seconds is not positive and finite.
     """
 
     def __init__(
@@ -108,9 +117,9 @@ class Listener:
         on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
-        check_callable("backoff", backoff)
-        check_callbacks(on_event=on_event)
-        _refuse_async(on_event)
+        check_backoff(backoff)
+        check_on_event(on_event)
+        check_kind("keepalive", keepalive, Keepalive)
         self._limits = Limits(
             connect_timeout=connect_timeout,
             heartbeat=heartbeat,
@@ -120,6 +129,7 @@ class Listener:
             close_timeout=close_timeout,
         )
         check_connect_arguments(dsn, connect, connect_kwargs)
+        check_callbacks(connect=connect)
         self._dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
         self._backoff = backoff
         self._keepalive = keepalive
@@ -147,16 +157,17 @@ class Listener:
         """
         Return a listener that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
 
-        With its URL, its ``connect_args`` and its ``do_connect`` events, asked for anew at each
-        connection. The connection is the listener's own: nothing is taken from the engine's
-        pool, which would reset it.
+        Its URL, its ``connect_args`` and its ``do_connect`` events are read anew for each
+        connection. The connection is the listener's own: nothing is taken from the engine's pool,
+        which would reset it.
 
         Args:
-            engine: The engine, as ``create_async_engine()`` returns it.
-            options: As for the Listener, without what says where to connect.
+            engine: The engine that ``create_async_engine()`` returned.
+            options: The arguments of Listener, without those that say where to connect.
 
         Raises:
-            TypeError: It is no such engine.
+            TypeError: ``engine`` is not such an engine, or an option is not as Listener takes it.
+            ValueError: A number of seconds is not positive and finite.
         """
         return cls(connect=EngineConnect(engine), **options)
 
@@ -169,17 +180,19 @@ class Listener:
         """
         Connect and listen; return once the server has confirmed.
 
-        A server that refuses, is starting up, is full, or a standby is tried again until
-        ``start_timeout``. After this has succeeded once, everything is tried again for ever.
-        While the listener runs, further calls only wait. Cancelling it leaves nothing behind.
-        In a fork of the process that started it, it starts anew, and the parent's goes on.
+        When a server refuses the connection, is starting up, is full, or is a standby, the listener
+        tries again until ``start_timeout``. After the first success it tries again for ever. While
+        the listener runs, further calls only wait. A cancelled start leaves nothing behind. In a
+        fork of the process that started the listener, it starts anew, and that of the parent
+        process goes on.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: The server refused the password, the role or the database.
-            ConnectTimeoutError: Not listening within ``start_timeout``.
-            ClosedError: It was closed meanwhile.
-            WrongLoopError: It runs in another event loop.
+            ConnectTimeoutError: The listener was not listening within ``start_timeout``.
+            PoolerError: A pooler that would deliver nothing stands before the server.
+            ClosedError: The listener was closed meanwhile.
+            WrongLoopError: The listener runs in another event loop.
         """
         if self._run_here is not None:
             await self._running().wait_started()
@@ -202,12 +215,16 @@ class Listener:
         """
         Stop listening, let handlers finish what is buffered, and close the connections.
 
-        Streams end after what they have buffered. At the timeout, which is ``close_timeout``
-        unless one is given here, in seconds, handlers that still run are cancelled. Idempotent;
-        may be called from any task, a handler included, and in every state. Cancelling it
-        closes at once, without waiting for handlers.
+        Streams end after what they have buffered. Idempotent; may be called from any task, also
+        from a handler, and in every state. Cancelling the call closes at once, without waiting for
+        handlers.
+
+        Args:
+            timeout: Seconds after which handlers that still run are cancelled; None:
+                ``close_timeout``.
 
         Raises:
+            ValueError: ``timeout`` is not a number of seconds.
             WrongLoopError: The listener runs in another event loop or process.
         """
         check_timeout("timeout", timeout)
@@ -268,33 +285,36 @@ class Listener:
         """
         Call ``handler`` with every notification on ``channel``.
 
-        It returns once the server has confirmed: what is committed after that is handed over,
-        or covered by a Gap. While there is no connection it waits for the next one. If it
-        raises or is cancelled, the subscription is withdrawn whole.
+        The call returns once the server has confirmed: what is committed after that is handed over,
+        or covered by a Gap. While there is no connection, the call waits for the next one. If the
+        call raises or is cancelled, the subscription is withdrawn whole.
 
         Args:
-            channel: Its name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which
-                decodes the payloads. One that cannot be decoded is counted, logged without its
-                content, and handed to ``on_error`` instead of the handler.
-            handler: An ``async def`` or a plain function. It is called by a task of this
-                subscription's own: a slow handler delays no other. What it raises is logged,
-                counted and handed to ``on_error``; it goes on.
-            resync: Called with a Gap at the beginning and wherever notifications may be
-                missing, before what follows the Gap. If it raises it is called again, with
-                growing delays; until it has succeeded the handler is not called.
+            channel: A name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which decodes the
+                payloads. A payload that cannot be decoded is counted, logged without its content,
+                and passed to ``on_error`` instead of the handler.
+            handler: An ``async def`` or a plain function. A task of this subscription's own calls
+                it, so a slow handler delays no other. What it raises is logged, counted and passed
+                to ``on_error``; the subscription goes on.
+            resync: Called with a Gap at the beginning and wherever notifications may be missing,
+                before what follows the Gap. If it raises, it is called again, with growing delays;
+                until it has succeeded, the handler is not called.
             on_error: Called with what handler or resync raised, and with the Notification or
-                Gap it was given; or with a PayloadDecodeError, and the Notification as it
+                Gap that was its argument; or with a PayloadDecodeError, and the Notification as it
                 arrived.
             concurrency: How many calls of the handler may run at once; 1 keeps the order.
             buffer: How many notifications may wait; None: 32,768.
-            overflow: What to do when more wait: ``"drop_oldest"``, as for None, or
+            overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
                 subscription.
             latest: Keep only the newest notification that waits, instead of a buffer: neither
                 ``buffer`` nor ``overflow`` may be given then.
-            timeout: Seconds to wait for the server; None: for ever.
+            timeout: Seconds to wait for the server to confirm; None: for ever.
 
         Raises:
+            TypeError: A function cannot be called as it would be, or two options exclude each
+                other.
+            ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
@@ -309,6 +329,7 @@ class Listener:
             concurrency=concurrency,
             on_error=on_error,
         )
+        check_timeout("timeout", timeout)
         lifetime = self._running()
         worker = registration.new_worker(lifetime.router)
         await lifetime.roster.serve(worker, timeout)
@@ -343,11 +364,15 @@ class Listener:
         """
         Register the decorated function as a handler, before the start or after it.
 
-        The arguments are those of ``listen()``. Before the start it may be called from
-        anywhere; the handler is then served each time the listener runs. ``unlisten()`` ends it.
+        The arguments are those of ``listen()``. Before the start, ``on()`` may be called from any
+        thread; the handler then serves in each run of the listener. ``unlisten()`` ends it.
 
         Raises:
+            TypeError: A function cannot be called as it would be, or two options exclude each
+                other.
+            ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
+            ClosedError: The listener is closing.
             WrongLoopError: The listener runs in another event loop or process.
         """
         buffering = Buffering(buffer, overflow, latest)
@@ -434,10 +459,10 @@ class Listener:
 
         ``async for n in listener.stream("orders")`` listens from its first step;
         ``async with listener.stream("orders") as stream`` from the beginning of its block.
-        The iterator's class, Stream, says how it ends.
+        The class of the iterator, Stream, says how it ends.
 
         Args:
-            channels: At least one, each a name or a Channel, which decodes the payloads.
+            channels: One at least, each a name or a Channel, which decodes the payloads.
             gaps: Yield a Gap wherever notifications may be missing, the first one at once.
             on_error: Called with a PayloadDecodeError for each payload that could not be
                 decoded, and with the Notification as it arrived. The stream goes on.
@@ -447,18 +472,21 @@ class Listener:
             timeout: Seconds to wait for the server to confirm; None: for ever.
 
         Raises:
+            TypeError: No channel is given, or one in two forms; ``on_error`` cannot be called as it
+                would be; or two options exclude each other.
+            ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut a name.
-            TypeError: No channel is given.
         """
         if not channels:
             msg = "stream() needs at least one channel"
             raise TypeError(msg)
+        check_flag("gaps", gaps)
         check_callbacks(on_error=on_error)
+        check_timeout("timeout", timeout)
         meant = channels_of(channels)
+        buffering = Buffering(buffer, overflow, latest)
         return Stream(
-            functools.partial(
-                self._enlist, tuple(meant), Buffering(buffer, overflow, latest), gaps_wanted=gaps
-            ),
+            functools.partial(self._enlist, tuple(meant), buffering, gaps_wanted=gaps),
             tuple(meant.values()),
             gaps=gaps,
             on_error=on_error,
@@ -469,14 +497,14 @@ class Listener:
         """
         End every handler and stream of a channel, those registered with ``on()`` included.
 
-        When it returns, no handler of it will be started any more, and the server has
-        confirmed, or the connection is gone. A stream of several channels goes on with its
+        When the call returns, no handler of the channel will be started any more, and the server
+        has confirmed, or the connection is gone. A stream of several channels goes on with its
         others. Cancelling the call leaves the subscriptions ended. A listener that does not run
         forgets what ``on()`` has registered.
 
         Raises:
-            ChannelNameError: This cannot be a channel.
-            WrongLoopError: The call came from another event loop or process.
+            ChannelNameError: ``channel`` cannot be the name of a channel.
+            WrongLoopError: The listener runs in another event loop or process.
         """
         name = name_of(channel)
         running = self._lifetime is not None and not self._lifetime.has_ended
@@ -504,33 +532,35 @@ class Listener:
         retry: bool = False,
     ) -> None:
         """
-        Send a notification to everyone listening on ``channel``, as a Notifier does.
+        Send a notification to every session that listens on ``channel``.
 
-        It returns once the server has committed it. Nobody need have received it: a session
-        that is not listening at that moment never will. It goes through a second connection,
-        opened at the first call. Calls that meet are sent together, in the order they came.
+        The call returns once the server has committed it. This does not mean that anyone received
+        it: a session that is not listening at that moment never will. It goes through a second
+        connection, opened at the first call. Calls made at the same time are sent together, in
+        their order.
 
-        Cancelling it leaves unknown whether it was sent.
+        After a cancelled call nobody knows whether the notification was sent.
 
         Args:
             channel: A name, or a Channel, which encodes the payload.
             payload: A text of 7,999 bytes at most, or what the Channel encodes.
-            connection: Send it in the transaction of this connection instead, as
+            connection: Send the notification in the transaction of this connection instead, as
                 ``Notifier.notify()`` does; the listener need not run for that.
             retry: Try again after a lost connection or a failed attempt to connect, for 30
-                seconds. It may then arrive twice.
+                seconds. The notification may then arrive twice.
 
         Raises:
-            ChannelNameError: The server would refuse the name.
-            PayloadError: The payload holds NUL or a lone surrogate, or its Channel cannot
-                encode it.
+            TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
+                is not a bool.
+            ChannelNameError: The server would refuse or cut the name.
+            PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
-            ConnectError: There is no connection: it was not sent.
-            ConnectionLostError: The connection died in flight: it may have been sent.
+            ConnectError: There is no connection: nothing was sent.
+            ConnectionLostError: The connection died in flight: the notification may have been sent.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
-            TypeError: ``connection`` is of another kind, or combined with ``retry``.
+            Exception: What the driver of ``connection`` raises.
         """
         name, text = encoded(channel, payload)
         if connection is None:
@@ -545,16 +575,25 @@ class Listener:
         Send many notifications, in their order; return how many. As ``Notifier.notify_many()``.
 
         Raises:
-            Exception: What ``notify()`` raises, or what ``pairs`` raised.
+            TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
+            ChannelNameError: The server would refuse or cut a name.
+            PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
+            PayloadTooLargeError: A payload is over 7,999 bytes.
+            ConnectError: There is no connection: these notifications were not sent.
+            ConnectionLostError: The connection died in flight: they may have been sent.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
+            Exception: What ``pairs`` raised.
         """
         self._running()
         return await self._notifier.notify_many(pairs)
 
-    # -- looking at it ------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that are asked for, whether or not the server has confirmed them yet."""
+        """The channels of all subscriptions, whether or not the server has confirmed them yet."""
         if (run := self._run_here) is not None:
             return run.roster.channels
         return frozenset(registration.channel.name for registration in self._registrations)
@@ -566,56 +605,60 @@ class Listener:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection and LISTEN is in force, as far as anybody knows."""
+        """Whether there is a connection on which LISTEN is in force, as far as is known."""
         return self.state is State.CONNECTED
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """
-        Return once there is a connection and LISTEN is in force.
+        Return once there is a connection on which LISTEN is in force.
 
         Args:
             timeout: Seconds to wait; None: for ever.
 
         Raises:
-            ConnectTimeoutError: There was none in time.
+            ValueError: ``timeout`` is not a number of seconds.
+            ConnectTimeoutError: There was no such connection in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
+        check_timeout("timeout", timeout)
         await self._running().wait_connected(timeout)
 
     def stats(self) -> Stats:
         """
         Return a snapshot of the counters of this run, or of the last one. Never waits.
 
-        In a fork there has been none until the listener is started there.
+        In a fork they begin at 0 when the listener is started there.
         """
         return Stats() if self._lifetime is None or self._is_fork else self._lifetime.stats()
 
     async def health(self, *, server: bool = True) -> dict[str, Any]:
         """
-        Return how the listener is, as a plain dict that JSON can hold, for a health endpoint.
+        Return the health of the listener as a plain dict that JSON can hold, for a health endpoint.
 
         ``state``, ``generation`` (how many connections there have been), ``backend_pid``,
-        ``connected_since``, ``last_contact_age`` (seconds since the server was last heard),
-        ``heartbeat_round_trip`` (seconds), ``last_error``, ``channels_desired`` and
-        ``channels_confirmed``, the counters of ``stats()``, and ``subscriptions`` with the
-        backlog and drops of each. No payload and no secret.
+        ``connected_since``, ``last_contact_age`` (seconds since the last answer or notification of
+        the server), ``heartbeat_round_trip`` (seconds), ``last_error``, ``channels_desired`` and
+        ``channels_confirmed``, the counters of ``stats()``, and ``subscriptions`` with the backlog
+        and drops of each. No payload and no secret.
 
-        With ``server`` it also asks the server, on the listening connection:
-        ``queue_usage`` (how full the notification queue of the whole server is, from 0 to 1;
-        asking also frees a queue that stayed full), ``queue_holders`` (from 1 % on: the sessions
-        that may keep it from being emptied, as far as the role may see them: those of others
-        take ``pg_read_all_stats``) and ``server_error``, None if it answered.
+        With ``server`` the listener also asks the server, on the listening connection:
+        ``queue_usage`` (how full the notification queue of the whole server is, from 0 to 1; asking
+        also frees a queue that stayed full), ``queue_holders`` (from 1 % on: the sessions that may
+        keep the queue from being emptied, as far as the role may see them: those of other roles
+        take ``pg_read_all_stats``) and ``server_error``, None if the server answered.
 
-        It never hangs: a server that does not answer within ``heartbeat_timeout`` is reported
-        as such, and its connection is replaced. Without ``server`` it returns at once.
+        The call never hangs: a server that does not answer within ``heartbeat_timeout`` is reported
+        as such, and its connection is replaced. Without ``server`` the call returns at once.
 
         Raises:
+            TypeError: ``server`` is not a bool.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
             WrongLoopError: The call came from another event loop or process.
         """
+        check_flag("server", server)
         return await health_of(self._running(), server=server)
 
     def events(self) -> EventStream:
@@ -654,9 +697,3 @@ class Listener:
         subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps_wanted)
         lifetime.roster.enlist(subscriber)
         return lifetime.roster, subscriber
-
-
-def _refuse_async(on_event: object) -> None:
-    if is_async(on_event):
-        msg = "on_event must be a plain function: it is called, and not awaited"
-        raise TypeError(msg)

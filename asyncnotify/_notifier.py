@@ -1,4 +1,4 @@
-"""The Notifier: publishing without listening. It wires the parts, and holds no logic."""
+"""The Notifier: publishing without listening. It connects the parts, and holds no logic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from asyncnotify._arguments import check_callable, check_timeout
+from asyncnotify._arguments import (
+    check_backoff,
+    check_callbacks,
+    check_kind,
+    check_retry,
+    check_timeout,
+)
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.publishing import OwnConnections, Pool, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
@@ -41,35 +47,37 @@ class Notifier:
     """
     Sends notifications, from any number of tasks at once, over one connection.
 
-    Calls that come while another one is in flight are gathered, and go out together as soon as
-    that is done: one statement and one commit for up to 1,000 of them. A call that is alone is
-    sent at once. Each caller learns what became of its own.
+    Calls made while another one is in flight are collected, and sent together as soon as that is
+    done: one statement and one commit for up to 1,000 of them. A call that is alone is sent at
+        once.
+    Each caller gets the result of its own call.
 
     ``async with Notifier(dsn) as notifier`` opens and closes it; so do ``start()`` and
-    ``aclose()``. Without ``start()`` the connection is opened by the first call. A connection
-    that is lost is made anew for the next call. All methods are to be called from one event
-    loop, by any number of tasks.
+    ``aclose()``. Without ``start()`` the first call opens the connection. When a connection is
+    lost, the next call makes a new one. Any number of tasks of one event loop may call the methods.
 
     Args:
         dsn: As for Listener.
-        pool: An asyncpg pool to borrow a connection from while there is something to send.
-        connect: An async callable that returns a fresh ``asyncpg.Connection``. Of ``dsn``,
-            ``pool`` and ``connect`` one may be given; without any, PGHOST and the like count.
+        pool: An asyncpg pool, from which a connection is borrowed while there is something to send.
+        connect: An async callable that returns a fresh ``asyncpg.Connection``. One of ``dsn``,
+            ``pool`` and ``connect`` may be given; without any, PGHOST and the other variables of
+            libpq count.
         connect_timeout: Seconds for making or borrowing a connection, for each host.
         operation_timeout: Seconds in which the server has to answer.
-        keepalive: TCP keepalive for both ends, of connections that are not a pool's; None leaves
-            it as it is.
+        keepalive: TCP keepalive for both ends, of connections that are not from a pool; None leaves
+            the settings of the systems as they are.
         backoff: Called for each series of retries; returns an endless iterator of the seconds to
             wait before each attempt.
-        queue: Calls that may wait to be sent; those beyond wait for their place in the queue.
+        queue: How many calls may wait to be sent; further calls wait for their place in the queue.
         start_timeout: Seconds for which ``start()`` keeps trying.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
-        close_timeout: Seconds for ``aclose()``, unless that is given others.
-        connect_kwargs: Anything else that ``asyncpg.connect`` takes.
+        close_timeout: Seconds for ``aclose()``, unless that call gives its own.
+        connect_kwargs: Further arguments of ``asyncpg.connect``.
 
     Raises:
-        TypeError: An argument is unknown, or excluded by another one.
-        ValueError: A number is not positive.
+        TypeError: An argument is unknown or of the wrong type, or another one excludes it; or a
+            function cannot be called as it would be.
+        ValueError: A number is not positive and finite.
     """
 
     def __init__(
@@ -98,8 +106,10 @@ class Notifier:
             close_timeout=close_timeout,
             queue=queue,
         )
-        check_callable("backoff", backoff)
+        check_backoff(backoff)
+        check_kind("keepalive", keepalive, Keepalive)
         check_connect_arguments(dsn, connect, connect_kwargs)
+        check_callbacks(connect=connect)
         connections: PublishingConnections[Any]
         if pool is None:
             dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
@@ -131,8 +141,12 @@ class Notifier:
         """
         Return a notifier that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
 
-        As for ``Listener.from_sqlalchemy()``. To send within a transaction of the engine's,
-        give ``notify()`` the connection or the session.
+        As ``Listener.from_sqlalchemy()``. To send within a transaction of the engine, pass the
+        connection or the session to ``notify()``.
+
+        Raises:
+            TypeError: ``engine`` is not such an engine, or an option is not as Notifier takes it.
+            ValueError: A number is not positive and finite.
         """
         return cls(connect=EngineConnect(engine), **options)
 
@@ -145,15 +159,17 @@ class Notifier:
         """
         Connect; return once there is a connection.
 
-        It need not be called: the first notification connects as well. It tells of a mistake
-        early. A server that refuses, is starting up or is full is tried again until
-        ``start_timeout``. After ``aclose()``, and in a fork of the process that it was used in,
-        it begins anew. When it fails, or is cancelled, other calls are not concerned.
+        The first notification connects as well: ``start()`` shows a mistake earlier. When a server
+        refuses the connection, is starting up or is full, the notifier tries again until
+        ``start_timeout``. After ``aclose()``, and in a fork of the process that used the notifier,
+        it starts anew. A start that fails or is cancelled does not affect other calls.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: There is still no connection after ``start_timeout``.
-            WrongLoopError: It runs in another event loop.
+            ConnectionLostError: The connection died while it was tried, until ``start_timeout``.
+            ClosedError: The notifier was closed meanwhile.
+            WrongLoopError: The notifier runs in another event loop.
         """
         if self._owner is not None and self._owner.is_other_process:
             leave_to_parent(self._publisher, self._task)
@@ -169,7 +185,7 @@ class Notifier:
                 unless=self._connections.failures.is_permanent,
             )
         except ClosedError:
-            raise  # somebody else has closed it, and may have begun anew
+            raise  # another task has closed the notifier, and may have started it anew
         except BaseException:
             if is_new and task and not publisher.is_closing and not publisher.is_used:
                 self._owner = None  # the next call begins anew
@@ -180,12 +196,15 @@ class Notifier:
         """
         Send what has been accepted, and close the connection.
 
-        At the timeout, which is ``close_timeout`` unless one is given here, in seconds, what is
-        still unsent is given up: its callers get a ClosedError. Idempotent; may be
-        called from any task. Cancelling it gives up at once.
+        Idempotent; may be called from any task. Cancelling the call gives up at once.
+
+        Args:
+            timeout: Seconds after which unsent notifications are given up: their callers get a
+                ClosedError. None: ``close_timeout``.
 
         Raises:
-            WrongLoopError: It runs in another event loop or process.
+            ValueError: ``timeout`` is not a number of seconds.
+            WrongLoopError: The notifier runs in another event loop or process.
         """
         check_timeout("timeout", timeout)
         owner, publisher, task = self._owner, self._publisher, self._task
@@ -227,42 +246,41 @@ class Notifier:
         retry: bool = False,
     ) -> None:
         """
-        Send a notification to everyone listening on ``channel``.
+        Send a notification to every session that listens on ``channel``.
 
-        It returns once the server has committed it. Nobody need have received it. One caller's
-        notifications keep their order. Equal ones of several callers each arrive.
+        The call returns once the server has committed it. This does not mean that anyone received
+        it. One caller's notifications keep their order. Equal notifications of several callers each
+        arrive.
 
-        Cancelling it leaves unknown whether it was sent.
+        After a cancelled call nobody knows whether the notification was sent.
 
         Args:
             channel: A name, or a Channel, which encodes the payload.
             payload: A text of 7,999 bytes at most, or what the Channel encodes.
-            connection: Send it in the transaction of this connection instead: an asyncpg
-                Connection (also one acquired from a pool), SQLAlchemy's AsyncConnection or
-                AsyncSession, or psycopg's AsyncConnection. It is delivered when that commits,
-                and never if it rolls back. PostgreSQL delivers equal ones of one transaction
-                once; ``Channel(…, unique=True)`` makes each differ. It has no deadline but
-                those of the connection.
+            connection: Send the notification in the transaction of this connection instead: an
+                asyncpg Connection (also one acquired from a pool), SQLAlchemy's AsyncConnection or
+                AsyncSession, or psycopg's AsyncConnection. It is delivered when the transaction
+                commits, and never if that rolls back. PostgreSQL delivers equal notifications of
+                one transaction once; ``Channel(…, unique=True)`` makes each differ. There is no
+                deadline but those of the connection.
             retry: Try again after a lost connection or a failed attempt to connect, for
-                ``retry_timeout`` seconds. It may then arrive twice.
+                ``retry_timeout`` seconds. The notification may then arrive twice.
 
         Raises:
-            ChannelNameError: The server would refuse the name.
-            PayloadError: The payload cannot be encoded, or not be sent.
+            TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
+                is not a bool.
+            ChannelNameError: The server would refuse or cut the name.
+            PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
-            ConnectError: There is no connection: it was not sent.
-            ConnectionLostError: The connection died in flight: it may have been sent.
+            ConnectError: There is no connection: nothing was sent.
+            ConnectionLostError: The connection died in flight: the notification may have been sent.
             ClosedError: The notifier has been closed.
             WrongLoopError: The call came from another event loop or process.
-            TypeError: ``connection`` is of another kind, or combined with ``retry``.
+            Exception: What the driver of ``connection`` raises.
         """
+        check_retry(connection, retry=retry)
         name, text = encoded(channel, payload)
         if connection is not None:
-            if retry:
-                msg = (
-                    "retry= cannot be combined with connection=: a transaction is tried as a whole"
-                )
-                raise TypeError(msg)
             await notify_within(connection, name, text)
         elif retry:
             self._running()
@@ -279,19 +297,28 @@ class Notifier:
         """
         Send many notifications, in their order; return how many.
 
-        They go out in transactions of up to 1,000, one after another; the next ones are taken
-        from ``pairs`` while the server works on the last. Of equal ones within one transaction
+        They are sent in transactions of up to 1,000, one after another; the next ones are taken
+        from ``pairs`` while the server works on the last. Of equal notifications in one transaction
         PostgreSQL delivers one: where each counts, use ``Channel(…, unique=True)``.
 
-        The first failure ends it. What the transactions before it held has been sent; a note on
-        the exception says how many. Cancelling it leaves unknown whether the last one was.
+        The first failure ends the call. The transactions before it have been sent; a note on the
+        exception says how many notifications that are. After a cancelled call nobody knows whether
+        the last transaction was sent.
 
         Args:
-            pairs: Of channel and payload, as ``notify()`` takes them; an asynchronous iterable
-                will do as well.
+            pairs: An iterable, or an asynchronous one, of channel and payload, as ``notify()``
+                takes them.
 
         Raises:
-            Exception: What ``notify()`` raises, or what ``pairs`` raised.
+            TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
+            ChannelNameError: The server would refuse or cut a name.
+            PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
+            PayloadTooLargeError: A payload is over 7,999 bytes.
+            ConnectError: There is no connection: these notifications were not sent.
+            ConnectionLostError: The connection died in flight: they may have been sent.
+            ClosedError: The notifier has been closed.
+            WrongLoopError: The call came from another event loop or process.
+            Exception: What ``pairs`` raised.
         """
         publisher = self._running()
         sent, size = 0, 0
@@ -303,11 +330,11 @@ class Notifier:
                     sent, size = sent + size, 0
                     in_flight = publisher.publish_all(channels, payloads)
                     size = len(channels)
-                    await asyncio.sleep(0)  # it goes out before the next ones are encoded
+                    await asyncio.sleep(0)  # these are sent before the next ones are encoded
             await in_flight
         except BaseException as error:
             if not isinstance(error, Exception):
-                in_flight.cancel()  # nobody would retrieve what becomes of it
+                in_flight.cancel()  # otherwise its exception would never be retrieved
             elif await _succeeds(in_flight):
                 sent += size
             error.add_note(f"{sent} notifications before it have been sent")
@@ -317,7 +344,7 @@ class Notifier:
     # -- inside -------------------------------------------------------------------------------
 
     def _running(self) -> Publisher:
-        """Return what sends, in this event loop; begin if that has not been done."""
+        """Return the publisher of this event loop; start one if there is none."""
         owner, publisher = self._owner, self._publisher
         if owner is not None and publisher is not None:
             if owner.is_here:
@@ -370,7 +397,7 @@ async def _end(publisher: Publisher, task: asyncio.Task[None], seconds: float) -
 
 
 class ListenersNotifier(Notifier):
-    """The notifier of a listener: on connections that are made already, and ending with its run."""
+    """The notifier of a listener: it uses connections made for it, and ends with the run."""
 
     def __init__(
         self, connections: PublishingConnections[Any], limits: PublishingLimits, backoff: Backoff

@@ -9,6 +9,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.portal import Call, Portal
 from asyncnotify._blocking.threads import is_served_here
 from asyncnotify._errors import ClosedError, NotStartedError
@@ -119,10 +120,8 @@ class Gateway:
 
         From a function that the owner called in a worker thread it only begins that.
         """
+        check_timeout("timeout", timeout)
         seconds = self._close_timeout if timeout is None else timeout
-        if not seconds >= 0:
-            msg = f"timeout must be a number of seconds, not {timeout!r}"
-            raise ValueError(msg)
         portal = self._portal
         if portal is not None:
             self._begin_to_close(portal, seconds, end or self._end)

@@ -1,16 +1,20 @@
-"""The BlockingListener: the Listener's face for threads. It wires the parts, and holds no logic."""
+"""The BlockingListener: the Listener for threads. It connects the parts, and holds no logic."""
 
 from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
+from asyncnotify._arguments import check_flag, check_on_event, check_retry, check_timeout
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._blocking.events import BlockingEventStream, EventRelay
 from asyncnotify._blocking.gateway import Gateway, awaitable
+from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.stream import BlockingStream, fetch_the_rest
 from asyncnotify._blocking.subscription import BlockingSubscription
 from asyncnotify._blocking.threads import in_worker_thread
@@ -44,20 +48,20 @@ _DEFAULT_KEEPALIVE = Keepalive()
 
 class BlockingListener:
     """
-    A Listener for threads: the same face without ``await``.
+    A Listener for threads: the same methods without ``await``.
 
     It runs an event loop in a daemon thread of its own, and calls handlers, ``resync`` and
-    ``on_error``, which are plain functions, in worker threads: each subscription's one at a time
-    unless it says ``concurrency``. One that blocks delays no other, however many there are.
-    They may call anything here, as may any number of threads at once.
+    ``on_error``, which are plain functions, in worker threads: those of one subscription one at a
+    time, unless ``concurrency`` says otherwise. One that blocks delays no other subscription,
+    however many there are. They may call every method here, as may any number of threads at once.
 
     ``with BlockingListener(dsn) as listener`` starts and closes it; so do ``start()`` and
-    ``close()``. Making one touches neither the network nor a thread. Calls from the event loop's
-    own thread, which is that of ``on_event``, and from a process that was forked after the
-    start, raise WrongLoopError. Ctrl-C gets out of every call at once, and leaves everything
-    usable; what the call had been waiting for is cancelled.
+    ``close()``. The constructor touches neither the network nor a thread. Calls from the event
+    loop's own thread, which is that of ``on_event``, and from a process that was forked after the
+    start, raise WrongLoopError. Ctrl-C ends every call at once, and leaves everything usable; what
+    the call was waiting for is cancelled.
 
-    It serves until it is closed, also when nobody holds it any more. A program that ends without
+    It runs until it is closed, also when no reference to it is left. A program that ends without
     closing it ends all the same: then the connections are closed, what is buffered is not
     handed over, and a handler that runs is cut off.
 
@@ -65,21 +69,22 @@ class BlockingListener:
         dsn: As for Listener.
         connect: As for Listener: an async callable, called in the event loop.
         connect_timeout: Seconds for making a connection, for each host.
-        heartbeat: Seconds of silence after which the server is asked whether it is there and
-            still listens for us; None: never ask.
-        heartbeat_timeout: Seconds in which it has to answer.
-        operation_timeout: Seconds in which LISTEN, UNLISTEN or a notify has to be answered.
-        keepalive: TCP keepalive for both ends; None leaves it as it is.
+        heartbeat: Seconds of silence after which the listener asks the server whether the session
+            still listens; None: never.
+        heartbeat_timeout: Seconds in which the server has to answer.
+        operation_timeout: Seconds in which the server has to answer LISTEN, UNLISTEN or a notify.
+        keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: As for Listener.
         start_timeout: Seconds for which ``start()`` keeps trying.
-        close_timeout: Seconds for ``close()``, unless that is given others.
-        on_event: Called with each connection event, in the event loop's thread: it must not
-            block, and cannot call the listener.
-        connect_kwargs: Anything else that ``asyncpg.connect`` takes.
+        close_timeout: Seconds for ``close()``, unless that call gives its own.
+        on_event: A plain function, called with each connection event in the event loop's thread: it
+            must not block, and cannot call the listener. ``events()`` has no such limits.
+        connect_kwargs: Further arguments of ``asyncpg.connect``.
 
     Raises:
-        TypeError: An argument is unknown, or excluded by ``connect``.
-        ValueError: A number of seconds is not positive.
+        TypeError: An argument is unknown or of the wrong type, or ``connect`` excludes it; or a
+            function cannot be called as it would be.
+        ValueError: A number of seconds is not positive and finite.
     """
 
     def __init__(
@@ -102,6 +107,8 @@ class BlockingListener:
         on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
+        check_on_event(on_event)
+        self._events = EventRelay(on_event)
         self._listener = Listener(
             dsn,
             connect=connect,
@@ -113,7 +120,7 @@ class BlockingListener:
             backoff=backoff,
             start_timeout=start_timeout,
             close_timeout=close_timeout,
-            on_event=on_event,
+            on_event=self._events,
             **connect_kwargs,
         )
         self._gateway = Gateway(self._wound_up, close_timeout)
@@ -124,7 +131,12 @@ class BlockingListener:
         """
         Return a listener that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
 
-        As for ``Listener.from_sqlalchemy()``.
+        As ``Listener.from_sqlalchemy()``.
+
+        Raises:
+            TypeError: ``engine`` is not such an engine, or an option is not as BlockingListener
+                takes it.
+            ValueError: A number of seconds is not positive and finite.
         """
         return cls(connect=EngineConnect(engine), **options)
 
@@ -137,17 +149,18 @@ class BlockingListener:
         """
         Connect and listen; return once the server has confirmed.
 
-        A server that refuses, is starting up, is full, or a standby is tried again until
-        ``start_timeout``. After this has succeeded once, everything is tried again for ever.
-        While the listener runs, further calls only wait. After ``close()`` it begins anew.
-        Interrupting it leaves nothing behind.
+        When a server refuses the connection, is starting up, is full, or is a standby, the listener
+        tries again until ``start_timeout``. After the first success it tries again for ever. While
+        the listener runs, further calls only wait. After ``close()`` it starts anew. An interrupted
+        start leaves nothing behind.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: The server refused the password, the role or the database.
-            ConnectTimeoutError: Not listening within ``start_timeout``.
-            ClosedError: It was closed meanwhile.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            ConnectTimeoutError: The listener was not listening within ``start_timeout``.
+            PoolerError: A pooler that would deliver nothing stands before the server.
+            ClosedError: The listener was closed meanwhile.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         portal, is_new = self._gateway.open()
         try:
@@ -161,15 +174,18 @@ class BlockingListener:
         """
         Stop listening, let handlers finish what is buffered, and close connections and threads.
 
-        Streams end after what they have buffered. After the timeout, which is ``close_timeout``
-        unless one is given here, in seconds, handlers that still run are no longer waited for,
-        and no further one is called. It returns within half a second after that, in every state
-        and whatever blocks. Idempotent; may be called from any thread. Called by a handler,
-        ``resync`` or ``on_error``, which it would wait for, it only begins all this.
-        Interrupting it leaves the listener closing.
+        Streams end after what they have buffered. The call returns within half a second after the
+        timeout, in every state and whatever blocks. Idempotent; may be called from any thread. A
+        handler, ``resync`` or ``on_error``, which the call would wait for, only begins the closing.
+        An interrupted call leaves the listener closing.
+
+        Args:
+            timeout: Seconds after which handlers that still run are no longer waited for, and no
+                further one is called; None: ``close_timeout``.
 
         Raises:
-            WrongLoopError: This is the event loop's own thread, or another process.
+            ValueError: ``timeout`` is not a number of seconds.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         self._gateway.close(timeout)
 
@@ -186,7 +202,7 @@ class BlockingListener:
         """
         Close; after an exception without letting handlers finish.
 
-        In a forked process, where there is nothing to close, an exception goes its way.
+        In a forked process, where there is nothing to close, an exception is raised on.
         """
         if exc_type is None:
             self.close()
@@ -228,42 +244,43 @@ class BlockingListener:
         """
         Call ``handler`` with every notification on ``channel``, in a worker thread.
 
-        It returns once the server has confirmed: what is committed after that is handed over,
-        or covered by a Gap. While there is no connection it waits for the next one. If it
-        raises or is interrupted, the subscription is withdrawn whole.
+        The call returns once the server has confirmed: what is committed after that is handed over,
+        or covered by a Gap. While there is no connection, the call waits for the next one. If the
+        call raises or is interrupted, the subscription is withdrawn whole.
 
         Args:
-            channel: Its name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which
-                decodes the payloads, in the event loop's thread.
+            channel: A name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which decodes the
+                payloads in the event loop's thread.
             handler: A plain function. It may block: that delays its own subscription only. What
-                it raises is logged, counted and handed to ``on_error``; it goes on. That it
-                cannot end the program, by SystemExit, is such an error as well.
-            resync: A plain function, called with a Gap at the beginning and wherever
-                notifications may be missing, before what follows the Gap. If it raises it is
-                called again, with growing delays; until it has succeeded the handler is not
-                called.
+                it raises is logged, counted and passed to ``on_error``; the subscription goes on. A
+                SystemExit counts as such an error: a worker thread cannot end the program.
+            resync: A plain function, called with a Gap at the beginning and wherever notifications
+                may be missing, before what follows the Gap. If it raises, it is called again, with
+                growing delays; until it has succeeded, the handler is not called.
             on_error: A plain function, called with what handler or resync raised, and with the
-                Notification or Gap it was given; or with a PayloadDecodeError, and the
+                Notification or Gap that was its argument; or with a PayloadDecodeError, and the
                 Notification as it arrived.
             concurrency: How many calls of the handler may run at once, each in a thread of its
                 own; 1 keeps the order.
             buffer: How many notifications may wait; None: 32,768.
-            overflow: What to do when more wait: ``"drop_oldest"``, as for None, or
+            overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
                 subscription.
             latest: Keep only the newest notification that waits, instead of a buffer: neither
                 ``buffer`` nor ``overflow`` may be given then.
-            timeout: Seconds to wait for the server; None: for ever.
+            timeout: Seconds to wait for the server to confirm; None: for ever.
 
         Raises:
-            TypeError: A function is an ``async def``: that is for Listener.
+            TypeError: A function is an ``async def``, which is for Listener, or cannot be called as
+                it would be; or two options exclude each other.
+            ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
-        listen: Any = self._listener.listen  # the overloads above are its own
+        listen: Any = self._listener.listen  # as the overloads above say
         subscription: Subscription = self._gateway.call(
             functools.partial(
                 listen,
@@ -310,13 +327,16 @@ class BlockingListener:
         """
         Register the decorated plain function as a handler, before the start or after it.
 
-        The arguments are those of ``listen()``. The handler is served each time the listener
-        runs. ``unlisten()`` ends it.
+        The arguments are those of ``listen()``. The handler serves in each run of the listener.
+        ``unlisten()`` ends it.
 
         Raises:
-            TypeError: A function is an ``async def``: that is for Listener.
+            TypeError: A function is an ``async def``, which is for Listener, or cannot be called as
+                it would be; or two options exclude each other.
+            ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            ClosedError: The listener is closing.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         register = self._listener.on(
             channel,
@@ -398,10 +418,10 @@ class BlockingListener:
 
         ``for n in listener.stream("orders")`` listens from its first step;
         ``with listener.stream("orders") as stream`` from the beginning of its block.
-        The iterator's class, BlockingStream, says how it ends, and how to wait with a timeout.
+        The class of the iterator, BlockingStream, says how it ends, and how to wait with a timeout.
 
         Args:
-            channels: At least one, each a name or a Channel, which decodes the payloads, in the
+            channels: One at least, each a name or a Channel, which decodes the payloads in the
                 event loop's thread.
             gaps: Yield a Gap wherever notifications may be missing, the first one at once.
             on_error: A plain function, called in a worker thread with a PayloadDecodeError for
@@ -412,10 +432,12 @@ class BlockingListener:
             timeout: Seconds to wait for the server to confirm; None: for ever.
 
         Raises:
+            TypeError: No channel is given, or one in two forms; ``on_error`` is an ``async def``,
+                or cannot be called as it would be; or two options exclude each other.
+            ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut a name.
-            TypeError: No channel is given, or ``on_error`` is an ``async def``.
         """
-        new_stream: Any = self._listener.stream  # the overloads above are its own
+        new_stream: Any = self._listener.stream  # as the overloads above say
         inner = new_stream(
             *channels,
             gaps=gaps,
@@ -425,7 +447,7 @@ class BlockingListener:
             latest=latest,
             timeout=timeout,
         )
-        # where only the newest counts, what is fetched must not grow old here
+        # of several items fetched at once, none but the last would be the newest
         limit = 1 if latest else min(buffer or DEFAULT_BATCH, DEFAULT_BATCH)
         stream: BlockingStream[Any] = BlockingStream(self._gateway, inner, limit)
         with self._gateway.lock:
@@ -436,14 +458,14 @@ class BlockingListener:
         """
         End every handler and stream of a channel, those registered with ``on()`` included.
 
-        When it returns, no handler of it will be started any more, and the server has
-        confirmed, or the connection is gone. A handler that runs at the moment runs to its end.
-        A stream of several channels goes on with its others. Interrupting the call leaves the
+        When the call returns, no handler of the channel will be started any more, and the server
+        has confirmed, or the connection is gone. A handler that runs at that moment runs to its
+        end. A stream of several channels goes on with its others. An interrupted call leaves the
         subscriptions ended. A listener that does not run forgets what ``on()`` has registered.
 
         Raises:
-            ChannelNameError: This cannot be a channel.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            ChannelNameError: ``channel`` cannot be the name of a channel.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         unlisten = functools.partial(self._listener.unlisten, channel)
         with self._gateway.lock:
@@ -453,41 +475,87 @@ class BlockingListener:
         self._gateway.call(unlisten)
 
     @overload
-    def notify(self, channel: str, payload: str = "") -> None: ...
+    def notify(
+        self, channel: str, payload: str = "", *, connection: object = ..., retry: bool = ...
+    ) -> None: ...
 
     @overload
-    def notify(self, channel: Channel[T], payload: T) -> None: ...
+    def notify(
+        self, channel: Channel[T], payload: T, *, connection: object = ..., retry: bool = ...
+    ) -> None: ...
 
-    def notify(self, channel: str | Channel[Any], payload: object = "") -> None:
+    def notify(
+        self,
+        channel: str | Channel[Any],
+        payload: object = "",
+        *,
+        connection: object = None,
+        retry: bool = False,
+    ) -> None:
         """
-        Send a notification to everyone listening on ``channel``.
+        Send a notification to every session that listens on ``channel``.
 
-        It returns once the server has committed it. Nobody need have received it: a session
-        that is not listening at that moment never will. It goes through a second connection,
-        opened at the first call. Calls of several threads that meet are sent together; a
-        Channel encodes in the calling thread.
+        The call returns once the server has committed it. This does not mean that anyone received
+        it: a session that is not listening at that moment never will. It goes through a second
+        connection, opened at the first call. Calls of several threads at the same time are sent
+        together; a Channel encodes in the calling thread.
 
-        Interrupting it leaves unknown whether it was sent.
+        After an interrupted call nobody knows whether the notification was sent.
+
+        Args:
+            channel: A name, or a Channel, which encodes the payload.
+            payload: A text of 7,999 bytes at most, or what the Channel encodes.
+            connection: Send the notification in the transaction of this connection instead, as
+                ``BlockingNotifier.notify()`` does; the listener need not run for that.
+            retry: Try again after a lost connection or a failed attempt to connect, for 30
+                seconds. The notification may then arrive twice.
 
         Raises:
-            ChannelNameError: The server would refuse the name.
-            PayloadError: The payload holds NUL or a lone surrogate, or its Channel cannot
-                encode it.
+            TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
+                is not a bool.
+            ChannelNameError: The server would refuse or cut the name.
+            PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
-            ConnectError: There is no connection: it was not sent.
-            ConnectionLostError: The connection died in flight: it may have been sent.
+            ConnectError: There is no connection: nothing was sent.
+            ConnectionLostError: The connection died in flight: the notification may have been sent.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
+            Exception: What the driver of ``connection`` raises.
         """
+        check_retry(connection, retry=retry)
         name, text = encoded(channel, payload)
-        self._gateway.call(functools.partial(self._listener.notify, name, text))
+        if connection is not None:
+            notify_within_thread(connection, name, text)
+        else:
+            notify = self._listener.notify
+            self._gateway.call(functools.partial(notify, name, text, retry=retry))
 
-    # -- looking at it ------------------------------------------------------------------------
+    def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
+        """
+        Send many notifications, in their order; return how many.
+
+        As ``BlockingNotifier.notify_many()``.
+
+        Raises:
+            TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
+            ChannelNameError: The server would refuse or cut a name.
+            PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
+            PayloadTooLargeError: A payload is over 7,999 bytes.
+            ConnectError: There is no connection: these notifications were not sent.
+            ConnectionLostError: The connection died in flight: they may have been sent.
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
+            Exception: What ``pairs`` raised.
+        """
+        return send_pairs(self._gateway.portal, self._listener.notify_many, pairs)
+
+    # -- state --------------------------------------------------------------------------------
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that are asked for, whether or not the server has confirmed them yet."""
+        """The channels of all subscriptions, whether or not the server has confirmed them yet."""
         return self._gateway.look(lambda: self._listener.channels)
 
     @property
@@ -497,22 +565,24 @@ class BlockingListener:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection and LISTEN is in force, as far as anybody knows."""
+        """Whether there is a connection on which LISTEN is in force, as far as is known."""
         return self._listener.is_connected
 
     def wait_connected(self, timeout: float | None = None) -> None:
         """
-        Return once there is a connection and LISTEN is in force.
+        Return once there is a connection on which LISTEN is in force.
 
         Args:
             timeout: Seconds to wait; None: for ever.
 
         Raises:
-            ConnectTimeoutError: There was none in time.
+            ValueError: ``timeout`` is not a number of seconds.
+            ConnectTimeoutError: There was no such connection in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
+        check_timeout("timeout", timeout)
         self._gateway.call(functools.partial(self._listener.wait_connected, timeout))
 
     def stats(self) -> Stats:
@@ -521,17 +591,23 @@ class BlockingListener:
 
     def health(self, *, server: bool = True) -> dict[str, Any]:
         """
-        Return how the listener is, as a plain dict that JSON can hold, for a health endpoint.
+        Return the health of the listener as a plain dict that JSON can hold, for a health endpoint.
 
-        As ``Listener.health()``, which says what is in it. It never hangs: a server that does
+        ``Listener.health()`` says what the dict contains. The call never hangs: a server that does
         not answer within ``heartbeat_timeout`` is reported as such.
 
         Raises:
+            TypeError: ``server`` is not a bool.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
+        check_flag("server", server)
         return self._gateway.call(functools.partial(self._listener.health, server=server))
+
+    def events(self) -> BlockingEventStream:
+        """Return the connection events from here on, as an iterator for any thread."""
+        return self._events.stream(self._gateway)
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -1,30 +1,26 @@
-"""The BlockingNotifier: publishing from threads. It wires the parts, and holds no logic."""
+"""The BlockingNotifier: publishing from threads. It connects the parts, and holds no logic."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import itertools
-import queue
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
+from asyncnotify._arguments import check_retry
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.gateway import Gateway
-from asyncnotify._blocking.portal import Call, Portal
+from asyncnotify._blocking.pairs import send_pairs
+from asyncnotify._blocking.portal import Portal
 from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import NotStartedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._notifier import Notifier
-from asyncnotify._publishing.batching import BATCH_COUNT
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
 from asyncnotify.typing import Backoff, Connect
-
-Pairs: TypeAlias = Iterable[tuple[str | Channel[Any], Any]]
-Wanted: TypeAlias = queue.SimpleQueue[asyncio.Future[list[Any]] | None]
 
 T = TypeVar("T")
 
@@ -34,10 +30,10 @@ _DEFAULT_KEEPALIVE = Keepalive()
 
 class BlockingNotifier:
     """
-    A Notifier for threads: the same face without ``await``.
+    A Notifier for threads: the same methods without ``await``.
 
-    It runs an event loop in a daemon thread of its own. Calls of many threads that meet are sent
-    together. ``with BlockingNotifier(dsn) as notifier`` opens and closes it; so do ``start()``
+    It runs an event loop in a daemon thread of its own. Calls of many threads at the same time are
+    sent together. ``with BlockingNotifier(dsn) as notifier`` opens and closes it; so do ``start()``
     and ``close()``. Without ``start()`` the first call opens it, so that one made by a module
     serves in every process that a web server forks afterwards.
 
@@ -49,17 +45,18 @@ class BlockingNotifier:
         connect: As for Notifier: an async callable, called in the event loop.
         connect_timeout: Seconds for making a connection, for each host.
         operation_timeout: Seconds in which the server has to answer.
-        keepalive: TCP keepalive for both ends; None leaves it as it is.
+        keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: As for Notifier.
-        queue: Calls that may wait to be sent; those beyond wait for their place in the queue.
+        queue: How many calls may wait to be sent; further calls wait for their place in the queue.
         start_timeout: Seconds for which ``start()`` keeps trying.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
-        close_timeout: Seconds for ``close()``, unless that is given others.
-        connect_kwargs: Anything else that ``asyncpg.connect`` takes.
+        close_timeout: Seconds for ``close()``, unless that call gives its own.
+        connect_kwargs: Further arguments of ``asyncpg.connect``.
 
     Raises:
-        TypeError: An argument is unknown, or excluded by another one.
-        ValueError: A number is not positive.
+        TypeError: An argument is unknown or of the wrong type, or another one excludes it; or a
+            function cannot be called as it would be.
+        ValueError: A number is not positive and finite.
     """
 
     def __init__(
@@ -102,7 +99,12 @@ class BlockingNotifier:
         """
         Return a notifier that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
 
-        As for ``Listener.from_sqlalchemy()``.
+        As ``Listener.from_sqlalchemy()``.
+
+        Raises:
+            TypeError: ``engine`` is not such an engine, or an option is not as BlockingNotifier
+                takes it.
+            ValueError: A number is not positive and finite.
         """
         return cls(connect=EngineConnect(engine), **options)
 
@@ -115,13 +117,16 @@ class BlockingNotifier:
         """
         Connect; return once there is a connection.
 
-        It need not be called: the first notification connects as well. It tells of a mistake
-        early. After ``close()`` it begins anew.
+        The first notification connects as well: ``start()`` shows a mistake earlier. When a server
+        refuses the connection, is starting up or is full, the notifier tries again until
+        ``start_timeout``. After ``close()`` it starts anew.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: There is still no connection after ``start_timeout``.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            ConnectionLostError: The connection died while it was tried, until ``start_timeout``.
+            ClosedError: The notifier was closed meanwhile.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         portal, is_new = self._gateway.open()
         try:
@@ -135,12 +140,15 @@ class BlockingNotifier:
         """
         Send what has been accepted, and close the connection, the event loop and its thread.
 
-        At the timeout, which is ``close_timeout`` unless one is given here, in seconds, what is
-        still unsent is given up: its callers get a ClosedError. It returns within half a
-        second after that, whatever happens. Idempotent.
+        The call returns within half a second after the timeout, whatever happens. Idempotent.
+
+        Args:
+            timeout: Seconds after which unsent notifications are given up: their callers get a
+                ClosedError. None: ``close_timeout``.
 
         Raises:
-            WrongLoopError: This is the event loop's own thread, or another process.
+            ValueError: ``timeout`` is not a number of seconds.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         self._gateway.close(timeout)
 
@@ -160,65 +168,85 @@ class BlockingNotifier:
     # -- publishing ---------------------------------------------------------------------------
 
     @overload
-    def notify(self, channel: str, payload: str = "", *, retry: bool = ...) -> None: ...
+    def notify(
+        self, channel: str, payload: str = "", *, connection: object = ..., retry: bool = ...
+    ) -> None: ...
 
     @overload
-    def notify(self, channel: Channel[T], payload: T, *, retry: bool = ...) -> None: ...
+    def notify(
+        self, channel: Channel[T], payload: T, *, connection: object = ..., retry: bool = ...
+    ) -> None: ...
 
     def notify(
-        self, channel: str | Channel[Any], payload: object = "", *, retry: bool = False
+        self,
+        channel: str | Channel[Any],
+        payload: object = "",
+        *,
+        connection: object = None,
+        retry: bool = False,
     ) -> None:
         """
-        Send a notification to everyone listening on ``channel``.
+        Send a notification to every session that listens on ``channel``.
 
-        It returns once the server has committed it. Nobody need have received it. One thread's
-        notifications keep their order. Interrupting it leaves unknown whether it was sent.
+        The call returns once the server has committed it. This does not mean that anyone received
+        it. One thread's notifications keep their order. A Channel encodes in the calling thread.
+
+        After an interrupted call nobody knows whether the notification was sent.
 
         Args:
-            channel: A name, or a Channel, which encodes the payload in this thread.
+            channel: A name, or a Channel, which encodes the payload.
             payload: A text of 7,999 bytes at most, or what the Channel encodes.
+            connection: Send the notification in the transaction of this connection instead:
+                SQLAlchemy's Connection or Session, or psycopg's Connection. It is delivered when
+                the transaction commits, and never if that rolls back. PostgreSQL delivers equal
+                notifications of one transaction once; ``Channel(…, unique=True)`` makes each
+                differ. There is no deadline but those of the connection.
             retry: Try again after a lost connection or a failed attempt to connect, for
-                ``retry_timeout`` seconds. It may then arrive twice.
+                ``retry_timeout`` seconds. The notification may then arrive twice.
 
         Raises:
-            ChannelNameError: The server would refuse the name.
-            PayloadError: The payload cannot be encoded, or not be sent.
+            TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
+                is not a bool.
+            ChannelNameError: The server would refuse or cut the name.
+            PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
-            ConnectError: There is no connection: it was not sent.
-            ConnectionLostError: The connection died in flight: it may have been sent.
+            ConnectError: There is no connection: nothing was sent.
+            ConnectionLostError: The connection died in flight: the notification may have been sent.
             ClosedError: The notifier has been closed.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
+            Exception: What the driver of ``connection`` raises.
         """
+        check_retry(connection, retry=retry)
         name, text = encoded(channel, payload)
-        self._portal().call(functools.partial(self._notifier.notify, name, text, retry=retry))
+        if connection is not None:
+            notify_within_thread(connection, name, text)
+        else:
+            notify = self._notifier.notify
+            self._portal().call(functools.partial(notify, name, text, retry=retry))
 
-    def notify_many(self, pairs: Pairs) -> int:
+    def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
         """
         Send many notifications, in their order; return how many.
 
-        As ``Notifier.notify_many()``: in transactions of up to 1,000. ``pairs`` is iterated over
-        in this thread, while the server works on what came before. Interrupting it leaves
-        unknown whether the last transaction was sent.
+        As ``Notifier.notify_many()``: in transactions of up to 1,000. This thread iterates over
+        ``pairs``, while the server works on the transaction before. After an interrupted call
+        nobody knows whether the last transaction was sent.
 
         Args:
-            pairs: Of channel and payload, as ``notify()`` takes them.
+            pairs: An iterable of channel and payload, as ``notify()`` takes them.
 
         Raises:
-            Exception: What ``notify()`` raises, or what ``pairs`` raised; a note on it says how
-                many had been sent.
+            TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
+            ChannelNameError: The server would refuse or cut a name.
+            PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
+            PayloadTooLargeError: A payload is over 7,999 bytes.
+            ConnectError: There is no connection: these notifications were not sent.
+            ConnectionLostError: The connection died in flight: they may have been sent.
+            ClosedError: The notifier has been closed.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
+            Exception: What ``pairs`` raised. A note says how many notifications had been sent.
         """
-        portal, iterator = self._portal(), iter(pairs)
-        wanted: Wanted = queue.SimpleQueue()
-        sending = Call(functools.partial(self._notifier.notify_many, _handed_over(wanted)))
-        sending.outcome.add_done_callback(lambda _: wanted.put(None))
-        try:
-            portal.begin(sending)
-            while (request := wanted.get()) is not None:
-                _answer(request, iterator)
-            return sending.outcome.result()
-        except BaseException:
-            portal.abandon(sending)
-            raise
+        return send_pairs(self._portal(), self._notifier.notify_many, pairs)
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -227,32 +255,3 @@ class BlockingNotifier:
             return self._gateway.portal
         except NotStartedError:
             return self._gateway.open()[0]
-
-
-async def _handed_over(wanted: Wanted) -> AsyncIterator[Any]:
-    """Yield what a thread takes from an iterable of its own, whenever more is wanted."""
-    while True:
-        portion: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        wanted.put(portion)
-        if not (pairs := await portion):
-            return
-        for pair in pairs:
-            yield pair
-
-
-def _answer(request: asyncio.Future[list[Any]], iterator: Iterator[Any]) -> None:
-    try:
-        pairs = list(itertools.islice(iterator, BATCH_COUNT))
-    except Exception as error:  # noqa: BLE001 - it is raised again, with a note
-        request.get_loop().call_soon_threadsafe(_settle, request, [], error)
-    else:
-        request.get_loop().call_soon_threadsafe(_settle, request, pairs, None)
-
-
-def _settle(request: asyncio.Future[list[Any]], pairs: list[Any], error: Exception | None) -> None:
-    if request.done():
-        return
-    if error is None:
-        request.set_result(pairs)
-    else:
-        request.set_exception(error)

@@ -1,4 +1,4 @@
-"""A stream for threads: what has arrived is fetched from the event loop in batches."""
+"""A stream for threads, which fetch from the event loop, in batches, what has arrived."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
+from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.portal import Call
 from asyncnotify._errors import (
@@ -40,16 +41,16 @@ class BlockingStream(Generic[ItemT_co]):
 
     ``for n in listener.stream("orders")`` listens from its first step to its end;
     ``with listener.stream("orders") as stream`` listens once the block is entered, so that
-    nothing sent inside the block is missed. It ends when the channel is unlistened or the
+    nothing sent inside the block is missed. The stream ends when the channel is unlistened or the
     listener is closed, after what had been buffered.
 
-    Leaving it by ``break`` or by an exception ends the subscription as soon as the object is
+    Leaving the loop by ``break`` or by an exception ends the subscription as soon as the object is
     collected; ``close()``, or leaving ``with``, does so at once.
 
-    Waiting for the next item may be interrupted by Ctrl-C, or end by a timeout, and loses
-    nothing: the next call gets it. Any number of threads may take from one stream; each item
-    goes to one of them. What is fetched at once, up to 1,000 items, no longer counts as backlog,
-    and is still handed out after ``unlisten()``.
+    Waiting for the next item may be interrupted by Ctrl-C, or end by a timeout, and loses nothing:
+    the next call gets it. Any number of threads may take from one stream; each item goes to one of
+    them. Items that have been fetched, up to 1,000 at once, no longer count as backlog, and are
+    still handed out after ``unlisten()``.
     """
 
     def __init__(self, gateway: Gateway, stream: Stream[ItemT_co], limit: int) -> None:
@@ -69,13 +70,14 @@ class BlockingStream(Generic[ItemT_co]):
 
     def __enter__(self) -> Self:
         """
-        Begin to listen; returns once the server has confirmed.
+        Begin to listen; return once the server has confirmed.
 
         Raises:
-            ListenTimeoutError: It did not within the timeout.
+            ListenTimeoutError: The server did not confirm within the timeout.
             NotStartedError: The listener has not been started.
-            ClosedError: The listener has been closed.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            AlreadyEnteredError: The stream has been entered before, and is still open.
+            ClosedError: The stream or the listener has been closed.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         self._gateway.call(self._stream.__aenter__, undo=lambda stream: stream.aclose())
         return self
@@ -100,6 +102,9 @@ class BlockingStream(Generic[ItemT_co]):
             StopIteration: The stream has ended.
             BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
             ListenTimeoutError: As for entering the stream, at the first call.
+            NotStartedError: As for entering the stream, at the first call.
+            ClosedError: As for entering the stream, at the first call.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         try:
             return self._items.popleft()  # nearly always
@@ -116,21 +121,23 @@ class BlockingStream(Generic[ItemT_co]):
         """
         Return the next item.
 
-        A stream that has not been entered begins at the first call; one that times out before
-        the server has confirmed gives that up again.
+        A stream that has not been entered begins at the first call; if that call times out before
+        the server has confirmed, the stream has not begun.
 
         Args:
-            timeout: Seconds to wait for it; 0: take what is there; None: for ever.
+            timeout: Seconds to wait for the item; 0: do not wait; None: for ever.
 
         Raises:
-            TimeoutError: None came in time. The stream goes on.
+            ValueError: ``timeout`` is not a number of seconds.
+            TimeoutError: No item came in time. The stream goes on.
             EOFError: The stream has ended.
             BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
             ListenTimeoutError: As for entering the stream, at the first call.
-            NotStartedError: The listener has not been started.
-            ClosedError: The listener had been closed before the stream began.
-            WrongLoopError: This is the event loop's own thread, or another process.
+            NotStartedError: As for entering the stream, at the first call.
+            ClosedError: As for entering the stream, at the first call.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
+        check_timeout("timeout", timeout)
         try:
             return self._items.popleft()
         except IndexError:
@@ -142,13 +149,14 @@ class BlockingStream(Generic[ItemT_co]):
 
     def close(self) -> None:
         """
-        End the stream and throw away what it had buffered; threads that wait are let go.
+        End the stream and throw away what it had buffered; threads that wait for an item return.
 
-        When it returns, UNLISTEN has been confirmed if this was the channel's last subscription,
-        or the connection is gone. Idempotent. Interrupting it leaves the stream ended.
+        When the call returns, UNLISTEN has been confirmed if this was the channel's last
+        subscription, or the connection is gone. Idempotent. An interrupted call leaves the stream
+        ended.
 
         Raises:
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         self._gateway.check_owner()
         self._closed = True
@@ -159,18 +167,18 @@ class BlockingStream(Generic[ItemT_co]):
             self._news.notify_all()
 
     def stats(self) -> SubscriptionStats | None:
-        """Return what became of this stream's notifications so far; None before it began."""
+        """Return what happened to this stream's notifications so far; None before it began."""
         return self._gateway.look(self._stream.stats)
 
     async def _fetch_the_rest(self) -> None:
-        """Fetch all that is buffered, once nothing more will come. Called in the event loop."""
+        """Fetch all that is buffered, once no more can arrive. Called in the event loop."""
         try:
             async for batch in self._batches:
                 self._take_in(batch)
         except BufferOverflowError as error:
             self._end = error
         except ClosedError:
-            pass  # it had not begun
+            pass  # the stream had not begun
         else:
             self._end = EOFError("the listener has been closed")
 
@@ -192,7 +200,7 @@ class BlockingStream(Generic[ItemT_co]):
             del self
 
     def _awaited(self, deadline: float | None) -> ItemT_co:
-        """Wait for an item; whoever finds that nothing is being fetched begins that."""
+        """Wait for an item. The thread that finds that nothing is being fetched begins to fetch."""
         fetch: Call[list[ItemT_co]] | None = None
         try:
             while True:
@@ -232,7 +240,7 @@ class BlockingStream(Generic[ItemT_co]):
         return fetch
 
     def _look_once_more(self, fetch: Call[list[ItemT_co]]) -> None:
-        """Time is over: raise, unless something is there that has only to be fetched."""
+        """Raise TimeoutError, unless an item is there that only has to be fetched."""
         if self._waiting == 1:
             self._stop_fetching()  # it looks into the mailbox before it stops
             deadline = time.monotonic() + _LAST_LOOK
@@ -247,14 +255,14 @@ class BlockingStream(Generic[ItemT_co]):
             raise TimeoutError(msg)
 
     def _stop_fetching(self) -> None:
-        """Leave what is not there yet to the mailbox, which keeps to its own rules."""
+        """Leave what has not arrived yet to the mailbox, which keeps to its own rules."""
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
             with contextlib.suppress(ClosedError):
                 self._gateway.portal.abandon(fetch)
 
     def _fetched(self, outcome: Future[list[ItemT_co]]) -> None:
-        """Take in what was fetched, whether or not anybody waits for it still."""
+        """Add what was fetched, whether or not a thread still waits for it."""
         self._take_in(outcome.result() if outcome.exception() is None else [])
         with self._news:
             if self._fetch is not None and self._fetch.outcome is outcome:
@@ -266,12 +274,12 @@ class BlockingStream(Generic[ItemT_co]):
             self._items.extend(batch)
 
     def _forget_items(self) -> None:
-        """Hand out nothing of what the parent process will hand out."""
+        """In a fork: drop the items, which the parent process hands out."""
         self._items = deque()
 
 
 async def fetch_the_rest(stream: BlockingStream[Any]) -> None:
-    """Fetch all that is buffered, once nothing more will come. Called in the event loop."""
+    """Fetch all that is buffered, once no more can arrive. Called in the event loop."""
     await stream._fetch_the_rest()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 

@@ -1,4 +1,4 @@
-"""The handle of a handler's subscription, for threads."""
+"""The subscription of a handler, for threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BlockingSubscription:
     """
     A handler that listens on a channel, as returned by ``BlockingListener.listen()``.
 
-    To be used from any thread, except from the event loop's own.
+    Any thread but the event loop's own may use it.
     """
 
     __slots__ = ("_gateway", "_subscription")
@@ -44,14 +44,14 @@ class BlockingSubscription:
         """
         End this subscription; the channel's other subscriptions go on.
 
-        When it returns, the handler will not be started again, and UNLISTEN has been confirmed
-        if this was the channel's last subscription, or the connection is gone. A handler that
-        is running at the moment runs to its end. What waited in the buffer is thrown away.
-        Idempotent; may be called from the handler itself. Interrupting the call leaves the
+        When the call returns, the handler will not be called again. If this was the channel's
+        last subscription, the server has confirmed UNLISTEN, or the connection is gone. A call
+        of the handler that is running runs to its end. What waited in the buffer is discarded.
+        Idempotent; may be called from the handler itself. An interrupted call leaves the
         subscription ended.
 
         Raises:
-            WrongLoopError: This is the event loop's own thread, or another process.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
         """
         if self.active:
             with contextlib.suppress(ClosedError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
 
+from asyncnotify._arguments import check_coding, check_flag
 from asyncnotify._channels.coders import Coder, RefusedError, coder_for, name_of
 from asyncnotify._channels.envelope import TEXT_LIMIT, Layer, signing, wrapping
 from asyncnotify._channels.names import PAYLOAD_LIMIT, check_channel, check_payload
@@ -114,6 +114,8 @@ class Channel(Generic[T]):
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
     ) -> None:
+        check_flag("unique", unique)
+        check_flag("compress", compress)
         self._name = check_channel(name)
         pair = _pair(kind, encode, decode)
         self._coder = pair or coder_for(kind)
@@ -165,6 +167,7 @@ class Channel(Generic[T]):
             PayloadDecodeError: The text cannot be decoded; ``__cause__`` is what the decoder
                 raised.
         """
+        _check_is_text(self._name, payload)
         if self._decoder is None:
             return cast("T", payload)
         try:
@@ -223,11 +226,17 @@ def _pair(
     if kind is not str:
         message = "encode and decode replace the type: give a type, or both functions"
         raise TypeError(message)
-    for function in (encode, decode):
-        if not callable(function) or inspect.iscoroutinefunction(function):
-            message = "encode and decode must both be functions, and neither may be async"
-            raise TypeError(message)
+    if encode is None or decode is None:
+        message = "encode and decode must both be given"
+        raise TypeError(message)
+    check_coding("encode", encode)
+    check_coding("decode", decode)
     return Coder(encode, decode)
+
+
+def _check_is_text(name: str, payload: object) -> None:
+    if not isinstance(payload, str):
+        raise PayloadDecodeError(name, f"is of type {type(payload).__name__}, not str")
 
 
 def _in_turn(steps: Sequence[Callable[[str], Any] | None]) -> Callable[[str], Any] | None:

@@ -26,7 +26,17 @@ class Batches(Generic[ItemT_co]):
         return self
 
     async def __anext__(self) -> list[ItemT_co]:
-        """Return all that waits, at least one item; raise as the stream does."""
+        """
+        Return all that waits, at least one item.
+
+        Raises:
+            StopAsyncIteration: The stream has ended.
+            BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
+            ListenTimeoutError: As for entering the stream, at the first call.
+            NotStartedError: As for entering the stream, at the first call.
+            ClosedError: As for entering the stream, at the first call.
+            WrongLoopError: The call came from another event loop or process.
+        """
         try:
             return await self._next_batch(self._limit)
         finally:

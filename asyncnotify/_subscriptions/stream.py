@@ -93,6 +93,7 @@ class Stream(Generic[ItemT_co]):
             NotStartedError: The listener has not been started.
             AlreadyEnteredError: The stream has been entered before, and is still open.
             ClosedError: The stream or the listener has been closed.
+            WrongLoopError: The call came from another event loop or process.
         """
         try:
             self._check_enterable()
@@ -137,6 +138,9 @@ class Stream(Generic[ItemT_co]):
             StopAsyncIteration: The stream has ended.
             BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
             ListenTimeoutError: As for entering the stream, at the first call.
+            NotStartedError: As for entering the stream, at the first call.
+            ClosedError: As for entering the stream, at the first call.
+            WrongLoopError: The call came from another event loop or process.
         """
         item: Any = self._take()
         if item.__class__ is Notification:  # nearly always: the hot path ends here
@@ -180,6 +184,9 @@ class Stream(Generic[ItemT_co]):
 
         Args:
             limit: Items in one list, at most.
+
+        Raises:
+            ValueError: ``limit`` is not a whole number, at least 1.
         """
         check_count("limit", limit)
         return Batches(self._next_batch, limit)
@@ -202,6 +209,9 @@ class Stream(Generic[ItemT_co]):
         When it returns, UNLISTEN has been confirmed if this was the channel's last
         subscription, or the connection is gone. Idempotent. Cancelling it leaves the stream
         ended.
+
+        Raises:
+            WrongLoopError: The call came from another event loop or process.
         """
         self._use = _Use.CLOSED
         await self._state.close()

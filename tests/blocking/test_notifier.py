@@ -110,3 +110,11 @@ def test_there_is_no_connection() -> None:
     with pytest.raises(ConnectError):
         notifier.notify_many(("orders", str(i)) for i in range(3000))
     notifier.close()
+
+
+def test_a_listener_sends_as_a_notifier_does(listener: BlockingListener, inbox: Inbox) -> None:
+    """Many from an iterable of this thread, and one that is tried again if need be."""
+    listener.listen("orders", inbox)
+    assert listener.notify_many(("orders", str(i)) for i in range(1500)) == 1500
+    listener.notify("orders", "again", retry=True)
+    assert inbox.payloads(1501) == [*map(str, range(1500)), "again"]

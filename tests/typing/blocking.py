@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import asyncpg
 
 from asyncnotify import (
+    BlockingEventStream,
     BlockingListener,
     BlockingNotifier,
     BlockingStream,
@@ -153,10 +154,17 @@ listener.unlisten(numbers)
 listener.notify("orders")
 listener.notify(numbers, 1)
 listener.notify(numbers, "1")  # type: ignore[misc] # pyright: ignore[reportCallIssue, reportArgumentType]
+listener.notify("orders", "1", connection=object(), retry=False)
+assert_type(listener.notify_many(pairs()), int)
+assert_type(listener.events(), BlockingEventStream)
+assert_type(listener.events().get(timeout=1), ConnectionEvent)
+for event in listener.events():
+    assert_type(event, ConnectionEvent)
 listener.close(timeout=1)
 
 notifier.start()
 notifier.notify("orders", "1", retry=True)
+notifier.notify(numbers, 1, connection=object())
 notifier.notify(numbers, 1)
 notifier.notify(numbers, "1")  # type: ignore[misc] # pyright: ignore[reportCallIssue, reportArgumentType]
 assert_type(notifier.notify_many(pairs()), int)

@@ -6,7 +6,7 @@ from asyncnotify._keepalive import Keepalive
 
 
 @pytest.mark.parametrize("name", ["idle", "interval", "count", "user_timeout"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "5", None, 10**10])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "5", None, True, 10**10])
 def test_a_figure_that_the_system_would_not_take_is_refused(name: str, value: object) -> None:
     """The ValueError names it."""
     with pytest.raises(ValueError, match=f"^{name} must be a whole number from 1 to"):

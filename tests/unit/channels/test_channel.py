@@ -25,7 +25,7 @@ from asyncnotify._errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 KEY: Final = b"0123456789abcdef"
 
@@ -149,13 +149,35 @@ def test_types_follow_from_the_arguments() -> None:
         Channel("x", Order).encode(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
+def generator(text: str) -> Iterator[str]:
+    """Run nothing when called."""
+    yield text
+
+
+def of_two(text: str, other: str) -> str:
+    """Take one argument too many."""
+    return text + other
+
+
+@pytest.mark.parametrize("channel", [Channel("orders"), Channel("orders", int)])
+def test_r48_what_is_not_text_is_not_decoded(channel: Channel[Any]) -> None:
+    """It is refused also where the payload is the text."""
+    with pytest.raises(PayloadDecodeError, match="is of type bytes, not str"):
+        channel.decode(b"1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encode": str}, "both be functions"),
-        ({"decode": int}, "both be functions"),
-        ({"encode": 1, "decode": int}, "both be functions"),
-        ({"encode": asyncio.sleep, "decode": int}, "neither may be async"),
+        ({"encode": str}, "both be given"),
+        ({"decode": int}, "both be given"),
+        ({"encode": 1, "decode": int}, "encode must be callable"),
+        ({"encode": asyncio.sleep, "decode": int}, "encode must be a plain function"),
+        ({"encode": str, "decode": generator}, "decode contains a `yield`"),
+        ({"encode": lambda: "", "decode": int}, "encode is called with 1 argument"),
+        ({"encode": str, "decode": of_two}, "decode is called with 1 argument"),
+        ({"unique": 1}, "unique must be True or False"),
+        ({"compress": None}, "compress must be True or False"),
         ({"encode": str, "decode": int, "kind": int}, "replace the type"),
         ({"kind": int, "keys": KEY}, "not one key"),
     ],

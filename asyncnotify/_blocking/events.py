@@ -1,0 +1,116 @@
+"""Connection events for threads: they arrive in the event loop's thread, and are read in others."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Final, Self
+
+from asyncnotify._arguments import check_timeout
+from asyncnotify._blocking.gateway import Gateway
+from asyncnotify._events import Closed, ConnectionEvent, OnEvent
+
+_KEPT: Final = 1_000
+"""Events that a stream keeps for a slow reader, as EventStream does."""
+
+
+class BlockingEventStream:
+    """
+    Connection events as an iterator for threads, as returned by ``BlockingListener.events()``.
+
+    It begins with the first event after the call and ends after ``Closed``. It holds the
+    newest 1,000 events for a reader that is slow.
+
+    Waiting for the next event may be interrupted by Ctrl-C, or end by a timeout, and loses
+    nothing. Any number of threads may read one stream; each event goes to one of them.
+    """
+
+    def __init__(self, gateway: Gateway, news: threading.Condition) -> None:
+        self._gateway = gateway
+        self._news = news
+        self._events: deque[ConnectionEvent] = deque(maxlen=_KEPT)
+        self._ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ConnectionEvent:
+        """
+        Return the next event; StopIteration ends the stream.
+
+        Raises:
+            StopIteration: The listener has been closed.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
+        """
+        try:
+            return self.get()
+        except EOFError:
+            raise StopIteration from None
+
+    def get(self, timeout: float | None = None) -> ConnectionEvent:
+        """
+        Return the next event.
+
+        Args:
+            timeout: Seconds to wait for the event; 0: do not wait; None: for ever.
+
+        Raises:
+            TimeoutError: No event came in time. The stream goes on.
+            EOFError: The listener has been closed.
+            WrongLoopError: The call came from the event loop's own thread, or another process.
+            ValueError: ``timeout`` is not a number of seconds.
+        """
+        check_timeout("timeout", timeout)
+        self._gateway.check_owner()  # before a lock, which a fork may have left locked
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._news:
+            while not self._events:
+                if self._ended:
+                    msg = "the listener has been closed"
+                    raise EOFError(msg)
+                if not self._news.wait(_remaining(deadline)) and not self._events:
+                    msg = "no event came in time"
+                    raise TimeoutError(msg)
+            return self._events.popleft()
+
+    def _put(self, event: ConnectionEvent) -> None:
+        """Add an event. Called with the lock held."""
+        if not self._ended:
+            self._events.append(event)
+            self._ended = isinstance(event, Closed)
+
+
+class EventRelay:
+    """
+    Passes each connection event on: to event streams, then to the caller's ``on_event``.
+
+    Args:
+        on_event: The caller's function, which is called in the event loop's thread.
+    """
+
+    def __init__(self, on_event: OnEvent | None) -> None:
+        self._on_event = on_event
+        self._news = threading.Condition()
+        self._streams: weakref.WeakSet[BlockingEventStream] = weakref.WeakSet()
+
+    def stream(self, gateway: Gateway) -> BlockingEventStream:
+        """Return a new stream of the events from here on."""
+        stream = BlockingEventStream(gateway, self._news)
+        with self._news:
+            self._streams.add(stream)
+        return stream
+
+    def __call__(self, event: ConnectionEvent) -> None:
+        """Pass one event on; raise what ``on_event`` raises."""
+        with self._news:
+            for stream in self._streams:
+                stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            self._news.notify_all()
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

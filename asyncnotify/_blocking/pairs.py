@@ -1,0 +1,73 @@
+"""Sending many notifications from a thread: the event loop asks the thread for the next pairs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import queue
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncnotify._blocking.portal import Call
+from asyncnotify._publishing.batching import BATCH_COUNT
+
+if TYPE_CHECKING:
+    from asyncnotify._blocking.portal import Portal
+
+_Requests: TypeAlias = "queue.SimpleQueue[asyncio.Future[list[Any]] | None]"
+
+
+def send_pairs(
+    portal: Portal,
+    notify_many: Callable[[AsyncIterator[Any]], Awaitable[int]],
+    pairs: Iterable[Any],
+) -> int:
+    """
+    Call ``notify_many`` in the event loop, and iterate over the pairs in this thread meanwhile.
+
+    Raises:
+        TypeError: ``pairs`` cannot be iterated over.
+        Exception: What ``notify_many``, or iterating, raised.
+    """
+    iterator = iter(pairs)
+    requests: _Requests = queue.SimpleQueue()
+    sending = Call(functools.partial(notify_many, _requested(requests)))
+    sending.outcome.add_done_callback(lambda _: requests.put(None))
+    try:
+        portal.begin(sending)
+        while (request := requests.get()) is not None:
+            _answer(request, iterator)
+        return sending.outcome.result()
+    except BaseException:
+        portal.abandon(sending)
+        raise
+
+
+async def _requested(requests: _Requests) -> AsyncIterator[Any]:
+    """Yield what the thread answers to one request after another."""
+    while True:
+        portion: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        requests.put(portion)
+        if not (pairs := await portion):
+            return
+        for pair in pairs:
+            yield pair
+
+
+def _answer(request: asyncio.Future[list[Any]], iterator: Iterator[Any]) -> None:
+    try:
+        pairs = list(itertools.islice(iterator, BATCH_COUNT))
+    except Exception as error:  # noqa: BLE001 - notify_many() raises it, with a note
+        request.get_loop().call_soon_threadsafe(_settle, request, [], error)
+    else:
+        request.get_loop().call_soon_threadsafe(_settle, request, pairs, None)
+
+
+def _settle(request: asyncio.Future[list[Any]], pairs: list[Any], error: Exception | None) -> None:
+    if request.done():
+        return
+    if error is None:
+        request.set_result(pairs)
+    else:
+        request.set_exception(error)
