@@ -130,7 +130,9 @@ class Listener:
         )
         check_connect_arguments(dsn, connect, connect_kwargs)
         check_callbacks(connect=connect)
-        self._dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
+        self._dialer = Dialer(
+            dsn, connect, connect_kwargs, timeout=connect_timeout, start_timeout=start_timeout
+        )
         self._backoff = backoff
         self._keepalive = keepalive
         self._announcer = Announcer(self._dialer.target, on_event)

@@ -112,7 +112,9 @@ class Notifier:
         check_callbacks(connect=connect)
         connections: PublishingConnections[Any]
         if pool is None:
-            dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
+            dialer = Dialer(
+                dsn, connect, connect_kwargs, timeout=connect_timeout, start_timeout=start_timeout
+            )
             connections = OwnConnections(dialer, keepalive, timeout=operation_timeout)
         else:
             if dsn is not None or connect is not None or connect_kwargs:

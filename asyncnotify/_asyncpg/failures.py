@@ -1,12 +1,23 @@
-"""What the errors of the driver mean: whether retrying helps, and what has failed."""
+"""
+What the errors of connecting mean: by the step that failed, and by what the server said.
+
+The type of an error does not tell: a ValueError is a wrong argument in one step, and a connection
+that died in another. So each step marks what is raised in it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+import ssl
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from asyncnotify._errors import ConfigurationError, PoolerError
+from asyncnotify._errors import AsyncNotifyError, ConfigurationError, PoolerError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _PERMANENT: Final = (
     asyncpg.InvalidPasswordError,  # 28P01
@@ -19,13 +30,18 @@ _PERMANENT: Final = (
     asyncpg.ClientConfigurationError,
     ConfigurationError,
     PoolerError,
-    ValueError,  # arguments that the driver cannot use; a certificate that does not verify
-    TypeError,
-    OverflowError,  # a port beyond 65,535
 )
 
-# 55000: the database does not accept connections. May pass by itself, so not permanent
-_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)
+_PASSING: Final = (
+    OSError,  # of the network, TLS and timeouts as well
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    AsyncNotifyError,
+)
+"""Errors that a step may meet on its way. All others are defects, ours or the driver's."""
+
+_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)  # 55000: connections refused
 
 
 _REFUSALS_OF_PGBOUNCER: Final = (
@@ -37,12 +53,71 @@ _REFUSALS_OF_PGBOUNCER: Final = (
 )
 """Parts of PgBouncer's messages. All of its refusals have the same SQLSTATE, 08P01."""
 
+_REFUSALS_OF_TLS: Final = ("CERTIFICATE_VERIFY_FAILED", "ALERT_UNKNOWN_CA", "CERTIFICATE_REQUIRED")
+"""Parts of OpenSSL's reasons that no retry changes: one side does not accept the other's."""
+
+
+class Step(enum.Enum):
+    """A step of making a connection."""
+
+    ARGUMENTS = "arguments, files and options: what fails here is a mistake of the caller's"
+    NETWORK = "lookup and connecting: what fails here may pass"
+    TLS = "the handshake: a certificate is refused, or the connection is lost"
+    CALLER = "a callable of the caller's: what it raises may pass"
+
+
+_MARK: Final = "_asyncnotify_step"
+
+
+@contextmanager
+def step(which: Step) -> Generator[None]:
+    """Mark what is raised in here, unless an earlier step has done so."""
+    try:
+        yield
+    except Exception as error:
+        mark(error, which)
+        raise
+
+
+def mark(error: BaseException, which: Step) -> None:
+    """Note in which step this was raised, unless that is known already."""
+    if step_of(error) is None:
+        with suppress(AttributeError, TypeError):  # of a class that takes none: its type has to do
+            setattr(error, _MARK, which)
+
+
+def step_of(error: BaseException) -> Step | None:
+    """Return the step in which this was raised, if that was noted."""
+    return getattr(error, _MARK, None)
+
 
 def is_permanent(error: BaseException) -> bool:
-    """Return whether retrying will not help until something is fixed."""
+    """Return whether trying again is of no use until something has been repaired."""
     if isinstance(error, asyncpg.ProtocolViolationError):
         return any(part in str(error) for part in _REFUSALS_OF_PGBOUNCER)
-    return isinstance(error, _PERMANENT)
+    if isinstance(error, _PERMANENT):
+        return True
+    if isinstance(error, ssl.SSLError):
+        return _is_refusal_of_tls(error)
+    match step_of(error):
+        case Step.ARGUMENTS:
+            return True
+        case Step.NETWORK | Step.TLS | Step.CALLER:
+            return False
+        case _:
+            return is_defect(error)
+
+
+def _is_refusal_of_tls(error: ssl.SSLError) -> bool:
+    reason = (error.reason or "").upper()
+    return isinstance(error, ssl.CertificateError) or any(
+        part in reason for part in _REFUSALS_OF_TLS
+    )
+
+
+def is_defect(error: BaseException) -> bool:
+    """Return whether this is a fault of a program, and nothing that connecting may meet."""
+    return step_of(error) is None and not isinstance(error, _PASSING)
 
 
 def needs_repair(error: BaseException) -> bool:

@@ -1,43 +1,34 @@
-"""Connecting as an engine of SQLAlchemy does, without taking anything from its pool."""
+"""Connecting as an engine of SQLAlchemy does, without taking anything from it or changing it."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
-from asyncnotify._asyncpg.dial import connect_asyncpg
+from asyncnotify._asyncpg.dial import check_connect_arguments
 from asyncnotify._asyncpg.dsn import SQLALCHEMY_ONLY
+from asyncnotify._asyncpg.failures import Step, step
+from asyncnotify._asyncpg.settings import Given
+from asyncnotify._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import asyncpg
+    from collections.abc import Callable
 
 _CREATOR: Final = "async_creator_fn"
 """Where the dialect expects a function of the caller's that makes the connections."""
 
-
-_asking: ContextVar[object] = ContextVar("asking")
-"""Who asks an engine how it connects, in this task: others may connect in the meantime."""
-
-
-class _Arguments(Exception):  # noqa: N818 - carries what was asked for; nobody sees it
-    """What the engine would have given the driver."""
-
-    def __init__(self, positional: list[Any], named: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.positional = tuple(positional)
-        self.named = dict(named)
+_DRIVERS: Final = {"connection_class", "record_class", "timeout"}
+"""Arguments that an engine may give the driver, and the user of a DSN may not."""
 
 
 class EngineConnect:
     """
-    Makes connections with the URL and the connect arguments of an ``AsyncEngine``.
+    Says how an ``AsyncEngine`` connects, anew for each connection.
 
-    Each time they are asked for anew, by the engine's ``do_connect`` event, so that what other
-    functions on that event change, such as a token for a password, counts here as well.
+    The functions on the engine's ``do_connect`` event are called as the engine calls them, with
+    copies of the arguments: what they change, such as a token for a password, counts for this
+    connection. The engine itself, its pool and its events are only looked at.
 
     Raises:
         TypeError: It is no AsyncEngine, or one of another driver.
@@ -54,51 +45,58 @@ class EngineConnect:
         self._engine = engine.sync_engine
         self.target: str = _described(engine.url)
 
-    async def __call__(self) -> asyncpg.Connection[Any]:
-        """Return a fresh connection."""
-        arguments = await self._arguments()
-        if not isinstance(arguments, _Arguments):
-            return arguments
-        creator = arguments.named.pop(_CREATOR, None)
-        named = {n: value for n, value in arguments.named.items() if n not in SQLALCHEMY_ONLY}
-        if creator is not None:
-            connection: asyncpg.Connection[Any] = await creator(*arguments.positional, **named)
-            return connection
-        settings = {"application_name": "asyncnotify", **(named.get("server_settings") or {})}
-        if hook_is_intact():
-            named.setdefault("connection_class", HookedConnection)
-        if not isinstance(named.get("host"), str | None):
-            named.setdefault("target_session_attrs", "primary")
-        return await connect_asyncpg({**named, "server_settings": settings})
-
-    async def _arguments(self) -> _Arguments | asyncpg.Connection[Any]:
-        """
-        Let a copy of the engine's pool, which nobody else has, come as far as connecting.
-
-        Functions of the caller's may wait for something on the way, as SQLAlchemy lets them;
-        those that make the connection themselves have made ours.
-        """
-        from sqlalchemy import event  # noqa: PLC0415 - an extra
+    async def __call__(self) -> Any:
+        """Return what the engine would give the driver now; or a connection, if it has made it."""
         from sqlalchemy.util import greenlet_spawn  # noqa: PLC0415 - an extra
 
-        mark = object()
+        # In a greenlet, so that functions on the way may wait for something
+        answer = await greenlet_spawn(self._ask)
+        if not isinstance(answer, tuple):
+            # SQLAlchemy's own class around the driver's connection
+            return getattr(answer, "driver_connection", answer)
+        positional, named = answer
+        creator = named.pop(_CREATOR, None)
+        named = {name: value for name, value in named.items() if name not in SQLALCHEMY_ONLY}
+        if creator is not None:
+            return await creator(*positional, **named)
+        with step(Step.ARGUMENTS):
+            return _given(positional, named)
 
-        def stop(_dialect: Any, _record: Any, positional: list[Any], named: dict[str, Any]) -> None:
-            if _asking.get(None) is mark:
-                raise _Arguments(positional, named)
+    def _ask(self) -> Any:
+        """Return the positional and named arguments; or what a function of the caller's made."""
+        creator = self._engine.pool._creator  # noqa: SLF001 - the only place where connect_args are
+        known = inspect.getclosurevars(creator).nonlocals if inspect.isfunction(creator) else {}
+        positional = list(known.get("cargs_tup", known.get("cargs", ())))
+        if not {"cparams", "dialect"} <= known.keys():  # a creator of the caller's
+            return _created(creator)
+        named = dict(known["cparams"])
+        if "server_settings" in named:
+            named["server_settings"] = dict(named["server_settings"] or {})
+        for function in tuple(known["dialect"].dispatch.do_connect):
+            made = function(known["dialect"], None, positional, named)
+            if made is not None:
+                return made
+        return positional, named
 
-        token = _asking.set(mark)
-        event.listen(self._engine, "do_connect", stop)
-        try:
-            lent = await greenlet_spawn(self._engine.pool.recreate().connect)
-        except _Arguments as arguments:
-            return arguments
-        finally:
-            event.remove(self._engine, "do_connect", stop)
-            _asking.reset(token)
-        connection: asyncpg.Connection[Any] = lent.driver_connection
-        lent.detach()
-        return connection
+
+def _created(creator: Callable[..., Any]) -> Any:
+    """Call a creator as SQLAlchemy does: with or without the record of the pool."""
+    try:
+        inspect.signature(creator).bind()
+    except TypeError:
+        return creator(None)
+    return creator()
+
+
+def _given(positional: list[Any], named: dict[str, Any]) -> Given:
+    dsn = positional[0] if positional else named.pop("dsn", None)
+    drivers = {name: named.pop(name) for name in _DRIVERS & named.keys()}
+    named.pop("loop", None)
+    try:
+        check_connect_arguments(dsn, None, named)
+    except TypeError as error:
+        raise ConfigurationError(str(error)) from error
+    return Given(dsn, named, driver=drivers)
 
 
 def _is_async_engine(engine: object) -> bool:

@@ -23,7 +23,7 @@ from asyncnotify import (
 from tests.hygiene.secret_detector import OURS, PASSWORD, PAYLOAD, SECRETS, USER, SecretDetector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import UnionType
 
     from asyncnotify import EventStream, Stream, Subscription
@@ -95,16 +95,25 @@ class SecretsHarness:
         return self.listener(**{**SOON, **options})
 
     async def fails_to_start(
-        self, listener: Listener, cause: type[Exception] | UnionType | None = None
+        self,
+        listener: Listener | Callable[[], Listener],
+        cause: type[Exception] | UnionType | None = None,
     ) -> ConnectError:
-        """Start a listener, which must fail for this cause; collect every text about it."""
-        self.detector.record(listener)
+        """Make and start a listener; one of both has to fail for this cause. Hear what it says."""
         with pytest.raises(ConnectError) as refused:
-            await listener.start()
-        self.detector.record(refused.value, listener, listener.stats())
+            await self._start(listener)
+        self.detector.record(refused.value)
         if cause is not None:
             assert isinstance(refused.value.__cause__, cause)
         return refused.value
+
+    async def _start(self, listener: Listener | Callable[[], Listener]) -> None:
+        made = listener if isinstance(listener, Listener) else listener()
+        self.detector.record(made)
+        try:
+            await made.start()
+        finally:
+            self.detector.record(made, made.stats())
 
     @asynccontextmanager
     async def altered(self, option: str, usual: str) -> AsyncGenerator[None]:

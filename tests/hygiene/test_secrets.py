@@ -85,10 +85,8 @@ async def no_tls(harness: SecretsHarness) -> None:
     """The server has no TLS, and it is wanted; or it is wanted in a way that there is not."""
     for tls in ("require", ssl.create_default_context()):
         await harness.fails_to_start(harness.listener_with_short_start(ssl=tls), ConnectionError)
-    for tls in ("verify-full", "nonsense"):
-        await harness.fails_to_start(
-            harness.listener_with_short_start(ssl=tls), asyncpg.ClientConfigurationError
-        )
+    await harness.fails_to_start(harness.listener_with_short_start(ssl="verify-full"))
+    await harness.fails_to_start(lambda: harness.listener_with_short_start(ssl="nonsense"))
 
 
 async def full(harness: SecretsHarness) -> None:
@@ -239,7 +237,9 @@ async def fails_mutely(harness: SecretsHarness, dsn: str) -> None:
     """Start a listener with a DSN that leads nowhere, or to a refusal; check what it tells."""
     with dns_fails():
         limits: dict[str, Any] = {**SOON, "start_timeout": 0.05}
-        await harness.fails_to_start(Listener(dsn, **limits, on_event=harness.detector.record))
+        await harness.fails_to_start(
+            lambda: Listener(dsn, **limits, on_event=harness.detector.record)
+        )
     harness.check()
 
 
@@ -263,7 +263,7 @@ async def test_r43_a_password_that_is_no_unicode_is_not_told(
         options["dsn"] = f"postgresql://127.0.0.1:{harness.server.port}/postgres"
     else:
         options |= {"host": "127.0.0.1", "port": harness.server.port, "database": "postgres"}
-    await harness.fails_to_start(Listener(**options, on_event=harness.detector.record))
+    await harness.fails_to_start(lambda: Listener(**options, on_event=harness.detector.record))
     harness.check()
 
 

@@ -1,86 +1,107 @@
+"""DSNs: which are taken, what becomes of each parameter, and which are refused, and how."""
+
 from __future__ import annotations
 
-import string
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pydantic import AnyUrl, PostgresDsn
+from sqlalchemy import URL, make_url
 
-from asyncnotify._asyncpg.dsn import (
-    describe_target,
-    dsn_parameters,
-    normalize_dsn,
-    several_hosts,
-    single_host,
-    split_hosts,
-)
+from asyncnotify import Listener, Notifier
+from asyncnotify._asyncpg.dsn import read_dsn
+from asyncnotify._asyncpg.parameters import sort_out
 from asyncnotify._errors import ConfigurationError
 
-WORDS = st.text(string.ascii_letters + string.digits + "_-./:,%&=+ é'\"", min_size=1, max_size=8)
+FULL = {"user": "joe", "password": "p@ss", "host": "db", "port": "5433", "dbname": "app"}
 
 
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD"):
-        monkeypatch.delenv(name, raising=False)
+def options(dsn: object) -> dict[str, str]:
+    """Return what a DSN says, by libpq's names."""
+    found = read_dsn(dsn)
+    assert not found.settings
+    return found.options
 
 
-# -- what the driver is given ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "dsn",
-    [
-        "postgresql://joe:p%40ss@db:5433/app?sslmode=require",
-        "postgres://db",
-        "postgresql://",
-        "postgresql://h1:1,[::1]:2/app?target_session_attrs=any",
-        "postgresql:///app?host=/var/run/postgresql",
-    ],
-)
-def test_a_url_of_the_drivers_own_is_left_alone(dsn: str) -> None:
-    """What asyncpg takes is passed on as it is, to the letter."""
-    assert normalize_dsn(dsn) == dsn
+# -- schemes and objects --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("pasted", "taken"),
+    "scheme", ["postgresql", "postgres", "postgresql+asyncpg", "postgres+asyncpg"]
+)
+def test_urls_of_postgresql_and_of_sqlalchemys_asyncpg_are_taken(scheme: str) -> None:
+    """Each means the same."""
+    assert options(f"{scheme}://joe:p%40ss@db:5433/app") == FULL
+
+
+@pytest.mark.parametrize(
+    ("pasted", "meant"),
     [
-        ("postgresql+asyncpg://joe:p%40ss@db:5433/app", "postgresql://joe:p%40ss@db:5433/app"),
-        ("postgres+asyncpg://db/app", "postgresql://db/app"),
-        ("postgresql+asyncpg://[::1]:5433/app", "postgresql://[::1]:5433/app"),
-        ("postgresql+asyncpg://db/app?ssl=require", "postgresql://db/app?sslmode=require"),
+        ("postgresql+asyncpg://db/app?ssl=require", {"sslmode": "require"}),
         (
-            "postgresql+asyncpg://db/app?prepared_statement_cache_size=0&application_name=me",
-            "postgresql://db/app?application_name=me",
+            "postgresql+asyncpg://db/app?prepared_statement_cache_size=0&application_name=a+b",
+            {"application_name": "a b"},
         ),
+        ("postgresql+asyncpg://db/app?async_fallback=1&prepared_statement_name_func=x", {}),
+        ("postgresql+asyncpg:///app?host=h1:1&host=h2:2&host=h3", {"host": "h1:1,h2:2,h3"}),
         (
-            "postgresql+asyncpg://db?async_fallback=1&prepared_statement_name_func=x&user=joe",
-            "postgresql://db?user=joe",
+            "postgresql+asyncpg:///app?host=h1&host=h2&port=1&port=2",
+            {"host": "h1,h2", "port": "1,2"},
         ),
-        (
-            "postgresql+asyncpg:///app?host=h1:1&host=h2:2&host=h3",
-            "postgresql:///app?host=h1:1,h2:2,h3",
-        ),
-        (
-            "postgresql+asyncpg:///app?host=/var/run/postgresql",
-            "postgresql:///app?host=/var/run/postgresql",
-        ),
+        ("postgresql+asyncpg://x/app?host=/run/postgresql", {"host": "/run/postgresql"}),
+        ("postgresql://db/app?ssl=true", {"sslmode": "require"}),
+        ("postgresql://db/app?host=h2&host=h3", {"host": "h3"}),
+        ("postgresql://db/app?database=other", {"dbname": "other"}),
     ],
 )
-def test_a_url_of_sqlalchemy_is_made_the_drivers(pasted: str, taken: str) -> None:
-    """The driver's name and SQLAlchemy's own arguments go; ssl and repeated hosts are renamed."""
-    assert urlsplit(normalize_dsn(pasted)) == urlsplit(taken)
+def test_parameters_get_libpqs_names(pasted: str, meant: dict[str, str]) -> None:
+    """Those of SQLAlchemy and of JDBC are renamed; those of SQLAlchemy alone are left out."""
+    plain = {"dbname": "app"} | ({"host": "db"} if "://db" in pasted else {})
+    assert options(pasted) == {**plain, **meant}
 
 
-@given(st.dictionaries(WORDS.filter(lambda word: word not in {"ssl", "host"}), WORDS, max_size=4))
-def test_other_arguments_of_a_url_of_sqlalchemy_survive(parameters: dict[str, str]) -> None:
-    """Whatever else the query holds reaches the driver unchanged, however it is encoded."""
-    taken = normalize_dsn(f"postgresql+asyncpg://db/app?{urlencode(parameters)}")
-    assert dict(parse_qsl(urlsplit(taken).query)) == parameters
+@pytest.mark.parametrize(
+    "url",
+    [
+        URL.create("postgresql+asyncpg", "joe", "p@ss", "db", 5433, "app"),
+        make_url("postgresql://joe:p%40ss@db:5433/app"),
+        PostgresDsn("postgresql://joe:p%40ss@db:5433/app"),
+        PostgresDsn("postgresql+asyncpg://joe:p%40ss@db:5433/app"),
+        AnyUrl("postgres://joe:p%40ss@db:5433/app"),
+    ],
+    ids=lambda url: type(url).__name__,
+)
+def test_url_objects_are_taken_with_their_password(url: Any) -> None:  # noqa: ANN401
+    """SQLAlchemy's and pydantic's; a listener made of one shows no password."""
+    assert options(url) == FULL
+    for kind in (Listener, Notifier):
+        assert "joe@db:5433/app" in repr(kind(url)) or kind is Notifier
 
 
+def test_the_query_of_a_url_object_counts() -> None:
+    """Hosts that are repeated are a list; strings are as they are, not encoded."""
+    query = {"host": ("h1:1", "h2:2"), "ssl": "require", "application_name": "a+b %41"}
+    url = URL.create("postgresql+asyncpg", database="app", query=query)
+    expected = {"dbname": "app", "host": "h1:1,h2:2", "sslmode": "require"}
+    assert options(url) == {**expected, "application_name": "a+b %41"}
+
+
+@pytest.mark.parametrize("kind", [Listener, Notifier])
+def test_a_url_whose_password_is_masked_is_refused(kind: Any) -> None:  # noqa: ANN401
+    """``str(url)`` has put three asterisks in its place: the error says so."""
+    masked = str(URL.create("postgresql+asyncpg", "joe", "s3cret", "db"))
+    with pytest.raises(ConfigurationError, match="masked"):
+        kind(masked)
+
+
+@pytest.mark.parametrize("thing", [b"postgresql://db", 1, URL, object(), ["postgresql://db"]])
+def test_what_is_no_dsn_is_a_type_error(thing: Any) -> None:  # noqa: ANN401
+    """It names the type that was given."""
+    with pytest.raises(TypeError, match=f"not of type {type(thing).__name__}"):
+        Listener(thing)
+
+
+@pytest.mark.parametrize("kind", [Listener, Notifier])
 @pytest.mark.parametrize(
     "dsn",
     [
@@ -92,192 +113,115 @@ def test_other_arguments_of_a_url_of_sqlalchemy_survive(parameters: dict[str, st
         "//joe:s3cret@db",
         "joe:s3cret@db/app",
         "+asyncpg://joe:s3cret@db",
-        "postgresql+asyncpg://joe:s3c[ret@db/app",
-        "postgresql+asyncpg://joe:s3cret\u2100@db/app",
+        "postgresql+psycopg://joe:s3cret@db/app",
+        "postgresql+psycopg2://joe:s3cret@db/app",
+        "postgresql+asyncpg://joe:s3c[ret@[db/app",
+        "postgresql://joe:s3cr%et@db/app",
+        "postgresql://joe:a@s3cret@db/app",
+        "postgresql://joe:s3cret/app",
+        "postgresql://db:0/app",
+        "postgresql://db:65536/app",
+        "postgresql://db:٣/app",
+        "postgresql://db:1,2,3/app?port=1,2",
+        "postgresql://a..s3cret/app",
+        "postgresql://db?sslmode=s3cret",
+        "postgresql://db?target_session_attrs=s3cret",
+        "postgresql://db?client_encoding=s3cret",
+        "postgresql://db?s3cret",
+        "postgresql://db?s3cret!=1",
+        "postgresql://db?sslnegotiation=direct",
+        "postgresql://db?sslrootcert=system&sslmode=require",
+        "postgresql://db?hostaddr=s3cret",
+        "postgresql://db/?host=@s3cret",
+        "postgresql://db?host=s3c%20ret",
+        "postgresql://db?options=%00s3cret",
     ],
 )
-def test_r43_what_is_no_postgresql_url_is_refused_without_a_word_of_it(dsn: str) -> None:
-    """The error says what a DSN looks like, and nothing of the one that was given."""
-    with pytest.raises(ConfigurationError, match=r"the DSN (must begin with|cannot be read)") as it:
-        normalize_dsn(dsn)
-    assert "s3c" not in f"{it.value} {it.value!r}"
-    assert it.value.__cause__ is it.value.__context__ is None
-
-
-def test_parameters_of_what_cannot_be_read_are_none() -> None:
-    """Looking for an argument in a broken DSN finds none, and raises nothing."""
-    assert dsn_parameters("postgresql://[") == dsn_parameters(None) == dsn_parameters("") == {}
-    assert dsn_parameters("postgresql://db?a=1&b=%20") == {"a": "1", "b": " "}
-
-
-# -- what is shown --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("dsn", "arguments", "shown"),
-    [
-        ("postgresql://joe:s3cret@db:5433/app", {}, "joe@db:5433/app"),
-        ("postgresql+asyncpg://joe:s3cret@db/app", {}, "joe@db/app"),
-        ("postgresql://j%40e:s3cret@db/my%20app", {}, "j@e@db/my app"),
-        ("postgresql://joe:s3cret@[::1]:5433/app", {}, "joe@[::1]:5433/app"),
-        ("postgresql://joe:s3cret@h1:1,h2:2/app", {}, "joe@h1:1,h2:2/app"),
-        ("postgresql://joe:s3cr@et@db/app", {}, "joe@db/app"),
-        ("postgresql://joe:s3c:ret@db/app", {}, "joe@db/app"),
-        ("postgresql:///app?host=/tmp&password=s3cret", {}, "/tmp/app"),
-        ("postgresql://db/app?password=s3cret&user=joe", {}, "db/app"),
-        ("postgresql://db/app", {"user": "ann", "password": "s3cret"}, "ann@db/app"),
-        (
-            "postgresql://joe@db/app",
-            {"host": "db2", "port": 5434, "database": "x"},
-            "joe@db2:5434/x",
-        ),
-        (None, {"host": ["h1", "h2"], "password": "s3cret"}, "h1,h2"),
-        (None, {"dsn": "unused"}, "localhost"),
-        (None, {}, "localhost"),
-        ("postgresql://[", {"password": "s3cret"}, "an unreadable DSN"),
-    ],
-)
-def test_a_target_is_shown_as_user_host_port_database(
-    dsn: str | None, arguments: dict[str, object], shown: str
+def test_r43_a_dsn_that_cannot_be_right_is_refused_in_the_constructor(
+    kind: Any,  # noqa: ANN401
+    dsn: str,
 ) -> None:
-    """A log says whom we connect to, as far as it is known, and never with which password."""
-    assert describe_target(dsn, arguments) == shown
+    """Without any I/O, and without a word of it."""
+    with pytest.raises(ConfigurationError) as refused:
+        kind(dsn)
+    error: BaseException | None = refused.value
+    while error is not None:
+        assert not any(part in repr(error) for part in ("s3c", "ret", "s3"))
+        error = error.__cause__ or error.__context__
 
 
-def test_a_target_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no DSN says so, PGUSER, PGHOST and PGDATABASE do."""
-    monkeypatch.setenv("PGUSER", "joe")
-    monkeypatch.setenv("PGHOST", "db")
-    monkeypatch.setenv("PGDATABASE", "app")
-    monkeypatch.setenv("PGPASSWORD", "s3cret")
-    assert describe_target(None, {}) == "joe@db/app"
+def test_a_port_that_is_no_number_is_not_blamed_on_the_password() -> None:
+    """The error names what is wrong."""
+    with pytest.raises(ConfigurationError, match="a port must be a number") as refused:
+        Listener("postgresql://db:abc/app")
+    assert "password" not in str(refused.value)
 
 
-@given(
-    st.lists(st.integers(0, 0xD7FF).map(chr)).map("".join),
-    st.sampled_from(["postgresql", "postgresql+asyncpg"]),
+# -- parameters -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameter", "advice"),
+    [
+        ("channel_binding=require", "verify-full"),
+        ("connect_timeout=10", "connect_timeout="),
+        ("keepalives=1", "keepalive="),
+        ("keepalives_idle=30", "keepalive="),
+        ("keepalives_interval=30", "keepalive="),
+        ("keepalives_count=3", "keepalive="),
+        ("tcp_user_timeout=3", "keepalive="),
+        ("gssencmode=require", "GSSAPI"),
+        ("require_auth=scram-sha-256", "verify-full"),
+        ("requirepeer=postgres", "remove it"),
+        ("sslsni=0", "always sent"),
+        ("min_protocol_version=3.2", "3.0"),
+        ("replication=database", "cannot listen"),
+        ("sslcertmode=require", "must be one of"),
+        ("ssl=no-verify", "sslmode="),
+        ("pgbouncer=true", "session mode"),
+        ("schema=public", "search_path="),
+        ("currentSchema=public", "search_path="),
+        ("sslaccept=strict", "sslmode=verify-full"),
+        ("pool_timeout=10", "no pool"),
+        ("connection_limit=1", "no pool"),
+        ("statement_cache_size=0", "argument"),
+        ("command_timeout=5", "operation_timeout="),
+        ("timeout=5", "connect_timeout="),
+    ],
 )
-def test_r43_a_target_never_holds_an_encoded_password(text: str, scheme: str) -> None:
-    """Any password, percent-encoded, stays out of what is shown."""
-    password = quote(f"s3cret{text}", safe="")
-    assert describe_target(f"{scheme}://joe:{password}@db:5433/app", {}) == "joe@db:5433/app"
-
-
-@pytest.mark.parametrize("start", ["abc", "987"])
-@pytest.mark.parametrize("character", sorted(set(string.punctuation + " \t\n")))
-def test_r43_a_target_never_holds_a_password_that_was_not_encoded(
-    character: str, start: str
+def test_a_parameter_that_cannot_be_honoured_is_refused_by_name(
+    parameter: str, advice: str
 ) -> None:
-    """A password is pasted as it is: what is shown holds no piece of it, not even as a port."""
-    shown = describe_target(f"postgresql://joe:{start}{character}xyz@db:5433/app", {})
-    assert start not in shown
-    assert "xyz" not in shown
+    """The error says what to do instead."""
+    with pytest.raises(ConfigurationError, match=parameter.partition("=")[0]) as refused:
+        Listener(f"postgresql://db/app?{parameter}")
+    assert advice in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    "dsn", ["host=db user=joe password=s3cret", "joe:s3cret@db/app", "postgresql:joe:s3cret@db"]
-)
-def test_r43_a_target_never_holds_a_dsn_that_is_no_url(dsn: str) -> None:
-    """A listener with a DSN of another kind is refused at start; until then its repr is mute."""
-    assert "s3cret" not in describe_target(dsn, {})
-
-
-# -- several hosts --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("dsn", "arguments", "pairs"),
+    "parameter",
     [
-        ("postgresql://h1:1,h2:2/app", {}, [("h1", 1), ("h2", 2)]),
-        ("postgresql://joe:a,b@h1,h2:2/app", {}, [("h1", None), ("h2", 2)]),
-        ("postgresql://[::1]:1,[fe80::2]/app", {}, [("::1", 1), ("fe80::2", None)]),
-        ("postgresql://%2Ftmp,h2:2/app", {}, [("/tmp", None), ("h2", 2)]),
-        ("postgresql:///app?host=/run/a,/run/b", {}, [("/run/a", None), ("/run/b", None)]),
-        ("postgresql:///app?host=h1:1,h2:2", {}, [("h1", 1), ("h2", 2)]),
-        ("postgresql:///app?host=h1,h2&port=1,2", {}, [("h1", 1), ("h2", 2)]),
-        ("postgresql:///app?host=h1,h2&port=7", {}, [("h1", 7), ("h2", 7)]),
-        (None, {"host": ["h1", "h2"]}, [("h1", None), ("h2", None)]),
-        (None, {"host": ["h1", "h2"], "port": 7}, [("h1", 7), ("h2", 7)]),
-        (None, {"host": ("h1", "h2"), "port": (1, 2)}, [("h1", 1), ("h2", 2)]),
-        (None, {"host": ["/run/a:1", "h2"]}, [("/run/a:1", None), ("h2", None)]),
-        ("postgresql://h1:1,h2:2/app", {"host": "h3,h4"}, [("h3", None), ("h4", None)]),
-        ("postgresql://h1:1/app", {}, []),
-        ("postgresql://joe:a,b@h1/app", {}, []),
-        ("postgresql:///app?host=/run/a", {}, []),
-        ("postgresql://h1,h2/app", {"host": "h3"}, []),
-        (None, {"host": ["h1"]}, []),
-        (None, {}, []),
-        ("postgresql://[,", {}, []),
+        "channel_binding=prefer",
+        "gssencmode=disable",
+        "sslcompression=0",
+        "sslsni=1",
+        "max_protocol_version=latest",
+        "require_auth=",
+        "connect_timeout=",
     ],
 )
-def test_several_hosts_are_told_apart(
-    dsn: str | None, arguments: dict[str, object], pairs: list[tuple[str, int | None]]
-) -> None:
-    """Each with its port, if it has one; one host alone is left to the driver."""
-    assert split_hosts(dsn, arguments) == pairs
-    assert several_hosts(dsn, arguments) == bool(pairs)
+def test_a_parameter_that_asks_for_nothing_has_no_effect(parameter: str) -> None:
+    """What it says is so anyway."""
+    assert options(f"postgresql://db?{parameter}") == {"host": "db"}
 
 
-@pytest.mark.parametrize(
-    ("dsn", "arguments", "host"),
-    [
-        ("postgresql://h1:1/app", {}, "h1"),
-        ("postgresql://joe:s3cret@[::1]:1/app", {}, "::1"),
-        ("postgresql://%2Frun%2Fa/app", {}, "/run/a"),
-        ("postgresql:///app?host=/run/a", {}, "/run/a"),
-        ("postgresql://h1/app", {"host": "h2"}, "h2"),
-        (None, {"host": ["h2"]}, "h2"),
-        (None, {}, ""),
-    ],
-)
-def test_a_single_host_is_found(dsn: str | None, arguments: dict[str, object], host: str) -> None:
-    """Its name, to be looked up before the driver does; without its port."""
-    assert single_host(dsn, arguments) == host
+def test_what_libpq_does_not_know_is_a_setting_of_the_server() -> None:
+    """As asyncpg has it; of several values the last one counts."""
+    found = read_dsn("postgresql://db?search_path=a&search_path=b&my.own=1&TimeZone=UTC")
+    assert found.settings == {"search_path": "b", "my.own": "1", "TimeZone": "UTC"}
 
 
-@pytest.mark.parametrize("host", ["::1", ["::1"], "fe80::1", "2001:db8::5432"])
-def test_a_single_address_of_ipv6_needs_no_brackets(host: object) -> None:
-    """host= is given an address as asyncpg takes it."""
-    assert single_host(None, {"host": host}) == (host if isinstance(host, str) else "::1")
-
-
-def test_several_hosts_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where neither a DSN nor an argument names a host, PGHOST does."""
-    monkeypatch.setenv("PGHOST", "h1,h2")
-    assert split_hosts(None, {}) == [("h1", None), ("h2", None)]
-    assert split_hosts("postgresql:///app", {}) == [("h1", None), ("h2", None)]
-    assert split_hosts("postgresql://h3/app", {}) == []
-
-
-def test_addresses_of_ipv6_in_an_argument_need_no_brackets() -> None:
-    """host= is given addresses as asyncpg takes them."""
-    assert split_hosts(None, {"host": ["::1", "fe80::2"]}) == [("::1", None), ("fe80::2", None)]
-
-
-def test_several_ports_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PGHOST and PGPORT may both be lists, one port for each host."""
-    monkeypatch.setenv("PGHOST", "h1,h2")
-    monkeypatch.setenv("PGPORT", "1,2")
-    assert split_hosts(None, {}) == [("h1", 1), ("h2", 2)]
-
-
-@pytest.mark.parametrize(
-    ("dsn", "hosts"),
-    [
-        ("postgresql://a:,b:1/x", [("a", None), ("b", 1)]),
-        ("postgresql://a:,b:/x", [("a", None), ("b", None)]),
-    ],
-)
-def test_an_empty_port_is_none(dsn: str, hosts: list[tuple[str, int | None]]) -> None:
-    """As libpq takes it: the default serves."""
-    assert split_hosts(dsn, {}) == hosts
-
-
-def test_an_empty_port_is_no_part_of_the_only_host() -> None:
-    """What is looked up is the name alone."""
-    assert single_host("postgresql://db.example:/x", {}) == "db.example"
-
-
-def test_several_hosts_are_no_single_one() -> None:
-    """A list of hosts is never looked up as if it were one name."""
-    assert single_host("postgresql://a,b/x?port=1,2,3", {}) == ""
+def test_the_error_says_where_the_parameter_stands() -> None:
+    """A variable of the environment is named as such."""
+    with pytest.raises(ConfigurationError, match="channel_binding in PGCHANNELBINDING"):
+        sort_out([("channel_binding", "require")], source="PGCHANNELBINDING")

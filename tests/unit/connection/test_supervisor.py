@@ -175,7 +175,7 @@ async def test_r11_after_a_day_of_refusal_it_still_tries(
         asyncpg.TargetServerAttributeNotMatched("standby"),
         asyncpg.ConnectionDoesNotExistError("closed"),
         asyncpg.InternalClientError("unexpected"),
-        RuntimeError("from connect="),
+        ConnectError("connect= raised RuntimeError"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -192,6 +192,25 @@ async def test_r11_whatever_a_dial_raises_is_tried_again(
         await supervisor.connected.wait()
         harness.server.refusal = error
         harness.server.session.die()
+
+
+@pytest.mark.parametrize("error", [AttributeError("idle"), TypeError(), ValueError(), KeyError()])
+async def test_r54_a_defect_ends_the_start_and_is_degraded_later(
+    harness: SupervisorHarness, error: Exception
+) -> None:
+    """What no network can cause is not retried in silence; its traceback is kept as the cause."""
+    harness.server.refusal = error
+    refused = harness.supervise("a")
+    with pytest.raises(ConnectError) as caught:
+        await refused.started
+    assert caught.value.__cause__ is error
+    harness.server.refusal = None
+    supervisor = harness.supervise("a")
+    await supervisor.connected.wait()
+    harness.server.refusal = error
+    harness.server.session.die()
+    await asyncio.sleep(100)
+    assert supervisor.state is State.DEGRADED
 
 
 async def test_on_event_that_raises_cancelled_error_does_not_end_the_retries(

@@ -1,0 +1,60 @@
+"""The password file: as libpq reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify._asyncpg.files import find_password
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXT = r"""# db:5432:app:joe:comment
+broken line
+db:5432:app:ann:anns
+db:5433:app:joe:other port
+db:5432:app:joe:pass:word\\\:
+\:\:1:*:*:j\:oe:by escapes
+localhost:*:app:joe:socket
+*:*:*:*:anybodys
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A password file that only its owner can read."""
+    file = tmp_path / "pgpass"
+    file.write_text(TEXT)
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "user", "password"),
+    [
+        ("db", 5432, "joe", r"pass:word\:"),
+        ("db", 5433, "joe", "other port"),
+        ("db", 5432, "ann", "anns"),
+        ("::1", 1, "j:oe", "by escapes"),
+        ("localhost", 1, "joe", "socket"),
+        ("elsewhere", 1, "joe", "anybodys"),
+    ],
+)
+def test_the_first_line_that_matches_has_the_password(
+    file: Path, host: str, port: int, user: str, password: str
+) -> None:
+    """A star matches all; a backslash takes the meaning from what follows it."""
+    assert find_password(str(file), {host}, port, "app", user) == password
+
+
+def test_a_file_that_others_can_read_is_not_used(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says why, as libpq does; a file that is not there is none."""
+    file.chmod(0o640)
+    assert find_password(str(file), {"db"}, 5432, "app", "joe") is None
+    assert "others have access" in caplog.text
+    assert find_password(str(file.parent), {"db"}, 5432, "app", "joe") is None
+    assert find_password(str(file / "none"), {"db"}, 5432, "app", "joe") is None
