@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 NEVER = 1_000.0  # seconds: far more than a test may take
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-WAITING = f"""({SESSIONS} AND query = 'LISTEN "lock_released"')"""
+# A listener asks that of the server behind its first LISTEN
+WAITING = f"({SESSIONS} AND query ~ 'pg_listening_channels' AND state = 'idle')"
 TRIED = f"({SESSIONS} AND query ~ 'pg_try_advisory_lock' AND state = 'idle')"
 
 
