@@ -27,7 +27,7 @@ from tests.support.pgbouncer import PgBouncer
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Generator
 
     from asyncnotify.testing.server import PostgresServer
     from tests.chaos.faults import Fault
@@ -243,7 +243,7 @@ async def run_publishing(
 
 
 @contextmanager
-def _pooler(server: PostgresServer, mode: PoolMode | None) -> Iterator[str]:
+def _pooler(server: PostgresServer, mode: PoolMode | None) -> Generator[str]:
     """Yield where the programs connect to."""
     if mode is None:
         yield server.dsn

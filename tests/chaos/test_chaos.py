@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos import program as chaos
+from tests.chaos.publishing import run_publishing
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
@@ -38,3 +39,27 @@ async def test_r17_r46_nothing_is_lost_in_silence(
     assert sum(len(verdict.covered) for _, verdict in outcome.verdicts) > recoveries
     assert outcome.fences >= 3, outcome
     assert outcome.failed_resyncs > recoveries, outcome
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(8, marks=pytest.mark.timeout(120)),
+        pytest.param(150, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
+    ],
+)
+async def test_r47_each_call_of_a_notifier_tells_what_became_of_it(
+    own_server: PostgresServer, seconds: float
+) -> None:
+    """What returned has arrived, what raised ConnectError has not; the rest is said to be open."""
+    outcome = await run_publishing(own_server, seconds=seconds, seed=SEED)
+    assert not outcome.broken, outcome.broken
+    assert min(outcome.ledger.counts[kind] for kind in ("returned", "not sent", "in doubt")) > 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+async def test_r47_the_same_holds_behind_a_pooler_of_sessions(own_server: PostgresServer) -> None:
+    """Three programs, two connections to the server."""
+    outcome = await run_publishing(own_server, seconds=60, seed=SEED, pooler="session")
+    assert not outcome.broken, outcome.broken
