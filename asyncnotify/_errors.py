@@ -14,6 +14,7 @@ Every exception that asyncnotify raises on purpose.
     │   └── PoolerError                        … except through a pooler that delivers nothing
     ├── ConnectionLostError (ConnectionError)  the connection was lost during a call
     ├── ListenTimeoutError (TimeoutError)      listen() was not confirmed in time
+    ├── NotifyTimeoutError (TimeoutError)      notify() waited too long behind other calls
     ├── BufferOverflowError                    a subscription with overflow="fail" was too slow
     ├── NotStartedError (RuntimeError)         start() has not been called
     ├── ClosedError (RuntimeError)             the listener, notifier or stream has been closed
@@ -161,6 +162,10 @@ class ListenTimeoutError(AsyncNotifyError, TimeoutError):
             f"not listening on {names} after {self.timeout:g} s: the listener is {self.state};"
             " the subscription has been withdrawn"
         )
+
+
+class NotifyTimeoutError(AsyncNotifyError, TimeoutError):
+    """A notification was not sent: its call waited too long behind other calls."""
 
 
 class BufferOverflowError(AsyncNotifyError):

@@ -558,6 +558,8 @@ class Listener:
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: nothing was sent.
+            NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
+                nothing was sent.
             ConnectionLostError: The connection died in flight: the notification may have been sent.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
@@ -582,6 +584,8 @@ class Listener:
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
             ConnectError: There is no connection: these notifications were not sent.
+            NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
+                these notifications were not sent.
             ConnectionLostError: The connection died in flight: they may have been sent.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.

@@ -63,7 +63,8 @@ class Notifier:
             ``pool`` and ``connect`` may be given; without any, PGHOST and the other variables of
             libpq count.
         connect_timeout: Seconds for making or borrowing a connection, for each host.
-        operation_timeout: Seconds in which the server has to answer.
+        operation_timeout: Seconds in which the server has to answer, and for which a call may
+            wait behind other calls before it is sent.
         keepalive: TCP keepalive for both ends, of connections that are not from a pool; None leaves
             the settings of the systems as they are.
         backoff: Called for each series of retries; returns an endless iterator of the seconds to
@@ -275,6 +276,8 @@ class Notifier:
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: nothing was sent.
+            NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
+                nothing was sent.
             ConnectionLostError: The connection died in flight: the notification may have been sent.
             ClosedError: The notifier has been closed.
             WrongLoopError: The call came from another event loop or process.
@@ -317,6 +320,8 @@ class Notifier:
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
             ConnectError: There is no connection: these notifications were not sent.
+            NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
+                these notifications were not sent.
             ConnectionLostError: The connection died in flight: they may have been sent.
             ClosedError: The notifier has been closed.
             WrongLoopError: The call came from another event loop or process.

@@ -211,6 +211,8 @@ class BlockingNotifier:
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: nothing was sent.
+            NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
+                nothing was sent.
             ConnectionLostError: The connection died in flight: the notification may have been sent.
             ClosedError: The notifier has been closed.
             WrongLoopError: The call came from the event loop's own thread, or another process.
@@ -241,6 +243,8 @@ class BlockingNotifier:
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
             ConnectError: There is no connection: these notifications were not sent.
+            NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
+                these notifications were not sent.
             ConnectionLostError: The connection died in flight: they may have been sent.
             ClosedError: The notifier has been closed.
             WrongLoopError: The call came from the event loop's own thread, or another process.

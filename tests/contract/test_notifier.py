@@ -96,6 +96,19 @@ async def test_equal_notifications_of_several_callers_each_arrive(
     assert [n.payload for n in inbox.taken()] == ["same"] * 200
 
 
+async def test_equal_notifications_keep_no_other_caller_waiting(
+    listener: Listener, notifier: Notifier, database: Database, inbox: Text
+) -> None:
+    """Of 1,000 equal ones one goes out in each transaction, and the others go beside them."""
+    same = [asyncio.create_task(notifier.notify("orders", "same")) for _ in range(1_000)]
+    other = asyncio.create_task(notifier.notify("orders", "other"))
+    await asyncio.gather(*same, other)
+    await database.fence(listener)
+    payloads = [n.payload for n in inbox.taken()]
+    assert payloads.count("same") == 1_000
+    assert payloads.index("other") < 20
+
+
 async def test_channels_encode_and_names_do_not(listener: Listener, notifier: Notifier) -> None:
     """A Channel makes text of a payload; a name takes text, or nothing."""
     counts = Channel("counts", dict[str, int])

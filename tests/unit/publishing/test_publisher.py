@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from asyncnotify._errors import ConfigurationError, ConnectError, ConnectionLostError
+from asyncnotify._errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    NotifyTimeoutError,
+)
 from tests.unit.fake_publishing import ANSWER_TIME, TIMEOUT, FakePublishingServer, outcomes, turns
 
 if TYPE_CHECKING:
@@ -114,9 +120,39 @@ async def test_equal_ones_never_share_a_statement(server: FakePublishingServer) 
     ]
 
 
+async def test_equal_ones_keep_no_one_else_waiting(server: FakePublishingServer) -> None:
+    """Of 1,000 equal ones each round takes one, beside all the others that wait."""
+    await server.start_with_session()
+    server.answer_time = 0.001
+    server.call_each(["first", *["equal"] * 1_000, *map(str, range(50))])
+    await asyncio.sleep(2.5 * server.answer_time)
+    late = server.call("late")
+    await asyncio.sleep(server.answer_time)
+    server.call("later")
+    await late
+    assert len(server.statements) <= 6
+    assert await outcomes(server.calls) == [None] * 1_053
+    assert server.payloads.count("equal") == 1_000
+    assert all(len(set(pairs)) == len(pairs) for pairs in server.statements)
+    others = [payload for payload in server.payloads if payload != "equal"]
+    assert others == ["first", *map(str, range(50)), "late", "later"]
+
+
+async def test_many_pairs_of_which_each_repeats_take_turns(server: FakePublishingServer) -> None:
+    """However many there are, each arrives as often as it was sent, and in few rounds."""
+    await server.start_with_session(queue=5_000)
+    server.answer_time = 0.001
+    payloads = [str(n) for n in range(1_500) for _ in range(4)]
+    assert await outcomes(server.call_each(payloads)) == [None] * 6_000
+    assert Counter(server.payloads) == Counter(payloads)
+    assert all(len(set(pairs)) == len(pairs) <= 1_000 for pairs in server.statements)
+    assert len(server.statements) < 40
+
+
 async def test_many_at_once_and_single_calls_take_turns(server: FakePublishingServer) -> None:
     """Neither starves: after each batch of calls one transaction of many is sent."""
     publisher = await server.start_with_session()
+    server.answer_time = 0.01
     calls = server.call_each(f"one {n}" for n in range(200))
     many = [publisher.publish_all(["c"], [f"many {n}"]) for n in range(5)]
     assert await outcomes([*calls, *many]) == [None] * 205
@@ -136,6 +172,7 @@ async def test_calls_beyond_the_queue_wait_and_are_served_in_order(
 ) -> None:
     """With room for three, a hundred calls all arrive, in their order."""
     await server.start_with_session(queue=3)
+    server.answer_time = 0.01
     assert await outcomes(server.call_each(map(str, range(100)))) == [None] * 100
     assert server.payloads == [str(n) for n in range(100)]
     assert max(server.sizes) == 3
@@ -361,6 +398,49 @@ async def test_a_statement_without_an_answer_is_overdue(
     server.answer_time = ANSWER_TIME
     await server.call("next")
     assert server.payloads == ["next"]
+
+
+async def test_time_in_the_queue_counts(server: FakePublishingServer) -> None:
+    """Calls that wait too long, for a round, for room or as many at once, were not sent."""
+    publisher = await server.start_with_session(queue=4)
+    server.answer_time = 0.9 * TIMEOUT
+    loop, calls = asyncio.get_running_loop(), server.call_each(["first", *"eeeee", "beyond"])
+    began = loop.time()
+    await turns()
+    many = [publisher.publish_all(["c"], [f"many {n}"]) for n in range(2)]
+    found = await outcomes([*calls, *many])
+    assert found[:2] == [None, None]  # the second is sent when the first has been answered
+    late = [error for error in found if error is not None]
+    assert {type(error) for error in late} == {NotifyTimeoutError}
+    assert "not sent" in str(late[0])
+    assert len({id(error) for error in late}) == len(late)
+    assert loop.time() - began < 4 * TIMEOUT
+    assert len(server.payloads) == len(found) - len(late)
+    assert len(server.sessions) == 1
+
+
+async def test_a_call_that_waits_is_told_soon_after_its_time(server: FakePublishingServer) -> None:
+    """It fails while the statement before it is still in flight: after its time, a quarter more."""
+    publisher = await server.start_with_session()
+    server.answer_time = 0.8 * TIMEOUT
+    loop = asyncio.get_running_loop()
+    server.call_each(["e", "e"])
+    for _ in range(3):
+        publisher.publish_all(["c"], ["many"])
+    await asyncio.sleep(TIMEOUT / 10)
+    began, last = loop.time(), publisher.publish_all(["c"], ["last"])
+    [error] = await outcomes([last])
+    assert isinstance(error, NotifyTimeoutError)
+    assert TIMEOUT <= loop.time() - began <= 1.3 * TIMEOUT
+
+
+async def test_time_without_a_connection_has_a_deadline_of_its_own(
+    server: FakePublishingServer,
+) -> None:
+    """However long it takes to connect, what waits for that is sent then."""
+    server.open_time = 10 * TIMEOUT
+    server.begin()
+    assert await outcomes(server.call_each("abc")) == [None] * 3
 
 
 async def test_a_session_that_rests_is_not_overdue(server: FakePublishingServer) -> None:
