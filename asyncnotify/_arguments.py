@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncIterable, Iterable
 from math import isfinite
 from typing import TYPE_CHECKING, Final, cast
 
@@ -45,6 +46,14 @@ def check_retry(connection: object, *, retry: object) -> None:
     check_flag("retry", retry)
     if retry and connection is not None:
         msg = "retry= cannot be combined with connection=: only a whole transaction can be retried"
+        raise TypeError(msg)
+
+
+def check_pairs(pairs: object, *, may_be_async: bool) -> None:
+    """Raise TypeError unless the pairs can be iterated over."""
+    kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
+    if not isinstance(pairs, kinds):
+        msg = f"pairs must be an iterable of pairs, not of type {type(pairs).__name__}"
         raise TypeError(msg)
 
 

@@ -13,6 +13,8 @@ from asyncnotify._arguments import (
     check_flag,
     check_kind,
     check_on_event,
+    check_pairs,
+    check_retry,
     check_timeout,
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
@@ -566,6 +568,7 @@ class Listener:
             WrongLoopError: The call came from another event loop or process.
             Exception: What the driver of ``connection`` raises.
         """
+        check_retry(connection, retry=retry)
         name, text = encoded(channel, payload)
         if connection is None:
             self._running()
@@ -592,6 +595,7 @@ class Listener:
             WrongLoopError: The call came from another event loop or process.
             Exception: What ``pairs`` raised.
         """
+        check_pairs(pairs, may_be_async=True)
         self._running()
         return await self._notifier.notify_many(pairs)
 

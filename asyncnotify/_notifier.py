@@ -12,6 +12,7 @@ from asyncnotify._arguments import (
     check_backoff,
     check_callbacks,
     check_kind,
+    check_pairs,
     check_retry,
     check_timeout,
 )
@@ -327,6 +328,7 @@ class Notifier:
             WrongLoopError: The call came from another event loop or process.
             Exception: What ``pairs`` raised.
         """
+        check_pairs(pairs, may_be_async=True)
         publisher = self._running()
         sent, size = 0, 0
         in_flight = publisher.publish_all((), ())

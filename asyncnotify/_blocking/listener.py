@@ -8,7 +8,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from asyncnotify._arguments import check_flag, check_on_event, check_retry, check_timeout
+from asyncnotify._arguments import (
+    check_flag,
+    check_on_event,
+    check_pairs,
+    check_retry,
+    check_timeout,
+)
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
@@ -18,12 +24,14 @@ from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.stream import BlockingStream, fetch_the_rest
 from asyncnotify._blocking.subscription import BlockingSubscription
 from asyncnotify._blocking.threads import in_worker_thread
-from asyncnotify._channels.arguments import encoded
+from asyncnotify._channels.arguments import channel_of, encoded
 from asyncnotify._channels.channel import Channel
+from asyncnotify._delivery.buffering import Buffering
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH
+from asyncnotify._subscriptions.registration import Registration
 from asyncnotify._subscriptions.subscription import Subscription
 from asyncnotify.typing import (
     Backoff,
@@ -280,22 +288,28 @@ class BlockingListener:
             ClosedError: The listener has been closed.
             WrongLoopError: The call came from the event loop's own thread, or another process.
         """
-        listen: Any = self._listener.listen  # as the overloads above say
-        subscription: Subscription = self._gateway.call(
-            functools.partial(
-                listen,
-                channel,
-                self._served("handler", handler),
-                resync=self._served("resync", resync),
-                on_error=self._served("on_error", on_error),
-                concurrency=concurrency,
-                buffer=buffer,
-                overflow=overflow,
-                latest=latest,
-                timeout=timeout,
-            ),
-            undo=Subscription.cancel,
+        registration = Registration(
+            channel=channel_of(channel),
+            handler=self._served("handler", handler),
+            resync=self._served("resync", resync),
+            buffering=Buffering(buffer, overflow, latest),
+            concurrency=concurrency,
+            on_error=self._served("on_error", on_error),
         )
+        check_timeout("timeout", timeout)
+        listen = functools.partial(
+            self._listener.listen,
+            registration.channel,
+            registration.handler,
+            resync=registration.resync,
+            on_error=registration.on_error,
+            concurrency=concurrency,
+            buffer=buffer,
+            overflow=overflow,
+            latest=latest,
+            timeout=timeout,
+        )
+        subscription = self._gateway.call(listen, undo=Subscription.cancel)
         return BlockingSubscription(self._gateway, subscription)
 
     @overload
@@ -553,6 +567,7 @@ class BlockingListener:
             WrongLoopError: The call came from the event loop's own thread, or another process.
             Exception: What ``pairs`` raised.
         """
+        check_pairs(pairs, may_be_async=False)
         return send_pairs(self._gateway.portal, self._listener.notify_many, pairs)
 
     # -- state --------------------------------------------------------------------------------

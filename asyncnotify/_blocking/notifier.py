@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from asyncnotify._arguments import check_retry
+from asyncnotify._arguments import check_pairs, check_retry
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
@@ -250,6 +250,7 @@ class BlockingNotifier:
             WrongLoopError: The call came from the event loop's own thread, or another process.
             Exception: What ``pairs`` raised. A note says how many notifications had been sent.
         """
+        check_pairs(pairs, may_be_async=False)
         return send_pairs(self._portal(), self._notifier.notify_many, pairs)
 
     # -- inside -------------------------------------------------------------------------------

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncnotify._arguments import (
+    check_backoff,
     check_callback,
     check_callbacks,
+    check_coding,
     check_count,
+    check_kind,
+    check_pairs,
     check_seconds,
     check_timeout,
     is_async,
 )
+from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._keepalive import Keepalive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -205,3 +212,43 @@ def test_callbacks_that_are_not_given_are_not_checked() -> None:
 def test_what_makes_a_coroutine_is_async(function: Any, *, expected: bool) -> None:  # noqa: ANN401
     """Functions, partial ones, and objects with an async ``__call__``."""
     assert is_async(function) is expected
+
+
+@pytest.mark.parametrize(
+    "backoff",
+    [
+        ExponentialBackoff(),
+        itertools.count,
+        lambda: iter([1.0]),
+        functools.partial(itertools.repeat, 30),
+    ],
+)
+def test_what_returns_an_iterator_is_a_backoff(backoff: object) -> None:
+    """Also a class, if its objects are iterators."""
+    check_backoff(backoff)
+
+
+@pytest.mark.parametrize("coding", [int, str, bytes.fromhex, ascii, [].append])
+def test_a_class_may_code(coding: object) -> None:
+    """As may anything else that takes one argument, and is not async."""
+    check_coding("decode", coding)
+
+
+def test_none_stands_for_no_object_of_a_class() -> None:
+    """Anything else is named by its type, or as the class that has not been called."""
+    check_kind("keepalive", None, Keepalive)
+    check_kind("keepalive", Keepalive(), Keepalive)
+    with pytest.raises(TypeError, match=r"^keepalive must be a Keepalive or None, not int"):
+        check_kind("keepalive", 3, Keepalive)
+    with pytest.raises(TypeError, match="not the class Keepalive"):
+        check_kind("keepalive", Keepalive, Keepalive)
+
+
+async def test_pairs_may_be_asynchronous_where_that_can_be_awaited() -> None:
+    """Threads take them from what can be iterated over without an event loop."""
+    pairs = async_generator(5)
+    check_pairs(pairs, may_be_async=True)
+    check_pairs([], may_be_async=False)
+    with pytest.raises(TypeError, match=r"pairs must be an iterable .* not of type async_g"):
+        check_pairs(pairs, may_be_async=False)
+    await pairs.aclose()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]

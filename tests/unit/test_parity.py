@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import re
 from typing import Any
 
 import pytest
 
 import asyncnotify
+from tests.support.docstrings import raised_names
 
 PAIRS = {
     name: (getattr(asyncnotify, name), getattr(asyncnotify, f"Blocking{name}"))
@@ -36,9 +36,7 @@ def members(cls: type) -> dict[str, Any]:
 
 def raises(function: object) -> set[str]:
     """Return the exceptions that a docstring lists."""
-    _, _, section = (inspect.getdoc(function) or "").partition("Raises:\n")
-    names: list[str] = re.findall(r"^    (\w+):", section, re.MULTILINE)
-    return {SPELLED.get(name, name) for name in names}
+    return {SPELLED.get(name, name) for name in raised_names(function)}
 
 
 def parameters(function: Any) -> dict[str, tuple[Any, Any]]:  # noqa: ANN401
