@@ -34,6 +34,12 @@ TESTS_TIME_LIMIT = 420.0
 PROCESSES = 3
 """For two cores: much of a test's time goes into waiting for a server."""
 
+PYTEST = ("python", "-m", "pytest")
+PARALLEL = (f"--numprocesses={PROCESSES}", "--dist=loadfile")
+
+WITHOUT_FAULTS = ("tests/blocking", "tests/contract", "tests/unit")
+"""Tests that between them reach all of the core: their coverage is measured."""
+
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 """Keeps the sources in the current directory from standing in for what was installed."""
 
@@ -116,7 +122,7 @@ def _group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def _run_tests(session: nox.Session, *options: str) -> None:
+def _run_tests(session: nox.Session, *options: str, command: tuple[str, ...] = PYTEST) -> None:
     """
     Run pytest on the installed package, not on the sources beside the tests.
 
@@ -124,42 +130,31 @@ def _run_tests(session: nox.Session, *options: str) -> None:
     clock, and a machine that is busy with other things may let time decide. Both runs are
     shown, and what passes in the second one only is listed as flaky at the end.
     """
-    parallel = (f"--numprocesses={PROCESSES}", "--dist=loadfile")
     if IN_CI:
         with tempfile.TemporaryDirectory() as folder:
-            _run_twice(session, Path(folder), parallel, options)
+            _run_twice(session, Path(folder), (*command, THOROUGH, *options))
     else:
-        _pytest(session, *parallel, *options)
+        _pytest(session, *command, *PARALLEL, *options)
 
 
-def _run_twice(
-    session: nox.Session, folder: Path, parallel: tuple[str, ...], options: tuple[str, ...]
-) -> None:
+def _run_twice(session: nox.Session, folder: Path, command: tuple[str, ...]) -> None:
     _tested.append(session.name)
     first, second = folder / "first.json", folder / "second.json"
     # 1: tests have failed. With any other code there are tests that have not been run at all.
-    _pytest(session, f"--outcome={first}", *parallel, THOROUGH, *options, success_codes=(0, 1))
+    _pytest(session, *command, *PARALLEL, f"--outcome={first}", success_codes=(0, 1))
     if json.loads(first.read_text(encoding="utf-8"))["exit_status"] == 0:
         return
     session.warn("running once more what failed")
-    again = ("--last-failed", "--last-failed-no-failures=none", THOROUGH)
+    again = ("--last-failed", "--last-failed-no-failures=none")
     try:
-        _pytest(session, f"--outcome={second}", *again, *options)
+        _pytest(session, *command, *again, f"--outcome={second}")
     finally:
         _note_flaky(session, second)
 
 
-def _pytest(session: nox.Session, *options: str, success_codes: tuple[int, ...] = (0,)) -> None:
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        f"--session-timeout={TESTS_TIME_LIMIT}",
-        *options,
-        *session.posargs,
-        env=INSTALLED_ONLY,
-        success_codes=success_codes,
-    )
+def _pytest(session: nox.Session, *command: str, success_codes: tuple[int, ...] = (0,)) -> None:
+    limit = f"--session-timeout={TESTS_TIME_LIMIT}"
+    session.run(*command, limit, *session.posargs, env=INSTALLED_ONLY, success_codes=success_codes)
 
 
 def _note_flaky(session: nox.Session, outcome: Path) -> None:
@@ -209,6 +204,17 @@ def tests_all(session: nox.Session, variant: str) -> None:
         session.log("lowest dependencies: %s", ", ".join(pins))
     session.install(".[test]", *pins)
     _run_tests(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure how much of the core is reached by the tests that inject no faults."""
+    session.install(".[test]", *_group("coverage"))
+    session.run("coverage", "erase")
+    command = ("coverage", "run", "-m", "pytest", "-m", "not load and not soak")
+    _run_tests(session, *WITHOUT_FAULTS, command=command)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
 
 
 @nox.session

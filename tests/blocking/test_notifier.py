@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from asyncnotify import (
     BlockingListener,
@@ -118,3 +121,37 @@ def test_a_listener_sends_as_a_notifier_does(listener: BlockingListener, inbox: 
     assert listener.notify_many(("orders", str(i)) for i in range(1500)) == 1500
     listener.notify("orders", "again", retry=True)
     assert inbox.payloads(1501) == [*map(str, range(1500)), "again"]
+
+
+def test_it_connects_as_an_engine_does(dsn: str, listener: BlockingListener, inbox: Inbox) -> None:
+    """Its URL serves, and its pool is left alone; the password is not shown."""
+    listener.listen("orders", inbox)
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    with BlockingNotifier.from_sqlalchemy(engine) as notifier:
+        notifier.notify("orders", "1")
+        assert repr(notifier) == f"<BlockingNotifier {engine.url.render_as_string()}>".replace(
+            "postgresql+asyncpg://", ""
+        )
+    assert inbox.payloads(1) == ["1"]
+    assert isinstance(engine.pool, QueuePool)
+    assert engine.pool.checkedin() == 0
+
+
+def test_a_name_that_leads_nowhere_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's own threads look names up: what the name service says comes out."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    notifier = BlockingNotifier("postgresql://db.example/app", start_timeout=0.2)
+    with pytest.raises(ConnectError) as caught:
+        notifier.start()
+    assert isinstance(caught.value.__cause__, socket.gaierror)
+
+
+def test_a_timeout_of_close_that_cannot_be_is_refused(notifier: BlockingNotifier) -> None:
+    """It changes nothing: the notifier goes on."""
+    with pytest.raises(ValueError, match="timeout"):
+        notifier.close(timeout=-1)
+    notifier.notify("orders")

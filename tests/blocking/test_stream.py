@@ -13,6 +13,7 @@ from asyncnotify import (
     BlockingNotifier,
     BlockingStream,
     BufferOverflowError,
+    ClosedError,
     Gap,
     GapReason,
     Notification,
@@ -259,3 +260,13 @@ def test_only_the_newest(listener: BlockingListener, notifier: BlockingNotifier)
             assert taken(stream, 1) == [f"new {round_}"]
             send("prices", f"newest {round_}")
             assert taken(stream, 1) == [f"newest {round_}"]
+
+
+def test_a_stream_that_never_began_has_nothing_when_the_listener_is_closed(dsn: str) -> None:
+    """It is no stream that has ended: who takes from it is told that the listener is closed."""
+    with BlockingListener(dsn) as listener:
+        stream = listener.stream("orders")
+    with pytest.raises(ClosedError):
+        stream.get(PATIENCE)
+    assert stream.stats() is None
+    assert repr(stream) == "<BlockingStream of 'orders'>"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Any_ = Inbox[Any]
 
+pytestmark = pytest.mark.load
+
 NUMBERS: Final = Channel("orders", int)
 
 

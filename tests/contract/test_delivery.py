@@ -123,6 +123,7 @@ class Expecting:
         await self._outcome
 
 
+@pytest.mark.load
 async def test_r16_a_million_on_one_channel(listener: Listener, database: Database) -> None:
     """None of a million is lost, doubled or out of order, for a handler and for a stream."""
     handler = Expecting(map(str, range(1, MILLION + 1)))
@@ -140,6 +141,7 @@ async def test_r16_a_million_on_one_channel(listener: Listener, database: Databa
     assert (listener.stats().received, listener.stats().dropped) == (MILLION + 1, 0)
 
 
+@pytest.mark.load
 async def test_r16_a_million_on_a_hundred_channels(listener: Listener, database: Database) -> None:
     """Each of a hundred handlers gets exactly its share of a million, in order."""
     handlers = [Expecting(map(str, range(n, MILLION, 100))) for n in range(100)]
@@ -155,6 +157,7 @@ async def test_r16_a_million_on_a_hundred_channels(listener: Listener, database:
     assert (listener.stats().received, listener.stats().dropped) == (MILLION + 1, 0)
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("blocked", [0.0, 0.3])
 async def test_r16_a_burst_of_the_smallest_overflows_nobody_who_keeps_up(
     listener: Listener, database: Database, inbox: Inbox[Notification[str]], blocked: float

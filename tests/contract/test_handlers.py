@@ -222,6 +222,7 @@ async def test_r26_a_stuck_handler_delays_nobody(
     await listener.aclose(timeout=0.1)
 
 
+@pytest.mark.load
 async def test_a_handler_that_never_awaits_leaves_others_their_turn(
     listener: Listener, database: Database, inbox: Text
 ) -> None:

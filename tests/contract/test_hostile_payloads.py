@@ -257,6 +257,7 @@ async def take_lists(stream: Stream[Notification[Any]]) -> list[int]:
     return found
 
 
+@pytest.mark.load
 async def test_r44_good_ones_arrive_whatever_else_is_sent(road: Road) -> None:
     """
     Of 100,000, one in a hundred good, handlers, a stream and lists get every good one in order.

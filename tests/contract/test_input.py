@@ -146,6 +146,8 @@ async def test_bad_options_are_refused_at_once(listener: Listener) -> None:
         {"connect": "postgresql://localhost"},
         {"dsn": 5},
         {"backoff": 1.0},
+        {"on_event": 1.0},
+        {"on_event": asyncio.sleep},
     ],
 )
 def test_wrong_arguments_raise_type_error(options: dict[str, Any]) -> None:

@@ -287,6 +287,41 @@ async def test_restart_serves_registered_handlers_anew(
     assert gaps == [Gap("orders", GapReason.START)] * 3
 
 
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+async def test_a_timeout_of_close_that_cannot_be_is_refused(road: Road, timeout: float) -> None:
+    """It changes nothing: the listener goes on, until it is closed in earnest."""
+    async with road.listener() as listener:
+        with pytest.raises(ValueError, match="timeout"):
+            await listener.aclose(timeout=timeout)
+        assert listener.is_connected
+
+
+async def test_what_is_asked_for_while_it_closes_is_refused(road: Road, database: Database) -> None:
+    """A handler that finishes its work then cannot subscribe to more, but may still send."""
+    refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    begun, closing = asyncio.Event(), asyncio.Event()
+    listener = road.listener()
+
+    async def handle(_: Notification[str]) -> None:
+        begun.set()
+        await closing.wait()
+        await listener.notify("orders", "sent while closing")
+        try:
+            await listener.listen("more", handle)
+        except ClosedError as error:
+            refused.set_result(error)
+
+    async with listener:
+        await listener.listen("stop", handle)
+        await database.notify("stop", "")
+        await begun.wait()
+        closer = asyncio.create_task(listener.aclose())
+        assert await database.until_backends(0) == []  # it listens no more
+        closing.set()
+        await closer
+    assert "closed" in str(await refused)
+
+
 async def test_calls_need_a_running_listener(road: Road) -> None:
     """Before the start and after the end every call says which it is."""
     listener = road.listener()

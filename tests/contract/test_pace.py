@@ -8,9 +8,13 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from asyncnotify import Listener, Notification, Stream
     from tests.contract.conftest import Database, Road
+
+pytestmark = pytest.mark.load
 
 ROUNDS = 4  # the machine may be busy with other things in one of them: the best one counts
 MILLION = 1_000_000

@@ -21,6 +21,7 @@ class FakeConnection(HookedConnection):
         self.answer_time: float | None = 0.0
         self.answer: Any = "SELECT 1"
         self.errors: list[BaseException] = []  # in place of the next answers
+        self._transport: Any = None
         self.closed = self.terminated = self.in_transaction = False
         self.encoding = encoding
         self.termination_listeners: list[Callable[[Any], None]] = []
@@ -66,6 +67,15 @@ class FakeConnection(HookedConnection):
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Answer with rows."""
+        return await self.execute(query)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Answer the one question that has one value: how full the queue is."""
+        await self.execute(query)
+        return 0.0
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Say goodbye; may never return."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.session import ListeningSession
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ChannelNameError, ConfigurationError, ConnectionLostError
+from asyncnotify._keepalive import Keepalive
 from tests.unit.clock import JumpingLoop
 from tests.unit.fake_connection import FakeConnection
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 Notified = tuple[int, str, str]
 
+TRUNCATED = asyncpg.UndefinedFileError("could not access status of transaction 7")
 CANCELLED = asyncpg.QueryCanceledError("canceling statement due to user request")
 
 
@@ -217,6 +220,18 @@ async def test_a_name_that_is_too_long_for_the_database_is_refused(harness: Sess
     assert harness.connection.statements == [f'LISTEN "{short}"']
 
 
+async def test_a_truncated_status_is_repaired(
+    harness: SessionHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LISTEN meets the server's bug: the queue is emptied and LISTEN is given again."""
+    harness.connection.errors = [TRUNCATED]
+    assert await harness.session.listen(["a"]) == {}
+    listen, usage, again = harness.connection.statements
+    assert (listen, again) == ('LISTEN "a"', 'LISTEN "a"')
+    assert "pg_notification_queue_usage" in usage
+    assert "a bug of PostgreSQL" in caplog.text
+
+
 # -- statements that are cancelled ----------------------------------------------------------------
 
 COMMANDS: dict[str, Callable[[ListeningSession], Awaitable[object]]] = {
@@ -265,6 +280,87 @@ async def test_r05_a_heartbeat_is_one_statement_that_writes_nothing(
     (statement,) = harness.connection.statements
     assert statement.startswith("/*NO LOAD BALANCE*/ SELECT 1 WHERE")
     assert statement.endswith(channels.sql)
+
+
+@pytest.mark.parametrize(("answer", "agrees"), [("SELECT 1", True), ("SELECT 0", False)])
+async def test_r06_a_server_without_checksums_is_asked_for_the_number_of_channels(
+    harness: SessionHarness, answer: str, *, agrees: bool
+) -> None:
+    """In FIPS mode there is no md5: then their number has to do, from the first refusal on."""
+    channels = Checksum.of(("a", "b", "c"))
+    harness.connection.errors = [asyncpg.FeatureNotSupportedError("md5 is off")]
+    harness.connection.answer = answer
+    for _ in range(2):
+        assert await harness.session.is_listening(channels, timeout=1.0) is agrees
+    with_sum, *without = harness.connection.statements
+    assert "md5" in with_sum
+    assert len(without) == 2
+    assert all("md5" not in s and s.endswith(" 3") for s in without)
+
+
+async def test_another_error_of_a_heartbeat_says_nothing_of_checksums(
+    harness: SessionHarness,
+) -> None:
+    """It is raised as it is, and the next heartbeat asks for the checksum again."""
+    harness.connection.errors = [asyncpg.AdminShutdownError("going away")]
+    with pytest.raises(asyncpg.AdminShutdownError):
+        await harness.session.is_listening(Checksum.of(()), timeout=1.0)
+    assert await harness.session.is_listening(Checksum.of(()), timeout=1.0)
+    assert "md5" in harness.connection.statements[-1]
+
+
+async def test_r06_what_others_listen_on_over_the_connection_is_allowed_for(
+    harness: SessionHarness,
+) -> None:
+    """Asked which channels are missing, it learns of theirs: the next heartbeat expects them."""
+    harness.connection.answer = [{"channel": name} for name in ("a", "theirs")]
+    assert await harness.session.missing({"a"}) == frozenset()
+    harness.connection.answer = "SELECT 1"
+    assert await harness.session.is_listening(Checksum.of(("a",)), timeout=1.0)
+    assert harness.connection.statements[-1].endswith(Checksum.of(("a", "theirs")).sql)
+
+
+async def test_r38_settings_that_the_server_refuses_stay_as_they_are(
+    harness: SessionHarness,
+) -> None:
+    """The backend's pid is asked for once more, without them; other errors are a loss."""
+    harness.connection.errors = [asyncpg.InsufficientPrivilegeError("denied")]
+    assert await harness.session.introduce(Keepalive())
+    first, second = harness.connection.statements
+    assert "tcp_user_timeout" in first
+    assert "set_config" not in second
+    harness.connection.errors = [asyncpg.AdminShutdownError("going away")]
+    with pytest.raises(asyncpg.AdminShutdownError):
+        await harness.session.introduce(Keepalive())
+
+
+async def test_r38_options_that_the_platform_refuses_stay_as_they_are(
+    harness: SessionHarness,
+) -> None:
+    """Each is tried, whatever became of the one before; it is no error."""
+    tried: list[int] = []
+
+    def refuse(_level: int, option: int, _value: int) -> None:
+        tried.append(option)
+        raise OSError
+
+    sock = SimpleNamespace(family=socket.AF_INET, setsockopt=refuse)
+    harness.connection._transport = SimpleNamespace(get_extra_info={"socket": sock}.get)  # noqa: SLF001
+    assert await harness.session.introduce(Keepalive())
+    assert len(tried) > 1
+    assert socket.SO_KEEPALIVE in tried
+
+
+@pytest.mark.parametrize(("answer", "ours"), [("SELECT 1", True), ("SELECT 0", False)])
+async def test_r39_another_backend_than_was_told_at_connecting_is_a_poolers(
+    harness: SessionHarness, answer: str, *, ours: bool
+) -> None:
+    """The same round trip says so; without keepalive nothing but that is asked."""
+    harness.connection.answer = answer
+    assert await harness.session.introduce(None) is ours
+    (statement,) = harness.connection.statements
+    assert "set_config" not in statement
+    assert statement.endswith(" 7")
 
 
 # -- what arrives ---------------------------------------------------------------------------------

@@ -211,6 +211,60 @@ async def test_a_question_that_fails_ends_the_session_if_that_is_no_answer(
     assert len(harness.server.sessions) == sessions
 
 
+async def test_a_question_that_was_given_up_is_not_asked(harness: SupervisorHarness) -> None:
+    """Another had its turn: by the time of its own nobody wants to know any more."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+    begun: list[str] = []
+
+    async def slow(_session: ListeningSession) -> None:
+        begun.append("slow")
+        await asyncio.sleep(2)
+
+    async def late(_session: ListeningSession) -> None:
+        begun.append("late")
+
+    first = asyncio.create_task(harness.session_loop.ask(slow, timeout=5))
+    await asyncio.sleep(0.5)
+    with pytest.raises(TimeoutError):
+        await harness.session_loop.ask(late, timeout=1)
+    await first
+    await asyncio.sleep(5)
+    assert begun == ["slow"]
+
+
+async def test_a_question_whose_asker_has_gone_may_fail_unnoticed(
+    harness: SupervisorHarness,
+) -> None:
+    """A refusal that comes too late is nobody's error, and the session goes on."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+
+    async def refuse(_session: ListeningSession) -> None:
+        await asyncio.sleep(2)
+        raise asyncpg.InsufficientPrivilegeError
+
+    with pytest.raises(TimeoutError):
+        await harness.session_loop.ask(refuse, timeout=1)
+    await asyncio.sleep(20)
+    assert len(harness.server.sessions) == 1
+    assert supervisor.state is State.CONNECTED
+
+
+async def test_a_question_under_way_when_all_ends_is_answered_by_an_error(
+    harness: SupervisorHarness,
+) -> None:
+    """Whoever asked does not wait until its own timeout."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+    question = asyncio.create_task(harness.session_loop.ask(usage, timeout=50))
+    await asyncio.sleep(0.5)
+    await harness.stop()
+    with pytest.raises(ConnectionLostError):
+        await question
+    assert harness.server.now == 0.5
+
+
 # -- the end --------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,9 @@ import pytest
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._errors import ConfigurationError, ConnectError, ConnectionLostError
 from asyncnotify._events import Connected, ConnectionLost, Reconnected, RetryScheduled
+from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, GapReason, State
+from tests.unit.fake_connection import FakeConnection
 from tests.unit.fake_server import at, seen
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 REFUSED = ConnectionRefusedError("refused")
 WRONG_PASSWORD = asyncpg.InvalidPasswordError("wrong password")
+ENDED = asyncpg.InterfaceError("connection is closed")
 DAY = 86_400.0
 
 
@@ -419,3 +422,20 @@ async def test_a_session_that_dies_before_its_first_heartbeat_was_good_from_its_
         Gap("a", GapReason.RECONNECT, at(0)),
         Gap("a", GapReason.RECONNECT, at(5)),
     ]
+
+
+async def test_r14_a_connection_that_ends_before_it_is_taken_over_is_dropped() -> None:
+    """The driver refuses to register our callbacks: another one is made."""
+    made: list[FakeConnection] = []
+
+    class Ended(FakeConnection):
+        def add_termination_listener(self, callback: object) -> None:
+            raise ENDED
+
+    async def connect() -> FakeConnection:
+        made.append(FakeConnection() if made else Ended())
+        return made[-1]
+
+    async with Listener(connect=connect) as listener:
+        assert listener.state is State.CONNECTED
+        assert [connection.terminated for connection in made] == [True, False]

@@ -164,6 +164,22 @@ async def test_many_at_once_and_single_calls_take_turns(server: FakePublishingSe
     assert singles == [f"one {n}" for n in range(200)]
 
 
+async def test_many_that_are_cancelled_before_their_turn_are_not_sent(
+    server: FakePublishingServer,
+) -> None:
+    """A transaction that waits for others is withdrawn as a whole, and holds nobody up."""
+    publisher = await server.start_with_session()
+    first = server.call("first")
+    await asyncio.sleep(0)
+    many = asyncio.ensure_future(publisher.publish_all(["c", "c"], ["2", "3"]))
+    await asyncio.sleep(ANSWER_TIME / 2)
+    many.cancel()
+    last = server.call("last")
+    assert await outcomes([first, last]) == [None, None]
+    await asyncio.sleep(10 * ANSWER_TIME)
+    assert server.payloads == ["first", "last"]
+
+
 # -- room in the queue ----------------------------------------------------------------------------
 
 
@@ -360,6 +376,16 @@ async def test_without_a_connection_all_that_waits_fails(
     assert {getattr(error, "__cause__", None) for error in found} == {cause}
     await server.call("next")
     assert server.payloads == ["next"]
+
+
+async def test_an_error_of_ours_in_place_of_a_connection_is_told_as_it_is(
+    server: FakePublishingServer,
+) -> None:
+    """It says already what is wrong, and keeps its kind."""
+    server.open_errors = [ConfigurationError("connect= returned a str")]
+    server.begin()
+    with pytest.raises(ConfigurationError, match=r"^connect= returned a str$"):
+        await server.call("1")
 
 
 async def test_what_waits_before_the_dial_fails_is_not_mixed_with_what_comes_after(

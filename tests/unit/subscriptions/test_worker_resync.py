@@ -168,3 +168,18 @@ async def test_gaps_that_are_taken_as_one_are_not_counted_as_delivered(
     await asyncio.sleep(10)
     assert workers.handled == ["1"]
     assert subscriber.stats().delivered == 1
+
+
+async def test_resync_is_not_called_once_the_subscription_has_been_ended(
+    workers: WorkerHarness,
+) -> None:
+    """Not even for a Gap that waited for calls of before to end."""
+    gaps: list[Gap] = []
+    subscriber = workers.start(lambda _: asyncio.sleep(10), resync=gaps.append, concurrency=3)
+    put(subscriber, 1)
+    await asyncio.sleep(1)
+    lose(subscriber)
+    await asyncio.sleep(1)
+    subscriber.mailbox.end(discard=True)
+    await asyncio.wait(workers.tasks)
+    assert [gap.reason for gap in gaps] == [GapReason.START]

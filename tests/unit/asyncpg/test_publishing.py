@@ -1,0 +1,110 @@
+"""Connections for sending: what is left of one that cannot be had, or cannot be given back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from asyncnotify._asyncpg.dial import Dialer
+from asyncnotify._asyncpg.publishing import OwnConnections, PooledConnections
+from asyncnotify._keepalive import Keepalive
+from tests.unit.fake_connection import FakeConnection
+
+if TYPE_CHECKING:
+    from asyncnotify._asyncpg.publishing import PublishingSession
+
+LOST = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+class Pool(asyncpg.Pool):
+    """A pool of one connection, which gives it out and takes it back as the test says."""
+
+    def __init__(self) -> None:
+        """Have no connections: those of the driver need a server."""
+        self.connection = FakeConnection()
+        self.given_back: list[Any] = []
+        self.error: Exception | None = None
+        self.returns = True
+
+    def acquire(self, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - of the driver's own kind
+        """Give out the connection."""
+        return self._give_out()
+
+    async def _give_out(self) -> FakeConnection:
+        return self.connection
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ANN401 - as the driver's
+        """Take it back, or fail, or never return."""
+        self.given_back.append(connection)
+        if self.error is not None:
+            raise self.error
+        if not self.returns:
+            await asyncio.get_running_loop().create_future()
+
+
+async def borrowed(pool: Pool) -> tuple[PooledConnections, PublishingSession]:
+    """Borrow the connection of a pool."""
+    connections = PooledConnections(pool, connect_timeout=10.0, timeout=5.0)
+    return connections, await connections.open()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_r32_a_connection_that_cannot_be_introduced_is_dropped(*, cancelled: bool) -> None:
+    """It was lost meanwhile, or nobody wants it any more: it is not left open."""
+    connection = FakeConnection()
+    connection.answer = LOST
+    if cancelled:
+        connection.answer_time = None
+
+    async def connect() -> FakeConnection:
+        return connection
+
+    dialer = Dialer(None, connect, {}, timeout=10.0)
+    opening = asyncio.create_task(OwnConnections(dialer, Keepalive(), timeout=5.0).open())
+    await asyncio.sleep(1)
+    opening.cancel()
+    (outcome,) = await asyncio.gather(opening, return_exceptions=True)
+    assert isinstance(outcome, asyncio.CancelledError if cancelled else type(LOST))
+    assert connection.terminated
+
+
+async def test_a_connection_is_given_back_once() -> None:
+    """When there is nothing to send, and not again when all is closed."""
+    pool = Pool()
+    connections, session = await borrowed(pool)
+    assert await connections.rest(session) is None
+    await connections.close(session, 5.0)
+    assert pool.given_back == [pool.connection]
+    assert not pool.connection.terminated
+
+
+async def test_a_pool_that_cannot_take_it_back_is_no_error_of_the_senders(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was to be sent has been: that is said at DEBUG only."""
+    caplog.set_level(logging.DEBUG)
+    pool = Pool()
+    pool.error = LOST
+    connections, session = await borrowed(pool)
+    await connections.rest(session)
+    (record,) = [r for r in caplog.records if r.name.startswith("asyncnotify")]
+    assert record.levelno == logging.DEBUG
+    assert "a connection of the pool was lost" in record.getMessage()
+
+
+async def test_r31_giving_back_that_is_cancelled_ends_the_connection() -> None:
+    """A pool that never takes it back does not keep a closing notifier waiting."""
+    pool = Pool()
+    pool.returns = False
+    connections, session = await borrowed(pool)
+    resting = asyncio.create_task(connections.rest(session))
+    await asyncio.sleep(1)
+    assert not resting.done()
+    resting.cancel()
+    await asyncio.wait({resting})
+    assert resting.cancelled()
+    assert pool.connection.terminated
