@@ -250,7 +250,7 @@ class Maintenance:
             left = await self._connection.fetch(LEFT_BACKENDS, database, APPLICATION_NAME)
             if not left or self._loop.time() > deadline:
                 return [dict(row) for row in left]
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # polls: the server reports no end of a session
 
     def close(self) -> None:
         """Close the connection and the loop."""

@@ -103,7 +103,7 @@ class Counted:
     def __call__(self, text: str) -> int:
         """Decode a number, in the time it takes."""
         self.calls += 1
-        time.sleep(self.seconds)
+        time.sleep(self.seconds)  # stands for a slow decoder
         return int(text)
 
 

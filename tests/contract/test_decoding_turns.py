@@ -77,7 +77,7 @@ async def test_a_batch_leaves_others_their_turn(listener: Listener, database: Da
     loop, longest = asyncio.get_running_loop(), 0.0
 
     def decode(text: str) -> int:
-        time.sleep(0.0002)
+        time.sleep(0.0002)  # stands for a slow decoder
         return int(text)
 
     async with listener.stream(Channel("orders", encode=str, decode=decode)) as stream:

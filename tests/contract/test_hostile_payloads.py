@@ -178,7 +178,7 @@ class Pulse:
         """Want a turn every millisecond. What other processes take of the processor is not ours."""
         before = time.thread_time()
         while True:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # wants its turn at these times
             now = time.thread_time()
             self.longest = max(self.longest, now - before)
             self.turns += 1

@@ -37,13 +37,13 @@ async def sessions(admin: Admin) -> dict[str, str]:
 async def until_gone(admin: Admin, names: set[str]) -> None:
     """Wait until the server has no such sessions any more."""
     while not names.isdisjoint(await sessions(admin)):  # noqa: ASYNC110 - nobody is told of it
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # polls the server
 
 
 async def until_it_writes(admin: Admin, name: str) -> None:
     """Wait until a session can do nothing but wait for its client to read."""
     while (await sessions(admin))[name] != "ClientWrite":  # noqa: ASYNC110 - nobody is told of it
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # polls the server
 
 
 async def test_r38_the_server_drops_the_sessions_of_dead_clients(remote: Remote) -> None:

@@ -102,7 +102,7 @@ async def test_it_outlives_the_server(new_pooler: NewPooler, own_server: Postgre
         own_server.restart()
         async with asyncio.timeout(PATIENCE):
             while not await answers(pooler):  # noqa: ASYNC110 - nobody is told of it
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # polls the pooler
 
 
 async def answers(pooler: PgBouncer) -> bool:
@@ -162,7 +162,7 @@ def test_a_killed_owner_leaves_nothing(new_pooler: NewPooler) -> None:
     pid, directory = result.stdout.split()
     deadline = time.monotonic() + PATIENCE
     while Path(directory).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.01)  # polls: no event tells of it
     assert not Path(directory).exists()
     assert int(pid) not in states()
 

@@ -164,7 +164,7 @@ class ServerFaults:
         query = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = $1"
         async with asyncio.timeout(timeout):
             while await self._connection.fetchval(query, pid):  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # polls the server
 
 
 def _quoted(name: str) -> str:

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import logging
+import socket
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify._asyncpg.sockets import keep_alive, server_settings
+from asyncnotify._keepalive import Keepalive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEEPALIVE = Keepalive(idle=11, interval=3, count=5, user_timeout=17)
+
+
+class FakeSocket:
+    """Records options; may refuse them."""
+
+    def __init__(self, family: socket.AddressFamily, error: OSError | None = None) -> None:
+        self.family = family
+        self.options: dict[tuple[int, int], int] = {}
+        self._error = error
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Set an option."""
+        if self._error is not None:
+            raise self._error
+        self.options[level, option] = value
+
+
+def connection_on(sock: FakeSocket | None) -> Any:  # noqa: ANN401 - what is looked at of one
+    """Return what is looked at of a connection."""
+    extras = {"socket": sock}
+    get_extra_info: Callable[[str], FakeSocket | None] = extras.get
+    return SimpleNamespace(_transport=SimpleNamespace(get_extra_info=get_extra_info))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_every_option_that_the_platform_knows_is_set(family: socket.AddressFamily) -> None:
+    """SO_KEEPALIVE first of all; TCP_USER_TIMEOUT is in milliseconds."""
+    sock = FakeSocket(family)
+    keep_alive(connection_on(sock), KEEPALIVE)
+    assert sock.options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] == 1
+    expected = {"TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 5, "TCP_USER_TIMEOUT": 17_000}
+    for name, value in expected.items():
+        option = getattr(socket, name, None)
+        assert option is None or sock.options[socket.IPPROTO_TCP, option] == value
+
+
+def test_a_platform_without_an_option_goes_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no TCP_USER_TIMEOUT, for example."""
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    sock = FakeSocket(socket.AF_INET)
+    keep_alive(connection_on(sock), KEEPALIVE)
+    assert 17_000 not in sock.options.values()
+
+
+def test_a_unix_socket_is_left_alone() -> None:
+    """So is a connection that has no transport or socket any more."""
+    sock = FakeSocket(socket.AF_UNIX)
+    keep_alive(connection_on(sock), KEEPALIVE)
+    assert sock.options == {}
+    keep_alive(connection_on(None), KEEPALIVE)
+    without_transport: Any = SimpleNamespace()
+    keep_alive(without_transport, KEEPALIVE)
+
+
+def test_an_option_that_the_system_refuses_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The connection works without it: a line at DEBUG says which one."""
+    caplog.set_level(logging.DEBUG)
+    keep_alive(connection_on(FakeSocket(socket.AF_INET, OSError("not supported"))), KEEPALIVE)
+    assert {record.levelno for record in caplog.records} == {logging.DEBUG}
+    assert "not supported" in caplog.text
+
+
+def test_the_server_is_given_the_same_times() -> None:
+    """In the units of its settings: seconds, and the user timeout with its unit."""
+    assert server_settings(KEEPALIVE) == {
+        "tcp_keepalives_idle": "11",
+        "tcp_keepalives_interval": "3",
+        "tcp_keepalives_count": "5",
+        "tcp_user_timeout": "17s",
+    }

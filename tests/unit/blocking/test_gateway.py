@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify import ClosedError, NotStartedError, WrongLoopError
+from asyncnotify._blocking.gateway import Gateway, awaitable
+from asyncnotify._blocking.portal import Call
+from asyncnotify._blocking.threads import in_worker_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIMEOUT = 20.0
+
+
+class Owner:
+    """What runs in the loop of a gateway: records the seconds that its end was given."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.error: Exception | None = None
+        self.gateway = Gateway(self._end, close_timeout=5.0)
+
+    async def _end(self, seconds: float) -> None:
+        self.ends.append(seconds)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    """An owner whose loop has ended when the test has."""
+    made = Owner()
+    yield made
+    made.gateway.close(0)
+
+
+async def here() -> int:
+    """Return the thread that this runs in."""
+    return threading.get_ident()
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that this runs in."""
+    return asyncio.get_running_loop()
+
+
+def test_before_the_start_and_after_the_end_calls_are_refused(owner: Owner) -> None:
+    """By an error that says which of the two."""
+    with pytest.raises(NotStartedError):
+        owner.gateway.call(here)
+    owner.gateway.open()
+    owner.gateway.close()
+    with pytest.raises(ClosedError):
+        owner.gateway.call(here)
+
+
+def test_one_loop_serves_until_it_is_closed(owner: Owner) -> None:
+    """open() says whether it has made one; after the close it makes another."""
+    first, is_new = owner.gateway.open()
+    assert is_new
+    assert owner.gateway.open() == (first, False)
+    owner.gateway.close()
+    assert not owner.gateway.is_open
+    second, is_new = owner.gateway.open()
+    assert is_new
+    assert second is not first
+
+
+def test_calls_run_in_the_thread_of_the_loop(owner: Owner) -> None:
+    """And return what the function returns."""
+    owner.gateway.open()
+    thread = owner.gateway.call(here)
+    assert thread != threading.get_ident()
+    assert owner.gateway.look(threading.get_ident) == thread
+
+
+def test_look_needs_no_loop(owner: Owner) -> None:
+    """Before the start and after the end it looks in the caller's thread."""
+    assert owner.gateway.look(threading.get_ident) == threading.get_ident()
+    owner.gateway.open()
+    owner.gateway.close()
+    assert owner.gateway.look(threading.get_ident) == threading.get_ident()
+
+
+def test_close_gives_the_owner_its_timeout(owner: Owner) -> None:
+    """That of the gateway unless another is given; a second close has nothing to end."""
+    owner.gateway.open()
+    owner.gateway.close()
+    owner.gateway.close()
+    owner.gateway.open()
+    owner.gateway.close(1.5)
+    assert owner.ends == [5.0, 1.5]
+
+
+def test_close_of_what_was_never_opened_returns(owner: Owner) -> None:
+    """Its timeout is checked all the same."""
+    owner.gateway.close()
+    assert owner.ends == []
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="timeout"):
+            owner.gateway.close(wrong)
+
+
+def test_the_loop_ends_though_the_owner_fails(owner: Owner) -> None:
+    """An error of the owner's end leaves no thread."""
+    owner.error = OSError("disk full")
+    owner.gateway.open()
+    owner.gateway.close()
+    assert not owner.gateway.is_open
+
+
+def test_p8_close_returns_though_the_owner_does_not_end() -> None:
+    """Within its timeout and half a second; the loop ends when the owner has."""
+    released = asyncio.Event()
+
+    async def end(_: float) -> None:
+        await released.wait()
+
+    gateway = Gateway(end, close_timeout=0.0)
+    portal, _ = gateway.open()
+    loop = gateway.call(running_loop)
+    began = time.monotonic()
+    gateway.close(0.0)
+    assert time.monotonic() - began < TIMEOUT / 2
+    assert gateway.is_open
+    loop.call_soon_threadsafe(released.set)
+    portal.join(TIMEOUT)
+    assert not gateway.is_open
+
+
+def test_waiting_for_the_own_thread_is_refused(owner: Owner) -> None:
+    """In the loop's thread a call would wait for itself."""
+    owner.gateway.open()
+
+    async def call() -> None:
+        owner.gateway.call(here)
+
+    with pytest.raises(WrongLoopError):
+        owner.gateway.call(call)
+    owner.gateway.check_owner()
+
+
+def test_close_from_a_function_of_the_owners_only_begins_it(owner: Owner) -> None:
+    """That function would be waited for by what it waits for."""
+    portal, _ = owner.gateway.open()
+    closed = threading.Event()
+
+    def close(_: object) -> None:
+        owner.gateway.close()
+        closed.set()
+
+    handler = in_worker_thread("handler", close, owner.gateway)
+    assert handler is not None
+    portal.begin(Call(lambda: handler("a notification")))
+    assert closed.wait(TIMEOUT)
+    owner.gateway.close()
+    assert owner.ends == [5.0]
+
+
+async def test_awaitable_makes_a_plain_function_awaitable() -> None:
+    """It is called when it is awaited, not before."""
+    calls: list[str] = []
+    waiting = awaitable(lambda: calls.append("called"))()
+    assert calls == []
+    await waiting
+    assert calls == ["called"]
