@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.turns import Turns
 
 _LOOK_EVERY: Final = 0x3F
-"""Of so many items (a mask) taken one by one, a look at the clock is taken at one."""
+"""A mask: one in 64 items that are taken one by one is followed by a look at the clock."""
 
 _GAPS_KEPT: Final = 64
 """Gaps that may wait for a stuck consumer before adjacent ones are merged."""
@@ -113,7 +113,7 @@ class BoundedMailbox(Mailbox):
         return None
 
     def take_in_turn(self) -> Item | None:
-        """As take(); None also where the budget of this turn is used up: see next_arrival()."""
+        """As take(), but None also if the budget of this turn is used up: see next_arrival()."""
         if self._ready:
             taken = self.taken + 1
             if not taken & _LOOK_EVERY and self._source.turns.is_over:
@@ -123,11 +123,11 @@ class BoundedMailbox(Mailbox):
         return None
 
     def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
-        """Return what is done once something can be taken, in the consumer's turn."""
+        """Return a future that is done once the consumer may take something in its turn."""
         return self._source.turns.next() if self._ready else super().next_arrival(loop)
 
     async def wait_for_turn(self) -> None:
-        """Return when the consumer may go on, though something waits."""
+        """Return when the consumer may run again, if the budget of this turn is used up."""
         turns = self._source.turns
         if self._ready and turns.is_over:
             await turns.next()

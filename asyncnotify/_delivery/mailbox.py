@@ -61,11 +61,11 @@ class Mailbox(ABC):
         """Remove and return what comes next; None if nothing can be taken now."""
 
     def take_in_turn(self) -> Item | None:
-        """As take(); None also where others should run first: next_arrival() says when."""
+        """As take(), but None also if other tasks should run first: see next_arrival()."""
         return self.take()
 
     async def wait_for_turn(self) -> None:
-        """Return when the consumer may go on, though something waits: here at once."""
+        """Return when the consumer may run again; here at once."""
         return
 
     @property

@@ -1,8 +1,8 @@
 """
-Turns of the event loop that the consumers of one listener share.
+The time that the consumers of one listener share in each turn of the event loop.
 
-Each consumer by itself may go on for a slice of time without waiting for anything. A hundred of
-them, one after the other, would hold the loop for a hundred slices: so they have one budget.
+A consumer that never waits may run for a slice of time. A hundred of them, one after the other,
+would block the loop for a hundred slices; so all of them together have one slice.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from asyncnotify._tasks import SLICE
 if TYPE_CHECKING:
     import asyncio
 
-_MOST_AT_ONCE: Final = 1_024
-"""Consumers that are let in for one turn, at most."""
+_MAX_AT_ONCE: Final = 1_024
+"""Consumers that may run in one turn, at most."""
 
 
 class Turns:
     """
-    One budget of time for all consumers in each turn of the loop; who comes too late queues.
+    One budget of time for all consumers in each turn of the loop. The others wait in a queue.
 
-    As many are let in at once as have lately fitted into one budget, the longest waiting first.
+    In each turn as many consumers run as have fitted into the last budgets, in the order in
+    which they came.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,7 +46,7 @@ class Turns:
         return self._loop.time() > self._ends
 
     def next(self) -> asyncio.Future[None]:
-        """Return a future that is done when it is the caller's turn again, first come first."""
+        """Return a future that is done when the caller may run again."""
         turn = self._loop.create_future()
         self._waiting.append(turn)
         if not self._opens:
@@ -54,19 +55,19 @@ class Turns:
         return turn
 
     def _open(self) -> None:
-        """Let in the next ones; they run before this is called again."""
+        """Begin a turn and wake the next consumers; they run before this is called again."""
         now = self._loop.time()
         if now - self._began > 2 * SLICE:
             self._at_once = max(1, self._at_once // 2)
         elif now - self._began < SLICE:
-            self._at_once = min(_MOST_AT_ONCE, self._at_once * 2)
+            self._at_once = min(_MAX_AT_ONCE, self._at_once * 2)
         self.begin(now)
-        let_in = 0
-        while self._waiting and let_in < self._at_once:
+        woken = 0
+        while self._waiting and woken < self._at_once:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                let_in += 1
+                woken += 1
         if self._waiting:
             self._loop.call_soon(self._open)
         else:

@@ -128,7 +128,7 @@ class HandlerWorker:
         return True
 
     async def _something_waits(self) -> bool:
-        """Wait until something can be taken, and it is our turn; return False if nothing ever."""
+        """Wait for something to take, and for a turn; return False if the mailbox has ended."""
         try:
             waits = await self._mailbox.wait()
         except BufferOverflowError as error:
@@ -167,7 +167,7 @@ class HandlerWorker:
         return True
 
     async def _next_turn_if_over(self, turns: Turns, interval: int) -> int:
-        """Let others run if the turn's time is used up; return after how many calls to look."""
+        """Let other tasks run if the turn is over; return the number of calls to the next look."""
         if not turns.is_over:
             return min(_CLOCK_INTERVAL, interval * 2)
         await turns.next()
