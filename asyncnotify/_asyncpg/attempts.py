@@ -1,4 +1,4 @@
-"""Trying one host after another, and one address after another, until a server takes us."""
+"""Trying one host after another, and one address after another, until a server accepts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.connection")
 
 _GRACE: Final = 0.05
-"""Seconds for a dial that was given up to end: longer than the loop needs to read its sockets."""
+"""Seconds for a cancelled attempt to end: longer than the loop needs to read its sockets."""
 
 
 class Attempts:

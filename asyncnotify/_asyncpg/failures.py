@@ -1,8 +1,8 @@
 """
 What the errors of connecting mean: by the step that failed, and by what the server said.
 
-The type of an error does not tell: a ValueError is a wrong argument in one step, and a connection
-that died in another. So each step marks what is raised in it.
+The type of an error is not enough: a ValueError is a wrong argument in one step, and a lost
+connection in another. So each step marks what is raised in it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _PASSING: Final = (
 )
 """Errors that a step may meet on its way. All others are defects, ours or the driver's."""
 
-_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)  # 55000: connections refused
+# 55000: the database does not accept connections. May pass by itself, so not permanent
+_NEEDS_REPAIR: Final = (asyncpg.ObjectNotInPrerequisiteStateError,)
 
 
 _REFUSALS_OF_PGBOUNCER: Final = (
@@ -92,7 +93,7 @@ def step_of(error: BaseException) -> Step | None:
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Return whether trying again is of no use until something has been repaired."""
+    """Return whether retrying will not help until something is fixed."""
     if isinstance(error, asyncpg.ProtocolViolationError):
         return any(part in str(error) for part in _REFUSALS_OF_PGBOUNCER)
     if isinstance(error, _PERMANENT):

@@ -1,4 +1,4 @@
-"""Looking up host names: on threads of our own, never the same name twice at once."""
+"""Host name lookups: on threads of their own, at most one at a time for each name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asyncnotify._errors import describe_error
 logger = logging.getLogger("asyncnotify.connection")
 
 _LONGEST_WAIT: Final = 1.0
-"""Seconds until the last good answer serves, where the name service does not give another one."""
+"""Seconds after which the last good answer is used, if the name service has not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Lookups:
     """
     Finds the addresses of host names, and remembers the last ones that were found.
 
-    A lookup cannot be cancelled: one that hangs holds its thread until the resolver gives up. If
-    each attempt to connect began another, there would be ever more of them; and on the threads of
-    the event loop it would wait for whatever the application does there.
+    A lookup cannot be cancelled: one that hangs occupies its thread until the resolver gives up.
+    If each attempt to connect began another, there would be ever more threads; and in the thread
+    pool of the event loop a lookup would wait for the work of the application.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class Lookups:
         """
         Return the addresses of a host, those of IPv6 and of IPv4 by turns.
 
-        Where the name service fails, or does not answer, it is those that it gave before.
-        Cancelling it leaves the lookup running, and the next call waits for the same one.
+        If the name service fails, or does not answer, the addresses of the last lookup.
+        Cancelling the call leaves the lookup running, and the next call waits for the same one.
 
         Raises:
             OSError: The name cannot be resolved (``socket.gaierror``), or no thread can be had.

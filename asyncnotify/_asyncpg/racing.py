@@ -28,7 +28,7 @@ class Race:
     Attributes:
         winner: The first that answered.
         failures: Those that did not, and why.
-        begun: Whether anything has been sent to anybody.
+        begun: Whether anything has been sent to any address.
     """
 
     def __init__(self, addresses: Sequence[Address], *, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""TLS: the context for a connection, and what it does: nothing, hide, or prove who is there."""
+"""TLS: the context for a connection; and whether a connection is encrypted and verified."""
 
 from __future__ import annotations
 
@@ -153,23 +153,26 @@ def _version(name: str) -> ssl.TLSVersion:
 
 
 def tls_weakness(connection: asyncpg.Connection[Any]) -> str | None:
-    """Return what a network in between could do, and the cure; None where it can do nothing."""
+    """Return what is insecure about a connection over a network, and the remedy; else None."""
     transport = getattr(connection, "_transport", None)
     if transport is None or _is_local(transport.get_extra_info("socket")):
         return None
     encryption = transport.get_extra_info("ssl_object")
     if encryption is None:
-        return "is not encrypted: whoever is in between reads and forges; use sslmode=verify-full"
+        return (
+            "is not encrypted: anyone on the path can read and forge notifications; use"
+            " sslmode=verify-full"
+        )
     if encryption.context.verify_mode is ssl.CERT_NONE:
         return (
-            "is encrypted, but the server's certificate is not verified: whoever is in between"
-            " may stand in for the server; use sslmode=verify-full"
+            "is encrypted, but the server's certificate is not verified: anyone on the path can"
+            " pose as the server; use sslmode=verify-full"
         )
     return None
 
 
 def _is_local(sock: socket.socket | None) -> bool:
-    """Return whether no network is in between, or nobody knows."""
+    """Return whether the connection stays on this machine, or this is not known."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return True
     try:

@@ -30,11 +30,11 @@ _TICKS: Final = 4
 
 class WaitingCalls:
     """
-    The calls that wait to be sent, up to a limit; those beyond wait for room.
+    The calls that wait to be sent, up to a limit; further calls wait for room.
 
-    PostgreSQL delivers equal notifications of one transaction once, and each call counts. So of
-    equal ones that wait, each round takes one; the others are kept for the rounds to come, and
-    keep no one else waiting.
+    PostgreSQL delivers equal notifications of one transaction once, and each call counts. So a
+    batch takes one of several equal ones; the others are left to later batches, and delay no
+    other call.
     """
 
     def __init__(self, limit: int, seconds: float, is_counting: Callable[[], bool]) -> None:
