@@ -1,107 +1,144 @@
-"""Host names are looked up one at a time, in threads that the tests do without."""
+"""Host names are looked up one at a time, on threads that no application can fill."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
-from typing import TYPE_CHECKING, Any
+import threading
 
 import pytest
-import pytest_asyncio
 
-from asyncnotify._asyncpg.lookups import Lookups
+from asyncnotify._asyncpg.lookups import Address, Lookups, is_address
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+NAME = "db.example"
+FOUND = [
+    (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+    (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::2", 0, 0, 0)),
+    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+]
 
 
-class Resolver:
-    """Stands for the threads of the loop: looks up what it is asked when the test says so."""
+class NameService:
+    """Answers when the test says so, and counts how often it was asked."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.loop = asyncio.get_running_loop()
         self.asked: list[str] = []
-        self.answers: list[asyncio.Future[Any]] = []
-        monkeypatch.setattr(self.loop, "run_in_executor", self.begin)
+        self.error: OSError | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+        self.begun = threading.Event()
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
 
-    def begin(
-        self, _executor: None, function: Callable[..., object], host: str, _port: None
-    ) -> asyncio.Future[Any]:
-        """Begin a lookup."""
-        assert function is socket.getaddrinfo
+    def look_up(self, host: str, *args: object, **options: object) -> object:
+        """Answer for the name; addresses are nobody's business."""
+        if host != NAME:
+            return self._real(host, *args, **options)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         self.asked.append(host)
-        self.answers.append(self.loop.create_future())
-        return self.answers[-1]
+        self.begun.set()
+        self.answers.wait(10)
+        if self.error is not None:
+            raise self.error
+        return FOUND
 
 
-@pytest_asyncio.fixture
-async def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
-    """A name service that answers when the test says so."""
-    return Resolver(monkeypatch)
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> NameService:
+    """A name service in the hands of the test."""
+    return NameService(monkeypatch)
 
 
-async def begun(*calls: asyncio.Task[None]) -> None:
-    """Return once the calls wait."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert not any(call.done() for call in calls)
+async def resolve(lookups: Lookups, timeout: float = 5.0) -> list[str]:
+    """Return the addresses of the name."""
+    return [str(address) for address in await lookups.resolve(NAME, 5432, timeout=timeout)]
 
 
-@pytest.mark.parametrize("host", ["", "/var/run/postgresql", "127.0.0.1", "::1"])
-async def test_what_is_no_name_is_not_looked_up(resolver: Resolver, host: str) -> None:
-    """Addresses and the directories of Unix sockets are known already."""
-    await Lookups().resolve(host)
-    assert resolver.asked == []
+def test_the_families_are_tried_by_turns(service: NameService) -> None:
+    """As RFC 8305 has it: one family that is dead delays by one address, not by all of its own."""
+    expected = ["[::1]:5432", "127.0.0.1:5432", "[::2]:5432"]
+    assert asyncio.run(resolve(Lookups())) == expected
 
 
-async def test_calls_that_meet_share_a_lookup(resolver: Resolver) -> None:
-    """Of the same name: another name has one of its own."""
-    lookups = Lookups()
-    calls = [asyncio.create_task(lookups.resolve(name)) for name in ("db", "db", "other")]
-    await begun(*calls)
-    assert resolver.asked == ["db", "other"]
-    for answer in resolver.answers:
-        answer.set_result([])
-    await asyncio.gather(*calls)
+def test_calls_that_meet_share_a_lookup(service: NameService) -> None:
+    """However many attempts wait for one name, one thread asks."""
+
+    async def meet() -> list[list[str]]:
+        lookups = Lookups()
+        service.answers.clear()
+        calls = [asyncio.create_task(resolve(lookups)) for _ in range(5)]
+        await asyncio.to_thread(service.begun.wait, 10)
+        service.answers.set()
+        return await asyncio.gather(*calls)
+
+    assert len({tuple(found) for found in asyncio.run(meet())}) == 1
+    assert service.asked == [NAME]
 
 
-async def test_r10_a_call_that_is_cancelled_leaves_its_lookup_to_the_next(
-    resolver: Resolver,
-) -> None:
-    """Attempts that give up on a name service that hangs do not use up the threads."""
-    lookups = Lookups()
-    for _ in range(3):
-        call = asyncio.create_task(lookups.resolve("db"))
-        await begun(call)
-        call.cancel()
-        await asyncio.wait({call})
-        assert call.cancelled()
-    assert resolver.asked == ["db"]
-    call = asyncio.create_task(lookups.resolve("db"))
-    await begun(call)
-    resolver.answers[0].set_result([])
-    await call
+def test_r10_a_call_that_is_cancelled_leaves_its_lookup_to_the_next(service: NameService) -> None:
+    """The name service is not asked once more."""
+
+    async def cancel() -> list[str]:
+        lookups = Lookups()
+        service.answers.clear()
+        first = asyncio.create_task(resolve(lookups))
+        await asyncio.to_thread(service.begun.wait, 10)
+        first.cancel()
+        await asyncio.wait({first})
+        service.answers.set()
+        return await resolve(lookups)
+
+    assert asyncio.run(cancel())
+    assert service.asked == [NAME]
 
 
-async def test_an_answer_serves_those_who_waited_for_it_only(resolver: Resolver) -> None:
-    """Whoever comes later asks anew: the name may lead to another server by then."""
-    lookups = Lookups()
-    for number in range(1, 3):
-        call = asyncio.create_task(lookups.resolve("db"))
-        await begun(call)
-        assert len(resolver.asked) == number
-        resolver.answers[-1].set_result([])
-        await call
-        answer = weakref.ref(resolver.answers.pop())
-        assert answer() is None, "it is kept, as would be those of all other names"
+def test_r53_a_failure_is_an_error_of_its_own_for_each(service: NameService) -> None:
+    """Two who waited get two objects."""
+    service.error = socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    async def fail() -> list[object]:
+        lookups = Lookups()
+        calls = (resolve(lookups), resolve(lookups))
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    one, other = asyncio.run(fail())
+    assert isinstance(one, socket.gaierror)
+    assert isinstance(other, socket.gaierror)
+    assert one is not other
 
 
-async def test_a_name_that_cannot_be_resolved_is_told_to_all_who_wait(resolver: Resolver) -> None:
-    """The error is the name service's own."""
-    lookups = Lookups()
-    calls = [asyncio.create_task(lookups.resolve("db")) for _ in range(2)]
-    await begun(*calls)
-    resolver.answers[0].set_exception(socket.gaierror("unknown name"))
-    for outcome in await asyncio.gather(*calls, return_exceptions=True):
-        assert isinstance(outcome, socket.gaierror)
+def test_r52_the_last_answer_serves_while_the_name_service_fails(service: NameService) -> None:
+    """What was found once is used, also where no answer comes at all."""
+
+    async def find() -> tuple[list[str], list[str], list[str]]:
+        lookups = Lookups()
+        first = await resolve(lookups)
+        service.error = socket.gaierror(socket.EAI_AGAIN, "try again")
+        failing = await resolve(lookups)
+        service.answers.clear()
+        silent = await resolve(lookups, timeout=0.1)
+        service.answers.set()
+        return first, failing, silent
+
+    first, failing, silent = asyncio.run(find())
+    assert first == failing == silent
+
+
+def test_r52_a_lookup_without_an_answer_ends_at_its_deadline(service: NameService) -> None:
+    """The first time there is nothing to fall back on."""
+    service.answers.clear()
+    with pytest.raises(TimeoutError, match=r"the name db\.example was not resolved within 0\.05 s"):
+        asyncio.run(resolve(Lookups(), timeout=0.05))
+    service.answers.set()
+
+
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), (NAME, False)])
+def test_addresses_are_known_from_names(host: str, *, expected: bool) -> None:
+    """An address needs no name service."""
+    assert is_address(host) is expected
+
+
+def test_an_address_is_not_looked_up(service: NameService) -> None:
+    """It is taken as it is, with its port."""
+    found = asyncio.run(Lookups().resolve("127.0.0.1", 5433, timeout=1))
+    assert found == [Address(socket.AF_INET, ("127.0.0.1", 5433))]
+    assert service.asked == []

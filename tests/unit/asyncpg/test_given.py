@@ -1,0 +1,86 @@
+"""What ``connect=`` returns is judged by what it is, and given back where it is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asyncnotify._asyncpg.given import checked, discard, give_back, unwrapped
+from asyncnotify._errors import ConfigurationError
+from tests.unit.fake_connection import FakeConnection
+
+
+class Proxy:
+    """Stands for something else, as the wrappers of tracing agents do."""
+
+    def __init__(self, inner: object) -> None:
+        self._inner = inner
+
+    @property
+    def __wrapped__(self) -> object:
+        """What it stands for."""
+        return self._inner
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the other has
+        return getattr(self._inner, name)
+
+
+class Closable:
+    """Somebody's own class, which can be closed."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.closed = 0
+        self.error = error
+
+    async def close(self) -> None:
+        """Note it, or fail."""
+        self.closed += 1
+        if self.error is not None:
+            raise self.error
+
+
+async def test_a_wrapper_is_looked_through() -> None:
+    """Also one around another: what they stand for is what counts."""
+    connection = FakeConnection()
+    wrapped: Any = Proxy(Proxy(connection))
+    assert unwrapped(wrapped) is connection
+    assert await checked(wrapped) is connection
+
+
+@pytest.mark.parametrize("flaw", ["transaction", "encoding"])
+async def test_r53_a_connection_that_could_not_deliver_is_dropped(flaw: str) -> None:
+    """In a transaction, or of another encoding: refused by name, and terminated."""
+    connection = FakeConnection(encoding="LATIN1" if flaw == "encoding" else "UTF8")
+    connection.in_transaction = flaw == "transaction"
+    with pytest.raises(ConfigurationError, match=flaw):
+        await checked(connection)
+    assert connection.terminated
+
+
+@pytest.mark.parametrize("error", [None, OSError("already gone")])
+async def test_r53_what_is_no_connection_is_closed(error: Exception | None) -> None:
+    """If it can be; that it fails to close is nobody's concern."""
+    thing = Closable(error)
+    with pytest.raises(ConfigurationError, match="returned a Closable"):
+        await checked(thing)
+    assert thing.closed == 1
+
+
+@pytest.mark.parametrize("thing", [None, 5, object(), Closable])
+async def test_what_cannot_be_closed_is_refused_all_the_same(thing: object) -> None:
+    """A class is not closed either: it was not made by this call."""
+    with pytest.raises(ConfigurationError, match=r"not a fresh asyncpg\.Connection"):
+        await checked(thing)
+
+
+async def test_r53_what_comes_too_late_is_discarded() -> None:
+    """A connection at once, other things by a task."""
+    connection, thing = FakeConnection(), Closable()
+    assert discard(connection) is None
+    assert connection.terminated
+    task = discard(thing)
+    assert task is not None
+    await task
+    assert thing.closed == 1
+    await give_back(connection)
