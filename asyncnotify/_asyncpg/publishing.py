@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import asyncpg
 
 from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.session import BoundedConnection
+from asyncnotify._asyncpg.statements import (
+    NOTIFY,
+    NOTIFY_ALL,
+    NOTIFY_ALL_ON_ONE,
+    notify_all_as_text,
+    notify_as_text,
+    unused_name,
+)
 from asyncnotify._channels.names import quote_identifier
 from asyncnotify._errors import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
+
+    from asyncpg.prepared_stmt import PreparedStatement
 
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
@@ -26,19 +36,64 @@ else:
 
 logger = logging.getLogger("asyncnotify.connection")
 
-NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, $2)"
 
-_NOTIFY_ALL: Final = """
-    SELECT pg_catalog.count(pg_catalog.pg_notify(channel, payload)) FROM ROWS FROM (
-        pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])
-    ) AS pair(channel, payload)
-"""
+class Statements(Protocol):
+    """How notifications are put to the server. Each call is one transaction, all or nothing."""
 
-_NOTIFY_ALL_ON_ONE: Final = """
-    SELECT pg_catalog.count(pg_catalog.pg_notify($1, payload))
-    FROM pg_catalog.unnest($2::pg_catalog.text[]) AS payload
-"""
-# Both count, so that the server does not answer with a row for each
+    def notify(self, channel: str, payload: str) -> Awaitable[object]:
+        """Send one notification."""
+        ...
+
+    def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Awaitable[object]:
+        """Send these notifications, at least one, in this order."""
+        ...
+
+
+class TextStatements:
+    """Each of them one message, which any session of the server may serve."""
+
+    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+        self._execute = connection.execute
+
+    def notify(self, channel: str, payload: str) -> Awaitable[object]:
+        """Send one notification."""
+        return self._execute(notify_as_text(channel, payload))
+
+    def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Awaitable[object]:
+        """Send these notifications, at least one, in this order."""
+        if len(channels) == 1:
+            return self.notify(channels[0], payloads[0])
+        return self._execute(notify_all_as_text(channels, payloads))
+
+
+class PreparedStatements:
+    """Each of them parsed once, and payloads in no log of the server: in a session of our own."""
+
+    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+        self._connection = connection
+        self._prepared: dict[str, PreparedStatement[Any]] = {}
+
+    def notify(self, channel: str, payload: str) -> Awaitable[object]:
+        """Send one notification."""
+        return self._run(NOTIFY, channel, payload)
+
+    def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Awaitable[object]:
+        """Send these notifications, at least one, in this order."""
+        first = channels[0]
+        if len(channels) == 1:
+            return self._run(NOTIFY, first, payloads[0])
+        if channels.count(first) == len(channels):  # each costs as much again as its payload
+            return self._run(NOTIFY_ALL_ON_ONE, first, payloads)
+        return self._run(NOTIFY_ALL, channels, payloads)
+
+    async def _run(self, query: str, *arguments: object) -> None:
+        statement = self._prepared.get(query)
+        if statement is None:
+            # By a name of its own: a pooler may hide behind the backend's own pid, and a name
+            # of the driver's would be one that other programs have as well
+            statement = await self._connection.prepare(query, name=unused_name())
+            self._prepared[query] = statement
+        await statement.fetch(*arguments)
 
 
 class PublishingSession(BoundedConnection):
@@ -52,25 +107,23 @@ class PublishingSession(BoundedConnection):
 
     def __init__(self, connection: asyncpg.Connection[Any], *, timeout: float) -> None:
         super().__init__(connection, timeout=timeout)
-        self._execute = connection.execute
+        self._statements: Statements = TextStatements(connection)
+
+    def prepare_statements(self) -> None:
+        """From now on prepare them: the server's session has been found to be our own."""
+        self._statements = PreparedStatements(self._connection)
 
     async def notify_plainly(self, channel: str) -> None:
         """Send a notification without payload, by the one protocol that every pooler passes."""
-        await self._command(self._execute(f"NOTIFY {quote_identifier(channel)}"))
+        await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
 
-    async def notify(self, channel: str, payload: str) -> None:
+    def notify(self, channel: str, payload: str) -> Awaitable[object]:
         """Send one notification, in a transaction of its own."""
-        await self._execute(NOTIFY, channel, payload)
+        return self._statements.notify(channel, payload)
 
-    async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
+    def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Awaitable[object]:
         """Send these notifications, at least one, in this order, in one transaction."""
-        first = channels[0]
-        if len(channels) == 1:
-            await self._execute(NOTIFY, first, payloads[0])
-        elif channels.count(first) == len(channels):  # each costs as much again as its payload
-            await self._execute(_NOTIFY_ALL_ON_ONE, first, payloads)
-        else:
-            await self._execute(_NOTIFY_ALL, channels, payloads)
+        return self._statements.notify_all(channels, payloads)
 
 
 class OwnConnections:
@@ -91,7 +144,8 @@ class OwnConnections:
         """Return a new one. May be cancelled: none is left behind."""
         session = PublishingSession(await self._dialer.dial(), timeout=self._timeout)
         try:
-            await session.introduce(self._keepalive)
+            if await session.introduce(self._keepalive):
+                session.prepare_statements()
         except BaseException:
             session.terminate()
             raise

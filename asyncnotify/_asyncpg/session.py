@@ -17,6 +17,7 @@ from asyncnotify._asyncpg.failures import (
 )
 from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
+from asyncnotify._asyncpg.statements import only_in_session, unused_name
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._channels.names import CHANNEL_LIMIT, quote_identifier
 from asyncnotify._errors import (
@@ -112,7 +113,7 @@ class BoundedConnection:
         changes = ", ".join(
             f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings.items()
         )
-        ours = f"WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {self.pid}"
+        ours = only_in_session(self.pid)
         try:
             status = await self._command(self._connection.execute(f"SELECT {changes} {ours}"))
         except Exception as error:
@@ -375,7 +376,7 @@ class ListeningSession(BoundedConnection):
 
     async def listened_channels(self) -> frozenset[str]:
         """Return what the server says that it listens on for this session."""
-        rows = await self._command(self._connection.fetch(f"{_HERE}SELECT channel {_LISTENING}"))
+        rows = await self._rows(f"{_HERE}SELECT channel {_LISTENING}", self._timeout)
         return frozenset(row["channel"] for row in rows)
 
     async def _empty_queue(self, error: Exception) -> None:
@@ -389,15 +390,27 @@ class ListeningSession(BoundedConnection):
 
     async def queue_usage(self, *, timeout: float) -> float:
         """Return how full the server's notification queue is, from 0 to 1."""
-        usage = await self._command(
-            self._connection.fetchval("SELECT pg_catalog.pg_notification_queue_usage()"), timeout
-        )
-        return float(usage)
+        [row] = await self._rows("SELECT pg_catalog.pg_notification_queue_usage()", timeout)
+        return float(row[0])
 
     async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
         """Return the sessions that may keep the queue from being emptied, the oldest first."""
-        rows = await self._command(self._connection.fetch(_QUEUE_HOLDERS), timeout)
-        return [dict(row) for row in rows]
+        return [dict(row) for row in await self._rows(_QUEUE_HOLDERS, timeout)]
+
+    async def _rows(self, query: str, timeout: float) -> list[Any]:
+        """
+        Return the rows of a query.
+
+        A pooler that has come to pool transactions may let it fail, and nothing else: under a
+        name of the driver's it could run what another program has prepared.
+        """
+
+        async def fetch() -> list[Any]:
+            statement = await self._connection.prepare(query, name=unused_name())
+            return await statement.fetch()
+
+        rows: list[Any] = await self._command(fetch(), timeout)
+        return rows
 
     def detach(self) -> None:
         """Bring nothing more: what still arrives belongs to a past that a Gap will cover."""

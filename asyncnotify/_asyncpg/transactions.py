@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from asyncnotify._asyncpg.publishing import NOTIFY
+from asyncnotify._asyncpg.failures import is_refusal
+from asyncnotify._asyncpg.statements import notify_as_text, only_in_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
 
 _PSYCOPG: Final = "SELECT pg_catalog.pg_notify(%s, %s)"
 _SQLALCHEMY: Final = "SELECT pg_catalog.pg_notify(:channel, :payload)"
@@ -19,24 +24,31 @@ _TAKEN: Final = (
     " AsyncSession, or psycopg's AsyncConnection"
 )
 
+_OF_ASYNCPG: Final = (asyncpg.PostgresError, asyncpg.InternalClientError)
+"""What it raises of the server, or when it no longer understands that."""
+
+_OWN_SESSION: Final = "asyncnotify: the server's session is this connection's own"
+"""Among what SQLAlchemy keeps of a connection of its pool, for as long as that connection lives."""
+
 
 async def notify_within(connection: Any, channel: str, payload: str) -> None:
     """
     Send a notification when the transaction of this connection commits, and not before.
+
+    No statement is prepared where a pooler may give the server's session to others.
 
     Raises:
         TypeError: The connection is of another kind.
         Exception: What the driver raises.
     """
     if isinstance(connection, asyncpg.Connection):  # or a pool's proxy: its metaclass says so
-        await connection.execute(NOTIFY, channel, payload)
+        await connection.execute(notify_as_text(channel, payload))
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("AsyncConnection", "AsyncSession")):
-        text = sys.modules["sqlalchemy"].text
-        await connection.execute(text(_SQLALCHEMY), {"channel": channel, "payload": payload})
+        await _notify_by_sqlalchemy(connection, channel, payload)
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
         # Not connection.execute(): its cursors may take other placeholders
         async with sys.modules["psycopg"].AsyncCursor(connection) as cursor:
-            await cursor.execute(_PSYCOPG, (channel, payload))
+            await cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
     else:
         msg = f"connection must be {_TAKEN}, not of type {type(connection).__name__}"
         raise TypeError(msg)
@@ -54,11 +66,12 @@ def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
         connection, "sqlalchemy.orm", ("Session",)
     ):
         text = sys.modules["sqlalchemy"].text
-        connection.execute(text(_SQLALCHEMY), {"channel": channel, "payload": payload})
+        with _unprepared(_driver_of(connection)):
+            connection.execute(text(_SQLALCHEMY), {"channel": channel, "payload": payload})
     elif _is_of(connection, "psycopg", ("Connection",)):
         # Not connection.execute(): its cursors may take other placeholders
         with sys.modules["psycopg"].Cursor(connection) as cursor:
-            cursor.execute(_PSYCOPG, (channel, payload))
+            cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
     else:
         msg = f"connection must be {_TAKEN_IN_THREADS}, not of type {type(connection).__name__}"
         raise TypeError(msg)
@@ -69,3 +82,84 @@ def _is_of(connection: object, module: str, names: tuple[str, ...]) -> bool:
     library = sys.modules.get(module)
     classes = tuple(getattr(library, name, type(None)) for name in names)
     return library is not None and connection is not None and isinstance(connection, classes)
+
+
+# -- SQLAlchemy -----------------------------------------------------------------------------------
+
+
+async def _notify_by_sqlalchemy(caller: Any, channel: str, payload: str) -> None:
+    """Send as SQLAlchemy does, except where that would prepare a statement behind a pooler."""
+    statement = sys.modules["sqlalchemy"].text(_SQLALCHEMY)
+    connection = caller
+    if _is_of(caller, "sqlalchemy.ext.asyncio", ("AsyncSession",)):
+        connection = await caller.connection(bind_arguments={"clause": statement})
+    lent = await connection.get_raw_connection()
+    if isinstance(lent.driver_connection, asyncpg.Connection):
+        async with _as_sqlalchemy_raises(connection, lent.driver_connection):
+            if not await _may_prepare(lent):
+                await _begin(connection, lent)
+                await lent.driver_connection.execute(notify_as_text(channel, payload))
+                return
+    with _unprepared(lent.driver_connection):
+        await caller.execute(statement, {"channel": channel, "payload": payload})
+
+
+async def _may_prepare(lent: Any) -> bool:
+    """Return whether the server's session is the connection's own. Each is asked once."""
+    if _OWN_SESSION not in lent.info:
+        driver = lent.driver_connection
+        try:
+            status = await driver.execute(f"SELECT 1 {only_in_session(driver.get_server_pid())}")
+        except asyncpg.InFailedSQLTransactionError:
+            return True  # nothing will be sent: let SQLAlchemy say so, as of any statement
+        lent.info[_OWN_SESSION] = status == "SELECT 1"
+    return bool(lent.info[_OWN_SESSION])
+
+
+async def _begin(connection: Any, lent: Any) -> None:
+    """Let SQLAlchemy begin its transaction, at the server as well; none in autocommit mode."""
+    if not connection.in_transaction():
+        await connection.begin()
+    if not lent.driver_connection.is_in_transaction():
+        # Private. The public way is to execute something: that would leave a prepared statement
+        # behind, in a session that others get
+        await lent.dbapi_connection._start_transaction()  # noqa: SLF001
+
+
+def _driver_of(connection: Any) -> Any:
+    """Return the driver's connection below one of SQLAlchemy's, or below a session's."""
+    if _is_of(connection, "sqlalchemy.orm", ("Session",)):
+        connection = connection.connection()
+    return connection.connection.driver_connection
+
+
+@contextlib.contextmanager
+def _unprepared(driver: Any) -> Generator[None]:
+    """Let psycopg prepare nothing: it does so by itself when a statement has been repeated."""
+    threshold = getattr(driver, "prepare_threshold", None)
+    if threshold is None:
+        yield
+        return
+    driver.prepare_threshold = None
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = threshold
+
+
+@contextlib.asynccontextmanager
+async def _as_sqlalchemy_raises(
+    connection: Any, driver: asyncpg.Connection[Any]
+) -> AsyncGenerator[None]:
+    """Treat the driver's errors as SQLAlchemy treats those of its own statements."""
+    dialect = connection.dialect
+    try:
+        yield
+    except (*_OF_ASYNCPG, asyncpg.InterfaceError, dialect.loaded_dbapi.Error) as error:
+        lost = driver.is_closed() or (isinstance(error, _OF_ASYNCPG) and not is_refusal(error))
+        if lost:
+            await connection.invalidate(error)
+        kind = sys.modules["sqlalchemy.exc"].DBAPIError
+        raise kind.instance(
+            _SQLALCHEMY, None, error, Exception, connection_invalidated=lost, dialect=dialect
+        ) from error

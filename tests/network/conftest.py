@@ -6,10 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
+from asyncnotify import Listener
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
+from tests.network.arrivals import Arrivals
 from tests.network.namespaces import RoutedHost, UnavailableError
 from tests.network.observed_listener import execute, socket_dsn
 from tests.support.pgbouncer import PgBouncer
@@ -48,6 +51,27 @@ def new_pooler(pooled_server: PostgresServer) -> Iterator[NewPooler]:
                 pytest.skip(str(error))
 
         yield new
+
+
+@pytest_asyncio.fixture
+async def server(
+    pooled_server: PostgresServer,
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection past all poolers."""
+    connection = await asyncpg.connect(pooled_server.dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def arrivals(
+    pooled_server: PostgresServer, server: asyncpg.Connection[asyncpg.Record]
+) -> AsyncIterator[Arrivals]:
+    """What arrives past all poolers."""
+    arrivals = Arrivals(server)
+    async with Listener(pooled_server.dsn) as listener:
+        await arrivals.listen(listener)
+        yield arrivals
 
 
 @pytest_asyncio.fixture

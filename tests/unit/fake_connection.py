@@ -68,14 +68,9 @@ class FakeConnection(HookedConnection):
             raise self.answer
         return self.answer
 
-    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Answer with rows."""
-        return await self.execute(query)
-
-    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Answer the one question that has one value: how full the queue is."""
-        await self.execute(query)
-        return 0.0
+    async def prepare(self, query: str, **options: Any) -> Any:  # noqa: ANN401
+        """Return what fetches the answer when asked."""
+        return SimpleNamespace(fetch=lambda: self.execute(query))
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Say goodbye; may never return."""

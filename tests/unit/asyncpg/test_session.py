@@ -225,6 +225,7 @@ async def test_a_truncated_status_is_repaired(
 ) -> None:
     """LISTEN meets the server's bug: the queue is emptied and LISTEN is given again."""
     harness.connection.errors = [TRUNCATED]
+    harness.connection.answer = [[0.0]]
     assert await harness.session.listen(["a"]) == {}
     listen, usage, again = harness.connection.statements
     assert (listen, again) == ('LISTEN "a"', 'LISTEN "a"')
