@@ -112,7 +112,7 @@ class Notifier:
         check_kind("keepalive", keepalive, Keepalive)
         check_connect_arguments(dsn, connect, connect_kwargs)
         check_callbacks(connect=connect)
-        connections: PublishingConnections[Any]
+        connections: PublishingConnections
         if pool is None:
             dialer = Dialer(
                 dsn, connect, connect_kwargs, timeout=connect_timeout, start_timeout=start_timeout
@@ -129,7 +129,7 @@ class Notifier:
 
     def _set_up(
         self,
-        connections: PublishingConnections[Any],
+        connections: PublishingConnections,
         limits: PublishingLimits,
         backoff: Backoff,
     ) -> None:
@@ -409,7 +409,7 @@ class ListenersNotifier(Notifier):
     """The notifier of a listener: it uses connections made for it, and ends with the run."""
 
     def __init__(
-        self, connections: PublishingConnections[Any], limits: PublishingLimits, backoff: Backoff
+        self, connections: PublishingConnections, limits: PublishingLimits, backoff: Backoff
     ) -> None:
         self._set_up(connections, limits, backoff)
 

@@ -125,6 +125,10 @@ class PublishingSession(BoundedConnection):
         """Send these notifications, at least one, in this order, in one transaction."""
         return self._statements.notify_all(channels, payloads)
 
+    async def rest(self) -> bool:
+        """Keep the connection while there is nothing to send: a new one would take longer."""
+        return True
+
 
 class OwnConnections:
     """Connections of our own: one is held from the first notification on."""
@@ -151,18 +155,6 @@ class OwnConnections:
             raise
         return session
 
-    async def rest(self, session: PublishingSession) -> PublishingSession | None:
-        """Keep it: making one takes longer than most pauses."""
-        return session
-
-    def drop(self, session: PublishingSession) -> None:
-        """Get rid of one that is of no more use, at once."""
-        session.terminate()
-
-    async def close(self, session: PublishingSession, seconds: float) -> None:
-        """Part with one in good order, within this time."""
-        await session.close(seconds)
-
 
 def check_pool(pool: object) -> None:
     """Raise TypeError unless it is a pool of asyncpg's."""
@@ -172,7 +164,12 @@ def check_pool(pool: object) -> None:
 
 
 class BorrowedSession(PublishingSession):
-    """A connection of a pool: when it is lost, the pool takes it back at once."""
+    """A connection of a pool. Once it is lost or given back, it is the pool's concern alone."""
+
+    def __init__(self, pool: Pool, proxy: Any, *, timeout: float) -> None:
+        super().__init__(proxy, timeout=timeout)
+        self._pool = pool
+        self._borrowed: Any = proxy
 
     @property
     def lost(self) -> bool:
@@ -182,8 +179,28 @@ class BorrowedSession(PublishingSession):
         except asyncpg.InterfaceError:
             return True
 
+    async def rest(self) -> bool:
+        """Give the connection back: nothing is to be sent for now."""
+        await self.close(self._timeout)
+        return False
+
+    async def close(self, timeout: float) -> None:
+        """Give the connection back, within this many seconds."""
+        borrowed, self._borrowed = self._borrowed, None
+        if borrowed is None:
+            return
+        # A task of its own: the pool shields its part, and nobody would see that fail
+        giving_back = asyncio.ensure_future(self._pool.release(borrowed, timeout=timeout))
+        giving_back.add_done_callback(_note_failure)
+        try:
+            await asyncio.wait({giving_back})
+        except BaseException:
+            self.terminate()  # the pool's part ends soon
+            raise
+
     def terminate(self) -> None:
         """Drop the connection at once, without waiting for anything."""
+        self._borrowed = None
         with contextlib.suppress(asyncpg.InterfaceError):
             super().terminate()
 
@@ -198,39 +215,12 @@ class PooledConnections:
         self._pool = pool
         self._connect_timeout = connect_timeout
         self._timeout = timeout
-        self._borrowed: dict[PublishingSession, Any] = {}
         self.failures = failures
 
     async def open(self) -> PublishingSession:
-        """Borrow one. May be cancelled: none is left behind."""
+        """Borrow a connection. May be cancelled: none is left behind."""
         proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
-        session = BorrowedSession(proxy, timeout=self._timeout)
-        self._borrowed[session] = proxy
-        return session
-
-    async def rest(self, session: PublishingSession) -> PublishingSession | None:
-        """Give it back."""
-        await self.close(session, self._timeout)
-        return None
-
-    def drop(self, session: PublishingSession) -> None:
-        """Get rid of one that is of no more use, at once."""
-        self._borrowed.pop(session, None)
-        session.terminate()
-
-    async def close(self, session: PublishingSession, seconds: float) -> None:
-        """Give it back, within this time."""
-        proxy = self._borrowed.pop(session, None)
-        if proxy is None:
-            return
-        # A task of its own: the pool shields its part, and nobody would see that fail
-        giving_back = asyncio.ensure_future(self._pool.release(proxy, timeout=seconds))
-        giving_back.add_done_callback(_note_failure)
-        try:
-            await asyncio.wait({giving_back})
-        except BaseException:
-            session.terminate()  # the pool's part ends soon
-            raise
+        return BorrowedSession(self._pool, proxy, timeout=self._timeout)
 
 
 def _note_failure(giving_back: asyncio.Future[None]) -> None:

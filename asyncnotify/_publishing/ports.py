@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +41,20 @@ class PublishingSession(Protocol):
         """Send these notifications, at least one, in this order, in one transaction."""
         ...
 
+    async def rest(self) -> bool:
+        """Nothing is to be sent for now: return whether the session may be kept for later."""
+        ...
+
+    async def close(self, timeout: float, /) -> None:
+        """End the session in good order, within this many seconds."""
+        ...
+
     def terminate(self) -> None:
-        """Drop the connection at once, without waiting for anything."""
+        """Drop the connection at once, without waiting for anything. Idempotent."""
         ...
 
 
-SessionT = TypeVar("SessionT", bound=PublishingSession)
-
-
-class PublishingConnections(Protocol[SessionT]):
+class PublishingConnections(Protocol):
     """Opens connections for a publisher, which uses one at a time."""
 
     @property
@@ -62,18 +67,6 @@ class PublishingConnections(Protocol[SessionT]):
         """What the errors of these connections mean."""
         ...
 
-    async def open(self) -> SessionT:
+    async def open(self) -> PublishingSession:
         """Return a connection. May be cancelled: no connection is left behind."""
-        ...
-
-    async def rest(self, session: SessionT, /) -> SessionT | None:
-        """Return the session if it may be kept while there is nothing to send; else release it."""
-        ...
-
-    def drop(self, session: SessionT, /) -> None:
-        """Close a connection that is of no more use, at once."""
-        ...
-
-    async def close(self, session: SessionT, seconds: float, /) -> None:
-        """Close a connection in good order, within this many seconds."""
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncnotify._errors import (
     AsyncNotifyError,
@@ -49,7 +49,7 @@ class Publisher:
     """Sends notifications, on a connection that it opens when the first one comes."""
 
     def __init__(
-        self, connections: PublishingConnections[Any], *, timeout: float, queue: int = DEFAULT_QUEUE
+        self, connections: PublishingConnections, *, timeout: float, queue: int = DEFAULT_QUEUE
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connections = connections
@@ -158,7 +158,7 @@ class Publisher:
                 if session := await self._connected():
                     await self._send_all_that_waits(session)
             if self._session is not None:
-                await self._connections.close(self._session, self._farewell)
+                await self._session.close(self._farewell)
         finally:
             if self._session is not None:
                 self._drop(self._session)
@@ -183,7 +183,8 @@ class Publisher:
     async def _rest(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
-            self._session = await self._connections.rest(session)
+            if await session.rest():
+                self._session = session
 
     async def _connected(self) -> PublishingSession | None:
         """Return a connection; where none can be had, all that waits fails: nothing was sent."""
@@ -197,7 +198,7 @@ class Publisher:
         return self._session
 
     def _drop(self, session: PublishingSession) -> None:
-        self._connections.drop(session)
+        session.terminate()
         if self._session is session:
             self._session = None
 

@@ -37,6 +37,18 @@ class FakeSession(PublishingSession):
         """End the session: statements without an answer fail."""
         if not self._ended.done():
             self._ended.set_result(None)
+            self._server.terminated.append(self)
+
+    async def rest(self) -> bool:
+        """Stay with the publisher, or go back to a pool."""
+        if self._server.rest_time:
+            await asyncio.sleep(self._server.rest_time)
+        return self._server.keeps
+
+    async def close(self, timeout: float) -> None:
+        """End in good order."""
+        self._server.closed.append((self, timeout))
+        await asyncio.sleep(self._server.close_time)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Take one notification."""
@@ -73,7 +85,7 @@ class FakePublishingServer:
         self.refused: dict[str, BaseException] = {}
         self.sessions: list[FakeSession] = []
         self.closed: list[tuple[PublishingSession, float]] = []
-        self.dropped: list[PublishingSession] = []
+        self.terminated: list[PublishingSession] = []
         self.statements: list[list[Pair]] = []  # that were sent, with their pairs
         self.committed: list[Pair] = []
         self.single_statements = 0  # statements that a call has sent by itself
@@ -140,22 +152,6 @@ class FakePublishingServer:
             raise self.open_errors.pop(0)
         self.sessions.append(FakeSession(self))
         return self.sessions[-1]
-
-    async def rest(self, session: PublishingSession) -> PublishingSession | None:
-        """Let the publisher keep the session, or take it back."""
-        if self.rest_time:
-            await asyncio.sleep(self.rest_time)
-        return session if self.keeps else None
-
-    def drop(self, session: PublishingSession) -> None:
-        """Terminate the session."""
-        session.terminate()
-        self.dropped.append(session)
-
-    async def close(self, session: PublishingSession, seconds: float) -> None:
-        """Close the session in good order."""
-        self.closed.append((session, seconds))
-        await asyncio.sleep(self.close_time)
 
 
 async def turns(count: int = 10) -> None:

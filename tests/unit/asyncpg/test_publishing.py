@@ -46,10 +46,9 @@ class Pool(asyncpg.Pool):
             await asyncio.get_running_loop().create_future()
 
 
-async def borrowed(pool: Pool) -> tuple[PooledConnections, PublishingSession]:
+async def borrowed(pool: Pool) -> PublishingSession:
     """Borrow the connection of a pool."""
-    connections = PooledConnections(pool, connect_timeout=10.0, timeout=5.0)
-    return connections, await connections.open()
+    return await PooledConnections(pool, connect_timeout=10.0, timeout=5.0).open()
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -75,9 +74,9 @@ async def test_r32_a_connection_that_cannot_be_introduced_is_dropped(*, cancelle
 async def test_a_connection_is_given_back_once() -> None:
     """When there is nothing to send, and not again when all is closed."""
     pool = Pool()
-    connections, session = await borrowed(pool)
-    assert await connections.rest(session) is None
-    await connections.close(session, 5.0)
+    session = await borrowed(pool)
+    assert not await session.rest()
+    await session.close(5.0)
     assert pool.given_back == [pool.connection]
     assert not pool.connection.terminated
 
@@ -89,8 +88,8 @@ async def test_a_pool_that_cannot_take_it_back_is_no_error_of_the_senders(
     caplog.set_level(logging.DEBUG)
     pool = Pool()
     pool.error = LOST
-    connections, session = await borrowed(pool)
-    await connections.rest(session)
+    session = await borrowed(pool)
+    await session.rest()
     (record,) = [r for r in caplog.records if r.name.startswith("asyncnotify")]
     assert record.levelno == logging.DEBUG
     assert "a connection of the pool was lost" in record.getMessage()
@@ -100,8 +99,8 @@ async def test_r31_giving_back_that_is_cancelled_ends_the_connection() -> None:
     """A pool that never takes it back does not keep a closing notifier waiting."""
     pool = Pool()
     pool.returns = False
-    connections, session = await borrowed(pool)
-    resting = asyncio.create_task(connections.rest(session))
+    session = await borrowed(pool)
+    resting = asyncio.create_task(session.rest())
     await asyncio.sleep(1)
     assert not resting.done()
     resting.cancel()

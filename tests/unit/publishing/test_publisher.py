@@ -327,7 +327,7 @@ async def test_an_error_that_is_no_refusal_costs_the_session(
     assert isinstance(error.__cause__, asyncpg.InternalClientError)
     await server.call("next")
     assert server.payloads[-1] == "next"
-    assert server.dropped == server.sessions[:1]
+    assert server.terminated == server.sessions[:1]
     assert len(server.sessions) == 2
 
 
@@ -352,7 +352,7 @@ async def test_a_session_lost_while_it_rests_is_replaced(server: FakePublishingS
         await server.call(str(n))
     assert server.payloads == ["0", "1", "2"]
     assert len(server.sessions) == 4
-    assert server.dropped == server.sessions[:3]
+    assert server.terminated == server.sessions[:3]
 
 
 @pytest.mark.parametrize(
