@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncnotify._delivery.registry import Subscriber
@@ -33,6 +34,31 @@ Enlist: TypeAlias = Callable[[], tuple[Roster, Subscriber]]
 
 _DECODED_AT_ONCE: Final = 32
 """Payloads that are decoded between two looks at the clock."""
+
+
+class Phase(StrEnum):
+    """
+    How far a stream has come.
+
+    ::
+
+        NOT_BEGUN ── a first step, or async with ──► BEGINNING ── confirmed ──► OPEN ──► ENDED
+            ▲                                            │
+            └── all who wait for the server give up ─────┘
+
+    ``aclose()`` leads from each of them to CLOSED.
+    """
+
+    NOT_BEGUN = "not begun"
+    """Nothing has been asked of the server."""
+    BEGINNING = "beginning"
+    """Some task waits until the server has confirmed the channels."""
+    OPEN = "open"
+    """Notifications arrive."""
+    ENDED = "ended"
+    """None will arrive any more; what is buffered can still be taken."""
+    CLOSED = "closed"
+    """Whoever used it has closed it. Nothing can be taken."""
 
 
 class Beginning:
@@ -74,9 +100,9 @@ class Beginning:
         self._reading: Reading | None = None
 
     @property
-    def has_ended(self) -> bool:
-        """Whether nothing more will come."""
-        return False
+    def phase(self) -> Phase:
+        """How far the stream has come."""
+        return Phase.NOT_BEGUN if self._enlisted is None else Phase.BEGINNING
 
     def check_owner(self) -> None:
         """Raise WrongLoopError if the call comes from another event loop or process."""
@@ -179,9 +205,9 @@ class Reading:
         return bool(self._unreported)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether nothing more will come."""
-        return not self.mailbox.is_open
+    def phase(self) -> Phase:
+        """How far the stream has come."""
+        return Phase.OPEN if self.mailbox.is_open else Phase.ENDED
 
     def check_owner(self) -> None:
         """Raise WrongLoopError if the call comes from another event loop or process."""

@@ -14,7 +14,7 @@ from asyncnotify._errors import AlreadyEnteredError, ClosedError
 from asyncnotify._model import Notification, SubscriptionStats
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH, Batches, ItemT_co
 from asyncnotify._subscriptions.callbacks import OnError
-from asyncnotify._subscriptions.reading import Beginning, Enlist, Reading, names
+from asyncnotify._subscriptions.reading import Beginning, Enlist, Phase, Reading, names
 
 if TYPE_CHECKING:
     from asyncnotify._delivery.mailbox import Mailbox
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 
 class _Use(Enum):
-    """How far users have gone with a stream."""
+    """What users have done with a stream as a whole."""
 
     FREE = auto()
+    """Nothing, or they iterate it."""
     ENTERED = auto()
+    """It is in an ``async with``."""
     CLOSED = auto()
+    """They have closed it."""
 
 
-_NOT_READY: Final[Any] = _Use.FREE
+_NOT_READY: Final[Any] = object()
 """What ``take()`` returns while something has to be done before an item can be taken."""
 
 
@@ -78,11 +81,15 @@ class Stream(Generic[ItemT_co]):
         self._loop: asyncio.AbstractEventLoop
 
     def __repr__(self) -> str:
-        return f"<Stream of {self._name}>"
+        return f"<Stream of {self._name} {self._phase}>"
 
     @property
     def _name(self) -> str:
         return names(self._state.channels)
+
+    @property
+    def _phase(self) -> Phase:
+        return Phase.CLOSED if self._use is _Use.CLOSED else self._state.phase
 
     async def __aenter__(self) -> Self:
         """
@@ -109,10 +116,10 @@ class Stream(Generic[ItemT_co]):
             del self
 
     def _check_enterable(self) -> None:
-        if self._use is _Use.CLOSED:
+        if self._phase is Phase.CLOSED:
             msg = f"the stream of {self._name} has been closed"
             raise ClosedError(msg)
-        if self._state.has_ended:
+        if self._phase is Phase.ENDED:
             msg = f"the stream of {self._name} has ended"
             raise ClosedError(msg)
         if self._use is _Use.ENTERED:

@@ -269,4 +269,4 @@ def test_a_stream_that_never_began_has_nothing_when_the_listener_is_closed(dsn: 
     with pytest.raises(ClosedError):
         stream.get(PATIENCE)
     assert stream.stats() is None
-    assert repr(stream) == "<BlockingStream of 'orders'>"
+    assert repr(stream) == "<BlockingStream of 'orders' not begun>"

@@ -445,3 +445,18 @@ async def test_a_stream_that_is_iterated_may_be_entered(
         await database.notify("orders", "1")
         assert isinstance(await anext(stream), Notification)
     assert listener.channels == frozenset()
+
+
+async def test_a_stream_says_how_far_it_has_come(listener: Listener) -> None:
+    """Its repr names its channels, and whether it has begun, ended, or been closed."""
+    stream, other = listener.stream("orders"), listener.stream("events")
+    assert repr(stream) == "<Stream of 'orders' not begun>"
+    entering = asyncio.ensure_future(stream.__aenter__())
+    await asyncio.sleep(0)
+    assert repr(stream) == "<Stream of 'orders' beginning>"
+    await entering
+    async with other:
+        assert repr(stream) == "<Stream of 'orders' open>"
+        await listener.unlisten("orders")
+        assert repr(stream) == "<Stream of 'orders' ended>"
+    assert repr(other) == "<Stream of 'events' closed>"

@@ -9,7 +9,7 @@ import pytest_asyncio
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import ListenTimeoutError
 from asyncnotify._model import Gap, GapReason, Notification
-from asyncnotify._subscriptions.reading import Beginning, Reading, names
+from asyncnotify._subscriptions.reading import Beginning, Phase, Reading, names
 from tests.unit.subscription_harness import RosterHarness
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ async def test_it_ends_after_what_is_buffered(harness: ReadingHarness) -> None:
     reading = await harness.reading()
     harness.send_all(1)
     harness.roster.close(discard=False)
-    assert reading.has_ended
+    assert reading.phase is Phase.ENDED
     assert payloads(await reading.next_batch(10)) == [1]
     with pytest.raises(StopAsyncIteration):
         await reading.next_batch(10)
