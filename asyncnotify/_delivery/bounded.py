@@ -154,6 +154,15 @@ class BoundedMailbox(Mailbox):
             self._threshold = self.limit + _gaps_among(self._tail)
         return merged
 
+    def put_gap_first(self, gap: Gap) -> None:
+        """Let a new gap come next, which does not count against the limit."""
+        super().put_gap_first(gap)
+        if self._tail is self._ready:
+            self._threshold += 1
+
+    def _put_first(self, item: Item) -> None:
+        self._ready.appendleft(item)
+
     def hold(self) -> None:
         """Keep what arrives from here on from the consumer, until release()."""
         if self._open:

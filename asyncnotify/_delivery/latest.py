@@ -64,6 +64,11 @@ class LatestMailbox(Mailbox):
             self.taken += 1
         return merged
 
+    def _put_first(self, item: Item) -> None:
+        key = id(item) if isinstance(item, Gap) else item.channel
+        self._ready[key] = item
+        self._ready.move_to_end(key, last=False)
+
     def hold(self) -> None:
         """Keep what arrives from here on from the consumer, until release()."""
         if self._open:

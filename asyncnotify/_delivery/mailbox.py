@@ -103,6 +103,20 @@ class Mailbox(ABC):
         before its loss. None if a notification comes next, or nothing.
         """
 
+    def put_back(self, item: Item) -> None:
+        """Let an item come next that has just been taken."""
+        self.taken -= 1
+        self._put_first(item)
+
+    def put_gap_first(self, gap: Gap) -> None:
+        """Let a new gap come next: for what has just been taken, and is a loss."""
+        self.gaps += 1
+        self._put_first(gap)
+
+    @abstractmethod
+    def _put_first(self, item: Item) -> None:
+        """Add an item before all that wait."""
+
     @abstractmethod
     def purge(self, channel: str) -> None:
         """Discard the notifications of this channel that wait."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
@@ -73,10 +73,11 @@ class DecodingTaker:
     Takes items from a mailbox and decodes them.
 
     A payload that cannot be decoded counts as a loss. For a consumer that wants gaps, one Gap
-    follows adjacent payloads of this kind, before the next notification.
+    follows adjacent payloads of this kind, before the next notification. It waits in the mailbox
+    like any other, so that nothing overtakes it or is overtaken, however the next item is taken.
     """
 
-    __slots__ = ("_decode", "_gap", "_label", "_mailbox", "_next", "_take", "_wants_gaps")
+    __slots__ = ("_decode", "_label", "_mailbox", "_take", "_wants_gaps")
 
     def __init__(
         self,
@@ -91,29 +92,36 @@ class DecodingTaker:
         self._label = subscriber.label
         self._decode = decode
         self._wants_gaps = wants_gaps
-        self._gap: Gap | None = None  # for what could not be decoded since the last item
-        self._next: Item | None = None  # the item after that gap
 
     # The traceback of a decoder's error refers to the frames of its callers. If a local variable
     # here still referred to the error, only the garbage collector could free the two.
 
     def __call__(self) -> Taken | None:
         """Return the next item; None if nothing waits."""
-        if self._next is not None:
-            item, self._next = self._next, None
-            return item
         raw = self._take()
         if raw is None:
-            return self._pop_gap()
+            return None
+        if _is_of_undecodable(raw):
+            return self._next_of_run(raw)
         taken: Any = self._decode(raw)
         try:
+            if self._wants_gaps and isinstance(taken, Undecodable):
+                self._mailbox.put_gap_first(self._new_gap())
+            return cast("Taken", taken)
+        finally:
+            del taken
+
+    def _next_of_run(self, gap: Gap) -> Taken:
+        """Return the gap; or what cannot be decoded either, and let the gap follow that."""
+        raw = self._mailbox.take()
+        taken: Any = None if raw is None else self._decode(raw)
+        try:
             if isinstance(taken, Undecodable):
-                self._note_loss()
+                self._mailbox.put_back(merge_gaps(gap, self._new_gap()))
                 return taken
-            if self._gap is None:
-                return cast("Item", taken)
-            self._next = taken
-            return self._pop_gap()
+            if raw is not None:
+                self._mailbox.put_back(raw)
+            return gap
         finally:
             del taken
 
@@ -125,34 +133,39 @@ class DecodingTaker:
     ) -> int:
         """Pass on at most ``limit`` items, decoded; return how many were taken."""
         raws = self._mailbox.take_many(limit)
+        gap: Gap | None = None
         for raw in raws:
             taken: Any = self._decode(raw)
             if isinstance(taken, Undecodable):
-                self._note_loss()
+                gap = self._one_more(gap)
                 undecodable(taken)
+            elif gap is None and _is_of_undecodable(raw):
+                gap = raw  # more of its run may follow
             else:
-                self._hand_over_gap(found)
+                if gap is not None:
+                    found(gap)
+                    gap = None
                 found(taken)
             taken = None
-        self._hand_over_gap(found)
-        return len(raws)
-
-    def _hand_over_gap(self, found: Callable[[Item], object]) -> None:
-        gap = self._pop_gap()
         if gap is not None:
             found(gap)
+        return len(raws)
 
-    def _note_loss(self) -> None:
-        if self._wants_gaps:
-            gap = Gap(self._label, GapReason.UNDECODABLE, self._mailbox.since)
-            self._gap = merge_gaps(self._gap, gap)
-
-    def _pop_gap(self) -> Gap | None:
-        gap, self._gap = self._gap, None
-        if gap is not None:
+    def _one_more(self, gap: Gap | None) -> Gap | None:
+        """Return the gap of a run that has become longer by one; None if gaps are not wanted."""
+        if not self._wants_gaps:
+            return None
+        if gap is None:
             self._mailbox.gaps += 1
             self._mailbox.taken += 1  # its consumer counts it among the gaps that were taken
-        return gap
+        return merge_gaps(gap, self._new_gap())
+
+    def _new_gap(self) -> Gap:
+        return Gap(self._label, GapReason.UNDECODABLE, self._mailbox.since)
+
+
+def _is_of_undecodable(item: Item) -> TypeGuard[Gap]:
+    return isinstance(item, Gap) and item.reason is GapReason.UNDECODABLE
 
 
 def taker_of(

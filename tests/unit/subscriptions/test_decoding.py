@@ -14,7 +14,13 @@ from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import PayloadDecodeError
 from asyncnotify._model import Gap, GapReason, Notification
-from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoder_of, taker_of
+from asyncnotify._subscriptions.decoding import (
+    DecodeErrors,
+    DecodingTaker,
+    Undecodable,
+    decoder_of,
+    taker_of,
+)
 from tests.unit.fake_sources import TrimmingSource, at
 
 if TYPE_CHECKING:
@@ -190,18 +196,118 @@ def test_r46_what_cannot_be_decoded_is_a_gap_in_its_place(*, wants_gaps: bool) -
     for text in ("1", "x", "y", "2", "z"):
         box.put(Notification("numbers", text, 1))
     take = taker_of(subscriber, box.take, [channel], wants_gaps=wants_gaps)
-    seen = [described(item) for item in iter(take, None)]
-    gap = ["gap"] if wants_gaps else []
-    assert seen == ["start", 1, "x", "y", *gap, 2, "z", *gap]
+    items = list(iter(take, None))
+    gap = ["undecodable"] if wants_gaps else []
+    assert [described(i) for i in items] == ["start", 1, "x", "y", *gap, 2, "z", *gap]
+    gaps = [item for item in items if isinstance(item, Gap)][1:]
+    assert all(gap.since == datetime(2026, 1, 1, tzinfo=UTC) for gap in gaps)
     assert box.gaps == (3 if wants_gaps else 1)
+
+
+Road = tuple[BoundedMailbox | LatestMailbox, Subscriber, "Callable[[], Taken | None]"]
+
+
+@pytest.fixture(params=["bounded", "latest"])
+def road(request: pytest.FixtureRequest) -> Road:
+    """A typed channel and others into one mailbox that has begun, and what takes from it."""
+    source = TrimmingSource()
+    box = (
+        BoundedMailbox(100, "drop_oldest", channel=None, source=source)
+        if request.param == "bounded"
+        else LatestMailbox()
+    )
+    subscriber = Subscriber(["numbers", "texts"], box)
+    subscriber.begin()
+    take = taker_of(subscriber, box.take, [NUMBERS, Channel("texts")], wants_gaps=True)
+    assert described(take()) == "start"
+    return box, subscriber, take
+
+
+def lose_and_listen_again(subscriber: Subscriber) -> None:
+    """Lose the connection, and have it back."""
+    subscriber.interrupt(GapReason.RECONNECT, None)
+    subscriber.begin()
+
+
+def test_r46_no_gap_overtakes_what_follows_a_payload_that_cannot_be_decoded(road: Road) -> None:
+    """While resync fails, a newer gap is taken only if it comes next, also behind such a one."""
+    box, subscriber, take = road
+    box.put(Notification("numbers", "x", 1))
+    box.put(Notification("texts", "before the loss", 1))
+    lose_and_listen_again(subscriber)
+    assert [described(take()) for _ in range(2)] == ["x", "undecodable"]
+    assert box.take_gap() is None
+    assert [described(take()) for _ in range(2)] == ["before the loss", "reconnect"]
+
+
+def test_a_gap_of_such_payloads_merges_with_a_neighbour_while_resync_fails(road: Road) -> None:
+    """As any other gap: nothing stands between them."""
+    box, subscriber, take = road
+    box.put(Notification("numbers", "x", 1))
+    lose_and_listen_again(subscriber)
+    assert [described(take()) for _ in range(2)] == ["x", "undecodable"]
+    assert box.take_gap() == Gap(None, GapReason.RECONNECT)
+    assert take() is None
+
+
+def test_r23_nothing_is_left_of_a_subscription_that_is_ended_at_such_a_gap(road: Road) -> None:
+    """What follows the gap is discarded with the buffer: no call of the handler is owed."""
+    box, _, take = road
+    box.put(Notification("numbers", "x", 1))
+    box.put(Notification("texts", "behind", 1))
+    assert [described(take()) for _ in range(2)] == ["x", "undecodable"]
+    box.end(discard=True)
+    assert take() is None
+
+
+def test_what_follows_such_a_payload_waits_in_the_buffer(road: Road) -> None:
+    """So a consumer that looks whether something waits finds the gap, and what is behind it."""
+    box, _, take = road
+    box.put(Notification("numbers", "x", 1))
+    box.put(Notification("texts", "behind", 1))
+    for left, expected in ((2, "x"), (1, "undecodable"), (0, "behind")):
+        assert described(take()) == expected
+        assert len(box) == left
+        assert box.readable == bool(left)
+    assert (box.taken, box.gaps) == (4, 2)
+
+
+def test_items_and_lists_of_a_typed_stream_may_be_taken_in_turn(road: Road) -> None:
+    """A list begins where the last item ended, also in the middle of such payloads."""
+    box, _, take = road
+    assert isinstance(take, DecodingTaker)
+    box.put(Notification("numbers", "x", 1))
+    box.put(Notification("texts", "behind", 1))
+    assert described(take()) == "x"
+    found: list[object] = []
+    assert take.take_many(10, found.append, found.append) == 2
+    assert [described(item) for item in found] == ["undecodable", "behind"]
+    assert (box.taken, box.gaps) == (4, 2)
+
+
+@pytest.mark.parametrize("payloads", ["xy", "x"])
+def test_r28_such_gaps_do_not_count_against_the_buffer(payloads: str) -> None:
+    """A buffer of three holds three notifications beside the gap, and then drops."""
+    source = TrimmingSource()
+    box = BoundedMailbox(3, "drop_oldest", channel="numbers", source=source)
+    subscriber = Subscriber(["numbers"], box)
+    subscriber.begin()
+    take = taker_of(subscriber, box.take, [NUMBERS], wants_gaps=True)
+    assert described(take()) == "start"
+    for text in payloads:
+        box.put(Notification("numbers", text, 1))
+        assert described(take()) == text
+    for text in "123":
+        box.put(Notification("numbers", text, 1))
+    assert box.dropped == 0
+    box.put(Notification("numbers", "4", 1))
+    assert box.dropped == 1
 
 
 def described(item: Any) -> object:  # noqa: ANN401
     """Return what is seen of an item."""
     if isinstance(item, Gap):
-        undecodable = item.reason is GapReason.UNDECODABLE
-        assert not undecodable or item.since == datetime(2026, 1, 1, tzinfo=UTC)
-        return "gap" if undecodable else str(item.reason)
+        return str(item.reason)
     return item.notification.payload if isinstance(item, Undecodable) else item.payload
 
 
