@@ -1,4 +1,4 @@
-"""The event loop of a blocking listener or notifier: opened, looked up, closed."""
+"""The event loop of a blocking listener or notifier: opening, finding and closing it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _all: weakref.WeakSet[Gateway] = weakref.WeakSet()
 
 class Gateway:
     """
-    Leads threads to the event loop of one owner.
+    The way from threads to the event loop of one listener or notifier.
 
     Args:
-        end: Ends what the owner runs in the loop, within so many seconds.
-        close_timeout: Seconds for closing, unless others are given.
+        end: Ends what the listener or notifier runs in the loop, within so many seconds.
+        close_timeout: Seconds for closing, unless a call gives its own.
     """
 
     def __init__(self, end: Callable[[float], Awaitable[object]], close_timeout: float) -> None:
@@ -46,7 +46,7 @@ class Gateway:
 
     @property
     def lock(self) -> threading.RLock:
-        """While it is held, no loop is opened. It is never held while waiting for the loop."""
+        """While a thread holds this lock, no loop is opened. It must not wait for the loop then."""
         return self._lock
 
     @property
@@ -55,7 +55,7 @@ class Gateway:
         return self._portal is not None and self._portal.is_open
 
     def open(self) -> tuple[Portal, bool]:
-        """Return the portal, and whether it is new, because there was none that takes calls."""
+        """Return the portal, and whether it is new because none was open."""
         with self._lock:
             if self._portal is not None and self._portal.is_open:
                 return self._portal, False
@@ -65,28 +65,28 @@ class Gateway:
     @property
     def portal(self) -> Portal:
         """
-        The portal that takes calls.
+        The portal, which takes calls.
 
         Raises:
-            NotStartedError: There has never been one.
-            ClosedError: There is none any more.
+            NotStartedError: There has never been a portal.
+            ClosedError: The portal is closed.
         """
         portal = self._portal
         if portal is None:
-            msg = "it has not been started: use `with` or start()"
+            msg = "the listener or notifier has not been started: use `with` or start()"
             raise NotStartedError(msg)
         if not portal.is_open:
-            msg = "it is closed"
+            msg = "the listener or notifier is closed"
             raise ClosedError(msg)
         return portal
 
     @property
     def is_of_other_process(self) -> bool:
-        """Whether the loop runs in the process of which this is a fork."""
+        """Whether this is a fork of the process in which the loop runs."""
         return self._portal is not None and self._portal.is_other_process
 
     def check_owner(self) -> None:
-        """Raise WrongLoopError where waiting for the loop would last for ever."""
+        """Raise WrongLoopError where waiting for the loop would never end."""
         if self._portal is not None and self._portal.is_open:
             self._portal.check_owner()
 
@@ -100,7 +100,7 @@ class Gateway:
         return self.portal.call(function, undo=undo)
 
     def look(self, function: Callable[[], T]) -> T:
-        """Return what a function that never waits says, called where nothing changes meanwhile."""
+        """Call a function that never waits, where nothing else changes meanwhile."""
         portal = self._portal
         if portal is not None and portal.is_open and not portal.is_here:
             if portal.is_other_process:
@@ -116,9 +116,9 @@ class Gateway:
         end: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         """
-        End what the owner runs, and the loop; return within the timeout and half a second.
+        End what runs in the loop, and the loop; return within half a second after the timeout.
 
-        From a function that the owner called in a worker thread it only begins that.
+        In a worker thread, where a function of the caller's calls this, only begin to close.
         """
         check_timeout("timeout", timeout)
         seconds = self._close_timeout if timeout is None else timeout
@@ -129,7 +129,7 @@ class Gateway:
                 portal.join(seconds + _MARGIN)
 
     def close_at_exit(self, deadline: float) -> Callable[[], None]:
-        """Begin to close at once; return what waits for the end."""
+        """Begin to close at once; return a function that waits for the end."""
         portal = self._portal
         if portal is None or portal.is_other_process:
             return _nothing
@@ -157,7 +157,7 @@ def _nothing() -> None:
 
 
 def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
-    """Return a function that never waits as one that can be awaited."""
+    """Return a coroutine function that calls a function which never waits."""
 
     async def call() -> T:
         return function()
@@ -167,7 +167,7 @@ def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
 
 @atexit.register
 def _close_all() -> None:
-    """End the connections properly. Only daemons are left of the other threads."""
+    """End the connections properly, when only daemon threads are left."""
     deadline = time.monotonic() + _AT_EXIT
     for wait in [gateway.close_at_exit(deadline) for gateway in list(_all)]:
         wait()

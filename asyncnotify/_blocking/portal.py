@@ -1,9 +1,9 @@
 """
 A way from threads into an event loop that runs in a thread of its own.
 
-anyio's portal keeps the loop. Calls are handed over in one step and waited for afterwards: the
-portal's own ``call()`` goes to the loop and back twice, and begins by a wait that has no bound.
-So a loop that somebody blocks does not keep ``close()`` from returning.
+anyio's portal runs the loop. A call is handed over in one step, and the thread waits for it
+afterwards: the portal's own ``call()`` goes to the loop and back twice, and begins with a wait that
+has no limit. So ``close()`` returns also when a function blocks the loop.
 
 The thread is a daemon, and so are those of the handlers: none of them keeps the interpreter from
 ending.
@@ -40,8 +40,8 @@ class Call(Generic[T]):
     One call of a coroutine function in the loop.
 
     Args:
-        function: It may take no arguments.
-        undo: Undoes what the function has done, given its result, where the caller has given up.
+        function: A coroutine function without arguments.
+        undo: Undoes what the function has done, given its result, when the caller no longer waits.
     """
 
     def __init__(
@@ -57,24 +57,24 @@ class Call(Generic[T]):
         self._abandoned = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run it as a task. To be called in the loop, as are the other methods."""
+        """Run the function as a task. Called in the loop, as are the other methods."""
         if not self._abandoned:
             self._task = loop.create_task(self._run(), name="asyncnotify call from a thread")
             self._task.add_done_callback(self._task_ended)
 
     def abandon(self) -> None:
-        """Nobody wants the result any more: cancel it, or undo it."""
+        """Cancel the function, or undo what it did: the caller no longer waits."""
         self._abandoned = True
         if self._task is None:
             self.fail(_closed())
         elif not self.outcome.done():
-            # not before its first step: what needs no waiting is done even so
+            # not before the first step: a function that need not wait completes
             asyncio.get_running_loop().call_soon(self._task.cancel)
         elif self._undo is not None and self.outcome.exception() is None:
             self._task = asyncio.ensure_future(self._undone(self._undo, self.outcome.result()))
 
     def fail(self, error: BaseException) -> None:
-        """Let it fail, unless its outcome is known."""
+        """Set the exception, unless the outcome is known."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
         self._end()
@@ -84,7 +84,7 @@ class Call(Generic[T]):
             result = await self._function()
         except asyncio.CancelledError:
             self.fail(_closed())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
             self.fail(error)
         else:
             if not self.outcome.done():
@@ -95,7 +95,7 @@ class Call(Generic[T]):
 
     def _task_ended(self, _: asyncio.Task[None]) -> None:
         if not self.outcome.done():
-            self.fail(_closed())  # it was cancelled before its first step
+            self.fail(_closed())  # the task was cancelled before its first step
 
     def _end(self) -> None:
         if self.on_end is not None:
@@ -110,7 +110,7 @@ class Portal:
     """
     An event loop in a thread of its own, from its beginning to its end.
 
-    Its methods may be called from any thread, any number at once.
+    Any number of threads may call the methods.
     """
 
     def __init__(self) -> None:
@@ -123,37 +123,37 @@ class Portal:
         try:
             self._thread.start()
             self._loop = self._ready.result()
-        except BaseException:  # an interrupt: nobody will ever close it
+        except BaseException:  # an interrupt: no caller could close this portal
             self._ready.cancel()
             raise
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes calls."""
+        """Whether the portal takes calls."""
         return not self._closed
 
     @property
     def is_other_process(self) -> bool:
-        """Whether this is a fork of the process in which it runs."""
+        """Whether this is a fork of the process in which the loop runs."""
         return os.getpid() != self._process
 
     @property
     def is_here(self) -> bool:
-        """Whether this code runs in its loop's thread."""
+        """Whether the caller is the loop's own thread."""
         return threading.get_ident() == self._thread.ident and not self.is_other_process
 
     def check_owner(self) -> None:
-        """Raise WrongLoopError where waiting for the loop would last for ever."""
+        """Raise WrongLoopError where waiting for the loop would never end."""
         if self.is_other_process:
             msg = (
-                "it was started by another process: a fork has neither its thread nor its"
-                " connection; make and start one in each process"
+                "the listener or notifier was started by another process, and a fork has neither"
+                " its thread nor its connection: make and start one in each process"
             )
             raise WrongLoopError(msg)
         if self.is_here:
             msg = (
-                "this is its own event loop's thread, which would wait for itself: from on_event"
-                " and the like hand the call to another thread"
+                "this is the thread of the event loop, which would wait for itself: in on_event"
+                " hand the call to another thread"
             )
             raise WrongLoopError(msg)
 
@@ -163,12 +163,12 @@ class Portal:
 
         Raises:
             ClosedError: The loop takes no more calls.
-            WrongLoopError: This is the loop's own thread, or another process.
+            WrongLoopError: The call came from the loop's own thread, or another process.
         """
         self.check_owner()
         call.on_end = self._calls.discard
         self._calls.add(call)
-        if self._closed:  # it may have closed before it could see the call
+        if self._closed:  # the loop may have ended before it could see the call
             self._calls.discard(call)
             raise _closed()
         self._soon(call.begin, self._loop)
@@ -183,13 +183,14 @@ class Portal:
         """
         Call a coroutine function in the loop; return what it returns, or raise what it raises.
 
-        Interrupting it, by Ctrl-C, cancels what runs in the loop, or undoes what has been done.
+        When the call is interrupted, by Ctrl-C, the function is cancelled, or undone if it has
+        ended.
         """
         call = Call(function, undo)
         try:
             return self.begin(call).outcome.result()
         except BaseException:
-            self.abandon(call)  # wherever the interrupt came; of a call that failed nothing is left
+            self.abandon(call)  # at whatever point the interrupt came
             raise
 
     def abandon(self, call: Call[Any]) -> None:
@@ -200,13 +201,13 @@ class Portal:
             self._soon(call.abandon)
 
     async def stop(self) -> None:
-        """Take no more calls, and end the loop. To be called in the loop."""
+        """Take no more calls, and end the loop. Called in the loop."""
         self._closed = True
         if self._portal is not None:
             await self._portal.stop()
 
     def join(self, timeout: float) -> None:
-        """Return when the thread has ended, or so many seconds are over."""
+        """Return when the thread has ended, or after so many seconds."""
         self._thread.join(timeout)
 
     # -- the thread ---------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Portal:
             loop.run_until_complete(self._keep(loop))
         except BaseException as error:
             if self._ready.done():
-                logger.critical("the event loop has ended by what was raised in it", exc_info=error)
+                logger.critical("an exception has ended the event loop", exc_info=error)
             else:
                 self._ready.set_exception(error)
         finally:
@@ -234,7 +235,7 @@ class Portal:
                 call.fail(_closed())
 
     async def _keep(self, loop: asyncio.AbstractEventLoop) -> None:
-        from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - who has no threads needs none
+        from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - only threads need anyio
 
         loop.set_default_executor(_DaemonThreads())
         async with BlockingPortal() as self._portal:
@@ -245,10 +246,10 @@ class Portal:
 
 class _DaemonThreads(ThreadPoolExecutor):
     """
-    The loop's default executor, which looks names up: a daemon thread for each.
+    The loop's default executor, which resolves host names: a daemon thread for each call.
 
-    Those of concurrent.futures hold up the end of the interpreter, and serve nobody any more
-    once its main thread has ended, though other threads go on.
+    The threads of concurrent.futures delay the end of the interpreter, and take no calls once
+    its main thread has ended, though other threads go on.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
@@ -259,7 +260,7 @@ class _DaemonThreads(ThreadPoolExecutor):
             if call.set_running_or_notify_cancel():
                 try:
                     call.set_result(fn(*args, **kwargs))
-                except BaseException as error:  # noqa: BLE001 - it is the caller's
+                except BaseException as error:  # noqa: BLE001 - the caller raises it
                     call.set_exception(error)
 
         threading.Thread(target=run, name="asyncnotify lookup", daemon=True).start()
@@ -267,7 +268,7 @@ class _DaemonThreads(ThreadPoolExecutor):
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop of asyncio's own, whatever policy the program has set."""
+    """Return one of asyncio's own loops, whatever policy the program has set."""
     if sys.platform == "win32":
         return asyncio.ProactorEventLoop()
     return asyncio.SelectorEventLoop()
@@ -284,4 +285,4 @@ def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _closed() -> ClosedError:
-    return ClosedError("it is closed")
+    return ClosedError("the listener or notifier is closed")

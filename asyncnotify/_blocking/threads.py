@@ -1,4 +1,4 @@
-"""Users' plain functions, called in worker threads on behalf of the event loop."""
+"""Plain functions of the caller's, which the event loop calls in worker threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _this_thread = threading.local()
 
 class InWorkerThread:
     """
-    An async function that calls a plain one in a worker thread, for one owner.
+    An async function that calls a plain one in a worker thread, for one listener.
 
-    However many are called at once, each gets a thread: one that blocks delays no other. How
-    many calls of the same function there may be is for the subscription to say.
+    Each call at the same time gets a thread of its own: one that blocks delays no other. The
+    subscription limits how many calls of one function there are.
 
-    Cancelling leaves a thread to itself. A call that is ``shielded`` is made even so.
+    When a call is cancelled, its thread goes on by itself. A ``shielded`` call is made also when
+    the task is cancelled.
     """
 
     def __init__(
@@ -33,12 +34,12 @@ class InWorkerThread:
         self._shielded = shielded
 
     async def __call__(self, *args: object) -> None:
-        """Call it; return when it has returned, or raise what it raised."""
+        """Call the function; return when it has returned, or raise what it raised."""
         call = self._called(args)
         await (asyncio.shield(call) if self._shielded else call)
 
     async def _called(self, args: tuple[object, ...]) -> None:
-        from anyio import CapacityLimiter, to_thread  # noqa: PLC0415 - who has no threads needs none
+        from anyio import CapacityLimiter, to_thread  # noqa: PLC0415 - only threads need anyio
 
         error = await to_thread.run_sync(self._error_of_call, args, limiter=CapacityLimiter(1))
         if error is not None:
@@ -52,10 +53,11 @@ class InWorkerThread:
         try:
             _refuse_awaitable(self._function(*args))
         except (KeyboardInterrupt, SystemExit) as error:
-            exit_error = RuntimeError(f"a thread cannot end the program by {type(error).__name__}")
+            name = type(error).__name__
+            exit_error = RuntimeError(f"a worker thread cannot end the program by {name}")
             exit_error.__cause__ = error
             return exit_error
-        except BaseException as error:  # noqa: BLE001 - it is told there where it is awaited
+        except BaseException as error:  # noqa: BLE001 - the task that awaits the call raises it
             return error
         finally:
             _this_thread.owner = None
@@ -64,28 +66,28 @@ class InWorkerThread:
 
 def in_worker_thread(
     name: str,
-    function: Any,  # noqa: ANN401 - what it is remains to be seen
+    function: Any,  # noqa: ANN401 - any object, which is checked here
     owner: object,
     *,
     shielded: bool = False,
 ) -> InWorkerThread | None:
     """
-    Return the async function that calls a plain one in a worker thread; of None, None.
+    Return an async function that calls a plain one in a worker thread; None for None.
 
     Raises:
-        TypeError: It cannot be called, or would have to be awaited.
+        TypeError: The function cannot be called as it would be, or would have to be awaited.
     """
     if function is None:
         return None
     check_callback(name, function)
     if is_async(function):
-        msg = f"an async {name} needs an event loop: give it to Listener, or make it a plain def"
+        msg = f"an async {name} needs an event loop: use Listener, or make {name} a plain function"
         raise TypeError(msg)
     return InWorkerThread(function, owner, shielded=shielded)
 
 
 def is_served_here(owner: object) -> bool:
-    """Whether this code was called by a worker thread, on behalf of this owner."""
+    """Whether this code was called by a worker thread for this listener."""
     return getattr(_this_thread, "owner", None) is owner
 
 
@@ -93,5 +95,5 @@ def _refuse_awaitable(result: object) -> None:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        msg = "it returned an awaitable, which needs an event loop: give it to Listener"
+        msg = "the function returned an awaitable, which needs an event loop: use Listener"
         raise TypeError(msg)
