@@ -7,7 +7,6 @@ import inspect
 import logging
 import os
 import ssl
-import traceback
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -16,7 +15,7 @@ import asyncpg
 
 from asyncnotify._asyncpg.attempts import Attempts, within
 from asyncnotify._asyncpg.dsn import check_dsn
-from asyncnotify._asyncpg.failures import Step, mark, step
+from asyncnotify._asyncpg.failures import DefectLog, Step, mark, place_of, step
 from asyncnotify._asyncpg.given import checked
 from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._asyncpg.settings import Given, Settings, check_password
@@ -25,6 +24,7 @@ from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectErr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection[Any]]]
 else:
@@ -112,6 +112,8 @@ class Dialer:
         self._lookups = Lookups()
         self._seen: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
         self._told_of_tls = False
+        self._told: set[str] = set()
+        self._defects = DefectLog()
         self.target: str = getattr(connect, "target", "connect=")
         if self._given is not None:
             self.target = self._given.described()
@@ -129,11 +131,16 @@ class Dialer:
         """
         connection = await self._dial()
         self._start_timeout = None
+        self._told.clear()
         weakness = None if self._told_of_tls else tls_weakness(connection)
         if weakness is not None:
             self._told_of_tls = True
             logger.warning("the connection to %s %s", self.target, weakness)
         return connection
+
+    def opening(self) -> AbstractContextManager[None]:
+        """Return a context in which a session is made: a defect in it is told of in the log."""
+        return self._defects.watching(self.target)
 
     async def _dial(self) -> asyncpg.Connection[Any]:
         answer = self._given
@@ -182,14 +189,11 @@ class Dialer:
             raise
         except Exception as error:
             # Its text is the caller's, and may hold the DSN: no log line of ours tells it
-            msg = f"{name} raised {type(error).__name__} at {_place_of(error)}"
+            msg = f"{name} raised {type(error).__name__} at {place_of(error)}"
+            if msg not in self._told:
+                self._told.add(msg)
+                logger.warning("%s; it is called again for the next attempt", msg)
             raise ConnectError(msg) from error
-
-
-def _place_of(error: BaseException) -> str:
-    """Return the file and the line where an error was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 async def _result_of(function: Callable[[], Any]) -> Any:

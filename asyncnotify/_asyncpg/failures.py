@@ -8,9 +8,11 @@ connection in another. So each step marks what is raised in it.
 from __future__ import annotations
 
 import enum
+import logging
 import ssl
+import traceback
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -18,6 +20,8 @@ from asyncnotify._errors import AsyncNotifyError, ConfigurationError, PoolerErro
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+logger = logging.getLogger("asyncnotify.connection")
 
 _PERMANENT: Final = (
     asyncpg.InvalidPasswordError,  # 28P01
@@ -119,6 +123,45 @@ def _is_refusal_of_tls(error: ssl.SSLError) -> bool:
 def is_defect(error: BaseException) -> bool:
     """Return whether this is a fault of a program, and nothing that connecting may meet."""
     return step_of(error) is None and not isinstance(error, _PASSING)
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and the line where an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+@contextmanager
+def introducing(connection: asyncpg.Connection[Any]) -> Generator[None]:
+    """Terminate a new connection if something is raised in here; if it is gone, that is why."""
+    try:
+        yield
+    except BaseException as error:
+        if connection.is_closed():
+            mark(error, Step.NETWORK)
+        connection.terminate()
+        raise
+
+
+class DefectLog:
+    """Tells the log of defects, with their traceback: of each one once, until all is well again."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[type, str]] = set()
+
+    @contextmanager
+    def watching(self, target: str) -> Generator[None]:
+        """Tell of a defect that is raised in here, where this is connected to."""
+        try:
+            yield
+        except Exception as error:
+            key = (type(error), place_of(error))
+            if is_defect(error) and key not in self._told:
+                self._told.add(key)
+                text = "a defect, not the network, keeps from connecting to %s"
+                logger.error(text, target, exc_info=error)  # noqa: TRY400 - it is only one of some
+            raise
+        self._told.clear()
 
 
 def needs_repair(error: BaseException) -> bool:

@@ -29,13 +29,14 @@ class Host:
         name: What certificates and the password file call it; for a Unix socket its folder.
         address: Where it is: a name to be looked up, an IP address, or the folder.
         port: Its port.
-        named: What the caller has named, and this is one of the places for.
+        number: Of the hosts that the caller has named the first is 0, and so on; the places of a
+            local server are all the same one.
     """
 
     name: str
     address: str
     port: int
-    named: str
+    number: int = 0
 
     @property
     def is_socket(self) -> bool:
@@ -67,19 +68,19 @@ def read_hosts(options: Mapping[str, str]) -> list[Host]:
         ConfigurationError: A host or a port cannot be, or their numbers differ.
     """
     hosts: list[Host] = []
-    for name, address, port in _read(options):
+    for number, (name, address, port) in enumerate(_read(options)):
         if address:
-            hosts.append(Host(name or address, address, port, address))
+            hosts.append(Host(name or address, address, port, number))
         else:
-            hosts += _default_hosts(port)
+            hosts += _default_hosts(port, number)
     return hosts
 
 
-def _default_hosts(port: int) -> list[Host]:
+def _default_hosts(port: int, number: int) -> list[Host]:
     """Return where a server of this machine may be; that it is not there yet is no reason."""
     folders = [] if os.name == "nt" else _DEFAULT_FOLDERS
     sockets = [folder for folder in folders if Path(folder, f".s.PGSQL.{port}").exists()]
-    return [Host(place, place, port, "") for place in [*sockets, "localhost"]]
+    return [Host(place, place, port, number) for place in [*sockets, "localhost"]]
 
 
 def _read(options: Mapping[str, str]) -> list[tuple[str, str, int]]:
@@ -87,6 +88,8 @@ def _read(options: Mapping[str, str]) -> list[tuple[str, str, int]]:
     names = options.get("host", "").split(",")
     addresses = options.get("hostaddr", "").split(",")
     ports = options.get("port", "").split(",")
+    for port in ports:
+        _number(port)
     count = max(len(names), len(addresses))
     if options.get("hostaddr") and options.get("host"):
         _check_count(len(names), len(addresses), "addresses")

@@ -47,20 +47,18 @@ class ListeningConnections:
         last_contact: Callable[[], float],
     ) -> ListeningSession:
         """Return a new session. May be cancelled: no connection is left behind."""
-        connection = await self._dialer.dial()
-        try:
-            session = ListeningSession(
-                connection,
-                on_notification=on_notification,
-                on_lost=on_lost,
-                last_contact=last_contact,
-                timeout=self._timeout,
-                proof=self._proof,
-            )
-            session.behind_pooler = not await session.introduce(self._keepalive)
-        except BaseException:
-            connection.terminate()
-            raise
+        with self._dialer.opening():
+            connection = await self._dialer.dial()
+            with failures.introducing(connection):
+                session = ListeningSession(
+                    connection,
+                    on_notification=on_notification,
+                    on_lost=on_lost,
+                    last_contact=last_contact,
+                    timeout=self._timeout,
+                    proof=self._proof,
+                )
+                session.behind_pooler = not await session.introduce(self._keepalive)
         return session
 
     async def notify_by_another(self, channel: str, *, timeout: float) -> PublishingSession:

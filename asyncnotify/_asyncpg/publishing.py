@@ -11,6 +11,7 @@ import asyncpg
 
 from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.session import BoundedConnection
+from asyncnotify._asyncpg.sockets import check_keepalive
 from asyncnotify._asyncpg.statements import (
     NOTIFY,
     NOTIFY_ALL,
@@ -134,6 +135,7 @@ class OwnConnections:
     """Connections of our own: one is held from the first notification on."""
 
     def __init__(self, dialer: Dialer, keepalive: Keepalive | None, *, timeout: float) -> None:
+        check_keepalive(keepalive)
         self._dialer = dialer
         self._keepalive = keepalive
         self._timeout = timeout
@@ -146,13 +148,12 @@ class OwnConnections:
 
     async def open(self) -> PublishingSession:
         """Return a new one. May be cancelled: none is left behind."""
-        session = PublishingSession(await self._dialer.dial(), timeout=self._timeout)
-        try:
-            if await session.introduce(self._keepalive):
-                session.prepare_statements()
-        except BaseException:
-            session.terminate()
-            raise
+        with self._dialer.opening():
+            connection = await self._dialer.dial()
+            with failures.introducing(connection):
+                session = PublishingSession(connection, timeout=self._timeout)
+                if await session.introduce(self._keepalive):
+                    session.prepare_statements()
         return session
 
 

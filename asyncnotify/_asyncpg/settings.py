@@ -117,7 +117,7 @@ class Settings:
     @property
     def wanted(self) -> str:
         """Which kind of server will do. Of several only the primary: a standby cannot LISTEN."""
-        default = "primary" if len({host.named for host in self.hosts}) > 1 else "any"
+        default = "primary" if any(host.number for host in self.hosts) else "any"
         return self.options.get("target_session_attrs") or default
 
 

@@ -7,15 +7,21 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._errors import describe_error
+from asyncnotify._keepalive import Keepalive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import asyncpg
 
-    from asyncnotify._keepalive import Keepalive
-
 logger = logging.getLogger("asyncnotify.connection")
+
+
+def check_keepalive(keepalive: object) -> None:
+    """Raise TypeError unless it is a Keepalive or None."""
+    if not (keepalive is None or isinstance(keepalive, Keepalive)):
+        msg = f"keepalive must be a Keepalive or None, not of type {type(keepalive).__name__}"
+        raise TypeError(msg)
 
 
 def keep_alive(connection: asyncpg.Connection[Any], keepalive: Keepalive) -> None:
@@ -27,7 +33,7 @@ def keep_alive(connection: asyncpg.Connection[Any], keepalive: Keepalive) -> Non
     for level, option, value in _options(keepalive):
         try:
             sock.setsockopt(level, option, value)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # uvloop's, where the connection has just died
             logger.debug("socket option %d stays as it is: %s", option, describe_error(error))
 
 

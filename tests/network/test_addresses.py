@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ from asyncnotify import ConfigurationError, ConnectTimeoutError, Listener, Notif
 from asyncnotify.testing.proxy import FaultProxy
 from tests.network.observed_listener import Stopwatch
 from tests.support.addresses import resolving, unanswered
-from tests.support.certificates import make_certificate
+from tests.support.tls_front import TlsFront
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -126,53 +125,6 @@ async def test_r52_the_error_names_every_address_and_why(proxy: FaultProxy, dsn:
 
 
 # -- TLS ------------------------------------------------------------------------------------------
-
-
-class TlsFront:
-    """Speaks TLS in front of a server that does not."""
-
-    def __init__(self, folder: Path, target: tuple[str, int], host: str) -> None:
-        self.certificate = make_certificate(folder, host)
-        self.names: list[str | None] = []
-        self._target = target
-        self._context = self.certificate.server_context()
-        self._context.sni_callback = lambda _object, name, _context: self.names.append(name)
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(self, host: str) -> int:
-        """Begin; return the port."""
-        self._server = await asyncio.start_server(self._take, host, 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def close(self) -> None:
-        """End, and all that goes through with it."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert struct.unpack("!ii", await reader.readexactly(8)) == (8, 80877103)
-        writer.write(b"S")
-        try:
-            await writer.start_tls(self._context)
-            there, back = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.close()
-            return
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(_pump(source, sink))
-            self._tasks.add(task)
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while data := await source.read(65_536):
-            sink.write(data)
-    except OSError:
-        pass
-    finally:
-        sink.close()
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "require", "prefer"])

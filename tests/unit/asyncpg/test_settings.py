@@ -85,13 +85,13 @@ def test_hosts_are_found_each_with_its_port(
 def test_an_address_beside_a_name_is_where_it_is_and_no_more() -> None:
     """``hostaddr`` is connected to; certificates and the password file know the name."""
     [host] = complete("postgresql://db/app?hostaddr=192.0.2.7").hosts
-    assert host == Host("db", "192.0.2.7", 5432, "192.0.2.7")
+    assert host == Host("db", "192.0.2.7", 5432)
 
 
 def test_without_a_host_a_local_server_is_looked_for() -> None:
     """At last on localhost; wherever that is found, any kind of server will do."""
     settings = complete("postgresql:///app")
-    assert settings.hosts[-1] == Host("localhost", "localhost", 5432, "")
+    assert settings.hosts[-1] == Host("localhost", "localhost", 5432)
     assert settings.wanted == "any"
 
 
@@ -99,6 +99,7 @@ def test_without_a_host_a_local_server_is_looked_for() -> None:
     ("dsn", "wanted"),
     [
         ("postgresql://h1,h2/app", "primary"),
+        ("postgresql://h1:1,h1:2/app", "primary"),
         ("postgresql://h1,h2/app?target_session_attrs=any", "any"),
         ("postgresql://h1/app", "any"),
         ("postgresql://h1/app?target_session_attrs=read-write", "read-write"),

@@ -1,0 +1,66 @@
+"""A server that speaks TLS, in front of one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING
+
+from tests.support.certificates import make_certificate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TlsFront:
+    """Speaks TLS in front of a server that does not."""
+
+    def __init__(self, folder: Path, target: tuple[str, int], host: str) -> None:
+        self.certificate = make_certificate(folder, host)
+        self.names: list[str | None] = []
+        self._target = target
+        self._context = self.certificate.server_context()
+        self._context.sni_callback = lambda _object, name, _context: self.names.append(name)
+        self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, host: str) -> int:
+        """Begin; return the port."""
+        self._server = await asyncio.start_server(self._take, host, 0)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        return self.port
+
+    def reset(self) -> None:
+        """End all that goes through."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def close(self) -> None:
+        """End, and all that goes through with it."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert struct.unpack("!ii", await reader.readexactly(8)) == (8, 80877103)
+        writer.write(b"S")
+        try:
+            await writer.start_tls(self._context)
+            there, back = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.close()
+            return
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(_pump(source, sink))
+            self._tasks.add(task)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(65_536):
+            sink.write(data)
+    except OSError:
+        pass
+    finally:
+        sink.close()
