@@ -27,6 +27,8 @@ from asyncnotify import (
     Notifier,
     State,
 )
+from asyncnotify._asyncpg.settings import Given
+from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify.testing.server import PostgresServer
 
 if TYPE_CHECKING:
@@ -235,6 +237,57 @@ async def test_connecting_at_once_confuses_nobody(dsn: str) -> None:
     async with Notifier.from_sqlalchemy(engine) as notifier:
         await notifier.notify("orders", "1")
     await engine.dispose()
+
+
+async def test_r58_hooks_of_the_application_run_undisturbed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While listeners and notifiers connect, so does the application, whose hook takes its time."""
+    engine = create_async_engine(url_of(dsn), poolclass=NullPool)
+    given: list[dict[str, Any]] = []
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def give(dialect: object, record: object, arguments: object, named: dict[str, Any]) -> None:
+        assert "password" not in named or named["password"] != "token"  # a copy, each time
+        await_only(asyncio.sleep(0))
+        named["password"] = "token"
+        given.append(named)
+
+    def refuse(*_: object) -> None:
+        message = "the engine's events were changed"
+        raise AssertionError(message)
+
+    for name in ("listen", "remove", "listens_for"):
+        monkeypatch.setattr(event, name, refuse)
+    ours = [kind.from_sqlalchemy(engine) for kind in (Listener, Notifier) for _ in range(4)]
+
+    async def open_and_close(one: Any) -> None:  # noqa: ANN401 - a listener or a notifier
+        async with one:
+            await one.notify("orders", "1")
+
+    await asyncio.gather(*map(open_and_close, ours), *(works_in(engine) for _ in range(RACY * 4)))
+    assert len(given) >= len(ours) + RACY * 4
+    await engine.dispose()
+
+
+async def test_r58_nothing_of_the_engine_is_changed(engine: AsyncEngine) -> None:
+    """Pool, dialect and the functions on their events are the same objects as before."""
+
+    def parts() -> list[object]:
+        sync = engine.sync_engine
+        events = [list(getattr(sync.pool.dispatch, name)) for name in ("connect", "first_connect")]
+        _ = sync.dialect.dispatch  # is kept once it was looked at
+        return [sync.pool, vars(sync.dialect).copy(), *events, sync.pool.status()]
+
+    before = parts()
+    assert await works(Listener.from_sqlalchemy(engine))
+    assert parts() == before
+    assert await works_in(engine)
+
+
+async def test_canary_an_engine_says_how_it_connects(engine: AsyncEngine) -> None:
+    """SQLAlchemy keeps the arguments where we look for them: we dial, address by address."""
+    assert isinstance(await EngineConnect(engine)(), Given)
 
 
 # -- coming back ----------------------------------------------------------------------------------
