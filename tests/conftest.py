@@ -55,7 +55,7 @@ LEFT_BACKENDS = """
     WHERE datname = $1 AND application_name = $2
 """
 
-settings.register_profile("quick", max_examples=20, stateful_step_count=25, deadline=None)
+settings.register_profile("quick", max_examples=10, stateful_step_count=25, deadline=None)
 settings.register_profile(  # for CI: the same examples each time, and no time decides
     "thorough",
     max_examples=200,

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._channels.channel import Channel
@@ -123,7 +123,6 @@ async def follow(table: ReplicatedTable, steps: list[str]) -> None:
 @pytest.mark.parametrize("channels", [[], [Channel(key, int) for key in KEYS]], ids=["text", "int"])
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("mailbox", MAILBOXES)
-@settings(max_examples=25, deadline=None)
 @given(steps=STEPS)
 def test_r46_what_a_consumer_knows_is_the_table(
     steps: list[str], mailbox: str, concurrency: int, channels: list[Channel[Any]]
