@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
 
 class Failures(Protocol):
@@ -33,11 +33,11 @@ class PublishingSession(Protocol):
         """Whether the connection is known to be gone."""
         ...
 
-    async def notify(self, channel: str, payload: str, /) -> None:
+    def notify(self, channel: str, payload: str, /) -> Awaitable[object]:
         """Send one notification, in a transaction of its own."""
         ...
 
-    async def notify_all(self, channels: Sequence[str], payloads: Sequence[str], /) -> None:
+    def notify_all(self, channels: Sequence[str], payloads: Sequence[str], /) -> Awaitable[object]:
         """Send these notifications, at least one, in this order, in one transaction."""
         ...
 

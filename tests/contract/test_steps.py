@@ -251,7 +251,7 @@ async def test_r54_a_connection_that_dies_right_after_the_handshake_is_weather(d
     """On any event loop, whatever that makes of the socket: another one is made."""
     async with FaultProxy.for_dsn(dsn) as proxy:
         for _ in range(5):
-            ready = proxy.watch(b"Z\0\0\0\5I", "to_client")
+            ready = proxy.detect(b"Z\0\0\0\5I", "to_client")
             listener = Listener(proxy.proxied_dsn(dsn))
             starting = asyncio.create_task(listener.start())
             await ready.wait()
