@@ -8,6 +8,7 @@ session until it is lost, wait, begin again.
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 _SETTLED_AFTER: Final = 30.0
 """Seconds after which a session counts as stable if it has not answered a heartbeat before."""
+
+_DELIVERING_AFTER: Final = 1.0
+"""Seconds after which a session counts as stable if it has delivered notifications."""
 
 _SHORT_LIVED_CAP: Final = 0.8
 """Longest delay in seconds after a session that listened, but not for long. The server is there,
@@ -102,7 +106,7 @@ class Supervisor:
             while (session := await self._connect()) is not None:
                 if await self._serve(session):
                     after_short_lived = Delays(self._backoff)
-                await asyncio.sleep(min(after_short_lived.next(), _SHORT_LIVED_CAP))
+                await asyncio.sleep(_drawn_below_cap(after_short_lived.next()))
         finally:
             self.status.connected_since = None
             self.connected.clear()
@@ -160,7 +164,7 @@ class Supervisor:
 
     async def _serve(self, session: ListeningSession) -> bool:
         """Serve one session until it is lost; return whether it was stable."""
-        began = self._loop.time()
+        began, received = self._loop.time(), self._router.received
         cause: Exception | None = None
         try:
             await self._session_loop.keep(session)
@@ -174,7 +178,9 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - any error ends the session
             cause = error
         self._report_loss(session, cause)
-        return self._session_loop.answered or self._loop.time() - began > _SETTLED_AFTER
+        lived = self._loop.time() - began
+        delivered = self._router.received > received and lived > _DELIVERING_AFTER
+        return self._session_loop.answered or delivered or lived > _SETTLED_AFTER
 
     def _drop(self, session: ListeningSession) -> None:
         """Give a session up. Nothing of it is delivered from here on."""
@@ -235,3 +241,8 @@ def _raise_what_concerns_all(refused: Mapping[str, Exception]) -> None:
     for error in refused.values():
         if isinstance(error, ConfigurationError):
             raise error
+
+
+def _drawn_below_cap(delay: float) -> float:
+    """Return the delay, or one drawn below the cap: listeners that lost one server spread out."""
+    return delay if delay <= _SHORT_LIVED_CAP else random.uniform(0, _SHORT_LIVED_CAP)  # noqa: S311
