@@ -103,6 +103,7 @@ def _combinations() -> Iterator[object]:
     present = [path for path in pythons.values() if path] or [sys.executable]
     yield nox.param(present[0], "lowest", id="lowest")
     yield nox.param(present[-1], "uvloop", id="uvloop")
+    yield nox.param(present[-1], "eager", id="eager")
 
 
 def _lowest_dependencies(python_version: str) -> list[str]:
@@ -192,7 +193,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(name="tests-all")
 @nox.parametrize("python,variant", _combinations())
 def tests_all(session: nox.Session, variant: str) -> None:
-    """Run the tests on every Python there is, on the lowest dependencies, and on uvloop."""
+    """Run the tests on every Python there is, the lowest dependencies, uvloop, eager tasks."""
     if variant == "uvloop":
         session.install(".[test,uvloop]")
         _run_tests(session, "--uvloop")
@@ -203,7 +204,7 @@ def tests_all(session: nox.Session, variant: str) -> None:
         pins = _lowest_dependencies(identity[0] if identity else SUPPORTED[0])
         session.log("lowest dependencies: %s", ", ".join(pins))
     session.install(".[test]", *pins)
-    _run_tests(session)
+    _run_tests(session, *(["--eager"] if variant == "eager" else []))
 
 
 @nox.session

@@ -79,6 +79,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "else a container",
     )
     group.addoption("--uvloop", action="store_true", help="run the async tests on uvloop")
+    group.addoption(
+        "--eager", action="store_true", help="run tasks eagerly, up to their first wait (3.12 on)"
+    )
     group.addoption("--outcome", metavar="FILE", help="write as JSON which tests passed")
 
 
@@ -95,6 +98,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--uvloop") and importlib.util.find_spec("uvloop") is None:
         message = "--uvloop needs uvloop: pip install uvloop"
         raise pytest.UsageError(message)
+    if config.getoption("--eager") and not hasattr(asyncio, "eager_task_factory"):
+        message = "--eager needs Python 3.12 or newer"
+        raise pytest.UsageError(message)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -109,7 +115,22 @@ def pytest_asyncio_loop_factories(
     """Run the async tests on the event loop asked for."""
     if config.getoption("--uvloop"):
         return {"uvloop": importlib.import_module("uvloop").new_event_loop}
-    return {"asyncio": asyncio.new_event_loop}
+    return {"asyncio": with_tasks_of(config, asyncio.new_event_loop)}
+
+
+def with_tasks_of(
+    config: pytest.Config, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes such event loops, with the kind of tasks that was asked for."""
+    if not config.getoption("--eager"):
+        return new_loop
+
+    def new_eager_loop() -> asyncio.AbstractEventLoop:
+        loop = new_loop()
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - 3.12 on
+        return loop
+
+    return new_eager_loop
 
 
 @pytest.hookimpl(wrapper=True)

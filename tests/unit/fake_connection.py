@@ -70,7 +70,7 @@ class FakeConnection(HookedConnection):
 
     async def prepare(self, query: str, **options: Any) -> Any:  # noqa: ANN401
         """Return what fetches the answer when asked."""
-        return SimpleNamespace(fetch=lambda: self.execute(query))
+        return SimpleNamespace(fetch=lambda *_: self.execute(query))
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Say goodbye; may never return."""

@@ -160,7 +160,7 @@ def test_close_from_a_function_of_the_owners_only_begins_it(owner: Owner) -> Non
     portal.begin(Call(lambda: handler("a notification")))
     assert closed.wait(TIMEOUT)
     owner.gateway.close()
-    assert owner.ends == [5.0]
+    assert set(owner.ends) == {5.0}  # the second call may find it open still
 
 
 async def test_awaitable_makes_a_plain_function_awaitable() -> None:
