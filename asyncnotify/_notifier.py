@@ -28,6 +28,8 @@ from asyncnotify._errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
+    NotifyTimeoutError,
+    describe_error,
 )
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._owner import Owner, leave_to_parent
@@ -279,7 +281,8 @@ class Notifier:
             ConnectError: There is no connection: nothing was sent.
             NotifyTimeoutError: The call waited for ``operation_timeout`` behind other calls:
                 nothing was sent.
-            ConnectionLostError: The connection died in flight: the notification may have been sent.
+            ConnectionLostError: The connection died in flight, with ``retry`` in one attempt or
+                more: the notification may have been sent.
             ClosedError: The notifier has been closed.
             WrongLoopError: The call came from another event loop or process.
             Exception: What the driver of ``connection`` raises.
@@ -289,10 +292,7 @@ class Notifier:
         if connection is not None:
             await notify_within(connection, name, text)
         elif retry:
-            self._running()
-            await self._retrying(
-                lambda: self._running().publish(name, text), self._limits.retry_timeout
-            )
+            await self._publish_retrying(name, text)
         else:
             await self._running().publish(name, text)
 
@@ -370,6 +370,27 @@ class Notifier:
         self._publisher = publisher
         self._task = start(publisher.run(), name="asyncnotify publisher")
         return publisher
+
+    async def _publish_retrying(self, name: str, text: str) -> None:
+        """Publish, trying again; say that nothing was sent only if that holds of each attempt."""
+        self._running()
+        may_have_been_sent = False
+
+        async def attempt() -> None:
+            nonlocal may_have_been_sent
+            try:
+                await self._running().publish(name, text)
+            except ConnectionLostError:
+                may_have_been_sent = True
+                raise
+
+        try:
+            await self._retrying(attempt, self._limits.retry_timeout)
+        except (ConnectError, NotifyTimeoutError) as error:
+            if not may_have_been_sent:
+                raise
+            msg = f"an earlier attempt may have been sent; the last one: {describe_error(error)}"
+            raise ConnectionLostError(msg) from error
 
     async def _retrying(
         self,

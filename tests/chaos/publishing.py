@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from asyncnotify import ConnectError, ConnectionLostError, ExponentialBackoff, Notifier
+from asyncnotify import (
+    ConnectError,
+    ConnectionLostError,
+    ExponentialBackoff,
+    Notifier,
+    NotifyTimeoutError,
+)
 from asyncnotify.testing.proxy import FaultProxy
 from tests.chaos import faults
 from tests.chaos.judge.publishing import Call, Ledger, Outcome
@@ -49,7 +55,7 @@ _END_AFTER: Final = 60.0
 _LIMITS: Final[dict[str, Any]] = {
     "connect_timeout": 1.0,
     "operation_timeout": 0.6,
-    "retry_timeout": 2.0,
+    "retry_timeout": 0.4,
     "backoff": ExponentialBackoff(initial=0.01, cap=0.1),
 }
 _POOL: Final = {"default_pool_size": "2", "query_wait_timeout": "2", "max_client_conn": "100"}
@@ -153,8 +159,6 @@ class Publishing:
 
     async def _retried(self, notifier: Notifier, payload: str) -> list[Call]:
         outcome, told = await _outcome(notifier.notify(_CHANNEL, payload, retry=True))
-        if outcome is Outcome.REFUSED:
-            outcome = Outcome.IN_DOUBT  # an attempt before the last one may have been sent
         return [Call(payload, outcome, repeats=True, told=told)]
 
     async def _many(self, notifier: Notifier, payload: str) -> list[Call]:
@@ -204,7 +208,7 @@ async def _outcome(call: Awaitable[object]) -> tuple[Outcome, str]:
         await call
     except ConnectionLostError as error:
         return Outcome.IN_DOUBT, repr(error)
-    except ConnectError as error:
+    except (ConnectError, NotifyTimeoutError) as error:
         return Outcome.REFUSED, repr(error)
     except Exception as error:  # noqa: BLE001 - the judge will say so
         return Outcome.UNEXPECTED, repr(error)

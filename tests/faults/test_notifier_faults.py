@@ -275,6 +275,8 @@ async def test_retries_end_with_the_last_error(rig: Rig, fault: str) -> None:
         getattr(rig.proxy, fault)()
         rig.proxy.reset()
         await rig.proxy.wait_idle()
+        with pytest.raises((ConnectError, ConnectionLostError)):
+            await notifier.notify("orders", "0")  # from here on it knows that there is none
         before = rig.proxy.accepted
         began = time.monotonic()
         with pytest.raises(ConnectError) as caught:
@@ -327,10 +329,12 @@ async def test_a_backoff_of_ones_own_is_asked_for_each_series(rig: Rig) -> None:
             yield delay
 
     async with notifier_of(rig, backoff=backoff, retry_timeout=0.05) as notifier:
-        series.clear()
         rig.proxy.refuse()
         rig.proxy.reset()
         await rig.proxy.wait_idle()
+        with pytest.raises((ConnectError, ConnectionLostError)):
+            await notifier.notify("orders", "0")  # from here on it knows that there is none
+        series.clear()
         for _ in range(2):
             with pytest.raises(ConnectError):
                 await notifier.notify("orders", "1", retry=True)

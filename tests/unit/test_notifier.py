@@ -13,6 +13,7 @@ from asyncnotify import (
     ChannelNameError,
     ClosedError,
     ConnectError,
+    ConnectionLostError,
     Notifier,
     PayloadError,
     PayloadTooLargeError,
@@ -195,6 +196,22 @@ async def test_retry_ends_at_its_timeout(harness: NotifierHarness) -> None:
     with pytest.raises(ConnectError):
         await harness.notifier.notify("orders", "1", retry=True)
     assert RETRY_TIMEOUT - RETRY_DELAY <= harness.now <= RETRY_TIMEOUT
+
+
+async def test_r47_retry_says_not_sent_only_if_no_attempt_may_have_been_sent(
+    harness: NotifierHarness,
+) -> None:
+    """An attempt died in flight, and there is no connection again: that may have been sent."""
+    await harness.notifier.start()
+    harness.server.open_errors = [REFUSED] * 100
+    call = asyncio.create_task(harness.notifier.notify("orders", "1", retry=True))
+    await asyncio.sleep(0.5)
+    harness.server.sessions[-1].terminate()
+    with pytest.raises(
+        ConnectionLostError, match="an earlier attempt may have been sent"
+    ) as caught:
+        await call
+    assert isinstance(caught.value.__cause__, ConnectError)
 
 
 async def test_retry_does_not_go_with_a_connection_of_the_callers(

@@ -15,7 +15,7 @@ class Outcome(StrEnum):
     RETURNED = "returned"
     """It has been sent."""
     REFUSED = "not sent"
-    """ConnectError: it has not been sent."""
+    """ConnectError or NotifyTimeoutError: it has not been sent."""
     IN_DOUBT = "in doubt"
     """ConnectionLostError, or cancelled: it may have been sent."""
     UNEXPECTED = "unexpected error"
