@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
+from asyncnotify.testing._server.errors import BinariesNotFoundError
 from tests.chaos import program as chaos
 from tests.chaos.publishing import run_publishing
+from tests.support.pgbouncer import PoolMode
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
@@ -57,9 +59,21 @@ async def test_r47_each_call_of_a_notifier_tells_what_became_of_it(
     assert min(outcome.ledger.counts[kind] for kind in ("returned", "not sent", "in doubt")) > 0
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(400)
-async def test_r47_the_same_holds_behind_a_pooler_of_sessions(own_server: PostgresServer) -> None:
-    """Three programs, two connections to the server."""
-    outcome = await run_publishing(own_server, seconds=60, seed=SEED, pooler="session")
+@pytest.mark.parametrize("mode", get_args(PoolMode))
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(8, marks=pytest.mark.timeout(120)),
+        pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(300)]),
+    ],
+)
+async def test_r47_the_same_holds_behind_a_pooler(
+    own_server: PostgresServer, seconds: float, mode: PoolMode
+) -> None:
+    """Three programs share two connections to the server with a fourth that prepares statements."""
+    try:
+        outcome = await run_publishing(own_server, seconds=seconds, seed=SEED, pooler=mode)
+    except BinariesNotFoundError as error:
+        pytest.skip(str(error))
     assert not outcome.broken, outcome.broken
+    assert outcome.ledger.counts["returned"] > 1_000
