@@ -18,6 +18,7 @@ from asyncnotify import (
     Listener,
     Notification,
     Notifier,
+    NotifyTimeoutError,
     PayloadTooLargeError,
 )
 from tests.faults.conftest import FENCE, PATIENCE, QUICKLY
@@ -84,7 +85,7 @@ class PublishingRecord:
         except ConnectionLostError:
             self.doubtful.add(payload)
             await asyncio.sleep(PAUSE)
-        except ConnectError:
+        except (ConnectError, NotifyTimeoutError):
             self.refused.add(payload)
             await asyncio.sleep(PAUSE)
         else:
