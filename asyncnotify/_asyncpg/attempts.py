@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asyncnotify._asyncpg.hosts import Host
     from asyncnotify._asyncpg.lookups import Address, Lookups
     from asyncnotify._asyncpg.settings import Settings
+    from asyncnotify._asyncpg.tls import Encryption
 
 logger = logging.getLogger("asyncnotify.connection")
 
@@ -42,12 +43,14 @@ class Attempts:
 
     Args:
         settings: What to connect to, and how.
-        tls: What the driver takes for ``ssl``.
+        tls: What the driver is told about TLS.
         lookups: Where the addresses of names come from.
         timeout: Seconds for each address, and for each lookup.
     """
 
-    def __init__(self, settings: Settings, tls: Any, lookups: Lookups, *, timeout: float) -> None:
+    def __init__(
+        self, settings: Settings, tls: Encryption, lookups: Lookups, *, timeout: float
+    ) -> None:
         self._settings = settings
         self._tls = tls
         self._lookups = lookups
@@ -106,7 +109,7 @@ class Attempts:
 
     async def _connect(self, host: Host, kind: str, race: Race) -> asyncpg.Connection[Any]:
         arguments = self._arguments(host, kind)
-        connecting = connect_asyncpg(arguments, race)
+        connecting = connect_asyncpg(arguments, DialLoop(race, self._tls.context), race)
         return await checked(await within(connecting, lambda: race.deadline, self._timeout))
 
     def _arguments(self, host: Host, kind: str) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class Attempts:
             "user": settings.user,
             "password": settings.password or self._filed_password(host) or "",
             "database": settings.database,
-            "ssl": False if host.is_socket else self._tls,
+            "ssl": False if host.is_socket else self._tls.argument,
             "direct_tls": settings.options.get("sslnegotiation") == "direct",
             "server_settings": settings.server_settings,
             "target_session_attrs": kind,
@@ -173,7 +176,7 @@ def _named(host: Host, address: Address) -> str:
 # -- the driver -----------------------------------------------------------------------------------
 
 
-async def connect_asyncpg(arguments: dict[str, Any], race: Race) -> Any:
+async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> Any:
     """
     Return what the driver makes of these arguments, of which it must look up nothing.
 
@@ -181,7 +184,6 @@ async def connect_asyncpg(arguments: dict[str, Any], race: Race) -> Any:
         Exception: What the driver raised; marked with the step that failed.
     """
     connection: Any
-    loop: Any = DialLoop(race)
     try:
         connection = await asyncpg.connect(**arguments, loop=loop)
     except Exception as error:

@@ -19,7 +19,7 @@ from asyncnotify._asyncpg.failures import DefectLog, Step, mark, place_of, step
 from asyncnotify._asyncpg.given import checked
 from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._asyncpg.settings import Given, Settings, check_password
-from asyncnotify._asyncpg.tls import default_context, make_context, names_files, tls_weakness
+from asyncnotify._asyncpg.tls import Encryption, default_context, make_context, tls_weakness
 from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Dialer:
         if callable(settings.ssl):
             settings.ssl = await self._called("the ssl callable", settings.ssl)
         with step(Step.ARGUMENTS):
-            tls = tls_argument(settings)
+            tls = encryption_of(settings)
         attempts = Attempts(settings, tls, self._lookups, timeout=self._seconds_for_each(settings))
         return await attempts.run()
 
@@ -201,22 +201,20 @@ async def _result_of(function: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def tls_argument(settings: Settings) -> Any:
+def encryption_of(settings: Settings) -> Encryption:
     """
-    Return what the driver takes as ``ssl``; reads the files that TLS needs.
+    Return what the driver is told about TLS; reads the files that TLS needs.
 
     Raises:
         ConfigurationError: One of them cannot be used, and which.
     """
     if isinstance(settings.ssl, ssl.SSLContext):
-        return settings.ssl
+        return Encryption(settings.ssl, settings.ssl)
     if settings.ssl is True:
-        return default_context()
+        context = default_context()
+        return Encryption(context, context)
     mode = settings.ssl_mode
     if mode == "disable" or all(host.is_socket for host in settings.hosts):
-        return False
-    if mode not in {"allow", "prefer"}:
-        return make_context(settings.options, mode)
-    if names_files(settings.options):
-        make_context(settings.options, mode)  # the driver would not say which file is wrong
-    return mode
+        return Encryption(argument=False)
+    context = make_context(settings.options, mode)
+    return Encryption(mode if mode in {"allow", "prefer"} else context, context)

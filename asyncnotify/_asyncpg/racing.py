@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncnotify._asyncpg.failures import Step, step
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from asyncnotify._asyncpg.lookups import Address
@@ -137,9 +138,14 @@ class DialLoop:
     All is the event loop's own, but for connecting: the driver names a host, as it must for the
     certificate to be verified against that name, and gets the address that answers. It also says
     by which step a connection failed.
+
+    Args:
+        race: Connects to the host.
+        context: With which TLS is begun, in place of the driver's own.
     """
 
-    def __init__(self, race: Race) -> None:
+    def __init__(self, race: Race, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self._loop = asyncio.get_running_loop()
         self._race = race
 
@@ -169,9 +175,13 @@ class DialLoop:
             Step.NETWORK, self._loop.create_unix_connection(factory, path, **options)
         )
 
-    async def start_tls(self, *arguments: Any, **options: Any) -> Any:
+    async def start_tls(
+        self, transport: Any, protocol: Any, context: ssl.SSLContext, /, **options: Any
+    ) -> Any:
         """Begin TLS on a connection."""
-        return await self._stepping(Step.TLS, self._loop.start_tls(*arguments, **options))
+        context = self._context or context
+        beginning = self._loop.start_tls(transport, protocol, context, **options)
+        return await self._stepping(Step.TLS, beginning)
 
     async def _stepping(self, which: Step, connecting: Coroutine[Any, Any, Any]) -> Any:
         with step(which):

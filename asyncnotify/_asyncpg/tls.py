@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncnotify._asyncpg.files import home_file
 from asyncnotify._errors import ConfigurationError
@@ -26,6 +26,20 @@ _FILES: Final = {
     "sslkey": "postgresql.key",
 }
 """Where each file is if it is not given: in the folder ``.postgresql`` of the user's home."""
+
+
+class Encryption(NamedTuple):
+    """
+    What the driver is told about TLS.
+
+    Attributes:
+        argument: For its ``ssl``: a context, a mode that may do without TLS, or False.
+        context: With which TLS is begun, if it is: the driver's own one for such a mode knows
+            nothing of a DSN.
+    """
+
+    argument: ssl.SSLContext | str | bool
+    context: ssl.SSLContext | None = None
 
 
 def make_context(options: Mapping[str, str], mode: str) -> ssl.SSLContext:
@@ -61,11 +75,6 @@ def set_alpn(context: ssl.SSLContext) -> None:
     """Name the protocol: servers from 17 on demand it where TLS begins at once."""
     if ssl.HAS_ALPN:
         context.set_alpn_protocols(_ALPN)
-
-
-def names_files(options: Mapping[str, str]) -> bool:
-    """Return whether a context would read any file."""
-    return any(_file(name, options) for name in (*_FILES, "sslcrldir"))
 
 
 def _file(name: str, options: Mapping[str, str]) -> str | None:

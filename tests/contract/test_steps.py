@@ -143,6 +143,19 @@ async def test_r54_a_certificate_that_does_not_verify_ends_the_start(
         await listener.start()
 
 
+@pytest.mark.parametrize("mode", ["prefer", "require"])
+async def test_a_certificate_of_ones_own_is_shown_in_every_mode(
+    dsn: str, front: TlsFront, certificate: Certificate, mode: str
+) -> None:
+    """Also in one that may do without TLS, for which the driver makes its own context."""
+    front.ask_for(certificate)
+    own = f"sslmode={mode}&sslcert={certificate.certificate}&sslkey={certificate.key}"
+    async with Listener(through(front, dsn, own)):
+        assert front.clients == [True]
+    async with Listener(through(front, dsn, f"{own}&sslcertmode=disable")):
+        assert front.clients == [True, False]
+
+
 async def test_ssl_may_be_a_callable(dsn: str, front: TlsFront) -> None:
     """It is asked for each connection, and may be async; what it returns is what ``ssl=`` takes."""
     asked: list[object] = []
@@ -198,7 +211,9 @@ async def test_r54_what_a_callable_declares_permanent_ends_the_start(
         source = () if argument == "connect" else (dsn,)
         with pytest.raises(ConnectError) as caught:
             await Listener(*source, **arguments).start()
-        assert refusal in (caught.value, caught.value.__cause__)
+        error = caught.value if isinstance(refusal, ConfigurationError) else caught.value.__cause__
+        assert type(error) is type(refusal)
+        assert str(refusal) in str(caught.value)
 
 
 # -- programming errors, and connections that die at once -----------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from tests.support.certificates import make_certificate
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.certificates import Certificate
+
 
 class TlsFront:
     """Speaks TLS in front of a server that does not."""
@@ -18,11 +21,17 @@ class TlsFront:
     def __init__(self, folder: Path, target: tuple[str, int], host: str) -> None:
         self.certificate = make_certificate(folder, host)
         self.names: list[str | None] = []
+        self.clients: list[bool] = []  # whether each has shown a certificate
         self._target = target
         self._context = self.certificate.server_context()
         self._context.sni_callback = lambda _object, name, _context: self.names.append(name)
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask_for(self, certificate: Certificate) -> None:
+        """Ask clients for this certificate; they may have none."""
+        self._context.load_verify_locations(certificate.certificate)
+        self._context.verify_mode = ssl.CERT_OPTIONAL
 
     async def serve(self, host: str) -> int:
         """Begin; return the port."""
@@ -47,6 +56,7 @@ class TlsFront:
         writer.write(b"S")
         try:
             await writer.start_tls(self._context)
+            self.clients.append(bool(writer.get_extra_info("peercert")))
             there, back = await asyncio.open_connection(*self._target)
         except OSError:
             writer.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from asyncnotify._asyncpg.parameters import (
@@ -68,3 +69,21 @@ def test_a_name_that_no_setting_can_have_is_refused(name: str) -> None:
     """It would be sent to the server as a startup parameter."""
     with pytest.raises(ConfigurationError, match="no setting of the server can have"):
         sort_out([(name, "x")], source=DSN)
+
+
+LIBPQS = sorted(
+    option.keyword.decode()
+    for option in psycopg.pq.Conninfo.get_defaults()
+    if option.dispchar != b"D"  # for debugging
+)
+
+
+@pytest.mark.parametrize("name", LIBPQS)
+def test_every_parameter_of_libpq_is_honoured_or_refused_by_name(name: str) -> None:
+    """None is taken for a setting of the server, which would not know it."""
+    try:
+        found = sort_out([(name, "x")], source="the DSN")
+    except ConfigurationError as error:
+        assert name in str(error)  # noqa: PT017 - either will do
+    else:
+        assert found.options == {name: "x"}
