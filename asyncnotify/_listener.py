@@ -18,6 +18,7 @@ from asyncnotify._arguments import (
     check_timeout,
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.listening import ListeningConnections
 from asyncnotify._asyncpg.publishing import OwnConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
@@ -101,7 +102,7 @@ class Listener:
 
     def __init__(
         self,
-        dsn: str | None = None,
+        dsn: Dsn | None = None,
         *,
         # connection
         connect: Connect | None = None,

@@ -17,6 +17,7 @@ from asyncnotify._arguments import (
     check_timeout,
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.publishing import OwnConnections, Pool, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within
@@ -86,7 +87,7 @@ class Notifier:
 
     def __init__(
         self,
-        dsn: str | None = None,
+        dsn: Dsn | None = None,
         *,
         # connection
         pool: Pool | None = None,

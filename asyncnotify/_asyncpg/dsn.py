@@ -7,11 +7,31 @@ well be the end of a password.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from asyncnotify._asyncpg.parameters import Parameters, sort_out
 from asyncnotify._asyncpg.uri import LIBPQ, SQLALCHEMY, Pairs, parse_uri
 from asyncnotify._errors import ConfigurationError
+
+
+class SqlalchemyUrl(Protocol):
+    """A ``URL`` of SQLAlchemy's."""
+
+    def render_as_string(self, hide_password: bool = ...) -> str:  # noqa: FBT001 - SQLAlchemy's
+        """Return it as a str."""
+        ...
+
+
+class PydanticUrl(Protocol):
+    """A ``PostgresDsn`` or another URL of pydantic's."""
+
+    def unicode_string(self) -> str:
+        """Return it as a str."""
+        ...
+
+
+Dsn: TypeAlias = str | SqlalchemyUrl | PydanticUrl
+"""What ``dsn=`` takes: a URL as a str, or an object of SQLAlchemy's or pydantic's."""
 
 SOURCE: Final = "the DSN"
 

@@ -15,6 +15,7 @@ from asyncnotify._arguments import (
     check_retry,
     check_timeout,
 )
+from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
@@ -97,7 +98,7 @@ class BlockingListener:
 
     def __init__(
         self,
-        dsn: str | None = None,
+        dsn: Dsn | None = None,
         *,
         # connection
         connect: Connect | None = None,

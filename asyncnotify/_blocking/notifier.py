@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from asyncnotify._arguments import check_pairs, check_retry
+from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
@@ -61,7 +62,7 @@ class BlockingNotifier:
 
     def __init__(
         self,
-        dsn: str | None = None,
+        dsn: Dsn | None = None,
         *,
         # connection
         connect: Connect | None = None,

@@ -91,7 +91,7 @@ async def works(listener: Listener) -> bool:
 async def serves(engine: AsyncEngine) -> bool:
     """Return whether a listener soon works with what the engine says; leave no garbage."""
     try:
-        return await works(Listener.from_sqlalchemy(engine, start_timeout=0.1))
+        return await works(Listener.from_sqlalchemy(engine, start_timeout=5.0))
     except ConnectTimeoutError:
         return False
     finally:

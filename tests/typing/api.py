@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, assert_type
 
 import asyncpg
+from pydantic import PostgresDsn
+from sqlalchemy import make_url
 
 from asyncnotify import (
     AsyncNotifyError,
@@ -64,6 +66,8 @@ def on_event(event: ConnectionEvent) -> None:
 
 
 Listener()
+Listener(make_url("postgresql://db"))
+Listener(PostgresDsn("postgresql://db"))
 Listener(connect=connect, heartbeat=None, keepalive=None, backoff=delays, on_event=on_event)
 Listener(
     host=["h1", "h2"],

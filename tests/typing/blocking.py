@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, assert_type
 
 import asyncpg
+from sqlalchemy import make_url
 
 from asyncnotify import (
     BlockingEventStream,
@@ -59,6 +60,7 @@ def on_error(error: BaseException, item: Notification[Any] | Gap) -> None:
 
 BlockingListener(connect=connect, heartbeat=None, keepalive=Keepalive(idle=5), on_event=on_event)
 BlockingListener(host="h", password=lambda: "secret")
+BlockingListener(make_url("postgresql://db"))
 BlockingNotifier(connect=connect, queue=5, retry_timeout=1)
 
 
