@@ -134,6 +134,16 @@ def test_a_timeout_loses_nothing(harness: Harness) -> None:
     assert harness.stream.get(0).payload == "a"
 
 
+def test_after_a_timeout_nothing_is_fetched_until_the_next_call(harness: Harness) -> None:
+    """What comes meanwhile waits in the mailbox, which has a limit."""
+    with pytest.raises(TimeoutError):
+        harness.stream.get(0.01)
+    harness.put("a")
+    harness.put()
+    assert harness.gateway.look(lambda: len(harness.behind.waiting)) == 1
+    assert harness.taken(1) == ["a"]
+
+
 @pytest.mark.parametrize("iterated", [True, False])
 def test_the_end_comes_after_what_was_buffered(harness: Harness, *, iterated: bool) -> None:
     """A loop ends; get() raises EOFError, each time."""

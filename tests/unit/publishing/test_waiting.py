@@ -1,108 +1,199 @@
-"""The queue of calls: what goes out together, and what waits for too long."""
-
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from asyncnotify._errors import ClosedError, NotifyTimeoutError
-from asyncnotify._publishing.waiting import HALVING, WaitingCalls, tell
+from asyncnotify._publishing.batching import BATCH_CHARACTERS, BATCH_COUNT
+from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, not_sent_closed, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
-    from asyncnotify._publishing.waiting import Call
+    from asyncnotify._publishing.waiting import Call, Sent
 
-
-def queue(limit: int = 1_000, seconds: float = 4.0, *, counting: bool = True) -> WaitingCalls:
-    """Return an empty queue, whose calls may wait for so many seconds."""
-    return WaitingCalls(limit, seconds, lambda: counting)
+SECONDS, TICK = 8.0, 2.0
 
 
-def pairs(calls: Iterable[Call]) -> list[tuple[str, str]]:
-    """Return channel and payload of each call."""
-    return [call[:2] for call in calls]
+class Harness:
+    """Calls that wait, and whether their time counts."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self.counts = True
+        self.calls = WaitingCalls(limit, SECONDS, lambda: self.counts)
+
+    def add(self, *payloads: object, channel: str = "c") -> list[Sent]:
+        """Let calls come."""
+        return [self.calls.add(channel, str(payload)) for payload in payloads]
+
+    def taken(self, in_flight: int = 0) -> list[str]:
+        """Take the next transaction; return its payloads."""
+        return payloads(self.calls.next_batch(in_flight))
 
 
-async def test_calls_go_out_in_their_order() -> None:
-    """All of them at once, as long as they are few."""
-    calls = queue()
-    for number in range(HALVING):
-        calls.add("c", str(number))
-    assert pairs(calls.next_batch(0)) == [("c", str(number)) for number in range(HALVING)]
-    assert not calls
-    calls.stop()
+@pytest_asyncio.fixture
+async def harness() -> AsyncIterator[Harness]:
+    """Calls whose clock is stopped in the end."""
+    made = Harness()
+    yield made
+    made.calls.stop()
 
 
-async def test_equal_ones_never_share_a_batch_and_delay_nobody() -> None:
-    """Ten equal ones take ten batches; what is beside them goes out in the first."""
-    calls = queue()
-    for _ in range(10):
-        calls.add("c", "same")
-    calls.add("c", "other")
-    first = pairs(calls.next_batch(0))
-    assert first == [("c", "same"), ("c", "other")]
-    rounds = 1
-    while calls:
-        assert pairs(calls.next_batch(0)) == [("c", "same")]
-        rounds += 1
-    assert rounds == 10
-    calls.stop()
+def payloads(calls: Iterable[Call]) -> list[str]:
+    """Return what these calls send."""
+    return [payload for _, payload, *_ in calls]
 
 
-async def test_calls_beyond_the_limit_wait_for_room() -> None:
-    """In order; those that repeat take their room."""
-    calls = queue(limit=2)
-    for payload in ("1", "1", "2", "3"):
-        calls.add("c", payload)
-    assert calls.admit() == 2
-    assert pairs(calls.next_batch(0)) == [("c", "1")]
-    assert calls.admit() == 2
-    assert sorted(pairs(calls.next_batch(0))) == [("c", "1"), ("c", "2")]
-    assert calls.admit() == 1
-    assert pairs(calls.next_batch(0)) == [("c", "3")]
-    calls.stop()
+# -- what goes out together -----------------------------------------------------------------------
 
 
-async def test_who_gave_up_is_left_out() -> None:
-    """A call that was cancelled is not sent."""
-    calls = queue()
-    calls.add("c", "gone").cancel()
-    calls.add("c", "here")
-    assert pairs(calls.next_batch(0)) == [("c", "here")]
-    calls.stop()
+async def test_what_waits_goes_out_in_order(harness: Harness) -> None:
+    """Whoever gave up is left out."""
+    calls = harness.add(1, 2, 3, 4)
+    calls[1].cancel()
+    assert harness.taken() == ["1", "3", "4"]
+    assert not harness.calls
 
 
-@pytest.mark.parametrize("counting", [True, False])
-async def test_a_call_that_waits_for_too_long_was_not_sent(*, counting: bool) -> None:
-    """It fails by itself, between its time and a quarter more; never while time does not count."""
-    loop = asyncio.get_running_loop()
-    calls, began = queue(seconds=4.0, counting=counting), loop.time()
-    sent = calls.add("c", "1")
-    await asyncio.wait({sent}, timeout=100)
-    if not counting:
-        assert not sent.done()
-        calls.fail_all(lambda: ClosedError(""))
-        assert isinstance(sent.exception(), ClosedError)
-    else:
-        assert 4.0 <= loop.time() - began <= 5.1
-        assert isinstance(sent.exception(), NotifyTimeoutError)
-        assert "not sent" in str(sent.exception())
-    assert not calls
-    calls.stop()
+async def test_equal_ones_go_out_in_different_transactions(harness: Harness) -> None:
+    """PostgreSQL would deliver one of them only; on another channel it is another one."""
+    harness.add("a", "a", "b")
+    harness.add("a", channel="other")
+    assert harness.taken() == ["a", "b", "a"]
+    assert harness.taken() == ["a"]
+    assert harness.taken() == []
 
 
-async def test_closed_it_takes_nothing_and_keeps_what_was_accepted() -> None:
-    """Those for which there was no room are told so."""
-    calls = queue(limit=1)
-    accepted, beyond = calls.add("c", "1"), calls.add("c", "2")
-    calls.close()
-    assert isinstance(beyond.exception(), ClosedError)
-    with pytest.raises(ClosedError, match="not sent"):
-        calls.add("c", "3")
-    batch = calls.next_batch(0)
+async def test_a_transaction_is_limited_in_number_and_size(harness: Harness) -> None:
+    """A thousand calls, or a million characters and one payload more."""
+    harness.add(*range(3 * BATCH_COUNT))
+    assert len(harness.taken()) == BATCH_COUNT
+    harness.calls.fail_all(not_sent_closed)
+    size = BATCH_CHARACTERS // 100
+    harness.add(*(str(number).rjust(size, "x") for number in range(500)))
+    assert len(harness.taken()) == 101
+
+
+async def test_of_many_callers_half_go_out_at_once(harness: Harness) -> None:
+    """So that one half goes on while the server is at work on the other."""
+    harness.add(*range(HALVING))
+    assert len(harness.taken()) == HALVING
+    harness.add(*range(10 * HALVING))
+    assert len(harness.taken()) == 5 * HALVING
+    assert len(harness.taken(in_flight=5 * HALVING)) == 5 * HALVING
+
+
+async def test_many_at_once_are_a_transaction_by_themselves(harness: Harness) -> None:
+    """However many single calls wait."""
+    harness.add(1)
+    harness.calls.add_bulk(["c", "c"], ["2", "3"])
+    assert harness.calls.next_bulk()[1] == ["2", "3"]
+    assert not harness.calls.has_bulk
+    assert harness.taken() == ["1"]
+
+
+# -- room -----------------------------------------------------------------------------------------
+
+
+async def test_p7_calls_beyond_the_limit_wait_for_room() -> None:
+    """They are admitted in order, as those before them go out."""
+    harness = Harness(limit=3)
+    harness.add(*range(5))
+    assert harness.calls.admit() == 3
+    assert harness.taken() == ["0", "1", "2"]
+    assert harness.calls.admit() == 2
+    assert harness.taken() == ["3", "4"]
+    harness.calls.stop()
+
+
+async def test_equal_ones_that_are_kept_take_up_room() -> None:
+    """Until they have gone out as well."""
+    harness = Harness(limit=3)
+    harness.add("a", "a", "a", "b")
+    assert harness.calls.admit() == 3
+    assert harness.taken() == ["a"]
+    assert harness.calls.admit() == 3
+    assert harness.taken() == ["a", "b"]
+    assert harness.taken() == ["a"]
+    harness.calls.stop()
+
+
+# -- what is not sent -----------------------------------------------------------------------------
+
+
+async def test_p8_a_call_that_waits_too_long_fails(harness: Harness) -> None:
+    """Between its time and one tick more; it has not been sent."""
+    (call,) = harness.add(1)
+    await asyncio.sleep(SECONDS)
+    assert not call.done()
+    await asyncio.sleep(TICK + 0.1)
+    with pytest.raises(NotifyTimeoutError, match="not sent"):
+        call.result()
+    assert harness.taken() == []
+
+
+async def test_time_does_not_count_while_there_is_no_connection(harness: Harness) -> None:
+    """That has a deadline of its own."""
+    harness.counts = False
+    (call,) = harness.add(1)
+    await asyncio.sleep(10 * SECONDS)
+    assert not call.done()
+    harness.counts = True
+    await asyncio.sleep(SECONDS + 2 * TICK)
+    assert isinstance(call.exception(), NotifyTimeoutError)
+
+
+async def test_expired_repeats_give_back_their_room() -> None:
+    """Nothing that has failed keeps a place in the queue."""
+    harness = Harness(limit=2)
+    calls = harness.add("a", "a")
+    assert harness.taken() == ["a"]
+    await asyncio.sleep(SECONDS + 2 * TICK)
+    assert isinstance(calls[1].exception(), NotifyTimeoutError)
+    harness.add(1, 2)
+    assert harness.taken() == ["1", "2"]
+    harness.calls.stop()
+
+
+async def test_close_fails_what_has_no_room_yet() -> None:
+    """What was accepted stays, and what comes later is refused."""
+    harness = Harness(limit=2)
+    calls = harness.add(1, 2, 3)
+    harness.calls.close()
+    assert harness.calls.is_closed
+    assert [call.done() for call in calls] == [False, False, True]
+    assert isinstance(calls[2].exception(), ClosedError)
+    with pytest.raises(ClosedError):
+        harness.add(4)
+    with pytest.raises(ClosedError):
+        harness.calls.add_bulk(["c"], ["5"])
+    assert harness.taken() == ["1", "2"]
+    harness.calls.stop()
+
+
+async def test_each_caller_has_an_error_of_its_own(harness: Harness) -> None:
+    """One object would gather the tracebacks of all; whoever has gone is left alone."""
+    calls = harness.add("a", "a", "b")
+    bulk = harness.calls.add_bulk(["c"], ["d"])
+    calls[2].cancel()
+    harness.taken()
+    harness.calls.fail_all(not_sent_closed)
+    errors = [call.exception() for call in (calls[1], bulk)]
+    assert errors[0] is not errors[1]
+    assert not harness.calls
+    assert harness.calls.admit() == 0
+
+
+async def test_callers_are_told_once(harness: Harness) -> None:
+    """A later word changes nothing."""
+    calls = harness.add(1, 2)
+    batch = harness.calls.next_batch(0)
+    calls[0].cancel()
     tell(batch)
-    assert accepted.result() is None
-    calls.stop()
+    fail(batch, not_sent_closed)
+    await asyncio.sleep(0)
+    assert calls[0].cancelled()
+    assert calls[1].result() is None

@@ -13,7 +13,7 @@ from asyncnotify._errors import (
     ListenTimeoutError,
     WrongLoopError,
 )
-from asyncnotify._model import Notification, State, SubscriptionStats
+from asyncnotify._model import Gap, GapReason, Notification, State, SubscriptionStats
 from asyncnotify._subscriptions.roster import Totals
 from tests.unit.subscription_harness import RosterHarness
 
@@ -248,16 +248,20 @@ async def test_p12_what_a_collector_forgets_is_forgotten_in_the_loop(
 
 async def test_stats_keep_what_ended_subscriptions_have_delivered(harness: RosterHarness) -> None:
     """The totals never go down; the list holds the open subscriptions only."""
+    stream = harness.subscriber("orders")
+    await harness.roster.attach(stream, None)
     await harness.roster.serve(harness.worker("orders"), None)
     await harness.roster.serve(harness.worker("other"), None)
     harness.send("orders", "1")
     harness.send("other", "2")
     await asyncio.sleep(1)
+    assert [stream.mailbox.take(), stream.mailbox.take()][0] == Gap("orders", GapReason.START)
+    stream.gaps_taken += 1
     await harness.roster.unlisten("orders")
     await asyncio.sleep(1)
     subscriptions, totals = harness.roster.stats()
     assert [stats.channels for stats in subscriptions] == [("other",)]
-    assert totals.delivered == 2
+    assert totals.delivered == 3
 
 
 async def test_calls_from_another_loop_are_refused(harness: RosterHarness) -> None:
