@@ -258,7 +258,7 @@ class Maintenance:
         return name
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, whoever is still connected to it."""
+        """Drop a database with all connections to it."""
         self._run(self._connection.execute(f"DROP DATABASE {name} WITH (FORCE)"))
 
     def left_backends(self, database: str) -> list[dict[str, object]]:

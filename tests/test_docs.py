@@ -182,7 +182,7 @@ def test_bash_block_is_a_known_command(block: Block) -> None:
 
 
 def test_every_block_has_a_language() -> None:
-    """No block escapes being run for want of a language."""
+    """Every block has a language, so that none is left out of the run."""
     assert {str(block) for block in BLOCKS if block.language not in LANGUAGES} == set()
 
 

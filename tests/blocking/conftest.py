@@ -19,7 +19,7 @@ OURS = ("asyncnotify", "AnyIO worker")
 
 
 class Inbox:
-    """A handler that keeps what it is called with, for whoever waits for it."""
+    """A handler that records what it is called with, and can be waited for."""
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()

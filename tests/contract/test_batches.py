@@ -247,7 +247,7 @@ async def test_an_overflow_that_fails_the_stream_is_raised_after_what_was_kept(
 async def test_single_steps_and_lists_take_turns(
     listener: Listener, database: Database, channel: Form
 ) -> None:
-    """anext() of the stream and of its batches take from one line, whoever comes first."""
+    """anext() of the stream and of its batches take from one queue, in the order of the calls."""
     source = random.Random(7)
     received: list[int] = []
     async with listener.stream(channel) as stream:

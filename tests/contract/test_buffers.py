@@ -253,7 +253,7 @@ async def test_an_overflow_gap_says_since_when(listener: Listener, database: Dat
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
-async def test_an_overflow_swallows_no_other_gap(
+async def test_an_overflow_replaces_no_other_gap(
     listener: Listener, database: Database, overflow: str
 ) -> None:
     """A Gap of a lost connection that waits in a full buffer stays, and counts stay exact."""
@@ -317,7 +317,7 @@ async def test_latest_gives_a_slow_handler_the_newest(
 async def test_the_buffer_holds_while_resync_fails(
     listener: Listener, database: Database, inbox: Text
 ) -> None:
-    """What waits behind a resync is bounded as ever; resync hears of the overflow."""
+    """The buffer's limit holds while a resync runs; resync is called for the overflow."""
     gaps: list[Gap] = []
     gate = asyncio.Event()
 

@@ -164,7 +164,7 @@ async def test_a_handler_that_cancels_its_own_task_goes_on(
     [("SystemExit", {7}), ("KeyboardInterrupt", {-signal.SIGINT, 128 + signal.SIGINT})],
 )
 def test_r25_exit_and_interrupt_end_the_program(road: Road, error: str, codes: set[int]) -> None:
-    """SystemExit and KeyboardInterrupt are not swallowed: they end the program as they should."""
+    """SystemExit and KeyboardInterrupt are not contained: they end the program."""
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", RAISES, road.dsn, road.name, error],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -1,4 +1,4 @@
-"""Whoever may connect may notify, and send anything: it costs nobody a good notification."""
+"""Every client may send any payload: no other notification is lost by that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening and unlistening: what holds once a call has returned, whoever else calls."""
+"""Listening and unlistening: what holds once a call has returned, also with concurrent calls."""
 
 from __future__ import annotations
 

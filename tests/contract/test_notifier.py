@@ -222,7 +222,7 @@ async def connect_as(dsn: str, role: str) -> asyncpg.Connection[Any]:
 
 
 async def test_r40_what_the_server_refuses_surfaces_unchanged(dsn: str, database: Database) -> None:
-    """Whoever may not notify gets the server's own error, each caller one, and is not retried."""
+    """A role that may not notify gets the server's error, one for each call, without retries."""
     async with (
         guest(database) as role,
         Notifier(connect=functools.partial(connect_as, dsn, role)) as notifier,

@@ -67,7 +67,7 @@ async def pool(proxy: FaultProxy, dsn: str) -> AsyncIterator[Pool]:
 
 @pytest_asyncio.fixture
 async def notifier(pool: Pool) -> AsyncIterator[Notifier]:
-    """A notifier that borrows from that pool, and is not patient."""
+    """A notifier with short timeouts that borrows from that pool."""
     async with Notifier(pool=pool, connect_timeout=0.2, operation_timeout=0.5) as notifier:
         yield notifier
 

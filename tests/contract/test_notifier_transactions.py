@@ -150,7 +150,7 @@ def notifier(dsn: str) -> Notifier:
 async def test_it_arrives_on_commit_with_the_row_to_be_seen(
     listener: Listener, notifier: Notifier, database: Database, inbox: Text, caller: Caller
 ) -> None:
-    """Before the commit nothing comes; when it comes, whoever looks finds what was written."""
+    """Nothing arrives before the commit; when it arrives, the rows can be read."""
     await caller.execute("INSERT INTO orders VALUES (1)")
     await notifier.notify("orders", "it's %s :id $1", connection=caller.connection)
     await database.fence(listener)
@@ -205,7 +205,7 @@ async def test_equal_ones_fold_unless_they_are_unique(
 async def test_what_cannot_be_sent_does_not_spoil_the_transaction(
     listener: Listener, notifier: Notifier, inbox: Text, caller: Caller
 ) -> None:
-    """A payload that is too large is refused before the server hears of it."""
+    """A payload that is too large is refused before anything is sent."""
     with pytest.raises(PayloadTooLargeError):
         await notifier.notify("orders", "p" * 8_000, connection=caller.connection)
     await notifier.notify("orders", "p" * 7_999, connection=caller.connection)

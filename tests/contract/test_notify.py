@@ -214,7 +214,7 @@ async def test_a_connection_that_dies_in_flight_leaves_doubt(
 async def test_a_publisher_that_was_idle_when_killed_serves_on(
     listener: Listener, database: Database, inbox: Text
 ) -> None:
-    """A connection that was lost between two calls is replaced, and no caller hears of it."""
+    """A connection that was lost between two calls is replaced, and no caller gets an error."""
     await listener.listen("orders", inbox)
     await listener.notify("orders", "0")
     assert await inbox.payloads(1) == ["0"]  # before the listening session is killed as well

@@ -202,7 +202,7 @@ async def test_unlisten_takes_one_channel_from_a_stream_of_several(
 async def test_aclose_ends_a_waiting_reader_and_drops_what_is_buffered(
     listener: Listener, database: Database
 ) -> None:
-    """Whoever waits in another task sees the end; what was buffered is thrown away."""
+    """A task that waits gets the end; what was buffered is discarded."""
     stream = await listener.stream("orders").__aenter__()
     waiting = asyncio.ensure_future(anext(stream, None))
     await asyncio.sleep(0)

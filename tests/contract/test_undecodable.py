@@ -478,7 +478,7 @@ async def test_a_subscription_ends_while_its_on_error_waits(
 async def test_on_error_hears_of_what_a_batch_has_found_though_no_other_follows(
     listener: Listener, database: Database
 ) -> None:
-    """Who goes on with anext(), or ends the stream, after a batch hears of every bad one."""
+    """After a batch, anext() and the end of the stream report every undecodable payload."""
     told = Told()
     async with listener.stream(NUMBERS, on_error=told) as stream:
         await database.notify("orders", "1", "bad")

@@ -190,7 +190,7 @@ OTHER_STATES = (
 async def test_r31_aclose_is_in_time(
     rig: Rig, state: Callable[[ListenerHarness], Awaitable[None]]
 ) -> None:
-    """Whatever goes on, aclose() returns within its timeout; whoever waits is released."""
+    """In every state aclose() returns within its timeout, and every waiting call is released."""
     async with rig.running(**{**PATIENT, **OPTIONS.get(state, {})}) as subject:
         harness = ListenerHarness(rig, subject, [])
         await state(harness)

@@ -35,7 +35,7 @@ async def reset(rig: Rig, subject: Subject) -> None:
 
 
 async def swallowed(rig: Rig, subject: Subject) -> None:
-    """The network swallows everything until the connection has been given up, and is whole."""
+    """The network drops everything until the connection has been given up, and then works again."""
     rig.proxy.black_hole()
     await subject.until(ConnectionLost)
     rig.proxy.heal()

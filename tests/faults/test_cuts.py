@@ -40,7 +40,7 @@ in_both_ways = pytest.mark.parametrize("cut", [ProxiedConnection.reset, ProxiedC
 
 
 def before_or_after(answer: bytes) -> pytest.MarkDecorator:
-    """Cut before the server hears of it, or when it has answered."""
+    """Cut before the server has received the statement, or when it has answered."""
     return pytest.mark.parametrize("answer", [None, answer], ids=["unheard", "unanswered"])
 
 
@@ -65,7 +65,7 @@ async def test_p3_listen_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | None
 
 
 async def only_one_is_left(rig: Rig) -> None:
-    """Let the network bring the server what it had swallowed, and a dead session end there."""
+    """Let the network deliver to the server what it had held, so that a dead session ends there."""
     rig.proxy.resume()
     await rig.until_backends(1)
 

@@ -132,12 +132,12 @@ async def test_r1_the_death_of_another_session_is_noticed_at_once(
 
 
 async def silenced(rig: Rig, subject: Subject) -> None:
-    """Let the network swallow everything."""
+    """Let the network drop everything."""
     rig.proxy.pause()
 
 
 async def unheard(rig: Rig, subject: Subject) -> None:
-    """Let the network swallow what we send, and bring what the server sends."""
+    """Let the network drop what we send, and deliver what the server sends."""
     rig.proxy.pause("to_server")
 
 

@@ -59,7 +59,7 @@ async def payloads(heard: Heard, end: str) -> list[str]:
 
 
 def notifier_of(rig: Rig, **options: Any) -> Notifier:  # noqa: ANN401 - as Notifier takes them
-    """Return one that goes through the proxy, and is not patient."""
+    """Return a notifier with short timeouts that goes through the proxy."""
     options = {"operation_timeout": TIMEOUT, "backoff": QUICKLY, **options}
     return Notifier(rig.proxied, **options)
 
@@ -157,7 +157,7 @@ async def test_fatal_without_fin_concerns_one_call_at_most(rig: Rig, heard: Hear
 
 
 async def test_a_connection_lost_between_calls_is_replaced(rig: Rig, heard: Heard) -> None:
-    """Killed while nothing is in flight, as often as one likes: no caller hears of it."""
+    """Killed while nothing is in flight, any number of times: no caller gets an error."""
     async with notifier_of(rig) as notifier:
         for n in range(5):
             await notifier.notify("orders", str(n))

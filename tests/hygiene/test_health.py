@@ -231,12 +231,12 @@ async def test_r41_closing(monitored: MonitoredListener) -> None:
 
 
 async def black_hole(monitored: MonitoredListener, server: PostgresServer) -> None:
-    """Let the network swallow everything."""
+    """Let the network drop everything."""
     monitored.proxy.black_hole()
 
 
-async def deaf_ear(monitored: MonitoredListener, server: PostgresServer) -> None:
-    """Let the network swallow what the server says."""
+async def one_way_black_hole(monitored: MonitoredListener, server: PostgresServer) -> None:
+    """Let the network drop what the server sends."""
     monitored.proxy.black_hole("to_client")
 
 
@@ -251,7 +251,7 @@ async def last_words(monitored: MonitoredListener, server: PostgresServer) -> No
     await monitored.kill()
 
 
-@pytest.mark.parametrize("fault", [black_hole, deaf_ear, frozen_backend, last_words])
+@pytest.mark.parametrize("fault", [black_hole, one_way_black_hole, frozen_backend, last_words])
 async def test_r41_a_server_that_does_not_answer_is_told_of_in_time(
     new_monitored: Callable[..., MonitoredListener],
     guarded_server: PostgresServer,

@@ -175,8 +175,8 @@ async def test_r43_a_pooler_that_refuses_tells_no_secret(harness: SecretsHarness
     except BinariesNotFoundError as error:
         pytest.skip(str(error))
     with pooler:
-        deaf = await harness.fails_to_start(harness.listener(port=pooler.port))
-        assert isinstance(deaf, PoolerError)
+        refusal_of_pooler = await harness.fails_to_start(harness.listener(port=pooler.port))
+        assert isinstance(refusal_of_pooler, PoolerError)
         refusal = asyncpg.ProtocolViolationError
         await harness.fails_to_start(harness.listener(port=pooler.port, password=WRONG), refusal)
     harness.check()

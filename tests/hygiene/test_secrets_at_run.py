@@ -79,7 +79,7 @@ async def server_gone(harness: SecretsHarness) -> None:
 
 
 async def black_hole(harness: SecretsHarness) -> None:
-    """The network swallows everything, heartbeats as well."""
+    """The network drops everything, heartbeats as well."""
     async with harness.running(heartbeat=0.1, heartbeat_timeout=0.4, connect_timeout=0.4) as run:
         harness.proxy.black_hole()
         await until(run.events, ConnectionLost)

@@ -103,7 +103,7 @@ async def test_the_bug_of_listen_is_repaired_at_once(
 async def test_the_repair_is_a_warning_of_the_connection(
     injector: ErrorInjector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever runs the server is told at WARNING what is wrong with it, and of its cure."""
+    """A line at WARNING says what is wrong with the server, and what repairs it."""
     async with Listener(injector.dsn) as listener:
         injector.answer("LISTEN", TRUNCATED)
         await listener.listen("orders", print)

@@ -244,7 +244,7 @@ def test_terminal_signals_do_not_reach_it(own_server: PostgresServer) -> None:
 
 
 def test_never_runs_as_root(own_server: PostgresServer) -> None:
-    """The data belongs to an unprivileged user, whoever we are."""
+    """The data belongs to an unprivileged user, also when the tests run as root."""
     assert own_server.data_dir.stat().st_uid != 0
 
 
@@ -329,7 +329,7 @@ async def test_smart_stop_that_takes_too_long_is_an_error(
 
 
 def test_signals_only_its_own_processes(own_server: PostgresServer) -> None:
-    """A process id of somebody else is refused, whoever got it wrong."""
+    """The id of a process that does not belong to the server is refused."""
     with pytest.raises(UnknownBackendError, match=str(os.getpid())):
         own_server.kill_backend(os.getpid())
 

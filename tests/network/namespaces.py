@@ -140,7 +140,7 @@ class RoutedHost:
         self._forward("1")
 
     def cut(self) -> None:
-        """Let the router swallow everything: no RST, no ICMP, in neither direction."""
+        """Let the router drop everything: no RST, no ICMP, in either direction."""
         self._forward("0")
 
     def _forward(self, value: str) -> None:

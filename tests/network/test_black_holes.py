@@ -1,4 +1,4 @@
-"""A network that swallows everything without a word, as routers and cables do."""
+"""A network that drops everything without an error, as routers and cables do."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ async def test_r38_without_a_heartbeat_tcp_finds_the_black_hole(remote: Remote) 
     keepalive = Keepalive(idle=1, interval=1, count=2, user_timeout=2)
     limits: dict[str, Any] = {"heartbeat": None, "connect_timeout": 0.5, "backoff": QUICKLY}
     quiet = Listener(remote.dsn, keepalive=keepalive, **limits)
-    deaf = Listener(remote.dsn, keepalive=None, close_timeout=0.1, **limits)
-    async with observing(quiet, remote.local) as observed, observing(deaf, remote.local):
+    unprotected = Listener(remote.dsn, keepalive=None, close_timeout=0.1, **limits)
+    async with observing(quiet, remote.local) as observed, observing(unprotected, remote.local):
         remote.cut()
         await observed.until(ConnectionLost)
         assert quiet.state is State.RECONNECTING
-        assert deaf.state is State.CONNECTED
+        assert unprotected.state is State.CONNECTED
         remote.heal()
         await observed.until(Reconnected)
         await observed.delivers()

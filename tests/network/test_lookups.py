@@ -1,4 +1,4 @@
-"""A name service that hangs: one lookup at a time, whoever needs it."""
+"""A name service that hangs: one lookup at a time, however many calls need it."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ async def test_r39_a_pool_of_one_is_believed_with_a_warning(
         assert "could not check whether" in warning
 
 
-async def test_p1_a_pooler_that_comes_back_deaf_is_refused(
+async def test_p1_a_pooler_that_returns_in_another_mode_is_refused(
     new_pooler: NewPooler, pooled_server: PostgresServer
 ) -> None:
     """Restarted in transaction mode it is no connection; restarted in session mode it is one."""
@@ -243,7 +243,7 @@ async def test_p1_a_pooler_that_comes_back_deaf_is_refused(
         await observed.delivers()
 
 
-async def test_p5_a_pooler_that_turns_deaf_is_noticed(
+async def test_p5_a_pooler_that_stops_delivering_is_noticed(
     new_pooler: NewPooler, pooled_server: PostgresServer
 ) -> None:
     """Switched to transaction mode under the open connection, it has lost that connection."""
@@ -258,7 +258,7 @@ async def test_p5_a_pooler_that_turns_deaf_is_noticed(
 
 
 async def test_r39_a_refused_start_leaves_nothing_in_the_pool(new_pooler: NewPooler) -> None:
-    """Whoever gets the pool's session next is not listening on a channel of ours."""
+    """The next client of the pool's session listens on no channel of ours."""
     pooler = new_pooler(pool_mode="transaction")
     with pytest.raises(PoolerError):
         await Listener(pooler.dsn).start()
@@ -287,9 +287,9 @@ async def test_r43_no_password_is_told_of(
         await observed.until(Reconnected)
         told = [repr(observed.listener), repr(observed.listener.stats())]
     pooler.restart(pool_mode="transaction")
-    with pytest.raises(PoolerError) as deaf:
+    with pytest.raises(PoolerError) as useless:
         await Listener(right).start()
     told += [caplog.text, *traceback.format_exception(refused.value)]
-    told += traceback.format_exception(deaf.value)
+    told += traceback.format_exception(useless.value)
     for secret in (alice, WRONG):
         assert not [text for text in told if secret in text]

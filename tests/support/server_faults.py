@@ -107,7 +107,7 @@ class ServerFaults:
 
     @asynccontextmanager
     async def connections_exhausted(self) -> AsyncGenerator[None]:
-        """Hold every connection that the server has to give: whoever connects gets 53300."""
+        """Hold every connection that the server has to give: every further client gets 53300."""
         held: list[asyncpg.Connection[Any]] = []
         try:
             while True:
@@ -135,7 +135,7 @@ class ServerFaults:
         )
 
     async def drop_database(self, name: str) -> None:
-        """Drop a database, with whoever is connected to it; connecting then gets 3D000."""
+        """Drop a database with all connections to it; connecting then gets 3D000."""
         await self._connection.execute(f"DROP DATABASE {_quoted(name)} WITH (FORCE)")
 
     async def set_password(self, role: str, password: str) -> None:

@@ -184,7 +184,7 @@ def test_what_ends_the_process_passes_through_the_callback(fatal: type[BaseExcep
 
 
 async def test_a_stream_that_nobody_holds_is_forgotten() -> None:
-    """Whoever asks for event streams and drops them leaves nothing behind."""
+    """Event streams that are dropped leave nothing behind."""
     announcer = Announcer("db", None)
     kept = announcer.stream()
     for _ in range(10):

@@ -162,7 +162,7 @@ async def test_aclose_sends_what_was_accepted(harness: NotifierHarness) -> None:
 
 
 async def test_p8_aclose_gives_up_at_its_timeout(harness: NotifierHarness) -> None:
-    """Whoever waits gets an error, and none waits on."""
+    """Every waiting caller gets an error."""
     await harness.notifier.start()
     harness.server.answer_time = 100.0
     call = asyncio.create_task(harness.notifier.notify("orders", "1"))

@@ -12,7 +12,7 @@ REQUEST: ContextVar[str] = ContextVar("request", default="none")
 
 
 async def test_p12_a_task_of_ours_has_an_empty_context() -> None:
-    """It sees no variable of whoever happened to start it."""
+    """It sees no variable of the task that started it."""
 
     async def look() -> str:
         return REQUEST.get()

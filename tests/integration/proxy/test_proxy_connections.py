@@ -145,7 +145,7 @@ async def test_a_held_direction_passes_nothing_and_the_other_one_all(
 
 
 @both_ways
-async def test_a_black_hole_swallows_the_end_as_well(
+async def test_a_black_hole_holds_the_end_as_well(
     harness: ProxyHarness, direction: Direction
 ) -> None:
     """Neither EOF nor RST gets through a hole; `heal()` lets it through, behind the bytes."""

@@ -83,7 +83,7 @@ async def test_a_slow_network_is_slow_and_nothing_else(proxy: FaultProxy, dsn: s
 async def test_a_notify_cut_before_the_server_has_it_is_not_sent(
     proxy: FaultProxy, connection: Connection, admin: Connection
 ) -> None:
-    """The sender gets an error, and no listener ever hears of it."""
+    """The sender gets an error, and no listener receives the notification."""
     inbox = Inbox()
     await admin.add_listener("orders", inbox)
     proxy.cut_on(b"NOTIFY orders")
@@ -96,7 +96,7 @@ async def test_a_notify_cut_before_the_server_has_it_is_not_sent(
 async def test_a_notify_whose_answer_is_cut_is_sent(
     proxy: FaultProxy, connection: Connection, admin: Connection
 ) -> None:
-    """The sender gets the same error, but the server has committed: listeners hear of it."""
+    """The sender gets the same error, but the server has committed: listeners receive it."""
     inbox = Inbox()
     await admin.add_listener("orders", inbox)
     proxy.cut_on(b"NOTIFY orders", answer=b"NOTIFY")

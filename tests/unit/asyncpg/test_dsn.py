@@ -141,7 +141,7 @@ def test_r43_a_dsn_that_cannot_be_right_is_refused_in_the_constructor(
     kind: Any,  # noqa: ANN401
     dsn: str,
 ) -> None:
-    """Without any I/O, and without a word of it."""
+    """Without any I/O, and without repeating any part of it."""
     with pytest.raises(ConfigurationError) as refused:
         kind(dsn)
     error: BaseException | None = refused.value

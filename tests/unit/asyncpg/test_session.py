@@ -255,7 +255,7 @@ async def test_a_cancelled_statement_is_given_again(harness: SessionHarness, com
 async def test_a_statement_that_is_cancelled_three_times_fails(
     harness: SessionHarness, command: str
 ) -> None:
-    """Whoever cancels it insists: that is told, and the statement is not given once more."""
+    """A statement that was cancelled often enough is not repeated: the error says so."""
     harness.connection.errors = [CANCELLED] * 3
     with pytest.raises(asyncpg.QueryCanceledError):
         await COMMANDS[command](harness.session)

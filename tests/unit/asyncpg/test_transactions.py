@@ -71,7 +71,7 @@ async def test_psycopg_sends_by_a_cursor_of_its_own_placeholders(
 async def test_a_library_that_is_not_imported_is_not_imported_for_this(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever holds a connection of a library has imported it."""
+    """A caller that holds a connection of a library has imported the library."""
     for name in ("psycopg", "sqlalchemy", "sqlalchemy.ext.asyncio"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(TypeError):

@@ -166,7 +166,7 @@ def test_what_the_stream_raises_is_raised_by_get(harness: Harness) -> None:
 
 
 def test_each_item_goes_to_one_of_the_threads(harness: Harness) -> None:
-    """All that wait are served, whoever began to fetch."""
+    """Every waiting thread gets an item, whichever thread began to fetch."""
     with ThreadPoolExecutor(5) as threads:
         waiting = [threads.submit(harness.stream.get, TIMEOUT) for _ in range(5)]
         harness.behind.asked.wait(TIMEOUT)

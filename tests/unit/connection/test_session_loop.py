@@ -182,7 +182,7 @@ async def test_a_question_without_a_connection_is_refused(harness: SupervisorHar
 
 
 async def test_a_question_that_takes_too_long_is_given_up(harness: SupervisorHarness) -> None:
-    """By whoever asked; the session goes on."""
+    """The caller gets the error; the session goes on."""
     supervisor = harness.supervise("a")
     await supervisor.started
     with pytest.raises(TimeoutError):
@@ -198,7 +198,7 @@ async def test_a_question_that_takes_too_long_is_given_up(harness: SupervisorHar
 async def test_a_question_that_fails_ends_the_session_if_that_is_no_answer(
     harness: SupervisorHarness, error: Exception, sessions: int
 ) -> None:
-    """Whoever asked gets the error; a refusal is an answer, and does no harm."""
+    """The caller gets the error; a refusal is an answer, and leaves the session usable."""
 
     async def fail(_session: ListeningSession) -> None:
         raise error
@@ -254,7 +254,7 @@ async def test_a_question_whose_asker_has_gone_may_fail_unnoticed(
 async def test_a_question_under_way_when_all_ends_is_answered_by_an_error(
     harness: SupervisorHarness,
 ) -> None:
-    """Whoever asked does not wait until its own timeout."""
+    """The caller does not wait until its own timeout."""
     supervisor = harness.supervise("a")
     await supervisor.started
     question = asyncio.create_task(harness.session_loop.ask(usage, timeout=50))

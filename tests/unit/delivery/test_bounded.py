@@ -146,7 +146,7 @@ def test_an_overflow_is_since_the_buffer_was_last_empty() -> None:
     assert harness.taken() == [overflow_of(1, EARLY), 2, 3]
 
 
-def test_overflow_does_not_swallow_another_gap() -> None:
+def test_overflow_does_not_replace_another_gap() -> None:
     """drop_oldest pushes a gap of another reason to the front, and does not forget it."""
     harness = Harness(2)
     harness.box.release(AT_START)
@@ -257,7 +257,7 @@ def test_r46_the_gaps_at_the_head_are_taken_as_one() -> None:
 
 
 def test_after_the_end_nothing_is_taken_in() -> None:
-    """What still comes is swallowed: neither kept nor counted."""
+    """What still arrives is ignored: neither buffered nor counted."""
     harness = Harness(1, "fail").begun()
     harness.put(1, 2)
     harness.box.trim()

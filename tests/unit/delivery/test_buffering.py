@@ -28,7 +28,7 @@ def test_a_buffer_that_is_too_small_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("options", [{"buffer": 5}, {"overflow": "drop_oldest"}])
 def test_r48_latest_is_not_combined_with_what_has_no_effect_then(options: Any) -> None:  # noqa: ANN401
-    """Whoever gives a size or a policy as well expects what does not happen."""
+    """A size or a policy given as well would have no effect."""
     with pytest.raises(TypeError, match=r"leave out buffer= and overflow="):
         Buffering(**options, latest=True)
 

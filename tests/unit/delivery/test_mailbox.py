@@ -159,7 +159,7 @@ async def test_an_ended_mailbox_releases_nothing(mailbox: Mailbox) -> None:
 async def test_waiting_at_the_end_says_that_nothing_comes(
     mailbox: Mailbox, *, discard: bool
 ) -> None:
-    """Everybody who waits is told; and whoever asks later."""
+    """Every waiting call is woken, and later calls return at once."""
     waiting = [asyncio.ensure_future(mailbox.wait()) for _ in range(3)]
     later(lambda: mailbox.end(discard=discard))
     assert await asyncio.gather(*waiting) == [False] * 3
@@ -202,7 +202,7 @@ async def test_each_of_several_who_wait_gets_something(mailbox: Mailbox) -> None
     await asyncio.wait(pending)
 
 
-async def test_r30_a_wake_up_is_passed_on_by_whoever_gives_up(mailbox: Mailbox) -> None:
+async def test_r30_a_wake_up_is_passed_on_by_a_cancelled_wait(mailbox: Mailbox) -> None:
     """Cancelled just as a notification comes: it goes to the next who waits, 1,000 times."""
     loop = asyncio.get_running_loop()
     for _ in range(1_000):
@@ -214,7 +214,7 @@ async def test_r30_a_wake_up_is_passed_on_by_whoever_gives_up(mailbox: Mailbox) 
         assert mailbox.take() == note()
 
 
-async def test_whoever_gives_up_before_is_not_woken(mailbox: Mailbox) -> None:
+async def test_a_wait_that_was_cancelled_before_is_not_woken(mailbox: Mailbox) -> None:
     """Waiters that were cancelled earlier leave nothing behind."""
     gone = [asyncio.ensure_future(mailbox.wait()) for _ in range(100)]
     later(lambda: [waiter.cancel() for waiter in gone])

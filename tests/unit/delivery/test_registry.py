@@ -125,7 +125,7 @@ def test_what_nobody_wants_when_it_is_confirmed_is_unlistened(harness: RegistryH
     assert harness.due() == (set(), {"a"})
 
 
-def test_whoever_returns_before_unlisten_went_out_begins_at_once(harness: RegistryHarness) -> None:
+def test_a_subscriber_that_returns_before_unlisten_begins_at_once(harness: RegistryHarness) -> None:
     """The server still listens: nothing is due, and a gap marks the beginning."""
     early = harness.subscriber("a")
     harness.perform_all()
@@ -137,7 +137,7 @@ def test_whoever_returns_before_unlisten_went_out_begins_at_once(harness: Regist
     assert seen(late) == [Gap("a", START), "1"]
 
 
-def test_whoever_returns_while_unlisten_is_on_its_way_waits_for_listen(
+def test_a_subscriber_that_returns_during_unlisten_waits_for_listen(
     harness: RegistryHarness,
 ) -> None:
     """What came before UNLISTEN took effect is no part of what begins after it."""
@@ -329,7 +329,7 @@ def test_a_channel_is_taken_from_everybody(harness: RegistryHarness) -> None:
     assert harness.registry.remove_channel("a") == []
 
 
-def test_whoever_waited_only_for_a_channel_that_was_taken_begins(harness: RegistryHarness) -> None:
+def test_a_subscriber_that_waited_for_a_removed_channel_begins(harness: RegistryHarness) -> None:
     """Its other channels are confirmed already."""
     subscriber = harness.subscriber("a", "b")
     harness.confirm("a")

@@ -1,4 +1,4 @@
-"""Whoever comes and goes, whatever is on its way: nothing is lost that no gap stands for."""
+"""In any order of subscribing and unsubscribing, every loss is covered by a gap."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ async def test_reading_pauses_once_for_a_turn_after_the_quantum(harness: RouterH
 
 
 async def test_a_pause_gives_consumers_their_turn(harness: RouterHarness) -> None:
-    """Before reading goes on, whoever waits for notifications has run."""
+    """Before reading goes on, every task that waits for notifications has run."""
     box = harness.box()
     ran: list[bool] = []
 
@@ -231,7 +231,7 @@ async def test_a_new_connection_is_not_held_up_by_the_pause_of_the_old(
 async def test_r28_a_stuck_consumer_loses_exactly_what_is_over_its_limit(
     harness: RouterHarness,
 ) -> None:
-    """And is told so at the place; nobody else loses anything."""
+    """A gap stands in the place of the loss; no other consumer loses anything."""
     stuck, other = harness.box(limit=10), harness.box(limit=100)
     harness.receive(25)
     await asyncio.sleep(1)

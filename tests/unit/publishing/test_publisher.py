@@ -345,7 +345,7 @@ async def test_a_driver_that_cancels_itself_is_a_lost_connection(
 
 
 async def test_a_session_lost_while_it_rests_is_replaced(server: FakePublishingServer) -> None:
-    """No caller hears of it: nothing was in flight."""
+    """No caller gets an error: nothing was in flight."""
     await server.start_with_session()
     for n in range(3):
         server.sessions[-1].terminate()

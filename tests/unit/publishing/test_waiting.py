@@ -51,7 +51,7 @@ def payloads(calls: Iterable[Call]) -> list[str]:
 
 
 async def test_what_waits_goes_out_in_order(harness: Harness) -> None:
-    """Whoever gave up is left out."""
+    """Calls that were cancelled are left out."""
     calls = harness.add(1, 2, 3, 4)
     calls[1].cancel()
     assert harness.taken() == ["1", "3", "4"]
@@ -175,7 +175,7 @@ async def test_close_fails_what_has_no_room_yet() -> None:
 
 
 async def test_each_caller_has_an_error_of_its_own(harness: Harness) -> None:
-    """One object would gather the tracebacks of all; whoever has gone is left alone."""
+    """One object would gather the tracebacks of all; a cancelled call gets none."""
     calls = harness.add("a", "a", "b")
     bulk = harness.calls.add_bulk(["c"], ["d"])
     calls[2].cancel()

@@ -105,7 +105,7 @@ async def test_a_thousand_beginnings_set_one_timer(harness: WatchdogHarness) -> 
     assert harness.timers() == 0
 
 
-async def test_it_barks_again_for_what_begins_after(harness: WatchdogHarness) -> None:
+async def test_the_function_is_called_again_for_what_begins_after(harness: WatchdogHarness) -> None:
     """Having called its function, and having been idle, it goes on watching."""
     harness.watchdog.begin()
     await asyncio.sleep(10)

@@ -71,7 +71,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(harness: Lifetim
     assert harness.lifetime.has_ended
 
 
-async def test_closing_while_it_starts_is_told_to_whoever_starts(harness: LifetimeHarness) -> None:
+async def test_closing_while_it_starts_is_raised_by_start(harness: LifetimeHarness) -> None:
     """ClosedError, at once."""
     harness.server.refusal = ConnectionRefusedError("no server")
     starting = asyncio.create_task(harness.start())

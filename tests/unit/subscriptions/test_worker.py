@@ -89,7 +89,7 @@ async def test_r26_a_handler_that_is_stuck_delays_no_other(workers: WorkerHarnes
 async def test_a_handler_that_never_awaits_lets_others_have_their_turn(
     workers: WorkerHarness,
 ) -> None:
-    """After some milliseconds of calling it, whoever else is ready runs."""
+    """After some milliseconds of calling it, other tasks that are ready run."""
     loop = workers.loop
     assert isinstance(loop, JumpingLoop)
     subscriber = workers.start(lambda _: loop.spend(0.001))
@@ -247,7 +247,7 @@ async def test_cancelling_the_worker_is_not_counted_as_an_error(workers: WorkerH
 async def test_an_overflow_that_was_not_to_be_borne_ends_the_worker_and_is_told(
     workers: WorkerHarness, caplog: pytest.LogCaptureFixture, concurrency: int
 ) -> None:
-    """overflow="fail": what fitted is handled, then on_error hears of it, once; nothing raises."""
+    """overflow="fail": what fitted is handled, then on_error is called once; nothing raises."""
     subscriber = workers.start(overflow="fail", buffer=2, concurrency=concurrency)
     await asyncio.sleep(1)
     put(subscriber, 1, 2, 3, 4)

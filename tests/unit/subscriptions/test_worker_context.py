@@ -138,7 +138,7 @@ async def test_a_cancelled_worker_cancels_the_call_that_goes_on_in_another_conte
 
 
 async def test_a_task_of_a_handler_is_known_as_its_worker_s() -> None:
-    """So that whoever closes the listener in it is not waited for; others are not its worker's."""
+    """So that a close from inside it does not wait for it; other tasks are not the worker's."""
     found: list[HandlerWorker | None] = []
 
     async def look() -> None:

@@ -71,7 +71,7 @@ def test_directory_is_entered_by_the_bits_that_apply(mode: int, owner: int, grou
 
 
 def test_owner_is_held_to_the_bits_for_the_owner() -> None:
-    """Whoever owns a directory has no use of what others may."""
+    """The owner's mode bits count for the owner, not those of others."""
     assert not can_enter(0o077, NOBODY.uid, NOBODY.gid)
 
 
