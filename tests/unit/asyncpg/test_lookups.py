@@ -1,144 +1,203 @@
-"""Host names are looked up one at a time, on threads that no application can fill."""
-
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from asyncnotify._asyncpg.lookups import Address, Lookups, is_address
 
-NAME = "db.example"
-FOUND = [
-    (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
-    (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::2", 0, 0, 0)),
-    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
-]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+TIMEOUT = 10.0
+LONGEST_WAIT = 1.0
+ONE = Address(socket.AF_INET, ("192.0.2.1", 0))
+OTHER = Address(socket.AF_INET, ("192.0.2.2", 0))
+ONE_AT_PORT = Address(socket.AF_INET, ("192.0.2.1", 5432))
 
 
 class NameService:
-    """Answers when the test says so, and counts how often it was asked."""
+    """Stands for the threads of lookups: answers when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
-        self.error: OSError | None = None
-        self.answers = threading.Event()
-        self.answers.set()
-        self.begun = threading.Event()
-        self._real = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
+        self.lookups: list[Future[list[Address]]] = []
+        self.error: RuntimeError | None = None
+        monkeypatch.setattr("asyncnotify._asyncpg.lookups.Thread", self._thread)
 
-    def look_up(self, host: str, *args: object, **options: object) -> object:
-        """Answer for the name; addresses are nobody's business."""
-        if host != NAME:
-            return self._real(host, *args, **options)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    def _thread(
+        self, *, target: Callable[..., object], args: tuple[Any, str], name: str, daemon: bool
+    ) -> NameService:
+        assert daemon
+        lookup, host = args
         self.asked.append(host)
-        self.begun.set()
-        self.answers.wait(10)
+        self.lookups.append(lookup)
+        return self
+
+    def start(self) -> None:
+        """Begin the lookup; it may be that no thread can be had."""
         if self.error is not None:
             raise self.error
-        return FOUND
+
+    def answer(self, *addresses: Address) -> None:
+        """Answer the oldest question."""
+        self.lookups.pop(0).set_result(list(addresses))
+
+    def fail(self) -> None:
+        """Answer that there is no such name."""
+        self.lookups.pop(0).set_exception(socket.gaierror("unknown name"))
 
 
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> NameService:
-    """A name service in the hands of the test."""
+@pytest_asyncio.fixture
+async def service(monkeypatch: pytest.MonkeyPatch) -> NameService:
+    """A name service that answers when the test says so."""
     return NameService(monkeypatch)
 
 
-async def resolve(lookups: Lookups, timeout: float = 5.0) -> list[str]:
-    """Return the addresses of the name."""
-    return [str(address) for address in await lookups.resolve(NAME, 5432, timeout=timeout)]
+def begin(lookups: Lookups, host: str = "db") -> asyncio.Task[list[Address]]:
+    """Begin a call."""
+    return asyncio.create_task(lookups.resolve(host, 5432, timeout=TIMEOUT))
 
 
-def test_the_families_are_tried_by_turns(service: NameService) -> None:
-    """As RFC 8305 has it: one family that is dead delays by one address, not by all of its own."""
-    expected = ["[::1]:5432", "127.0.0.1:5432", "[::2]:5432"]
-    assert asyncio.run(resolve(Lookups())) == expected
+async def turns() -> None:
+    """Let the calls begin."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
-def test_calls_that_meet_share_a_lookup(service: NameService) -> None:
-    """However many attempts wait for one name, one thread asks."""
-
-    async def meet() -> list[list[str]]:
-        lookups = Lookups()
-        service.answers.clear()
-        calls = [asyncio.create_task(resolve(lookups)) for _ in range(5)]
-        await asyncio.to_thread(service.begun.wait, 10)
-        service.answers.set()
-        return await asyncio.gather(*calls)
-
-    assert len({tuple(found) for found in asyncio.run(meet())}) == 1
-    assert service.asked == [NAME]
-
-
-def test_r10_a_call_that_is_cancelled_leaves_its_lookup_to_the_next(service: NameService) -> None:
-    """The name service is not asked once more."""
-
-    async def cancel() -> list[str]:
-        lookups = Lookups()
-        service.answers.clear()
-        first = asyncio.create_task(resolve(lookups))
-        await asyncio.to_thread(service.begun.wait, 10)
-        first.cancel()
-        await asyncio.wait({first})
-        service.answers.set()
-        return await resolve(lookups)
-
-    assert asyncio.run(cancel())
-    assert service.asked == [NAME]
-
-
-def test_r53_a_failure_is_an_error_of_its_own_for_each(service: NameService) -> None:
-    """Two who waited get two objects."""
-    service.error = socket.gaierror(socket.EAI_NONAME, "no such name")
-
-    async def fail() -> list[object]:
-        lookups = Lookups()
-        calls = (resolve(lookups), resolve(lookups))
-        return list(await asyncio.gather(*calls, return_exceptions=True))
-
-    one, other = asyncio.run(fail())
-    assert isinstance(one, socket.gaierror)
-    assert isinstance(other, socket.gaierror)
-    assert one is not other
-
-
-def test_r52_the_last_answer_serves_while_the_name_service_fails(service: NameService) -> None:
-    """What was found once is used, also where no answer comes at all."""
-
-    async def find() -> tuple[list[str], list[str], list[str]]:
-        lookups = Lookups()
-        first = await resolve(lookups)
-        service.error = socket.gaierror(socket.EAI_AGAIN, "try again")
-        failing = await resolve(lookups)
-        service.answers.clear()
-        silent = await resolve(lookups, timeout=0.1)
-        service.answers.set()
-        return first, failing, silent
-
-    first, failing, silent = asyncio.run(find())
-    assert first == failing == silent
-
-
-def test_r52_a_lookup_without_an_answer_ends_at_its_deadline(service: NameService) -> None:
-    """The first time there is nothing to fall back on."""
-    service.answers.clear()
-    with pytest.raises(TimeoutError, match=r"the name db\.example was not resolved within 0\.05 s"):
-        asyncio.run(resolve(Lookups(), timeout=0.05))
-    service.answers.set()
-
-
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), (NAME, False)])
-def test_addresses_are_known_from_names(host: str, *, expected: bool) -> None:
-    """An address needs no name service."""
-    assert is_address(host) is expected
-
-
-def test_an_address_is_not_looked_up(service: NameService) -> None:
-    """It is taken as it is, with its port."""
-    found = asyncio.run(Lookups().resolve("127.0.0.1", 5433, timeout=1))
-    assert found == [Address(socket.AF_INET, ("127.0.0.1", 5433))]
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_an_address_is_not_looked_up(service: NameService, host: str) -> None:
+    """It comes back with the port."""
+    (address,) = await Lookups().resolve(host, 5433, timeout=TIMEOUT)
+    assert address.place[:2] == (host, 5433)
     assert service.asked == []
+    assert is_address(host)
+    assert not is_address("db.example")
+
+
+async def test_calls_that_meet_share_a_lookup(service: NameService) -> None:
+    """Of the same name: another name has one of its own."""
+    lookups = Lookups()
+    calls = [begin(lookups), begin(lookups), begin(lookups, "other")]
+    await turns()
+    assert service.asked == ["db", "other"]
+    service.answer(ONE)
+    service.answer(OTHER)
+    assert (await calls[0])[0] == (await calls[1])[0] == ONE_AT_PORT
+
+
+async def test_r10_a_call_that_is_cancelled_leaves_its_lookup_to_the_next(
+    service: NameService,
+) -> None:
+    """Attempts that give up on a name service that hangs do not use up threads."""
+    lookups = Lookups()
+    for _ in range(3):
+        call = begin(lookups)
+        await turns()
+        call.cancel()
+        await asyncio.wait({call})
+    assert service.asked == ["db"]
+    call = begin(lookups)
+    await turns()
+    service.answer(ONE)
+    assert await call == [ONE_AT_PORT]
+
+
+async def test_a_name_is_looked_up_anew_by_each_later_call(service: NameService) -> None:
+    """It may lead to another server by then."""
+    lookups = Lookups()
+    for address in (ONE, OTHER):
+        call = begin(lookups)
+        await turns()
+        service.answer(address)
+        assert (await call)[0].place[0] == address.place[0]
+
+
+async def test_an_error_is_raised_for_each_who_waits_by_an_object_of_its_own(
+    service: NameService,
+) -> None:
+    """One object would gather the tracebacks of all."""
+    lookups = Lookups()
+    calls = [begin(lookups) for _ in range(2)]
+    await turns()
+    service.fail()
+    first, second = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(first, socket.gaierror)
+    assert str(first) == str(second) == "unknown name"
+    assert first is not second
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_the_last_addresses_serve_while_the_name_service_does_not(
+    service: NameService, *, hangs: bool
+) -> None:
+    """At once where it fails; after a second where it hangs."""
+    lookups = Lookups()
+    call = begin(lookups)
+    await turns()
+    service.answer(ONE)
+    await call
+    loop = asyncio.get_running_loop()
+    began, call = loop.time(), begin(lookups)
+    await turns()
+    if not hangs:
+        service.fail()
+    assert await call == [ONE_AT_PORT]
+    assert loop.time() - began == (LONGEST_WAIT if hangs else 0.0)
+
+
+async def test_a_name_that_was_never_resolved_has_the_whole_timeout(service: NameService) -> None:
+    """Then it is a TimeoutError, which names the host."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError, match="db was not resolved within 10 s"):
+        await begin(Lookups())
+    assert loop.time() - began == TIMEOUT
+
+
+async def test_a_fork_waits_for_no_thread_of_its_parent(
+    service: NameService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins a lookup of its own."""
+    lookups = Lookups()
+    before = begin(lookups)
+    await turns()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    after = begin(lookups)
+    await turns()
+    assert service.asked == ["db", "db"]
+    service.answer(ONE)
+    service.answer(ONE)
+    await asyncio.gather(before, after)
+
+
+async def test_without_a_thread_it_is_an_error_of_the_network(service: NameService) -> None:
+    """Which may pass: the next attempt tries again."""
+    service.error = RuntimeError("can't start new thread")
+    with pytest.raises(OSError, match="can't start new thread"):
+        await begin(Lookups())
+
+
+async def test_families_come_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beginning with that of the first address, so that one broken family costs little."""
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        v4 = [(socket.AF_INET, 1, 6, "", (f"192.0.2.{n}", 0)) for n in range(1, 4)]
+        v6 = [(socket.AF_INET6, 1, 6, "", ("2001:db8::1", 0, 0, 0))]
+        return [*v6, *v4, *v4]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    found = await Lookups().resolve("192.0.2.9", 1, timeout=TIMEOUT)
+    assert [address.place[0] for address in found] == [
+        "2001:db8::1",
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.3",
+    ]
+    assert str(found[0]) == "[2001:db8::1]:1"
+    assert str(found[1]) == "192.0.2.1:1"

@@ -1,106 +1,174 @@
-"""The first address that answers is connected to; what is known of the others is kept."""
-
 from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from asyncnotify._asyncpg.failures import Step, step_of
 from asyncnotify._asyncpg.lookups import Address
 from asyncnotify._asyncpg.racing import DialLoop, Race
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
-def listening(stack: ExitStack) -> Address:
-    """Return an address at which connections are accepted."""
-    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    return Address(socket.AF_INET, server.getsockname())
-
-
-def refusing() -> Address:
-    """Return an address at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return Address(socket.AF_INET, server.getsockname())
+STAGGER, TIMEOUT = 0.25, 10.0
+FIRST, SECOND, THIRD = (
+    Address(socket.AF_INET, (f"192.0.2.{number}", 5432)) for number in range(1, 4)
+)
+REFUSED = ConnectionRefusedError("refused")
 
 
-def test_r52_an_address_that_refuses_is_followed_by_the_next_at_once() -> None:
-    """It is noted with its error; the one that answers wins, the rest is untried."""
-    with ExitStack() as stack:
-        dead, live, spare = refusing(), listening(stack), listening(stack)
+class Network:
+    """Connects sockets of the loop after as many seconds as the test says, or fails."""
 
-        async def connect() -> Race:
-            race = Race([dead, live, spare], timeout=5)
-            (await race.connect()).close()
-            return race
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
+        self.answers: dict[str, float | Exception] = {}
+        self.tried: list[tuple[str, float]] = []
+        self.sockets: list[socket.socket] = []
+        monkeypatch.setattr(self.loop, "sock_connect", self._connect)
 
-        race = asyncio.run(connect())
-    assert race.winner == live
-    assert isinstance(race.failures[dead], ConnectionRefusedError)
-    assert race.untried == [spare]
+    @property
+    def now(self) -> float:
+        """Seconds since the test began."""
+        return self.loop.time() - self.began
 
+    async def _connect(self, sock: socket.socket, place: tuple[Any, ...]) -> None:
+        self.sockets.append(sock)
+        self.tried.append((place[0], self.now))
+        answer = self.answers.get(place[0], 1_000.0)
+        if isinstance(answer, Exception):
+            raise answer
+        await asyncio.sleep(answer)
 
-def test_where_all_refuse_the_last_error_is_raised() -> None:
-    """Marked as one of the network, which may pass."""
-    addresses = [refusing(), refusing()]
-
-    async def connect() -> Race:
-        race = Race(addresses, timeout=5)
-        with pytest.raises(ConnectionRefusedError) as raised:
-            await race.connect()
-        assert step_of(raised.value) is Step.NETWORK
-        return race
-
-    race = asyncio.run(connect())
-    assert race.failures.keys() == set(addresses)
-    assert (race.winner, race.untried) == (None, [])
+    @property
+    def open_sockets(self) -> int:
+        """How many sockets have not been closed."""
+        return sum(sock.fileno() >= 0 for sock in self.sockets)
 
 
-def test_called_again_it_connects_to_the_same_address() -> None:
-    """The driver connects twice where the server has no TLS and it was preferred."""
-    with ExitStack() as stack:
-        addresses = [listening(stack), listening(stack)]
-
-        async def connect() -> list[object]:
-            race = Race(addresses, timeout=5)
-            peers: list[object] = []
-            for _ in range(3):
-                with await race.connect() as sock:
-                    peers.append(sock.getpeername())
-            return peers
-
-        assert len(set(asyncio.run(connect()))) == 1
+@pytest_asyncio.fixture
+async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+    """A network whose sockets are all closed in the end."""
+    made = Network(monkeypatch)
+    yield made
+    for sock in made.sockets:
+        sock.close()
 
 
-def test_cancelled_it_leaves_no_socket() -> None:
-    """Whatever is under way: no ResourceWarning follows."""
-    with ExitStack() as stack:
-        address = listening(stack)
+async def test_addresses_are_tried_a_little_later_one_after_another(network: Network) -> None:
+    """The first that answers wins; the sockets of the others are closed."""
+    network.answers = {"192.0.2.2": 0.3}
+    race = Race([FIRST, SECOND, THIRD], timeout=TIMEOUT)
+    sock = await race.connect()
+    assert network.tried == [
+        ("192.0.2.1", 0.0),
+        ("192.0.2.2", pytest.approx(STAGGER)),
+        ("192.0.2.3", pytest.approx(2 * STAGGER)),
+    ]
+    assert network.now == pytest.approx(STAGGER + 0.3)
+    assert race.winner == SECOND
+    assert race.untried == [FIRST, THIRD]
+    assert network.open_sockets == 1
+    sock.close()
 
-        async def cancel() -> None:
-            race = Race([address], timeout=5)
-            connecting = asyncio.create_task(race.connect())
-            await asyncio.sleep(0)
-            connecting.cancel()
-            await asyncio.wait({connecting})
-            assert connecting.cancelled()
 
-        asyncio.run(cancel())
+async def test_an_address_that_fails_is_followed_at_once(network: Network) -> None:
+    """Its error is noted, and no time is lost."""
+    network.answers = {"192.0.2.1": REFUSED, "192.0.2.2": 0.0}
+    race = Race([FIRST, SECOND], timeout=TIMEOUT)
+    await race.connect()
+    assert network.now == pytest.approx(0, abs=0.01)
+    assert race.failures == {FIRST: REFUSED}
+    assert race.untried == []
 
 
-def test_the_driver_s_loop_is_the_loop_in_all_but_connecting() -> None:
-    """What it names is the host, for the certificate; what it gets is the address that answers."""
-    with ExitStack() as stack:
-        live = listening(stack)
+async def test_when_all_fail_the_last_error_is_raised(network: Network) -> None:
+    """As one of the network, which may pass; no socket is left open."""
+    network.answers = {"192.0.2.1": OSError("unreachable"), "192.0.2.2": REFUSED}
+    race = Race([FIRST, SECOND], timeout=TIMEOUT)
+    with pytest.raises(ConnectionRefusedError) as raised:
+        await race.connect()
+    assert step_of(raised.value) is Step.NETWORK
+    assert list(race.failures) == [FIRST, SECOND]
+    assert network.open_sockets == 0
 
-        async def connect() -> object:
-            loop = DialLoop(Race([live], timeout=5))
-            assert loop.time() == pytest.approx(asyncio.get_running_loop().time(), abs=1)
-            transport, _ = await loop.create_connection(asyncio.Protocol, "db.example", 5432)
-            peer = transport.get_extra_info("peername")
-            transport.abort()
-            await asyncio.sleep(0)
-            return peer
 
-        assert asyncio.run(connect()) == live.place
+async def test_an_address_that_does_not_answer_has_its_own_deadline(network: Network) -> None:
+    """The error names it and the time."""
+    race = Race([FIRST], timeout=TIMEOUT)
+    with pytest.raises(TimeoutError, match=r"no answer from 192\.0\.2\.1:5432 within 10 s"):
+        await race.connect()
+    assert network.now == pytest.approx(TIMEOUT)
+
+
+async def test_r32_a_race_that_is_cancelled_leaves_no_socket(network: Network) -> None:
+    """Of however many addresses."""
+    race = Race([FIRST, SECOND, THIRD], timeout=TIMEOUT)
+    connecting = asyncio.create_task(race.connect())
+    await asyncio.sleep(1)
+    connecting.cancel()
+    await asyncio.wait({connecting})
+    assert connecting.cancelled()
+    assert len(network.sockets) == 3
+    assert network.open_sockets == 0
+
+
+async def test_connecting_again_uses_the_winner(network: Network) -> None:
+    """The driver does so when TLS was refused: it must reach the same server."""
+    network.answers = {"192.0.2.1": REFUSED, "192.0.2.2": 0.0}
+    race = Race([FIRST, SECOND], timeout=TIMEOUT)
+    await race.connect()
+    network.answers["192.0.2.1"] = 0.0
+    await race.connect()
+    assert race.winner == SECOND
+    assert [host for host, _ in network.tried] == ["192.0.2.1", "192.0.2.2", "192.0.2.2"]
+
+
+async def test_the_deadline_counts_from_the_winners_beginning(network: Network) -> None:
+    """Until there is one, from that of the newest attempt."""
+    network.answers = {"192.0.2.2": 0.3}
+    race = Race([FIRST, SECOND], timeout=TIMEOUT)
+    assert race.deadline - network.began == pytest.approx(TIMEOUT)
+    await race.connect()
+    assert race.deadline - network.began == pytest.approx(TIMEOUT + STAGGER)
+
+
+async def test_the_driver_names_a_host_and_gets_the_address(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its certificate is verified against the name; all else is the event loop's own."""
+    network.answers = {"192.0.2.1": 0.0}
+    options: dict[str, Any] = {}
+
+    async def create_connection(_factory: object, **given: Any) -> str:  # noqa: ANN401 - as the loop's
+        options.update(given)
+        return "transport and protocol"
+
+    monkeypatch.setattr(network.loop, "create_connection", create_connection)
+    loop = DialLoop(Race([FIRST], timeout=TIMEOUT))
+    made = await loop.create_connection(object, "db.example", 5432, ssl=True)
+    assert made == "transport and protocol"
+    assert options["server_hostname"] == "db.example"
+    assert options["sock"] is network.sockets[0]
+    assert loop.time() == network.loop.time()
+
+
+async def test_a_failed_handshake_is_known_as_one_and_leaves_no_socket(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS fails for other reasons than the network does."""
+    network.answers = {"192.0.2.1": 0.0}
+
+    async def create_connection(*_: object, **__: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(network.loop, "create_connection", create_connection)
+    with pytest.raises(ConnectionResetError) as raised:
+        await DialLoop(Race([FIRST], timeout=TIMEOUT)).create_connection(object, "db", 5432)
+    assert step_of(raised.value) is Step.TLS
+    assert network.open_sockets == 0
