@@ -70,7 +70,11 @@ class FakeConnection(HookedConnection):
 
     async def prepare(self, query: str, **options: Any) -> Any:  # noqa: ANN401
         """Return what fetches the answer when asked."""
-        return SimpleNamespace(fetch=lambda *_: self.execute(query))
+
+        async def fetch(*_arguments: object) -> Any:  # noqa: ANN401 - what the test says
+            return await self.execute(query)
+
+        return SimpleNamespace(fetch=fetch)
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Say goodbye; may never return."""
