@@ -40,7 +40,7 @@ async def main():
     async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
         await listener.listen("orders", fail)
         await listener.notify("orders")
-        await asyncio.sleep(10)
+        await asyncio.sleep(10)  # what the handler raises ends it
 
 asyncio.run(main())
 """

@@ -63,7 +63,7 @@ async def main():
         if consumer.startswith("handler"):
             await listener.listen(orders, print, concurrency=int(consumer[-1]))
             await listener.notify("orders")
-            await asyncio.sleep(10)
+            await asyncio.sleep(10)  # what the decoder raises ends it
         async with listener.stream(orders) as stream:
             await listener.notify("orders")
             await anext(stream if consumer == "stream" else stream.batches())
