@@ -130,10 +130,6 @@ class PublishingSession(BoundedConnection):
         """Keep the connection while there is nothing to send: a new one would take longer."""
         return True
 
-    async def rest(self) -> bool:
-        """Keep the connection while there is nothing to send: a new one would take longer."""
-        return True
-
 
 class OwnConnections:
     """Connections of our own: one is held from the first notification on."""
