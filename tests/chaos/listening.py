@@ -57,14 +57,15 @@ class Chaos:
     ) -> None:
         self.server = server
         self.proxy = proxy
-        self.chance = chance
+        self.chance = chance  # of the faults alone: others draw as often as they get to run
+        self._chance_of_others = random.Random(chance.random())
         self.clock = WallClock()
-        self.sender: Sender = Sender(server.dsn, chance)
+        self.sender: Sender = Sender(server.dsn, self._chance_of_others)
         self.table: Table = Table(server.dsn)
         self.consumers: list[Consumer] = []
         self.passing: list[Record] = []
         self.recoveries: list[float] = []
-        self._context = Context(self.table, self.sender, chance)
+        self._context = Context(self.table, self.sender, self._chance_of_others)
         self.fences = Fences(self._context, self.consumers)
         self._stack = AsyncExitStack()
         self._stepped_clock = stepped_clock
@@ -109,7 +110,8 @@ class Chaos:
                 await consumer.start(listener)
         self._sending = asyncio.create_task(self.sender.run())
         if self._stepped_clock:
-            self._stepping = asyncio.create_task(step_for_ever(self.clock, self.chance))
+            steps = step_for_ever(self.clock, self._chance_of_others)
+            self._stepping = asyncio.create_task(steps)
         self._churning = [
             asyncio.create_task(self._churn(listener, random.Random(seed)))
             for seed in range(2)

@@ -12,6 +12,11 @@ Every number missing must lie inside a Gap, whose since is early enough; none ma
 late; what consumers keep by resync and handler must equal the table at every fence; and after the
 last fault everybody must soon hear again what is sent.
 
+With ``--publishing`` it judges notifiers instead, each call by what became of it, and with
+``--pooler transaction`` the same through a PgBouncer. ``--uvloop``, ``--eager`` and
+``--stepped-clock`` choose the loop, the tasks and the clock; the environment variable
+``ASYNCNOTIFY_PG_BIN`` chooses the server.
+
 The seed decides which faults are drawn and when, not what the machine makes of it.
 """
 

@@ -112,14 +112,14 @@ class Publishing:
             async with asyncio.TaskGroup() as group:
                 for program in range(_PROGRAMS):
                     group.create_task(self._program(program))
-                group.create_task(self._stranger())
+                group.create_task(self._other_program())
                 await self._inject_faults(seconds)
                 self._over = True
             await listening.execute("SELECT pg_notify($1, '')", _CHANNEL)
             async with asyncio.timeout(PATIENCE):
                 await self._fence.wait()
             self.ledger.foreign_rows = await listening.fetchval(
-                "SELECT count(*) FROM foreign_rows WHERE first <> 'stranger'"
+                "SELECT count(*) FROM foreign_rows WHERE first <> 'other program'"
             )
 
     async def _listen(self, stack: AsyncExitStack) -> asyncpg.Connection[Any]:
@@ -148,7 +148,8 @@ class Publishing:
         number = 0
         while not self._over:
             number += 1
-            kind = chance.choice((self._one, self._one, self._one, self._retried, self._many))
+            kinds = (self._one, self._retried, self._many, self._in_transaction)
+            (kind,) = chance.choices(kinds, weights=(30, 10, 10, 1))
             call = await kind(notifier, f"{name} {number}")
             self.ledger.calls += call
             await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
@@ -167,14 +168,33 @@ class Publishing:
         outcome, told = await _outcome(notifier.notify_many(pairs))
         return [Call(payload, outcome, told=told) for payload in payloads]
 
-    async def _stranger(self) -> None:
+    async def _in_transaction(self, notifier: Notifier, payload: str) -> list[Call]:
+        """Send within a transaction, which commits or rolls back."""
+        outcome = Outcome.REFUSED
+        with suppress(*LOST):
+            async with asyncio.timeout(2.0):
+                connection = await asyncpg.connect(self._dsn, statement_cache_size=0)
+                try:
+                    await connection.execute("BEGIN")
+                    await notifier.notify(_CHANNEL, payload, connection=connection)
+                    if int(payload[-1]) % 2:
+                        await connection.execute("ROLLBACK")
+                    else:
+                        outcome = Outcome.IN_DOUBT
+                        await connection.execute("COMMIT")
+                        outcome = Outcome.RETURNED
+                finally:
+                    connection.terminate()
+        return [Call(payload, outcome, told="it was rolled back, or could not begin")]
+
+    async def _other_program(self) -> None:
         """Be another program: with prepared statements, on connections that come and go."""
         while not self._over:
             with suppress(*LOST):
                 connection = await asyncpg.connect(self._dsn, timeout=1.0)
                 try:
                     for _ in range(20):
-                        await connection.execute(_FOREIGN, "stranger", "row", timeout=1.0)
+                        await connection.execute(_FOREIGN, "other program", "row", timeout=1.0)
                         await asyncio.sleep(0.005)
                 finally:
                     connection.terminate()
