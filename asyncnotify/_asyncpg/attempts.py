@@ -37,6 +37,9 @@ _GRACE: Final = 0.05
 """Seconds for a cancelled attempt to end: longer than the loop needs to read its sockets."""
 
 
+_OF_THE_SERVER: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
+
+
 class Attempts:
     """
     All that is tried for one connection.
@@ -187,7 +190,7 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
     try:
         connection = await asyncpg.connect(**arguments, loop=loop)
     except Exception as error:
-        if not race.begun and not isinstance(error, OSError | asyncpg.PostgresError):
+        if not race.begun and not isinstance(error, _OF_THE_SERVER):
             mark(error, Step.ARGUMENTS)  # the driver has looked at them, and done nothing else
         elif _is_of_the_end(error):
             mark(error, Step.NETWORK)

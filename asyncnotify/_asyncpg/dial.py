@@ -42,6 +42,9 @@ _NO_POOL: Final = (
 _OURS: Final = {"connection_class", "loop", "record_class", "timeout"}
 """Arguments of asyncpg.connect that a caller may not give."""
 
+_READ_HERE: Final = {"service", "servicefile"}
+"""Arguments that asyncpg.connect takes from 0.31 on; its older versions need not know them."""
+
 _SHARE_OF_START: Final = 0.9
 """How much of the time for starting the first pass over all hosts may take."""
 
@@ -54,7 +57,7 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
         TypeError: An argument is unknown, or cannot be combined with ``connect=``.
     """
     _check_source(dsn, connect, kwargs)
-    known = inspect.signature(asyncpg.connect).parameters.keys() - _OURS
+    known = (inspect.signature(asyncpg.connect).parameters.keys() | _READ_HERE) - _OURS
     for name in kwargs:
         if name == "timeout":
             msg = "timeout= is not an argument here: connect_timeout= is"

@@ -79,8 +79,15 @@ def read_hosts(options: Mapping[str, str]) -> list[Host]:
 def _default_hosts(port: int, number: int) -> list[Host]:
     """Return where a server of this machine may be; that it is not there yet is no reason."""
     folders = [] if os.name == "nt" else _DEFAULT_FOLDERS
-    sockets = [folder for folder in folders if Path(folder, f".s.PGSQL.{port}").exists()]
+    sockets = [folder for folder in folders if _is_there(Path(folder, f".s.PGSQL.{port}"))]
     return [Host(place, place, port, number) for place in [*sockets, "localhost"]]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that is not for us
+        return False
 
 
 def _read(options: Mapping[str, str]) -> list[tuple[str, str, int]]:

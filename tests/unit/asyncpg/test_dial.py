@@ -192,6 +192,45 @@ async def test_a_dial_that_takes_too_long_is_given_up(driver: Driver) -> None:
     assert clock() == pytest.approx(10, abs=0.5)
 
 
+async def test_where_a_standby_is_preferred_any_other_one_will_do(driver: Driver) -> None:
+    """All hosts are asked for a standby before any is taken, as libpq does it."""
+    made = dialer(host=[ONE, TWO], target_session_attrs="prefer-standby")
+    driver.refusals = {
+        ONE: asyncpg.TargetServerAttributeNotMatched("primary"),
+        TWO: asyncpg.CannotConnectNowError("starting"),
+    }
+    with pytest.raises(ConnectError):
+        await made.dial()
+    kinds = [(call["host"], call["target_session_attrs"]) for call in driver.calls]
+    assert kinds == [(ONE, "standby"), (TWO, "standby"), (ONE, "any"), (TWO, "any")]
+
+
+@pytest.mark.parametrize("start_timeout", [2.0, None])
+async def test_r52_the_first_pass_reaches_every_host_within_the_start(
+    driver: Driver, start_timeout: float | None
+) -> None:
+    """Later each has its whole time."""
+    driver.silent = {ONE, TWO}
+    arguments = {"host": [ONE, TWO]}
+    made = Dialer(None, None, arguments, timeout=10.0, start_timeout=start_timeout)
+    for share in (2.0 * 0.9, 20.0) if start_timeout else (20.0, 20.0):
+        began = clock()
+        with pytest.raises(ConnectError):
+            await made.dial()
+        assert clock() - began == pytest.approx(share, abs=0.3)
+
+
+async def test_load_is_balanced_where_it_is_asked_for(driver: Driver) -> None:
+    """The hosts come in any order, each of them."""
+    hosts = ",".join(f"127.0.0.{number}" for number in range(1, 20))
+    made = dialer(f"postgresql://{hosts}/app?load_balance_hosts=random")
+    firsts = set()
+    for _ in range(20):
+        await made.dial()
+        firsts.add(driver.calls[-1]["host"])
+    assert len(firsts) > 1
+
+
 # -- errors ---------------------------------------------------------------------------------------
 
 

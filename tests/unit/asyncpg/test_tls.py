@@ -3,11 +3,16 @@ from __future__ import annotations
 import socket
 import ssl
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from asyncnotify._asyncpg.tls import tls_weakness
+from asyncnotify._asyncpg.tls import make_context, tls_weakness
+from asyncnotify._errors import ConfigurationError
+from tests.support.certificates import Certificate, make_certificate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def connection_to(peer: tuple[Any, ...], verify: ssl.VerifyMode | None) -> Any:  # noqa: ANN401
@@ -47,3 +52,80 @@ def test_a_socket_that_does_not_tell_its_peer_is_no_network() -> None:
     for getpeername in (refuse, lambda: ("somewhere", 5432)):
         connection._transport.get_extra_info("socket").getpeername = getpeername  # noqa: SLF001
         assert tls_weakness(connection) is None
+
+
+# -- contexts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate, and its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"), "db.example")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user's files for TLS, which is empty."""
+    folder = tmp_path / ".postgresql"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "verified", "named"),
+    [
+        ("allow", False, False),
+        ("prefer", False, False),
+        ("require", False, False),
+        ("verify-ca", True, False),
+        ("verify-full", True, True),
+    ],
+)
+def test_each_mode_verifies_what_libpq_does(
+    certificate: Certificate, home: Path, mode: str, *, verified: bool, named: bool
+) -> None:
+    """Those that need the certificate of who has signed refuse to do without it."""
+    roots = {"sslrootcert": str(certificate.certificate)} if verified else {}
+    context = make_context(roots, mode)
+    assert (context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname) == (verified, named)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    if verified:
+        with pytest.raises(ConfigurationError, match="sslrootcert"):
+            make_context({}, mode)
+
+
+def test_the_users_own_files_are_found(certificate: Certificate, home: Path) -> None:
+    """With the root's certificate there, ``require`` verifies as ``verify-ca`` does."""
+    (home / "root.crt").write_bytes(certificate.certificate.read_bytes())
+    (home / "postgresql.crt").write_bytes(certificate.certificate.read_bytes())
+    (home / "postgresql.key").write_bytes(certificate.key.read_bytes())
+    context = make_context({}, "require")
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert not context.check_hostname
+    (home / "postgresql.key").write_text("no key")
+    with pytest.raises(ConfigurationError, match=r"postgresql\.key"):
+        make_context({}, "require")
+    assert make_context({"sslcertmode": "disable"}, "require") is not context
+
+
+def test_the_systems_authorities_and_versions_may_be_asked_for(home: Path) -> None:
+    """``sslrootcert=system`` needs no file; versions of TLS are bounded on both sides."""
+    options = {
+        "sslrootcert": "system",
+        "ssl_min_protocol_version": "tlsv1.3",
+        "ssl_max_protocol_version": "tlsv1.3",
+    }
+    context = make_context(options, "verify-full")
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.minimum_version is context.maximum_version is ssl.TLSVersion.TLSv1_3
+
+
+def test_lists_of_revoked_certificates_are_checked(
+    certificate: Certificate, home: Path, tmp_path: Path
+) -> None:
+    """In a file or in a folder; that of the user's is taken if it is there."""
+    roots = {"sslrootcert": str(certificate.certificate)}
+    assert not make_context(roots, "verify-ca").verify_flags & ssl.VERIFY_CRL_CHECK_CHAIN
+    context = make_context({**roots, "sslcrldir": str(tmp_path)}, "verify-ca")
+    assert context.verify_flags & ssl.VERIFY_CRL_CHECK_CHAIN
