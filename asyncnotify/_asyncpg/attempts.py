@@ -22,6 +22,7 @@ from asyncnotify._asyncpg.files import find_password
 from asyncnotify._asyncpg.given import checked, discard
 from asyncnotify._asyncpg.racing import DialLoop, Race
 from asyncnotify._errors import ConnectError, describe_error
+from asyncnotify._tasks import READ_GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from asyncnotify._asyncpg.tls import Encryption
 
 logger = logging.getLogger("asyncnotify.connection")
-
-_GRACE: Final = 0.05
-"""Seconds for a cancelled attempt to end: longer than the loop needs to read its sockets."""
-
 
 _OF_THE_SERVER: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
 
@@ -248,10 +245,10 @@ async def _abandon(task: asyncio.Future[Any]) -> None:
     try:
         # asyncpg leaves an exception unretrieved if cancelled in the moment in which TCP connects:
         # a server that answers may as well finish, and one that does not is past that moment
-        await asyncio.wait({task}, timeout=_GRACE)
+        await asyncio.wait({task}, timeout=READ_GRACE)
     finally:
         task.cancel()
-        await asyncio.wait({task}, timeout=_GRACE)
+        await asyncio.wait({task}, timeout=READ_GRACE)
 
 
 def _discard(task: asyncio.Future[Any]) -> None:

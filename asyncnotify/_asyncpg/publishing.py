@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import asyncpg
 
 from asyncnotify._asyncpg import failures
-from asyncnotify._asyncpg.session import BoundedConnection
+from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.sockets import check_keepalive
 from asyncnotify._asyncpg.statements import (
     NOTIFY,

@@ -1,11 +1,11 @@
-"""Connections as the rest of the core sees them: each command has a deadline."""
+"""The session that listens: its statements, and what it tells of the server."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.connection import TransportFlowControl, as_hooked
 from asyncnotify._asyncpg.encodings import size_in
 from asyncnotify._asyncpg.failures import (
@@ -16,24 +16,22 @@ from asyncnotify._asyncpg.failures import (
     was_cancelled_by_server,
 )
 from asyncnotify._asyncpg.proof import ListenProof
-from asyncnotify._asyncpg.sockets import keep_alive, server_settings
-from asyncnotify._asyncpg.statements import only_in_session, unused_name
+from asyncnotify._asyncpg.statements import unused_name
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._channels.names import CHANNEL_LIMIT, quote_identifier
 from asyncnotify._errors import (
     ChannelNameError,
     ConfigurationError,
-    ConnectionLostError,
     describe_error,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+    import asyncio
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     import asyncpg
 
     from asyncnotify._asyncpg.connection import OnNotification
-    from asyncnotify._keepalive import Keepalive
 
 T = TypeVar("T")
 
@@ -44,13 +42,6 @@ _BATCH: Final = 10_000
 
 _ALLOWANCE: Final = 1e-4
 """Further seconds for each channel of a LISTEN: ten times what 10,000 of them take."""
-
-_GRACE: Final = 0.05
-"""Seconds in which the loop reads its sockets once more before silence is called death: the
-timer may have fired only because the loop had been blocked."""
-
-_LONGEST_EXTENSION: Final = 6
-"""Deadlines after which an answer is overdue even though notifications keep arriving."""
 
 _UTF8: Final = frozenset({"UTF8", "SQL_ASCII"})
 """Encodings of a database in which a name has as many bytes as in UTF-8."""
@@ -79,100 +70,6 @@ _QUEUE_HOLDERS: Final = """
 """
 """A session lets the queue go only when it has read it: not within a transaction, and not while
 its client does not read. Which of them listen, the server does not tell."""
-
-
-class BoundedConnection:
-    """
-    A connection each of whose commands has a deadline. One task at a time gives them.
-
-    A command that does not meet its deadline, or is cancelled, terminates the connection:
-    nobody could say what the server has made of it.
-    """
-
-    def __init__(self, connection: asyncpg.Connection[Any], *, timeout: float) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
-        self.pid: int = connection.get_server_pid()
-
-    @property
-    def lost(self) -> bool:
-        """Whether the connection is known to be gone."""
-        return bool(self._connection.is_closed())
-
-    async def introduce(self, keepalive: Keepalive | None) -> bool:
-        """
-        Set keepalive at both ends; return whether the backend pid is the one we know.
-
-        Another pid says that a pooler is in between: then nothing is set at the server. One
-        round trip; a second one if a setting is refused.
-        """
-        if keepalive is not None:
-            keep_alive(self._connection, keepalive)
-        settings = server_settings(keepalive) if keepalive is not None else {}
-        changes = ", ".join(
-            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings.items()
-        )
-        ours = only_in_session(self.pid)
-        try:
-            status = await self._command(self._connection.execute(f"SELECT {changes} {ours}"))
-        except Exception as error:
-            if not is_refusal(error):
-                raise
-            logger.debug("keepalive of the server stays as it is: %s", describe_error(error))
-            status = await self._command(self._connection.execute(f"SELECT 1 {ours}"))
-        return bool(status == "SELECT 1")
-
-    async def close(self, timeout: float) -> None:
-        """Say goodbye to the server, for at most this many seconds; then terminate."""
-        if self._connection.is_closed():
-            return
-        closing = asyncio.ensure_future(self._connection.close())
-        try:
-            await asyncio.wait({closing}, timeout=timeout)
-        finally:
-            self._connection.terminate()
-            await _finished(closing)
-
-    def terminate(self) -> None:
-        """Drop the connection at once, without waiting for anything."""
-        self._connection.terminate()
-
-    async def _command(
-        self, command: Coroutine[Any, Any, Any], timeout: float | None = None
-    ) -> Any:
-        task = asyncio.ensure_future(command)
-        try:
-            await self._answer(task, self._timeout if timeout is None else timeout)
-        except BaseException:
-            self.terminate()
-            await _finished(task)
-            raise
-        try:
-            return task.result()
-        except asyncio.CancelledError:
-            msg = "the driver cancelled the command"
-            raise ConnectionLostError(msg) from None
-
-    async def _answer(self, task: asyncio.Future[Any], timeout: float) -> None:
-        """Wait for the answer. While notifications arrive, the server is alive: wait longer."""
-        asked = self._loop.time()
-        latest = asked + timeout * _LONGEST_EXTENSION
-        while not task.done():
-            now = self._loop.time()
-            deadline = min(latest, max(asked, self._last_contact()) + timeout)
-            if now >= deadline:
-                break
-            await asyncio.wait({task}, timeout=deadline - now)
-        if not task.done():
-            await asyncio.wait({task}, timeout=_GRACE)
-        if not task.done():
-            msg = f"the server did not answer within {timeout:.3g} s"
-            raise TimeoutError(msg)
-
-    def _last_contact(self) -> float:
-        """Return when the server was last heard, by the loop's clock; 0 if nobody knows."""
-        return 0.0
 
 
 class ListeningSession(BoundedConnection):
@@ -466,16 +363,3 @@ async def _insist(command: Callable[[], Awaitable[T]]) -> T:
             if not was_cancelled_by_server(error):
                 raise
     return await command()
-
-
-async def _finished(task: asyncio.Future[Any]) -> None:
-    """Wait for a task whose connection has been terminated; its outcome no longer matters."""
-    task.add_done_callback(_retrieve)
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_GRACE)
-
-
-def _retrieve(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from asyncnotify._tasks import READ_GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_GRACE: Final = 0.05
-"""Seconds in which the loop reads its sockets once more before a call counts as overdue: the timer
-may have fired only because the loop had been blocked."""
 
 
 class Watchdog:
@@ -61,7 +59,7 @@ class Watchdog:
         if self._began is None:
             return
         remaining = self._began + self._seconds - self._clock()
-        blocked = self._clock() - self._due > _GRACE and self._extended != self._began
+        blocked = self._clock() - self._due > READ_GRACE and self._extended != self._began
         if remaining > 0:
             self._look_in(remaining)
         elif blocked:
@@ -69,7 +67,7 @@ class Watchdog:
             self._look_in(self._seconds)
         else:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_GRACE, self._report_overdue, self._began)
+            self._timer = loop.call_later(READ_GRACE, self._report_overdue, self._began)
 
     def _report_overdue(self, began: float) -> None:
         self._timer = None

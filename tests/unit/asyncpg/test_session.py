@@ -1,4 +1,4 @@
-"""Commands have deadlines, and what does not meet its deadline is given up."""
+"""A session listens, proves that it does, and says what the server refused."""
 
 from __future__ import annotations
 
@@ -12,153 +12,26 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify._asyncpg.connection import as_hooked
-from asyncnotify._asyncpg.proof import ListenProof
-from asyncnotify._asyncpg.session import ListeningSession
 from asyncnotify._channels.checksum import Checksum
-from asyncnotify._errors import ChannelNameError, ConfigurationError, ConnectionLostError
+from asyncnotify._errors import ChannelNameError, ConfigurationError
 from asyncnotify._keepalive import Keepalive
-from tests.unit.clock import JumpingLoop
 from tests.unit.fake_connection import FakeConnection
+from tests.unit.session_harness import SessionHarness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-Notified = tuple[int, str, str]
+    from asyncnotify._asyncpg.session import ListeningSession
+
 
 TRUNCATED = asyncpg.UndefinedFileError("could not access status of transaction 7")
 CANCELLED = asyncpg.QueryCanceledError("canceling statement due to user request")
-
-
-class SessionHarness:
-    """A session on a fake connection, with a command timeout of five seconds."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.began = self.loop.time()
-        self.connection = FakeConnection()
-        self.last_contact = 0.0
-        self.arrived: list[Notified] = []
-        self.losses = 0
-        self.proof = ListenProof()
-        self.proof.is_due = False
-        self.session = ListeningSession(
-            self.connection,
-            on_notification=lambda pid, channel, payload: self.arrived.append(
-                (pid, channel, payload)
-            ),
-            on_lost=self.lose,
-            last_contact=lambda: self.last_contact,
-            timeout=5.0,
-            proof=self.proof,
-        )
-
-    def lose(self) -> None:
-        """Be told of the loss."""
-        self.losses += 1
-
-    def set_last_contact(self) -> None:
-        """Let the server be heard now."""
-        self.last_contact = self.loop.time()
-
-    @property
-    def now(self) -> float:
-        """Seconds since the test began."""
-        return self.loop.time() - self.began
 
 
 @pytest_asyncio.fixture
 async def harness() -> SessionHarness:
     """A fresh session."""
     return SessionHarness()
-
-
-# -- deadlines ------------------------------------------------------------------------------------
-
-
-async def test_a_command_that_is_not_answered_ends_the_connection(harness: SessionHarness) -> None:
-    """At its deadline: TimeoutError, and the connection is terminated, not closed."""
-    harness.connection.answer_time = None
-    with pytest.raises(TimeoutError, match=r"did not answer within 5\b"):
-        await harness.session.listen(["a"])
-    assert harness.now == pytest.approx(5, abs=0.1)
-    assert harness.connection.terminated
-    assert harness.session.lost
-    assert harness.connection.statements == ['LISTEN "a"']
-
-
-async def test_r03_an_answer_that_lies_in_the_socket_when_the_loop_was_blocked_counts(
-    harness: SessionHarness,
-) -> None:
-    """The timer and the answer are due together, because nobody could read: no false alarm."""
-    assert isinstance(harness.loop, JumpingLoop)
-    harness.connection.answer_time = 1.0
-    harness.loop.call_later(0.5, harness.loop.spend, 20.0)
-    assert await harness.session.is_listening(Checksum.of(()), timeout=5.0)
-    assert not harness.session.lost
-
-
-async def test_a_server_that_is_heard_has_more_time(harness: SessionHarness) -> None:
-    """While notifications arrive it is alive, and the answer stands behind them."""
-    harness.connection.answer_time = 20.0
-    for seconds in range(1, 20):
-        harness.loop.call_later(seconds, harness.set_last_contact)
-    await harness.session.listen(["a"])
-    assert harness.now == pytest.approx(20)
-    assert not harness.session.lost
-
-
-async def test_a_server_that_is_heard_but_never_answers_is_given_up(
-    harness: SessionHarness,
-) -> None:
-    """After six times the deadline; and a deadline after it was heard last."""
-    harness.connection.answer_time = None
-    for seconds in range(1, 100):
-        harness.loop.call_later(seconds, harness.set_last_contact)
-    with pytest.raises(TimeoutError):
-        await harness.session.listen(["a"])
-    assert harness.now == pytest.approx(30, abs=0.1)
-
-
-async def test_a_command_that_is_cancelled_ends_the_connection(harness: SessionHarness) -> None:
-    """Nobody could say what the server has made of it."""
-    harness.connection.answer_time = None
-    command = asyncio.ensure_future(harness.session.listen(["a"]))
-    await asyncio.sleep(1)
-    command.cancel()
-    await asyncio.wait({command})
-    assert command.cancelled()
-    assert harness.connection.terminated
-    assert harness.now == pytest.approx(1, abs=0.1)
-
-
-async def test_a_command_that_the_driver_cancels_is_a_lost_connection(
-    harness: SessionHarness,
-) -> None:
-    """asyncpg does so when its protocol is aborted; it is not our cancellation."""
-    harness.connection.answer = asyncio.CancelledError()
-    with pytest.raises(ConnectionLostError):
-        await harness.session.listen(["a"])
-
-
-async def test_a_refusal_leaves_the_connection_as_it_is(harness: SessionHarness) -> None:
-    """An error is an answer."""
-    harness.connection.answer = asyncpg.InsufficientPrivilegeError("denied")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await harness.session.listen(["a"])
-    assert not harness.session.lost
-
-
-@pytest.mark.parametrize("answer_time", [1.0, None])
-async def test_r31_closing_takes_no_longer_than_it_is_given(
-    harness: SessionHarness, answer_time: float | None
-) -> None:
-    """A goodbye that is not answered is cut short; in any case the connection is dropped."""
-    harness.connection.answer_time = answer_time
-    await harness.session.close(2.0)
-    assert harness.now == pytest.approx(2.0 if answer_time is None else 1.0, abs=0.1)
-    assert harness.connection.terminated
-    await harness.session.close(2.0)
-    assert harness.connection.statements == ["close"]
 
 
 # -- statements -----------------------------------------------------------------------------------
