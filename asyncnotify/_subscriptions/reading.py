@@ -228,6 +228,7 @@ class Reading:
                     raise StopAsyncIteration
             elif isinstance(item, Undecodable):
                 self._count_undecodable(item)
+                item = None  # its traceback leads to this frame
                 await self.report()
             elif isinstance(item, Notification) or self._wants(item):
                 return item

@@ -152,27 +152,26 @@ class Stream(Generic[ItemT_co]):
         item: Any = self._take()
         if item.__class__ is Notification:  # nearly always: the hot path ends here
             return item  # type: ignore[return-value]  # cast() would be a call for each
+        if item is None and (arrival := self._mailbox.next_arrival(self._loop)) is not None:
+            try:
+                await arrival
+            except BaseException as error:
+                mailbox, state = self._mailbox, self._state
+                del self
+                mailbox.give_up(arrival)
+                if isinstance(error, RuntimeError):
+                    state.check_owner()  # so asyncio refuses a future of another loop
+                raise
+            item = self._take()
+            if item.__class__ is Notification:
+                return item  # type: ignore[return-value]
         try:
-            if item is None and (arrival := self._mailbox.next_arrival(self._loop)) is not None:
-                try:
-                    await arrival
-                except BaseException as error:
-                    self._give_up(arrival, error)
-                    raise
-                item = self._take()
-                if item.__class__ is Notification:
-                    return item  # type: ignore[return-value]
             while item is _NOT_READY:
                 self._read_from(await self._state.ready())
                 item = self._take()
             return cast("ItemT_co", await cast("Reading", self._state).next_after(item))
         finally:
-            del self
-
-    def _give_up(self, arrival: asyncio.Future[None], error: BaseException) -> None:
-        self._mailbox.give_up(arrival)
-        if isinstance(error, RuntimeError):
-            self._state.check_owner()  # so asyncio refuses a future of another loop
+            del self, item  # which may be an error, whose traceback leads to this frame
 
     def _read_from(self, reading: Reading) -> None:
         """Take from what the server has confirmed, unless there is something to report first."""

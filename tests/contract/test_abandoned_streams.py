@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +205,28 @@ async def test_r49_a_kept_decode_error_keeps_no_stream(
     await asyncio.gather(*tasks)
     assert len(kept) == 2
     assert await nothing_is_left(listener)
+
+
+@pytest.mark.parametrize("as_lists", [False, True])
+async def test_r49_a_decode_error_that_nobody_keeps_is_gone(
+    listener: Listener, database: Database, caplog: pytest.LogCaptureFixture, *, as_lists: bool
+) -> None:
+    """It is part of no cycle: its memory does not wait for the garbage collector either."""
+    caplog.set_level(logging.CRITICAL, "asyncnotify.handler")  # what is logged, pytest keeps
+    seen: list[weakref.ref[BaseException]] = []
+
+    def look_at(error: BaseException, _: Notification[Any] | Gap) -> None:
+        seen.append(weakref.ref(error))
+
+    stream = listener.stream(Channel("orders", int), on_error=look_at)
+    async with stream:
+        await database.notify("orders", "no number", "1")
+        await database.fence(listener)
+        if as_lists:
+            assert [n.payload for n in await anext(stream.batches(1))] == [1]
+        else:
+            assert (await anext(stream)).payload == 1
+    assert [error() for error in seen] == [None]
 
 
 async def test_r49_a_kept_overflow_keeps_no_stream(
