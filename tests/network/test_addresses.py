@@ -127,16 +127,18 @@ async def test_r52_the_error_names_every_address_and_why(proxy: FaultProxy, dsn:
 # -- TLS ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["verify-full", "require", "prefer"])
+@pytest.mark.parametrize("mode", ["verify-full", "verify-full direct", "require", "prefer"])
 async def test_r52_tls_knows_the_name_although_an_address_is_connected_to(
     dsn: str, tmp_path: Path, mode: str
 ) -> None:
     """The certificate is verified against the name, and the server is told the name."""
     parts = urlsplit(dsn)
     front = TlsFront(tmp_path, (str(parts.hostname), int(parts.port or 5432)), "db.example")
-    port = await front.serve(LIVE)
-    roots = front.certificate.certificate
-    options = f"?sslmode={mode}" + (f"&sslrootcert={roots}" if mode == "verify-full" else "")
+    mode, _, direct = mode.partition(" ")
+    port = await front.serve(LIVE, direct=bool(direct))
+    options = f"?sslmode={mode}&sslnegotiation={direct or 'postgres'}"
+    if mode == "verify-full":
+        options += f"&sslrootcert={front.certificate.certificate}"
 
     def at(host: str) -> str:
         return f"postgresql://{parts.username}@{host}:{port}{parts.path}{options}"

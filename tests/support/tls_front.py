@@ -33,9 +33,10 @@ class TlsFront:
         self._context.load_verify_locations(certificate.certificate)
         self._context.verify_mode = ssl.CERT_OPTIONAL
 
-    async def serve(self, host: str) -> int:
-        """Begin; return the port."""
-        self._server = await asyncio.start_server(self._take, host, 0)
+    async def serve(self, host: str, *, direct: bool = False) -> int:
+        """Begin; return the port. Direct: TLS begins at once, without being asked for."""
+        context = self._context if direct else None
+        self._server = await asyncio.start_server(self._take, host, 0, ssl=context)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self.port
 
@@ -52,10 +53,11 @@ class TlsFront:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert struct.unpack("!ii", await reader.readexactly(8)) == (8, 80877103)
-        writer.write(b"S")
         try:
-            await writer.start_tls(self._context)
+            if writer.get_extra_info("ssl_object") is None:
+                assert struct.unpack("!ii", await reader.readexactly(8)) == (8, 80877103)
+                writer.write(b"S")
+                await writer.start_tls(self._context)
             self.clients.append(bool(writer.get_extra_info("peercert")))
             there, back = await asyncio.open_connection(*self._target)
         except OSError:
