@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
     Statement = PreparedStatement[asyncpg.Record]
 
-NAMES: Final = 40
-"""Statements of each program: more than a driver prepares in a test."""
+NAMES: Final = 16
+"""Statements of each program, by each of two drivers: more than is prepared in a test."""
 
 TABLE: Final = """
     CREATE TABLE IF NOT EXISTS stored (a text, b text, c text[], d text[]);

@@ -17,7 +17,7 @@ from asyncnotify._asyncpg.session import ListeningSession
 from tests.network.arrivals import CHANNEL, OTHER_CHANNEL
 from tests.network.observed_listener import PATIENCE
 from tests.network.other_programs import other_programs, settings_of
-from tests.network.publishing_roads import ROADS, STATEMENTS
+from tests.network.publishing_roads import ROADS, STATEMENTS, sending_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -97,6 +97,31 @@ async def test_r47_what_returned_has_arrived_on_every_road(
             outcomes |= await outcomes_of(send, [f"while they work {n}" for n in range(rounds)])
         assert [error for error in outcomes.values() if error] == []
         await check(arrivals, others, list(outcomes))
+
+
+async def test_r47_each_connection_is_judged_anew(
+    pooler: PgBouncer, pooled_server: PostgresServer, arrivals: Arrivals
+) -> None:
+    """Where a pooler has taken the place of the server, the next connection is not prepared on."""
+    places = [pooled_server.dsn]
+    opened: list[Connection] = []
+
+    async def connect() -> Connection:
+        opened.append(await asyncpg.connect(places.pop() if places else pooler.dsn))
+        return opened[-1]
+
+    async with (
+        Notifier(connect=connect) as notifier,
+        other_programs(pooler, arrivals.server) as others,
+    ):
+        await notifier.notify(CHANNEL, "at the server")
+        assert await opened[0].fetchval("SELECT count(*) FROM pg_prepared_statements") > 0
+        opened[0].terminate()
+        await notifier.notify(CHANNEL, "through the pooler", retry=True)
+        await others.arrive()
+        outcomes = await outcomes_of(sending_by(notifier), [str(n) for n in range(10)])
+        assert [error for error in outcomes.values() if error] == []
+        await check(arrivals, others, ["at the server", "through the pooler", *outcomes])
 
 
 @pytest.mark.parametrize("pooler", ["statement"], indirect=True)
