@@ -72,15 +72,20 @@ def _library() -> Path:
 
 
 async def step_for_ever(clock: WallClock, chance: random.Random) -> None:
-    """Step the clock every few seconds; now and then it is right. Ends by cancellation."""
+    """Set the clock ahead, then back to right or slow, each for a moment. Ends by cancellation."""
     control = Path(os.environ[_CONTROL])
-    new = control.with_suffix(".new")
     try:
         while True:
-            error = chance.choice((0.0, chance.uniform(0, _STEP), chance.uniform(-_STEP, 0)))
-            clock.stepped(error)
-            new.write_text(f"{error:+.3f}", encoding="ascii")
-            new.replace(control)
-            await asyncio.sleep(chance.uniform(1.0, 3.0))
+            back = chance.choice((0.0, chance.uniform(-_STEP, 0)))
+            for error in (chance.uniform(1, _STEP), back):
+                clock.stepped(error)
+                _set(control, error)
+                await asyncio.sleep(chance.uniform(0.4, 1.0))
     finally:
-        control.unlink()  # noqa: ASYNC240 - as above
+        control.unlink()  # noqa: ASYNC240 - a few bytes
+
+
+def _set(control: Path, error: float) -> None:
+    new = control.with_suffix(".new")
+    new.write_text(f"{error:+.3f}", encoding="ascii")
+    new.replace(control)
