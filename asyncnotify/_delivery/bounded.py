@@ -129,7 +129,13 @@ class BoundedMailbox(Mailbox):
     async def wait_for_turn(self) -> None:
         """Return when the consumer may run again, if the budget of this turn is used up."""
         turns = self._source.turns
-        if self._ready and turns.is_over:
+        if self._ready and turns.is_taken:
+            await turns.next()
+
+    async def give_way(self) -> None:
+        """Let other tasks run, if the budget of this turn is used up."""
+        turns = self._source.turns
+        if turns.is_over:
             await turns.next()
 
     def take_many(self, limit: int) -> list[Item]:

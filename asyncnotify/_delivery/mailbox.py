@@ -68,6 +68,10 @@ class Mailbox(ABC):
         """Return when the consumer may run again; here at once."""
         return
 
+    async def give_way(self) -> None:
+        """Let other tasks run, between two calls of a function of the user's."""
+        await asyncio.sleep(0)
+
     @property
     def since(self) -> datetime | None:
         """A time before what waits was sent, at which delivery was good; None: unknown."""

@@ -306,6 +306,7 @@ class Registry:
 
     def _begin_if_confirmed(self, subscriber: Subscriber) -> None:
         if not subscriber.in_force and self._confirmed.issuperset(subscriber.channels):
+            self._router.turns.begin_with_first()
             subscriber.begin()
 
 

@@ -15,60 +15,97 @@ from asyncnotify._tasks import SLICE
 if TYPE_CHECKING:
     import asyncio
 
-_MAX_AT_ONCE: Final = 1_024
-"""Consumers that may run in one turn, at most."""
+_MAX_AT_ONCE: Final = 64
+"""Consumers that may run in one turn, at most; each has its share of the slice."""
 
 
 class Turns:
     """
     One budget of time for all consumers in each turn of the loop. The others wait in a queue.
 
-    In each turn as many consumers run as have fitted into the last budgets, in the order in
-    which they came.
+    Whoever wakes consumers begins a budget for them. What is left when it is used up waits, in
+    order; in each further turn some of the queue run, each for its share of one more slice. Who
+    comes while others wait goes behind them.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ends = 0.0
-        self._began = 0.0
+        self._opened = 0.0
+        self._share = SLICE
+        self._at_once = _MAX_AT_ONCE
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._opens = False
-        self._at_once = 1
+        self._woken = 0
+        self._left_of_round = 0
+        self.rounds = 0  # how often all that waited together have had their turn
 
     def begin(self, now: float) -> None:
-        """A turn begins: the consumers that run in it have a budget of their own."""
-        self._began = now
-        self._ends = now + SLICE
+        """Consumers have been woken: those that run next have a budget, unless others wait."""
+        if not self._opens:
+            self._ends = now + SLICE
+
+    def begin_with_first(self) -> None:
+        """As begin(), but the budget begins when the first of them asks for it."""
+        if not self._opens:
+            self._ends = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether the budget of this turn is used up."""
-        return self._loop.time() > self._ends
+        """Whether the budget of who runs is used up."""
+        now = self._loop.time()
+        if not self._ends:
+            self._ends = now + SLICE
+        return now > self._ends
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether who has just been woken has to wait for its turn."""
+        return bool(self._waiting) or self.is_over
+
+    @property
+    def share(self) -> float:
+        """The part of a slice that a consumer has in a round; 1 if nobody has to wait."""
+        return self._share / SLICE if self._opens else 1.0
+
+    def is_past(self, round_: int) -> bool:
+        """Whether this round is over, or nobody has to wait."""
+        return self.rounds > round_ or not self._opens
 
     def next(self) -> asyncio.Future[None]:
         """Return a future that is done when the caller may run again."""
         turn = self._loop.create_future()
+        turn.add_done_callback(self._begin_share)  # before whoever awaits it runs
         self._waiting.append(turn)
         if not self._opens:
             self._opens = True
+            self._opened = self._loop.time()
             self._loop.call_soon(self._open)
         return turn
 
+    def _begin_share(self, turn: asyncio.Future[None]) -> None:
+        if not turn.cancelled():
+            self._ends = self._loop.time() + self._share
+
     def _open(self) -> None:
-        """Begin a turn and wake the next consumers; they run before this is called again."""
+        """Wake the next consumers; they run before this is called again."""
         now = self._loop.time()
-        if now - self._began > 2 * SLICE:
+        took, self._opened = now - self._opened, now
+        if took > 2 * SLICE:
             self._at_once = max(1, self._at_once // 2)
-        elif now - self._began < SLICE:
+        elif took < SLICE:
             self._at_once = min(_MAX_AT_ONCE, self._at_once * 2)
-        self.begin(now)
-        woken = 0
-        while self._waiting and woken < self._at_once:
+        self._left_of_round -= self._woken
+        if not self._left_of_round:
+            self.rounds += 1
+            self._left_of_round = len(self._waiting)
+        self._woken = min(self._at_once, self._left_of_round)
+        if not self._woken:
+            self._opens = False
+            return
+        self._share = SLICE / self._woken
+        for _ in range(self._woken):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                woken += 1
-        if self._waiting:
-            self._loop.call_soon(self._open)
-        else:
-            self._opens = False
+        self._loop.call_soon(self._open)

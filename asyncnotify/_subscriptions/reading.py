@@ -169,7 +169,6 @@ class Reading:
         "_on_error",
         "_owes_a_turn",
         "_roster",
-        "_slice_ends",
         "_subscriber",
         "_unreported",
         "channels",
@@ -197,7 +196,6 @@ class Reading:
         self._decode_errors: DecodeErrors | None = None
         self._unreported: deque[Undecodable] | None = None  # most streams never need one
         self._owes_a_turn = False
-        self._slice_ends = 0.0
 
     @property
     def must_report(self) -> bool:
@@ -304,14 +302,7 @@ class Reading:
         while self._unreported:
             item = self._unreported.popleft()
             await report(self._on_error, item.error, item.notification, of=names(self.channels))
-            await self._yield_now_and_then()
-
-    async def _yield_now_and_then(self) -> None:
-        """Let others run when it has been a while, where nothing else might wait for anything."""
-        clock = asyncio.get_running_loop().time
-        if clock() > self._slice_ends:
-            await asyncio.sleep(0)
-            self._slice_ends = clock() + SLICE
+            await self.mailbox.give_way()
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ class HandlerWorker:
         except BufferOverflowError as error:
             await self._overflowed(error)
             return False
-        if self._turns is not None and self._turns.is_over:
+        if waits and self._turns is not None and self._turns.is_taken:
             await self._turns.next()
         return waits
 

@@ -23,7 +23,7 @@ from asyncnotify import (
     RetryScheduled,
     State,
 )
-from asyncnotify._asyncpg import session
+from asyncnotify._asyncpg import bounded
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.tls_front import TlsFront
@@ -238,7 +238,7 @@ async def test_r54_a_defect_of_ours_is_raised_at_once_with_its_traceback(
 
     listener = Listener(dsn)
     with monkeypatch.context() as broken:
-        broken.setattr(session, "keep_alive", fail)
+        broken.setattr(bounded, "keep_alive", fail)
         with pytest.raises(ConnectError) as caught:
             await listener.start()
         assert caught.value.__cause__ is defect
@@ -247,7 +247,7 @@ async def test_r54_a_defect_of_ours_is_raised_at_once_with_its_traceback(
         events = listener.events()
         caplog.clear()
         with monkeypatch.context() as broken:
-            broken.setattr(session, "keep_alive", fail)
+            broken.setattr(bounded, "keep_alive", fail)
             killer = await asyncpg.connect(dsn)
             await killer.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -76,3 +76,59 @@ async def test_a_consumer_that_gave_up_takes_nobody_s_place() -> None:
     gone.cancel()
     await waiting
     assert gone.cancelled()
+
+
+async def test_r57_busy_consumers_have_the_same_share() -> None:
+    """However many run in one turn: in each round, each of them gets about as far as the others."""
+    for consumers in (2, 5, 64, 100):
+        _, order = await longest_lag(consumers, 50)
+        half = order[: len(order) // 2]
+        taken = [half.count(number) for number in range(consumers)]
+        # the first of them have had the first budget for themselves
+        assert max(taken) - min(taken) <= 2 * SLICE / WORK, (consumers, taken)
+
+
+async def test_who_comes_while_others_wait_goes_behind_them() -> None:
+    """What a new notification wakes does not overtake what an earlier one has woken."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    turns = Turns(loop)
+    turns.begin(loop.time())
+    loop.spend(2 * SLICE)
+    first = turns.next()
+    turns.begin(loop.time())  # a new notification
+    assert turns.is_taken
+    second = turns.next()
+    order: list[str] = []
+    first.add_done_callback(lambda _: order.append("first"))
+    second.add_done_callback(lambda _: order.append("second"))
+    await second
+    assert order == ["first", "second"]
+
+
+async def test_who_is_woken_after_a_rest_does_not_wait() -> None:
+    """A gap at the start comes at once, however long ago the last budget was used up."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    turns = Turns(loop)
+    turns.begin(loop.time())
+    loop.spend(3_600)
+    turns.begin_with_first()
+    loop.spend(1)
+    before = turns.is_taken
+    loop.spend(2 * SLICE)
+    assert (before, turns.is_taken) == (False, True)
+
+
+async def test_a_round_is_past_when_all_that_waited_together_have_run() -> None:
+    """Until then nobody can say that a consumer is too slow."""
+    turns = Turns(asyncio.get_running_loop())
+    assert turns.is_past(turns.rounds)  # nobody waits
+    waiting = [turns.next() for _ in range(100)]
+    began, seen = turns.rounds + 1, list[bool]()
+    for turn in waiting:
+        turn.add_done_callback(lambda _: seen.append(turns.is_past(began)))
+    await asyncio.wait(waiting)
+    await turns.next()
+    assert turns.is_past(began)
+    assert seen == [False] * 100
