@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
-import weakref
 from collections import deque
 from typing import Final, Self
 
 from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.gateway import Gateway
+from asyncnotify._blocking.waiting import Instances, News, deadline_after, taking_from
 from asyncnotify._events import Closed, ConnectionEvent, OnEvent
 
 _KEPT: Final = 1_000
@@ -27,10 +25,11 @@ class BlockingEventStream:
     nothing. Any number of threads may read one stream; each event goes to one of them.
     """
 
-    def __init__(self, gateway: Gateway, news: threading.Condition) -> None:
+    def __init__(self, gateway: Gateway, news: News) -> None:
         self._gateway = gateway
         self._news = news
         self._events: deque[ConnectionEvent] = deque(maxlen=_KEPT)
+        self._taking = taking_from(self._events)
         self._ended = False
 
     def __iter__(self) -> Self:
@@ -42,7 +41,7 @@ class BlockingEventStream:
 
         Raises:
             StopIteration: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         try:
             return self.get()
@@ -59,24 +58,30 @@ class BlockingEventStream:
         Raises:
             TimeoutError: No event came in time. The stream goes on.
             EOFError: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
             ValueError: ``timeout`` is not a number of seconds.
         """
         check_timeout("timeout", timeout)
-        self._gateway.check_owner()  # before a lock, which a fork may have left locked
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._news:
-            while not self._events:
-                if self._ended:
-                    msg = "the listener has been closed"
-                    raise EOFError(msg)
-                if not self._news.wait(_remaining(deadline)) and not self._events:
-                    msg = "no event came in time"
-                    raise TimeoutError(msg)
-            return self._events.popleft()
+        self._gateway.check_owner()
+        deadline = deadline_after(timeout)
+        while True:
+            try:
+                for event in self._taking:
+                    return event
+            except IndexError:
+                pass
+            self._wait(deadline)
+
+    def _wait(self, deadline: float | None) -> None:
+        if not self._news.wait(lambda: bool(self._events) or self._ended, deadline):
+            msg = "no event came in time"
+            raise TimeoutError(msg)
+        if self._ended and not self._events:
+            msg = "the listener has been closed"
+            raise EOFError(msg)
 
     def _put(self, event: ConnectionEvent) -> None:
-        """Add an event. Called with the lock held."""
+        """Add an event. Called in the event loop."""
         if not self._ended:
             self._events.append(event)
             self._ended = isinstance(event, Closed)
@@ -92,25 +97,19 @@ class EventRelay:
 
     def __init__(self, on_event: OnEvent | None) -> None:
         self._on_event = on_event
-        self._news = threading.Condition()
-        self._streams: weakref.WeakSet[BlockingEventStream] = weakref.WeakSet()
+        self._news = News()
+        self._streams: Instances[BlockingEventStream] = Instances()
 
     def stream(self, gateway: Gateway) -> BlockingEventStream:
         """Return a new stream of the events from here on."""
         stream = BlockingEventStream(gateway, self._news)
-        with self._news:
-            self._streams.add(stream)
+        self._streams.add(stream)
         return stream
 
     def __call__(self, event: ConnectionEvent) -> None:
         """Pass one event on; raise what ``on_event`` raises."""
-        with self._news:
-            for stream in self._streams:
-                stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-            self._news.notify_all()
+        for stream in self._streams:
+            stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._news.wake()
         if self._on_event is not None:
             self._on_event(event)
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,18 +1,21 @@
-"""The event loop of a blocking listener or notifier: opening, finding and closing it."""
+"""The event loop of a blocking listener or notifier: opened, looked up, closed."""
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
+import os
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.portal import Call, Portal
 from asyncnotify._blocking.threads import is_served_here
-from asyncnotify._errors import ClosedError, NotStartedError
+from asyncnotify._blocking.waiting import Instances
+from asyncnotify._errors import ClosedError, ConnectError, NotStartedError, WrongLoopError
+from asyncnotify._owner import leave_to_parent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,16 +28,16 @@ _MARGIN: Final = 0.4
 _AT_EXIT: Final = 1.0
 """Seconds for all that is still open when the interpreter ends."""
 
-_all: weakref.WeakSet[Gateway] = weakref.WeakSet()
+_all: Final[Instances[Gateway]] = Instances()
 
 
 class Gateway:
     """
-    The way from threads to the event loop of one listener or notifier.
+    Leads threads to the event loop of one owner.
 
     Args:
-        end: Ends what the listener or notifier runs in the loop, within so many seconds.
-        close_timeout: Seconds for closing, unless a call gives its own.
+        end: Ends what the owner runs in the loop, within so many seconds.
+        close_timeout: Seconds for closing, unless others are given.
     """
 
     def __init__(self, end: Callable[[float], Awaitable[object]], close_timeout: float) -> None:
@@ -46,7 +49,7 @@ class Gateway:
 
     @property
     def lock(self) -> threading.RLock:
-        """While a thread holds this lock, no loop is opened. It must not wait for the loop then."""
+        """While it is held, no loop is opened. It is never held while waiting for the loop."""
         return self._lock
 
     @property
@@ -54,41 +57,66 @@ class Gateway:
         """Whether there is a loop that takes calls."""
         return self._portal is not None and self._portal.is_open
 
-    def open(self) -> tuple[Portal, bool]:
-        """Return the portal, and whether it is new because none was open."""
+    def open(self, opener: object = None) -> Portal:
+        """
+        Return the portal; open one if there is none in this process that takes calls.
+
+        Raises:
+            ConnectError: The system has no more threads.
+            WrongLoopError: An event loop runs in this thread.
+        """
+        check_no_loop()
         with self._lock:
-            if self._portal is not None and self._portal.is_open:
-                return self._portal, False
-            self._portal = Portal()
-            return self._portal, True
+            portal = self._portal
+            if portal is not None and portal.is_other_process:
+                leave_to_parent(portal)
+            elif portal is not None and portal.is_open:
+                return portal
+            self._portal = portal = Portal(opener)
+            portal.launch()
+            return portal
+
+    def start(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Call a coroutine function in the loop; if it fails, close the loop opened for it."""
+        opener = object()
+        try:
+            self.open(opener).call(function)
+        except BaseException:
+            if self._portal is not None and self._portal.opener is opener:
+                self.close(0)
+            raise
 
     @property
     def portal(self) -> Portal:
         """
-        The portal, which takes calls.
+        The portal that takes calls.
 
         Raises:
-            NotStartedError: There has never been a portal.
-            ClosedError: The portal is closed.
+            NotStartedError: There has never been one, or it could not be started.
+            ClosedError: There is none any more.
+            WrongLoopError: An event loop runs in this thread.
         """
         portal = self._portal
-        if portal is None:
+        if portal is None or portal.has_failed:
             msg = "the listener or notifier has not been started: use `with` or start()"
             raise NotStartedError(msg)
         if not portal.is_open:
             msg = "the listener or notifier is closed"
             raise ClosedError(msg)
+        portal.check_owner()
+        check_no_loop()
         return portal
 
     @property
     def is_of_other_process(self) -> bool:
-        """Whether this is a fork of the process in which the loop runs."""
+        """Whether the loop runs in the process of which this is a fork."""
         return self._portal is not None and self._portal.is_other_process
 
     def check_owner(self) -> None:
-        """Raise WrongLoopError where waiting for the loop would never end."""
+        """Raise WrongLoopError where waiting for the loop would last for ever, or block another."""
         if self._portal is not None and self._portal.is_open:
             self._portal.check_owner()
+        check_no_loop()
 
     def call(
         self,
@@ -100,7 +128,7 @@ class Gateway:
         return self.portal.call(function, undo=undo)
 
     def look(self, function: Callable[[], T]) -> T:
-        """Call a function that never waits, where nothing else changes meanwhile."""
+        """Return what a function that never waits says, called where nothing changes meanwhile."""
         portal = self._portal
         if portal is not None and portal.is_open and not portal.is_here:
             if portal.is_other_process:
@@ -116,20 +144,21 @@ class Gateway:
         end: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         """
-        End what runs in the loop, and the loop; return within half a second after the timeout.
+        End what the owner runs, and the loop; return within the timeout and half a second.
 
-        In a worker thread, where a function of the caller's calls this, only begin to close.
+        From a function that the owner called in a worker thread, and from the thread of an event
+        loop, which a ``__del__`` may be called in, it only begins that.
         """
         check_timeout("timeout", timeout)
         seconds = self._close_timeout if timeout is None else timeout
         portal = self._portal
         if portal is not None:
             self._begin_to_close(portal, seconds, end or self._end)
-            if not is_served_here(self):
+            if not is_served_here(self) and not portal.is_here and not runs_loop():
                 portal.join(seconds + _MARGIN)
 
     def close_at_exit(self, deadline: float) -> Callable[[], None]:
-        """Begin to close at once; return a function that waits for the end."""
+        """Begin to close at once; return what waits for the end."""
         portal = self._portal
         if portal is None or portal.is_other_process:
             return _nothing
@@ -140,7 +169,7 @@ class Gateway:
         self, portal: Portal, seconds: float, end: Callable[[float], Awaitable[object]]
     ) -> None:
         if portal.is_open:
-            with contextlib.suppress(ClosedError):
+            with contextlib.suppress(ClosedError, ConnectError):
                 portal.begin(Call(lambda: self._ended(portal, end, seconds)))
 
     async def _ended(
@@ -151,13 +180,32 @@ class Gateway:
         finally:
             await portal.stop()
 
+    def renew(self) -> None:
+        """In a fork: replace the lock, which a thread of the parent process may have held."""
+        self._lock = threading.RLock()
+
+
+def runs_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    return asyncio._get_running_loop() is not None  # noqa: SLF001 - get_running_loop() raises
+
+
+def check_no_loop() -> None:
+    """Raise WrongLoopError where a blocking call would keep an event loop from running."""
+    if runs_loop():
+        msg = (
+            "a blocking call would keep the event loop of this thread from running: in coroutines"
+            " use Listener and Notifier, or call from another thread (asyncio.to_thread)"
+        )
+        raise WrongLoopError(msg)
+
 
 def _nothing() -> None:
     """Do nothing."""
 
 
 def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
-    """Return a coroutine function that calls a function which never waits."""
+    """Return a function that never waits as one that can be awaited."""
 
     async def call() -> T:
         return function()
@@ -167,7 +215,16 @@ def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
 
 @atexit.register
 def _close_all() -> None:
-    """End the connections properly, when only daemon threads are left."""
+    """End the connections properly. Only daemons are left of the other threads."""
     deadline = time.monotonic() + _AT_EXIT
     for wait in [gateway.close_at_exit(deadline) for gateway in list(_all)]:
         wait()
+
+
+def _forked() -> None:
+    for gateway in _all:
+        gateway.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

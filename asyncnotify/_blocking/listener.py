@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
@@ -23,8 +22,9 @@ from asyncnotify._blocking.events import BlockingEventStream, EventRelay
 from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.stream import BlockingStream, fetch_the_rest
-from asyncnotify._blocking.subscription import BlockingSubscription
+from asyncnotify._blocking.subscription import BlockingSubscription, withdraw
 from asyncnotify._blocking.threads import in_worker_thread
+from asyncnotify._blocking.waiting import Instances
 from asyncnotify._channels.arguments import channel_of, encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._delivery.buffering import Buffering
@@ -33,7 +33,6 @@ from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH
 from asyncnotify._subscriptions.registration import Registration
-from asyncnotify._subscriptions.subscription import Subscription
 from asyncnotify.typing import (
     Backoff,
     Connect,
@@ -65,10 +64,11 @@ class BlockingListener:
     however many there are. They may call every method here, as may any number of threads at once.
 
     ``with BlockingListener(dsn) as listener`` starts and closes it; so do ``start()`` and
-    ``close()``. The constructor touches neither the network nor a thread. Calls from the event
-    loop's own thread, which is that of ``on_event``, and from a process that was forked after the
-    start, raise WrongLoopError. Ctrl-C ends every call at once, and leaves everything usable; what
-    the call was waiting for is cancelled.
+    ``close()``. The constructor touches neither the network nor a thread. Calls that would block an
+    event loop raise WrongLoopError: calls from coroutines, which use Listener instead, and from
+    ``on_event``. So do calls in a process that was forked after the start, until ``start()`` there
+    starts the listener anew. Ctrl-C ends every call at once, and leaves everything usable; what the
+    call was waiting for is cancelled.
 
     It runs until it is closed, also when no reference to it is left. A program that ends without
     closing it ends all the same: then the connections are closed, what is buffered is not
@@ -133,7 +133,7 @@ class BlockingListener:
             **connect_kwargs,
         )
         self._gateway = Gateway(self._wound_up, close_timeout)
-        self._streams: weakref.WeakSet[BlockingStream[Any]] = weakref.WeakSet()
+        self._streams: Instances[BlockingStream[Any]] = Instances()
 
     @classmethod
     def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -160,24 +160,19 @@ class BlockingListener:
 
         When a server refuses the connection, is starting up, is full, or is a standby, the listener
         tries again until ``start_timeout``. After the first success it tries again for ever. While
-        the listener runs, further calls only wait. After ``close()`` it starts anew. An interrupted
-        start leaves nothing behind.
+        the listener runs, further calls only wait. After ``close()``, and in a fork of the process
+        that started the listener, it starts anew. An interrupted start leaves nothing behind.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
-            ConnectError: The server refused the password, the role or the database.
+            ConnectError: The server refused the password, the role or the database; or the system
+                has no more threads or file descriptors for an event loop.
             ConnectTimeoutError: The listener was not listening within ``start_timeout``.
             PoolerError: A pooler that would deliver nothing stands before the server.
             ClosedError: The listener was closed meanwhile.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
-        portal, is_new = self._gateway.open()
-        try:
-            portal.call(self._listener.start)
-        except BaseException:
-            if is_new:
-                self._gateway.close(0)
-            raise
+        self._gateway.start(self._listener.start)
 
     def close(self, timeout: float | None = None) -> None:
         """
@@ -185,8 +180,9 @@ class BlockingListener:
 
         Streams end after what they have buffered. The call returns within half a second after the
         timeout, in every state and whatever blocks. Idempotent; may be called from any thread. A
-        handler, ``resync`` or ``on_error``, which the call would wait for, only begins the closing.
-        An interrupted call leaves the listener closing.
+        handler, ``resync`` or ``on_error``, which the call would wait for, only begins the closing;
+        so does a call in the thread of an event loop, such as that of ``on_event``, or that of a
+        ``__del__`` that runs there. An interrupted call leaves the listener closing.
 
         Args:
             timeout: Seconds after which handlers that still run are no longer waited for, and no
@@ -194,7 +190,7 @@ class BlockingListener:
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The listener runs in another process.
         """
         self._gateway.close(timeout)
 
@@ -287,7 +283,7 @@ class BlockingListener:
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         registration = Registration(
             channel=channel_of(channel),
@@ -310,8 +306,12 @@ class BlockingListener:
             latest=latest,
             timeout=timeout,
         )
-        subscription = self._gateway.call(listen, undo=Subscription.cancel)
-        return BlockingSubscription(self._gateway, subscription)
+
+        async def listen_for_threads() -> BlockingSubscription:
+            return BlockingSubscription(self._gateway, await listen())
+
+        # made in the loop: once this has returned, an interrupt would lose what is not withdrawn
+        return self._gateway.call(listen_for_threads, undo=withdraw)
 
     @overload
     def on(
@@ -351,7 +351,7 @@ class BlockingListener:
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
             ClosedError: The listener is closing.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         register = self._listener.on(
             channel,
@@ -465,8 +465,7 @@ class BlockingListener:
         # of several items fetched at once, none but the last would be the newest
         limit = 1 if latest else min(buffer or DEFAULT_BATCH, DEFAULT_BATCH)
         stream: BlockingStream[Any] = BlockingStream(self._gateway, inner, limit)
-        with self._gateway.lock:
-            self._streams.add(stream)
+        self._streams.add(stream)
         return stream
 
     def unlisten(self, channel: str | Channel[Any]) -> None:
@@ -480,7 +479,7 @@ class BlockingListener:
 
         Raises:
             ChannelNameError: ``channel`` cannot be the name of a channel.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         unlisten = functools.partial(self._listener.unlisten, channel)
         with self._gateway.lock:
@@ -537,7 +536,7 @@ class BlockingListener:
             ConnectionLostError: The connection died in flight: the notification may have been sent.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
             Exception: What the driver of ``connection`` raises.
         """
         check_retry(connection, retry=retry)
@@ -565,7 +564,7 @@ class BlockingListener:
             ConnectionLostError: The connection died in flight: they may have been sent.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
             Exception: What ``pairs`` raised.
         """
         check_pairs(pairs, may_be_async=False)
@@ -600,7 +599,7 @@ class BlockingListener:
             ConnectTimeoutError: There was no such connection in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         check_timeout("timeout", timeout)
         self._gateway.call(functools.partial(self._listener.wait_connected, timeout))
@@ -620,7 +619,7 @@ class BlockingListener:
             TypeError: ``server`` is not a bool.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         check_flag("server", server)
         return self._gateway.call(functools.partial(self._listener.health, server=server))
@@ -651,9 +650,7 @@ class BlockingListener:
         await self._end_streams()
 
     async def _end_streams(self) -> None:
-        with self._gateway.lock:
-            streams = list(self._streams)
-        for stream in streams:
+        for stream in self._streams:
             await fetch_the_rest(stream)
 
 

@@ -38,8 +38,9 @@ class BlockingNotifier:
     and ``close()``. Without ``start()`` the first call opens it, so that one made by a module
     serves in every process that a web server forks afterwards.
 
-    All methods may be called from any thread, except from its own event loop's, and may be
-    interrupted by Ctrl-C. In a process forked after it was opened they raise WrongLoopError.
+    All methods may be called from any thread, and may be interrupted by Ctrl-C. Calls that would
+    block an event loop raise WrongLoopError: coroutines use Notifier instead. So do calls in a
+    process forked after the notifier was opened, until ``start()`` there starts it anew.
 
     Args:
         dsn: As for Listener.
@@ -120,28 +121,25 @@ class BlockingNotifier:
 
         The first notification connects as well: ``start()`` shows a mistake earlier. When a server
         refuses the connection, is starting up or is full, the notifier tries again until
-        ``start_timeout``. After ``close()`` it starts anew.
+        ``start_timeout``. After ``close()``, and in a fork of the process that used the notifier,
+        it starts anew.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
-            ConnectError: There is still no connection after ``start_timeout``.
+            ConnectError: There is still no connection after ``start_timeout``; or the system has no
+                more threads or file descriptors for an event loop.
             ConnectionLostError: The connection died while it was tried, until ``start_timeout``.
             ClosedError: The notifier was closed meanwhile.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
-        portal, is_new = self._gateway.open()
-        try:
-            portal.call(self._notifier.start)
-        except BaseException:
-            if is_new:
-                self._gateway.close(0)
-            raise
+        self._gateway.start(self._notifier.start)
 
     def close(self, timeout: float | None = None) -> None:
         """
         Send what has been accepted, and close the connection, the event loop and its thread.
 
-        The call returns within half a second after the timeout, whatever happens. Idempotent.
+        The call returns within half a second after the timeout, whatever happens. Idempotent. In
+        the thread of an event loop, where a ``__del__`` may run, it only begins the closing.
 
         Args:
             timeout: Seconds after which unsent notifications are given up: their callers get a
@@ -149,7 +147,7 @@ class BlockingNotifier:
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The notifier runs in another process.
         """
         self._gateway.close(timeout)
 
@@ -216,7 +214,7 @@ class BlockingNotifier:
                 nothing was sent.
             ConnectionLostError: The connection died in flight: the notification may have been sent.
             ClosedError: The notifier has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
             Exception: What the driver of ``connection`` raises.
         """
         check_retry(connection, retry=retry)
@@ -248,7 +246,7 @@ class BlockingNotifier:
                 these notifications were not sent.
             ConnectionLostError: The connection died in flight: they may have been sent.
             ClosedError: The notifier has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
             Exception: What ``pairs`` raised. A note says how many notifications had been sent.
         """
         check_pairs(pairs, may_be_async=False)
@@ -260,4 +258,4 @@ class BlockingNotifier:
         try:
             return self._gateway.portal
         except NotStartedError:
-            return self._gateway.open()[0]
+            return self._gateway.open()

@@ -6,16 +6,14 @@ import contextlib
 import functools
 import os
 import threading
-import time
-import weakref
 from collections import deque
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.portal import Call
+from asyncnotify._blocking.waiting import Instances, News, Outcome, deadline_after, taking_from
 from asyncnotify._errors import (
     BufferOverflowError,
     ClosedError,
@@ -32,7 +30,7 @@ _LAST_LOOK: Final = 0.1
 
 _ENDED: Final = "the stream has ended"
 
-_streams: weakref.WeakSet[BlockingStream[Any]] = weakref.WeakSet()
+_streams: Final[Instances[BlockingStream[Any]]] = Instances()
 
 
 class BlockingStream(Generic[ItemT_co]):
@@ -47,8 +45,9 @@ class BlockingStream(Generic[ItemT_co]):
     Leaving the loop by ``break`` or by an exception ends the subscription as soon as the object is
     collected; ``close()``, or leaving ``with``, does so at once.
 
-    Waiting for the next item may be interrupted by Ctrl-C, or end by a timeout, and loses nothing:
-    the next call gets it. Any number of threads may take from one stream; each item goes to one of
+    Waiting for the next item may end by a timeout, or by what a signal handler raises at whatever
+    point, such as Ctrl-C or the time limit of a job, and loses nothing: the next call gets the
+    item. Any number of threads may take from one stream; each item goes to one of
     them. Items that have been fetched, up to 1,000 at once, no longer count as backlog, and are
     still handed out after ``unlisten()``.
     """
@@ -58,11 +57,14 @@ class BlockingStream(Generic[ItemT_co]):
         self._stream = stream
         self._batches: Batches[ItemT_co] = stream.batches(limit)
         self._items: deque[ItemT_co] = deque()
-        self._news = threading.Condition()
+        self._taking = taking_from(self._items)
+        self._news = News()
+        self._lock = threading.RLock()  # held while fetching is begun or stopped
         self._fetch: Call[list[ItemT_co]] | None = None
-        self._waiting = 0
+        self._waiting: set[int] = set()  # threads; one whose wait was broken off removes itself
         self._end: BaseException | None = None  # what is raised once all has been handed out
         self._closed = False
+        self._inherited = False  # by a fork of the process that made it
         _streams.add(self)
 
     def __repr__(self) -> str:
@@ -77,7 +79,7 @@ class BlockingStream(Generic[ItemT_co]):
             NotStartedError: The listener has not been started.
             AlreadyEnteredError: The stream has been entered before, and is still open.
             ClosedError: The stream or the listener has been closed.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         self._gateway.call(self._stream.__aenter__, undo=lambda stream: stream.aclose())
         return self
@@ -88,7 +90,7 @@ class BlockingStream(Generic[ItemT_co]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None or not self._gateway.is_of_other_process:
+        if exc_type is None or not self._inherited:
             self.close()
 
     def __iter__(self) -> Self:
@@ -104,14 +106,15 @@ class BlockingStream(Generic[ItemT_co]):
             ListenTimeoutError: As for entering the stream, at the first call.
             NotStartedError: As for entering the stream, at the first call.
             ClosedError: As for entering the stream, at the first call.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         try:
-            return self._items.popleft()  # nearly always
+            for item in self._taking:  # nearly always
+                return item
         except IndexError:
             pass
         try:
-            return self._next(None)
+            return self.get()
         except EOFError:
             raise StopIteration from None
         finally:
@@ -135,15 +138,18 @@ class BlockingStream(Generic[ItemT_co]):
             ListenTimeoutError: As for entering the stream, at the first call.
             NotStartedError: As for entering the stream, at the first call.
             ClosedError: As for entering the stream, at the first call.
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         check_timeout("timeout", timeout)
+        deadline = deadline_after(timeout)
         try:
-            return self._items.popleft()
-        except IndexError:
-            pass
-        try:
-            return self._next(timeout)
+            while True:
+                try:
+                    for item in self._taking:
+                        return item
+                except IndexError:
+                    pass
+                self._wait(deadline)
         finally:
             del self
 
@@ -156,15 +162,16 @@ class BlockingStream(Generic[ItemT_co]):
         ended.
 
         Raises:
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         self._gateway.check_owner()
         self._closed = True
         self._items.clear()
-        with contextlib.suppress(ClosedError, NotStartedError):
-            self._gateway.call(self._stream.aclose)
-        with self._news:
-            self._news.notify_all()
+        try:
+            with contextlib.suppress(ClosedError, NotStartedError):
+                self._gateway.call(self._stream.aclose)
+        finally:
+            self._news.wake()
 
     def stats(self) -> SubscriptionStats | None:
         """Return what happened to this stream's notifications so far; None before it began."""
@@ -184,75 +191,87 @@ class BlockingStream(Generic[ItemT_co]):
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _next(self, timeout: float | None) -> ItemT_co:
+    def _wait(self, deadline: float | None) -> None:
+        """Return when an item may be there; raise what ends the stream, or TimeoutError."""
         try:
-            self._gateway.check_owner()  # before a lock, which a fork may have left locked
-            deadline = None if timeout is None else time.monotonic() + timeout
-            with self._news:
-                self._waiting += 1
-                try:
-                    return self._awaited(deadline)
-                finally:
-                    self._waiting -= 1
-                    if not self._waiting:
-                        self._stop_fetching()
+            self._gateway.check_owner()
+            self._waiting.add(threading.get_ident())
+            if not self._items:
+                self._check_end()
+                self._wait_for(self._fetching(), deadline)
         finally:
+            self._leave()
             del self
 
-    def _awaited(self, deadline: float | None) -> ItemT_co:
-        """Wait for an item. The thread that finds that nothing is being fetched begins to fetch."""
-        fetch: Call[list[ItemT_co]] | None = None
+    def _wait_for(self, fetch: Call[list[ItemT_co]], deadline: float | None) -> None:
         try:
-            while True:
-                with contextlib.suppress(IndexError):
-                    return self._items.popleft()
-                self._check_end(fetch)
-                fetch = self._fetch or self._begin_to_fetch()
-                if not self._news.wait(_remaining(deadline)):
-                    self._look_once_more(fetch)
+            if not self._news.wait(functools.partial(self._is_settled, fetch), deadline):
+                self._look_once_more(fetch)
+            if not self._items:
+                self._check(fetch.outcome)
+                self._check_end()
         finally:
             del self, fetch
 
-    def _check_end(self, fetch: Call[list[ItemT_co]] | None) -> None:
-        """Raise what ends the stream, or what fetching raised."""
+    def _is_settled(self, fetch: Call[list[ItemT_co]]) -> bool:
+        return bool(self._items) or self._closed or fetch.outcome.done()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._waiting.discard(threading.get_ident())
+            if not self._waiting:
+                self._stop_fetching()
+
+    def _check_end(self) -> None:
+        """Raise what ends the stream."""
         try:
             if self._closed:
                 raise EOFError(_ENDED)
-            if fetch is not None and fetch.outcome.done():
-                self._check(fetch.outcome)
             if self._end is not None:
                 raise self._end.with_traceback(None)
         finally:
             del self
 
-    def _check(self, outcome: Future[list[ItemT_co]]) -> None:
-        """Raise what fetching raised."""
-        error = outcome.exception()
-        if isinstance(error, StopAsyncIteration):
-            self._end = EOFError(_ENDED)
-        elif error is not None:
-            raise error
+    def _check(self, outcome: Outcome[list[ItemT_co]]) -> None:
+        """Raise what fetching raised, if it has ended."""
+        error = outcome.exception() if outcome.done() else None
+        try:
+            if self._closed:
+                return
+            if isinstance(error, StopAsyncIteration):
+                self._end = EOFError(_ENDED)
+            elif error is not None:
+                raise error
+        finally:
+            del self, outcome, error
 
-    def _begin_to_fetch(self) -> Call[list[ItemT_co]]:
-        fetch = Call(functools.partial(anext, self._batches))
-        fetch.outcome.add_done_callback(self._fetched)
-        self._fetch = self._gateway.portal.begin(fetch)
-        return fetch
+    def _fetching(self) -> Call[list[ItemT_co]]:
+        """Return what is being fetched. The thread that finds that nothing is begins to fetch."""
+        with self._lock:
+            fetch = self._fetch
+            if fetch is None or fetch.outcome.done():
+                fetch = Call(functools.partial(anext, self._batches))
+                fetch.outcome.add_done_callback(self._fetched)
+                self._fetch = fetch
+            # also what was begun before: that may have been interrupted on its way to the loop
+            return self._gateway.portal.begin(fetch)
 
     def _look_once_more(self, fetch: Call[list[ItemT_co]]) -> None:
         """Raise TimeoutError, unless an item is there that only has to be fetched."""
-        if self._waiting == 1:
-            self._stop_fetching()  # it looks into the mailbox before it stops
-            deadline = time.monotonic() + _LAST_LOOK
-            while not self._items and not fetch.outcome.done():
-                if not self._news.wait(_remaining(deadline)):
-                    break
-            if fetch.outcome.done() and not _was_cancelled(fetch.outcome):
-                return
-        if not self._items and not (fetch.outcome.done() and self._waiting > 1):
+        try:
+            with self._lock:
+                alone = len(self._waiting) == 1
+                if alone:
+                    self._stop_fetching()  # it looks into the mailbox before it stops
+            if alone:
+                self._news.wait(
+                    functools.partial(self._is_settled, fetch), deadline_after(_LAST_LOOK)
+                )
+            if not self._items and not (fetch.outcome.done() and not _was_cancelled(fetch.outcome)):
+                msg = "no notification came in time"
+                raise TimeoutError(msg)
+        finally:
             del self, fetch
-            msg = "no notification came in time"
-            raise TimeoutError(msg)
 
     def _stop_fetching(self) -> None:
         """Leave what has not arrived yet to the mailbox, which keeps to its own rules."""
@@ -261,21 +280,22 @@ class BlockingStream(Generic[ItemT_co]):
             with contextlib.suppress(ClosedError):
                 self._gateway.portal.abandon(fetch)
 
-    def _fetched(self, outcome: Future[list[ItemT_co]]) -> None:
+    def _fetched(self, outcome: Outcome[list[ItemT_co]]) -> None:
         """Add what was fetched, whether or not a thread still waits for it."""
-        self._take_in(outcome.result() if outcome.exception() is None else [])
-        with self._news:
-            if self._fetch is not None and self._fetch.outcome is outcome:
-                self._fetch = None
-            self._news.notify_all()
+        self._take_in([] if outcome.exception() is not None else outcome.result())
+        self._news.wake()
 
     def _take_in(self, batch: list[ItemT_co]) -> None:
         if not self._closed:
             self._items.extend(batch)
 
-    def _forget_items(self) -> None:
-        """In a fork: drop the items, which the parent process hands out."""
-        self._items = deque()
+    def _renew(self) -> None:
+        """In a fork: drop the items, which the parent process hands out, and its threads."""
+        self._inherited = True
+        self._items.clear()
+        self._waiting.clear()
+        self._fetch = None
+        self._lock = threading.RLock()
 
 
 async def fetch_the_rest(stream: BlockingStream[Any]) -> None:
@@ -283,17 +303,13 @@ async def fetch_the_rest(stream: BlockingStream[Any]) -> None:
     await stream._fetch_the_rest()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
-def _was_cancelled(outcome: Future[Any]) -> bool:
+def _was_cancelled(outcome: Outcome[Any]) -> bool:
     return isinstance(outcome.exception(), ClosedError)
 
 
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
 def _forked() -> None:
-    for stream in list(_streams):
-        stream._forget_items()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    for stream in _streams:
+        stream._renew()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 if hasattr(os, "register_at_fork"):

@@ -51,8 +51,13 @@ class BlockingSubscription:
         subscription ended.
 
         Raises:
-            WrongLoopError: The call came from the event loop's own thread, or another process.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         if self.active:
             with contextlib.suppress(ClosedError):
                 self._gateway.call(self._subscription.cancel)
+
+
+async def withdraw(subscription: BlockingSubscription) -> None:
+    """Cancel a subscription that its caller never got. Called in the event loop."""
+    await subscription._subscription.cancel()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

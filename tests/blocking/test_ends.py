@@ -161,7 +161,6 @@ with listener, opened, listener.stream("orders") as stream:
             lambda: listener.listen("orders", print),
             lambda: listener.stream("orders").get(1),
             lambda: next(stream),
-            listener.start,
             listener.close,
             stream.close,
             subscription.cancel,
@@ -174,7 +173,15 @@ with listener, opened, listener.stream("orders") as stream:
                 assert "process" in str(error)
             else:
                 say("a call in the child went through")
-        assert listener.stats().state == "new"  # nothing runs in this process
+        assert listener.stats().state == listener.state == "new"  # nothing runs in this process
+        assert not listener.is_connected
+        listener.start()
+        opened.start()
+        with listener.stream("child") as own:
+            opened.notify("child", "1")
+            assert own.get(20).payload == "1"
+            listener.notify("child", "2")
+            assert own.get(20).payload == "2"
         lazy.notify("orders", "from the child")
         lazy.close()
         if what == "exit":
@@ -364,7 +371,7 @@ def test_threads_go_on_when_the_main_thread_has_ended(
 
 @pytest.mark.parametrize("what", ["exit", "sys.exit"])
 def test_r35_a_fork_is_told_so(dsn: str, run: Callable[..., Program], what: str) -> None:
-    """A forked process is told the cause by every call, and does the parent no harm."""
+    """Until a forked process starts its own, every call says why, and does the parent no harm."""
     program = run(FORKED, dsn, what)
     program.expect("closed")
     program.end()

@@ -77,7 +77,8 @@ async def raising(
         if not name.startswith(tuple(faces.split())):
             continue
         try:
-            result = call(subject)
+            blocks = name.startswith("Blocking")
+            result = await asyncio.to_thread(call, subject) if blocks else call(subject)
             if inspect.isawaitable(result):
                 await result
         except error:

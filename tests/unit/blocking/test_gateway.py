@@ -61,15 +61,12 @@ def test_before_the_start_and_after_the_end_calls_are_refused(owner: Owner) -> N
 
 
 def test_one_loop_serves_until_it_is_closed(owner: Owner) -> None:
-    """open() says whether it has made one; after the close it makes another."""
-    first, is_new = owner.gateway.open()
-    assert is_new
-    assert owner.gateway.open() == (first, False)
+    """open() returns it; after the close it makes another."""
+    first = owner.gateway.open()
+    assert owner.gateway.open() is first
     owner.gateway.close()
     assert not owner.gateway.is_open
-    second, is_new = owner.gateway.open()
-    assert is_new
-    assert second is not first
+    assert owner.gateway.open() is not first
 
 
 def test_calls_run_in_the_thread_of_the_loop(owner: Owner) -> None:
@@ -123,7 +120,7 @@ def test_p8_close_returns_though_the_owner_does_not_end() -> None:
         await released.wait()
 
     gateway = Gateway(end, close_timeout=0.0)
-    portal, _ = gateway.open()
+    portal = gateway.open()
     loop = gateway.call(running_loop)
     began = time.monotonic()
     gateway.close(0.0)
@@ -146,25 +143,21 @@ def test_waiting_for_the_own_thread_is_refused(owner: Owner) -> None:
     owner.gateway.check_owner()
 
 
-def test_close_from_a_function_of_the_owners_only_begins_it() -> None:
+def test_close_from_a_function_of_the_owners_only_begins_it(owner: Owner) -> None:
     """That function would be waited for by what it waits for."""
+    portal = owner.gateway.open()
     closed = threading.Event()
 
-    async def end_after_the_function(_: float) -> None:
-        await asyncio.to_thread(closed.wait, TIMEOUT)
-
     def close(_: object) -> None:
-        gateway.close()
+        owner.gateway.close()
         closed.set()
 
-    gateway = Gateway(end_after_the_function, close_timeout=10 * TIMEOUT)
-    handler = in_worker_thread("handler", close, gateway)
+    handler = in_worker_thread("handler", close, owner.gateway)
     assert handler is not None
-    portal, _ = gateway.open()
     portal.begin(Call(lambda: handler("a notification")))
-    assert closed.wait(TIMEOUT / 2)
-    portal.join(TIMEOUT)
-    assert not gateway.is_open
+    assert closed.wait(TIMEOUT)
+    owner.gateway.close()
+    assert owner.ends == [5.0]
 
 
 async def test_awaitable_makes_a_plain_function_awaitable() -> None:

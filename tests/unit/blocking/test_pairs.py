@@ -24,6 +24,7 @@ class UnreadableError(Exception):
 def portal() -> Iterator[Portal]:
     """An event loop in a thread."""
     portal = Portal()
+    portal.launch()
     yield portal
     portal.begin(Call(portal.stop))
     portal.join(TIMEOUT)

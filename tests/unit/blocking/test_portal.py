@@ -12,6 +12,14 @@ import pytest
 from asyncnotify import ClosedError, WrongLoopError
 from asyncnotify._blocking.portal import Call, Portal
 
+
+def opened_portal() -> Portal:
+    """Return a portal whose thread has been launched."""
+    portal = Portal()
+    portal.launch()
+    return portal
+
+
 MOMENTS = list(itertools.product(range(5), range(7)))
 
 
@@ -57,7 +65,7 @@ async def test_a_call_that_is_abandoned_before_it_began_never_begins() -> None:
 
 def test_calls_return_and_raise_in_the_calling_thread() -> None:
     """What the function returns or raises, even SystemExit, is the caller's; the loop goes on."""
-    portal = Portal()
+    portal = opened_portal()
 
     async def fail() -> NoReturn:
         sys.exit(7)
@@ -78,7 +86,7 @@ def test_calls_return_and_raise_in_the_calling_thread() -> None:
 
 def test_callers_are_let_go_when_the_loop_ends() -> None:
     """Whatever ends the loop, nobody waits for it for ever."""
-    portal = Portal()
+    portal = opened_portal()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def wait() -> None:
@@ -97,14 +105,14 @@ def test_callers_are_let_go_when_the_loop_ends() -> None:
 
 def test_the_loop_is_asyncios_own() -> None:
     """Whatever event loop policy is set, the portal's loop is a plain one, and so are lookups."""
-    portal = Portal()
+    portal = opened_portal()
 
-    async def kind() -> tuple[str, int]:
+    async def kind() -> tuple[asyncio.AbstractEventLoop, int]:
         loop = asyncio.get_running_loop()
-        return type(loop).__module__, await loop.run_in_executor(None, os.getpid)
+        return loop, await loop.run_in_executor(None, os.getpid)
 
-    module, process = portal.call(kind)
-    assert module.startswith("asyncio.")
+    loop, process = portal.call(kind)
+    assert isinstance(loop, asyncio.BaseEventLoop)
     assert process == os.getpid()
     portal.begin(Call(portal.stop))
     portal.join(20)

@@ -20,6 +20,7 @@ OWNER = object()
 def portal() -> Iterator[Portal]:
     """A real event loop in a thread: worker threads wake no loop whose clock jumps."""
     portal = Portal()
+    portal.launch()
     yield portal
     portal.begin(Call(portal.stop))
     portal.join(TIMEOUT)

@@ -1,0 +1,215 @@
+"""What signal handlers raise at whatever point, forks under threads, and starts that fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LIMIT = 150.0  # seconds for a program that takes 20 on an idle machine
+
+PRELUDE = """
+import faulthandler, os, random, signal, sys, threading, time
+from asyncnotify import *
+
+faulthandler.dump_traceback_later(120, exit=True)  # a program that hangs says where
+dsn, what = sys.argv[1:]
+armed = False
+rung = 0
+
+class Alarm(Exception):
+    pass
+
+def ring(*_):
+    global rung
+    if armed:
+        rung += 1
+        raise Alarm
+
+signal.signal(signal.SIGALRM, ring)
+
+def interrupted(call, after, again):
+    '''Call it, and raise in it after so many seconds, or later: some callbacks swallow it.'''
+    global armed
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after, again)
+        armed = True
+        call()
+        armed = False
+    except Alarm:
+        armed = False
+"""
+
+STORM = """
+stop, sent, got = threading.Event(), [0], []
+
+def send():
+    with BlockingNotifier(dsn) as notifier:
+        while not stop.is_set():
+            count = random.choice([1, 1, 1, 5, 100])
+            sent[0] += notifier.notify_many(("orders", str(sent[0] + n)) for n in range(count))
+        notifier.notify("orders", "end")
+
+def get():
+    while True:
+        got.append(stream.get())
+
+def get_briefly():
+    while True:
+        try:
+            got.append(stream.get(0.0005))
+        except TimeoutError:
+            pass
+
+def iterate():
+    for item in stream:
+        got.append(item)
+
+take = {"get": get, "timeout": get_briefly, "for": iterate}[what]
+with BlockingListener(dsn) as listener, listener.stream("orders", buffer=100_000) as stream:
+    sender = threading.Thread(target=send)
+    sender.start()
+    while rung < 7_000:
+        interrupted(take, random.uniform(0.00002, 0.0008), 0.005)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    stop.set()
+    while (item := stream.get(30)).payload != "end":
+        got.append(item)
+    sender.join()
+assert [item.payload for item in got] == [str(n) for n in range(sent[0])]
+"""
+
+STARTS = """
+def threads():
+    return [t for t in threading.enumerate() if t.name.startswith("asyncnotify")]
+
+def start():
+    listener = BlockingListener(dsn, close_timeout=5)
+    interrupted(listener.start, random.uniform(0.00001, 0.004), 0)
+    listener.close()
+
+while rung < 300:
+    start()
+for thread in threads():
+    thread.join(20)
+assert not threads(), threads()
+with BlockingListener(dsn) as listener:
+    assert listener.is_connected
+"""
+
+FORKS = """
+def notify(notifier):
+    try:
+        notifier.notify("orders", "1")
+    except (WrongLoopError, ClosedError):
+        notifier.start()
+        notifier.notify("orders", "1")
+
+for n in range(300):
+    notifier = BlockingNotifier(dsn)
+    first = threading.Thread(target=notifier.notify, args=("orders",))
+    first.start()
+    time.sleep(random.uniform(0, 0.003))
+    if (child := os.fork()) == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, chain=True)
+        signal.setitimer(signal.ITIMER_REAL, 10)
+        if n % 10 == 0:
+            notify(notifier)
+        else:
+            try:
+                notifier.notify("orders")
+            except WrongLoopError:
+                pass
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, (n, status)
+    first.join()
+    notifier.close()
+"""
+
+FILES = """
+import resource
+
+def attempt(limit):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        with listener:
+            return True
+    except ConnectError:
+        return False
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+listener = BlockingListener(dsn, start_timeout=0.2)
+with listener:
+    pass  # what is imported late needs files too
+used = max(map(int, os.listdir("/proc/self/fd")))
+results = [attempt(used + more) for more in range(10)]
+assert not results[0], results
+assert attempt(soft)
+assert threading.active_count() == 1
+"""
+
+THREADS = """
+import _thread
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+
+listener, notifier = BlockingListener(dsn), BlockingNotifier(dsn)
+start = _thread.start_new_thread
+for module, name in ((_thread, "start_new_thread"), (threading, "_start_new_thread")):
+    if not hasattr(module, name):
+        continue
+    setattr(module, name, refuse)
+    for call in (listener.start, notifier.start, lambda: notifier.notify("orders")):
+        try:
+            call()
+        except ConnectError as error:
+            assert "can't start new thread" in str(error)
+        else:
+            raise AssertionError(call)
+    setattr(module, name, start)
+with listener, notifier:
+    notifier.notify("orders")
+"""
+
+
+def run(script: str, dsn: str, what: str = "") -> None:
+    """Run a program, which has to end in time and without complaint."""
+    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, dsn, what]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    swallowed = "Exception ignored" in ended.stderr and "Alarm" in ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert swallowed or not ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize("how", ["get", "timeout", "for"])
+def test_r56_an_item_that_was_taken_is_returned_or_put_back(dsn: str, how: str) -> None:
+    """In 7,000 interrupts by a timer at any point, each item comes once and in order."""
+    run(STORM, dsn, how)
+
+
+def test_r56_an_interrupted_start_leaves_no_thread(dsn: str) -> None:
+    """Wherever start() is interrupted, close() ends what it began."""
+    run(STARTS, dsn)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_r55_no_fork_under_threads_hangs(dsn: str) -> None:
+    """Of 300 forks during another thread's first call no child hangs; start() begins anew there."""
+    run(FORKS, dsn)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it counts the open files in /proc")
+def test_r57_a_start_without_file_descriptors_fails(dsn: str) -> None:
+    """However few there are, start() ends; with enough, the same listener starts."""
+    run(FILES, dsn)
+
+
+def test_r57_a_start_without_threads_fails(dsn: str) -> None:
+    """Whichever thread the system refuses, every call says so, and later ones succeed."""
+    run(THREADS, dsn)
