@@ -28,6 +28,9 @@ _MARGIN: Final = 0.4
 _AT_EXIT: Final = 1.0
 """Seconds for all that is still open when the interpreter ends."""
 
+_BEFORE_FORK: Final = 0.5
+"""Seconds in which all loops come to a stand before a fork; one that is blocked does not."""
+
 _all: Final[Instances[Gateway]] = Instances()
 
 
@@ -180,8 +183,18 @@ class Gateway:
         finally:
             await portal.stop()
 
+    def pause(self, deadline: float) -> None:
+        """Before a fork: let the loop stand still. In its calls it may hold locks of libraries."""
+        if self._portal is not None:
+            self._portal.pause(deadline)
+
+    def resume(self) -> None:
+        """After a fork, in the parent process: let the loop go on."""
+        if self._portal is not None:
+            self._portal.resume()
+
     def renew(self) -> None:
-        """In a fork: replace the lock, which a thread of the parent process may have held."""
+        """After a fork, in the child: replace the lock, which a thread of the parent may hold."""
         self._lock = threading.RLock()
 
 
@@ -221,10 +234,25 @@ def _close_all() -> None:
         wait()
 
 
-def _forked() -> None:
+def _before_fork() -> None:
+    deadline = time.monotonic() + _BEFORE_FORK
+    for gateway in _all:
+        gateway.pause(deadline)
+
+
+def _after_fork_in_parent() -> None:
+    for gateway in _all:
+        gateway.resume()
+
+
+def _after_fork_in_child() -> None:
     for gateway in _all:
         gateway.renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

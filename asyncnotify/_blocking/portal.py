@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from asyncnotify._blocking.waiting import Outcome
 from asyncnotify._errors import ClosedError, ConnectError, WrongLoopError, describe_error
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger("asyncnotify.connection")
+
+_PAUSE_LIMIT: Final = 5.0
+"""Seconds after which a loop that was paused goes on by itself."""
 
 
 class Call(Generic[T]):
@@ -137,6 +140,7 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Future[None]
         self._ident: int | None = None
+        self._paused: threading.Lock | None = None
         self._thread = threading.Thread(target=self._run, name="asyncnotify", daemon=True)
 
     def launch(self) -> None:
@@ -253,6 +257,23 @@ class Portal:
             if self._thread.ident is not None:
                 self._thread.join(max(0.0, deadline - time.monotonic()))
 
+    def pause(self, deadline: float) -> None:
+        """Let the loop stand still between two callbacks, until resume(), or soon after this."""
+        if self._loop is not None and self.is_open and not self.is_other_process:
+            paused, standing = threading.Lock(), Outcome[None]()
+            paused.acquire()
+            self._paused = paused
+            with contextlib.suppress(ClosedError, TimeoutError):
+                if not self.is_here:
+                    self._soon(self._loop, _stand_still, standing, paused)
+                    standing.result(max(0.0, deadline - time.monotonic()))
+
+    def resume(self) -> None:
+        """Let the loop go on."""
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.release()
+
     # -- the thread ---------------------------------------------------------------------------
 
     def _soon(
@@ -353,6 +374,11 @@ class _SelectorEventLoop(asyncio.SelectorEventLoop):
             selector.close()
             asyncio.BaseEventLoop.close(self)  # its own close() needs what could not be opened
             raise
+
+
+def _stand_still(standing: Outcome[None], paused: threading.Lock) -> None:
+    standing.set_result(None)
+    paused.acquire(timeout=_PAUSE_LIMIT)
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:

@@ -167,3 +167,33 @@ async def test_awaitable_makes_a_plain_function_awaitable() -> None:
     assert calls == []
     await waiting
     assert calls == ["called"]
+
+
+def test_close_in_the_loops_own_thread_begins_it(owner: Owner) -> None:
+    """There a ``__del__`` may run, whenever the garbage collector does."""
+    portal = owner.gateway.open()
+    owner.gateway.call(awaitable(owner.gateway.close))
+    portal.join(TIMEOUT)
+    assert not owner.gateway.is_open
+    assert owner.ends == [5.0]
+
+
+def test_calls_that_would_block_a_running_loop_are_refused(owner: Owner) -> None:
+    """By an error that names what to use; close() only begins."""
+    portal = owner.gateway.open()
+
+    async def call_all() -> None:
+        for call in (
+            owner.gateway.open,
+            owner.gateway.check_owner,
+            lambda: owner.gateway.start(here),
+            lambda: owner.gateway.call(here),
+        ):
+            with pytest.raises(WrongLoopError, match="use Listener and Notifier"):
+                call()
+        assert owner.gateway.look(threading.get_ident) != threading.get_ident()
+        owner.gateway.close()
+
+    asyncio.run(call_all())
+    portal.join(TIMEOUT)
+    assert owner.ends == [5.0]

@@ -5,11 +5,12 @@ import itertools
 import os
 import sys
 import threading
+import time
 from typing import NoReturn
 
 import pytest
 
-from asyncnotify import ClosedError, WrongLoopError
+from asyncnotify import ClosedError, ConnectError, WrongLoopError
 from asyncnotify._blocking.portal import Call, Portal
 
 
@@ -116,3 +117,46 @@ def test_the_loop_is_asyncios_own() -> None:
     assert process == os.getpid()
     portal.begin(Call(portal.stop))
     portal.join(20)
+
+
+def test_r55_a_paused_loop_stands_still_until_it_is_resumed() -> None:
+    """So a fork finds no lock of a library held by what the loop runs."""
+    portal = opened_portal()
+    passed = threading.Event()
+
+    async def pass_by() -> None:
+        passed.set()
+
+    portal.call(pass_by)
+    passed.clear()
+    portal.pause(time.monotonic() + 20)
+    call = portal.begin(Call(pass_by))
+    with pytest.raises(TimeoutError):
+        call.outcome.result(0.05)
+    portal.resume()
+    call.outcome.result(20)
+    assert passed.is_set()
+    portal.begin(Call(portal.stop))
+    portal.join(20)
+
+
+def test_r57_a_loop_that_cannot_be_made_ends_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what was raised in the thread as the cause, however many wait."""
+
+    def fail() -> NoReturn:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("asyncnotify._blocking.portal._new_loop", fail)
+    portal = Portal()
+
+    async def here() -> None:
+        pass
+
+    call = portal.begin(Call(here))  # before its thread begins
+    portal.launch()
+    assert isinstance(call.outcome.exception(20), ConnectError)
+    portal.join(20)
+    assert portal.has_failed
+    with pytest.raises(ConnectError, match="Too many open files") as raised:
+        portal.call(here)
+    assert isinstance(raised.value.__cause__, OSError)

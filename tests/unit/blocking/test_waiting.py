@@ -69,7 +69,12 @@ def test_waiting_ends_at_its_deadline() -> None:
 def test_a_deadline_may_be_as_far_as_a_float_goes(seconds: float) -> None:
     """A lock takes fewer seconds than that."""
     news, true = News(), threading.Event()
-    thread = threading.Thread(target=lambda: (true.set(), news.wake()))
+
+    def come_true() -> None:
+        true.set()
+        news.wake()
+
+    thread = threading.Thread(target=come_true)
     deadline = deadline_after(seconds)
     assert deadline is not None
     assert deadline >= time.monotonic() - TIMEOUT
