@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
@@ -62,6 +63,7 @@ class BoundedMailbox(Mailbox):
         "_since",
         "_source",
         "_tail",
+        "_taking",
         "_threshold",
         "limit",
     )
@@ -82,6 +84,9 @@ class BoundedMailbox(Mailbox):
         self._channel = channel
         self._source = source
         self._ready: deque[Item] = deque()
+        # Taken from by a step of a loop, which is no call: what a signal handler raises after a
+        # call of popleft() would lose the item
+        self._taking = itertools.starmap(self._ready.popleft, itertools.repeat(()))
         self._held: deque[Item] | None = deque()
         self._tail = self._held
         self._since: Moment | None = None
@@ -109,7 +114,8 @@ class BoundedMailbox(Mailbox):
         """Remove and return what comes next; None if nothing can be taken now."""
         if self._ready:
             self.taken += 1
-            return self._ready.popleft()
+            for item in self._taking:
+                return item
         return None
 
     def take_in_turn(self) -> Item | None:
@@ -119,7 +125,8 @@ class BoundedMailbox(Mailbox):
             if not taken & _LOOK_EVERY and self._source.turns.is_over:
                 return None
             self.taken = taken
-            return self._ready.popleft()
+            for item in self._taking:
+                return item
         return None
 
     def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:

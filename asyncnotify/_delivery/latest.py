@@ -43,10 +43,13 @@ class LatestMailbox(Mailbox):
 
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
-        if not self._ready:
-            return None
-        self.taken += 1
-        return self._ready.popitem(last=False)[1]
+        ready = self._ready
+        for key in ready:
+            self.taken += 1
+            item = ready[key]
+            del ready[key]  # no call follows: what a signal handler raises there would lose it
+            return item
+        return None
 
     def take_many(self, limit: int) -> list[Item]:
         """Remove and return what comes next, at most ``limit`` items."""

@@ -221,6 +221,12 @@ class Reading:
     async def next_after(self, item: Taken | None) -> Item:
         """Return the item, if it is one for the consumer, or the next one that is."""
         while True:
+            # No call between taking and returning: a signal handler may raise after each
+            if item.__class__ is Notification:
+                return item
+            if item.__class__ is Gap and self._gaps:
+                self._subscriber.gaps_taken += 1
+                return item
             if item is None:
                 if not await self._something_waits():
                     raise StopAsyncIteration

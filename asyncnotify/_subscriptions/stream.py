@@ -169,7 +169,7 @@ class Stream(Generic[ItemT_co]):
             while item is _NOT_READY:
                 self._read_from(await self._state.ready())
                 item = self._take()
-            return cast("ItemT_co", await cast("Reading", self._state).next_after(item))
+            return await cast("Reading", self._state).next_after(item)  # type: ignore[return-value]
         finally:
             del self, item  # which may be an error, whose traceback leads to this frame
 

@@ -80,6 +80,54 @@ with BlockingListener(dsn) as listener, listener.stream("orders", buffer=100_000
 assert [item.payload for item in got] == [str(n) for n in range(sent[0])]
 """
 
+COROUTINE = """
+import asyncio
+
+COUNT = 50_000
+got = []
+
+def ring_in_consumer(_, frame):
+    global rung
+    while frame is not None:  # an event loop that is interrupted itself may lose its callbacks
+        if armed and frame.f_code is consume.__code__:
+            rung += 1
+            raise Alarm
+        frame = frame.f_back
+
+async def consume(stream):
+    global armed
+    armed = True
+    try:
+        async for item in stream:
+            got.append(item)
+            if len(got) == COUNT:
+                break
+    finally:
+        armed = False
+
+async def main():
+    pairs = [("orders", str(n)) for n in range(COUNT)]
+    async with Listener(dsn) as listener, Notifier(dsn) as notifier:
+        async with listener.stream("orders", buffer=COUNT) as stream:
+            while rung < 600:
+                got.clear()
+                await notifier.notify_many(pairs)
+                while stream.stats().backlog < COUNT:
+                    await asyncio.sleep(0.01)
+                signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+                while len(got) < COUNT:
+                    try:
+                        await asyncio.wait_for(consume(stream), 20)
+                    except Alarm:
+                        pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                assert [n.payload for n in got] == [payload for _, payload in pairs]
+                assert stream.stats().backlog == 0
+
+signal.signal(signal.SIGALRM, ring_in_consumer)
+asyncio.run(main())
+"""
+
 STARTS = """
 def threads():
     return [t for t in threading.enumerate() if t.name.startswith("asyncnotify")]
@@ -191,6 +239,11 @@ def run(script: str, dsn: str, what: str = "") -> None:
 def test_r56_an_item_that_was_taken_is_returned_or_put_back(dsn: str, how: str) -> None:
     """In 7,000 interrupts by a timer at any point, each item comes once and in order."""
     run(STORM, dsn, how)
+
+
+def test_r56_nor_does_a_coroutine_lose_what_it_took(dsn: str) -> None:
+    """What a signal handler raises in ``async for`` leaves the item in the stream."""
+    run(COROUTINE, dsn)
 
 
 def test_r56_an_interrupted_start_leaves_no_thread(dsn: str) -> None:
