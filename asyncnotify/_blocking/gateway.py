@@ -1,4 +1,4 @@
-"""The event loop of a blocking listener or notifier: opened, looked up, closed."""
+"""The event loop of a blocking listener or notifier: opening, finding and closing it."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _AT_EXIT: Final = 1.0
 """Seconds for all that is still open when the interpreter ends."""
 
 _BEFORE_FORK: Final = 0.5
-"""Seconds in which all loops come to a stand before a fork; one that is blocked does not."""
+"""Seconds in which all loops pause before a fork; a blocked loop does not pause."""
 
 _all: Final[Instances[Gateway]] = Instances()
 
 
 class Gateway:
     """
-    Leads threads to the event loop of one owner.
+    The way from threads to the event loop of one listener or notifier.
 
     Args:
-        end: Ends what the owner runs in the loop, within so many seconds.
-        close_timeout: Seconds for closing, unless others are given.
+        end: Ends what the listener or notifier runs in the loop, within so many seconds.
+        close_timeout: Seconds for closing, unless a call gives its own.
     """
 
     def __init__(self, end: Callable[[float], Awaitable[object]], close_timeout: float) -> None:
@@ -52,7 +52,7 @@ class Gateway:
 
     @property
     def lock(self) -> threading.RLock:
-        """While it is held, no loop is opened. It is never held while waiting for the loop."""
+        """While a thread holds this lock, no loop is opened. It must not wait for the loop then."""
         return self._lock
 
     @property
@@ -92,11 +92,11 @@ class Gateway:
     @property
     def portal(self) -> Portal:
         """
-        The portal that takes calls.
+        The portal, which takes calls.
 
         Raises:
-            NotStartedError: There has never been one, or it could not be started.
-            ClosedError: There is none any more.
+            NotStartedError: There has never been a portal, or its loop could not be started.
+            ClosedError: The portal is closed.
             WrongLoopError: An event loop runs in this thread.
         """
         portal = self._portal
@@ -112,11 +112,11 @@ class Gateway:
 
     @property
     def is_of_other_process(self) -> bool:
-        """Whether the loop runs in the process of which this is a fork."""
+        """Whether this is a fork of the process in which the loop runs."""
         return self._portal is not None and self._portal.is_other_process
 
     def check_owner(self) -> None:
-        """Raise WrongLoopError where waiting for the loop would last for ever, or block another."""
+        """Raise WrongLoopError where waiting would never end, or would block another loop."""
         if self._portal is not None and self._portal.is_open:
             self._portal.check_owner()
         check_no_loop()
@@ -131,7 +131,7 @@ class Gateway:
         return self.portal.call(function, undo=undo)
 
     def look(self, function: Callable[[], T]) -> T:
-        """Return what a function that never waits says, called where nothing changes meanwhile."""
+        """Call a function that never waits, where nothing else changes meanwhile."""
         portal = self._portal
         if portal is not None and portal.is_open and not portal.is_here:
             if portal.is_other_process:
@@ -147,10 +147,10 @@ class Gateway:
         end: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         """
-        End what the owner runs, and the loop; return within the timeout and half a second.
+        End what runs in the loop, and the loop; return within half a second after the timeout.
 
-        From a function that the owner called in a worker thread, and from the thread of an event
-        loop, which a ``__del__`` may be called in, it only begins that.
+        In a worker thread, where a function of the caller's calls this, and in the thread of an
+        event loop, where a ``__del__`` may run, only begin to close.
         """
         check_timeout("timeout", timeout)
         seconds = self._close_timeout if timeout is None else timeout
@@ -161,7 +161,7 @@ class Gateway:
                 portal.join(seconds + _MARGIN)
 
     def close_at_exit(self, deadline: float) -> Callable[[], None]:
-        """Begin to close at once; return what waits for the end."""
+        """Begin to close at once; return a function that waits for the end."""
         portal = self._portal
         if portal is None or portal.is_other_process:
             return _nothing
@@ -183,13 +183,17 @@ class Gateway:
         finally:
             await portal.stop()
 
+    def runs_elsewhere(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether this loop is that of the portal, and runs in another thread or greenlet."""
+        return self._portal is not None and self._portal.runs_elsewhere(loop)
+
     def pause(self, deadline: float) -> None:
-        """Before a fork: let the loop stand still. In its calls it may hold locks of libraries."""
+        """Before a fork: pause the loop, whose callbacks may hold locks of libraries."""
         if self._portal is not None:
             self._portal.pause(deadline)
 
     def resume(self) -> None:
-        """After a fork, in the parent process: let the loop go on."""
+        """After a fork, in the parent process: resume the loop."""
         if self._portal is not None:
             self._portal.resume()
 
@@ -199,8 +203,9 @@ class Gateway:
 
 
 def runs_loop() -> bool:
-    """Whether an event loop runs in this thread."""
-    return asyncio._get_running_loop() is not None  # noqa: SLF001 - get_running_loop() raises
+    """Whether an event loop runs in this thread; under gevent, in this greenlet."""
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - get_running_loop() raises
+    return loop is not None and not any(gateway.runs_elsewhere(loop) for gateway in _all)
 
 
 def check_no_loop() -> None:
@@ -218,7 +223,7 @@ def _nothing() -> None:
 
 
 def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
-    """Return a function that never waits as one that can be awaited."""
+    """Return a coroutine function that calls a function which never waits."""
 
     async def call() -> T:
         return function()
@@ -228,7 +233,7 @@ def awaitable(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
 
 @atexit.register
 def _close_all() -> None:
-    """End the connections properly. Only daemons are left of the other threads."""
+    """End the connections properly, when only daemon threads are left."""
     deadline = time.monotonic() + _AT_EXIT
     for wait in [gateway.close_at_exit(deadline) for gateway in list(_all)]:
         wait()

@@ -43,8 +43,8 @@ class Call(Generic[T]):
     One call of a coroutine function in the loop.
 
     Args:
-        function: A function that takes no arguments.
-        undo: Undoes what the function has done, given its result, where the caller has given up.
+        function: A coroutine function without arguments.
+        undo: Undoes what the function has done, given its result, when the caller no longer waits.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Call(Generic[T]):
         self._abandoned = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run it as a task, once. To be called in the loop, as are abandon() and fail()."""
+        """Run the function as a task, once. Called in the loop, as are abandon() and fail()."""
         if self.outcome.done():
             self._end()
         elif self._abandoned:
@@ -70,22 +70,22 @@ class Call(Generic[T]):
             self._task.add_done_callback(self._task_ended)
 
     def give_up(self) -> None:
-        """Keep it from beginning. From any thread."""
+        """Keep the function from beginning. From any thread."""
         self._abandoned = True
 
     def abandon(self) -> None:
-        """Cancel what runs, or undo what has been done: the caller has given up."""
+        """Cancel the function, or undo what it did: the caller no longer waits."""
         self._abandoned = True
         if self._task is None:
             self.fail(_closed())
         elif not self.outcome.done():
-            # not before its first step: what needs no waiting is done even so
+            # not before the first step: a function that need not wait completes
             asyncio.get_running_loop().call_soon(self._task.cancel)
         elif self.outcome.exception() is None:
             self._task = asyncio.ensure_future(self._undone(self.outcome.result()))
 
     def fail(self, error: BaseException) -> None:
-        """Let it fail, unless its outcome is known."""
+        """Set the exception, unless the outcome is known."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
         self._end()
@@ -123,7 +123,7 @@ class Portal:
     """
     An event loop in a thread of its own, from its beginning to its end.
 
-    Its methods may be called from any thread, any number at once.
+    Any number of threads may call the methods.
 
     Args:
         opener: What tells the call that opened the portal from others.
@@ -161,7 +161,7 @@ class Portal:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes calls."""
+        """Whether the portal takes calls."""
         return self._launched and not self._closed
 
     @property
@@ -171,16 +171,20 @@ class Portal:
 
     @property
     def is_other_process(self) -> bool:
-        """Whether this is a fork of the process in which it runs."""
+        """Whether this is a fork of the process in which the loop runs."""
         return os.getpid() != self._process
 
     @property
     def is_here(self) -> bool:
-        """Whether this code runs in its loop's thread."""
+        """Whether the caller is the loop's own thread."""
         return threading.get_ident() == self._ident and not self.is_other_process
 
+    def runs_elsewhere(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether this loop is that of the portal, and runs in another thread or greenlet."""
+        return loop is self._loop and not self.is_here
+
     def check_owner(self) -> None:
-        """Raise WrongLoopError where waiting for the loop would last for ever."""
+        """Raise WrongLoopError where waiting for the loop would never end."""
         if self.is_other_process:
             msg = (
                 "the listener or notifier was started by another process: a fork has neither its"
@@ -189,8 +193,8 @@ class Portal:
             raise WrongLoopError(msg)
         if self.is_here:
             msg = (
-                "the call came from the event loop's own thread, which would wait for itself: from"
-                " on_event and the like hand the call to another thread"
+                "this is the thread of the event loop, which would wait for itself: in on_event"
+                " hand the call to another thread"
             )
             raise WrongLoopError(msg)
 
@@ -207,7 +211,7 @@ class Portal:
             self.check_owner()
         call.on_end = self._calls.discard
         self._calls.add(call)
-        if self._closed:  # it may have closed before it could see the call
+        if self._closed:  # the loop may have ended before it could see the call
             self._calls.discard(call)
             raise self._why_closed()
         if self._loop is not None:
@@ -223,14 +227,15 @@ class Portal:
         """
         Call a coroutine function in the loop; return what it returns, or raise what it raises.
 
-        Interrupting it, by Ctrl-C, cancels what runs in the loop, or undoes what has been done.
+        When the call is interrupted, by Ctrl-C, the function is cancelled, or undone if it has
+        ended.
         """
         self.check_owner()
         call = Call(function, undo)
         try:
             return self.begin(call).outcome.result()
         except BaseException:
-            self.abandon(call)  # wherever the interrupt came; of a call that failed nothing is left
+            self.abandon(call)  # at whatever point the interrupt came
             raise
 
     def abandon(self, call: Call[Any]) -> None:
@@ -244,7 +249,7 @@ class Portal:
                 self._soon(self._loop, call.abandon)
 
     async def stop(self) -> None:
-        """Take no more calls, and end the loop. To be called in the loop."""
+        """Take no more calls, and end the loop. Called in the loop."""
         self._closed = True
         if not self._stopped.done():
             self._stopped.set_result(None)
@@ -258,7 +263,7 @@ class Portal:
                 self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def pause(self, deadline: float) -> None:
-        """Let the loop stand still between two callbacks, until resume(), or soon after this."""
+        """Pause the loop between two callbacks, until resume(); return by the deadline."""
         if self._loop is not None and self.is_open and not self.is_other_process:
             paused, standing = threading.Lock(), Outcome[None]()
             paused.acquire()
@@ -269,7 +274,7 @@ class Portal:
                     standing.result(max(0.0, deadline - time.monotonic()))
 
     def resume(self) -> None:
-        """Let the loop go on."""
+        """Resume the loop."""
         paused, self._paused = self._paused, None
         if paused is not None:
             paused.release()
@@ -296,6 +301,7 @@ class Portal:
     def _run(self) -> None:
         self._ident = threading.get_ident()
         try:
+            _check_thread()
             loop = _new_loop()
         except BaseException as error:  # noqa: BLE001 - the callers get it
             self._end(error)
@@ -317,7 +323,7 @@ class Portal:
         return None
 
     def _end(self, failure: BaseException | None) -> None:
-        """Let nobody wait any more."""
+        """End every call: no thread may wait for one any more."""
         self._failure = failure
         self._closed = True
         self._ident = None  # the system may give it to another thread
@@ -355,6 +361,15 @@ class _DaemonThreads(ThreadPoolExecutor):
 
         threading.Thread(target=run, name="asyncnotify lookup", daemon=True).start()
         return call
+
+
+def _check_thread() -> None:
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - get_running_loop() raises
+        msg = (
+            "another event loop runs in this thread: gevent makes all threads one, in which only"
+            " one BlockingListener or BlockingNotifier can run; use the others in other processes"
+        )
+        raise RuntimeError(msg)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
