@@ -179,7 +179,8 @@ class Gateway:
         self, portal: Portal, end: Callable[[float], Awaitable[object]], seconds: float
     ) -> None:
         try:
-            await end(seconds)
+            if portal.is_open:  # no earlier call has ended everything
+                await end(seconds)
         finally:
             await portal.stop()
 

@@ -222,11 +222,13 @@ class Reading:
         """Return the item, if it is one for the consumer, or the next one that is."""
         while True:
             # No call between taking and returning: a signal handler may raise after each
-            if item.__class__ is Notification:
-                return item
-            if item.__class__ is Gap and self._gaps:
+            wanted: Any = item
+            if wanted.__class__ is Notification:
+                return wanted
+            if wanted.__class__ is Gap and self._gaps:
                 self._subscriber.gaps_taken += 1
-                return item
+                return wanted
+            del wanted
             if item is None:
                 if not await self._something_waits():
                     raise StopAsyncIteration

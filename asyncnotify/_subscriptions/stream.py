@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 from asyncnotify._arguments import check_count
 from asyncnotify._channels.channel import Channel
@@ -169,7 +169,9 @@ class Stream(Generic[ItemT_co]):
             while item is _NOT_READY:
                 self._read_from(await self._state.ready())
                 item = self._take()
-            return await cast("Reading", self._state).next_after(item)  # type: ignore[return-value]
+            reading: Any = self._state
+            found: ItemT_co = await reading.next_after(item)
+            return found
         finally:
             del self, item  # which may be an error, whose traceback leads to this frame
 
