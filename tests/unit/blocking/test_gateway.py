@@ -143,21 +143,25 @@ def test_waiting_for_the_own_thread_is_refused(owner: Owner) -> None:
     owner.gateway.check_owner()
 
 
-def test_close_from_a_function_of_the_owners_only_begins_it(owner: Owner) -> None:
+def test_close_from_a_function_of_the_owners_only_begins_it() -> None:
     """That function would be waited for by what it waits for."""
-    portal = owner.gateway.open()
     closed = threading.Event()
 
+    async def end_after_the_function(_: float) -> None:
+        await asyncio.to_thread(closed.wait, TIMEOUT)
+
     def close(_: object) -> None:
-        owner.gateway.close()
+        gateway.close()
         closed.set()
 
-    handler = in_worker_thread("handler", close, owner.gateway)
+    gateway = Gateway(end_after_the_function, close_timeout=10 * TIMEOUT)
+    handler = in_worker_thread("handler", close, gateway)
     assert handler is not None
+    portal = gateway.open()
     portal.begin(Call(lambda: handler("a notification")))
-    assert closed.wait(TIMEOUT)
-    owner.gateway.close()
-    assert owner.ends == [5.0]
+    assert closed.wait(TIMEOUT / 2)
+    portal.join(TIMEOUT)
+    assert not gateway.is_open
 
 
 async def test_awaitable_makes_a_plain_function_awaitable() -> None:
