@@ -113,7 +113,7 @@ async def main():
                 got.clear()
                 await notifier.notify_many(pairs)
                 while stream.stats().backlog < COUNT:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # polls: no event tells of it
                 signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
                 while len(got) < COUNT:
                     try:
@@ -158,7 +158,7 @@ for n in range(300):
     notifier = BlockingNotifier(dsn)
     first = threading.Thread(target=notifier.notify, args=("orders",))
     first.start()
-    time.sleep(random.uniform(0, 0.003))
+    time.sleep(random.uniform(0, 0.003))  # so that the fork comes at any point
     if (child := os.fork()) == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, chain=True)
