@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.timeout(180)
 LIMIT = 150.0  # seconds for a program that takes 20 on an idle machine
 
 PRELUDE = """
