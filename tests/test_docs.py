@@ -1,5 +1,5 @@
 """
-What stands in README.md, CHANGELOG.md and docs/ holds: code is run, names and links exist.
+What the documents say holds: their code is run, their names and links exist.
 
 How a fenced block is run, by its language:
 
@@ -8,6 +8,7 @@ How a fenced block is run, by its language:
 * ``text`` right behind a ``python`` block: what that prints, exactly. Elsewhere: a drawing.
 * ``sql``: executed in an empty database, and undone.
 * ``bash``: one line, which has to be one of COMMANDS.
+* ``shell``: commands that change the reader's machine. They are not run.
 * ``mermaid``: a drawing.
 
 Where a block says DSN, the test puts in that of its own database.
@@ -46,14 +47,17 @@ PACKAGE: Final = ROOT / "asyncnotify"
 DOCUMENTS: Final = (
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").glob("**/*.md")),
 )
 DESIGN: Final = ROOT / "docs" / "design.md"
 RELIABILITY: Final = ROOT / "docs" / "reliability.md"
-FOR_USERS: Final = tuple(document for document in DOCUMENTS if document != DESIGN)
+CONTRIBUTING: Final = ROOT / "CONTRIBUTING.md"
+FOR_USERS: Final = tuple(path for path in DOCUMENTS if path not in (DESIGN, CONTRIBUTING))
 
 DSN: Final = "postgresql://localhost/postgres"
-LANGUAGES: Final = {"python", "text", "sql", "bash", "mermaid"}
+LANGUAGES: Final = {"python", "text", "sql", "bash", "shell", "mermaid"}
 COMMANDS: Final = {
     "pip install asyncnotify-pg",
     "python -m pip install nox && python -m nox -s demo",
@@ -243,6 +247,30 @@ def test_nox_sessions_exist() -> None:
     }
     assert named >= {"demo", "tests"}
     assert named <= sessions()
+
+
+def test_contributors_are_told_of_every_nox_session() -> None:
+    """The table of the checks has all of them, and no other."""
+    rows = re.findall(r"^\| `([\w-]+)` \|", prose_of(CONTRIBUTING), re.MULTILINE)
+    assert sorted(rows) == sorted(sessions())
+
+
+def test_contributors_are_told_where_everything_is() -> None:
+    """The tree has every file and package of asyncnotify and of its tests, and no other."""
+    (tree,) = (b.text for b in BLOCKS if b.document == CONTRIBUTING and "├" in b.text)
+    drawn: dict[str, set[str]] = {}
+    folder = ""
+    for line in tree.splitlines():
+        name = re.sub(r"^[├└]── ", "", line).split()[0]
+        if line.startswith(("├", "└")):
+            drawn[folder].add(name)
+        else:
+            folder = name
+            drawn[folder] = set()
+    assert drawn.keys() == {"asyncnotify/", "tests/"}
+    for folder, names in drawn.items():
+        there = (ROOT / folder).iterdir()
+        assert names == {p.name + "/" * p.is_dir() for p in there if p.name != "__pycache__"}
 
 
 def test_package_name_is_ours() -> None:
