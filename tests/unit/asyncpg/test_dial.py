@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import ssl
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -286,6 +289,24 @@ async def test_connect_makes_the_connections() -> None:
     ours = calling(connect)
     assert [await ours.dial(), await ours.dial()] == made
     assert ours.target == "connect="
+
+
+async def test_a_connection_without_tls_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """At the first connection that leaves the machine, whatever becomes of later ones."""
+
+    async def connect() -> FakeConnection:
+        connection = FakeConnection()
+        sock = SimpleNamespace(family=socket.AF_INET, getpeername=lambda: ("192.0.2.7", 5432))
+        transport = SimpleNamespace(get_extra_info={"socket": sock}.get)
+        connection._transport = transport  # noqa: SLF001 - where the driver keeps it
+        return connection
+
+    ours = calling(connect)
+    for _ in range(3):
+        await ours.dial()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "is not encrypted" in record.getMessage()
 
 
 @pytest.mark.parametrize("result", [None, object(), "postgresql://db"])
