@@ -11,7 +11,7 @@ import pytest_asyncio
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from asyncnotify import ConnectError, Listener, Notification, Notifier
+from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
 from asyncnotify.testing.server import PostgresServer
 from tests.support.server_faults import ServerFaults
 
@@ -130,9 +130,14 @@ async def test_a_password_that_changes_is_asked_for_at_each_connection(
                 await notifier.notify("orders", "1")
                 await faults.set_password("alice", "two")
                 await faults.terminate()
-                with pytest.raises(ConnectError) as caught:
+                # what is written to a connection that has just ended may have been sent
+                with pytest.raises((ConnectError, ConnectionLostError)) as caught:
                     await notifier.notify("orders", "2", retry=True)
-                assert isinstance(caught.value.__cause__, asyncpg.InvalidPasswordError)
+                refused = (
+                    caught.value if type(caught.value) is ConnectError else caught.value.__cause__
+                )
+                assert refused is not None
+                assert isinstance(refused.__cause__, asyncpg.InvalidPasswordError)
                 password = "two"
                 await notifier.notify("orders", "3")
         await admin.close()

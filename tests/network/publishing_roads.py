@@ -82,12 +82,14 @@ async def by_listener(pooler: str, server: str) -> AsyncGenerator[Send]:
 @asynccontextmanager
 async def from_threads(pooler: str, server: str) -> AsyncGenerator[Send]:
     """Send from a thread."""
-    with BlockingNotifier(pooler) as notifier:
+    notifier = BlockingNotifier(pooler)
 
-        async def send(payload: str) -> None:
-            await asyncio.to_thread(notifier.notify, CHANNEL, payload)
+    async def send(payload: str) -> None:
+        await asyncio.to_thread(notifier.notify, CHANNEL, payload)
 
-        yield send
+    await asyncio.to_thread(notifier.start)
+    yield send
+    await asyncio.to_thread(notifier.close)
 
 
 @asynccontextmanager
