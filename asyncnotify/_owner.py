@@ -13,7 +13,7 @@ class Owner:
     """The event loop and the process in which this object was made."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._process = os.getpid()
 
     @property

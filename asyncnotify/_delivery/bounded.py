@@ -68,6 +68,10 @@ class BoundedMailbox(Mailbox):
         "limit",
     )
 
+    taken: int  # as in Mailbox: checkers do not take an assignment for an inherited type
+    gaps: int
+    dropped: int
+
     def __init__(
         self,
         limit: int,
@@ -77,7 +81,7 @@ class BoundedMailbox(Mailbox):
         source: Source,
     ) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit: int = limit
         self._threshold = limit  # the limit, and one for each gap that waits: gaps do not count
         self._counted_at = 0  # how many items had been taken when trim() last counted the gaps
         self._overflow = overflow

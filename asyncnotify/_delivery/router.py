@@ -115,8 +115,8 @@ class Router:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.routes: dict[str, Route] = {}
-        self.turns = Turns(loop)
-        self.last_contact = 0.0
+        self.turns: Turns = Turns(loop)
+        self.last_contact: float = 0.0
         self._received = 0
         self._in_turn = 0
         self._turn_ends = False

@@ -38,7 +38,7 @@ class Turns:
         self._opens = False
         self._woken = 0
         self._left_of_round = 0
-        self.rounds = 0  # how often all that waited together have had their turn
+        self.rounds: int = 0  # how often all that waited together have had their turn
 
     def begin(self, now: float) -> None:
         """Consumers have been woken: those that run next have a budget, unless others wait."""
