@@ -144,7 +144,7 @@ async def test_calls_that_meet_are_few_statements(proxy: FaultProxy, dsn: str) -
             await asyncio.gather(*(notifier.notify("orders", str(n)) for n in range(2_000)))
         with RoundTrips(proxy) as in_turns:
             await asyncio.gather(*(send(name) for name in range(100)))
-    assert 3 <= at_once.count < 30
+    assert 2 <= at_once.count < 30  # a thousand in each; eagerly, the first is not sent alone
     assert in_turns.count < 100
 
 
@@ -158,7 +158,7 @@ async def test_statements_are_bounded(
             await asyncio.gather(*(notifier.notify("orders", payload) for payload in payloads))
         with RoundTrips(proxy) as small:
             await notifier.notify_many(("other", str(n)) for n in range(3_001))
-    assert 3 <= large.count < 20
+    assert 2 <= large.count < 20  # a million characters in each
     assert 4 <= small.count <= 8  # three whole, one single, and preparing them
     assert await inbox.payloads(250) == payloads
 
