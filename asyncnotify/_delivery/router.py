@@ -104,7 +104,7 @@ class _Excess:
         self.turns += share
         taken = self.backlog - backlog
         if taken <= 0:
-            return self.turns < 1  # its share may have passed while the process did not run
+            return self.turns <= 1  # its share may have passed while the process did not run
         turns_to_come = (backlog - limit) * self.turns / taken
         return self.turns <= _TURNS_TO_JUDGE or self.turns + turns_to_come < _EXTRA_TURNS
 
