@@ -132,6 +132,11 @@ async def test_a_call_that_is_alone_is_one_statement(proxy: FaultProxy, dsn: str
     assert trips.count == 20
 
 
+def sent_alone() -> int:
+    """Return how many of many calls go out before the others are made: none of eager tasks."""
+    return 1 if asyncio.get_running_loop().get_task_factory() is None else 0
+
+
 async def test_calls_that_meet_are_few_statements(proxy: FaultProxy, dsn: str) -> None:
     """Two thousand calls at once, and a hundred tasks that send on and on, share statements."""
     async with Notifier(proxy.proxied_dsn(dsn)) as notifier:
@@ -144,7 +149,7 @@ async def test_calls_that_meet_are_few_statements(proxy: FaultProxy, dsn: str) -
             await asyncio.gather(*(notifier.notify("orders", str(n)) for n in range(2_000)))
         with RoundTrips(proxy) as in_turns:
             await asyncio.gather(*(send(name) for name in range(100)))
-    assert 2 <= at_once.count < 30  # a thousand in each; eagerly, the first is not sent alone
+    assert 2 + sent_alone() <= at_once.count < 30  # a thousand in each
     assert in_turns.count < 100
 
 
@@ -158,7 +163,7 @@ async def test_statements_are_bounded(
             await asyncio.gather(*(notifier.notify("orders", payload) for payload in payloads))
         with RoundTrips(proxy) as small:
             await notifier.notify_many(("other", str(n)) for n in range(3_001))
-    assert 2 <= large.count < 20  # a million characters in each
+    assert 2 + sent_alone() <= large.count < 20  # a million characters in each
     assert 4 <= small.count <= 8  # three whole, one single, and preparing them
     assert await inbox.payloads(250) == payloads
 
