@@ -405,3 +405,11 @@ def test_kinds_of_mailboxes_share_a_channel(harness: RegistryHarness) -> None:
         harness.send("a", str(number))
     assert seen(every) == [Gap("a", START), "0", "1", "2"]
     assert seen(latest) == [Gap("a", START), "2"]
+
+
+def test_no_progress_counts_once_a_whole_turn_was_had() -> None:
+    """A consumer that did not run in its first turn has a further one; not a third."""
+    excess = _Excess(10, 0)
+    assert excess.is_shrinking(10, 5, 0.5)
+    assert excess.is_shrinking(10, 5, 0.5)
+    assert not excess.is_shrinking(10, 5, 0.5)
