@@ -114,8 +114,28 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run the async tests on the event loop asked for."""
     if config.getoption("--uvloop"):
-        return {"uvloop": importlib.import_module("uvloop").new_event_loop}
+        return {"uvloop": new_uvloop}
     return {"asyncio": with_tasks_of(config, asyncio.new_event_loop)}
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    """Return an event loop of uvloop, which cancels all tasks when the time of a test is over."""
+    end = signal.getsignal(signal.SIGALRM)  # raises, which uvloop would drop
+
+    class Loop(importlib.import_module("uvloop").Loop):  # type: ignore[misc]
+        def close(self) -> None:
+            super().close()
+            signal.signal(signal.SIGALRM, end)
+
+    loop: asyncio.AbstractEventLoop = Loop()
+    if callable(end):
+        loop.add_signal_handler(signal.SIGALRM, _cancel_all, loop)
+    return loop
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel("the time of the test is over")
 
 
 def with_tasks_of(
