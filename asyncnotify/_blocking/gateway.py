@@ -73,9 +73,10 @@ class Gateway:
             portal = self._portal
             if portal is not None and portal.is_other_process:
                 leave_to_parent(portal)
+                portal = None
             elif portal is not None and portal.is_open:
                 return portal
-            self._portal = portal = Portal(opener)
+            self._portal = portal = Portal(opener, earlier=portal)
             portal.launch()
             return portal
 

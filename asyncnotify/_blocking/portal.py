@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("asyncnotify.connection")
 
+_EARLIER_LIMIT: Final = 5.0
+"""Seconds for which a loop waits for the end of the earlier one, which a callback may block."""
+
 _PAUSE_LIMIT: Final = 5.0
 """Seconds after which a loop that was paused goes on by itself."""
 
@@ -127,10 +130,13 @@ class Portal:
 
     Args:
         opener: What tells the call that opened the portal from others.
+        earlier: The portal whose place this one takes: its loop ends first, since what it ran
+            belongs to it until then.
     """
 
-    def __init__(self, opener: object = None) -> None:
+    def __init__(self, opener: object = None, earlier: Portal | None = None) -> None:
         self.opener = opener
+        self._earlier = earlier
         self._process = os.getpid()
         self._calls: set[Call[Any]] = set()
         self._launched = False
@@ -301,6 +307,9 @@ class Portal:
     def _run(self) -> None:
         self._ident = threading.get_ident()
         try:
+            earlier, self._earlier = self._earlier, None
+            if earlier is not None:
+                earlier.join(_EARLIER_LIMIT)
             _check_thread()
             loop = _new_loop()
         except BaseException as error:  # noqa: BLE001 - the callers get it

@@ -69,6 +69,32 @@ def test_one_loop_serves_until_it_is_closed(owner: Owner) -> None:
     assert owner.gateway.open() is not first
 
 
+def test_a_loop_begins_when_the_one_before_has_ended(owner: Owner) -> None:
+    """What the earlier loop ran belongs to it, until its last task has been cancelled."""
+    begun, released = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    async def outlive() -> None:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            released.wait(TIMEOUT)
+            order.append("earlier loop")
+
+    earlier = owner.gateway.open()
+    outliving = earlier.begin(Call(outlive))
+    assert begun.wait(TIMEOUT)
+    earlier.begin(Call(earlier.stop)).outcome.result(TIMEOUT)
+    later = owner.gateway.open().begin(Call(awaitable(lambda: order.append("later loop"))))
+    with pytest.raises(TimeoutError):
+        later.outcome.result(0.1)
+    released.set()
+    later.outcome.result(TIMEOUT)
+    assert order == ["earlier loop", "later loop"]
+    assert isinstance(outliving.outcome.exception(), ClosedError)
+
+
 def test_calls_run_in_the_thread_of_the_loop(owner: Owner) -> None:
     """And return what the function returns."""
     owner.gateway.open()
