@@ -173,7 +173,7 @@ class Router:
         self._in_turn = 0
         self._turn_ends = False
         self.touch()
-        self.turns.begin(self.last_contact)  # the consumers that were woken run next
+        self.turns.begin()  # the consumers that were woken run next
         for mailbox, excess in self._full.items():
             if not excess.turns:
                 excess.backlog = len(mailbox)  # what its consumer finds at its turn

@@ -107,7 +107,7 @@ class HandlerWorker:
         loop = asyncio.get_running_loop()
         if self._turns is None:
             self._turns = Turns(loop)
-            self._turns.begin(loop.time())
+            self._turns.begin()
         if self._concurrency > 1:
             async with asyncio.TaskGroup() as group:
                 while await self._something_waits():

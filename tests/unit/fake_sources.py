@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from asyncnotify._delivery.bounded import BoundedMailbox
 
-NO_LOOP: Final = cast("asyncio.AbstractEventLoop", None)
+
+class _LoopAtRest:
+    """Its time stands still."""
+
+    def time(self) -> float:
+        """Return when it stopped."""
+        return 0.0
+
+
+NO_LOOP: Final = cast("asyncio.AbstractEventLoop", _LoopAtRest())
 """For a router that is to hand on nothing."""
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import time
 from typing import TYPE_CHECKING
 
-from asyncnotify._delivery.turns import Turns
+from asyncnotify._delivery.turns import Turns, clock_of
 from asyncnotify._tasks import SLICE
 from tests.unit.clock import JumpingLoop
 
@@ -41,7 +44,7 @@ async def longest_lag(consumers: int, steps: int) -> tuple[float, list[int]]:
             await asyncio.sleep(0)
             lags.append(loop.time() - before)
 
-    turns.begin(loop.time())
+    turns.begin()
     other = asyncio.create_task(look())
     tasks = [asyncio.create_task(consume(turns, steps, working(n))) for n in range(consumers)]
     await asyncio.gather(*tasks)
@@ -93,10 +96,10 @@ async def test_who_comes_while_others_wait_goes_behind_them() -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, JumpingLoop)
     turns = Turns(loop)
-    turns.begin(loop.time())
+    turns.begin()
     loop.spend(2 * SLICE)
     first = turns.next()
-    turns.begin(loop.time())  # a new notification
+    turns.begin()  # a new notification
     assert turns.is_taken
     second = turns.next()
     order: list[str] = []
@@ -111,7 +114,7 @@ async def test_who_is_woken_after_a_rest_does_not_wait() -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, JumpingLoop)
     turns = Turns(loop)
-    turns.begin(loop.time())
+    turns.begin()
     loop.spend(3_600)
     turns.begin_with_first()
     loop.spend(1)
@@ -132,3 +135,16 @@ async def test_a_round_is_past_when_all_that_waited_together_have_run() -> None:
     await turns.next()
     assert turns.is_past(began)
     assert seen == [False] * 100
+
+
+def test_the_clock_is_finer_than_the_loop_s() -> None:
+    """Unless the loop has a clock of its own: uvloop counts the monotonic one in milliseconds."""
+
+    class MillisecondLoop(asyncio.SelectorEventLoop):
+        def time(self) -> float:
+            return math.floor(super().time() * 1_000) / 1_000
+
+    for kind in (asyncio.SelectorEventLoop, MillisecondLoop, JumpingLoop):
+        with contextlib.closing(kind()) as loop:
+            is_monotonic = clock_of(loop) is time.monotonic
+            assert is_monotonic == (kind is not JumpingLoop)
