@@ -20,6 +20,7 @@ class FakeSession:
 
     def __init__(self, *, listens: bool = True, answers: bool = True) -> None:
         self.listens, self.answers = listens, answers
+        self.behind_pooler = False
         self.listening: set[str] = set()
         self.commands: list[str] = []
         self.expected: dict[str, asyncio.Future[None]] = {}
@@ -67,9 +68,17 @@ async def test_a_server_that_listens_is_asked_once() -> None:
 async def test_r54_a_server_that_ignores_listen_is_found_out() -> None:
     """What it sends to itself does not arrive."""
     session = FakeSession(listens=False)
-    with pytest.raises(ConfigurationError, match="accepts LISTEN, but does not listen"):
+    with pytest.raises(ConfigurationError, match="accepts LISTEN, but does not"):
         await proved(session)
     assert session.commands == ["LISTEN", "LISTEN", "NOTIFY", "UNLISTEN"]
+
+
+async def test_r39_behind_a_pooler_nothing_is_concluded_from_silence() -> None:
+    """Each statement may have met another session: the check of poolers tells what it is."""
+    session, proof = FakeSession(listens=False), ListenProof()
+    session.behind_pooler = True
+    assert await proof.confirm_missing(session, ["a"], frozenset()) == {"a"}
+    assert proof.answers_are_believed
 
 
 async def test_r59_answers_of_another_server_are_not_believed(
