@@ -48,6 +48,8 @@ from asyncnotify._subscriptions.batches import Batches
 from asyncnotify._subscriptions.stream import Stream
 from asyncnotify._subscriptions.subscription import Subscription
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AlreadyEnteredError",
     "AsyncNotifyError",

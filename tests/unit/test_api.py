@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import subprocess
 import sys
 from enum import Enum
+from pathlib import Path
 from types import ModuleType
 
 import asyncnotify
@@ -103,6 +105,14 @@ def test_the_public_members_of_each_class_are_those_that_users_need() -> None:
             fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
             expected[name] = MEMBERS.get(name, {field.name for field in fields})
     assert found == expected
+
+
+def test_the_version_is_that_of_the_changelogs_newest_entry() -> None:
+    """It can be read without the metadata of an installed package, which takes longer."""
+    changelog = Path(__file__).parents[2].joinpath("CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert asyncnotify.__version__ == newest[1]
 
 
 def test_importing_it_is_light() -> None:
