@@ -16,11 +16,14 @@ _OF_ADD_LISTENER: Final = (
 )
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Raise ValueError unless the value is a positive, finite number of seconds."""
+def check_seconds(name: str, value: object, *, or_none: bool = False) -> None:
+    """Raise ValueError unless it is a positive, finite number of seconds, or None and allowed."""
+    if value is None and or_none:
+        return
     number = _number(value)
     if number is None or number <= 0:
-        msg = f"{name} must be a positive number of seconds, not {value!r}"
+        wanted = "a positive number of seconds" + " or None" * or_none
+        msg = f"{name} must be {wanted}, not {value!r}"
         raise ValueError(msg)
 
 

@@ -60,6 +60,7 @@ HandlerT = TypeVar("HandlerT", bound=Handler[str])
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
+_NOT_STARTED = "the listener has not been started: use `async with` or `await start()`"
 
 
 class Listener:
@@ -87,7 +88,7 @@ class Listener:
         keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: Called at the beginning of each outage; returns an endless iterator of the
             seconds to wait before each attempt.
-        start_timeout: Seconds for which ``start()`` keeps trying.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         on_event: A plain function, called with each connection event from the event loop. It must
             not block.
@@ -115,7 +116,7 @@ class Listener:
         # reconnection
         backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
-        start_timeout: float = 30.0,
+        start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
         on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
@@ -636,6 +637,31 @@ class Listener:
         check_timeout("timeout", timeout)
         await self._running().wait_connected(timeout)
 
+    async def wait_closed(self, timeout: float | None = None) -> None:
+        """
+        Return when the listener has been closed: by ``aclose()``, or at the end of ``async with``.
+
+        For a program that only listens: a signal handler, or another task, closes the listener.
+        Returns at once if it is closed already.
+
+        Args:
+            timeout: Seconds to wait; None: for ever.
+
+        Raises:
+            ValueError: ``timeout`` is not a number of seconds.
+            TimeoutError: The listener was not closed in time.
+            NotStartedError: The listener has not been started.
+            ClosedError: A bug in asyncnotify has ended the listener; ``__cause__`` is its error.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        check_timeout("timeout", timeout)
+        lifetime = self._lifetime
+        if lifetime is None:
+            raise NotStartedError(_NOT_STARTED)
+        if self._is_fork or not lifetime.has_ended:
+            lifetime.owner.check()
+        await lifetime.wait_ended(timeout)
+
     def stats(self) -> Stats:
         """
         Return a snapshot of the counters of this run, or of the last one. Never waits.
@@ -692,8 +718,7 @@ class Listener:
     def _running(self) -> Lifetime:
         """Return the present run; raise if there is none, or if it belongs elsewhere."""
         if self._lifetime is None:
-            msg = "the listener has not been started: use `async with` or `await start()`"
-            raise NotStartedError(msg)
+            raise NotStartedError(_NOT_STARTED)
         if self._lifetime.has_ended and not self._is_fork:
             msg = "the listener is closed"
             raise ClosedError(msg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -74,7 +75,7 @@ class Notifier:
         backoff: Called for each series of retries; returns an endless iterator of the seconds to
             wait before each attempt.
         queue: How many calls may wait to be sent; further calls wait for their place in the queue.
-        start_timeout: Seconds for which ``start()`` keeps trying.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
@@ -98,7 +99,7 @@ class Notifier:
         backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         queue: int = DEFAULT_QUEUE,
-        start_timeout: float = 30.0,
+        start_timeout: float | None = 30.0,
         retry_timeout: float = 30.0,
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
@@ -396,13 +397,13 @@ class Notifier:
     async def _retrying(
         self,
         attempt: Callable[[], Awaitable[None]],
-        seconds: float,
+        seconds: float | None,
         *,
         unless: Callable[[BaseException], bool] | None = None,
     ) -> None:
         """Attempt until it succeeds; at the deadline, raise what the last attempt raised."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline = inf if seconds is None else loop.time() + seconds
         delays = Delays(self._backoff)
         delays.next()  # the first attempt is made at once
         while True:

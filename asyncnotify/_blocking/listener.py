@@ -28,6 +28,7 @@ from asyncnotify._blocking.waiting import Instances
 from asyncnotify._channels.arguments import channel_of, encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._delivery.buffering import Buffering
+from asyncnotify._errors import ClosedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, Notification, State, Stats
@@ -84,7 +85,7 @@ class BlockingListener:
         operation_timeout: Seconds in which the server has to answer LISTEN, UNLISTEN or a notify.
         keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: As for Listener.
-        start_timeout: Seconds for which ``start()`` keeps trying.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         on_event: A plain function, called with each connection event in the event loop's thread: it
             must not block, and cannot call the listener. ``events()`` has no such limits.
@@ -111,7 +112,7 @@ class BlockingListener:
         # reconnection
         backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
-        start_timeout: float = 30.0,
+        start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
         on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
@@ -603,6 +604,30 @@ class BlockingListener:
         """
         check_timeout("timeout", timeout)
         self._gateway.call(functools.partial(self._listener.wait_connected, timeout))
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """
+        Return when the listener has been closed: by ``close()``, or at the end of ``with``.
+
+        For a program that only listens: a signal handler, or another thread, closes the listener.
+        Returns at once if it is closed already.
+
+        Args:
+            timeout: Seconds to wait; None: for ever.
+
+        Raises:
+            ValueError: ``timeout`` is not a number of seconds.
+            TimeoutError: The listener was not closed in time.
+            NotStartedError: The listener has not been started.
+            ClosedError: A bug in asyncnotify has ended the listener; ``__cause__`` is its error.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+        """
+        check_timeout("timeout", timeout)
+        try:
+            self._gateway.call(functools.partial(self._listener.wait_closed, timeout))
+        except ClosedError as error:
+            if error.__cause__ is not None:
+                raise
 
     def stats(self) -> Stats:
         """Return a snapshot of the counters of this run, or of the last one; from any thread."""

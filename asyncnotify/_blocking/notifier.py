@@ -50,7 +50,7 @@ class BlockingNotifier:
         keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: As for Notifier.
         queue: How many calls may wait to be sent; further calls wait for their place in the queue.
-        start_timeout: Seconds for which ``start()`` keeps trying.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
@@ -73,7 +73,7 @@ class BlockingNotifier:
         backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         queue: int = DEFAULT_QUEUE,
-        start_timeout: float = 30.0,
+        start_timeout: float | None = 30.0,
         retry_timeout: float = 30.0,
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them

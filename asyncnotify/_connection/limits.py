@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 from asyncnotify._arguments import check_seconds
+
+_MAY_BE_NONE: Final = {"heartbeat", "start_timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +18,13 @@ class Limits:
     heartbeat: float | None
     heartbeat_timeout: float
     operation_timeout: float
-    start_timeout: float
+    start_timeout: float | None
     close_timeout: float
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value: object = getattr(self, field.name)
-            if value is None and field.name == "heartbeat":
-                continue
-            check_seconds(field.name, value)
+            may_be_none = field.name in _MAY_BE_NONE
+            check_seconds(field.name, getattr(self, field.name), or_none=may_be_none)
 
     @property
     def command_timeout(self) -> float:

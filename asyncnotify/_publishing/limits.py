@@ -17,12 +17,15 @@ class PublishingLimits:
 
     connect_timeout: float = 10.0
     operation_timeout: float = 5.0
-    start_timeout: float = 30.0
+    start_timeout: float | None = 30.0
     retry_timeout: float = 30.0
     close_timeout: float = 5.0
     queue: int = DEFAULT_QUEUE
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            check = check_count if field.name == "queue" else check_seconds
-            check(field.name, getattr(self, field.name))
+            value: object = getattr(self, field.name)
+            if field.name == "queue":
+                check_count(field.name, value)
+            else:
+                check_seconds(field.name, value, or_none=field.name == "start_timeout")

@@ -123,7 +123,7 @@ class Lifetime:
             msg = "the listener was closed while it was starting"
             raise ClosedError(msg) from self._crash
         else:
-            raise self._connect_timeout(timeout)
+            raise self._connect_timeout(timeout or 0.0)
 
     async def wait_connected(self, timeout: float | None) -> None:
         """Return once listening, at the first or at a later connection."""
@@ -136,6 +136,16 @@ class Lifetime:
                 raise self._connect_timeout(timeout or 0.0)
         finally:
             connected.cancel()
+
+    async def wait_ended(self, timeout: float | None) -> None:
+        """Return when this run is over."""
+        await asyncio.wait({self._ended}, timeout=timeout)
+        if not self._ended.done():
+            msg = f"the listener is {self.state} after {timeout:g} s, and not closed"
+            raise TimeoutError(msg)
+        if isinstance(self._crash, Exception):
+            msg = "the listener has ended because of a bug in asyncnotify"
+            raise ClosedError(msg) from self._crash
 
     async def _first_of(self, outcome: asyncio.Future[Any], timeout: float | None) -> None:
         outcomes: set[asyncio.Future[Any]] = {outcome, self._ended}

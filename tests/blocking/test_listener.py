@@ -445,6 +445,21 @@ def test_calls_need_a_running_listener(dsn: str, inbox: Inbox) -> None:
     assert "closed" in repr(listener)
 
 
+def test_wait_closed_returns_when_another_thread_has_closed(
+    dsn: str, in_threads: InThreads
+) -> None:
+    """For any number of waiting threads, and at once after that."""
+    listener = BlockingListener(dsn)
+    with pytest.raises(NotStartedError):
+        listener.wait_closed()
+    listener.start()
+    with pytest.raises(TimeoutError, match="the listener is connected after 0 s, and not closed"):
+        listener.wait_closed(0)
+    in_threads(4, lambda n: listener.wait_closed(PATIENCE) if n else listener.close())
+    listener.wait_closed()
+    assert listener.state is State.CLOSED
+
+
 def test_close_lets_handlers_finish(dsn: str, notifier: BlockingNotifier, inbox: Inbox) -> None:
     """What is buffered is handed over before close() returns; after an exception it is not."""
     handled: list[str] = []

@@ -101,6 +101,35 @@ async def test_close_is_idempotent_and_ends_with_one_event(road: Road) -> None:
     assert [type(event) for event in events] == [Connected, Closed]
 
 
+async def test_wait_closed_returns_when_another_task_has_closed(road: Road) -> None:
+    """So a program that only listens needs nothing else to wait for, however often it starts."""
+    listener = road.listener()
+    with pytest.raises(NotStartedError):
+        await listener.wait_closed()
+    for _ in range(2):
+        async with asyncio.TaskGroup() as group, listener:
+            waiting = [group.create_task(listener.wait_closed()) for _ in range(3)]
+            with pytest.raises(TimeoutError, match="the listener is connected"):
+                await listener.wait_closed(0)
+            await group.create_task(listener.aclose())
+            await asyncio.wait(waiting)
+            assert listener.state is State.CLOSED
+        await listener.wait_closed()
+
+
+async def test_wait_closed_may_be_cancelled(road: Road) -> None:
+    """The listener goes on, and others go on waiting."""
+    async with road.listener() as listener:
+        staying, leaving = [asyncio.create_task(listener.wait_closed()) for _ in range(2)]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        assert leaving.cancelled()
+        assert not staying.done()
+        assert listener.is_connected
+    await staying
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_close_from_a_handler(road: Road, database: Database, concurrency: int) -> None:
     """A handler may close its listener: the call returns to it soon, and it goes on."""

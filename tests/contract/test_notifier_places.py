@@ -159,7 +159,7 @@ async def test_looking_at_it_tells_no_secret(dsn: str) -> None:
         {"connect_timeout": 0},
         {"operation_timeout": -1},
         {"operation_timeout": float("inf")},
-        {"start_timeout": None},
+        {"start_timeout": 0},
         {"retry_timeout": "1"},
         {"close_timeout": float("nan")},
     ],

@@ -42,7 +42,7 @@ class FakePublishing:
 class LifetimeHarness:
     """A run that is not started yet, its server and its publisher."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, start_timeout: float | None = START_TIMEOUT) -> None:
         self.server = FakeServer()
         self.publishing = FakePublishing()
         self.events: list[ConnectionEvent] = []
@@ -56,7 +56,7 @@ class LifetimeHarness:
                 heartbeat=10.0,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 operation_timeout=5.0,
-                start_timeout=START_TIMEOUT,
+                start_timeout=start_timeout,
                 close_timeout=5.0,
             ),
             backoff=ExponentialBackoff(initial=0.1, cap=1.0),

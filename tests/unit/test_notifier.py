@@ -32,11 +32,11 @@ RETRY_DELAY, START_TIMEOUT, RETRY_TIMEOUT = 1.0, 10.0, 5.0
 class NotifierHarness:
     """A notifier on a fake server, which answers each statement after a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, start_timeout: float | None = START_TIMEOUT) -> None:
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
         self.server = FakePublishingServer()
-        limits = PublishingLimits(start_timeout=START_TIMEOUT, retry_timeout=RETRY_TIMEOUT)
+        limits = PublishingLimits(start_timeout=start_timeout, retry_timeout=RETRY_TIMEOUT)
         self.notifier = ListenersNotifier(
             self.server, limits, lambda: itertools.chain([0.0], itertools.repeat(RETRY_DELAY))
         )
@@ -136,6 +136,15 @@ async def test_start_retries_until_its_timeout(harness: NotifierHarness) -> None
     assert raised.value.__cause__ is REFUSED
     assert harness.now == START_TIMEOUT
     assert 100 - len(harness.server.open_errors) == 1 + START_TIMEOUT / RETRY_DELAY
+
+
+async def test_start_without_a_timeout_retries_for_ever() -> None:
+    """As long as the server may come up."""
+    harness = NotifierHarness(start_timeout=None)
+    harness.server.open_errors = [REFUSED] * 10_000
+    await harness.notifier.start()
+    assert harness.now >= 10_000 * RETRY_DELAY
+    await harness.notifier.aclose(0)
 
 
 async def test_start_does_not_retry_what_is_permanent(harness: NotifierHarness) -> None:

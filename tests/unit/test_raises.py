@@ -101,7 +101,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "retry": FLAG,
     "retry_timeout": [*SECONDS, None],
     "server": FLAG,
-    "start_timeout": [*SECONDS, None],
+    "start_timeout": SECONDS,
     "timeout": TIMEOUT,
     "unique": FLAG,
     "user_timeout": [*COUNT, 10**10],

@@ -52,6 +52,19 @@ async def test_start_retries_until_its_timeout(harness: LifetimeHarness) -> None
     assert harness.lifetime.state is State.CLOSED
 
 
+async def test_start_without_a_timeout_retries_for_ever() -> None:
+    """A server that comes up after a day is found by the next attempt."""
+    harness = LifetimeHarness(start_timeout=None)
+    harness.server.refusal = ConnectionRefusedError("no server")
+    starting = asyncio.create_task(harness.start())
+    await asyncio.sleep(80_000)
+    assert not starting.done()
+    harness.server.refusal = None
+    lifetime = await starting
+    assert lifetime.state is State.CONNECTED
+    await lifetime.end(drain=False, timeout=0)
+
+
 async def test_start_does_not_retry_what_is_permanent(harness: LifetimeHarness) -> None:
     """A wrong password is raised at once, to each caller as an error of its own."""
     harness.server.refusal = asyncpg.InvalidPasswordError("wrong password")
@@ -124,6 +137,41 @@ async def test_stats_count_over_reconnects(harness: LifetimeHarness) -> None:
     await asyncio.sleep(1)
     stats = lifetime.stats()
     assert (stats.received, stats.delivered, stats.reconnects) == (3, 3, 1)
+
+
+async def test_wait_ended_returns_when_the_run_is_over(harness: LifetimeHarness) -> None:
+    """Not before; at its timeout it says what the listener does."""
+    lifetime = await harness.start()
+    with pytest.raises(TimeoutError, match="the listener is connected after 3 s, and not closed"):
+        await lifetime.wait_ended(3.0)
+    waiting = asyncio.create_task(lifetime.wait_ended(None))
+    harness.handler_time = 2.0
+    harness.send("1")
+    await asyncio.sleep(1)
+    ending = asyncio.create_task(lifetime.end(drain=True, timeout=5))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await asyncio.wait({waiting, ending})
+    assert harness.handled == ["1"]
+    await lifetime.wait_ended(0)
+
+
+async def test_wait_ended_raises_after_a_bug(
+    harness: LifetimeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that waits must not take that for an end in good order."""
+    bug = ZeroDivisionError("a bug")
+
+    def fail(*_: object, **__: object) -> None:
+        raise bug
+
+    lifetime = await harness.start()
+    monkeypatch.setattr("asyncnotify._connection.supervisor.Supervisor._drop", fail)
+    harness.server.session.die()
+    with pytest.raises(ClosedError, match="a bug in asyncnotify") as raised:
+        await lifetime.wait_ended(5)
+    assert isinstance(raised.value.__cause__, ExceptionGroup)
+    assert raised.value.__cause__.exceptions == (bug,)
 
 
 # -- the end --------------------------------------------------------------------------------------
