@@ -198,7 +198,7 @@ class Listener:
             ConnectTimeoutError: The listener was not listening within ``start_timeout``.
             PoolerError: A pooler that would deliver nothing stands before the server.
             ClosedError: The listener was closed meanwhile.
-            WrongLoopError: The listener runs in another event loop.
+            WrongLoopError: The listener runs in another event loop, or no loop of asyncio runs.
         """
         if self._run_here is not None:
             await self._running().wait_started()
@@ -720,8 +720,7 @@ class Listener:
         if self._lifetime is None:
             raise NotStartedError(_NOT_STARTED)
         if self._lifetime.has_ended and not self._is_fork:
-            msg = "the listener is closed"
-            raise ClosedError(msg)
+            raise ClosedError(self._lifetime.how_ended)
         self._lifetime.owner.check()
         return self._lifetime
 

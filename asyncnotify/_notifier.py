@@ -177,7 +177,7 @@ class Notifier:
             ConnectError: There is still no connection after ``start_timeout``.
             ConnectionLostError: The connection died while it was tried, until ``start_timeout``.
             ClosedError: The notifier was closed meanwhile.
-            WrongLoopError: The notifier runs in another event loop.
+            WrongLoopError: The notifier runs in another event loop, or no loop of asyncio runs.
         """
         if self._owner is not None and self._owner.is_other_process:
             leave_to_parent(self._publisher, self._task)

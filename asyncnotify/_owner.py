@@ -4,17 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import threading
 from typing import Final
 
 from asyncnotify._errors import WrongLoopError
 
+_OTHER_PROCESS: Final = (
+    "the listener or notifier was started by another process, and a fork cannot share its"
+    " connection: start it in this process too"
+)
+_OTHER_LOOP: Final = (
+    "the listener or notifier belongs to another event loop than the one that runs now, of which"
+    " each asyncio.run() makes one, and pytest-asyncio one for each test: start it in this loop; in"
+    " tests give the fixture that starts it and the tests the same loop_scope="
+    " (asyncio_default_fixture_loop_scope and asyncio_default_test_loop_scope)"
+)
+_OTHER_THREAD: Final = (
+    "the listener or notifier belongs to another event loop: from another thread use"
+    " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it; in a program"
+    " without an event loop use BlockingListener or BlockingNotifier"
+)
+_TRIO: Final = (
+    "this code is run by trio, and asyncnotify needs the event loop of asyncio: run it with"
+    " asyncio.run(); or use a BlockingListener or BlockingNotifier, in threads"
+    " (trio.to_thread.run_sync)"
+)
+_NO_LOOP: Final = (
+    "no event loop of asyncio runs here: use asyncio.run() for this code; in a program without an"
+    " event loop use BlockingListener or BlockingNotifier"
+)
+
 
 class Owner:
-    """The event loop and the process in which this object was made."""
+    """
+    The event loop and the process in which this object was made.
+
+    Raises:
+        WrongLoopError: No event loop of asyncio runs here.
+    """
 
     def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        try:
+            self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongLoopError(_TRIO if _runs_in_trio() else _NO_LOOP) from None
         self._process = os.getpid()
+        self._thread = threading.get_ident()
 
     @property
     def is_here(self) -> bool:
@@ -34,22 +70,33 @@ class Owner:
         if self.is_here:
             return
         if self.is_other_process:
-            msg = (
-                "the listener or notifier was started by another process, and a fork cannot share"
-                " its connection: start it in this process too"
-            )
-            raise WrongLoopError(msg)
-        msg = (
-            "the listener or notifier belongs to another event loop: from another thread use"
-            " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it; in a"
-            " program without an event loop use BlockingListener or BlockingNotifier"
-        )
-        raise WrongLoopError(msg)
+            raise WrongLoopError(_OTHER_PROCESS)
+        if _runs_in_trio():
+            raise WrongLoopError(_TRIO)
+        is_same_thread = threading.get_ident() == self._thread
+        raise WrongLoopError(_OTHER_LOOP if is_same_thread and _runs_loop() else _OTHER_THREAD)
 
     @property
     def is_other_process(self) -> bool:
         """Whether the caller runs in a fork of the process in which this object was made."""
         return os.getpid() != self._process
+
+
+def _runs_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _runs_in_trio() -> bool:
+    """Return whether the caller is run by trio, which need not be installed for anything."""
+    trio = sys.modules.get("trio")
+    try:
+        return trio is not None and trio.lowlevel.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 def leave_to_parent(*things: object) -> None:

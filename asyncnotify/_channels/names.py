@@ -44,7 +44,8 @@ def check_payload(channel: str, payload: object) -> str:
     ):
         return payload  # the common case
     if not isinstance(payload, str):
-        raise PayloadError(channel, f"is of type {type(payload).__name__}, not str")
+        name = type(payload).__name__
+        raise PayloadError(channel, f"is of type {name}, not str: {_remedy(channel, payload)}")
     if "\0" in payload:
         raise PayloadError(channel, "contains a NUL character")
     size = _size_in_utf8(payload)
@@ -53,6 +54,15 @@ def check_payload(channel: str, payload: object) -> str:
     if size > PAYLOAD_LIMIT:
         raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
     return str.__str__(payload)
+
+
+def _remedy(channel: str, payload: object) -> str:
+    """Return what to do with a payload that is no text."""
+    if payload is None:
+        return "leave it out, to send none"
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return "decode it, or use a Channel with encode= and decode="
+    return f"to send it as JSON use Channel({channel!r}, {type(payload).__name__})"
 
 
 def quote_identifier(name: str) -> str:

@@ -263,6 +263,17 @@ class Lifetime:
         return self._ended.done() or self.owner.loop.is_closed()
 
     @property
+    def how_ended(self) -> str:
+        """What to say to who calls something of a run that is over."""
+        if self._stop_requested.is_set() or not self.owner.loop.is_closed():
+            return "the listener is closed"
+        return (
+            "the event loop that started the listener has been closed, and the listener with it:"
+            " start it in this loop; in tests give the fixture that starts it and the tests the"
+            " same loop_scope="
+        )
+
+    @property
     def state(self) -> State:
         """What the listener is doing."""
         if self.has_ended:

@@ -77,7 +77,7 @@ class HandlerWorker:
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
-        self._warned_of_awaitable = False
+        self._warned_of_future = False
         self._context = context.copy() if context is not None else Context()
         self._context.run(_serving.set, self)
 
@@ -210,12 +210,14 @@ class HandlerWorker:
 
     async def _await_if_needed(self, result: object) -> None:
         if inspect.isawaitable(result):
-            if not self._is_async and not self._warned_of_awaitable:
-                self._warned_of_awaitable = True
+            # A coroutine is what a decorated or wrapped async def returns
+            if isinstance(result, asyncio.Future) and not self._warned_of_future:
+                self._warned_of_future = True
                 logger.warning(
-                    "the handler of %s is a plain function that returned an awaitable; the"
-                    " awaitable is awaited, but the handler should be an async def",
+                    "the handler of %s returned a %s: it is awaited before the next call of the"
+                    " handler; to handle several at once use concurrency=",
                     self.name,
+                    type(result).__name__,
                 )
             await result
 

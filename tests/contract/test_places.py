@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify import Notification, State, WrongLoopError
+from asyncnotify import ClosedError, Notification, State, WrongLoopError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -137,6 +137,25 @@ async def test_r35_handles_are_refused_elsewhere(
         await database.notify("orders", "1")
         assert (await anext(stream)).payload == "1"
         assert await inbox.payloads(1) == ["1"]
+
+
+def test_a_closed_loop_is_told_of(road: Road) -> None:
+    """A listener whose loop was closed under it says so, not that someone has closed it."""
+    listener = road.listener()
+
+    async def start() -> None:
+        await listener.start()
+
+    async def use() -> None:
+        with pytest.raises(ClosedError, match=r"loop that started .* closed, .* loop_scope="):
+            await listener.listen("orders", print)
+        async with listener:
+            await listener.notify("orders", "1")
+        with pytest.raises(ClosedError, match=r"^the listener is closed$"):
+            await listener.notify("orders", "2")
+
+    asyncio.run(start())
+    asyncio.run(use())
 
 
 async def test_looking_is_allowed_from_any_thread(listener: Listener, inbox: Text) -> None:

@@ -4,11 +4,15 @@ import asyncio
 import os
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncnotify._errors import WrongLoopError
 from asyncnotify._owner import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REFUSED = 42
 
@@ -35,10 +39,35 @@ def test_r35_in_another_loop_it_may_not() -> None:
     place = asyncio.run(here())
 
     async def elsewhere() -> None:
-        with pytest.raises(WrongLoopError, match="belongs to another event loop"):
+        with pytest.raises(WrongLoopError, match="belongs to another event loop") as caught:
             place.check()
+        assert "asyncio_default_fixture_loop_scope" in str(caught.value)
+        assert "run_coroutine_threadsafe" not in str(caught.value)
 
     asyncio.run(elsewhere())
+
+
+def test_r35_without_a_loop_it_cannot_begin() -> None:
+    """Neither can a coroutine that something other than asyncio runs."""
+    beginning = here()
+    with pytest.raises(WrongLoopError, match=r"no event loop of asyncio .* use asyncio\.run\(\)"):
+        beginning.send(None)
+
+
+def test_r35_trio_is_named() -> None:
+    """Where it runs the code: in place of a message that would speak of other loops."""
+    trio = pytest.importorskip("trio")
+    place = asyncio.run(here())
+
+    async def use(call: Callable[[], object]) -> None:
+        call()
+
+    for call in (Owner, place.check):
+        with pytest.raises(WrongLoopError, match=r"is run by trio, .* asyncio"):
+            trio.run(use, call)
+    with pytest.raises(WrongLoopError) as caught:
+        place.check()
+    assert "trio" not in str(caught.value)
 
 
 def test_r35_without_a_loop_or_in_another_thread_it_may_not() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from tests.unit.fake_sources import RecordingSource
 from tests.unit.worker_harness import failing, put
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from asyncnotify._model import Notification
     from asyncnotify._subscriptions.roster import Roster
@@ -105,17 +106,48 @@ async def test_a_handler_that_never_awaits_lets_others_have_their_turn(
 async def test_a_plain_function_that_returns_an_awaitable_is_awaited(
     workers: WorkerHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And told once, in a warning, that it should be an async def."""
+    """Without a warning: decorators and wrappers of an async def are such functions."""
 
-    async def handle(notification: Notification[str]) -> None:
+    async def handle(notification: Notification[str], count: int = 1) -> None:
+        await asyncio.sleep(count)
         workers.handle(notification)
 
-    put(workers.start(lambda notification: handle(notification)), 1, 2)  # noqa: PLW0108
-    await asyncio.sleep(1)
+    @functools.wraps(handle)
+    def decorated(notification: Notification[str]) -> Awaitable[None]:
+        return handle(notification)
+
+    class Wrapper:
+        def __call__(self, notification: Notification[str]) -> Awaitable[None]:
+            return handle(notification)
+
+    handlers: list[Callable[[Notification[str]], Awaitable[None]]] = [
+        functools.partial(handle, count=1),
+        decorated,
+        Wrapper(),
+    ]
+    for handler in handlers:
+        put(workers.start(handler), 1, 2)
+    await asyncio.sleep(10)
+    assert workers.handled == ["1", "1", "1", "2", "2", "2"]
+    assert caplog.records == []
+
+
+async def test_a_task_that_a_plain_function_returns_is_awaited(
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And a warning says so, once: whoever starts tasks may not expect that."""
+
+    async def handle(notification: Notification[str]) -> None:
+        await asyncio.sleep(1)
+        workers.handle(notification)
+
+    put(workers.start(lambda n: asyncio.create_task(handle(n))), 1, 2)
+    await asyncio.sleep(10)
     assert workers.handled == ["1", "2"]
+    assert workers.times == [1, 2]
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "should be an async def" in record.getMessage()
+    assert "returned a Task: it is awaited before the next call" in record.getMessage()
 
 
 async def test_an_object_with_an_async_call_is_a_handler(
