@@ -21,7 +21,7 @@ from asyncnotify._errors import (
 )
 from asyncnotify._model import Gap, Notification, SubscriptionStats
 from asyncnotify._subscriptions.batches import Batches
-from asyncnotify._subscriptions.stream import Stream
+from asyncnotify._subscriptions.stream import Stream, end_of
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
 
@@ -64,6 +64,7 @@ class BlockingStream(Generic[ItemT_co]):
         self._waiting: set[int] = set()  # threads; one whose wait was broken off removes itself
         self._end: BaseException | None = None  # what is raised once all has been handed out
         self._closed = False
+        self._has_told_end = False  # whether a thread has met the end
         self._inherited = False  # by a fork of the process that made it
         _streams.add(self)
 
@@ -94,6 +95,14 @@ class BlockingStream(Generic[ItemT_co]):
             self.close()
 
     def __iter__(self) -> Self:
+        """
+        Return the stream itself: what has been taken does not come again.
+
+        Raises:
+            ClosedError: The stream has been closed, or iterated to its end.
+        """
+        if self._closed or self._has_told_end:
+            raise end_of(self._stream)
         return self
 
     def __next__(self) -> ItemT_co:
@@ -225,6 +234,7 @@ class BlockingStream(Generic[ItemT_co]):
     def _check_end(self) -> None:
         """Raise what ends the stream."""
         try:
+            self._has_told_end = self._closed or isinstance(self._end, EOFError)
             if self._closed:
                 raise EOFError(_ENDED)
             if self._end is not None:

@@ -51,6 +51,7 @@ class Subscriber:
         "refusal",
         "resync_errors",
         "since",
+        "unlistened",
         "waiter",
     )
 
@@ -64,6 +65,7 @@ class Subscriber:
         self.since: Moment | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.refusal: Exception | None = None
+        self.unlistened: bool = False  # whether unlisten() has ended it
         self.gaps_wanted: bool = gaps_wanted
         self.gaps_taken: int = 0
         self.handler_errors: int = 0

@@ -104,6 +104,16 @@ class Beginning:
         """How far the stream has come."""
         return Phase.NOT_BEGUN if self._enlisted is None else Phase.BEGINNING
 
+    @property
+    def has_told_end(self) -> bool:
+        """Whether the consumer has met the end; not before the beginning."""
+        return False
+
+    @property
+    def how_ended(self) -> str:
+        """Why nothing arrives, for a message."""
+        return "has been closed"
+
     def check_owner(self) -> None:
         """Raise WrongLoopError if the call comes from another event loop or process."""
         if self._enlisted is not None:
@@ -172,6 +182,7 @@ class Reading:
         "_subscriber",
         "_unreported",
         "channels",
+        "has_told_end",
         "mailbox",
         "take",
     )
@@ -196,6 +207,7 @@ class Reading:
         self._decode_errors: DecodeErrors | None = None
         self._unreported: deque[Undecodable] | None = None  # most streams never need one
         self._owes_a_turn = False
+        self.has_told_end: bool = False  # whether its consumer has met the end
 
     @property
     def must_report(self) -> bool:
@@ -206,6 +218,15 @@ class Reading:
     def phase(self) -> Phase:
         """How far the stream has come."""
         return Phase.OPEN if self.mailbox.is_open else Phase.ENDED
+
+    @property
+    def how_ended(self) -> str:
+        """Why no more arrives, for a message."""
+        if self._subscriber.unlistened:
+            return "has ended: unlisten() was called for its channel"
+        if self._subscriber.refusal is not None:
+            return "has ended: the server refused its channel"
+        return "has ended"
 
     def check_owner(self) -> None:
         """Raise WrongLoopError if the call comes from another event loop or process."""
@@ -231,6 +252,7 @@ class Reading:
             del wanted
             if item is None:
                 if not await self._something_waits():
+                    self.has_told_end = True
                     raise StopAsyncIteration
             elif isinstance(item, Undecodable):
                 self._count_undecodable(item)
@@ -264,6 +286,7 @@ class Reading:
                 self._owes_a_turn = False
                 await asyncio.sleep(0)
             if not await self._something_waits():
+                self.has_told_end = True
                 raise StopAsyncIteration
             if batch := self._take_batch(limit):
                 return batch

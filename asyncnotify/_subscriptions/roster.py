@@ -211,7 +211,10 @@ class Roster:
     async def unlisten(self, channel: str) -> None:
         """End the channel's subscriptions; return once the server has confirmed."""
         for subscriber in self._registry.remove_channel(channel):
+            subscriber.unlistened = True
             self._end(subscriber, discard=True)
+            if subscriber not in self._served:  # a stream, whose reader may not expect that
+                logger.info("unlisten() has ended a stream of %r", channel)
         self._agreement.notice_change()
         await self._agreement.settled()
 

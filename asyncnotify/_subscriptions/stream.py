@@ -116,15 +116,19 @@ class Stream(Generic[ItemT_co]):
             del self
 
     def _check_enterable(self) -> None:
-        if self._phase is Phase.CLOSED:
-            msg = f"the stream of {self._name} has been closed"
-            raise ClosedError(msg)
-        if self._phase is Phase.ENDED:
-            msg = f"the stream of {self._name} has ended"
-            raise ClosedError(msg)
+        if self._phase in {Phase.CLOSED, Phase.ENDED}:
+            raise end_of(self)
         if self._use is _Use.ENTERED:
-            msg = f"the stream of {self._name} has been entered already"
+            msg = (
+                f"the stream of {self._name} has been entered already: leave the `async with` that"
+                " it is in, or make another stream with listener.stream()"
+            )
             raise AlreadyEnteredError(msg)
+
+    @property
+    def _how_ended(self) -> str:
+        is_closed = self._use is _Use.CLOSED
+        return f"{self._name} {'has been closed' if is_closed else self._state.how_ended}"
 
     async def __aexit__(
         self,
@@ -135,6 +139,14 @@ class Stream(Generic[ItemT_co]):
         await self.aclose()
 
     def __aiter__(self) -> Self:
+        """
+        Return the stream itself: what has been taken does not come again.
+
+        Raises:
+            ClosedError: The stream has been closed, or iterated to its end.
+        """
+        if self._use is _Use.CLOSED or self._state.has_told_end:
+            raise end_of(self)
         return self
 
     async def __anext__(self) -> ItemT_co:
@@ -195,8 +207,10 @@ class Stream(Generic[ItemT_co]):
 
         Raises:
             ValueError: ``limit`` is not a whole number, at least 1.
+            ClosedError: The stream has been closed, or iterated to its end.
         """
         check_count("limit", limit)
+        aiter(self)  # refuses
         return Batches(self._next_batch, limit)
 
     async def _next_batch(self, limit: int) -> list[ItemT_co]:
@@ -230,3 +244,9 @@ class Stream(Generic[ItemT_co]):
 
     def __del__(self) -> None:
         self._state.forget()
+
+
+def end_of(stream: Stream[Any]) -> ClosedError:
+    """Return the error for who uses a stream that brings no more."""
+    how = stream._how_ended  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return ClosedError(f"the stream of {how}; make another with listener.stream()")

@@ -157,12 +157,13 @@ def test_threads_that_wait_are_let_go(listener: BlockingListener, in_threads: In
                 end(stream)
                 return []
             waiting.release()
-            return list(stream)
+            return [*iter(lambda: next(stream, None), None)]
 
         assert in_threads(11, wait) == [[]] * 11
         with pytest.raises(EOFError):
             stream.get()
-        assert list(stream) == []
+        with pytest.raises(ClosedError, match=r"'orders' has .*; make another with"):
+            iter(stream)
 
 
 def test_what_was_buffered_survives_the_listener(dsn: str, notifier: BlockingNotifier) -> None:
@@ -183,7 +184,7 @@ def test_closing_throws_away(listener: BlockingListener, notifier: BlockingNotif
         notifier.notify_many(numbers(10))
         until_backlog(stream, 10)
         next(stream)
-    assert list(stream) == []
+    assert next(stream, None) is None
     assert listener.channels == frozenset()
 
 

@@ -213,10 +213,10 @@ async def test_aclose_ends_a_waiting_reader_and_drops_what_is_buffered(
     await database.fence(listener)
     await other.aclose()
     await other.aclose()
-    assert [notification async for notification in other] == []
+    assert await anext(other, None) is None
     unbegun = listener.stream("orders")
     await unbegun.aclose()
-    assert [notification async for notification in unbegun] == []
+    assert await anext(unbegun, None) is None
     assert listener.channels == frozenset()
 
 
@@ -388,35 +388,63 @@ async def test_streams_end_with_the_listener(road: Road, database: Database) -> 
         reading = asyncio.ensure_future(anext(stream, None))
         await asyncio.sleep(0)
     assert await reading is None
-    assert [item async for item in stream] == []
+    assert await anext(stream, None) is None
+    with pytest.raises(ClosedError, match=r"^the stream of 'orders' has ended; make another with"):
+        aiter(stream)
 
 
-async def test_a_stream_that_has_been_closed_cannot_be_entered(listener: Listener) -> None:
-    """Entering it, begun or not, says so; iterating it goes on to say that it has ended."""
+async def test_a_stream_that_ends_unread_is_read_to_its_end(road: Road, database: Database) -> None:
+    """Who iterates it only when the listener has been closed gets what it had buffered."""
+    async with road.listener() as listener:
+        stream, empty = listener.stream("orders"), listener.stream("events")
+        for each in (stream, empty):
+            await each.__aenter__()
+        await database.notify("orders", "1", "2")
+        await database.fence(listener)
+    assert [item.payload async for item in stream] == ["1", "2"]
+    assert [item async for item in empty] == []
+    for each in (stream, empty):
+        for iterate in (aiter, type(stream).batches):
+            with pytest.raises(ClosedError, match="has ended; make another"):
+                iterate(each)
+
+
+async def test_a_stream_that_has_been_closed_can_be_neither_entered_nor_iterated(
+    listener: Listener,
+) -> None:
+    """A program that does so in a loop would otherwise do nothing, for ever."""
     begun, unbegun = listener.stream("orders"), listener.stream("events", "orders")
     async with begun:
         pass
     await unbegun.aclose()
     for stream, name in ((begun, "'orders'"), (unbegun, "'events', 'orders'")):
-        with pytest.raises(ClosedError, match=f"^the stream of {name} has been closed$"):
+        text = rf"^the stream of {name} has been closed; make another with listener.stream\(\)$"
+        with pytest.raises(ClosedError, match=text):
             await stream.__aenter__()
-        for _ in range(2):
-            assert [item async for item in stream] == []
+        for iterate in (aiter, type(stream).batches):
+            with pytest.raises(ClosedError, match=text):
+                iterate(stream)
+        assert await anext(stream, None) is None
     assert listener.channels == frozenset()
 
 
-async def test_a_stream_that_was_unlistened_cannot_be_entered(listener: Listener) -> None:
-    """Entering it says that it has ended; iterating it, however often, ends at once."""
+async def test_a_stream_that_was_unlistened_says_so(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its reader may not know of the call: so does a line in the log."""
+    caplog.set_level("INFO", "asyncnotify.handler")
     stream = listener.stream("orders")
     step = asyncio.ensure_future(anext(stream, None))
     await asyncio.sleep(0)
     assert listener.channels == {"orders"}
     await listener.unlisten("orders")
     assert await step is None
-    with pytest.raises(ClosedError, match=r"^the stream of 'orders' has ended$"):
+    assert "unlisten() has ended a stream of 'orders'" in caplog.text
+    text = r"^the stream of 'orders' has ended: unlisten\(\) was called for its channel; make"
+    with pytest.raises(ClosedError, match=text):
         await stream.__aenter__()
-    for _ in range(2):
-        assert [item async for item in stream] == []
+    with pytest.raises(ClosedError, match=text):
+        aiter(stream)
 
 
 async def test_a_stream_cannot_be_entered_twice(listener: Listener, database: Database) -> None:
@@ -426,7 +454,7 @@ async def test_a_stream_cannot_be_entered_twice(listener: Listener, database: Da
     await asyncio.sleep(0)
     for _ in range(2):
         with pytest.raises(
-            AlreadyEnteredError, match=r"^the stream of 'orders' has been entered already$"
+            AlreadyEnteredError, match=r"^the stream of 'orders' has been entered already: leave"
         ):
             await stream.__aenter__()
         await entering

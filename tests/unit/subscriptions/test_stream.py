@@ -229,7 +229,8 @@ async def test_aclose_discards_and_unlistens(harness: StreamHarness) -> None:
     harness.send_all(1)
     await stream.aclose()
     await stream.aclose()
-    assert [item async for item in stream] == []
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
     assert harness.listening == set()
 
 
