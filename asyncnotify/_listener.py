@@ -263,6 +263,8 @@ class Listener:
         self,
         channel: str,
         handler: Handler[str],
+        *,
+        in_thread: bool = ...,
         **options: Unpack[ListenOptions],
     ) -> Subscription: ...
 
@@ -271,6 +273,8 @@ class Listener:
         self,
         channel: Channel[T],
         handler: Handler[T],
+        *,
+        in_thread: bool = ...,
         **options: Unpack[ListenOptions],
     ) -> Subscription: ...
 
@@ -282,6 +286,7 @@ class Listener:
         resync: Resync | None = None,
         on_error: OnError | None = None,
         concurrency: int = 1,
+        in_thread: bool = False,
         # limits
         buffer: int | None = None,
         overflow: Overflow | None = None,
@@ -309,6 +314,10 @@ class Listener:
                 Gap that was its argument; or with a PayloadDecodeError, and the Notification as it
                 arrived.
             concurrency: How many calls of the handler may run at once; 1 keeps the order.
+            in_thread: Call the handler, a plain function that may block, in a thread, and so a
+                ``resync`` that is a plain function. The order is kept as without; each call sees a
+                copy of its context. A thread cannot be cancelled: where a call would be, at the
+                timeout of ``aclose()``, nobody waits for it any more, and it goes on by itself.
             buffer: How many notifications may wait; None: 32,768.
             overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
@@ -318,8 +327,8 @@ class Listener:
             timeout: Seconds to wait for the server to confirm; None: for ever.
 
         Raises:
-            TypeError: A function cannot be called as it would be, or two options exclude each
-                other.
+            TypeError: A function cannot be called as it would be, or is an ``async def`` with
+                ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
             ListenTimeoutError: The server did not confirm in time.
@@ -334,6 +343,7 @@ class Listener:
             buffering=Buffering(buffer, overflow, latest),
             concurrency=concurrency,
             on_error=on_error,
+            in_thread=in_thread,
         )
         check_timeout("timeout", timeout)
         lifetime = self._running()
@@ -345,6 +355,8 @@ class Listener:
     def on(
         self,
         channel: str,
+        *,
+        in_thread: bool = ...,
         **options: Unpack[HandlerOptions],
     ) -> Callable[[HandlerT], HandlerT]: ...
 
@@ -352,6 +364,8 @@ class Listener:
     def on(
         self,
         channel: Channel[T],
+        *,
+        in_thread: bool = ...,
         **options: Unpack[HandlerOptions],
     ) -> Callable[[Callable[[Notification[T]], ResultT]], Callable[[Notification[T]], ResultT]]: ...
 
@@ -362,6 +376,7 @@ class Listener:
         resync: Resync | None = None,
         on_error: OnError | None = None,
         concurrency: int = 1,
+        in_thread: bool = False,
         # limits
         buffer: int | None = None,
         overflow: Overflow | None = None,
@@ -374,8 +389,8 @@ class Listener:
         thread; the handler then serves in each run of the listener. ``unlisten()`` ends it.
 
         Raises:
-            TypeError: A function cannot be called as it would be, or two options exclude each
-                other.
+            TypeError: A function cannot be called as it would be, or is an ``async def`` with
+                ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
             ClosedError: The listener is closing.
@@ -392,6 +407,7 @@ class Listener:
                 buffering=buffering,
                 concurrency=concurrency,
                 on_error=on_error,
+                in_thread=in_thread,
             )
             if self._run_here is not None:
                 lifetime = self._running()

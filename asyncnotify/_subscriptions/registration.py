@@ -6,11 +6,20 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asyncnotify._arguments import check_callback, check_callbacks, check_count
+from asyncnotify._arguments import (
+    check_callback,
+    check_callbacks,
+    check_count,
+    check_flag,
+    is_async,
+)
 from asyncnotify._delivery.registry import Subscriber
+from asyncnotify._subscriptions.threads import InThread, check_in_thread
 from asyncnotify._subscriptions.worker import HandlerWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.buffering import Buffering
     from asyncnotify._delivery.router import Router
@@ -27,12 +36,16 @@ class Registration:
     buffering: Buffering
     concurrency: int
     on_error: OnError | None
+    in_thread: bool = False
     context: Context = field(default_factory=copy_context, compare=False)
 
     def __post_init__(self) -> None:
         check_count("concurrency", self.concurrency)
         check_callback("handler", self.handler)
         check_callbacks(resync=self.resync, on_error=self.on_error)
+        check_flag("in_thread", self.in_thread)
+        if self.in_thread:
+            check_in_thread(self.handler)
 
     def new_worker(self, router: Router) -> HandlerWorker:
         """Return a worker with an empty mailbox."""
@@ -41,11 +54,17 @@ class Registration:
         subscriber = Subscriber(channels, mailbox, gaps_wanted=self.resync is not None)
         return HandlerWorker(
             subscriber,
-            self.handler,
+            self._called(self.handler),
             channels=(self.channel,),
-            resync=self.resync,
+            resync=None if self.resync is None else self._called(self.resync),
             on_error=self.on_error,
             concurrency=self.concurrency,
             context=self.context,
             turns=router.turns,
         )
+
+    def _called(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return what calls the function where it is to run."""
+        if not self.in_thread or is_async(function):
+            return function
+        return InThread(function, name=f"asyncnotify handler of {self.channel.name!r}")

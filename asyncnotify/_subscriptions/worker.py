@@ -22,6 +22,7 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, taker_of
+from asyncnotify._subscriptions.threads import InThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +105,14 @@ class HandlerWorker:
         has set: after a call that has set some, a new task with a fresh copy goes on.
         """
         self.task = asyncio.current_task()
+        try:
+            await self._serve()
+        finally:
+            for function in (self._handler, self._resync):
+                if isinstance(function, InThread):
+                    function.dismiss()
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         if self._turns is None:
             self._turns = Turns(loop)

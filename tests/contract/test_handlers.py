@@ -8,14 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncnotify import Gap, GapReason, Notification, State
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from asyncnotify import Listener, Notification
+    from asyncnotify import Listener
     from tests.contract.conftest import Database, Inbox, Road
 
     Text = Inbox[Notification[str]]
@@ -295,6 +298,96 @@ async def test_concurrency_bounds_how_many_calls_run(
         gate.set()
     assert await begun.payloads(5) == ["5", "6", "7", "8", "9"]
     assert peak == 4
+
+
+async def test_plain_functions_may_block_in_threads(
+    listener: Listener, database: Database, new_inbox: type[Text]
+) -> None:
+    """With in_thread=True one delays neither the event loop nor another; the order is kept."""
+    loop, other, resyncs = asyncio.get_running_loop(), new_inbox(), list[Gap]()
+    begun, handled = new_inbox(), new_inbox()
+    gate = threading.Event()
+
+    def block(notification: Notification[str]) -> None:
+        loop.call_soon_threadsafe(begun, notification)
+        assert gate.wait(10)
+        loop.call_soon_threadsafe(handled, notification)
+
+    listener.on("orders", in_thread=True, resync=resyncs.append)(block)
+    await listener.listen("events", other)
+    await database.notify("orders", "1", "2", "3")
+    assert await begun.payloads(1) == ["1"]
+    await database.notify("events", "4")
+    assert await other.payloads(1) == ["4"]
+    assert len(begun) == 0
+    gate.set()
+    assert await handled.payloads(3) == ["1", "2", "3"]
+    assert [gap.reason for gap in resyncs] == [GapReason.START]
+
+
+async def test_r25_what_is_raised_in_a_thread_is_an_error_of_the_handler(
+    listener: Listener, database: Database, inbox: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logged, counted and passed to on_error, in the event loop; then the next one follows."""
+    listener_loop = asyncio.get_running_loop()
+    errors: list[tuple[type[BaseException], str]] = []
+
+    def fail(notification: Notification[str]) -> None:
+        raise LookupError(notification.payload)
+
+    def on_error(error: BaseException, item: Notification[str] | Gap) -> None:
+        assert asyncio.get_running_loop() is listener_loop
+        assert isinstance(item, Notification)
+        errors.append((type(error), str(error)))
+        inbox(item)
+
+    subscription = await listener.listen("orders", fail, in_thread=True, on_error=on_error)
+    await database.notify("orders", "1", "2")
+    assert await inbox.payloads(2) == ["1", "2"]
+    assert errors == [(LookupError, "1"), (LookupError, "2")]
+    assert (subscription.active, subscription.stats().handler_errors) == (True, 2)
+    assert len(errors_logged(caplog)) == 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_r31_a_thread_that_blocks_does_not_keep_close_from_returning(
+    road: Road, database: Database, inbox: Text, concurrency: int
+) -> None:
+    """The call is left to itself; no thread is left once it has returned."""
+    loop, gate, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+
+    def block(notification: Notification[str]) -> None:
+        loop.call_soon_threadsafe(inbox, notification)
+        gate.wait(10)
+        loop.call_soon_threadsafe(ended.set)
+
+    async with road.listener(close_timeout=0.1) as listener:
+        await listener.listen("orders", block, in_thread=True, concurrency=concurrency)
+        await database.notify("orders", *map(str, range(concurrency)))
+        await inbox.payloads(concurrency)
+    gate.set()
+    await ended.wait()
+    for thread in threading.enumerate():
+        if thread.name.startswith("asyncnotify handler"):
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive()
+
+
+async def test_a_handler_in_a_thread_may_close_the_listener(road: Road, database: Database) -> None:
+    """By the event loop, as any thread does: the call does not wait for the handler."""
+    loop, closed = asyncio.get_running_loop(), asyncio.Event()
+    listener = road.listener(close_timeout=30)
+    await listener.start()
+
+    def close(_: Notification[str]) -> None:
+        asyncio.run_coroutine_threadsafe(listener.aclose(), loop).result(10)
+        loop.call_soon_threadsafe(closed.set)
+
+    await listener.listen("orders", close, in_thread=True)
+    await database.notify("orders", "1")
+    async with asyncio.timeout(5):
+        await closed.wait()
+    assert listener.state is State.CLOSED
 
 
 async def test_concurrent_calls_fail_each_for_itself(

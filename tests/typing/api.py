@@ -132,6 +132,14 @@ async def decorated(n: Notification[str]) -> None:
     """Stay what it was."""
 
 
+@listener.on("orders", in_thread=True, concurrency=2)
+def in_thread(n: Notification[str]) -> None:
+    """Block a thread."""
+
+
+listener.on("orders", inthread=True)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
 @listener.on("orders", resync=reload, on_error=on_error, concurrency=2, overflow="drop_newest")
 def decorated_too(n: Notification[str]) -> int:
     """Stay what it was."""

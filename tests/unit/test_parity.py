@@ -21,6 +21,8 @@ DIFFERENT = {
     "Stream.batches": "what is fetched from the event loop at once are batches already",
     "Stream.get": "in asyncio anext() within asyncio.timeout() does the same",
     "EventStream.get": "in asyncio anext() within asyncio.timeout() does the same",
+    "Listener.listen(in_thread)": "the handlers of a BlockingListener always run in threads",
+    "Listener.on(in_thread)": "the handlers of a BlockingListener always run in threads",
     "Notifier.__init__(pool)": "a pool belongs to an event loop, which is not the notifier's own",
 }
 

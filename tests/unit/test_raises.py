@@ -81,6 +81,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "heartbeat": SECONDS,
     "heartbeat_timeout": [*SECONDS, None],
     "idle": [*COUNT, 40_000],
+    "in_thread": FLAG,
     "initial": [*SECONDS, 6],
     "interval": [*COUNT, 40_000],
     "keepalive": [3, True, Keepalive],

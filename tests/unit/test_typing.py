@@ -16,6 +16,9 @@ from asyncnotify.typing import (
 )
 
 ALL: list[Any] = [HandlerOptions, ListenOptions, StreamOptions]
+OF_ONE_METHOD = {"gaps", "in_thread"}
+"""What makes another type of the result, and what one of the faces only takes."""
+
 OPTIONS = list(zip(["on", "listen", "stream"], ALL, strict=True))
 
 
@@ -38,7 +41,7 @@ def test_the_options_are_what_the_methods_take_by_keyword(
     by_keyword = {
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "gaps"
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in OF_ONE_METHOD
     }
     hints = get_type_hints(function)
     assert {name: hints[name] for name in by_keyword} == get_type_hints(options)

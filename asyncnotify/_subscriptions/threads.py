@@ -1,0 +1,123 @@
+"""Plain functions that block, called in threads beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+from contextvars import Context, copy_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncnotify._arguments import is_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NO_ASYNC: Final = (
+    "in_thread=True calls a plain function in a thread, where nothing can be awaited: leave out"
+    " in_thread=, or make the handler a plain function"
+)
+
+
+def check_in_thread(handler: object) -> None:
+    """Raise TypeError for an async function, which no thread can call."""
+    if is_async(handler):
+        raise TypeError(_NO_ASYNC)
+
+
+class InThread:
+    """
+    An async function that calls a plain one in a thread, for one subscription.
+
+    Each call at the same time has a thread of its own, so one that blocks delays no other. A
+    thread serves one call after another, in a copy of the caller's context. The threads are
+    daemons: a function that never returns does not keep the interpreter from ending.
+
+    A cancelled call returns at once; its function goes on in the thread, and what becomes of it is
+    dropped.
+    """
+
+    def __init__(self, function: Callable[[Any], object], *, name: str) -> None:
+        self.__wrapped__ = function
+        self._name = name
+        self._idle: list[_Thread] = []
+
+    async def __call__(self, item: object) -> None:
+        """
+        Call the function; return when it has returned.
+
+        Raises:
+            BaseException: What the function raised.
+            RuntimeError: The system has no more threads.
+        """
+        thread = self._idle.pop() if self._idle else _Thread(self._name)
+        call = _Call(self.__wrapped__, item)
+        thread.calls.put(call)
+        try:
+            error = await call.returned
+        except BaseException:
+            thread.calls.put(None)  # the thread ends with the call, for which nobody waits now
+            raise
+        self._idle.append(thread)
+        del call.returned  # the traceback of an error holds the frames of both threads
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+
+    def dismiss(self) -> None:
+        """End the threads that have nothing to do. A later call starts a new one."""
+        while self._idle:
+            self._idle.pop().calls.put(None)
+
+
+class _Call:
+    """One call of the function, made in a thread for a task that waits."""
+
+    def __init__(self, function: Callable[[Any], object], item: object) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.returned: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self._function = function
+        self._item = item
+        self._context: Context = copy_context()
+
+    def make(self) -> None:
+        """Call the function; tell the task. Never raises."""
+        error: BaseException | None = None
+        try:
+            _refuse_awaitable(self._context.run(self._function, self._item))
+        except BaseException as raised:  # noqa: BLE001 - the task that waits raises it
+            error = raised
+        try:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                self._loop.call_soon_threadsafe(self._tell, error)
+        finally:
+            del error
+
+    def _tell(self, error: BaseException | None) -> None:
+        if not self.returned.done():
+            self.returned.set_result(error)
+
+
+class _Thread:
+    """A thread that makes one call after another, until it is given None."""
+
+    def __init__(self, name: str) -> None:
+        self.calls: SimpleQueue[_Call | None] = SimpleQueue()
+        threading.Thread(target=self._serve, args=(self.calls,), name=name, daemon=True).start()
+
+    @staticmethod
+    def _serve(calls: SimpleQueue[_Call | None]) -> None:
+        while (call := calls.get()) is not None:
+            call.make()
+            del call  # not while waiting for the next one
+
+
+def _refuse_awaitable(result: object) -> None:
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(_NO_ASYNC)
