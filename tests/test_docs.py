@@ -54,7 +54,9 @@ DOCUMENTS: Final = (
 DESIGN: Final = ROOT / "docs" / "design.md"
 RELIABILITY: Final = ROOT / "docs" / "reliability.md"
 CONTRIBUTING: Final = ROOT / "CONTRIBUTING.md"
-FOR_USERS: Final = tuple(path for path in DOCUMENTS if path not in (DESIGN, CONTRIBUTING))
+DRIVER_REPORTS: Final = ROOT / "docs" / "driver-reports.md"
+FOR_DEVELOPERS: Final = (DESIGN, CONTRIBUTING, DRIVER_REPORTS)
+FOR_USERS: Final = tuple(path for path in DOCUMENTS if path not in FOR_DEVELOPERS)
 
 DSN: Final = "postgresql://localhost/postgres"
 LANGUAGES: Final = {"python", "text", "sql", "bash", "shell", "mermaid"}

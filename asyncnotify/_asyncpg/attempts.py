@@ -189,12 +189,20 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
     except Exception as error:
         if not race.begun and not isinstance(error, _OF_THE_SERVER):
             mark(error, Step.ARGUMENTS)  # the driver has looked at them, and done nothing else
+        elif race.refusal is not None:
+            raise _no_postgres(race.refusal) from error
         elif _is_of_the_end(error):
             mark(error, Step.NETWORK)
         raise
     with suppress(AttributeError):
         connection._loop = asyncio.get_running_loop()  # noqa: SLF001 - what is given is for dialling
     return connection
+
+
+def _no_postgres(refusal: Exception) -> ConnectError:
+    error = ConnectError(str(refusal))
+    mark(error, Step.NETWORK)
+    return error
 
 
 def _is_of_the_end(error: Exception) -> bool:

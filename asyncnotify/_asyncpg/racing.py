@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.failures import Step, step
+from asyncnotify._asyncpg.handshake import HandshakeGuard
 
 if TYPE_CHECKING:
     import ssl
@@ -30,12 +31,14 @@ class Race:
         winner: The first that answered.
         failures: Those that did not, and why.
         begun: Whether anything has been sent to any address.
+        refusal: Why a connection was ended whose peer is no PostgreSQL server.
     """
 
     def __init__(self, addresses: Sequence[Address], *, timeout: float) -> None:
         self.winner: Address | None = None
         self.failures: dict[Address, Exception] = {}
         self.begun = False
+        self.refusal: Exception | None = None
         self._addresses = list(addresses)
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
@@ -161,19 +164,22 @@ class DialLoop:
             options = {"server_hostname": host, **options}
         with step(Step.TLS):
             try:
-                return await self._loop.create_connection(factory, sock=sock, **options)
+                transport, guard = await self._loop.create_connection(
+                    self._guarded(factory), sock=sock, **options
+                )
             except BaseException:
                 sock.close()
                 raise
+        return transport, guard.inner
 
     async def create_unix_connection(
         self, factory: Callable[[], Any], path: str, **options: Any
     ) -> Any:
         """Connect to a Unix socket."""
         self._race.begun = True
-        return await self._stepping(
-            Step.NETWORK, self._loop.create_unix_connection(factory, path, **options)
-        )
+        connecting = self._loop.create_unix_connection(self._guarded(factory), path, **options)
+        transport, guard = await self._stepping(Step.NETWORK, connecting)
+        return transport, guard.inner
 
     async def start_tls(
         self, transport: Any, protocol: Any, context: ssl.SSLContext, /, **options: Any
@@ -181,7 +187,16 @@ class DialLoop:
         """Begin TLS on a connection."""
         context = self._context or context
         beginning = self._loop.start_tls(transport, protocol, context, **options)
-        return await self._stepping(Step.TLS, beginning)
+        encrypted = await self._stepping(Step.TLS, beginning)
+        if encrypted is not None:  # the driver sets the protocol before anything is read
+            self._loop.call_soon(HandshakeGuard.install, encrypted, self._refuse)
+        return encrypted
+
+    def _guarded(self, factory: Callable[[], Any]) -> Callable[[], HandshakeGuard]:
+        return lambda: HandshakeGuard(factory(), self._refuse)
+
+    def _refuse(self, error: Exception) -> None:
+        self._race.refusal = error
 
     async def _stepping(self, which: Step, connecting: Coroutine[Any, Any, Any]) -> Any:
         with step(which):

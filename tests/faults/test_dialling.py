@@ -80,6 +80,38 @@ async def test_r8_what_is_in_the_way_is_outlasted(rig: Rig, fault: Fault) -> Non
     await subject.listener.aclose()
 
 
+@pytest.mark.parametrize("sslmode", ["disable", "prefer"])
+async def test_r54_zeros_do_not_hang_the_event_loop(rig: Rig, sslmode: str) -> None:
+    """The driver's reader never ends on a message of type zero: such a peer is refused before."""
+    greeting = b"N" if sslmode == "prefer" else b""
+    zeros = b"\0" * 5
+    asked = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if greeting:
+            writer.write(greeting)
+            await reader.read(8)
+            await reader.read(1)
+        writer.write(zeros)
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        listener = Listener(f"postgresql://postgres@127.0.0.1:{port}/x?sslmode={sslmode}")
+        events = listener.events()
+        starting = asyncio.create_task(listener.start())
+        await asked.wait()
+        async with asyncio.timeout(PATIENCE):
+            failed = await anext(events)
+        assert isinstance(failed, RetryScheduled)
+        assert "does not speak the protocol of PostgreSQL" in str(failed.cause)
+        starting.cancel()
+        await asyncio.wait({starting})
+
+
 @both_roads
 @pytest.mark.parametrize("fault", [FaultProxy.refuse, FaultProxy.silent])
 async def test_p8_start_gives_up_in_time_and_leaves_nothing(rig: Rig, fault: Fault) -> None:

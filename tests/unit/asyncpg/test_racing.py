@@ -12,7 +12,7 @@ from asyncnotify._asyncpg.lookups import Address
 from asyncnotify._asyncpg.racing import DialLoop, Race
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 STAGGER, TIMEOUT = 0.25, 10.0
 FIRST, SECOND, THIRD = (
@@ -145,14 +145,14 @@ async def test_the_driver_names_a_host_and_gets_the_address(
     network.answers = {"192.0.2.1": 0.0}
     options: dict[str, Any] = {}
 
-    async def create_connection(_factory: object, **given: Any) -> str:  # noqa: ANN401 - as the loop's
+    async def create_connection(factory: Callable[[], Any], **given: Any) -> Any:  # noqa: ANN401 - as the loop's
         options.update(given)
-        return "transport and protocol"
+        return "transport", factory()
 
     monkeypatch.setattr(network.loop, "create_connection", create_connection)
     loop = DialLoop(Race([FIRST], timeout=TIMEOUT))
-    made = await loop.create_connection(object, "db.example", 5432, ssl=True)
-    assert made == "transport and protocol"
+    made = await loop.create_connection(lambda: "protocol", "db.example", 5432, ssl=True)
+    assert made == ("transport", "protocol")
     assert options["server_hostname"] == "db.example"
     assert options["sock"] is network.sockets[0]
     assert loop.time() == network.loop.time()
