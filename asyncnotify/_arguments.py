@@ -96,6 +96,8 @@ _CALLED_WITH: Final[dict[str, tuple[str, ...]]] = {
     "on_error": ("the error", "the Notification or Gap"),
     "on_event": ("the event",),
     "connect": (),
+    "password": (),
+    "ssl": (),
 }
 
 

@@ -92,8 +92,8 @@ class Listener:
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         on_event: A plain function, called with each connection event from the event loop. It must
             not block.
-        connect_kwargs: Further arguments of ``asyncpg.connect``: ``user``, ``password`` (a
-            callable is called for every connection), ``ssl``, ``server_settings``, …
+        connect_kwargs: Further arguments of ``asyncpg.connect``: ``user``, ``password`` and
+            ``ssl`` (a callable is called for every connection), ``server_settings``, …
 
     Raises:
         TypeError: An argument is unknown or of the wrong type, or ``connect`` excludes it; or a

@@ -10,8 +10,9 @@ The types of what callers give: functions and options, for annotations of their 
             await listener.listen(channel, handler, **options)
 
 The functions: ``Handler``, ``Resync``, ``OnError`` and ``OnEvent`` are called back, ``Connect``
-makes a connection, ``Backoff`` returns delays. ``Dsn`` is a URL, as a str or an object, and
-``Overflow`` a choice of three words.
+makes a connection, ``Backoff`` returns delays. ``Dsn`` is a URL, as a str or an object, ``Ssl``
+what ``ssl=`` takes, also a function that returns a context, and ``Overflow`` a choice of three
+words.
 
 The options are TypedDicts, in which nothing is required: ``HandlerOptions`` is what ``on()`` takes
 by keyword, ``ListenOptions`` what ``listen()`` takes, ``StreamOptions`` what ``stream()`` takes
@@ -21,7 +22,7 @@ BlockingListener take the same.
 
 from typing import TypedDict
 
-from asyncnotify._asyncpg.dial import Connect
+from asyncnotify._asyncpg.dial import Connect, Ssl
 from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._backoff import Backoff
 from asyncnotify._delivery.bounded import Overflow
@@ -39,6 +40,7 @@ __all__ = [
     "OnEvent",
     "Overflow",
     "Resync",
+    "Ssl",
     "StreamOptions",
     "SubscriptionOptions",
 ]

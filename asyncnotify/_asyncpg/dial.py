@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import socket
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable
@@ -13,13 +14,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
+from asyncnotify._arguments import check_callbacks
 from asyncnotify._asyncpg.attempts import Attempts, within
 from asyncnotify._asyncpg.dsn import check_dsn
 from asyncnotify._asyncpg.failures import DefectLog, Step, mark, place_of, step
 from asyncnotify._asyncpg.given import checked
 from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._asyncpg.settings import Given, Settings, check_password
-from asyncnotify._asyncpg.tls import Encryption, default_context, make_context, tls_weakness
+from asyncnotify._asyncpg.tls import (
+    Encryption,
+    check_ssl,
+    default_context,
+    make_context,
+    tls_weakness,
+)
 from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError
 
 if TYPE_CHECKING:
@@ -30,6 +38,13 @@ if TYPE_CHECKING:
 else:
     Connect = Callable[[], Awaitable[asyncpg.Connection]]  # at run time the class takes no argument
 """What ``connect=`` takes: an async callable that returns a fresh connection at each call."""
+
+SslAnswer: TypeAlias = ssl.SSLContext | bool | str
+"""A context of a client's, whether to use TLS, or the name of one of libpq's SSL modes."""
+
+Ssl: TypeAlias = SslAnswer | Callable[[], SslAnswer | Awaitable[SslAnswer]]
+"""What ``ssl=`` takes. A function, async or not, is called for every connection, so that a renewed
+certificate is followed. A plain one runs in the event loop: it must not wait for a network."""
 
 logger = logging.getLogger("asyncnotify.connection")
 
@@ -42,8 +57,14 @@ _NO_POOL: Final = (
 _OURS: Final = {"connection_class", "loop", "record_class", "timeout"}
 """Arguments of asyncpg.connect that a caller may not give."""
 
+_CALLABLE: Final = ("password", "ssl")
+"""Those for which a caller may give a function, which is called for each connection."""
+
 _READ_HERE: Final = {"service", "servicefile"}
 """Arguments that asyncpg.connect takes from 0.31 on; its older versions need not know them."""
+
+_OF_A_NETWORK: Final = (ConnectionError, TimeoutError, socket.gaierror)
+"""What an ssl callable raises that asks a service, and that may pass."""
 
 _SHARE_OF_START: Final = 0.9
 """How much of the time for starting the first pass over all hosts may take."""
@@ -69,6 +90,8 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
     if not (password is None or isinstance(password, str) or callable(password)):
         msg = f"password must be a str or a callable, not of type {type(password).__name__}"
         raise TypeError(msg)
+    check_ssl(kwargs.get("ssl"))
+    check_callbacks(**{name: kwargs[name] for name in _CALLABLE if callable(kwargs.get(name))})
     unused = ["dsn"] * (dsn is not None) + list(kwargs)
     if connect is not None and unused:
         msg = f"{', '.join(unused)} would go unused: connect= makes the connections"
@@ -168,7 +191,7 @@ class Dialer:
             settings.password = await self._called("the password callable", settings.password)
             check_password(settings.password)
         if callable(settings.ssl):
-            settings.ssl = await self._called("the ssl callable", settings.ssl)
+            settings.ssl = await self._asked_for_tls(settings.ssl)
         with step(Step.ARGUMENTS):
             tls = encryption_of(settings)
         attempts = Attempts(settings, tls, self._lookups, timeout=self._seconds_for_each(settings))
@@ -184,9 +207,8 @@ class Dialer:
 
     async def _called(self, name: str, function: Callable[[], Any]) -> Any:
         """Return what a callable of the caller's returns, within the time for one address."""
-        deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            return await within(_result_of(function), lambda: deadline, self._timeout)
+            return await self._in_time(function)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, AsyncNotifyError) as error:
             mark(error, Step.CALLER)
             raise
@@ -197,6 +219,31 @@ class Dialer:
                 self._told.add(msg)
                 logger.warning("%s; it is called again for the next attempt", msg)
             raise ConnectError(msg) from error
+
+    async def _asked_for_tls(self, function: Callable[[], Any]) -> Any:
+        """Return what the ssl callable returns. It works on files of this machine, as TLS does."""
+        try:
+            answer = await self._in_time(function)
+        except (*_OF_A_NETWORK, AsyncNotifyError) as error:
+            mark(error, Step.CALLER)
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__} at {place_of(error)}{_file_of(error)}"
+            msg = f"the ssl callable raised {what}"
+            raise ConfigurationError(msg) from error
+        with step(Step.ARGUMENTS):
+            check_ssl(answer)
+        return answer
+
+    async def _in_time(self, function: Callable[[], Any]) -> Any:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        return await within(_result_of(function), lambda: deadline, self._timeout)
+
+
+def _file_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f": {error.filename}: {error.strerror}"
+    return ""
 
 
 async def _result_of(function: Callable[[], Any]) -> Any:

@@ -71,9 +71,6 @@ _RENAMED: Final = {"database": "dbname"}
 
 _NEEDS_TLS: Final = {"disable", "allow", "prefer"}
 
-Ssl = Any
-"""What ``ssl=`` may be: a context, a bool, the name of a mode, or a callable for one of them."""
-
 
 @dataclass(slots=True)
 class Settings:
@@ -93,7 +90,7 @@ class Settings:
     options: dict[str, str]
     server_settings: dict[str, str]
     password: Any = None
-    ssl: Ssl = None
+    ssl: Any = None
     driver: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -304,7 +301,7 @@ def _check_text(values: Mapping[str, str]) -> None:
             raise ConfigurationError(UNENCODABLE)
 
 
-def _check_tls(options: Mapping[str, str], ssl: Ssl) -> None:
+def _check_tls(options: Mapping[str, str], ssl: Any) -> None:
     mode = options.get("sslmode") or "prefer"
     needs_more = ssl is None and mode in _NEEDS_TLS
     if options.get("sslnegotiation") == "direct" and needs_more:

@@ -42,6 +42,18 @@ class Encryption(NamedTuple):
     context: ssl.SSLContext | None = None
 
 
+def check_ssl(value: object) -> None:
+    """
+    Refuse a context with which no client can begin TLS; other values are checked where they count.
+
+    Raises:
+        ConfigurationError: It is a server's.
+    """
+    if isinstance(value, ssl.SSLContext) and value.protocol is ssl.PROTOCOL_TLS_SERVER:
+        msg = "ssl must be a context of a client, not of a server (ssl.Purpose.SERVER_AUTH)"
+        raise ConfigurationError(msg)
+
+
 def make_context(options: Mapping[str, str], mode: str) -> ssl.SSLContext:
     """
     Return the context for one of libpq's SSL modes. Reads the files that are named or are there.

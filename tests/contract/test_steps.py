@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import (
+    BlockingListener,
+    BlockingNotifier,
     ConfigurationError,
     ConnectError,
     Keepalive,
@@ -29,7 +32,7 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.tls_front import TlsFront
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from asyncnotify import EventStream
@@ -169,10 +172,70 @@ async def test_ssl_may_be_a_callable(dsn: str, front: TlsFront) -> None:
     assert len(asked) == len(front.names) == 2
 
 
+async def test_r54_an_ssl_callable_follows_a_renewed_authority(
+    dsn: str, front: TlsFront, certificate: Certificate, tmp_path: Path
+) -> None:
+    """What it raises is the failure of a local file: told at once, later degraded."""
+    roots = tmp_path / "roots.pem"
+    shutil.copy(front.certificate.certificate, roots)
+
+    def trust() -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(roots))
+
+    for kind in (Listener, Notifier):
+        with pytest.raises(ConfigurationError, match=r"FileNotFoundError at .*/nonesuch"):
+            await kind(through(front, dsn, ""), ssl=lambda: open("/nonesuch")).start()  # noqa: SIM115, PTH123 - raises
+    listener = Listener(through(front, dsn, ""), ssl=trust)
+    events = listener.events()
+    async with listener:
+        roots.write_text("being written")
+        front.reset()
+        failed = await until(events, RetryScheduled)
+        assert failed.needs_repair
+        assert "the ssl callable raised SSLError" in str(failed.cause)
+        assert listener.state is State.DEGRADED
+        shutil.copy(certificate.certificate, roots)  # of another authority
+        while "verify failed" not in str((await until(events, RetryScheduled)).cause):
+            pass
+        shutil.copy(front.certificate.certificate, roots)
+        await until(events, Reconnected)
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError(), ConnectError("later")])
+async def test_r54_an_ssl_callable_may_ask_a_service(dsn: str, error: Exception) -> None:
+    """What a network does to it passes, and is tried again."""
+    answers = [error]
+
+    async def ask() -> bool:
+        if answers:
+            raise answers.pop()
+        return False
+
+    async with Listener(dsn, ssl=ask) as listener:
+        assert listener.is_connected
+
+
+@pytest.mark.parametrize("kind", [Listener, BlockingListener, Notifier, BlockingNotifier])
+def test_r48_what_cannot_be_asked_for_tls_is_refused_at_once(kind: Any) -> None:  # noqa: ANN401
+    """A function that takes arguments or never runs, a class, and a server's context."""
+
+    def asks(_host: str) -> bool:
+        return True
+
+    def never_runs() -> Iterator[bool]:
+        yield True
+
+    for function in (asks, never_runs, int):
+        with pytest.raises(TypeError, match="ssl"):
+            kind("postgresql://db", ssl=function)
+    with pytest.raises(ConfigurationError, match="not of a server"):
+        kind("postgresql://db", ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
 # -- the caller's callables -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("argument", ["connect", "password", "ssl"])
+@pytest.mark.parametrize("argument", ["connect", "password"])
 @pytest.mark.parametrize("error", [json.JSONDecodeError("no", "", 0), TypeError(), KeyError("k")])
 async def test_r54_what_a_callable_raises_is_tried_again(
     dsn: str, argument: str, error: Exception, caplog: pytest.LogCaptureFixture
@@ -180,12 +243,12 @@ async def test_r54_what_a_callable_raises_is_tried_again(
     """A token service that answers nonsense for a while is weather; the log says what and where."""
     answers: list[Exception] = [error, error]
 
-    async def call() -> Any:  # noqa: ANN401 - a connection, a password, a mode
+    async def call() -> Any:  # noqa: ANN401 - a connection, or a password
         if answers:
             raise answers.pop()
         if argument == "connect":
             return await asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
-        return {"password": "s3cret", "ssl": "disable"}[argument]
+        return "s3cret"
 
     arguments: dict[str, Any] = {argument: call}
     source = () if argument == "connect" else (dsn,)

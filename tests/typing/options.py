@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, assert_type
 
 from asyncnotify import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         OnEvent,
         Overflow,
         Resync,
+        Ssl,
         StreamOptions,
         SubscriptionOptions,
     )
@@ -81,6 +83,8 @@ on_error: OnError = note
 backoff: Backoff = delays
 another: Backoff = ExponentialBackoff()
 connecting: Connect = connect
+ssl_function: Ssl = ssl.create_default_context
+ssl_answer: Ssl = "verify-full"
 on_event: OnEvent = print
 overflow: Overflow = "drop_newest"
 
@@ -89,6 +93,7 @@ wrong_resync: Resync = note  # type: ignore[assignment] # pyright: ignore[report
 wrong_on_error: OnError = reload  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 wrong_backoff: Backoff = ExponentialBackoff  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 wrong_connect: Connect = delays  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+wrong_ssl: Ssl = delays  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 wrong_overflow: Overflow = "drop"  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 
 Listener(connect=connecting, backoff=backoff, on_event=on_event)
