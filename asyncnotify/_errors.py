@@ -5,6 +5,7 @@ Every exception that asyncnotify raises on purpose.
 
     AsyncNotifyError
     ├── ChannelNameError (ValueError)          a name that PostgreSQL would refuse or cut
+    ├── ChannelDirectionError (TypeError)      a Channel that only sends, or only receives
     ├── PayloadError (ValueError)              a payload that cannot be sent
     │   └── PayloadTooLargeError               … because of its size
     ├── PayloadDecodeError (ValueError)        a payload that its Channel cannot decode
@@ -49,6 +50,28 @@ class ChannelNameError(AsyncNotifyError, ValueError):
 
     def __str__(self) -> str:
         return f"channel name {self.channel!r:.100} {self.reason}"
+
+
+class ChannelDirectionError(AsyncNotifyError, TypeError):
+    """
+    A Channel that can only send was to receive, or one that can only receive was to send.
+
+    Attributes:
+        channel: The name of the channel.
+        missing: The argument that the Channel was made without: ``"encode"`` or ``"decode"``.
+    """
+
+    def __init__(self, channel: str, missing: str) -> None:
+        super().__init__(channel, missing)
+        self.channel = channel
+        self.missing = missing
+
+    def __str__(self) -> str:
+        verb = "sent" if self.missing == "encode" else "received"
+        return (
+            f"nothing can be {verb} on channel {self.channel!r}: it was made without"
+            f" {self.missing}="
+        )
 
 
 class PayloadError(AsyncNotifyError, ValueError):

@@ -331,6 +331,7 @@ class Listener:
                 ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``decode``.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
@@ -393,6 +394,7 @@ class Listener:
                 ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``decode``.
             ClosedError: The listener is closing.
             WrongLoopError: The listener runs in another event loop or process.
         """
@@ -498,6 +500,7 @@ class Listener:
                 would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut a name.
+            ChannelDirectionError: A Channel was made without ``decode``.
         """
         if not channels:
             msg = "stream() needs at least one channel"
@@ -575,6 +578,7 @@ class Listener:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: nothing was sent.
@@ -602,6 +606,7 @@ class Listener:
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
             ChannelNameError: The server would refuse or cut a name.
+            ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
             ConnectError: There is no connection: these notifications were not sent.

@@ -278,6 +278,7 @@ class Notifier:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: nothing was sent.
@@ -320,6 +321,7 @@ class Notifier:
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
             ChannelNameError: The server would refuse or cut a name.
+            ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
             ConnectError: There is no connection: these notifications were not sent.

@@ -281,6 +281,7 @@ class BlockingListener:
                 it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``decode``.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
             ClosedError: The listener has been closed.
@@ -351,6 +352,7 @@ class BlockingListener:
                 it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``decode``.
             ClosedError: The listener is closing.
             WrongLoopError: The call came from the thread of an event loop, or another process.
         """
@@ -452,6 +454,7 @@ class BlockingListener:
                 or cannot be called as it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
             ChannelNameError: The server would refuse or cut a name.
+            ChannelDirectionError: A Channel was made without ``decode``.
         """
         new_stream: Any = self._listener.stream  # as the overloads above say
         inner = new_stream(
@@ -529,6 +532,7 @@ class BlockingListener:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
             ChannelNameError: The server would refuse or cut the name.
+            ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
             ConnectError: There is no connection: nothing was sent.
@@ -557,6 +561,7 @@ class BlockingListener:
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
             ChannelNameError: The server would refuse or cut a name.
+            ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
             ConnectError: There is no connection: these notifications were not sent.

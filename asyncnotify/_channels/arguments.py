@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from asyncnotify._channels.channel import Channel
+from asyncnotify._channels.channel import Channel, check_direction
 from asyncnotify._channels.names import check_channel, check_payload
 
 if TYPE_CHECKING:
@@ -16,8 +16,17 @@ _plain_channels: Final[WeakValueDictionary[str, Channel[str]]] = WeakValueDictio
 
 
 def channel_of(channel: object) -> Channel[Any]:
-    """Return the Channel for a name or a Channel; raise ChannelNameError for anything else."""
-    return channel if isinstance(channel, Channel) else _plain_channel(check_channel(channel))
+    """
+    Return the Channel for a name or a Channel to be received on.
+
+    Raises:
+        ChannelNameError: It cannot be a channel.
+        ChannelDirectionError: It was made without ``decode``.
+    """
+    if not isinstance(channel, Channel):
+        return _plain_channel(check_channel(channel))
+    check_direction(channel, "decode")
+    return channel
 
 
 def _plain_channel(name: str) -> Channel[str]:
@@ -30,10 +39,11 @@ def _plain_channel(name: str) -> Channel[str]:
 
 def channels_of(channels: Iterable[object]) -> dict[str, Channel[Any]]:
     """
-    Return the Channels for names and Channels, by name.
+    Return the Channels for names and Channels to be received on, by name.
 
     Raises:
         ChannelNameError: One of them cannot be a channel.
+        ChannelDirectionError: One was made without ``decode``.
         TypeError: A channel is given in two forms: its payloads have only one.
     """
     meant: dict[str, Channel[Any]] = {}
@@ -59,6 +69,7 @@ def encoded(channel: object, payload: object) -> tuple[str, str]:
 
     Raises:
         ChannelNameError: The server would refuse or cut the name.
+        ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or cannot be sent.
     """
     if isinstance(channel, Channel):

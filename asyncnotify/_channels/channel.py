@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, final, overload
 
-from asyncnotify._arguments import check_coding, check_flag
+from asyncnotify._arguments import check_flag
 from asyncnotify._channels.coders import Coder, RefusedError, coder_for, name_of
 from asyncnotify._channels.envelope import TEXT_LIMIT, Layer, signing, wrapping
+from asyncnotify._channels.functions import Text, coder_of
+from asyncnotify._channels.hidden import secret_in
 from asyncnotify._channels.names import PAYLOAD_LIMIT, check_channel, check_payload
-from asyncnotify._errors import PayloadDecodeError, PayloadError, PayloadTooLargeError
+from asyncnotify._errors import (
+    ChannelDirectionError,
+    PayloadDecodeError,
+    PayloadError,
+    PayloadTooLargeError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +39,12 @@ class Channel(Generic[T]):
     Args:
         name: The name of the channel, 1 to 63 bytes.
         kind: The type of the payloads.
-        encode: Turns a payload into a text; together with ``decode``, in place of ``kind``.
-        decode: Turns a text into a payload. Neither function may be async, and both should be
-            quick: they are called from the event loop.
+        encode: Turns a payload into a text, as str or as bytes in UTF-8. In place of ``kind``.
+            Without it, nothing can be sent on the channel.
+        decode: Turns a text into a payload. It is called with bytes if the annotation of its
+            parameter says ``bytes``, otherwise with a str. In place of ``kind``. Without it, and
+            with ``encode``, nothing can be received on the channel. Neither function may be async,
+            and both should be quick: they are called from the event loop.
         unique: Add a random token of 10 bytes to each payload, so that equal payloads in one
             transaction differ: the server delivers equal ones once.
         compress: Compress a payload that becomes shorter by it. Its text may then have up to
@@ -45,11 +55,21 @@ class Channel(Generic[T]):
     Raises:
         ChannelNameError: The server would refuse or cut the name.
         ImportError: The type needs a library that is not installed.
-        TypeError: No library supports the type, or two arguments exclude each other.
+        TypeError: No library supports the type; a function cannot be called as it would be, or says
+            that it returns or takes something else; or two arguments exclude each other.
         ValueError: A key is too short, or ``keys`` is empty.
     """
 
-    __slots__ = ("__weakref__", "_coder", "_decoder", "_form", "_layers", "_name", "_text_limit")
+    __slots__ = (
+        "__weakref__",
+        "_coder",
+        "_decoder",
+        "_form",
+        "_layers",
+        "_missing",
+        "_name",
+        "_text_limit",
+    )
 
     @overload
     def __init__(
@@ -65,8 +85,30 @@ class Channel(Generic[T]):
         self,
         name: str,
         *,
-        encode: Callable[[T], str],
+        encode: Callable[[T], Text] | None = None,
         decode: Callable[[str], T],
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        encode: Callable[[T], Text] | None = None,
+        decode: Callable[[bytes], T],
+        unique: bool = False,
+        compress: bool = False,
+        keys: Iterable[bytes] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        encode: Callable[[T], Text],
+        decode: None = None,
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
@@ -107,8 +149,8 @@ class Channel(Generic[T]):
         kind: object = str,
         *,
         # coding
-        encode: Callable[[Any], str] | None = None,
-        decode: Callable[[str], Any] | None = None,
+        encode: Callable[[Any], Text] | None = None,
+        decode: Callable[[str], Any] | Callable[[bytes], Any] | None = None,
         # layers
         unique: bool = False,
         compress: bool = False,
@@ -117,8 +159,9 @@ class Channel(Generic[T]):
         check_flag("unique", unique)
         check_flag("compress", compress)
         self._name = check_channel(name)
-        pair = _pair(kind, encode, decode)
-        self._coder = pair or coder_for(kind)
+        own = _own_coder(kind, encode, decode)
+        self._coder = own or coder_for(kind)
+        self._missing = _missing_direction(own)
         layers: list[Layer] = []
         if unique or compress:
             layers.append(wrapping(unique=unique, compress=compress))
@@ -128,8 +171,9 @@ class Channel(Generic[T]):
         self._decoder = _in_turn([*(layer.open for layer in layers[::-1]), self._coder.decode])
         self._text_limit = TEXT_LIMIT if compress else PAYLOAD_LIMIT
         traits = {"unique": unique, "compressed": compress, "signed": keys is not None}
-        of = "own coding" if pair else name_of(kind)
-        self._form = ", ".join([of, *(trait for trait, has_it in traits.items() if has_it)])
+        of = "own coding" if own else name_of(kind)
+        only = f" without {self._missing}" if self._missing else ""
+        self._form = ", ".join([of + only, *(trait for trait, has_it in traits.items() if has_it)])
 
     def __repr__(self) -> str:
         return f"<Channel {self._name!r}: {self._form}>"
@@ -153,7 +197,9 @@ class Channel(Generic[T]):
             PayloadError: The payload is of another type, or cannot be encoded; ``__cause__`` is
                 what the encoder raised.
             PayloadTooLargeError: The text is too long for the server, or to be compressed.
+            ChannelDirectionError: The channel was made without ``encode``.
         """
+        check_direction(self, "encode")
         text = self._check_text(self._coded(payload))
         for layer in self._layers:
             text = layer.seal(text)
@@ -166,7 +212,9 @@ class Channel(Generic[T]):
         Raises:
             PayloadDecodeError: The text cannot be decoded; ``__cause__`` is what the decoder
                 raised.
+            ChannelDirectionError: The channel was made without ``decode``.
         """
+        check_direction(self, "decode")
         _check_is_text(self._name, payload)
         if self._decoder is None:
             return cast("T", payload)
@@ -186,7 +234,8 @@ class Channel(Generic[T]):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - also a plain function's CancelledError
-            reason = _reason(error, "cannot be encoded")
+            reason = secret_in(payload) if isinstance(error, TypeError) else None
+            reason = reason or _reason(error, "cannot be encoded")
             raise PayloadError(self._name, reason) from _cause(error)
 
     def _check_text(self, text: object) -> str:
@@ -204,7 +253,11 @@ def bare_decoder(channel: Channel[T]) -> Callable[[str], T] | None:
     Return the bare function from text to payload; None if the payload is the text.
 
     It raises whatever the coding raises: hand that to ``undecodable()``.
+
+    Raises:
+        ChannelDirectionError: The channel was made without ``decode``.
     """
+    check_direction(channel, "decode")
     return channel._decoder  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
@@ -215,23 +268,26 @@ def undecodable(name: str, error: BaseException) -> PayloadDecodeError:
     return failure
 
 
-def _pair(
-    kind: object,
-    encode: Callable[[Any], str] | None,
-    decode: Callable[[str], Any] | None,
-) -> Coder | None:
-    """Return the caller's own functions; None if neither is given."""
+def check_direction(channel: Channel[Any], direction: Literal["encode", "decode"]) -> None:
+    """Raise ChannelDirectionError if the channel was made without the function that is needed."""
+    if channel._missing == direction:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        raise ChannelDirectionError(channel.name, direction)
+
+
+def _own_coder(kind: object, encode: object, decode: object) -> Coder | None:
+    """Return the coder of the caller's own functions; None if neither is given."""
     if encode is None and decode is None:
         return None
     if kind is not str:
-        message = "encode and decode replace the type: give a type, or both functions"
+        message = "encode and decode replace the type: give a type, or functions"
         raise TypeError(message)
-    if encode is None or decode is None:
-        message = "encode and decode must both be given"
-        raise TypeError(message)
-    check_coding("encode", encode)
-    check_coding("decode", decode)
-    return Coder(encode, decode)
+    return coder_of(encode, decode)
+
+
+def _missing_direction(own: Coder | None) -> str | None:
+    if own is None:
+        return None
+    return "encode" if own.encode is None else "decode" if own.decode is None else None
 
 
 def _check_is_text(name: str, payload: object) -> None:

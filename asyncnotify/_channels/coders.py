@@ -18,6 +18,8 @@ from typing import (
     get_origin,
 )
 
+from asyncnotify._channels.hidden import masked_secret, nulled_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
@@ -243,11 +245,15 @@ def _checked(
         if classes and not isinstance(payload, classes):
             raise _wrong_type(payload, name)
         text = encode(payload)
+        if (reason := masked_secret(payload, text)) is not None:
+            raise RefusedError(reason)
         try:
-            decode(text)  # libraries do not check fields on encoding, and encode NaN as null
+            decode(text)  # libraries do not check fields on encoding
         except Exception as error:
             reason = f"could not be decoded again: {type(error).__name__}"
             raise RefusedError(reason) from error
+        if (reason := nulled_number(payload, text)) is not None:
+            raise RefusedError(reason)
         return text
 
     return checked

@@ -52,6 +52,7 @@ async def in_batches(
 
     Raises:
         ChannelNameError: The server would refuse the name of a channel.
+        ChannelDirectionError: A Channel was made without ``encode``.
         PayloadError: A payload cannot be encoded, or cannot be sent.
         TypeError: An item is not a pair.
     """

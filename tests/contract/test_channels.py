@@ -13,6 +13,7 @@ import pytest
 
 from asyncnotify import (
     Channel,
+    ChannelDirectionError,
     ChannelNameError,
     Gap,
     GapReason,
@@ -183,6 +184,58 @@ async def test_fields_of_sql_arrive_as_values(listener: Listener, database: Data
             " FROM (VALUES (7, ARRAY['a', E'\\u00e9'])) o (id, tags)"
         )
         assert await payloads(stream, 1) == [Order(7, ["a", "é"])]
+
+
+# -- one way only, and bytes ----------------------------------------------------------------------
+
+
+async def test_functions_that_code_bytes_need_nothing_around_them(listener: Listener) -> None:
+    """What libraries offer for JSON is given as it is."""
+    channel: Channel[Any] = Channel(
+        "orders", encode=msgspec.json.encode, decode=msgspec.json.decode
+    )
+    async with listener.stream(channel) as stream:
+        await listener.notify(channel, {"é": [1]})
+        assert await payloads(stream, 1) == [{"é": [1]}]
+
+
+async def test_r48_a_channel_of_one_function_is_used_in_its_direction(
+    road: Road, listener: Listener, database: Database, new_inbox: type[Any_]
+) -> None:
+    """What a trigger sends is received; what is sent, others receive; no more is asked for."""
+    receiving = Channel("sizes", decode=int)
+    sending = Channel("sizes", encode=str, unique=True)
+    inbox = new_inbox()
+    await listener.listen(receiving, inbox)
+    await database.notify("sizes", "7")
+    assert (await inbox.next()).payload == 7
+    async with listener.stream(Channel("sizes", decode=int, unique=True)) as stream:
+        await listener.notify(sending, 8)
+        assert await payloads(stream, 1) == [8]
+
+
+async def test_r48_the_other_direction_is_refused_before_any_io(road: Road) -> None:
+    """By every call that would send or listen, also of what has not been started."""
+    receiving, sending = Channel("sizes", decode=int), Channel("sizes", encode=str)
+    listener, notifier = road.listener(), Notifier(road.dsn)
+    listen: list[Callable[[], Any]] = [
+        lambda: listener.stream(sending),
+        lambda: listener.stream("orders", sending),
+        lambda: listener.on(sending),
+        lambda: listener.listen(sending, print).send(None),
+    ]
+    notify: list[Callable[[], Any]] = [
+        lambda: listener.notify(receiving, 7).send(None),
+        lambda: notifier.notify(receiving, 7).send(None),
+    ]
+    for calls, missing in ((listen, "decode"), (notify, "encode")):
+        for call in calls:
+            with pytest.raises(ChannelDirectionError, match=f"without {missing}="):
+                call()
+    async with notifier:
+        with pytest.raises(ChannelDirectionError):
+            await notifier.notify_many([("orders", "1"), (receiving, 7)])
+    assert listener.channels == frozenset()
 
 
 # -- side by side ---------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_type
 
+import msgspec
+import pydantic
+
 from asyncnotify import Batches, Channel, Gap, Listener, Notification, Notifier, Stream
 
 if TYPE_CHECKING:
@@ -25,6 +28,12 @@ class User:
     name: str
 
 
+class Model(pydantic.BaseModel):
+    """A payload of pydantic's."""
+
+    id: int
+
+
 listener = Listener("postgresql://db/app")
 notifier = Notifier("postgresql://db/app")
 
@@ -42,11 +51,43 @@ def write_user(user: User) -> str:
     return user.name
 
 
+def bytes_of_user(user: User) -> bytes:
+    """Return a user as UTF-8."""
+    return user.name.encode()
+
+
+def user_of_bytes(data: bytes) -> User:
+    """Return a user."""
+    return User(data.decode())
+
+
+def any_to_bytes(thing: Any, /, default: Callable[[Any], Any] | None = None) -> bytes:  # noqa: ANN401 - as orjson.dumps does
+    """Return JSON."""
+    return repr(thing).encode() if default is None else b""
+
+
+def any_of_text(data: bytes | bytearray | memoryview | str, /) -> Any:  # noqa: ANN401 - as orjson.loads does
+    """Return what JSON holds."""
+    return data
+
+
 names = Channel("names")
 orders = Channel("orders", Order)
 rows = Channel("rows", dict[str, int])
 ticks = Channel("ticks", None)
 users = Channel("users", encode=write_user, decode=read_user)
+users_in_bytes = Channel("users", encode=bytes_of_user, decode=user_of_bytes, unique=True)
+users_to_send = Channel("users", encode=bytes_of_user)
+users_to_receive = Channel("users", decode=read_user)
+users_to_receive_in_bytes = Channel("users", decode=user_of_bytes, keys=[b"0123456789abcdef"])
+lengths = Channel("lengths", encode=str, decode=lambda text: 2 * len(text))
+numbers: Channel[int] = Channel("numbers", encode=lambda number: str(number + 1))
+json = Channel[dict[str, int]]("json", encode=any_to_bytes, decode=any_of_text)
+anything = Channel("json", encode=any_to_bytes, decode=any_of_text)
+structs: Channel[User] = Channel(
+    "structs", encode=msgspec.json.encode, decode=msgspec.json.Decoder(User).decode
+)
+models = Channel("models", encode=Model.model_dump_json, decode=Model.model_validate_json)
 sealed = Channel("sealed", Order, unique=True, compress=True, keys=[b"0123456789abcdef"])
 union: Channel[Order | User] = Channel("union", Order | User)
 optional: Channel[Order | None] = Channel("optional", Order | None)
@@ -56,6 +97,15 @@ assert_type(orders, Channel[Order])
 assert_type(rows, Channel[dict[str, int]])
 assert_type(ticks, Channel[None])
 assert_type(users, Channel[User])
+assert_type(users_in_bytes, Channel[User])
+assert_type(users_to_send, Channel[User])
+assert_type(users_to_receive, Channel[User])
+assert_type(users_to_receive_in_bytes, Channel[User])
+assert_type(numbers.decode("1"), int)
+assert_type(json, Channel[dict[str, int]])
+assert_type(anything, Channel[Any])
+assert_type(structs.decode(""), User)
+assert_type(models, Channel[Model])
 assert_type(sealed, Channel[Order])
 assert_type(orders.name, str)
 assert_type(orders.encode(Order(1)), str)
@@ -63,7 +113,9 @@ assert_type(orders.decode("{}"), Order)
 assert_type(union.decode("{}"), Order | User)
 assert_type(names.decode(""), str)
 orders.encode(User("x"))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-Channel("users", encode=write_user)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+Channel("users", encode=len)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+Channel("users", decode=write_user)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue,reportArgumentType]
+Channel("users", encode=write_user, decode=len)  # type: ignore[misc] # pyright: ignore[reportCallIssue,reportArgumentType]
 Channel("users", Order, encode=write_user, decode=read_user)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 Channel(b"orders")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 

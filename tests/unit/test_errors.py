@@ -13,6 +13,7 @@ from asyncnotify._errors import (
     AlreadyEnteredError,
     AsyncNotifyError,
     BufferOverflowError,
+    ChannelDirectionError,
     ChannelNameError,
     ClosedError,
     ConfigurationError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 EXAMPLES: list[AsyncNotifyError] = [
     AsyncNotifyError("something happened"),
     ChannelNameError("x" * 64, "is 64 bytes; at most 63 are allowed"),
+    ChannelDirectionError("orders", "decode"),
     PayloadError("orders", "contains a NUL character"),
     PayloadTooLargeError("orders", 8_000, 7_999),
     PayloadDecodeError("orders", "cannot be decoded: JSONDecodeError"),

@@ -137,7 +137,22 @@ TOGETHER: Final[list[tuple[str, dict[str, Any]]]] = [
     ("BlockingListener.stream", {"on_error": coroutine}),
     ("Notifier.notify", {"connection": Pool(), "retry": True}),
     ("Channel", {"kind": int, "encode": str, "decode": int}),
-    ("Channel", {"encode": str}),
+    ("Channel", {"kind": int, "encode": str}),
+    ("Channel", {"encode": dict}),
+    ("Channel", {"kind": None, "decode": int}),
+    *(
+        (f"{face}.{method}", {"channel": Channel("orders", encode=str)})
+        for face in ("Listener", "BlockingListener")
+        for method in ("listen", "on")
+    ),
+    *(
+        (f"{face}.stream", {"channels": ("jobs", Channel("orders", encode=str))})
+        for face in ("Listener", "BlockingListener")
+    ),
+    *(
+        (f"{face}.notify", {"channel": Channel("orders", decode=int)})
+        for face in ("Listener", "BlockingListener", "Notifier", "BlockingNotifier")
+    ),
 ]
 
 CALLABLES = dict(public_callables())

@@ -6,7 +6,7 @@ import enum
 import random
 import string
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, assert_type, cast
+from typing import TYPE_CHECKING, Any, Final, assert_type
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from asyncnotify._channels.channel import Channel, bare_decoder, undecodable
 from asyncnotify._channels.envelope import TEXT_LIMIT
 from asyncnotify._errors import (
+    ChannelDirectionError,
     ChannelNameError,
     PayloadDecodeError,
     PayloadError,
@@ -68,6 +69,11 @@ each_layer = pytest.mark.parametrize(
 TEXTS: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
+def failing_to_encode(payload: object) -> Any:  # noqa: ANN401 - type checkers would refuse a list
+    """Return what is no text."""
+    return [payload]
+
+
 def failing_with(error: BaseException) -> Callable[[object], Any]:
     """Return a function that raises."""
 
@@ -111,6 +117,8 @@ def test_r40_a_channel_with_a_wrong_name_cannot_be_made(name: str) -> None:
         (Channel("orders", dict[str, int]), "<Channel 'orders': dict[str, int]>"),
         (Channel("orders", None), "<Channel 'orders': None>"),
         (Channel("o", encode=str, decode=int, unique=True), "<Channel 'o': own coding, unique>"),
+        (Channel("o", encode=str), "<Channel 'o': own coding without decode>"),
+        (Channel("o", decode=int, keys=[KEY]), "<Channel 'o': own coding without encode, signed>"),
         (
             Channel("orders", int, unique=True, compress=True, keys=[b"secret of 16 bytes"]),
             "<Channel 'orders': int, unique, compressed, signed>",
@@ -169,8 +177,8 @@ def test_r48_what_is_not_text_is_not_decoded(channel: Channel[Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encode": str}, "both be given"),
-        ({"decode": int}, "both be given"),
+        ({"encode": str, "kind": int}, "replace the type"),
+        ({"decode": int, "kind": int}, "replace the type"),
         ({"encode": 1, "decode": int}, "encode must be callable"),
         ({"encode": asyncio.sleep, "decode": int}, "encode must be a plain function"),
         ({"encode": str, "decode": generator}, "decode contains a `yield`"),
@@ -195,6 +203,27 @@ def test_too_few_or_too_short_keys_are_refused(keys: list[bytes]) -> None:
     """An empty list of keys does not mean that nothing is signed."""
     with pytest.raises(ValueError, match="key"):
         Channel("orders", keys=keys)
+
+
+# -- one way only ---------------------------------------------------------------------------------
+
+
+@each_layer
+def test_r48_a_channel_of_one_function_goes_one_way(layers: dict[str, Any]) -> None:
+    """What has no function is refused by an error with the name of the channel and the function."""
+    sending = Channel("orders", encode=str, **layers)
+    receiving = Channel("orders", decode=int, **layers)
+    text = sending.encode(7)
+    assert receiving.decode(text) == 7
+    for call, missing in (
+        (lambda: receiving.encode(7), "encode"),
+        (lambda: sending.decode(text), "decode"),
+        (lambda: bare_decoder(sending), "decode"),
+    ):
+        with pytest.raises(ChannelDirectionError, match=f"'orders'.* without {missing}=") as caught:
+            call()
+        assert (caught.value.channel, caught.value.missing) == ("orders", missing)
+        assert isinstance(caught.value, TypeError)
 
 
 # -- the decoder ----------------------------------------------------------------------------------
@@ -316,11 +345,10 @@ def test_what_an_encoder_raises_is_the_cause(error: BaseException) -> None:
 
 
 def test_an_encoder_that_makes_no_text_is_refused() -> None:
-    """Bytes are no payload, with a signature or without."""
-    encode = cast("Callable[[str], str]", str.encode)
+    """A list is no payload, with a signature or without."""
     for keys in (None, [KEY]):
-        channel = Channel("orders", encode=encode, decode=str, keys=keys)
-        with pytest.raises(PayloadError, match="is of type bytes, not str"):
+        channel: Channel[Any] = Channel("orders", encode=failing_to_encode, keys=keys)
+        with pytest.raises(PayloadError, match="is of type list, not str or bytes"):
             channel.encode("x")
 
 
