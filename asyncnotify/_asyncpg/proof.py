@@ -28,6 +28,8 @@ _PROOF_TIMEOUT: Final = 2.0
 class Session(Protocol):
     """What the proof needs from a session."""
 
+    behind_pooler: bool
+
     def expect(self, channel: str) -> asyncio.Future[None]:
         """Return a future that is done when a notification arrives on this channel."""
         ...
@@ -72,6 +74,9 @@ class ListenProof:
         The answer counts only if it contains a channel on which the session has just begun to
         listen; else no channel is missing, as far as it is known.
 
+        Behind a pooler nothing is concluded from a notification that does not arrive: that the
+        pooler gives each statement to another session is found out by the check of poolers.
+
         Raises:
             ConfigurationError: The server does not listen at all.
         """
@@ -86,6 +91,8 @@ class ListenProof:
                 return missing
             await session.command_channels("NOTIFY", [channel])
             await asyncio.wait({arrived}, timeout=_PROOF_TIMEOUT)
+            if session.behind_pooler and not arrived.done():
+                return missing
             self._conclude(arrives=arrived.done())
             return frozenset()
         finally:
@@ -94,7 +101,10 @@ class ListenProof:
 
     def _conclude(self, *, arrives: bool) -> None:
         if not arrives:
-            msg = "the server accepts LISTEN, but does not listen: no notification arrives"
+            msg = (
+                "the server, or a connection pooler in front of it, accepts LISTEN, but does not"
+                " listen: no notification arrives"
+            )
             raise ConfigurationError(msg)
         self.answers_are_believed = False
         logger.warning(

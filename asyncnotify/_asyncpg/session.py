@@ -139,13 +139,14 @@ class ListeningSession(BoundedConnection):
 
         What it refuses because of the name, such as a character that its encoding does not have,
         is returned, each with a ChannelNameError; the others are listened on. A server that does
-        not listen at all refuses every one, with a ConfigurationError.
+        not listen at all refuses every one, with a ConfigurationError; behind a pooler that is
+        not known here: each statement may have met another session.
         """
         refused = self._too_long(channels)
         accepted = [channel for channel in channels if channel not in refused]
         try:
             await self._listen_despite_server_bug(accepted)
-            if accepted and self._proof.is_due:
+            if accepted and self._proof.is_due and not self.behind_pooler:
                 await self._proof.prove(self, accepted, timeout=self._timeout)
         except ConfigurationError as error:
             return dict.fromkeys(channels, error)
