@@ -49,6 +49,7 @@ PACKAGE_DIR = Path(asyncnotify.__file__).parent
 APPLICATION_NAME = "asyncnotify"  # what Listener and Notifier call themselves
 LEAVE_TIMEOUT = 2.0  # seconds until the server must have noticed that a client has left
 END_TIMEOUT = 1.0  # seconds for a task that is ending to end
+LOAD_TIMEOUT = 180.0  # seconds for a test that sends hundreds of thousands: a few, alone
 WAL_LOG_SINCE = 15  # the strategy's first version; with little data it is the fast one
 LEFT_BACKENDS = """
     SELECT pid, state, wait_event, query FROM pg_catalog.pg_stat_activity
@@ -101,6 +102,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--eager") and not hasattr(asyncio, "eager_task_factory"):
         message = "--eager needs Python 3.12 or newer"
         raise pytest.UsageError(message)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give those that send much the time that a busy machine takes for it."""
+    for item in items:
+        if item.get_closest_marker("load") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LOAD_TIMEOUT))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

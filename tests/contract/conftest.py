@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,7 +15,7 @@ import pytest_asyncio
 from asyncnotify import Listener, Reconnected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator
 
     from asyncnotify import Notification, Stream
     from tests.conftest import Maintenance, SharedServer
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEADLINE = 10.0  # seconds for what takes milliseconds
-TEST_DEADLINE = 45.0  # seconds for a test that takes few
 APPLICATION_NAME = "asyncnotify"
 BACKENDS = """
     SELECT pid, state, xact_start, backend_xmin, query FROM pg_catalog.pg_stat_activity
@@ -158,21 +156,6 @@ class Database:
             async for event in events:
                 if isinstance(event, Reconnected):
                     return
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give the async tests a deadline of the loop's own: uvloop heeds no alarm of pytest's."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = _with_deadline(item.obj)
-
-
-def _with_deadline(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def run(*args: object, **kwargs: object) -> None:
-        async with asyncio.timeout(TEST_DEADLINE):
-            await test(*args, **kwargs)
-
-    return run
 
 
 @pytest.fixture(scope="module")
