@@ -1,18 +1,18 @@
 """How long to wait before the next attempt: iterators of delays."""
 
-import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from asyncnotify._arguments import check_number, check_seconds
+from asyncnotify._logs import Log
 
 Backoff: TypeAlias = Callable[[], Iterator[float]]
 """What ``backoff=`` takes: called at the beginning of each outage, it returns an endless iterator
 of the seconds to wait before each attempt."""
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ class Delays:
                 return self._next_from_backoff()
             except Exception:
                 self._failed = True
-                logger.exception(
+                log.exception(
                     "backoff= must return an endless iterator of seconds, but did not; in this"
-                    " outage attempts are made every 2.5 to 5 s instead"
+                    " outage attempts are made every 2.5 to 5 s instead",
                 )
         return longest_delay(ExponentialBackoff())
 

@@ -28,10 +28,25 @@ No message and no attribute holds a password, a DSN or a payload.
 from __future__ import annotations
 
 import copy
+import errno
+import os
+import traceback
+from contextlib import suppress
+from typing import Final
+
+from asyncnotify._escaping import escaped
+
+_LONGEST_TEXT: Final = 500
+"""Characters of what another program says in one line."""
+
+_CALLERS: Final = "_asyncnotify_callers"
 
 
 class AsyncNotifyError(Exception):
     """The root of every exception that asyncnotify raises on purpose."""
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class ChannelNameError(AsyncNotifyError, ValueError):
@@ -49,7 +64,7 @@ class ChannelNameError(AsyncNotifyError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"channel name {self.channel!r:.100} {self.reason}"
+        return escaped(f"channel name {self.channel!r:.100} {self.reason}")
 
 
 class ChannelDirectionError(AsyncNotifyError, TypeError):
@@ -89,7 +104,7 @@ class PayloadError(AsyncNotifyError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"payload for channel {self.channel!r} {self.reason}"
+        return escaped(f"payload for channel {self.channel!r} {self.reason}")
 
 
 class PayloadTooLargeError(PayloadError):
@@ -127,7 +142,7 @@ class PayloadDecodeError(AsyncNotifyError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"payload on channel {self.channel!r} {self.reason}"
+        return escaped(f"payload on channel {self.channel!r} {self.reason}")
 
 
 class ConnectError(AsyncNotifyError, ConnectionError):
@@ -232,16 +247,54 @@ class WrongLoopError(AsyncNotifyError, RuntimeError):
     """
 
 
+def mark_as_callers(error: BaseException) -> None:
+    """Note that a function of the caller's has raised this: its text may hold anything."""
+    with suppress(AttributeError, TypeError):  # of a class that takes no attributes
+        setattr(error, _CALLERS, True)
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and the line where an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
 def describe_error(error: BaseException | None) -> str:
-    """Return one line that describes an error: what the server said, and no secret."""
+    """
+    Return one line that describes an error: what the server or the system said, and no secret.
+
+    The text of what a function of the caller's has raised may hold the DSN or a password, whatever
+    the type of the error. So only that part of it is told which is the server's or the system's;
+    where there is none, the place.
+    """
     if error is None:
         return "the connection ended"
+    name, is_callers = escaped(type(error).__name__), getattr(error, _CALLERS, False)
+    text = _text_of_others(error) if is_callers else _text_of(error)
+    if text:
+        return f"{name}: {text}"
+    return f"{name} at {escaped(place_of(error))}" if is_callers else name
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the first line of an error's text."""
     try:
-        text = str(error).partition("\n")[0]
+        text = escaped(str(error).partition("\n")[0])
     except Exception:  # noqa: BLE001 - ``__str__`` of a foreign class may raise anything
-        text = ""
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
+        return ""
+    ours = isinstance(error, AsyncNotifyError)
+    return text if ours or len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def _text_of_others(error: BaseException) -> str:
+    """Return what an error says that is not the words of who raised it."""
+    if getattr(error, "severity", None) is not None:  # the driver made it of a server's answer
+        return _text_of(error)
+    if any(kind.__module__ == "ssl" for kind in type(error).__mro__):
+        reason = str(getattr(error, "reason", None) or "")  # OpenSSL's name of it
+        return reason if reason.isidentifier() else ""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number is not None and number in errno.errorcode else ""
 
 
 def own_copy(error: BaseException) -> BaseException:

@@ -3,20 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Self, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Self, TypeAlias
 
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log, WarningLimit
 
-_REPEAT_INTERVAL: Final = 60.0
-"""Seconds during which the same cause is logged at INFO, after it was logged at WARNING: a server
-that is down for an hour must not fill the log."""
-
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class Connected:
 
     Attributes:
         channels: How many channels are being listened on.
-        backend_pid: The backend pid of the connection.
+        backend_pid: The backend pid of the connection; 0 if a pooler hides it.
     """
 
     channels: int
@@ -40,11 +36,14 @@ class ConnectionLost:
 
     Attributes:
         cause: What went wrong, if known; a server that closes a connection seldom says why.
-        backend_pid: The backend pid of the lost connection.
+        backend_pid: The backend pid of the lost connection; 0 if a pooler hides it.
     """
 
     cause: BaseException | None
     backend_pid: int
+
+    def __repr__(self) -> str:
+        return _without_words(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,9 @@ class RetryScheduled:
     cause: BaseException
     needs_repair: bool = False
 
+    def __repr__(self) -> str:
+        return _without_words(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
@@ -75,7 +77,7 @@ class Reconnected:
         downtime: Seconds from the loss to this event.
         attempts: How many attempts it took.
         channels: How many channels are being listened on.
-        backend_pid: The backend pid of the new connection.
+        backend_pid: The backend pid of the new connection; 0 if a pooler hides it.
     """
 
     downtime: float
@@ -87,6 +89,16 @@ class Reconnected:
 @dataclass(frozen=True, slots=True)
 class Closed:
     """The listener has been closed. The last event of a run, sent exactly once."""
+
+
+def _without_words(event: ConnectionLost | RetryScheduled) -> str:
+    """Return the repr of an event. The cause may be an error of the caller's, with any text."""
+    shown: list[str] = []
+    for field in fields(event):
+        value = getattr(event, field.name)
+        is_error = isinstance(value, BaseException)
+        shown.append(f"{field.name}={f'<{describe_error(value)}>' if is_error else repr(value)}")
+    return f"{type(event).__name__}({', '.join(shown)})"
 
 
 ConnectionEvent: TypeAlias = Connected | ConnectionLost | RetryScheduled | Reconnected | Closed
@@ -153,12 +165,17 @@ def _wake(reader: asyncio.Future[None]) -> None:
 class Announcer:
     """Reports connection events to the log, to a callback and to event streams."""
 
-    def __init__(self, target: str, callback: OnEvent | None) -> None:
+    def __init__(
+        self, target: str, callback: OnEvent | None, start_timeout: float | None = None
+    ) -> None:
         self._target = target
+        limit = "" if start_timeout is None else f" for {start_timeout:g} s"
+        self._patience = f"; start() keeps trying{limit}"
+        self._is_starting = True
         self._callback = callback
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self.check_owner: Callable[[], None] | None = None  # of the present run
-        self._warned: dict[str, float] = {}  # causes, and until when each is an INFO
+        self._warnings = WarningLimit()
 
     def stream(self) -> EventStream:
         """Return a new stream of the events from here on."""
@@ -181,46 +198,63 @@ class Announcer:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:
-                logger.exception("on_event raised; the listener goes on")
+                log.exception("on_event raised; the listener goes on")
 
     def _log(self, event: ConnectionEvent) -> None:
-        level, text = describe_event(event, self._target)
-        cause = describe_error(getattr(event, "cause", None))
+        patience = self._patience if self._is_starting else ""
+        self._is_starting = isinstance(event, Closed) or (
+            self._is_starting and not isinstance(event, Connected)
+        )
+        level, text = describe_event(event, self._target, patience)
         if level >= logging.WARNING:
-            now = time.monotonic()
-            warned = self._warned = {c: end for c, end in self._warned.items() if now < end}
-            if cause in warned:
-                level = logging.INFO
-            else:
-                warned[cause] = now + _REPEAT_INTERVAL
-        logger.log(level, text)
+            cause = describe_error(getattr(event, "cause", None))
+            log.warning(self._warnings, cause, "%s", text)
+        else:
+            log.info("%s", text)
 
 
-def describe_event(event: ConnectionEvent, target: str) -> tuple[int, str]:
-    """Return the level and the line with which an event is logged."""
+def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> tuple[int, str]:
+    """
+    Return the level and the line with which an event is logged.
+
+    Args:
+        event: What has happened.
+        target: The server, as logs name it.
+        patience: For how long ``start()`` keeps trying; empty if it has succeeded.
+    """
     match event:
         case Connected(channels, pid):
-            return logging.INFO, f"listening on {_channels(channels)} at {target} (backend {pid})"
+            return logging.INFO, f"listening on {_channels(channels)} at {target}{_backend(pid)}"
         case ConnectionLost(cause, pid):
             return logging.WARNING, (
-                f"the connection to {target} (backend {pid}) was lost: {describe_error(cause)};"
+                f"the connection to {target}{_backend(pid)} was lost: {describe_error(cause)};"
                 " notifications are missed until LISTEN is in force again; reconnecting"
             )
-        case RetryScheduled(attempt, delay, cause, needs_repair):
-            level = logging.WARNING if needs_repair else logging.INFO
-            hint = "; retrying will not help until this is fixed" if needs_repair else ""
-            return level, (
-                f"attempt {attempt} to connect to {target} failed: {describe_error(cause)}{hint};"
-                f" next attempt in {delay:.2f} s"
-            )
+        case RetryScheduled():
+            return _describe_retry(event, target, patience)
         case Reconnected(downtime, attempts, channels, pid):
             return logging.INFO, (
-                f"listening again on {_channels(channels)} at {target} (backend {pid}) after"
+                f"listening again on {_channels(channels)} at {target}{_backend(pid)} after"
                 f" {downtime:.3f} s and {attempts} attempt{'s' if attempts != 1 else ''};"
                 " each subscription gets a Gap"
             )
         case Closed():
             return logging.INFO, f"the listener of {target} is closed"
+
+
+def _describe_retry(event: RetryScheduled, target: str, patience: str) -> tuple[int, str]:
+    # Who waits for start() is not to wait without a word
+    patience = patience if event.attempt == 1 else ""
+    level = logging.WARNING if event.needs_repair or patience else logging.INFO
+    repair = "; retrying will not help until this is fixed" if event.needs_repair else ""
+    return level, (
+        f"attempt {event.attempt} to connect to {target} failed:"
+        f" {describe_error(event.cause)}{repair}{patience}; next attempt in {event.delay:.2f} s"
+    )
+
+
+def _backend(pid: int) -> str:
+    return f" (backend {pid})" if pid else ""
 
 
 def _channels(count: int) -> str:

@@ -139,7 +139,7 @@ class Listener:
         )
         self._backoff = backoff
         self._keepalive = keepalive
-        self._announcer = Announcer(self._dialer.target, on_event)
+        self._announcer = Announcer(self._dialer.target, on_event, start_timeout)
         self._registrations: dict[Registration, None] = {}
         self._lifetime: Lifetime | None = None
         self._notifier = self._new_notifier()
@@ -703,9 +703,12 @@ class Listener:
 
         With ``server`` the listener also asks the server, on the listening connection:
         ``queue_usage`` (how full the notification queue of the whole server is, from 0 to 1; asking
-        also frees a queue that stayed full), ``queue_holders`` (from 1 % on: the sessions that may
-        keep the queue from being emptied, as far as the role may see them: those of other roles
-        take ``pg_read_all_stats``) and ``server_error``, None if the server answered.
+        also frees a queue that stayed full), ``queue_holders`` (from 1 % on: the sessions that are
+        in a transaction, or whose clients do not read, as far as the role may see them: those of
+        other roles take ``pg_read_all_stats``) and ``server_error``, None if the server answered.
+        Of ``queue_holders`` only those that listen keep the queue from being emptied, from
+        PostgreSQL 19 on only those that listen on a channel that has been notified; the server does
+        not tell which they are.
 
         The call never hangs: a server that does not answer within ``heartbeat_timeout`` is reported
         as such, and its connection is replaced. Without ``server`` the call returns at once.

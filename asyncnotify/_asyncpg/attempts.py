@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -13,15 +12,17 @@ import asyncpg
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.failures import (
     Step,
+    escape_texts,
     is_permanent,
     mark,
     needs_repair,
     step,
 )
-from asyncnotify._asyncpg.files import find_password
+from asyncnotify._asyncpg.files import find_password, password_file
 from asyncnotify._asyncpg.given import checked, discard
 from asyncnotify._asyncpg.racing import DialLoop, Race
 from asyncnotify._errors import ConnectError, describe_error
+from asyncnotify._logs import Log
 from asyncnotify._tasks import READ_GRACE
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from asyncnotify._asyncpg.lookups import Address, Lookups
     from asyncnotify._asyncpg.settings import Settings
     from asyncnotify._asyncpg.tls import Encryption
+    from asyncnotify._logs import WarningLimit
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _OF_THE_SERVER: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
 
@@ -46,15 +48,23 @@ class Attempts:
         tls: What the driver is told about TLS.
         lookups: Where the addresses of names come from.
         timeout: Seconds for each address, and for each lookup.
+        warnings: The limit of what is logged.
     """
 
     def __init__(
-        self, settings: Settings, tls: Encryption, lookups: Lookups, *, timeout: float
+        self,
+        settings: Settings,
+        tls: Encryption,
+        lookups: Lookups,
+        *,
+        timeout: float,
+        warnings: WarningLimit,
     ) -> None:
         self._settings = settings
         self._tls = tls
         self._lookups = lookups
         self._timeout = timeout
+        self._warnings = warnings
         self._failures: list[tuple[str, Exception]] = []
 
     async def run(self) -> asyncpg.Connection[Any]:
@@ -138,7 +148,8 @@ class Attempts:
 
     def _filed_password(self, host: Host) -> str | None:
         names = {host.name, "localhost"} if host.is_socket else {host.name}
-        file, settings = self._settings.options.get("passfile"), self._settings
+        settings = self._settings
+        file = password_file(settings.options.get("passfile"), self._warnings)
         return find_password(file, names, host.port, settings.database, settings.user)
 
     # -- what has failed ----------------------------------------------------------------------
@@ -151,7 +162,7 @@ class Attempts:
             self._note(where, error)
 
     def _note(self, where: str, error: Exception) -> None:
-        logger.debug("%s: %s", where, describe_error(error))
+        log.debug("%s: %s", where, describe_error(error))
         self._failures.append((where, error))
 
     def _combined(self) -> Exception:
@@ -187,6 +198,7 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
     try:
         connection = await asyncpg.connect(**arguments, loop=loop)
     except Exception as error:
+        escape_texts(error)
         if not race.begun and not isinstance(error, _OF_THE_SERVER):
             mark(error, Step.ARGUMENTS)  # the driver has looked at them, and done nothing else
         elif race.refusal is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify._asyncpg.failures import is_refusal
+from asyncnotify._asyncpg.failures import escape_texts, is_refusal
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
 from asyncnotify._asyncpg.statements import only_in_session
 from asyncnotify._errors import ConnectionLostError, describe_error
+from asyncnotify._logs import Log
 from asyncnotify._tasks import READ_GRACE, cancel
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asyncnotify._keepalive import Keepalive
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _LONGEST_EXTENSION: Final = 6
 """Deadlines after which an answer is overdue even though notifications keep arriving."""
@@ -63,7 +63,7 @@ class BoundedConnection:
         except Exception as error:
             if not is_refusal(error):
                 raise
-            logger.debug("keepalive of the server stays as it is: %s", describe_error(error))
+            log.debug("keepalive of the server stays as it is: %s", describe_error(error))
             status = await self._command(self._connection.execute(f"SELECT 1 {ours}"))
         return bool(status == "SELECT 1")
 
@@ -97,6 +97,9 @@ class BoundedConnection:
         except asyncio.CancelledError:
             msg = "the driver cancelled the command"
             raise ConnectionLostError(msg) from None
+        except Exception as error:
+            escape_texts(error)
+            raise
 
     async def _answer(self, task: asyncio.Future[Any], timeout: float) -> None:
         """Wait for the answer. While notifications arrive, the server is alive: wait longer."""

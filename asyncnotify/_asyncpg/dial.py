@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import socket
 import ssl
@@ -17,7 +16,7 @@ import asyncpg
 from asyncnotify._arguments import check_callbacks
 from asyncnotify._asyncpg.attempts import Attempts, within
 from asyncnotify._asyncpg.dsn import check_dsn
-from asyncnotify._asyncpg.failures import DefectLog, Step, mark, place_of, step
+from asyncnotify._asyncpg.failures import DefectLog, Step, escape_texts, mark, step, step_of
 from asyncnotify._asyncpg.given import checked
 from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._asyncpg.settings import Given, Settings, check_password
@@ -28,7 +27,9 @@ from asyncnotify._asyncpg.tls import (
     make_context,
     tls_weakness,
 )
-from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError
+from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError, place_of
+from asyncnotify._escaping import escaped
+from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,7 @@ Ssl: TypeAlias = SslAnswer | Callable[[], SslAnswer | Awaitable[SslAnswer]]
 """What ``ssl=`` takes. A function, async or not, is called for every connection, so that a renewed
 certificate is followed. A plain one runs in the event loop: it must not wait for a network."""
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _NO_POOL: Final = (
     "a pool cannot listen: it resets a connection that it is given back, and may close one that"
@@ -138,11 +139,12 @@ class Dialer:
         self._lookups = Lookups()
         self._seen: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
         self._told_of_tls = False
-        self._told: set[str] = set()
+        self.warnings = WarningLimit()
         self._defects = DefectLog()
-        self.target: str = getattr(connect, "target", "connect=")
+        described = getattr(connect, "target", "connect=")
         if self._given is not None:
-            self.target = self._given.described()
+            described = self._given.described()
+        self.target: str = escaped(described)
 
     async def dial(self) -> asyncpg.Connection[Any]:
         """
@@ -157,11 +159,10 @@ class Dialer:
         """
         connection = await self._dial()
         self._start_timeout = None
-        self._told.clear()
         weakness = None if self._told_of_tls else tls_weakness(connection)
         if weakness is not None:
             self._told_of_tls = True
-            logger.warning("the connection to %s %s", self.target, weakness)
+            log.warning(self.warnings, weakness, "the connection to %s %s", self.target, weakness)
         return connection
 
     def opening(self) -> AbstractContextManager[None]:
@@ -194,7 +195,13 @@ class Dialer:
             settings.ssl = await self._asked_for_tls(settings.ssl)
         with step(Step.ARGUMENTS):
             tls = encryption_of(settings)
-        attempts = Attempts(settings, tls, self._lookups, timeout=self._seconds_for_each(settings))
+        attempts = Attempts(
+            settings,
+            tls,
+            self._lookups,
+            timeout=self._seconds_for_each(settings),
+            warnings=self.warnings,
+        )
         return await attempts.run()
 
     def _seconds_for_each(self, settings: Settings) -> float:
@@ -208,24 +215,20 @@ class Dialer:
     async def _called(self, name: str, function: Callable[[], Any]) -> Any:
         """Return what a callable of the caller's returns, within the time for one address."""
         try:
-            return await self._in_time(function)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, AsyncNotifyError) as error:
-            mark(error, Step.CALLER)
+            return await self._in_time(name, function)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, AsyncNotifyError):
             raise
         except Exception as error:
-            # Its text is the caller's, and may hold the DSN: no log line of ours tells it
             msg = f"{name} raised {type(error).__name__} at {place_of(error)}"
-            if msg not in self._told:
-                self._told.add(msg)
-                logger.warning("%s; it is called again for the next attempt", msg)
+            text = "%s; it is called again for the next attempt"
+            log.warning(self.warnings, msg, text, msg)
             raise ConnectError(msg) from error
 
     async def _asked_for_tls(self, function: Callable[[], Any]) -> Any:
         """Return what the ssl callable returns. It works on files of this machine, as TLS does."""
         try:
-            answer = await self._in_time(function)
-        except (*_OF_A_NETWORK, AsyncNotifyError) as error:
-            mark(error, Step.CALLER)
+            answer = await self._in_time("the ssl callable", function)
+        except (*_OF_A_NETWORK, AsyncNotifyError):
             raise
         except Exception as error:
             what = f"{type(error).__name__} at {place_of(error)}{_file_of(error)}"
@@ -235,20 +238,32 @@ class Dialer:
             check_ssl(answer)
         return answer
 
-    async def _in_time(self, function: Callable[[], Any]) -> Any:
+    async def _in_time(self, name: str, function: Callable[[], Any]) -> Any:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        return await within(_result_of(function), lambda: deadline, self._timeout)
+        try:
+            return await within(_result_of(function), lambda: deadline, self._timeout)
+        except TimeoutError as error:
+            if step_of(error) is not None:
+                raise  # the function has raised it
+            msg = f"{name} has not returned within {self._timeout:g} s"
+            raise TimeoutError(msg) from None
 
 
 def _file_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f": {error.filename}: {error.strerror}"
+        return f": {error.filename}: {os.strerror(error.errno or 0)}"
     return ""
 
 
 async def _result_of(function: Callable[[], Any]) -> Any:
-    result = function()
-    return await result if inspect.isawaitable(result) else result
+    """Return what a function of the caller's returns; mark what it raises as the caller's."""
+    try:
+        result = function()
+        return await result if inspect.isawaitable(result) else result
+    except Exception as error:
+        escape_texts(error)
+        mark(error, Step.CALLER)
+        raise
 
 
 def encryption_of(settings: Settings) -> Encryption:

@@ -8,20 +8,26 @@ connection in another. So each step marks what is raised in it.
 from __future__ import annotations
 
 import enum
-import logging
 import ssl
-import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from asyncnotify._errors import AsyncNotifyError, ConfigurationError, PoolerError
+from asyncnotify._errors import (
+    AsyncNotifyError,
+    ConfigurationError,
+    PoolerError,
+    mark_as_callers,
+    place_of,
+)
+from asyncnotify._escaping import escaped
+from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _PERMANENT: Final = (
     asyncpg.InvalidPasswordError,  # 28P01
@@ -62,6 +68,12 @@ _REFUSALS_OF_TLS: Final = ("CERTIFICATE_VERIFY_FAILED", "ALERT_UNKNOWN_CA", "CER
 """Parts of OpenSSL's reasons that no retry changes: one side does not accept the other's."""
 
 
+_OF_THE_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+_LONGEST_CHAIN: Final = 10
+"""Causes of an error that are looked at."""
+
+
 class Step(enum.Enum):
     """A step of making a connection."""
 
@@ -89,6 +101,8 @@ def mark(error: BaseException, which: Step) -> None:
     if step_of(error) is None:
         with suppress(AttributeError, TypeError):  # of a class that takes none: its type has to do
             setattr(error, _MARK, which)
+        if which is Step.CALLER:
+            mark_as_callers(error)
 
 
 def step_of(error: BaseException) -> Step | None:
@@ -114,7 +128,7 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def _is_refusal_of_tls(error: ssl.SSLError) -> bool:
-    reason = (error.reason or "").upper()
+    reason = str(getattr(error, "reason", None) or "").upper()  # absent where it is not OpenSSL's
     return isinstance(error, ssl.CertificateError) or any(
         part in reason for part in _REFUSALS_OF_TLS
     )
@@ -123,12 +137,6 @@ def _is_refusal_of_tls(error: ssl.SSLError) -> bool:
 def is_defect(error: BaseException) -> bool:
     """Return whether this is a fault of a program, and nothing that connecting may meet."""
     return step_of(error) is None and not isinstance(error, _PASSING)
-
-
-def place_of(error: BaseException) -> str:
-    """Return the file and the line where an error was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 @contextmanager
@@ -141,6 +149,26 @@ def introducing(connection: asyncpg.Connection[Any]) -> Generator[None]:
             mark(error, Step.NETWORK)
         connection.terminate()
         raise
+
+
+def escape_texts(error: BaseException | None) -> None:
+    """
+    Escape what the server says in an error of the driver's and in its causes.
+
+    In the errors themselves: they are raised to callers, and end up in their logs and terminals.
+    """
+    for _ in range(_LONGEST_CHAIN):
+        if isinstance(error, _OF_THE_DRIVER):
+            error.args = tuple(map(_escaped, error.args))
+            for name, value in list(vars(error).items()):
+                setattr(error, name, _escaped(value))
+        if error is None:
+            break
+        error = error.__cause__ or error.__context__
+
+
+def _escaped(value: Any) -> Any:
+    return escaped(value) if isinstance(value, str) else value
 
 
 class DefectLog:
@@ -159,7 +187,7 @@ class DefectLog:
             if is_defect(error) and key not in self._told:
                 self._told.add(key)
                 text = "a defect, not the network, keeps from connecting to %s"
-                logger.error(text, target, exc_info=error)  # noqa: TRY400 - it is only one of some
+                log.error(text, target, exc_info=error)  # noqa: TRY400 - it is only one of some
             raise
         self._told.clear()
 
@@ -178,8 +206,8 @@ def is_truncated_status(error: BaseException) -> bool:
     """
     Return whether LISTEN failed by a server bug that goes away once the queue is emptied.
 
-    Before the releases of November 2025 the queue could hold transactions so old that their
-    status had been removed: 58P01, "could not access status of transaction".
+    The queue can hold transactions so old that their status has been removed: 58P01, "could not
+    access status of transaction". Only the newer minor releases of PostgreSQL 14 and later keep it.
     """
     return isinstance(error, asyncpg.PostgresError) and (
         error.sqlstate == "58P01" or "could not access status of transaction" in str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._errors import ConfigurationError
+from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from asyncnotify._asyncpg.uri import Pairs
+    from asyncnotify._logs import WarningLimit
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _SYSTEM_FOLDERS: Final = ("/etc/postgresql-common", "/etc/sysconfig/pgsql")
 """Where the service file of the whole system is with Debian's packages, and with PGDG's."""
@@ -102,24 +103,35 @@ def _assignment(line: str, where: str) -> tuple[str, str]:
 # -- the password file ----------------------------------------------------------------------------
 
 
-def find_password(
-    file: str | None, hosts: Collection[str], port: int, database: str, user: str
-) -> str | None:
+def password_file(given: str | None, warnings: WarningLimit) -> Path | None:
     """
-    Return the password for one host; None where the file has none, or cannot be used.
+    Return the path of the password file; None if there is none, or it must not be used.
 
     Args:
-        file: Its path; None: the user's own.
+        given: Its path; None: the user's own.
+        warnings: The limit of the warning that it must not be used.
+    """
+    path = Path(given) if given else home_file("pgpass.conf")
+    return path if path is not None and _may_be_used(path, warnings) else None
+
+
+def find_password(
+    file: Path | None, hosts: Collection[str], port: int, database: str, user: str
+) -> str | None:
+    """
+    Return the password for one host; None where the file has none, or cannot be read.
+
+    Args:
+        file: Its path.
         hosts: What the host is called; ``localhost`` for a Unix socket as well.
         port: Its port.
         database: What is connected to.
         user: As whom.
     """
-    path = Path(file) if file else home_file("pgpass.conf")
-    if path is None or not _may_be_used(path):
+    if file is None:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError):
         return None
     wanted = (hosts, {str(port)}, {database}, {user})
@@ -130,7 +142,7 @@ def find_password(
     return None
 
 
-def _may_be_used(path: Path) -> bool:
+def _may_be_used(path: Path, warnings: WarningLimit) -> bool:
     """Return whether it is a file of the user's alone, as libpq demands it."""
     try:
         mode = path.stat().st_mode
@@ -139,9 +151,8 @@ def _may_be_used(path: Path) -> bool:
     if not stat.S_ISREG(mode):
         return False
     if os.name != "nt" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        logger.warning(
-            "the password file %s is not used: others have access to it; chmod 0600 helps", path
-        )
+        text = "the password file %s is not used: others have access to it; chmod 0600 helps"
+        log.warning(warnings, ("password file", path), text, str(path))
         return False
     return True
 

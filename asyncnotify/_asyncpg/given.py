@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -12,8 +11,9 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from asyncnotify._errors import ConfigurationError, describe_error
+from asyncnotify._logs import Log
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _SECONDS: Final = 2.0
 """For giving back what was refused: at most this long does a refusal wait."""
@@ -84,7 +84,7 @@ def _refuse_transaction(connection: asyncpg.Connection[Any]) -> None:
 def _refuse_encoding(name: str | None) -> None:
     # asyncpg sends the text of a statement as UTF-8 in any case: LISTEN would hear another name
     if name is not None and name.lower().strip("'").replace("-", "") not in _UTF8:
-        msg = f"client_encoding must be UTF8, not {name}: channels would get other names"
+        msg = f"client_encoding must be UTF8, not {name:.40}: channels would get other names"
         raise ConfigurationError(msg)
 
 
@@ -138,4 +138,4 @@ async def _finish(closing: Any) -> None:
         async with asyncio.timeout(_SECONDS):
             await closing
     except Exception as error:  # noqa: BLE001 - anybody's class
-        logger.debug("what connect= returned was not closed: %s", describe_error(error))
+        log.debug("what connect= returned was not closed: %s", describe_error(error))

@@ -32,7 +32,7 @@ class ListeningConnections:
         self._keepalive = keepalive
         self._timeout = timeout
         self.failures = failures
-        self._proof = ListenProof()  # one for all sessions of a run
+        self._proof = ListenProof(dialer.warnings)  # one for all sessions of a run
 
     @property
     def target(self) -> str:
@@ -58,7 +58,8 @@ class ListeningConnections:
                     timeout=self._timeout,
                     proof=self._proof,
                 )
-                session.behind_pooler = not await session.introduce(self._keepalive)
+                if not await session.introduce(self._keepalive):
+                    session.behind_pooler, session.pid = True, 0
         return session
 
     async def notify_by_another(self, channel: str, *, timeout: float) -> PublishingSession:

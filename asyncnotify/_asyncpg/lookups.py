@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import os
 import socket
 from concurrent.futures import Future
@@ -14,8 +13,9 @@ from threading import Thread
 from typing import Any, Final
 
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _LONGEST_WAIT: Final = 1.0
 """Seconds after which the last good answer is used, if the name service has not answered."""
@@ -66,7 +66,7 @@ class Lookups:
         except OSError as error:  # a TimeoutError as well
             if last is None:
                 raise
-            logger.debug("%s; its last addresses serve: %s", describe_error(error), host)
+            log.debug("%s; its last addresses serve: %s", describe_error(error), host)
         return _with_port(last, port)
 
     async def _answer(self, host: str, seconds: float) -> list[Address]:

@@ -9,17 +9,17 @@ nothing. No question can find out either; the session sends itself a notificatio
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ConfigurationError
+from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _PROOF_TIMEOUT: Final = 2.0
 """Seconds for a notification to come back to the session that sent it; it takes a millisecond."""
@@ -50,7 +50,8 @@ class Session(Protocol):
 class ListenProof:
     """What one run of a listener has found out about the server, in all its sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, warnings: WarningLimit | None = None) -> None:
+        self.warnings = WarningLimit() if warnings is None else warnings
         self.is_due = True
         self.answers_are_believed = True
 
@@ -107,8 +108,10 @@ class ListenProof:
             )
             raise ConfigurationError(msg)
         self.answers_are_believed = False
-        logger.warning(
+        log.warning(
+            self.warnings,
+            "load balancer",
             "a load balancer in the path sends questions to another server than the one that"
             " listens: notifications arrive, but whether LISTEN is still in force cannot be asked;"
-            " heartbeats check only that the connection is alive"
+            " heartbeats check only that the connection is alive",
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import asyncpg
@@ -21,7 +20,8 @@ from asyncnotify._asyncpg.statements import (
     unused_name,
 )
 from asyncnotify._channels.names import quote_identifier
-from asyncnotify._errors import describe_error
+from asyncnotify._errors import describe_error, mark_as_callers
+from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 else:
     Pool = asyncpg.Pool  # at run time the class takes no argument
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 
 class Statements(Protocol):
@@ -118,13 +118,21 @@ class PublishingSession(BoundedConnection):
         """Send a notification without payload, by the one protocol that every pooler passes."""
         await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
 
-    def notify(self, channel: str, payload: str) -> Awaitable[object]:
+    async def notify(self, channel: str, payload: str) -> None:
         """Send one notification, in a transaction of its own."""
-        return self._statements.notify(channel, payload)
+        try:
+            await self._statements.notify(channel, payload)
+        except Exception as error:
+            failures.escape_texts(error)
+            raise
 
-    def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Awaitable[object]:
+    async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
         """Send these notifications, at least one, in this order, in one transaction."""
-        return self._statements.notify_all(channels, payloads)
+        try:
+            await self._statements.notify_all(channels, payloads)
+        except Exception as error:
+            failures.escape_texts(error)
+            raise
 
     async def rest(self) -> bool:
         """Keep the connection while there is nothing to send: a new one would take longer."""
@@ -220,11 +228,17 @@ class PooledConnections:
 
     async def open(self) -> PublishingSession:
         """Borrow a connection. May be cancelled: none is left behind."""
-        proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
+        try:
+            proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
+        except Exception as error:
+            failures.escape_texts(error)
+            if not isinstance(error, asyncpg.InterfaceError):  # which says that the pool is closed
+                mark_as_callers(error)  # the pool calls functions of the caller's
+            raise
         return BorrowedSession(self._pool, proxy, timeout=self._timeout)
 
 
 def _note_failure(giving_back: asyncio.Future[None]) -> None:
     error = None if giving_back.cancelled() else giving_back.exception()
     if error is not None:
-        logger.debug("a connection of the pool was lost: %s", describe_error(error))
+        log.debug("a connection of the pool was lost: %s", describe_error(error))

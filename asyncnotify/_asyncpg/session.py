@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncnotify._asyncpg.bounded import BoundedConnection
@@ -15,6 +14,12 @@ from asyncnotify._asyncpg.failures import (
     is_unsupported,
     was_cancelled_by_server,
 )
+from asyncnotify._asyncpg.notification_queue import (
+    QUEUE_HOLDERS,
+    REPAIRED,
+    TRUNCATED_STATUS,
+    describe_holders,
+)
 from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.statements import unused_name
 from asyncnotify._channels.checksum import Checksum
@@ -24,6 +29,8 @@ from asyncnotify._errors import (
     ConfigurationError,
     describe_error,
 )
+from asyncnotify._escaping import escaped
+from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _BATCH: Final = 10_000
 """Channels in one LISTEN statement: 10,000 take 0.1 s, and the time grows with the square."""
@@ -56,20 +63,6 @@ _HERE: Final = "/*NO LOAD BALANCE*/ "
 """Keeps Pgpool-II from asking another server than the one on which the session listens."""
 
 _LISTENING: Final = "FROM pg_catalog.pg_listening_channels() AS channel"
-
-_QUEUE_HOLDERS: Final = """
-    SELECT pid, application_name, state, wait_event,
-        extract(
-            epoch FROM pg_catalog.clock_timestamp() - coalesce(xact_start, state_change)
-        )::pg_catalog.float8 AS seconds
-    FROM pg_catalog.pg_stat_activity
-    WHERE pid <> pg_catalog.pg_backend_pid()
-        AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL OR wait_event = 'ClientWrite')
-    ORDER BY coalesce(xact_start, state_change)
-    LIMIT 5
-"""
-"""A session lets the queue go only when it has read it: not within a transaction, and not while
-its client does not read. Which of them listen, the server does not tell."""
 
 
 class ListeningSession(BoundedConnection):
@@ -166,7 +159,7 @@ class ListeningSession(BoundedConnection):
         sizes = {channel: size_in(encoding, channel) or 0 for channel in channels}
         return {
             channel: ChannelNameError(
-                channel, f"is {size} bytes in {encoding}; at most {CHANNEL_LIMIT} are allowed"
+                channel, f"is {size} bytes in {encoding:.40}; at most {CHANNEL_LIMIT} are allowed"
             )
             for channel, size in sizes.items()
             if size > CHANNEL_LIMIT
@@ -188,8 +181,7 @@ class ListeningSession(BoundedConnection):
         except Exception as error:
             if not is_truncated_status(error):
                 raise
-            await self._empty_queue(error)
-            await self._listen(channels)
+            await self._listen_with_empty_queue(channels, error)
 
     async def _listen(self, channels: Sequence[str]) -> None:
         if self._hooked:
@@ -257,7 +249,7 @@ class ListeningSession(BoundedConnection):
             if not self._server_can_sum or not is_refusal(error) or was_cancelled_by_server(error):
                 raise
             self._server_can_sum = False  # md5 is off in FIPS mode: count the channels, at least
-            logger.debug("no checksum of the channels: %s", describe_error(error))
+            log.debug("no checksum of the channels: %s", describe_error(error))
             return await self._is_listening(channels, timeout)
         return bool(status == "SELECT 1") or not self._proof.answers_are_believed
 
@@ -277,14 +269,40 @@ class ListeningSession(BoundedConnection):
         rows = await self._rows(f"{_HERE}SELECT channel {_LISTENING}", self._timeout)
         return frozenset(row["channel"] for row in rows)
 
-    async def _empty_queue(self, error: Exception) -> None:
-        """Repair what made LISTEN fail with this error, a known bug of PostgreSQL."""
-        logger.warning(
-            "LISTEN failed with %s: a bug of PostgreSQL, repaired in its releases of November"
-            " 2025; emptying the notification queue, and trying once more",
-            describe_error(error),
-        )
-        await self.queue_usage(timeout=self._timeout)
+    async def _listen_with_empty_queue(self, channels: Sequence[str], error: Exception) -> None:
+        """Repair what made LISTEN fail with this error, and try once more."""
+        await self.queue_usage(timeout=self._timeout)  # asking empties the queue
+        try:
+            await self._listen(channels)
+        except Exception as again:
+            if is_truncated_status(again):
+                self._warn_of_queue(again, await self._held_queue())
+            raise
+        self._warn_of_queue(error, REPAIRED)
+
+    def _warn_of_queue(self, error: Exception, outcome: str) -> None:
+        told = describe_error(error)
+        log.warning(self._proof.warnings, "truncated status", TRUNCATED_STATUS, told, outcome)
+
+    async def _held_queue(self) -> str:
+        """Return what keeps the queue from being emptied, as far as the role may see it."""
+        try:
+            return describe_holders(await self.queue_holders(timeout=self._timeout))
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return describe_holders([])
+
+    async def find_pid(self) -> None:
+        """Find out the backend pid, where a pooler has told one of its own making."""
+        try:
+            [row] = await self._rows("SELECT pg_catalog.pg_backend_pid()", self._timeout)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            log.debug("the backend pid stays unknown: %s", describe_error(error))
+        else:
+            self.pid = int(row[0])
 
     async def queue_usage(self, *, timeout: float) -> float:
         """Return how full the server's notification queue is, from 0 to 1."""
@@ -293,7 +311,11 @@ class ListeningSession(BoundedConnection):
 
     async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
         """Return the sessions that may keep the queue from being emptied, the oldest first."""
-        return [dict(row) for row in await self._rows(_QUEUE_HOLDERS, timeout)]
+        holders = [dict(row) for row in await self._rows(QUEUE_HOLDERS, timeout)]
+        for holder in holders:
+            if holder["application_name"]:
+                holder["application_name"] = escaped(holder["application_name"])
+        return holders
 
     async def _rows(self, query: str, timeout: float) -> list[Any]:
         """
@@ -340,7 +362,7 @@ class ListeningSession(BoundedConnection):
 
     def _logged(self, _connection: Any, message: Any) -> None:
         if message.sqlstate in _LAST_WORDS:
-            self.notice = str(message)
+            self.notice = escaped(str(message).partition("\n")[0])
 
 
 def _refused_name(channel: str, cause: Exception) -> ChannelNameError:

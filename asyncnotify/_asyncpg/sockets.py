@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._errors import describe_error
 from asyncnotify._keepalive import Keepalive
+from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import asyncpg
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 
 def check_keepalive(keepalive: object) -> None:
@@ -34,7 +34,7 @@ def keep_alive(connection: asyncpg.Connection[Any], keepalive: Keepalive) -> Non
         try:
             sock.setsockopt(level, option, value)
         except (OSError, ValueError) as error:  # uvloop's, where the connection has just died
-            logger.debug("socket option %d stays as it is: %s", option, describe_error(error))
+            log.debug("socket option %d stays as it is: %s", option, describe_error(error))
 
 
 def _options(keepalive: Keepalive) -> Iterator[tuple[int, int, int]]:

@@ -189,6 +189,12 @@ def tls_weakness(connection: asyncpg.Connection[Any]) -> str | None:
             "is encrypted, but the server's certificate is not verified: anyone on the path can"
             " pose as the server; use sslmode=verify-full"
         )
+    if not encryption.context.check_hostname:
+        return (
+            "is encrypted, but the name in the server's certificate is not verified: anyone on the"
+            " path who has some certificate of the same authority can pose as the server; use"
+            " sslmode=verify-full"
+        )
     return None
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
-import logging
 import os
 import selectors
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from asyncnotify._blocking.waiting import Outcome
 from asyncnotify._errors import ClosedError, ConnectError, WrongLoopError, describe_error
+from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _EARLIER_LIMIT: Final = 5.0
 """Seconds for which a loop waits for the end of the earlier one, which a callback may block."""
@@ -324,7 +324,7 @@ class Portal:
         except BaseException as error:
             if self._loop is None:
                 return error
-            logger.critical("the event loop was ended by an exception", exc_info=error)
+            log.critical("the event loop was ended by an exception", exc_info=error)
         finally:
             self._closed = True
             _end_tasks(loop)

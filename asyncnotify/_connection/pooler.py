@@ -9,11 +9,12 @@ a second connection that arrives while the first one idles.
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import secrets
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._errors import PoolerError, describe_error
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import start
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from asyncnotify._connection.ports import ListeningConnections, ListeningSession
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _PROBE_TIMEOUT: Final = 2.0
 """Seconds for sending a notification, and again for its arrival; both take milliseconds."""
@@ -32,7 +33,7 @@ class PoolerCheck:
 
     def __init__(self, connections: ListeningConnections) -> None:
         self._connections = connections
-        self._warned = False
+        self._warnings = WarningLimit(math.inf)
 
     async def begin(self, session: ListeningSession) -> PoolerProbe:
         """
@@ -48,16 +49,15 @@ class PoolerCheck:
         return PoolerProbe(self, self._connections, channel, arrived)
 
     def warn(self, why: str) -> None:
-        """Log, once, that the check could not be made. A later check is made all the same."""
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                "a connection pooler is in front of %s, and the listener could not check whether it"
-                " delivers notifications, because no second connection could be made: %s; the"
-                " check is repeated after five heartbeats",
-                self._connections.target,
-                why,
-            )
+        """Log that the check could not be made, once at WARNING; it is made again later."""
+        log.warning(
+            self._warnings,
+            "not checked",
+            "a connection pooler is in front of %s, and the listener could not check whether it"
+            " delivers notifications, because a second connection could not send one: %s",
+            self._connections.target,
+            why,
+        )
 
 
 class PoolerProbe:

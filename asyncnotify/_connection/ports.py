@@ -36,6 +36,7 @@ class ListeningSession(Protocol):
     """
 
     pid: int
+    """The backend pid; 0 behind a pooler, until ``find_pid()``."""
     notice: str | None
     """What the server said before it ended the session; None if it said nothing."""
     behind_pooler: bool
@@ -74,6 +75,10 @@ class ListeningSession(Protocol):
 
     async def missing(self, channels: Collection[str], /) -> frozenset[str]:
         """Return those of these channels on which the server does not listen for this session."""
+        ...
+
+    async def find_pid(self) -> None:
+        """Find out the backend pid, if it is not known."""
         ...
 
     def expect(self, channel: str, /) -> asyncio.Future[None]:

@@ -8,7 +8,6 @@ change what is desired and call ``notice_change()``, or call ``ask()``, and wait
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
 from asyncnotify._errors import ConnectionLostError, describe_error
+from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 _AUDIT_INTERVAL: Final = 5
 """Heartbeat intervals after which the server is asked although notifications keep arriving, and
@@ -73,6 +73,7 @@ class SessionLoop:
         self._questions: list[_Question] = []
         self._last_probe = 0.0
         self._beats = 0
+        self._warnings = WarningLimit()
         self._pooler_check: PoolerCheck | None = None
         self._pooler_probe: PoolerProbe | None = None
 
@@ -210,7 +211,7 @@ class SessionLoop:
         return refused
 
     def _refuse(self, channel: str, error: Exception) -> None:
-        logger.error(
+        log.error(
             "the subscriptions of channel %r have ended: %s",
             channel,
             describe_error(error),
@@ -253,7 +254,9 @@ class SessionLoop:
         missing = await session.missing(self._registry.confirmed)
         if not missing:
             return
-        logger.warning(
+        log.warning(
+            self._warnings,
+            "no longer listened on",
             "the server no longer listens on %d channel(s) of this listener, which did not unlisten"
             " (look for DISCARD ALL or UNLISTEN * on its connection); listening again; each"
             " subscription concerned gets a Gap",

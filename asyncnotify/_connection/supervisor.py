@@ -160,6 +160,7 @@ class Supervisor:
         probe = await self._pooler_check.begin(session)
         await probe.finished()
         await probe.conclude(session)
+        await session.find_pid()
         self._session_loop.repeat(self._pooler_check)
 
     async def _serve(self, session: ListeningSession) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.turns import Turns
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._model import Notification
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from asyncnotify._delivery.moment import Moment
 
-logger = logging.getLogger("asyncnotify.delivery")
+log = Log("delivery")
 
 _READ_QUANTUM: Final = 4_096
 """Notifications after which reading pauses for a turn. The backlog of one turn of uvloop is then
@@ -34,9 +35,6 @@ pace. A handler that keeps up needs 40 for the most that one turn of uvloop has 
 
 _TURNS_TO_JUDGE: Final = 16
 """Slices during which any progress is enough: the process may have had little processor time."""
-
-_WARNING_INTERVAL: Final = 60.0
-"""Seconds between two warnings that one subscription is too slow."""
 
 _new_tuple = tuple.__new__  # calling the class runs a __new__ in Python: twice the time
 
@@ -124,7 +122,8 @@ class Router:
         self._paused = False
         self._settling = False
         self._full: dict[BoundedMailbox, _Excess] = {}
-        self._warned: dict[BoundedMailbox, float] = {}
+        # What exceeds it is logged at DEBUG: a buffer may overflow hundreds of times in a second
+        self.warnings = WarningLimit(beyond=logging.DEBUG, clock=lambda: self._loop.time())  # noqa: PLW0108 - there may be no loop yet
         self.verified_at: Moment | None = None  # when delivery was last known to be good
 
     def connect(self, flow: FlowControl | None) -> None:
@@ -203,11 +202,9 @@ class Router:
             self._warn(mailbox, lost)
 
     def _warn(self, mailbox: BoundedMailbox, lost: int) -> None:
-        now = self._loop.time()
-        if now < self._warned.get(mailbox, 0.0):
-            return
-        self._warned[mailbox] = now + _WARNING_INTERVAL
-        logger.warning(
+        log.warning(
+            self.warnings,
+            mailbox,
             "the consumer of %s is too slow: its buffer of %d overflowed and %d notifications"
             " were dropped; %s",
             mailbox.label,
@@ -222,7 +219,7 @@ class Router:
         """Forget a mailbox that has ended."""
         if isinstance(mailbox, BoundedMailbox):
             self._full.pop(mailbox, None)
-            self._warned.pop(mailbox, None)
+            self.warnings.forget(mailbox)
 
     def _pause(self) -> None:
         if not self._paused and self._flow is not None:

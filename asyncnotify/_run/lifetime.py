@@ -8,7 +8,6 @@ is inside this task, so that start() and aclose() may be called from different t
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +17,7 @@ from asyncnotify._delivery.registry import Registry
 from asyncnotify._delivery.router import Router
 from asyncnotify._errors import ClosedError, ConnectTimeoutError, describe_error, own_copy
 from asyncnotify._events import Closed
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._model import State, Stats
 from asyncnotify._owner import Owner
 from asyncnotify._run.deadline import Deadline
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncnotify._events import Announcer
     from asyncnotify._subscriptions.registration import Registration
 
-logger = logging.getLogger("asyncnotify.connection")
+log = Log("connection")
 
 
 class Publishing(Protocol):
@@ -88,6 +88,7 @@ class Lifetime:
         self._publishing = publishing
         self._limits = limits
         self._announcer = announcer
+        self._warnings = WarningLimit()
         announcer.check_owner = self.owner.check
         self._task: asyncio.Task[None] | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
@@ -175,7 +176,7 @@ class Lifetime:
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         self._crash = None if task.cancelled() else task.exception()
         if isinstance(self._crash, Exception):
-            logger.critical(
+            log.critical(
                 "the listener has ended because of a bug in asyncnotify: nothing arrives until it"
                 " is started again; please report this traceback",
                 exc_info=self._crash,
@@ -239,7 +240,9 @@ class Lifetime:
         await cancel(unfinished)
         for task in unfinished - self._closers:
             if not task.done():
-                logger.warning(
+                log.warning(
+                    self._warnings,
+                    task.get_name(),
                     "%s did not end within %g s after it was cancelled; it is left running",
                     task.get_name(),
                     CANCEL_GRACE,
@@ -292,7 +295,7 @@ class Lifetime:
         contact = self.router.last_contact
         return ConnectionSnapshot(
             generation=status.generation,
-            backend_pid=session.pid if session is not None else None,
+            backend_pid=(session.pid or None) if session is not None else None,
             last_contact_age=self.owner.loop.time() - contact if contact else None,
             last_error=status.last_error,
             channels_desired=len(self._registry.desired),

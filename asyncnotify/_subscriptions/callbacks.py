@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
+from asyncnotify._logs import Log
 from asyncnotify._model import Gap, Notification
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ Resync: TypeAlias = Callable[[Gap], Awaitable[object] | object]
 OnError: TypeAlias = Callable[[BaseException, Notification[Any] | Gap], Awaitable[object] | object]
 """What ``on_error=`` takes: called with an exception, and the Notification or Gap concerned."""
 
-logger = logging.getLogger("asyncnotify.handler")
+log = Log("handler")
 
 
 def is_meant_for_us(error: BaseException) -> bool:
@@ -51,6 +51,6 @@ async def report(
         if is_meant_for_us(second):
             raise
         if second is error:  # its traceback has been logged, or may quote a payload
-            logger.error("on_error of %s raised the exception it was given", of)  # noqa: TRY400 - see above
+            log.error("on_error of %s raised the exception it was given", of)  # noqa: TRY400 - see above
         else:
-            logger.exception("on_error of %s raised", of)
+            log.exception("on_error of %s raised", of)

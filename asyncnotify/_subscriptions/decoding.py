@@ -7,12 +7,12 @@ before is never decoded.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
+from asyncnotify._logs import Log
 from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.registry import Subscriber
     from asyncnotify._errors import PayloadDecodeError
 
-logger = logging.getLogger("asyncnotify.handler")
+log = Log("handler")
 
 _LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines of one subscription: any sender can send wrong payloads."""
@@ -200,4 +200,4 @@ class DecodeErrors:
         more = f"; {self._unlogged} more since the last line" if self._unlogged else ""
         self._unlogged, self._quiet_until = 0, now + _LOG_INTERVAL
         pid = item.notification.pid
-        logger.error("%s (sent by backend %d)%s", item.error, pid, more)
+        log.error("%s (sent by backend %d)%s", item.error, pid, more)

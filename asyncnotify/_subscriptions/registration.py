@@ -61,6 +61,7 @@ class Registration:
             concurrency=self.concurrency,
             context=self.context,
             turns=router.turns,
+            warnings=router.warnings,
         )
 
     def _called(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:

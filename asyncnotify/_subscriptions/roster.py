@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from asyncnotify._errors import ClosedError, ListenTimeoutError, own_copy
+from asyncnotify._logs import Log
 from asyncnotify._subscriptions.worker import HandlerWorker, serving_worker
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncnotify._model import State, SubscriptionStats
     from asyncnotify._owner import Owner
 
-logger = logging.getLogger("asyncnotify.handler")
+log = Log("handler")
 
 
 class Agreement(Protocol):
@@ -128,7 +128,7 @@ class Roster:
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         worker = self._workers.pop(task)
         if task.cancelled() and worker.active and not self._closed:
-            logger.error(
+            log.error(
                 "the handler of %s cancelled its own task; a new task goes on with the next"
                 " notification",
                 worker.name,
@@ -214,7 +214,7 @@ class Roster:
             subscriber.unlistened = True
             self._end(subscriber, discard=True)
             if subscriber not in self._served:  # a stream, whose reader may not expect that
-                logger.info("unlisten() has ended a stream of %r", channel)
+                log.info("unlisten() has ended a stream of %r", channel)
         self._agreement.notice_change()
         await self._agreement.settled()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from contextvars import Context, ContextVar, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,6 +18,7 @@ from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._delivery.mailbox import Item, merge_gaps
 from asyncnotify._delivery.turns import Turns
 from asyncnotify._errors import BufferOverflowError
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, taker_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
 
 
-logger = logging.getLogger("asyncnotify.handler")
+log = Log("handler")
 
 _CLOCK_INTERVAL: Final = 64
 """Calls between two readings of the clock, at most; fewer until the handler has proved quick."""
@@ -62,6 +62,7 @@ class HandlerWorker:
         concurrency: int,
         context: Context | None = None,
         turns: Turns | None = None,
+        warnings: WarningLimit | None = None,
     ) -> None:
         self.task: asyncio.Task[None] | None = None
         self.subscriber = subscriber
@@ -71,6 +72,7 @@ class HandlerWorker:
             subscriber, subscriber.mailbox.take, channels, wants_gaps=resync is not None
         )
         self._turns = turns
+        self._warnings = WarningLimit() if warnings is None else warnings
         self._decode_errors = DecodeErrors(subscriber)
         self._handler = handler
         self._resync = resync
@@ -222,7 +224,9 @@ class HandlerWorker:
             # A coroutine is what a decorated or wrapped async def returns
             if isinstance(result, asyncio.Future) and not self._warned_of_future:
                 self._warned_of_future = True
-                logger.warning(
+                log.warning(
+                    self._warnings,
+                    ("awaitable", self.name),
                     "the handler of %s returned a %s: it is awaited before the next call of the"
                     " handler; to handle several at once use concurrency=",
                     self.name,
@@ -273,11 +277,11 @@ class HandlerWorker:
 
     async def _contain(self, error: BaseException, function: str, item: Item, then: str) -> None:
         """Log and report what a function of the user raised, and what happens then."""
-        logger.error("%s of %s raised; %s", function, self.name, then, exc_info=error)
+        log.error("%s of %s raised; %s", function, self.name, then, exc_info=error)
         await self._report(error, item)
 
     async def _overflowed(self, error: BufferOverflowError) -> None:
-        logger.error("the subscription of %s has ended: %s", self.name, error)
+        log.error("the subscription of %s has ended: %s", self.name, error)
         await self._report(
             error, Gap(self.subscriber.label, GapReason.OVERFLOW, dropped=error.dropped)
         )

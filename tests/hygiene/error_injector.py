@@ -43,7 +43,7 @@ class ErrorInjector:
     """
 
     def __init__(self, server: PostgresServer, *, other_pid: bool = False) -> None:
-        self._server = server
+        self.server = server
         self._shift = int(other_pid)
         self._answers: list[_Answer] = []
         self._clients: set[asyncio.StreamWriter] = set()
@@ -85,7 +85,7 @@ class ErrorInjector:
         task = asyncio.current_task()
         self._serving.add(task)
         self._clients.add(writer)
-        upstream, to_server = await asyncio.open_connection(self._server.host, self._server.port)
+        upstream, to_server = await asyncio.open_connection(self.server.host, self.server.port)
         passing = asyncio.create_task(self._pass_answers(upstream, writer))
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             await self._pass_statements(reader, writer, to_server)

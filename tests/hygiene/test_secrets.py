@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -12,6 +14,7 @@ import pytest
 
 from asyncnotify import (
     ConnectError,
+    ConnectionLostError,
     Listener,
     PoolerError,
     RetryScheduled,
@@ -274,7 +277,23 @@ OWN_WORDS: Final = f"the vault has {PASSWORD} no more"
 
 
 @pytest.mark.parametrize("argument", ["password", "connect"])
-@pytest.mark.parametrize("own", [RuntimeError(OWN_WORDS), ValueError(OWN_WORDS)])
+@pytest.mark.parametrize(
+    "own",
+    [
+        RuntimeError(OWN_WORDS),
+        ValueError(OWN_WORDS),
+        OSError(OWN_WORDS),
+        PermissionError(errno.EACCES, OWN_WORDS, f"/vault/{PASSWORD}"),
+        ConnectionRefusedError(OWN_WORDS),
+        socket.gaierror(socket.EAI_NONAME, OWN_WORDS),
+        ssl.SSLError(1, OWN_WORDS),
+        TimeoutError(OWN_WORDS),
+        asyncpg.InterfaceError(OWN_WORDS),
+        asyncpg.PostgresError(OWN_WORDS),
+        ConnectionLostError(OWN_WORDS),
+    ],
+    ids=lambda own: type(own).__name__,
+)
 async def test_r43_the_error_of_a_callable_is_a_cause_and_no_more(
     detector: SecretDetector, guarded_server: PostgresServer, argument: str, own: Exception
 ) -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from asyncnotify import ConnectionLost, Gap, GapReason, Listener, Notification, Reconnected
+from asyncnotify import (
+    ConnectionLost,
+    Gap,
+    GapReason,
+    Listener,
+    Notification,
+    Reconnected,
+    RetryScheduled,
+)
 from tests.hygiene.error_injector import READY, ErrorInjector, error_response
 from tests.hygiene.secret_detector import OURS
 from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, until
@@ -109,7 +117,7 @@ async def test_the_repair_is_a_warning_of_the_connection(
         await listener.listen("orders", print)
     [record] = [r for r in caplog.records if REPAIRING in r.getMessage()]
     assert (record.name, record.levelno) == ("asyncnotify.connection", logging.WARNING)
-    assert "November 2025" in record.getMessage()
+    assert "emptying the queue has repaired that" in record.getMessage()
 
 
 @both_roads
@@ -162,6 +170,32 @@ async def test_what_the_repair_does_not_cure_costs_the_connection(
         assert await gap_of(stream) is GapReason.RECONNECT
         await delivers(root, stream, "other")
     assert injector.statements.count(USAGE) == repairs(detector) == 1
+    assert "emptying the queue did not help" in "".join(detector.lines)
+
+
+async def test_a_queue_that_is_held_is_one_warning_that_names_the_holder(
+    injector: ErrorInjector, root: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often LISTEN fails meanwhile; and the listener is back once the server lets it."""
+    caplog.set_level(logging.INFO)
+    listener = Listener(injector.dsn, backoff=QUICKLY)
+    events = listener.events()
+    async with listener, ServerFaults(injector.server.dsn) as faults:
+        async with faults.queue_held() as holder:
+            pid = holder.get_server_pid()
+            await holder.execute("SET application_name = 'laggard'")
+            injector.answer('LISTEN "orders"', TRUNCATED, times=20)
+            listening = asyncio.create_task(listener.listen("orders", print))
+            for _ in range(9):
+                assert (await until(events, RetryScheduled)).attempt
+        await listening
+        await faults.until_gone(pid)
+    told = [record for record in caplog.records if REPAIRING in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"] + ["INFO"] * 9
+    warning = told[0].getMessage()
+    assert f"backend {pid} ('laggard', idle in transaction, for " in warning
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 2  # and that the connection was lost
 
 
 async def test_other_errors_of_listen_are_not_taken_for_it(

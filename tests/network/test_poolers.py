@@ -95,6 +95,29 @@ async def test_r39_a_pooler_in_session_mode_delivers(
 
 
 @on_every_road
+async def test_the_pid_of_a_session_behind_a_pooler_is_the_servers(
+    new_pooler: NewPooler,
+    pooled_server: PostgresServer,
+    road: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """PgBouncer tells its clients pids of its own making: no event, report or log line has one."""
+    caplog.set_level(logging.INFO)
+    ours = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{OURS}'"
+    async with observing(listener_by(road, new_pooler().dsn), pooled_server.dsn) as observed:
+        pid = await fetchval(pooled_server.dsn, ours)
+        assert (await observed.listener.health())["backend_pid"] == pid
+        await execute(pooled_server.dsn, f"SELECT pg_terminate_backend({pid})")
+        assert (await observed.until(ConnectionLost)).backend_pid == pid
+        back = (await observed.until(Reconnected)).backend_pid
+        assert back == await fetchval(pooled_server.dsn, ours)
+    told = [r.getMessage() for r in caplog.records if "(backend " in r.getMessage()]
+    assert len(told) == 3
+    for line, known in zip(told, (pid, pid, back), strict=True):
+        assert f"(backend {known})" in line
+
+
+@on_every_road
 async def test_r39_sessions_lost_behind_the_pooler_are_replaced(
     new_pooler: NewPooler, pooled_server: PostgresServer, road: str
 ) -> None:

@@ -114,6 +114,9 @@ class FakeSession:
         """Say that nothing is expected: there is no pooler here."""
         raise NotImplementedError
 
+    async def find_pid(self) -> None:
+        """Say nothing: the pid is known."""
+
     async def queue_usage(self, *, timeout: float) -> float:
         """Say that the queue is empty."""
         await self._answer("usage", timeout)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 import re
+import socket
+import ssl
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -28,6 +31,8 @@ from asyncnotify._errors import (
     PayloadTooLargeError,
     PoolerError,
     WrongLoopError,
+    describe_error,
+    mark_as_callers,
 )
 
 if TYPE_CHECKING:
@@ -158,3 +163,81 @@ def test_an_error_that_is_no_system_call_has_no_errno() -> None:
     error = ListenTimeoutError(("orders",), 2.5, "reconnecting")
     assert error.args == (("orders",), 2.5, "reconnecting")
     assert error.errno is None
+
+
+# -- texts that are not ours ----------------------------------------------------------------------
+
+HOSTILE = "\x1b]0;title\x07\r\n\u2028\u202e"
+HOSTILE_EXAMPLES: list[BaseException] = [
+    ChannelNameError(HOSTILE, HOSTILE),
+    ChannelDirectionError(HOSTILE, "decode"),
+    PayloadError(HOSTILE, HOSTILE),
+    PayloadTooLargeError(HOSTILE, 8_000, 7_999),
+    PayloadDecodeError(HOSTILE, HOSTILE),
+    ListenTimeoutError((HOSTILE,), 2.5, "reconnecting"),
+    BufferOverflowError(100, 3),
+    *(type(error)(HOSTILE) for error in EXAMPLES if len(error.args) == 1),
+]
+
+
+@pytest.mark.parametrize("error", HOSTILE_EXAMPLES, ids=lambda error: type(error).__name__)
+def test_no_text_of_ours_acts_on_a_terminal(error: BaseException) -> None:
+    """Whatever its parts hold, an error's text is one line that is printable."""
+    assert str(error).isprintable()
+    assert describe_error(error).isprintable()
+
+
+def test_every_error_has_its_hostile_example() -> None:
+    """None is left out above."""
+    assert {type(error) for error in HOSTILE_EXAMPLES} == {type(error) for error in EXAMPLES}
+
+
+class OfTheServer(Exception):  # noqa: N818 - as the driver makes one of a server's answer
+    """With what the server sends along."""
+
+    severity = "FATAL"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("secret"), None),
+        (TimeoutError("secret"), None),
+        (ConnectError("secret"), None),
+        (RuntimeError("secret"), None),
+        (OSError(errno.ECONNREFUSED, "secret", "secret"), "ConnectionRefusedError: "),
+        (socket.gaierror(socket.EAI_NONAME, "secret"), None),
+        (ssl.SSLError(1, "secret"), None),
+        (OfTheServer("no such role"), "OfTheServer: no such role"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_a_callers_function_raises_is_not_told_in_its_words(
+    error: Exception, text: str | None
+) -> None:
+    """One rule for every type: what the server or the system says of it, or the place."""
+    own_words = describe_error(error)
+    mark_as_callers(error)
+    told = describe_error(error)
+    assert "secret" not in told
+    if text is None:
+        assert told == f"{type(error).__name__} at an unknown place"
+    else:
+        assert told.startswith(text)
+    assert own_words.startswith(type(error).__name__)
+
+
+def test_the_place_of_a_callers_error_is_told() -> None:
+    """So it can be found, in a function that says nothing of itself."""
+    error = LookupError("secret")
+    try:
+        raise error
+    except LookupError:
+        mark_as_callers(error)
+    assert re.fullmatch(r"LookupError at .*test_errors\.py:\d+", describe_error(error))
+
+
+def test_a_text_without_an_end_is_cut() -> None:
+    """Who answers at the port may say anything; our own texts are left whole."""
+    assert len(describe_error(OSError("x" * 1_000_000))) < 600
+    assert len(describe_error(ConnectError("x" * 1_000))) > 1_000

@@ -83,7 +83,7 @@ class ManualClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
-        monkeypatch.setattr("asyncnotify._events.time", self)
+        monkeypatch.setattr("asyncnotify._logs.time", self)
 
     def monotonic(self) -> float:
         """Return the time."""
@@ -327,3 +327,36 @@ def test_events_are_values() -> None:
         assert hash(make()) == hash(make())
     with pytest.raises(AttributeError):
         LOST.cause = None  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
+
+
+# -- the start ------------------------------------------------------------------------------------
+
+
+def test_the_first_failed_attempt_of_a_start_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """It names the target and the cause, and for how long start() keeps trying; then INFO."""
+    caplog.set_level(logging.INFO)
+    announcer = Announcer("joe@db", None, start_timeout=30.0)
+    for attempt in (1, 2, 3):
+        announcer.announce(RetryScheduled(attempt, 0.25, OSError("refused")))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
+    assert caplog.records[0].getMessage() == (
+        "attempt 1 to connect to joe@db failed: OSError: refused; start() keeps trying for 30 s;"
+        " next attempt in 0.25 s"
+    )
+
+
+def test_only_a_start_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Once it has succeeded, failed attempts are for information; the next start() is one again."""
+    caplog.set_level(logging.INFO)
+    announcer = Announcer("joe@db", None)
+    retry = RetryScheduled(1, 0.25, OSError("refused"))
+    for event in (Connected(1, 7), retry, Closed(), retry):
+        announcer.announce(event)
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "INFO", "INFO", "WARNING"]
+
+
+def test_a_pid_that_is_not_known_is_not_told() -> None:
+    """Behind a pooler that hides it there is none."""
+    for event in (Connected(1, 0), ConnectionLost(None, 0), Reconnected(1.5, 1, 2, 0)):
+        assert "backend" not in describe_event(event, "joe@db")[1]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from asyncnotify._asyncpg.failures import is_permanent, needs_repair
+from asyncnotify._asyncpg.failures import escape_texts, is_permanent, needs_repair
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,28 @@ def test_some_of_what_may_pass_needs_repair_all_the_same(
 ) -> None:
     """A database that allows no connections is tried again at the start, but slowly."""
     assert (is_permanent(error), needs_repair(error)) == (permanent, repair)
+
+
+# -- the texts of the server ----------------------------------------------------------------------
+
+
+def test_what_the_server_says_is_escaped_in_the_error_and_its_causes() -> None:
+    """In the message and in all further parts; what is not the driver's stays as it is."""
+    cause = asyncpg.AdminShutdownError("gone\x1b[2J")
+    cause.detail = "detail\u2028"
+    error = asyncpg.ConnectionDoesNotExistError("lost\r")
+    error.hint = "hint\nforged"
+    error.__cause__ = cause
+    cause.__cause__ = own = OSError("own\r")
+    escape_texts(error)
+    assert str(error) == "lost\\r\nHINT:  hint\\nforged"
+    assert str(cause) == "gone\\x1b[2J\nDETAIL:  detail\\u2028"
+    assert str(own) == "own\r"
+
+
+def test_a_chain_without_an_end_is_no_trap() -> None:
+    """Errors may refer to each other."""
+    one, two = asyncpg.InterfaceError("one\r"), asyncpg.InternalClientError("two\r")
+    one.__cause__, two.__cause__ = two, one
+    escape_texts(one)
+    assert (str(one), str(two)) == ("one\\r", "two\\r")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._asyncpg.files import find_password
+from asyncnotify._asyncpg.files import find_password, password_file
+from asyncnotify._logs import WarningLimit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,15 +47,27 @@ def test_the_first_line_that_matches_has_the_password(
     file: Path, host: str, port: int, user: str, password: str
 ) -> None:
     """A star matches all; a backslash takes the meaning from what follows it."""
-    assert find_password(str(file), {host}, port, "app", user) == password
+    assert find_password(file, {host}, port, "app", user) == password
 
 
 def test_a_file_that_others_can_read_is_not_used(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says why, as libpq does; a file that is not there is none."""
+    warnings = WarningLimit()
+    assert password_file(str(file), warnings) == file
     file.chmod(0o640)
-    assert find_password(str(file), {"db"}, 5432, "app", "joe") is None
+    assert password_file(str(file), warnings) is None
     assert "others have access" in caplog.text
-    assert find_password(str(file.parent), {"db"}, 5432, "app", "joe") is None
-    assert find_password(str(file / "none"), {"db"}, 5432, "app", "joe") is None
+    assert password_file(str(file.parent), warnings) is None
+    assert password_file(str(file / "none"), warnings) is None
+    assert find_password(None, {"db"}, 5432, "app", "joe") is None
+
+
+def test_a_file_that_is_not_used_is_no_flood(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is looked at for each attempt to connect; one WARNING in a minute is enough."""
+    file.chmod(0o640)
+    warnings = WarningLimit()
+    for _ in range(100):
+        password_file(str(file), warnings)
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1

@@ -48,6 +48,7 @@ async def test_another_backend_pid_says_that_a_pooler_is_in_between(
     connections.connection.answer = rows
     session = await connections.open()
     assert session.behind_pooler is behind_pooler
+    assert session.pid == (0 if behind_pooler else 7)  # what a pooler tells is invented
     (statement,) = connections.connection.statements
     assert "tcp_keepalives_idle" in statement
     assert "pg_backend_pid() OPERATOR(pg_catalog.=) 7" in statement

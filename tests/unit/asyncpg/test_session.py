@@ -310,3 +310,25 @@ async def test_only_connections_of_our_own_class_take_the_fast_road(
     assert isinstance(plain, FakeConnection)
     assert as_hooked(plain) is None
     assert as_hooked(harness.connection) is harness.connection
+
+
+# -- the backend pid ------------------------------------------------------------------------------
+
+
+async def test_the_backend_pid_is_asked_for(harness: SessionHarness) -> None:
+    """Where a pooler has invented one; a refusal leaves it unknown and the connection good."""
+    harness.session.pid = 0
+    harness.connection.errors = [asyncpg.InsufficientPrivilegeError("denied")]
+    await harness.session.find_pid()
+    assert harness.session.pid == 0
+    harness.connection.answer = [[4711]]
+    await harness.session.find_pid()
+    assert harness.session.pid == 4711
+
+
+async def test_a_connection_that_dies_over_the_pid_is_lost(harness: SessionHarness) -> None:
+    """What is no refusal ends the session."""
+    harness.session.pid = 0
+    harness.connection.errors = [asyncpg.ConnectionDoesNotExistError("gone")]
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await harness.session.find_pid()

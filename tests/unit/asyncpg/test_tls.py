@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def connection_to(peer: tuple[Any, ...], verify: ssl.VerifyMode | None) -> Any:  # noqa: ANN401
+def connection_to(
+    peer: tuple[Any, ...], verify: ssl.VerifyMode | None, *, name: bool = True
+) -> Any:  # noqa: ANN401 - of the driver's
     """Return what is looked at of a connection; None: it has no TLS."""
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-    context = None if verify is None else SimpleNamespace(verify_mode=verify)
+    context = None if verify is None else SimpleNamespace(verify_mode=verify, check_hostname=name)
     extras = {
         "socket": SimpleNamespace(family=family, getpeername=lambda: peer),
         "ssl_object": context and SimpleNamespace(context=context),
@@ -33,6 +35,8 @@ def test_tls_that_verifies_nothing_is_weak(peer: str) -> None:
     assert "is not verified" in (unverified or "")
     assert tls_weakness(connection_to((peer, 5432), ssl.CERT_REQUIRED)) is None
     assert "is not encrypted" in (tls_weakness(connection_to((peer, 5432), None)) or "")
+    nameless = tls_weakness(connection_to((peer, 5432), ssl.CERT_REQUIRED, name=False))
+    assert "the name in the server's certificate is not verified" in (nameless or "")
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])

@@ -11,7 +11,14 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from asyncnotify import ConnectionLost, ConnectTimeoutError, Listener, PoolerError, State
+from asyncnotify import (
+    Connected,
+    ConnectionLost,
+    ConnectTimeoutError,
+    Listener,
+    PoolerError,
+    State,
+)
 from tests.unit.fake_connection import FakeConnection
 
 if TYPE_CHECKING:
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 HEARTBEAT = 10.0
 AUDIT = 5 * HEARTBEAT
 PATIENCE = 2.0  # seconds that a second connection has, and again the notification
+BACKEND = 4711  # not what the pooler tells as a pid
 PROBE = re.compile(r'NOTIFY "(.+)"')
 STANDBY = asyncpg.ReadOnlySQLTransactionError("standby")
 
@@ -39,6 +47,8 @@ class PooledConnection(FakeConnection):
                 raise faults.pop()
         if probe := PROBE.fullmatch(query):
             self.pooler.notified(probe[1])
+        if query == "SELECT pg_catalog.pg_backend_pid()":
+            return [[BACKEND]]
         return "SELECT 0" if "pg_backend_pid" in query else "SELECT 1"
 
 
@@ -120,7 +130,7 @@ async def test_r39_a_pooler_that_does_not_deliver_is_refused_in_time(pooler: Poo
 
 
 @pytest.mark.parametrize(
-    ("takes_two", "reason"), [(False, "no more connections"), (None, "TimeoutError")]
+    ("takes_two", "reason"), [(False, "TooManyConnectionsError"), (None, "TimeoutError")]
 )
 async def test_r39_without_a_second_connection_it_is_believed_with_one_warning(
     pooler: Pooler, caplog: pytest.LogCaptureFixture, *, takes_two: bool | None, reason: str
@@ -203,3 +213,14 @@ async def test_a_start_that_never_comes_to_an_end_says_what_was_tried(pooler: Po
     pooler.faults = {"LISTEN": [STANDBY] * 1_000}
     with pytest.raises(ConnectTimeoutError, match="standby"):
         await pooler.listener.start()
+
+
+async def test_the_pid_is_the_backends_and_not_the_poolers(pooler: Pooler) -> None:
+    """Events and reports name the process of the server, or no process at all."""
+    await pooler.listener.start()
+    assert isinstance(pooler.events[0], Connected)
+    assert pooler.events[0].backend_pid == BACKEND
+    assert (await pooler.listener.health(server=False))["backend_pid"] == BACKEND
+    pooler.open[0].errors.append(asyncpg.InsufficientPrivilegeError("denied"))
+    pooler.open[0].terminate()
+    assert (await pooler.listener.health(server=False))["backend_pid"] in (None, BACKEND)

@@ -10,6 +10,7 @@ from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Listen, Registry, Subscriber, Unlisten
 from asyncnotify._delivery.router import Router, _Excess
+from asyncnotify._logs import WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from tests.unit.fake_sources import NO_LOOP, RecordingSource, at
 
@@ -388,10 +389,12 @@ def test_a_mailbox_that_ends_is_forgotten_by_the_delivery(harness: RegistryHarne
     subscriber = harness.subscriber("a")
     assert isinstance(subscriber.mailbox, BoundedMailbox)
     harness.router._full[subscriber.mailbox] = _Excess(1, 0)  # noqa: SLF001
-    harness.router._warned[subscriber.mailbox] = 1.0  # noqa: SLF001
+    harness.router.warnings = WarningLimit()
+    assert harness.router.warnings.allows(subscriber.mailbox)
+    assert not harness.router.warnings.allows(subscriber.mailbox)
     harness.registry.remove(subscriber)
     assert not harness.router._full  # noqa: SLF001
-    assert not harness.router._warned  # noqa: SLF001
+    assert harness.router.warnings.allows(subscriber.mailbox)
     assert not harness.router.routes
 
 

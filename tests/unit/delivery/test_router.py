@@ -285,7 +285,7 @@ async def test_r28_overflow_is_a_warning_once_a_minute(
     harness: RouterHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It names the channel, the buffer and the loss; each subscription has its own minute."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     box = harness.box(limit=10)
     for seconds in (1, 58, 3, 1):
         harness.receive(25)

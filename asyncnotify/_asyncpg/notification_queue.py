@@ -1,0 +1,48 @@
+"""The notification queue of the server: which sessions may hold it, and how log lines name them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+QUEUE_HOLDERS: Final = """
+    SELECT pid, application_name, state, wait_event,
+        extract(
+            epoch FROM pg_catalog.clock_timestamp() - coalesce(xact_start, state_change)
+        )::pg_catalog.float8 AS seconds
+    FROM pg_catalog.pg_stat_activity
+    WHERE pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend'
+        AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL OR wait_event = 'ClientWrite')
+    ORDER BY coalesce(xact_start, state_change)
+    LIMIT 5
+"""
+"""A session that listens lets the queue go only when it has read it: not within a transaction, and
+not while its client does not read. Which of them listen, and on which channels, the server does not
+tell. Before PostgreSQL 19 a listener on any channel holds the queue, from then on only one on a
+channel that has been notified."""
+
+TRUNCATED_STATUS: Final = (
+    "LISTEN failed with %s: the notification queue of the server holds transactions whose status is"
+    " gone, as a rule by a bug of PostgreSQL that only the newer minor releases of 14 and later do"
+    " not have; %s"
+)
+"""What is logged of SQLSTATE 58P01, with the error and the outcome of the repair."""
+
+REPAIRED: Final = "emptying the queue has repaired that"
+
+
+def describe_holders(holders: Sequence[dict[str, Any]]) -> str:
+    """Return that emptying the queue did not help, and who may hold it."""
+    if not holders:
+        return "emptying the queue did not help"
+    return (
+        "emptying the queue did not help: a session that listens holds it until its transaction"
+        f" ends, or its client reads. The holder is one of these: {'; '.join(map(_named, holders))}"
+    )
+
+
+def _named(holder: dict[str, Any]) -> str:
+    name, seconds = holder["application_name"] or "", holder["seconds"] or 0.0
+    return f"backend {holder['pid']} ({name!r:.80}, {holder['state']}, for {seconds:.0f} s)"

@@ -1,0 +1,141 @@
+"""The loggers: one line for each record, and no more warnings than the limit allows."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify._logs import Log, WarningLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(sys.modules["asyncnotify"].__path__[0])
+CORE = [
+    path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.relative_to(PACKAGE).parts[0] not in ("testing", "cli", "_logs.py")
+]
+
+
+class ManualClock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+# -- the limit ------------------------------------------------------------------------------------
+
+
+def test_the_same_trouble_is_allowed_once_in_the_interval() -> None:
+    """However often it happens; another one is allowed at once."""
+    clock = ManualClock()
+    limit = WarningLimit(clock=clock)
+    allowed = []
+    for _ in range(180):
+        allowed.append(limit.allows("lost"))
+        clock.now += 1
+    assert allowed.count(True) == 3
+    assert limit.allows("refused")
+
+
+def test_troubles_that_always_differ_exhaust_the_limit() -> None:
+    """Who answers at the port may give another reason each time: ten a minute, and no memory."""
+    clock = ManualClock()
+    limit = WarningLimit(clock=clock)
+    assert sum(limit.allows(f"reason {number}") for number in range(1_000)) == 10
+    clock.now += 60
+    assert limit.allows("reason 1000")
+
+
+def test_what_is_said_once_is_never_said_again() -> None:
+    """An endless interval; unless its cause is gone."""
+    clock = ManualClock()
+    limit = WarningLimit(math.inf, clock=clock)
+    assert limit.allows("once")
+    clock.now = 1e9
+    assert not limit.allows("once")
+    limit.forget("once")
+    assert limit.allows("once")
+
+
+# -- the lines ------------------------------------------------------------------------------------
+
+
+def test_what_exceeds_the_limit_is_logged_at_a_lower_level(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At INFO, or where it would be a flood at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    log = Log("connection")
+    for limit in (WarningLimit(), WarningLimit(beyond=logging.DEBUG)):
+        for _ in range(2):
+            log.warning(limit, "key", "the text of %s", "it")
+    assert [record.levelname for record in caplog.records] == [
+        *("WARNING", "INFO"),
+        *("WARNING", "DEBUG"),
+    ]
+    assert {record.getMessage() for record in caplog.records} == {"the text of it"}
+
+
+def test_every_level_is_one_line_by_its_caller(caplog: pytest.LogCaptureFixture) -> None:
+    """Texts among the arguments are escaped, numbers are left; the record names who logged."""
+    caplog.set_level(logging.DEBUG)
+    log, hostile = Log("connection"), "\x1b[2J\r\nforged\u2028"
+    for write in (log.debug, log.info, log.error, log.exception, log.critical):
+        write("%s of %d", hostile, 7)
+    log.warning(WarningLimit(), "key", "%s of %d", hostile, 7)
+    assert [record.levelno for record in caplog.records] == [10, 20, 40, 40, 50, 30]
+    for record in caplog.records:
+        assert (record.name, record.filename) == ("asyncnotify.connection", Path(__file__).name)
+        assert record.getMessage() == r"\x1b[2J\r\nforged\u2028 of 7"
+
+
+def test_an_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The one that is given, or the one that is being handled."""
+    log = Log("handler")
+    try:
+        int("x")
+    except ValueError as error:
+        log.exception("handled")
+        log.error("given", exc_info=error)  # noqa: TRY400 - what is tested
+        log.critical("given", exc_info=error)
+    kinds = [record.exc_info and record.exc_info[0] for record in caplog.records]
+    assert kinds == [ValueError] * 3
+
+
+# -- the rule for all modules ---------------------------------------------------------------------
+
+
+def calls_in(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls of attributes in a module, with the names of the attributes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_logs_past_the_limit(path: Path) -> None:
+    """Each has its logger from here, a warning names its limit, and texts are not joined before."""
+    for name, call in calls_in(path):
+        assert name != "getLogger"
+        logs = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "log"
+        if logs and name == "warning":
+            limit, _, text = call.args[:3]
+            assert ast.unparse(limit).endswith("warnings")
+            assert isinstance(text, ast.Constant | ast.Name)
+        elif name == "warning":
+            pytest.fail("a warning that no limit is asked for")
+        elif logs:
+            assert isinstance(call.args[0], ast.Constant | ast.Name)
