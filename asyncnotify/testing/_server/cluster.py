@@ -39,6 +39,7 @@ DEFAULTS = {
     "fsync": "off",
     "timezone": "UTC",
     "log_checkpoints": "off",
+    "password_encryption": "scram-sha-256",  # the default since 14
     # Files of the data directory, not of /dev/shm: a killed server leaves none behind.
     "dynamic_shared_memory_type": "mmap",
 }
@@ -53,6 +54,7 @@ TRUST = (
 _PORTS = range(20_000, 30_000)
 _PORT_TRIES = 100
 
+_NO_INSTRUCTIONS_SINCE = 14
 _STATUS_LINE = 7
 _COMMAND_TIMEOUT = 120.0
 
@@ -129,7 +131,7 @@ class Cluster:
             "--locale=C",
             "--wal-segsize=1",  # 1 MB instead of 16: half the size to write and to copy
             "--no-sync",
-            "--no-instructions",
+            *["--no-instructions"] * (self.installation.major >= _NO_INSTRUCTIONS_SINCE),
         )
 
     def copy_from(self, template: Path) -> None:

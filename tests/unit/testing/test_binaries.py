@@ -53,6 +53,27 @@ def test_error_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
         find_bin_dir()
 
 
+@pytest.mark.parametrize("data", ["share/postgres.bki", "share/postgresql/postgres.bki"])
+def test_programs_in_a_folder_of_their_own_can_be_moved(tmp_path: Path, data: str) -> None:
+    """They find libraries and data by relative paths; without either they stay where they are."""
+    bin_dir = tmp_path / "bin"
+    (tmp_path / data).parent.mkdir(parents=True)
+    (tmp_path / data).touch()
+    assert not _binaries._is_movable(bin_dir)  # noqa: SLF001
+    (tmp_path / "lib").mkdir()
+    assert _binaries._is_movable(bin_dir)  # noqa: SLF001
+    (tmp_path / data).unlink()
+    assert not _binaries._is_movable(bin_dir)  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    ("version", "major"), [("13.23", 13), ("18.6", 18), ("19rc1", 19), ("17devel", 17)]
+)
+def test_the_major_version_is_the_first_number(version: str, major: int) -> None:
+    """Also of versions that are not released yet."""
+    assert _binaries.Installation(Path("/usr/bin"), version).major == major
+
+
 def test_newest_version_comes_first() -> None:
     """Versions are compared as numbers: 10 is newer than 9.6."""
     paths = [Path(f"/usr/lib/postgresql/{version}/bin") for version in ("9.6", "15", "10")]
