@@ -1,6 +1,7 @@
 -- Every change of a row of "products" is notified, with the key of the row and nothing else:
 -- whoever is told reads the row with rights of its own, and gets its newest state.
 -- An empty payload says: anything may have changed, read everything.
+-- PostgreSQL 13 has no CREATE OR REPLACE TRIGGER: there, DROP TRIGGER IF EXISTS comes before it.
 
 CREATE TABLE IF NOT EXISTS products (
     sku text PRIMARY KEY CHECK (sku <> ''),

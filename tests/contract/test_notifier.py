@@ -26,6 +26,7 @@ from asyncnotify import (
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
 from tests.contract.round_trips import RoundTrips
+from tests.support.server_features import needs_small_queue, small_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -249,7 +250,8 @@ async def test_r40_what_the_server_refuses_surfaces_unchanged(dsn: str, database
 
 async def test_r40_a_full_queue_is_each_callers_error(template: PostgresServer) -> None:
     """The server takes what fits: each caller is told of its own, and what was told is true."""
-    with PostgresServer(template=template, settings={"max_notify_queue_pages": "64"}) as server:
+    needs_small_queue(template)
+    with PostgresServer(template=template, settings=small_queue(template)) as server:
         laggard = await asyncpg.connect(server.dsn)
         await laggard.execute("LISTEN orders")
         await laggard.execute("BEGIN; SELECT 1")

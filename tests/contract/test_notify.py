@@ -21,6 +21,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 from asyncnotify.testing.server import PostgresServer
+from tests.support.server_features import needs_small_queue, small_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -173,10 +174,10 @@ async def test_r40_limits_are_exact_and_kept_before_any_io(
 
 async def test_r40_a_full_queue_is_the_callers_error(template: PostgresServer) -> None:
     """When a session that does not read has filled the server's queue, notify() says so."""
-    settings = {"max_notify_queue_pages": "64"}
-    with PostgresServer(template=template, settings=settings) as server:
+    needs_small_queue(template)
+    with PostgresServer(template=template, settings=small_queue(template)) as server:
         laggard = await asyncpg.connect(server.dsn)
-        await laggard.execute("LISTEN x")
+        await laggard.execute("LISTEN c")
         await laggard.execute("BEGIN; SELECT 1")
         async with Listener(server.dsn) as listener, listener.stream("after") as stream:
             with pytest.raises(asyncpg.ProgramLimitExceededError):

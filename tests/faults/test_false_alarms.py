@@ -12,6 +12,7 @@ import pytest
 
 from asyncnotify import ConnectionLost, Reconnected
 from asyncnotify.testing.faults import block_loop
+from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -148,6 +149,7 @@ async def cancel_at(
 
 async def test_a_heartbeat_keeps_the_server_from_ending_an_idle_session(rig: Rig) -> None:
     """With idle_session_timeout above the heartbeat, the session lives for ever."""
+    needs_version(await rig.fetchval("SHOW server_version"), 14, "idle_session_timeout")
     async with (
         setting(rig, "idle_session_timeout", "400ms"),
         rig.running(heartbeat=0.05) as subject,
@@ -160,6 +162,7 @@ async def test_a_heartbeat_keeps_the_server_from_ending_an_idle_session(rig: Rig
 
 async def test_an_idle_session_that_the_server_ends_is_replaced(rig: Rig) -> None:
     """With idle_session_timeout below the heartbeat, each end is noticed and repaired."""
+    needs_version(await rig.fetchval("SHOW server_version"), 14, "idle_session_timeout")
     limit = setting(rig, "idle_session_timeout", "100ms")
     async with limit, rig.running(heartbeat=None) as subject:
         for _ in range(2):

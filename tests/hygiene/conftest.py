@@ -20,6 +20,7 @@ from tests.hygiene.monitored_listener import MonitoredListener
 from tests.hygiene.secret_detector import OURS, PASSWORD, USER, SecretDetector
 from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, SecretsHarness, until
 from tests.support.server_faults import ServerFaults
+from tests.support.server_features import small_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -35,10 +36,9 @@ FORGOTTEN_BY_ASYNCPG: Final = "unexpected connection_lost() call"
 
 @pytest.fixture(scope="session")
 def guarded_server(template: PostgresServer) -> Iterator[PostgresServer]:
-    """A server with a small notification queue, where one role needs its password."""
-    settings = {"max_notify_queue_pages": "64"}
+    """A server whose queue is small, if it can be, and where one role needs its password."""
     hba = [f"host all {USER} 127.0.0.1/32 scram-sha-256"]
-    with PostgresServer(template=template, settings=settings, hba=hba) as server:
+    with PostgresServer(template=template, settings=small_queue(template), hba=hba) as server:
         asyncio.run(_execute(server.dsn, f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))
         yield server
 

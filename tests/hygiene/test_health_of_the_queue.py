@@ -13,6 +13,7 @@ import pytest
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
 from tests.hygiene.secrets_harness import PATIENCE
+from tests.support.server_features import needs_small_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -28,13 +29,14 @@ FLOOD: Final = """
 
 
 async def test_r41_a_queue_that_is_held_is_told_with_its_holder(
-    monitored: MonitoredListener, faults: ServerFaults
+    monitored: MonitoredListener, guarded_server: PostgresServer, faults: ServerFaults
 ) -> None:
     """The usage rises, and the session that holds the queue is named, without its query."""
+    needs_small_queue(guarded_server)
     assert (await monitored.health())["queue_usage"] < 0.01
     usages: list[float] = []
     health, told = dict[str, Any](), dict[str, Any]()
-    async with faults.queue_held() as holder:
+    async with faults.queue_held("flood") as holder:
         pid = holder.get_server_pid()
         await holder.execute(f"SET application_name = 'laggard'; SELECT '{PAYLOAD}'")
         for _ in range(3):
@@ -54,10 +56,11 @@ async def test_r41_a_queue_that_is_held_is_told_with_its_holder(
 
 
 async def test_r41_asking_frees_a_queue_that_stayed_full(
-    monitored: MonitoredListener, faults: ServerFaults
+    monitored: MonitoredListener, guarded_server: PostgresServer, faults: ServerFaults
 ) -> None:
     """When the laggard has left, the server may not notice; health() makes it."""
-    async with faults.queue_held() as holder:
+    needs_small_queue(guarded_server)
+    async with faults.queue_held("flood") as holder:
         pid = holder.get_server_pid()
         with pytest.raises(asyncpg.ProgramLimitExceededError):
             await fill(monitored.root)
@@ -79,6 +82,7 @@ async def test_r41_a_session_that_does_not_read_is_a_holder(
     monitored: MonitoredListener, guarded_server: PostgresServer, faults: ServerFaults
 ) -> None:
     """A client that listens and leaves its socket unread is named as what it is."""
+    needs_small_queue(guarded_server)
     async with proxied(guarded_server) as (proxy, laggard):
         pid = laggard.get_server_pid()
         await laggard.execute("LISTEN flood")
@@ -107,9 +111,10 @@ async def test_r41_what_the_role_may_not_see_is_not_told(
     faults: ServerFaults,
 ) -> None:
     """Without pg_read_all_stats the usage is known, and the holders are not; with it they are."""
+    needs_small_queue(guarded_server)
     monitored = new_monitored(guarded_server.dsn_for("postgres", user=USER, password=PASSWORD))
     async with monitored.listener:
-        async with faults.queue_held() as holder:
+        async with faults.queue_held("flood") as holder:
             pid = holder.get_server_pid()
             await monitored.root.execute(FLOOD, 9)
             health = await monitored.health()

@@ -29,12 +29,13 @@ from tests.hygiene.error_injector import ErrorInjector, error_response, message
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
 from tests.hygiene.secrets_harness import PATIENCE, until
 from tests.support.server_faults import ServerFaults
+from tests.support.server_features import can_fill_queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify import ConnectionEvent, Stream
-    from tests.hygiene.secrets_harness import SecretsHarness
+    from tests.hygiene.secrets_harness import RunningListener, SecretsHarness
 
     Row = Callable[[SecretsHarness], Awaitable[object]]
 
@@ -229,15 +230,20 @@ async def notifies_that_fail(harness: SecretsHarness) -> None:
             harness.proxy.cut_on(PAYLOAD.encode(), answer=answer)
             await run.raises(ConnectionLostError, run.listener.notify("orders", PAYLOAD))
             await until(run.events, Reconnected)
-        async with ServerFaults(harness.server.dsn) as faults:
-            async with faults.queue_held() as holder:
-                pid = holder.get_server_pid()
-                await run.raises(asyncpg.ProgramLimitExceededError, _fill(run.listener))
-                await holder.execute(f"SELECT '{PAYLOAD}'")  # its query is nobody's affair
-                await run.record_everything()
-            await faults.until_gone(pid)
+        if can_fill_queue(harness.server):
+            await _full_queue(harness, run)
         await run.listener.health()
     await run.raises(ClosedError, run.listener.notify("orders", PAYLOAD))
+
+
+async def _full_queue(harness: SecretsHarness, run: RunningListener) -> None:
+    async with ServerFaults(harness.server.dsn) as faults:
+        async with faults.queue_held("full") as holder:
+            pid = holder.get_server_pid()
+            await run.raises(asyncpg.ProgramLimitExceededError, _fill(run.listener))
+            await holder.execute(f"SELECT '{PAYLOAD}'")  # its query is nobody's affair
+            await run.record_everything()
+        await faults.until_gone(pid)
 
 
 async def _fill(listener: Listener) -> None:

@@ -24,6 +24,7 @@ from tests.hygiene.error_injector import READY, ErrorInjector, error_response
 from tests.hygiene.secret_detector import OURS
 from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, until
 from tests.support.server_faults import ServerFaults
+from tests.support.server_features import needs_small_queue
 
 if TYPE_CHECKING:
     from asyncnotify import Stream
@@ -253,12 +254,13 @@ async def test_r40_a_full_queue_surfaces_to_every_caller(
     guarded_server: PostgresServer, root: Connection
 ) -> None:
     """54000 is the driver's own error, one for each of the calls that were sent together."""
+    needs_small_queue(guarded_server)
     async with (
         Listener(guarded_server.dsn) as listener,
         listener.stream("orders") as stream,
         ServerFaults(guarded_server.dsn) as faults,
     ):
-        async with faults.queue_held() as holder:
+        async with faults.queue_held("c", "orders") as holder:
             pid = holder.get_server_pid()
             with pytest.raises(asyncpg.ProgramLimitExceededError):
                 await fill(root)

@@ -8,6 +8,7 @@ import pytest
 
 from asyncnotify.testing.server import PostgresServer
 from tests.support.server_faults import ServerFaults
+from tests.support.server_features import needs_small_queue, small_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -18,7 +19,7 @@ NAME = {"application_name": "victim"}
 @pytest.fixture(scope="module")
 def small_server(template: PostgresServer) -> Iterator[PostgresServer]:
     """A server with few connections and a small queue, where passwords count."""
-    settings = {"max_connections": "10", "max_notify_queue_pages": "64"}
+    settings = {"max_connections": "10", **small_queue(template)}
     hba = ["host all guarded 127.0.0.1/32 scram-sha-256"]
     with PostgresServer(template=template, settings=settings, hba=hba) as server:
         yield server
@@ -120,6 +121,7 @@ async def test_a_held_queue_fills_and_is_freed(
     small_server: PostgresServer, faults: ServerFaults
 ) -> None:
     """Notifying gets 54000 while it is held; once it is not, reading the usage frees it."""
+    needs_small_queue(small_server)
     sender = await asyncpg.connect(small_server.dsn)
     flood = "SELECT count(pg_notify('c', lpad(g::text, 7000, '0'))) FROM generate_series(1, 10) g"
 
@@ -127,7 +129,7 @@ async def test_a_held_queue_fills_and_is_freed(
         while True:
             await sender.execute(flood)
 
-    async with faults.queue_held() as holder:
+    async with faults.queue_held("c") as holder:
         pid = holder.get_server_pid()
         with pytest.raises(asyncpg.ProgramLimitExceededError):
             await fill()

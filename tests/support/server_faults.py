@@ -144,16 +144,20 @@ class ServerFaults:
         await self._connection.execute(f"ALTER ROLE {_quoted(role)} PASSWORD E'{_escaped(secret)}'")
 
     @asynccontextmanager
-    async def queue_held(self, dsn: str | None = None) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    async def queue_held(self, *channels: str) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """
         Keep the notification queue from being emptied: a listener sits in a transaction.
+
+        It listens on these channels, which those are to be that are notified: from PostgreSQL 19
+        on a session does not hold what it does not listen to.
 
         With few ``max_notify_queue_pages`` (PostgreSQL 17 and newer; a setting of the server) it
         is soon full, and notifying gets 54000. Yields the connection that holds it.
         """
-        holder = await asyncpg.connect(dsn or self._dsn, timeout=_TIMEOUT)
+        holder = await asyncpg.connect(self._dsn, timeout=_TIMEOUT)
         try:
-            await holder.execute("LISTEN asyncnotify_faults")
+            for channel in channels:
+                await holder.execute(f"LISTEN {_quoted(channel)}")
             await holder.execute("BEGIN; SELECT 1")
             yield holder
         finally:
