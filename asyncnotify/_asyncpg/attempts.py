@@ -15,6 +15,7 @@ from asyncnotify._asyncpg.failures import (
     escape_texts,
     is_permanent,
     mark,
+    naming_tls,
     needs_repair,
     step,
 )
@@ -196,7 +197,8 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
     """
     connection: Any
     try:
-        connection = await asyncpg.connect(**arguments, loop=loop)
+        with naming_tls():
+            connection = await asyncpg.connect(**arguments, loop=loop)
     except Exception as error:
         escape_texts(error)
         if not race.begun and not isinstance(error, _OF_THE_SERVER):

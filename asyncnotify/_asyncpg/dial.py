@@ -16,7 +16,15 @@ import asyncpg
 from asyncnotify._arguments import check_callbacks
 from asyncnotify._asyncpg.attempts import Attempts, within
 from asyncnotify._asyncpg.dsn import check_dsn
-from asyncnotify._asyncpg.failures import DefectLog, Step, escape_texts, mark, step, step_of
+from asyncnotify._asyncpg.failures import (
+    DefectLog,
+    Step,
+    escape_texts,
+    mark,
+    naming_tls,
+    step,
+    step_of,
+)
 from asyncnotify._asyncpg.given import checked
 from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._asyncpg.settings import Given, Settings, check_password
@@ -258,8 +266,9 @@ def _file_of(error: Exception) -> str:
 async def _result_of(function: Callable[[], Any]) -> Any:
     """Return what a function of the caller's returns; mark what it raises as the caller's."""
     try:
-        result = function()
-        return await result if inspect.isawaitable(result) else result
+        with naming_tls():
+            result = function()
+            return await result if inspect.isawaitable(result) else result
     except Exception as error:
         escape_texts(error)
         mark(error, Step.CALLER)

@@ -64,7 +64,22 @@ _REFUSALS_OF_PGBOUNCER: Final = (
 )
 """Parts of PgBouncer's messages. All of its refusals have the same SQLSTATE, 08P01."""
 
-_REFUSALS_OF_TLS: Final = ("CERTIFICATE_VERIFY_FAILED", "ALERT_UNKNOWN_CA", "CERTIFICATE_REQUIRED")
+_REFUSALS_OF_TLS: Final = (
+    "CERTIFICATE_VERIFY_FAILED",  # of the server's
+    "ALERT_UNKNOWN_CA",  # this one and all others: of the client's, or of what it offers
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_CERTIFICATE_REVOKED",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_UNKNOWN",
+    "ALERT_CERTIFICATE_REQUIRED",
+    "ALERT_ACCESS_DENIED",
+    "ALERT_DECRYPT_ERROR",
+    "ALERT_HANDSHAKE_FAILURE",
+    "ALERT_PROTOCOL_VERSION",
+    "ALERT_INSUFFICIENT_SECURITY",
+    "UNSUPPORTED_PROTOCOL",
+)
 """Parts of OpenSSL's reasons that no retry changes: one side does not accept the other's."""
 
 
@@ -137,6 +152,22 @@ def _is_refusal_of_tls(error: ssl.SSLError) -> bool:
 def is_defect(error: BaseException) -> bool:
     """Return whether this is a fault of a program, and nothing that connecting may meet."""
     return step_of(error) is None and not isinstance(error, _PASSING)
+
+
+@contextmanager
+def naming_tls() -> Generator[None]:
+    """
+    Raise the error of TLS that ended a connection, where the driver hides it behind its own.
+
+    In TLS 1.3 a client is connected before the server has looked at its certificate: that it is
+    refused is read later, as the end of the connection.
+    """
+    try:
+        yield
+    except asyncpg.ConnectionDoesNotExistError as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager

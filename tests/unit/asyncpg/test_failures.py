@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import ssl
+
 import asyncpg
 import pytest
 
-from asyncnotify._asyncpg.failures import escape_texts, is_permanent, needs_repair
+from asyncnotify._asyncpg.failures import (
+    escape_texts,
+    is_permanent,
+    naming_tls,
+    needs_repair,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +72,44 @@ def test_a_chain_without_an_end_is_no_trap() -> None:
     one.__cause__, two.__cause__ = two, one
     escape_texts(one)
     assert (str(one), str(two)) == ("one\\r", "two\\r")
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    """Return an error of TLS, as OpenSSL gives its reason."""
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("reason", "permanent"),
+    [
+        ("CERTIFICATE_VERIFY_FAILED", True),
+        ("TLSV1_ALERT_UNKNOWN_CA", True),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", True),
+        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", True),
+        ("SSLV3_ALERT_CERTIFICATE_REVOKED", True),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", True),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", True),
+        ("UNEXPECTED_EOF_WHILE_READING", False),
+        ("TLSV1_ALERT_INTERNAL_ERROR", False),
+        ("APPLICATION_DATA_AFTER_CLOSE_NOTIFY", False),
+    ],
+)
+def test_what_one_side_of_tls_does_not_accept_is_told_from_what_passes(
+    reason: str, *, permanent: bool
+) -> None:
+    """A certificate, its authority or a version does not change by trying again."""
+    assert is_permanent(tls_error(reason)) is permanent
+
+
+def test_an_error_of_tls_is_found_behind_the_end_of_the_connection() -> None:
+    """It is the reason; an end without one stays what it is."""
+    ended = asyncpg.ConnectionDoesNotExistError("closed")
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError), naming_tls():
+        raise ended
+    reason = tls_error("TLSV1_ALERT_UNKNOWN_CA")
+    with pytest.raises(ssl.SSLError) as caught, naming_tls():
+        raise ended from reason
+    assert caught.value is reason
