@@ -287,6 +287,7 @@ class Listener:
         on_error: OnError | None = None,
         concurrency: int = 1,
         in_thread: bool = False,
+        slow_after: float | None = 30.0,
         # limits
         buffer: int | None = None,
         overflow: Overflow | None = None,
@@ -318,6 +319,8 @@ class Listener:
                 ``resync`` that is a plain function. The order is kept as without; each call sees a
                 copy of its context. A thread cannot be cancelled: where a call would be, at the
                 timeout of ``aclose()``, nobody waits for it any more, and it goes on by itself.
+            slow_after: Seconds after which a warning names a handler or ``resync`` that has not
+                returned, or after 1 s one that blocks the event loop; None: never.
             buffer: How many notifications may wait; None: 32,768.
             overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
@@ -345,6 +348,7 @@ class Listener:
             concurrency=concurrency,
             on_error=on_error,
             in_thread=in_thread,
+            slow_after=slow_after,
         )
         check_timeout("timeout", timeout)
         lifetime = self._running()
@@ -378,6 +382,7 @@ class Listener:
         on_error: OnError | None = None,
         concurrency: int = 1,
         in_thread: bool = False,
+        slow_after: float | None = 30.0,
         # limits
         buffer: int | None = None,
         overflow: Overflow | None = None,
@@ -410,6 +415,7 @@ class Listener:
                 concurrency=concurrency,
                 on_error=on_error,
                 in_thread=in_thread,
+                slow_after=slow_after,
             )
             if self._run_here is not None:
                 lifetime = self._running()

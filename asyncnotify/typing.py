@@ -70,10 +70,12 @@ class HandlerOptions(SubscriptionOptions, total=False):
     Attributes:
         resync: Called with a Gap wherever notifications may be missing.
         concurrency: How many calls of the handler may run at once.
+        slow_after: Seconds after which a warning names a function that has not returned.
     """
 
     resync: Resync | None
     concurrency: int
+    slow_after: float | None
 
 
 class ListenOptions(HandlerOptions, total=False):

@@ -241,6 +241,7 @@ class BlockingListener:
         resync: Resync | None = None,
         on_error: OnError | None = None,
         concurrency: int = 1,
+        slow_after: float | None = 30.0,
         # limits
         buffer: int | None = None,
         overflow: Overflow | None = None,
@@ -268,6 +269,8 @@ class BlockingListener:
                 Notification as it arrived.
             concurrency: How many calls of the handler may run at once, each in a thread of its
                 own; 1 keeps the order.
+            slow_after: Seconds after which a warning names a handler or ``resync`` that has not
+                returned; None: never.
             buffer: How many notifications may wait; None: 32,768.
             overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
@@ -294,6 +297,7 @@ class BlockingListener:
             buffering=Buffering(buffer, overflow, latest),
             concurrency=concurrency,
             on_error=self._served("on_error", on_error),
+            slow_after=slow_after,
         )
         check_timeout("timeout", timeout)
         listen = functools.partial(
@@ -303,6 +307,7 @@ class BlockingListener:
             resync=registration.resync,
             on_error=registration.on_error,
             concurrency=concurrency,
+            slow_after=slow_after,
             buffer=buffer,
             overflow=overflow,
             latest=latest,
@@ -336,6 +341,7 @@ class BlockingListener:
         resync: Resync | None = None,
         on_error: OnError | None = None,
         concurrency: int = 1,
+        slow_after: float | None = 30.0,
         # limits
         buffer: int | None = None,
         overflow: Overflow | None = None,
@@ -361,6 +367,7 @@ class BlockingListener:
             resync=self._served("resync", resync),
             on_error=self._served("on_error", on_error),
             concurrency=concurrency,
+            slow_after=slow_after,
             buffer=buffer,
             overflow=overflow,
             latest=latest,

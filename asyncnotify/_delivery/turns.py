@@ -47,7 +47,8 @@ class Turns:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._now = clock_of(loop)
+        self.clock: Callable[[], float] = clock_of(loop)
+        self._now = self.clock
         self._ends = 0.0
         self._opened = 0.0
         self._share = SLICE
@@ -75,6 +76,11 @@ class Turns:
         if not self._ends:
             self._ends = now + SLICE
         return now > self._ends
+
+    @property
+    def overrun(self) -> float:
+        """Seconds by which who runs has exceeded the budget; not positive before that."""
+        return self._now() - self._ends if self._ends else 0.0
 
     @property
     def is_taken(self) -> bool:

@@ -11,9 +11,11 @@ from asyncnotify._arguments import (
     check_callbacks,
     check_count,
     check_flag,
+    check_seconds,
     is_async,
 )
 from asyncnotify._delivery.registry import Subscriber
+from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
 from asyncnotify._subscriptions.threads import InThread, check_in_thread
 from asyncnotify._subscriptions.worker import HandlerWorker
 
@@ -37,12 +39,14 @@ class Registration:
     concurrency: int
     on_error: OnError | None
     in_thread: bool = False
+    slow_after: float | None = DEFAULT_SLOW_AFTER
     context: Context = field(default_factory=copy_context, compare=False)
 
     def __post_init__(self) -> None:
         check_count("concurrency", self.concurrency)
         check_callback("handler", self.handler)
         check_callbacks(resync=self.resync, on_error=self.on_error)
+        check_seconds("slow_after", self.slow_after, or_none=True)
         check_flag("in_thread", self.in_thread)
         if self.in_thread:
             check_in_thread(self.handler)
@@ -62,6 +66,7 @@ class Registration:
             context=self.context,
             turns=router.turns,
             warnings=router.warnings,
+            slow_after=self.slow_after,
         )
 
     def _called(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from asyncnotify._errors import ClosedError, ListenTimeoutError, own_copy
 from asyncnotify._logs import Log
+from asyncnotify._subscriptions.slow import SlowCalls
 from asyncnotify._subscriptions.worker import HandlerWorker, serving_worker
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Roster:
         self._workers: dict[asyncio.Task[None], HandlerWorker] = {}
         self._served: set[Subscriber] = set()
         self._past = Totals()
+        self._slow_calls = SlowCalls(owner.loop, self._workers.values)
         self._closed = False
 
     # -- the tasks ----------------------------------------------------------------------------
@@ -101,6 +103,7 @@ class Roster:
 
     def stop_workers(self) -> None:
         """Discard what is still buffered, so that no handler is called any more."""
+        self._slow_calls.stop()
         for worker in self._workers.values():
             worker.subscriber.mailbox.end(discard=True)
 
@@ -123,6 +126,7 @@ class Roster:
         task = self._group.create_task(worker.run(), name=name, context=worker.context)
         self._workers[task] = worker
         self._served.add(worker.subscriber)
+        self._slow_calls.begin()
         task.add_done_callback(self._worker_ended)
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextvars import Context, ContextVar, copy_context
+from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -22,10 +23,11 @@ from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, taker_of
+from asyncnotify._subscriptions.slow import RunningCall, SlowWarning
 from asyncnotify._subscriptions.threads import InThread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.registry import Subscriber
@@ -37,6 +39,8 @@ log = Log("handler")
 _CLOCK_INTERVAL: Final = 64
 """Calls between two readings of the clock, at most; fewer until the handler has proved quick."""
 
+
+_HANDLER: Final = "the handler"
 
 _serving: ContextVar[HandlerWorker] = ContextVar("asyncnotify_serving")
 """The worker whose handler runs. A task that the handler starts inherits the variable."""
@@ -63,6 +67,7 @@ class HandlerWorker:
         context: Context | None = None,
         turns: Turns | None = None,
         warnings: WarningLimit | None = None,
+        slow_after: float | None = None,
     ) -> None:
         self.task: asyncio.Task[None] | None = None
         self.subscriber = subscriber
@@ -80,6 +85,12 @@ class HandlerWorker:
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
+        self.slow = SlowWarning(self.name, slow_after, self._warnings)
+        self._blocks_after = inf if self._is_async else self.slow.blocks_after
+        self._others_ran = False  # since the clock was last read
+        self._function: str | None = _HANDLER
+        self._cold_calls = 0
+        self._serving: asyncio.Task[Any] | None = None
         self._warned_of_future = False
         self._context = context.copy() if context is not None else Context()
         self._context.run(_serving.set, self)
@@ -133,8 +144,12 @@ class HandlerWorker:
     async def _serve_in_one_context(self) -> bool:
         """Return True if the subscription has ended, False if a call has set context variables."""
         fresh = copy_context()
+        self._serving = asyncio.current_task()
         while await self._something_waits():
-            if not await self._serve_in_order(fresh):
+            has_ended_in_it = await self._serve_in_order(fresh)
+            if self._blocks_after != inf:
+                self._note_overrun()
+            if not has_ended_in_it:
                 return False
         return True
 
@@ -181,8 +196,18 @@ class HandlerWorker:
         """Let other tasks run if the turn is over; return the number of calls to the next look."""
         if not turns.is_over:
             return min(_CLOCK_INTERVAL, interval * 2)
+        self._note_overrun()
         await turns.next()
         return 1
+
+    def _note_overrun(self) -> None:
+        """Warn if the handler has blocked the event loop since the clock was last read."""
+        if self._blocks_after == inf:
+            return
+        overrun = cast("Turns", self._turns).overrun
+        if overrun > self._blocks_after and not self._others_ran:
+            self.slow.blocked(_HANDLER, overrun)
+        self._others_ran = False
 
     async def _serve_at_once(self, group: asyncio.TaskGroup) -> None:
         """Start calls of the handler until the mailbox is empty, ``concurrency`` at a time."""
@@ -207,15 +232,30 @@ class HandlerWorker:
         if self._mailbox.discarded:
             return  # the subscription was ended before this call began
         try:
-            result = self._handler(item)
+            result = self._timed(_HANDLER, self._handler, item, self._blocks_after)
             if result is not None:
                 await self._await_if_needed(result)
         except BaseException as error:  # noqa: BLE001 - what ends the task is raised again
             await self._handler_failed(error, item)
 
+    def _timed(
+        self, name: str, function: Callable[[Any], object], item: Item, blocks_after: float
+    ) -> object:
+        """Call a function of the user's; warn if it has blocked the event loop."""
+        if blocks_after == inf:
+            return function(item)
+        clock = cast("Turns", self._turns).clock
+        began = clock()
+        try:
+            return function(item)
+        finally:
+            if (took := clock() - began) > blocks_after:
+                self.slow.blocked(name, took)
+
     async def _handler_failed(self, error: BaseException, item: Item) -> None:
         if is_meant_for_us(error):
             raise error
+        self._others_ran = True
         self.subscriber.handler_errors += 1
         await self._contain(error, "the handler", item, "the next notification follows")
 
@@ -232,10 +272,12 @@ class HandlerWorker:
                     self.name,
                     type(result).__name__,
                 )
+            self._others_ran = True
             await result
 
     async def _process_other(self, item: Gap | Undecodable) -> None:
         """Process a Gap, or a payload that could not be decoded."""
+        self._others_ran = True
         if isinstance(item, Gap):
             await self._process_gap(item)
         else:
@@ -254,6 +296,7 @@ class HandlerWorker:
         delays = ExponentialBackoff()()
         next(delays)  # 0: resync has just failed, and must not be called again at once
         while not await self._resynced(self._resync, gap):
+            self._now_in(None)
             if not await self._mailbox.stays_open(next(delays)):
                 self._mailbox.end(discard=True)  # the handler must not run without a resync
                 return
@@ -263,8 +306,9 @@ class HandlerWorker:
                 gap = merge_gaps(gap, newer)
 
     async def _resynced(self, resync: Resync, gap: Gap) -> bool:
+        self._now_in("resync")
         try:
-            result = resync(gap)
+            result = self._timed("resync", resync, gap, self.slow.blocks_after)
             if inspect.isawaitable(result):
                 await result
         except BaseException as error:
@@ -273,6 +317,8 @@ class HandlerWorker:
             self.subscriber.resync_errors += 1
             await self._contain(error, "resync", gap, "the handler waits until it succeeds")
             return False
+        finally:
+            self._now_in(_HANDLER)
         return True
 
     async def _contain(self, error: BaseException, function: str, item: Item, then: str) -> None:
@@ -287,4 +333,22 @@ class HandlerWorker:
         )
 
     async def _report(self, error: BaseException, item: Item) -> None:
+        self._now_in("on_error")
         await report(self._on_error, error, item, of=self.name)
+        self._now_in(_HANDLER)
+
+    # -- what runs ----------------------------------------------------------------------------
+
+    def _now_in(self, function: str | None) -> None:
+        """Note which function of the user's is called next; None: none."""
+        self._function = function
+        self._cold_calls += 1
+
+    def running_calls(self) -> Iterable[RunningCall]:
+        """Return the calls of the user's functions that have not returned."""
+        if self._running:
+            return [RunningCall(task, _HANDLER, task) for task in self._running]
+        if self._function is None or self._mailbox.is_awaited:
+            return ()
+        key = (self, self._mailbox.taken, self._cold_calls)
+        return (RunningCall(key, self._function, self._serving or self.task),)

@@ -223,6 +223,41 @@ async def test_r26_a_stuck_handler_delays_nobody(
     await listener.aclose(timeout=0.1)
 
 
+class Lines(logging.Handler):
+    """Keeps the lines of a logger, for a test that waits for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: asyncio.Queue[str] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.queue.put_nowait(record.getMessage())
+
+
+@pytest.mark.parametrize("registered", [False, True])
+async def test_a_handler_that_never_returns_is_named(road: Road, *, registered: bool) -> None:
+    """By a warning, after slow_after, which tells the place; it goes on, and so do others."""
+
+    async def never_return(_: Notification[str]) -> None:
+        await asyncio.Event().wait()
+
+    lines, logger = Lines(), logging.getLogger("asyncnotify.handler")
+    logger.addHandler(lines)
+    try:
+        async with road.listener(close_timeout=0.1) as listener:
+            if registered:
+                listener.on("orders", slow_after=0.05)(never_return)
+            else:
+                await listener.listen("orders", never_return, slow_after=0.05)
+            await listener.notify("orders", "1")
+            line = await lines.queue.get()
+            assert line.startswith("the handler of 'orders' has not returned for 0 s (at test_han")
+            await listener.listen("events", print)
+    finally:
+        logger.removeHandler(lines)
+
+
 @pytest.mark.load
 async def test_a_handler_that_never_awaits_leaves_others_their_turn(
     listener: Listener, database: Database, inbox: Text

@@ -110,7 +110,7 @@ on_event = on_event_of_mine
 # -- options --------------------------------------------------------------------------------------
 
 everywhere: SubscriptionOptions = {"on_error": on_error, "buffer": 5, "overflow": overflow}
-handling: HandlerOptions = {"resync": resync, "concurrency": 2, **everywhere}
+handling: HandlerOptions = {"resync": resync, "concurrency": 2, "slow_after": 5, **everywhere}
 listening: ListenOptions = {"timeout": None, "latest": True}
 streaming: StreamOptions = {"timeout": 5, **everywhere}
 

@@ -45,6 +45,7 @@ async def workers() -> AsyncIterator[WorkerHarness]:
     """Workers, all of which have ended when the test has."""
     made = WorkerHarness()
     yield made
+    made.slow_calls.stop()
     for task in made.tasks:
         task.cancel()
     await asyncio.gather(*made.tasks, return_exceptions=True)

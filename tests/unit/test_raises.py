@@ -102,6 +102,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "retry": FLAG,
     "retry_timeout": [*SECONDS, None],
     "server": FLAG,
+    "slow_after": SECONDS,
     "start_timeout": SECONDS,
     "timeout": TIMEOUT,
     "unique": FLAG,

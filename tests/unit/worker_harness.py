@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.registry import Subscriber
+from asyncnotify._logs import WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
+from asyncnotify._subscriptions.slow import SlowCalls
 from asyncnotify._subscriptions.worker import HandlerWorker
 from tests.unit.fake_sources import TrimmingSource
 
@@ -28,6 +31,9 @@ class WorkerHarness:
         self.tasks: list[asyncio.Task[None]] = []
         self.handled: list[str] = []
         self.times: list[float] = []
+        self.limit = WarningLimit(beyond=logging.DEBUG, clock=self.loop.time)
+        self.workers: list[HandlerWorker] = []
+        self.slow_calls = SlowCalls(self.loop, lambda: self.workers)
         self.errors: list[tuple[BaseException, object]] = []
 
     @property
@@ -53,6 +59,7 @@ class WorkerHarness:
         concurrency: int = 1,
         buffer: int = 10_000,
         overflow: Overflow = "drop_oldest",
+        slow_after: float | None = None,
     ) -> Subscriber:
         """Let a worker run; return its subscriber, which has begun."""
         box = BoundedMailbox(buffer, overflow, channel="a", source=TrimmingSource())
@@ -63,7 +70,11 @@ class WorkerHarness:
             resync=resync,
             on_error=on_error or self.on_error,
             concurrency=concurrency,
+            slow_after=slow_after,
+            warnings=self.limit,
         )
+        self.workers.append(worker)
+        self.slow_calls.begin()
         self.tasks.append(asyncio.create_task(worker.run()))
         subscriber.begin()
         return subscriber

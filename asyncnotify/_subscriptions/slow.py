@@ -1,0 +1,152 @@
+"""
+Naming, in a warning, the functions of users that do not return, or block the event loop.
+
+No call pays for that: a timer looks from time to time whether a worker is still at the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import inf
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from asyncnotify._logs import Log, WarningLimit
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+log = Log("handler")
+
+DEFAULT_SLOW_AFTER: Final = 30.0
+"""Seconds: more than what a handler usually waits for allows itself, such as a request by HTTP."""
+
+_BLOCKING: Final = 1.0
+"""Seconds for which a function may block the event loop unnoticed: less than any timeout here."""
+
+_LOOKS: Final = 4
+"""Looks within ``slow_after``: a call is named after 1 to 1.25 times that."""
+
+_BEHIND: Final = "the notifications behind it wait"
+_BEHIND_RESYNC: Final = "the handler is not called until it has"
+
+_NOT_USERS: Final = {"asyncio", "asyncnotify"}
+"""Packages whose frames say nothing of where a user's function waits."""
+
+
+class RunningCall(NamedTuple):
+    """A call that runs now: what tells it from all others, and what it is a call of."""
+
+    key: Hashable
+    function: str
+    task: asyncio.Task[None] | None
+
+
+class Worker(Protocol):
+    """Who calls the functions of one subscription."""
+
+    name: str
+    slow: SlowWarning
+
+    def running_calls(self) -> Iterable[RunningCall]:
+        """Return the calls that have not returned."""
+        ...
+
+
+class SlowWarning:
+    """What one subscription allows, and the warnings of it."""
+
+    def __init__(self, name: str, slow_after: float | None, warnings: WarningLimit) -> None:
+        self.slow_after: float = inf if slow_after is None else slow_after
+        self.blocks_after: float = min(_BLOCKING, self.slow_after) if slow_after else inf
+        self._name = name
+        self._warnings = warnings
+
+    def blocked(self, function: str, seconds: float) -> None:
+        """Warn of a plain function that has blocked the event loop."""
+        log.warning(
+            self._warnings,
+            self,
+            "%s of %s is a plain function, and blocked the event loop for %.1f s, in which nothing"
+            " else ran in it: call it with in_thread=True, or make it an async def that awaits",
+            function,
+            self._name,
+            seconds,
+        )
+
+    def waits(self, call: RunningCall, seconds: float) -> None:
+        """Warn of a call that has not returned."""
+        behind = _BEHIND_RESYNC if call.function == "resync" else _BEHIND
+        log.warning(
+            self._warnings,
+            self,
+            "%s of %s has not returned for %.0f s%s: %s; give what it waits for a timeout"
+            " (slow_after= sets when to warn)",
+            call.function,
+            self._name,
+            seconds,
+            place_of(call.task),
+            behind,
+        )
+
+
+class SlowCalls:
+    """Looks from time to time at what the workers are at."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, workers: Callable[[], Iterable[Worker]]
+    ) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._seen: dict[Hashable, float] = {}
+        self._told: set[Hashable] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def is_looking(self) -> bool:
+        """Whether there will be another look."""
+        return self._timer is not None
+
+    def begin(self) -> None:
+        """Look soon, and then from time to time, as long as there are workers."""
+        if self._timer is None and not self._stopped:
+            self._look()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        now, seen, told = self._loop.time(), dict[Hashable, float](), set[Hashable]()
+        limit = inf
+        for worker in self._workers():
+            limit = min(limit, worker.slow.slow_after)
+            for call in worker.running_calls():
+                since = seen[call.key] = self._seen.get(call.key, now)
+                if call.key in self._told:
+                    told.add(call.key)
+                elif now - since >= worker.slow.slow_after:
+                    told.add(call.key)
+                    worker.slow.waits(call, now - since)
+        self._seen, self._told = seen, told
+        self._timer = None if limit == inf else self._loop.call_later(limit / _LOOKS, self._look)
+
+
+def place_of(task: asyncio.Task[None] | None) -> str:
+    """Return where the user's function waits, as `` (at app.py:12, in on_order)``; or nothing."""
+    step: Any = None if task is None else task.get_coro()
+    while step is not None:
+        frame = getattr(step, "cr_frame", None)
+        if frame is not None and _is_users(str(frame.f_globals.get("__name__"))):
+            where = f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            return f" (at {where}, in {frame.f_code.co_name})"
+        step = getattr(step, "cr_await", None)
+    return ""
+
+
+def _is_users(module: str) -> bool:
+    return module.partition(".")[0] not in _NOT_USERS
