@@ -33,7 +33,7 @@ from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._notifier import ListenersNotifier
-from asyncnotify._owner import leave_to_parent
+from asyncnotify._owner import leave_to_parent, warn_of_unclosed
 from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
@@ -73,6 +73,8 @@ class Listener:
     ``async with Listener(dsn) as listener`` starts and closes it; ``start()`` and ``aclose()``
     do the same, also from different tasks. The constructor touches neither the network nor an event
     loop. Any number of tasks may call the methods, all in the event loop that started the listener.
+    A listener runs until it is closed; if the last reference to it is lost before, that is a
+    ResourceWarning, and it runs on.
 
     Args:
         dsn: ``postgresql://user:password@host:port/database``, with one host or several;
@@ -179,6 +181,11 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<Listener {self._dialer.target} {self.state}>"
+
+    def __del__(self) -> None:
+        lifetime: Lifetime | None = getattr(self, "_lifetime", None)  # a wrong argument: no object
+        if lifetime is not None and not lifetime.has_ended and not self._is_fork:
+            warn_of_unclosed(self)
 
     # -- lifetime -----------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from asyncnotify._errors import (
     describe_error,
 )
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._owner import Owner, leave_to_parent
+from asyncnotify._owner import Owner, leave_to_parent, warn_of_unclosed
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
 from asyncnotify._publishing.ports import PublishingConnections
@@ -160,6 +160,14 @@ class Notifier:
 
     def __repr__(self) -> str:
         return f"<Notifier {self._connections.target}>"
+
+    def __del__(self) -> None:
+        task: asyncio.Task[None] | None = getattr(self, "_task", None)
+        owner, publisher = getattr(self, "_owner", None), getattr(self, "_publisher", None)
+        if task is None or task.done() or owner is None or owner.loop.is_closed():
+            return
+        if not (publisher is None or publisher.is_closing or owner.is_other_process):
+            warn_of_unclosed(self)
 
     # -- lifetime -----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+import warnings
 from typing import Final
 
 from asyncnotify._errors import WrongLoopError
@@ -102,6 +103,17 @@ def _runs_in_trio() -> bool:
 def leave_to_parent(*things: object) -> None:
     """In a fork, keep inherited objects: if collected, they would close the parent's connection."""
     _left_to_parent.extend(things)
+
+
+def warn_of_unclosed(thing: object) -> None:
+    """Warn of a listener or notifier that runs, and of which the last reference is lost."""
+    warnings.warn(
+        f"{thing!r} was not closed, and runs on: keep a reference to it, and close it with"
+        " aclose(), or use `async with`",
+        ResourceWarning,
+        stacklevel=3,
+        source=thing,
+    )
 
 
 _left_to_parent: Final[list[object]] = []

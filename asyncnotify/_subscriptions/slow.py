@@ -81,7 +81,7 @@ class SlowWarning:
         log.warning(
             self._warnings,
             self,
-            "%s of %s has not returned for %.0f s%s: %s; give what it waits for a timeout"
+            "%s of %s has not returned for %.3g s%s: %s; give what it waits for a timeout"
             " (slow_after= sets when to warn)",
             call.function,
             self._name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,6 +130,43 @@ async def test_wait_closed_may_be_cancelled(road: Road) -> None:
         assert not staying.done()
         assert listener.is_connected
     await staying
+
+
+async def test_losing_a_running_listener_is_warned_of(
+    road: Road, database: Database, inbox: Inbox[Notification[str]]
+) -> None:
+    """It runs on, with its handlers: who has no reference to it cannot close it."""
+    listener = road.listener()
+    await listener.start()
+    await listener.listen("orders", inbox)
+    run, held = listener._lifetime, [listener]  # noqa: SLF001 - to end it
+    del listener
+    with pytest.warns(ResourceWarning, match=r"<Listener .* connected> was not closed") as warned:
+        held.clear()
+    assert [warning.filename for warning in warned] == [__file__]
+    await database.notify("orders", "1")
+    assert await inbox.payloads(1) == ["1"]
+    assert run is not None
+    await run.end(drain=False, timeout=1)
+
+
+async def test_losing_any_other_listener_is_not_warned_of(road: Road) -> None:
+    """One that was never started, that is closed, or whose start has failed or was cancelled."""
+    new, closed, cancelled = road.listener(), road.listener(), road.listener()
+    failed = Listener("postgresql://127.0.0.1:1/nowhere", start_timeout=0.01)
+    await closed.start()
+    await closed.aclose()
+    starting = asyncio.create_task(cancelled.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    with pytest.raises(ConnectTimeoutError):
+        await failed.start()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        del new, closed, cancelled, failed, starting
+        gc.collect()
+    assert [w for w in warned if "was not closed" in str(w.message)] == []
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

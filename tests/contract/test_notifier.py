@@ -409,3 +409,17 @@ async def test_r12_a_start_that_no_retry_can_help_is_refused_at_once(dsn: str) -
     async with asyncio.timeout(10):
         with pytest.raises(ConnectError):
             await notifier.start()
+
+
+async def test_losing_a_running_notifier_is_warned_of(dsn: str) -> None:
+    """Its connection stays open: who has no reference cannot close it. A closed one may be lost."""
+    held = [Notifier(dsn) for _ in range(3)]
+    await asyncio.gather(*(notifier.notify("orders", "1") for notifier in held[:2]))
+    await held[1].aclose()
+    task = held[0]._task  # noqa: SLF001 - to end it
+    with pytest.warns(ResourceWarning, match=r"<Notifier .*> was not closed") as warned:
+        held.clear()
+    assert len(warned) == 1
+    assert task is not None
+    task.cancel()
+    await asyncio.wait({task})
