@@ -41,6 +41,13 @@ PARALLEL = (f"--numprocesses={PROCESSES}", "--dist=loadfile")
 WITHOUT_FAULTS = ("tests/blocking", "tests/contract", "tests/unit")
 """Tests that between them reach all of the core: their coverage is measured."""
 
+WITH_FRAMEWORKS = (
+    "tests/integration/test_annotations.py",
+    "tests/integration/test_handles.py",
+    "tests/unit/test_owner.py",
+)
+"""Tests of which some are skipped where a library is not installed."""
+
 INSTALLED_ONLY = {"PYTHONSAFEPATH": "1"}
 """Keeps the sources in the current directory from standing in for what was installed."""
 
@@ -268,6 +275,13 @@ def tests_all(session: nox.Session, variant: str) -> None:
     session.install(f".[{extras}]", *pins)
     server = SERVER_OF[version if variant == "newest" else variant]
     _run_tests(session, *_server_option(session, server), *options)
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """Run the tests that take what other libraries offer, beside those libraries."""
+    session.install(".[test]", *_group("frameworks"))
+    _run_tests(session, *WITH_FRAMEWORKS)
 
 
 @nox.session

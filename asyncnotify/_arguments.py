@@ -44,6 +44,13 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(msg)
 
 
+def type_name(value: object) -> str:
+    """Return how messages name the type of a value: with its package, unless that is Python's."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    return kind.__qualname__ if package == "builtins" else f"{package}.{kind.__qualname__}"
+
+
 def check_retry(connection: object, *, retry: object) -> None:
     """Raise TypeError unless retry is a bool, and False where there is a connection."""
     check_flag("retry", retry)

@@ -275,8 +275,10 @@ class Notifier:
             payload: A text of 7,999 bytes at most, or what the Channel encodes.
             connection: Send the notification in the transaction of this connection instead: an
                 asyncpg Connection (also one acquired from a pool), SQLAlchemy's AsyncConnection or
-                AsyncSession, or psycopg's AsyncConnection. It is delivered when the transaction
-                commits, and never if that rolls back. PostgreSQL delivers equal notifications of
+                AsyncSession (also SQLModel's, and an async_scoped_session), psycopg's
+                AsyncConnection, the connection of Tortoise's ``in_transaction()``, or a Database of
+                ``databases``. It is delivered when the transaction commits, and never if that rolls
+                back. PostgreSQL delivers equal notifications of
                 one transaction once; ``Channel(…, unique=True)`` makes each differ. There is no
                 deadline but those of the connection.
             retry: Try again after a lost connection or a failed attempt to connect, for

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol, TypeAlias
 
+from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.parameters import Parameters, sort_out
 from asyncnotify._asyncpg.uri import LIBPQ, SQLALCHEMY, Pairs, parse_uri
 from asyncnotify._errors import ConfigurationError
@@ -52,9 +53,18 @@ def check_dsn(dsn: object) -> None:
     if not (dsn is None or isinstance(dsn, str) or _is_url(dsn)):
         msg = (
             "dsn must be a str, or a URL object of SQLAlchemy or pydantic, not of type"
-            f" {type(dsn).__name__}"
+            f" {type_name(dsn)}{_remedy(dsn)}"
         )
         raise TypeError(msg)
+
+
+def _remedy(thing: object) -> str:
+    """Return what to do with an object that knows how to connect."""
+    if type_name(thing) == "sqlalchemy.AsyncEngine":
+        return ": use from_sqlalchemy(engine)"
+    if hasattr(thing, "cursor") or hasattr(thing, "execute"):
+        return ": a connection of its own is needed; give its address, or connect= to make it"
+    return ""
 
 
 def read_dsn(dsn: Any) -> Parameters:

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from asyncnotify._arguments import type_name
 from asyncnotify._errors import ConfigurationError, describe_error
 from asyncnotify._logs import Log
 
@@ -71,7 +72,8 @@ def _as_connection(thing: Any) -> asyncpg.Connection[Any]:
             " listener needs one of its own, as asyncpg.connect() returns it"
         )
         raise ConfigurationError(msg)
-    msg = f"connect= returned a {type(thing).__name__}, not a fresh asyncpg.Connection"
+    name = type_name(thing)
+    msg = f"connect= returned an object of type {name}, not a fresh asyncpg.Connection"
     raise ConfigurationError(msg)
 
 

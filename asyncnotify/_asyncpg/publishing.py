@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import asyncpg
 
+from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.sockets import check_keepalive
@@ -168,7 +169,7 @@ class OwnConnections:
 def check_pool(pool: object) -> None:
     """Raise TypeError unless it is a pool of asyncpg's."""
     if not isinstance(pool, asyncpg.Pool):
-        msg = f"pool must be a pool of asyncpg's, not of type {type(pool).__name__}"
+        msg = f"pool must be a pool of asyncpg's, not of type {type_name(pool)}"
         raise TypeError(msg)
 
 

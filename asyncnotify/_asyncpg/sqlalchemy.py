@@ -6,6 +6,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.dial import check_connect_arguments
 from asyncnotify._asyncpg.dsn import SQLALCHEMY_ONLY
 from asyncnotify._asyncpg.failures import Step, step
@@ -36,7 +37,7 @@ class EngineConnect:
 
     def __init__(self, engine: Any) -> None:
         if not _is_async_engine(engine):
-            msg = f"an AsyncEngine of SQLAlchemy is needed, not a {type(engine).__name__}"
+            msg = f"an AsyncEngine of SQLAlchemy is needed, not of type {type_name(engine)}"
             raise TypeError(msg)
         dialect = engine.dialect
         if (dialect.name, dialect.driver) != ("postgresql", "asyncpg"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.failures import is_refusal
 from asyncnotify._asyncpg.statements import notify_as_text, only_in_session
 
@@ -21,8 +22,25 @@ _TAKEN_IN_THREADS: Final = "SQLAlchemy's Connection or Session, or psycopg's Con
 
 _TAKEN: Final = (
     "an asyncpg Connection, a connection acquired from its Pool, SQLAlchemy's AsyncConnection or"
-    " AsyncSession, or psycopg's AsyncConnection"
+    " AsyncSession, psycopg's AsyncConnection, Tortoise's connection, or a Database of databases"
 )
+
+_BLOCKS: Final = "it blocks: use the async one of its library, or a BlockingNotifier"
+_AWAITS: Final = "it has to be awaited: use the one of its library for threads, or a Notifier"
+
+_REMEDIES: Final = {
+    "psycopg.AsyncConnection": _AWAITS,
+    "psycopg.Connection": _BLOCKS,
+    "sqlalchemy.AsyncConnection": _AWAITS,
+    "sqlalchemy.AsyncSession": _AWAITS,
+    "sqlalchemy.Connection": _BLOCKS,
+    "sqlalchemy.Session": _BLOCKS,
+    "sqlalchemy.AsyncEngine": "use `async with engine.begin() as connection`",
+    "sqlalchemy.Engine": "use `with engine.begin() as connection`",
+    "sqlalchemy.async_sessionmaker": "use `async with maker.begin() as session`",
+    "sqlalchemy.sessionmaker": "use `with maker.begin() as session`",
+    "asyncpg.Pool": "use `async with pool.acquire() as connection`",
+}
 
 _OF_ASYNCPG: Final = (asyncpg.PostgresError, asyncpg.InternalClientError)
 """What it raises of the server, or when it no longer understands that."""
@@ -45,13 +63,20 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         await connection.execute(notify_as_text(channel, payload))
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("AsyncConnection", "AsyncSession")):
         await _notify_by_sqlalchemy(connection, channel, payload)
+    elif _is_of(connection, "sqlalchemy.ext.asyncio", ("async_scoped_session",)):
+        await _notify_by_sqlalchemy(connection(), channel, payload)
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
         # Not connection.execute(): its cursors may take other placeholders
         async with sys.modules["psycopg"].AsyncCursor(connection) as cursor:
             await cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
+    elif _is_of(connection, "tortoise.backends.base.client", ("BaseDBAsyncClient",)):
+        async with connection.acquire_connection() as drivers:
+            await notify_within(drivers, channel, payload)
+    elif _is_of(connection, "databases", ("Database",)):
+        async with connection.connection() as tasks_own:
+            await notify_within(tasks_own.raw_connection, channel, payload)
     else:
-        msg = f"connection must be {_TAKEN}, not of type {type(connection).__name__}"
-        raise TypeError(msg)
+        raise _refusal(connection, _TAKEN)
 
 
 def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
@@ -62,19 +87,29 @@ def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
         TypeError: The connection is of another kind.
         Exception: What the driver raises.
     """
-    if _is_of(connection, "sqlalchemy", ("Connection",)) or _is_of(
-        connection, "sqlalchemy.orm", ("Session",)
-    ):
-        text = sys.modules["sqlalchemy"].text
-        with _unprepared(_driver_of(connection)):
-            connection.execute(text(_SQLALCHEMY), {"channel": channel, "payload": payload})
+    if _is_of(connection, "sqlalchemy.orm", ("scoped_session",)):
+        connection = connection()
+    if _is_of(connection, "sqlalchemy.orm", ("Session",)):
+        # Not by its execute(), which SQLModel's session warns of
+        statement = sys.modules["sqlalchemy"].text(_SQLALCHEMY)
+        connection = connection.connection(bind_arguments={"clause": statement})
+    if _is_of(connection, "sqlalchemy", ("Connection",)):
+        statement = sys.modules["sqlalchemy"].text(_SQLALCHEMY)
+        with _unprepared(connection.connection.driver_connection):
+            connection.execute(statement, {"channel": channel, "payload": payload})
     elif _is_of(connection, "psycopg", ("Connection",)):
         # Not connection.execute(): its cursors may take other placeholders
         with sys.modules["psycopg"].Cursor(connection) as cursor:
             cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
     else:
-        msg = f"connection must be {_TAKEN_IN_THREADS}, not of type {type(connection).__name__}"
-        raise TypeError(msg)
+        raise _refusal(connection, _TAKEN_IN_THREADS)
+
+
+def _refusal(connection: object, taken: str) -> TypeError:
+    """Return the error for an object that no notification can be sent with."""
+    name = type_name(connection)
+    remedy = f": {_REMEDIES[name]}" if name in _REMEDIES else ""
+    return TypeError(f"connection must be {taken}, not of type {name}{remedy}")
 
 
 def _is_of(connection: object, module: str, names: tuple[str, ...]) -> bool:
@@ -101,7 +136,7 @@ async def _notify_by_sqlalchemy(caller: Any, channel: str, payload: str) -> None
                 await lent.driver_connection.execute(notify_as_text(channel, payload))
                 return
     with _unprepared(lent.driver_connection):
-        await caller.execute(statement, {"channel": channel, "payload": payload})
+        await connection.execute(statement, {"channel": channel, "payload": payload})
 
 
 async def _may_prepare(lent: Any) -> bool:
@@ -124,13 +159,6 @@ async def _begin(connection: Any, lent: Any) -> None:
         # Private. The public way is to execute something: that would leave a prepared statement
         # behind, in a session that others get
         await lent.dbapi_connection._start_transaction()  # noqa: SLF001
-
-
-def _driver_of(connection: Any) -> Any:
-    """Return the driver's connection below one of SQLAlchemy's, or below a session's."""
-    if _is_of(connection, "sqlalchemy.orm", ("Session",)):
-        connection = connection.connection()
-    return connection.connection.driver_connection
 
 
 @contextlib.contextmanager

@@ -452,10 +452,10 @@ async def test_what_is_no_async_engine_of_asyncpg_is_refused(engine: AsyncEngine
     """At once and by name: other drivers, sync engines, sessions, URLs."""
     others: list[tuple[object, str]] = [
         (create_async_engine(make_url(dsn).set(drivername="postgresql+psycopg")), "psycopg"),
-        (create_engine(make_url(dsn).set(drivername="postgresql+psycopg")), "not a Engine"),
-        (engine.sync_engine, "not a Engine"),
+        (create_engine(make_url(dsn).set(drivername="postgresql+psycopg")), "sqlalchemy.Engine"),
+        (engine.sync_engine, "sqlalchemy.Engine"),
         (AsyncSession(engine), "AsyncSession"),
-        (url_of(dsn), "not a str"),
+        (url_of(dsn), "not of type str"),
         (None, "NoneType"),
     ]
     for other, name in others:

@@ -62,7 +62,9 @@ async def test_r53_a_connection_that_could_not_deliver_is_dropped(flaw: str) -> 
 async def test_r53_what_is_no_connection_is_closed(error: Exception | None) -> None:
     """If it can be; that it fails to close is nobody's concern."""
     thing = Closable(error)
-    with pytest.raises(ConfigurationError, match="returned a Closable"):
+    with pytest.raises(
+        ConfigurationError, match=r"returned an object of type tests\.Closable, not"
+    ):
         await checked(thing)
     assert thing.closed == 1
 
