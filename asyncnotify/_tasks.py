@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine
+    from collections.abc import Awaitable, Collection, Coroutine
 
 T = TypeVar("T")
 
@@ -20,6 +20,43 @@ may have fired only because the loop had been blocked."""
 
 SLICE: Final = 0.010
 """Seconds for which a consumer that never waits may run, before other tasks run."""
+
+
+class Sealed(Generic[T]):
+    """
+    What a call has returned or raised, without showing it.
+
+    asyncio's debug mode logs the results of tasks and futures, and the arguments of callbacks. None
+    of them may hold a payload, a password or what a function of the caller's says.
+    """
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self._error = error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the call has raised something."""
+        return self._error is not None
+
+    def open(self) -> T:
+        """Return what the call has returned, or raise what it has raised."""
+        if self._error is None:
+            return cast("T", self._value)
+        try:
+            raise self._error
+        finally:
+            del self  # the traceback holds this frame
+
+
+async def sealed(call: Awaitable[T]) -> Sealed[T]:
+    """Return the outcome of a call; only its cancellation shows."""
+    try:
+        return Sealed(await call)
+    except Exception as error:  # noqa: BLE001 - open() raises it
+        return Sealed(error=error)
 
 
 def start(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:

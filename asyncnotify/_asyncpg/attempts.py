@@ -24,7 +24,7 @@ from asyncnotify._asyncpg.given import checked, discard
 from asyncnotify._asyncpg.racing import DialLoop, Race
 from asyncnotify._errors import ConnectError, describe_error
 from asyncnotify._logs import Log
-from asyncnotify._tasks import READ_GRACE
+from asyncnotify._tasks import READ_GRACE, Sealed, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -242,7 +242,7 @@ async def within(
         TimeoutError: It took too long.
         ConnectError: The coroutine has cancelled itself.
     """
-    task = asyncio.ensure_future(connecting)
+    task = asyncio.ensure_future(sealed(connecting))
     loop = asyncio.get_running_loop()
     try:
         while not task.done() and (left := deadline() - loop.time()) > 0:
@@ -255,13 +255,14 @@ async def within(
         msg = f"no connection within {seconds:g} s"
         raise TimeoutError(msg)
     try:
-        return task.result()
+        outcome = task.result()
     except asyncio.CancelledError:
         msg = "the call that was to make a connection cancelled itself"
         raise ConnectError(msg) from None
+    return outcome.open()
 
 
-async def _abandon(task: asyncio.Future[Any]) -> None:
+async def _abandon(task: asyncio.Future[Sealed[Any]]) -> None:
     """Cancel a dial; a connection that was made all the same is thrown away."""
     task.add_done_callback(_discard)
     try:
@@ -273,6 +274,6 @@ async def _abandon(task: asyncio.Future[Any]) -> None:
         await asyncio.wait({task}, timeout=READ_GRACE)
 
 
-def _discard(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        discard(task.result())
+def _discard(task: asyncio.Future[Sealed[Any]]) -> None:
+    if not task.cancelled() and task.exception() is None and not task.result().has_failed:
+        discard(task.result().open())

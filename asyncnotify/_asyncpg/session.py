@@ -90,6 +90,9 @@ class ListeningSession(BoundedConnection):
         self._registered: set[str] = set()  # channels that the driver has a callback for
         self._cut_short: set[str] = set()  # channels whose UNLISTEN the server has not answered
         self._hooked = as_hooked(connection)
+        # The loop calls a plain function, with arguments that its debug mode logs
+        debugging = self._loop.get_debug()
+        self._callback = self._called_back_by_task if debugging else self._called_back
         self.notice: str | None = None
         self.behind_pooler = False
         self.flow = TransportFlowControl.of(connection)
@@ -193,7 +196,7 @@ class ListeningSession(BoundedConnection):
                     "LISTEN", [channel]
                 )  # the server alone has forgotten it
             else:
-                await self._command(self._connection.add_listener(channel, self._called_back))
+                await self._command(self._connection.add_listener(channel, self._callback))
                 self._registered.add(channel)
 
     async def unlisten(self, channels: Sequence[str]) -> None:
@@ -215,7 +218,7 @@ class ListeningSession(BoundedConnection):
         else:
             self._cut_short.add(channel)
             self._registered.discard(channel)
-            await self._command(self._connection.remove_listener(channel, self._called_back))
+            await self._command(self._connection.remove_listener(channel, self._callback))
         self._cut_short.discard(channel)
 
     async def command_channels(self, verb: str, channels: Sequence[str]) -> None:
@@ -355,6 +358,9 @@ class ListeningSession(BoundedConnection):
     def _called_back(self, _connection: Any, pid: int, channel: str, payload: Any) -> None:
         if self._attached:
             self._on_notification(pid, channel, payload)
+
+    async def _called_back_by_task(self, *args: Any) -> None:
+        self._called_back(*args)
 
     def _terminated(self, _connection: Any) -> None:
         if self._attached:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncnotify._blocking.portal import Call
 from asyncnotify._publishing.batching import BATCH_COUNT
+from asyncnotify._tasks import Sealed
 
 if TYPE_CHECKING:
     from asyncnotify._blocking.portal import Portal
 
-_Requests: TypeAlias = "queue.SimpleQueue[asyncio.Future[list[Any]] | None]"
+_Request: TypeAlias = "asyncio.Future[Sealed[list[Any]]]"
+
+_Requests: TypeAlias = "queue.SimpleQueue[_Request | None]"
 
 
 def send_pairs(
@@ -47,27 +50,22 @@ def send_pairs(
 async def _requested(requests: _Requests) -> AsyncIterator[Any]:
     """Yield what the thread answers to one request after another."""
     while True:
-        portion: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        portion: _Request = asyncio.get_running_loop().create_future()
         requests.put(portion)
-        if not (pairs := await portion):
+        if not (pairs := (await portion).open()):
             return
         for pair in pairs:
             yield pair
 
 
-def _answer(request: asyncio.Future[list[Any]], iterator: Iterator[Any]) -> None:
+def _answer(request: _Request, iterator: Iterator[Any]) -> None:
     try:
-        pairs = list(itertools.islice(iterator, BATCH_COUNT))
+        pairs = Sealed(list(itertools.islice(iterator, BATCH_COUNT)))
     except Exception as error:  # noqa: BLE001 - notify_many() raises it, with a note
-        request.get_loop().call_soon_threadsafe(_settle, request, [], error)
-    else:
-        request.get_loop().call_soon_threadsafe(_settle, request, pairs, None)
+        pairs = Sealed(error=error)
+    request.get_loop().call_soon_threadsafe(_settle, request, pairs)
 
 
-def _settle(request: asyncio.Future[list[Any]], pairs: list[Any], error: Exception | None) -> None:
-    if request.done():
-        return
-    if error is None:
+def _settle(request: _Request, pairs: Sealed[list[Any]]) -> None:
+    if not request.done():
         request.set_result(pairs)
-    else:
-        request.set_exception(error)

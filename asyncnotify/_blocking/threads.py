@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._arguments import check_callback, is_async
+from asyncnotify._tasks import Sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,14 +42,13 @@ class InWorkerThread:
     async def _called(self, args: tuple[object, ...]) -> None:
         from anyio import CapacityLimiter, to_thread  # noqa: PLC0415 - only threads need anyio
 
-        error = await to_thread.run_sync(self._error_of_call, args, limiter=CapacityLimiter(1))
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback holds this frame
+        outcome = await to_thread.run_sync(self._outcome, args, limiter=CapacityLimiter(1))
+        try:
+            outcome.open()
+        finally:
+            del outcome  # the traceback of its error holds this frame
 
-    def _error_of_call(self, args: tuple[object, ...]) -> BaseException | None:
+    def _outcome(self, args: tuple[object, ...]) -> Sealed[None]:
         _this_thread.owner = self._owner
         try:
             _refuse_awaitable(self._function(*args))
@@ -56,12 +56,12 @@ class InWorkerThread:
             name = type(error).__name__
             exit_error = RuntimeError(f"a worker thread cannot end the program by {name}")
             exit_error.__cause__ = error
-            return exit_error
+            return Sealed(error=exit_error)
         except BaseException as error:  # noqa: BLE001 - the task that awaits the call raises it
-            return error
+            return Sealed(error=error)
         finally:
             _this_thread.owner = None
-        return None
+        return Sealed()
 
 
 def in_worker_thread(

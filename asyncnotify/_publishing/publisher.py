@@ -215,13 +215,18 @@ class Publisher:
             if not waiting:
                 break
             batch = waiting.next_batch(in_flight=len(sent))
-            self._loop.call_soon(tell, sent)  # once the next ones are on their way
+            self._tell_soon(sent)  # once the next ones are on their way
             sent = batch if await self._send(session, batch) else []
             if waiting.has_bulk and not session.lost:
-                self._loop.call_soon(tell, sent)
+                self._tell_soon(sent)
                 sent = []
                 await self._send_bulk(session, waiting.next_bulk())
         tell(sent)
+
+    def _tell_soon(self, sent: list[Call]) -> None:
+        if sent:
+            # Not as an argument, which asyncio's debug mode would log: it holds the payloads
+            self._loop.call_soon(lambda: tell(sent))
 
     async def _send(self, session: PublishingSession, batch: list[Call]) -> bool:
         """Send a batch in one transaction; return whether that is still to be told its callers."""

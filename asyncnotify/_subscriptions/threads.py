@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._arguments import is_async
+from asyncnotify._tasks import Sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,17 +57,16 @@ class InThread:
         call = _Call(self.__wrapped__, item)
         thread.calls.put(call)
         try:
-            error = await call.returned
+            outcome = await call.returned
         except BaseException:
             thread.calls.put(None)  # the thread ends with the call, for which nobody waits now
             raise
         self._idle.append(thread)
         del call.returned  # the traceback of an error holds the frames of both threads
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
+        try:
+            outcome.open()
+        finally:
+            del outcome
 
     def dismiss(self) -> None:
         """End the threads that have nothing to do. A later call starts a new one."""
@@ -79,27 +79,27 @@ class _Call:
 
     def __init__(self, function: Callable[[Any], object], item: object) -> None:
         self._loop = asyncio.get_running_loop()
-        self.returned: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self.returned: asyncio.Future[Sealed[None]] = self._loop.create_future()
         self._function = function
         self._item = item
         self._context: Context = copy_context()
 
     def make(self) -> None:
         """Call the function; tell the task. Never raises."""
-        error: BaseException | None = None
+        outcome: Sealed[None] = Sealed()
         try:
             _refuse_awaitable(self._context.run(self._function, self._item))
-        except BaseException as raised:  # noqa: BLE001 - the task that waits raises it
-            error = raised
+        except BaseException as error:  # noqa: BLE001 - the task that waits raises it
+            outcome = Sealed(error=error)
         try:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
-                self._loop.call_soon_threadsafe(self._tell, error)
+                self._loop.call_soon_threadsafe(self._tell, outcome)
         finally:
-            del error
+            del outcome
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _tell(self, outcome: Sealed[None]) -> None:
         if not self.returned.done():
-            self.returned.set_result(error)
+            self.returned.set_result(outcome)
 
 
 class _Thread:

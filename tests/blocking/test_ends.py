@@ -235,8 +235,10 @@ class Program:
 
     def end(self, code: int = 0) -> None:
         """Wait until it ends by itself, without complaint."""
-        _, complaint = self.process.communicate(timeout=PATIENCE)
-        assert (self.process.returncode, complaint) == (code, "")
+        _, said = self.process.communicate(timeout=PATIENCE)
+        # That start() keeps trying is a WARNING, which Python prints where no logging is configured
+        complaints = [line for line in said.splitlines() if "start() keeps trying" not in line]
+        assert (self.process.returncode, complaints) == (code, [])
 
     def kill(self) -> None:
         """Leave nothing behind."""

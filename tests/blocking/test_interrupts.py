@@ -233,7 +233,9 @@ def run(script: str, dsn: str, what: str = "") -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     swallowed = "Exception ignored" in ended.stderr and "Alarm" in ended.stderr
     assert ended.returncode == 0, ended.stderr
-    assert swallowed or not ended.stderr, ended.stderr
+    # That start() keeps trying is a WARNING, which Python prints where no logging is configured
+    lines = [line for line in ended.stderr.splitlines() if "start() keeps trying" not in line]
+    assert swallowed or not lines, ended.stderr
 
 
 @pytest.mark.parametrize("how", ["get", "timeout", "for"])

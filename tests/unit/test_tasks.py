@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from asyncnotify._tasks import CANCEL_GRACE, cancel, retrieve, start
+from asyncnotify._tasks import CANCEL_GRACE, cancel, retrieve, sealed, start
 
 REQUEST: ContextVar[str] = ContextVar("request", default="none")
 
@@ -96,3 +96,35 @@ async def test_retrieve_accepts_a_cancelled_task() -> None:
     task = asyncio.create_task(asyncio.sleep(100))
     await cancel([task])
     retrieve(task)
+
+
+# -- what nobody is to see ------------------------------------------------------------------------
+
+
+async def test_a_sealed_call_shows_nothing_of_its_outcome() -> None:
+    """Neither what it returned nor what it raised: debug mode logs the repr of its task."""
+
+    async def call(error: Exception | None = None) -> str:
+        if error is not None:
+            raise error
+        return "secret"
+
+    succeeded = asyncio.create_task(sealed(call()))
+    own = LookupError("secret")
+    failed = asyncio.create_task(sealed(call(own)))
+    await asyncio.wait({succeeded, failed})
+    assert "secret" not in f"{succeeded!r} {failed!r} {succeeded.result()!r} {failed.result()!r}"
+    assert succeeded.result().open() == "secret"
+    with pytest.raises(LookupError) as raised:
+        failed.result().open()
+    assert raised.value is own
+    assert (succeeded.result().has_failed, failed.result().has_failed) == (False, True)
+
+
+async def test_a_sealed_call_can_be_cancelled() -> None:
+    """The task is cancelled, as any."""
+    task = asyncio.create_task(sealed(asyncio.sleep(3600)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
