@@ -148,13 +148,15 @@ class EventStream:
                 raise StopAsyncIteration
             self._check_owner()
             reader = asyncio.get_running_loop().create_future()
-            self._readers.append(reader)
             try:
+                self._readers.append(reader)
                 await reader
             finally:
                 if reader in self._readers:
                     self._readers.remove(reader)
-        return self._events.popleft()
+        event = self._events[0]
+        del self._events[0]  # no call: a signal handler may raise after each, and lose the event
+        return event
 
 
 def _wake(reader: asyncio.Future[None]) -> None:

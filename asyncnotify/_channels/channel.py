@@ -17,6 +17,7 @@ from asyncnotify._errors import (
     PayloadError,
     PayloadTooLargeError,
 )
+from asyncnotify._interrupts import is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,9 +221,9 @@ class Channel(Generic[T]):
             return cast("T", payload)
         try:
             return cast("T", self._decoder(payload))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - a sync function's CancelledError as well
+        except BaseException as error:  # also a plain function's CancelledError
+            if is_interrupt(error):
+                raise
             failure = undecodable(self._name, error)
             raise failure from failure.__cause__
 
@@ -231,9 +232,9 @@ class Channel(Generic[T]):
             return payload
         try:
             return self._coder.encode(payload)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - also a plain function's CancelledError
+        except BaseException as error:  # also a plain function's CancelledError
+            if is_interrupt(error):
+                raise
             reason = secret_in(payload) if isinstance(error, TypeError) else None
             reason = reason or _reason(error, "cannot be encoded")
             raise PayloadError(self._name, reason) from _cause(error)

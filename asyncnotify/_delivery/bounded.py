@@ -12,7 +12,7 @@ from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from asyncnotify._delivery.moment import Moment
@@ -149,16 +149,37 @@ class BoundedMailbox(Mailbox):
         if turns.is_over:
             await turns.next()
 
-    def take_many(self, limit: int) -> list[Item]:
-        """Remove and return what comes next, at most ``limit`` items."""
+    def __iter__(self) -> Iterator[Item]:
+        """Iterate over what can be taken, in order, without taking it."""
+        return iter(self._ready)
+
+    def peek_in_turn(self) -> Item | None:
+        """Return what take_in_turn() would, and let it stay."""
+        if not self._ready or (not self.taken + 1 & _LOOK_EVERY and self._source.turns.is_over):
+            return None
+        return self._ready[0]
+
+    def remove(self, count: int) -> None:
+        """Take so many items that have been looked at. Nothing is called after they are gone."""
         ready = self._ready
-        if len(ready) <= limit:
-            items = list(ready)
-            ready.clear()
+        if count == len(ready):
+            ready *= 0  # clear() would be a call
         else:
-            items = [ready.popleft() for _ in range(limit)]
-        self.taken += len(items)
-        return items
+            [*_] = itertools.islice(self._taking, count)
+        self.taken += count
+
+    def replace(self, gap: Gap) -> None:
+        """Let a gap come next in place of the next notification, and of a gap before that."""
+        ready = self._ready
+        if ready[0].__class__ is Gap:
+            ready[0] = gap
+            del ready[1]
+        else:
+            ready[0] = gap
+            self.gaps += 1
+            if self._tail is ready:
+                self._threshold += 1
+        self.taken += 1
 
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps at the head, merged into one; None if there is none."""
@@ -170,15 +191,6 @@ class BoundedMailbox(Mailbox):
             self.taken += 1  # the caller gets one item
             self._threshold = self.limit + _gaps_among(self._tail)
         return merged
-
-    def put_gap_first(self, gap: Gap) -> None:
-        """Let a new gap come next, which does not count against the limit."""
-        super().put_gap_first(gap)
-        if self._tail is self._ready:
-            self._threshold += 1
-
-    def _put_first(self, item: Item) -> None:
-        self._ready.appendleft(item)
 
     def hold(self) -> None:
         """Keep what arrives from here on from the consumer, until release()."""

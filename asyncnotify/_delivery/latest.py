@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice, repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._delivery.mailbox import Item, Mailbox, merge_gaps
 from asyncnotify._model import Gap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncnotify._model import Notification
 
     Items = OrderedDict[object, Item]
@@ -51,11 +54,28 @@ class LatestMailbox(Mailbox):
             return item
         return None
 
-    def take_many(self, limit: int) -> list[Item]:
-        """Remove and return what comes next, at most ``limit`` items."""
-        items = [self._ready.popitem(last=False)[1] for _ in range(min(limit, len(self._ready)))]
-        self.taken += len(items)
-        return items
+    def __iter__(self) -> Iterator[Item]:
+        """Iterate over what can be taken, in order, without taking it."""
+        return iter(self._ready.values())
+
+    def remove(self, count: int) -> None:
+        """Take so many items that have been looked at. Nothing is called after they are gone."""
+        [*_] = starmap(self._ready.popitem, repeat((False,), count))
+        self.taken += count
+
+    def replace(self, gap: Gap) -> None:
+        """Let a gap come next in place of the next notification, and of a gap before that."""
+        ready, key = self._ready, id(gap)
+        first, second = [*islice(ready, 2), None][:2]
+        is_gap = ready[first].__class__ is Gap
+        ready[key] = gap
+        ready.move_to_end(key, last=False)  # what is raised after it leaves the notification too
+        if is_gap:
+            del ready[first], ready[second]
+        else:
+            del ready[first]
+            self.gaps += 1
+        self.taken += 1
 
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps at the head, merged into one; None if there is none."""
@@ -66,11 +86,6 @@ class LatestMailbox(Mailbox):
         if merged is not None:
             self.taken += 1
         return merged
-
-    def _put_first(self, item: Item) -> None:
-        key = id(item) if isinstance(item, Gap) else item.channel
-        self._ready[key] = item
-        self._ready.move_to_end(key, last=False)
 
     def hold(self) -> None:
         """Keep what arrives from here on from the consumer, until release()."""

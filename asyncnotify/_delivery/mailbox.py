@@ -21,6 +21,7 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason, Notification
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
 Item: TypeAlias = Notification[Any] | Gap
@@ -64,6 +65,37 @@ class Mailbox(ABC):
         """As take(), but None also if other tasks should run first: see next_arrival()."""
         return self.take()
 
+    # What is taken must be returned or stay, whatever is raised. A signal handler may raise after
+    # each call, and where a function or the next round of a loop begins; not between other steps.
+    # So whoever has to do something with an item looks at it, and removes it at the very end.
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Item]:
+        """Iterate over what can be taken, in order, without taking it."""
+
+    def peek(self) -> Item | None:
+        """Return what take() would, and let it stay."""
+        for item in self:
+            return item
+        return None
+
+    def peek_in_turn(self) -> Item | None:
+        """Return what take_in_turn() would, and let it stay."""
+        return self.peek()
+
+    @abstractmethod
+    def remove(self, count: int) -> None:
+        """Take so many items that have been looked at. Nothing is called after they are gone."""
+
+    @abstractmethod
+    def replace(self, gap: Gap) -> None:
+        """
+        Let a gap come next in place of the next notification, and of a gap right before that.
+
+        The notification counts as taken; the gap does not count against the limit. Nothing is
+        called after the notification is gone.
+        """
+
     async def wait_for_turn(self) -> None:
         """Return when the consumer may run again; here at once."""
         return
@@ -76,10 +108,6 @@ class Mailbox(ABC):
     def since(self) -> datetime | None:
         """A time before what waits was sent, at which delivery was good; None: unknown."""
         return None
-
-    @abstractmethod
-    def take_many(self, limit: int) -> list[Item]:
-        """Remove and return what comes next, at most ``limit`` items."""
 
     @abstractmethod
     def hold(self) -> None:
@@ -106,20 +134,6 @@ class Mailbox(ABC):
         A gap behind a notification stays in its place: no gap may overtake what was received
         before its loss. None if a notification comes next, or nothing.
         """
-
-    def put_back(self, item: Item) -> None:
-        """Let an item come next that has just been taken."""
-        self.taken -= 1
-        self._put_first(item)
-
-    def put_gap_first(self, gap: Gap) -> None:
-        """Let a new gap come next: for what has just been taken, and is a loss."""
-        self.gaps += 1
-        self._put_first(gap)
-
-    @abstractmethod
-    def _put_first(self, item: Item) -> None:
-        """Add an item before all that wait."""
 
     @abstractmethod
     def purge(self, channel: str) -> None:
@@ -202,7 +216,7 @@ class Mailbox(ABC):
         if not self._open:
             return None
         arrival = loop.create_future()
-        self._waiters.append(arrival)
+        self._waiters += (arrival,)  # no call: after one, what is raised would leave it there
         return arrival
 
     def give_up(self, arrival: asyncio.Future[None]) -> None:

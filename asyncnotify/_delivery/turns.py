@@ -102,10 +102,17 @@ class Turns:
         turn.add_done_callback(self._begin_share)  # before whoever awaits it runs
         self._waiting.append(turn)
         if not self._opens:
-            self._opens = True
+            self._begin_to_open()
+        return turn
+
+    def _begin_to_open(self) -> None:
+        self._opens = True
+        try:
             self._opened = self._now()
             self._loop.call_soon(self._open)
-        return turn
+        except BaseException:  # of a signal handler's
+            self._opens = False
+            raise
 
     def _begin_share(self, turn: asyncio.Future[None]) -> None:
         if not turn.cancelled():

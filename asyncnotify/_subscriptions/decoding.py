@@ -8,10 +8,12 @@ before is never decoded.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
+from asyncnotify._interrupts import is_interrupt
 from asyncnotify._logs import Log
 from asyncnotify._model import Gap, GapReason, Notification
 
@@ -27,6 +29,9 @@ log = Log("handler")
 
 _LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines of one subscription: any sender can send wrong payloads."""
+
+_DECODED_AT_ONCE: Final = 32
+"""Payloads that are decoded between two looks at the clock."""
 
 _new_tuple = tuple.__new__
 
@@ -60,139 +65,222 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
             return item
         try:
             return _new_tuple(Notification, (channel, decoder(payload), pid))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - also a decoder's CancelledError
+        except BaseException as error:  # also a decoder's CancelledError
+            if is_interrupt(error):
+                raise
             return Undecodable(undecodable(channel, error), item)
 
     return decode
 
 
-class DecodingTaker:
+class Decoding:
     """
     Takes items from a mailbox and decodes them.
 
     A payload that cannot be decoded counts as a loss. For a consumer that wants gaps, one Gap
     follows adjacent payloads of this kind, before the next notification. It waits in the mailbox
     like any other, so that nothing overtakes it or is overtaken, however the next item is taken.
+
+    An item leaves the mailbox at the very end, when it is decoded: whatever is raised before, it
+    stays.
     """
 
-    __slots__ = ("_decode", "_label", "_mailbox", "_take", "_wants_gaps")
+    __slots__ = (
+        "_decode",
+        "_mailbox",
+        "_peek",
+        "_subscriber",
+        "_unreported",
+        "_wants_gaps",
+        "ran_out",
+    )
 
     def __init__(
         self,
         subscriber: Subscriber,
-        take: Callable[[], Item | None],
+        peek: Callable[[], Item | None],
         decode: Callable[[Item], Taken],
         *,
         wants_gaps: bool,
     ) -> None:
+        """
+        Decode what a subscription takes.
+
+        Args:
+            subscriber: The subscription, whose payloads that cannot be decoded are counted.
+            peek: Returns what comes next, and lets it stay; None if nothing can be taken now.
+            decode: Returns an item decoded, or Undecodable.
+            wants_gaps: Whether a Gap follows what cannot be decoded.
+        """
+        self._subscriber = subscriber
         self._mailbox = subscriber.mailbox
-        self._take = take
-        self._label = subscriber.label
+        self._peek = peek
         self._decode = decode
         self._wants_gaps = wants_gaps
+        self._unreported: list[Undecodable] = []
+        self.ran_out: bool = False
 
     # The traceback of a decoder's error refers to the frames of its callers. If a local variable
     # here still referred to the error, only the garbage collector could free the two.
 
-    def __call__(self) -> Taken | None:
-        """Return the next item; None if nothing waits."""
-        raw = self._take()
+    def take(self) -> Taken | None:
+        """
+        Return the next item; None if nothing can be taken now.
+
+        What cannot be decoded is returned until failure() has been called for it.
+        """
+        if self._unreported:
+            return self._unreported[0]
+        gap: Gap | None = None
+        raw = self._peek()
         if raw is None:
             return None
         if _is_of_undecodable(raw):
-            return self._next_of_run(raw)
-        taken: Any = self._decode(raw)
-        try:
-            if self._wants_gaps and isinstance(taken, Undecodable):
-                self._mailbox.put_gap_first(self._new_gap())
-            return cast("Taken", taken)
-        finally:
-            del taken
-
-    def _next_of_run(self, gap: Gap) -> Taken:
-        """Return the gap; or what cannot be decoded either, and let the gap follow that."""
-        raw = self._mailbox.take()
+            gap = raw  # more may belong to it
+            raw = next(islice(self._mailbox, 1, None), None)
         taken: Any = None if raw is None else self._decode(raw)
         try:
             if isinstance(taken, Undecodable):
-                self._mailbox.put_back(merge_gaps(gap, self._new_gap()))
-                return taken
-            if raw is not None:
-                self._mailbox.put_back(raw)
-            return gap
+                return self._pass_over(taken, gap)
+            self._mailbox.take()
+            # It is gone, so nothing is called any more: a signal handler may raise after each call
+            if gap is not None:
+                return gap
+            return taken  # type: ignore[no-any-return]
         finally:
             del taken
 
-    def take_many(
-        self,
-        limit: int,
-        found: Callable[[Item], object],
-        undecodable: Callable[[Undecodable], object],
-    ) -> int:
-        """Pass on at most ``limit`` items, decoded; return how many were taken."""
-        raws = self._mailbox.take_many(limit)
-        gap: Gap | None = None
-        for raw in raws:
-            taken: Any = self._decode(raw)
-            if isinstance(taken, Undecodable):
-                gap = self._one_more(gap)
-                undecodable(taken)
-            elif gap is None and _is_of_undecodable(raw):
-                gap = raw  # more of its run may follow
-            else:
-                if gap is not None:
-                    found(gap)
-                    gap = None
-                found(taken)
-            taken = None
-        if gap is not None:
-            found(gap)
-        return len(raws)
+    def _pass_over(self, undecodable: Undecodable, gap: Gap | None) -> Undecodable:
+        """Let a gap come instead of the next notification, and merge it with the one before."""
+        failed = (undecodable,)
+        if self._wants_gaps:
+            self._mailbox.replace(self._with_one_more(gap))
+        else:
+            self._mailbox.take()
+        # As in take(): nothing is called any more
+        self._unreported += failed
+        self._subscriber.decode_errors += 1
+        return undecodable
 
-    def _one_more(self, gap: Gap | None) -> Gap | None:
-        """Return the gap of a run that has become longer by one; None if gaps are not wanted."""
-        if not self._wants_gaps:
-            return None
-        if gap is None:
-            self._mailbox.gaps += 1
-            self._mailbox.taken += 1  # its consumer counts it among the gaps that were taken
-        return merge_gaps(gap, self._new_gap())
+    def take_many(self, limit: int, seconds: float) -> list[Item]:
+        """
+        Return what comes next, decoded: at most ``limit`` items, and for so long at most.
 
-    def _new_gap(self) -> Gap:
-        return Gap(self._label, GapReason.UNDECODABLE, self._mailbox.since)
+        Afterwards ``ran_out`` says whether time was what ended it.
+        """
+        decoded = self._decoded(limit, seconds)
+        try:
+            items, gaps = decoded.items, decoded.gaps_among_items
+            if gaps and not self._wants_gaps:
+                items[:] = [item for item in items if not isinstance(item, Gap)]
+            errors = len(decoded.failed)
+            self._mailbox.remove(decoded.count)
+            # As in take(): nothing is called any more
+            self._unreported += decoded.failed
+            self._subscriber.decode_errors += errors
+            self._subscriber.gaps_taken += gaps
+            self._mailbox.gaps += decoded.new_gaps
+            self._mailbox.taken += decoded.new_gaps
+            return items
+        finally:
+            del decoded
+
+    def _decoded(self, limit: int, seconds: float) -> _Decoded:
+        """Decode what comes next, and let it stay."""
+        decoded, decode = _Decoded(), self._decode
+        taken: Any = None
+        ends = time.monotonic() + seconds
+        self.ran_out = False
+        try:
+            for raw in islice(self._mailbox, limit):
+                taken = decode(raw)
+                decoded.count += 1
+                if taken.__class__ is Notification and decoded.gap is None:
+                    decoded.items.append(taken)  # nearly always
+                else:
+                    self._add(taken, decoded)
+                taken = None
+                if not decoded.count % _DECODED_AT_ONCE and time.monotonic() > ends:
+                    self.ran_out = True
+                    break
+            decoded.end_run(None)
+            return decoded
+        finally:
+            del decoded, taken
+
+    def _add(self, taken: Taken, decoded: _Decoded) -> None:
+        if isinstance(taken, Undecodable):
+            decoded.failed.append(taken)
+            if self._wants_gaps:
+                decoded.new_gaps += decoded.gap is None
+                decoded.gap = self._with_one_more(decoded.gap)
+        elif decoded.gap is None and _is_of_undecodable(taken):
+            decoded.gap = taken  # more of its run may follow
+        else:
+            decoded.end_run(taken)
+
+    def _with_one_more(self, gap: Gap | None) -> Gap:
+        """Return the gap of a run that has become longer by one; of a new run for None."""
+        label, since = self._subscriber.label, self._mailbox.since
+        return merge_gaps(gap, Gap(label, GapReason.UNDECODABLE, since))
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is something that failure() has not returned so far."""
+        return bool(self._unreported)
+
+    def failure(self) -> Undecodable:
+        """Return the next item that could not be decoded; each is returned once."""
+        failed = self._unreported[0]
+        del self._unreported[0]
+        return failed
 
 
-def _is_of_undecodable(item: Item) -> TypeGuard[Gap]:
+class _Decoded:
+    """What is going to be taken at once, decoded."""
+
+    def __init__(self) -> None:
+        self.count = 0  # of what was looked at
+        self.items: list[Item] = []
+        self.failed: list[Undecodable] = []
+        self.gap: Gap | None = None  # of the run that may become longer
+        self.new_gaps = 0
+
+    @property
+    def gaps_among_items(self) -> int:
+        return sum(isinstance(item, Gap) for item in self.items)
+
+    def end_run(self, follower: Item | None) -> None:
+        """Add the gap of the run, if there is one, and what follows it."""
+        self.items += [item for item in (self.gap, follower) if item is not None]
+        self.gap = None
+
+
+def _is_of_undecodable(item: Taken) -> TypeGuard[Gap]:
     return isinstance(item, Gap) and item.reason is GapReason.UNDECODABLE
 
 
-def taker_of(
+def decoding_of(
     subscriber: Subscriber,
-    take: Callable[[], Item | None],
+    peek: Callable[[], Item | None],
     channels: Iterable[Channel[Any]],
     *,
     wants_gaps: bool,
-) -> Callable[[], Taken | None]:
-    """Return a function that takes the next item, decoded if a channel has a type."""
+) -> Decoding | None:
+    """Return what takes and decodes, as Decoding says; None if all payloads are texts."""
     decode = decoder_of(channels)
-    return (
-        take if decode is None else DecodingTaker(subscriber, take, decode, wants_gaps=wants_gaps)
-    )
+    return None if decode is None else Decoding(subscriber, peek, decode, wants_gaps=wants_gaps)
 
 
 class DecodeErrors:
-    """Counts and logs the payloads of one subscription that cannot be decoded."""
+    """Logs the payloads of one subscription that cannot be decoded."""
 
-    def __init__(self, subscriber: Subscriber) -> None:
-        self._subscriber = subscriber
+    def __init__(self) -> None:
         self._unlogged = 0
         self._quiet_until = 0.0
 
-    def note(self, item: Undecodable) -> None:
-        """Count and log. Neither payload nor decoder's message is logged: that may quote it."""
-        self._subscriber.decode_errors += 1
+    def log(self, item: Undecodable) -> None:
+        """Log at times. Neither payload nor decoder's message is logged: that may quote it."""
         now = time.monotonic()
         if now < self._quiet_until:
             self._unlogged += 1

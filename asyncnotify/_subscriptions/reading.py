@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, Notification
 from asyncnotify._subscriptions.callbacks import report
-from asyncnotify._subscriptions.decoding import DecodeErrors, DecodingTaker, Undecodable, taker_of
+from asyncnotify._subscriptions.decoding import DecodeErrors, decoding_of
 from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._tasks import SLICE
 
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.mailbox import Item
     from asyncnotify._model import SubscriptionStats
     from asyncnotify._subscriptions.callbacks import OnError
-    from asyncnotify._subscriptions.decoding import Taken
 
 Enlist: TypeAlias = Callable[[], tuple[Roster, Subscriber]]
 """What makes a subscription, which begins once the server has confirmed its channels."""
-
-_DECODED_AT_ONCE: Final = 32
-"""Payloads that are decoded between two looks at the clock."""
 
 
 class Phase(StrEnum):
@@ -175,16 +171,16 @@ class Reading:
 
     __slots__ = (
         "_decode_errors",
-        "_gaps",
+        "_decoding",
         "_on_error",
         "_owes_a_turn",
         "_roster",
-        "_subscriber",
-        "_unreported",
         "channels",
         "has_told_end",
         "mailbox",
+        "subscriber",
         "take",
+        "wants_gaps",
     )
 
     def __init__(
@@ -197,22 +193,17 @@ class Reading:
         on_error: OnError | None,
     ) -> None:
         self._roster = roster
-        self._subscriber = subscriber
-        self.mailbox = subscriber.mailbox
+        self.subscriber = subscriber
+        self.mailbox = mailbox = subscriber.mailbox
         self.channels = channels
-        self._gaps = gaps
+        self.wants_gaps = gaps
         self._on_error = on_error
-        take = subscriber.mailbox.take_in_turn
-        self.take = taker_of(subscriber, take, channels, wants_gaps=gaps)
-        self._decode_errors: DecodeErrors | None = None
-        self._unreported: deque[Undecodable] | None = None  # most streams never need one
+        self._decoding = decoding_of(subscriber, mailbox.peek_in_turn, channels, wants_gaps=gaps)
+        # A method of Python's: after a call of any other object a signal handler may raise
+        self.take = mailbox.take_in_turn if self._decoding is None else self._decoding.take
+        self._decode_errors: DecodeErrors | None = None  # most streams never need one
         self._owes_a_turn = False
         self.has_told_end: bool = False  # whether its consumer has met the end
-
-    @property
-    def must_report(self) -> bool:
-        """Whether ``on_error`` has to be called before the next item, however it is taken."""
-        return bool(self._unreported)
 
     @property
     def phase(self) -> Phase:
@@ -222,9 +213,9 @@ class Reading:
     @property
     def how_ended(self) -> str:
         """Why no more arrives, for a message."""
-        if self._subscriber.unlistened:
+        if self.subscriber.unlistened:
             return "has ended: unlisten() was called for its channel"
-        if self._subscriber.refusal is not None:
+        if self.subscriber.refusal is not None:
             return "has ended: the server refused its channel"
         return "has ended"
 
@@ -237,30 +228,27 @@ class Reading:
         await self.report()
         return self
 
+    # Between taking an item and returning it nothing is called, and no loop goes round: a signal
+    # handler may raise after each, and the item would be lost.
+
     # -- one at a time ------------------------------------------------------------------------
 
-    async def next_after(self, item: Taken | None) -> Item:
-        """Return the item, if it is one for the consumer, or the next one that is."""
+    async def next(self) -> Item:
+        """Return the next item for the consumer."""
         while True:
-            # No call between taking and returning: a signal handler may raise after each
-            wanted: Any = item
-            if wanted.__class__ is Notification:
-                return wanted
-            if wanted.__class__ is Gap and self._gaps:
-                self._subscriber.gaps_taken += 1
-                return wanted
-            del wanted
-            if item is None:
-                if not await self._something_waits():
-                    self.has_told_end = True
-                    raise StopAsyncIteration
-            elif isinstance(item, Undecodable):
-                self._count_undecodable(item)
-                item = None  # its traceback leads to this frame
-                await self.report()
-            elif isinstance(item, Notification) or self._wants(item):
+            item: Any = self.take()
+            if item.__class__ is Notification:
                 return item
-            item = self.take()
+            if item.__class__ is Gap:
+                self.subscriber.gaps_taken += 1
+                if self.wants_gaps:
+                    return item
+            elif item is not None:
+                item = None  # the traceback of its error leads to this frame
+                await self.report()
+            elif not await self._something_waits():
+                self.has_told_end = True
+                raise StopAsyncIteration
 
     async def _something_waits(self) -> bool:
         self._roster.check_owner()
@@ -268,13 +256,8 @@ class Reading:
             await self.mailbox.wait_for_turn()
             return await self.mailbox.wait()
         except BufferOverflowError:
-            self._roster.detach(self._subscriber)
+            self._roster.detach(self.subscriber)
             raise
-
-    def _wants(self, _: Gap) -> bool:
-        """Count a gap; return whether the consumer is to have it."""
-        self._subscriber.gaps_taken += 1
-        return self._gaps
 
     # -- many at a time -----------------------------------------------------------------------
 
@@ -293,45 +276,28 @@ class Reading:
 
     def _take_batch(self, limit: int) -> list[Any]:
         """Return what waits; of what has to be decoded, as much as a slice of time allows."""
-        taker = self.take
-        if not isinstance(taker, DecodingTaker):
-            return self._sort_out(self.mailbox.take_many(limit))
-        batch: list[Item] = []
-        clock = asyncio.get_running_loop().time
-        ends = clock() + SLICE
-
-        def add(item: Item) -> None:
-            if not isinstance(item, Gap) or self._wants(item):
-                batch.append(item)
-
-        while limit > 0 and clock() < ends:
-            taken = taker.take_many(min(limit, _DECODED_AT_ONCE), add, self._count_undecodable)
-            if not taken:
-                break
-            limit -= taken
-        self._owes_a_turn = clock() >= ends  # not now: cancelled there, it would lose the batch
+        if self._decoding is not None:
+            batch = self._decoding.take_many(limit, SLICE)
+            self._owes_a_turn = self._decoding.ran_out  # not now: cancelled, it would lose them
+            return batch
+        batch = waiting = [*islice(self.mailbox, limit)]
+        gaps = len(waiting) - [item.__class__ for item in waiting].count(Notification)
+        if gaps and not self.wants_gaps:
+            batch = [item for item in waiting if item.__class__ is Notification]
+        self.mailbox.remove(len(waiting))
+        self.subscriber.gaps_taken += gaps
         return batch
-
-    def _sort_out(self, items: list[Any]) -> list[Any]:
-        """Return what is for the consumer; never waits, so that nothing is lost."""
-        gaps = [item for item in items if item.__class__ is not Notification]
-        self._subscriber.gaps_taken += len(gaps)
-        return items if self._gaps or not gaps else [i for i in items if not isinstance(i, Gap)]
 
     # -- what cannot be decoded ---------------------------------------------------------------
 
-    def _count_undecodable(self, item: Undecodable) -> None:
-        if self._decode_errors is None:
-            self._decode_errors = DecodeErrors(self._subscriber)
-        self._decode_errors.note(item)
-        if self._unreported is None:
-            self._unreported = deque()
-        self._unreported.append(item)
-
     async def report(self) -> None:
         """Call ``on_error`` for each payload that could not be decoded. Cancelled, it goes on."""
-        while self._unreported:
-            item = self._unreported.popleft()
+        decoding = self._decoding
+        while decoding is not None and decoding.has_failed:
+            item = decoding.failure()
+            if self._decode_errors is None:
+                self._decode_errors = DecodeErrors()
+            self._decode_errors.log(item)
             await report(self._on_error, item.error, item.notification, of=names(self.channels))
             await self.mailbox.give_way()
 
@@ -339,17 +305,17 @@ class Reading:
 
     async def close(self) -> None:
         """End the subscription and discard its buffer; return once the server has confirmed."""
-        self._roster.detach(self._subscriber)
+        self._roster.detach(self.subscriber)
         await self._roster.settled()
         await self.report()
 
     def forget(self) -> None:
         """End the subscription, from whatever thread, without waiting."""
-        _forget(self._roster, self._subscriber)
+        _forget(self._roster, self.subscriber)
 
     def stats(self) -> SubscriptionStats:
         """Return what became of the notifications so far."""
-        return self._subscriber.stats()
+        return self.subscriber.stats()
 
 
 def names(channels: tuple[Channel[Any], ...]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self
 from asyncnotify._arguments import check_count
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import AlreadyEnteredError, ClosedError
-from asyncnotify._model import Notification, SubscriptionStats
+from asyncnotify._model import Gap, Notification, SubscriptionStats
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH, Batches, ItemT_co
 from asyncnotify._subscriptions.callbacks import OnError
 from asyncnotify._subscriptions.reading import Beginning, Enlist, Phase, Reading, names
@@ -33,7 +33,7 @@ class _Use(Enum):
 
 
 _NOT_READY: Final[Any] = object()
-"""What ``take()`` returns while something has to be done before an item can be taken."""
+"""What ``take()`` returns before the stream has begun."""
 
 
 def _not_ready() -> Any:  # noqa: ANN401 - it is no item
@@ -170,30 +170,31 @@ class Stream(Generic[ItemT_co]):
             except BaseException as error:
                 mailbox, state = self._mailbox, self._state
                 del self
-                mailbox.give_up(arrival)
-                if isinstance(error, RuntimeError):
-                    state.check_owner()  # so asyncio refuses a future of another loop
+                _give_up(mailbox, arrival, state, error)
                 raise
             item = self._take()
             if item.__class__ is Notification:
                 return item  # type: ignore[return-value]
         try:
-            while item is _NOT_READY:
+            if item is _NOT_READY:
                 self._read_from(await self._state.ready())
-                item = self._take()
             reading: Any = self._state
-            found: ItemT_co = await reading.next_after(item)
+            if item.__class__ is Gap:
+                reading.subscriber.gaps_taken += 1
+                if reading.wants_gaps:
+                    return item  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+            found: ItemT_co = await reading.next()
             return found
         finally:
             del self, item  # which may be an error, whose traceback leads to this frame
 
     def _read_from(self, reading: Reading) -> None:
-        """Take from what the server has confirmed, unless there is something to report first."""
+        """Take from what the server has confirmed."""
         if self._state is not reading:
             self._loop = asyncio.get_running_loop()
             self._mailbox = reading.mailbox
             self._state = reading
-        self._take = _not_ready if reading.must_report else reading.take
+            self._take = reading.take
 
     def batches(self, limit: int = DEFAULT_BATCH) -> Batches[ItemT_co]:
         """
@@ -217,10 +218,7 @@ class Stream(Generic[ItemT_co]):
         try:
             reading = await self._state.ready()
             self._read_from(reading)
-            try:
-                return await reading.next_batch(limit)
-            finally:
-                self._read_from(reading)
+            return await reading.next_batch(limit)
         finally:
             del self
 
@@ -250,3 +248,15 @@ def end_of(stream: Stream[Any]) -> ClosedError:
     """Return the error for who uses a stream that brings no more."""
     how = stream._how_ended  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return ClosedError(f"the stream of {how}; make another with listener.stream()")
+
+
+def _give_up(
+    mailbox: Mailbox,
+    arrival: asyncio.Future[None],
+    state: Beginning | Reading,
+    error: BaseException,
+) -> None:
+    """Wait no more. Raise WrongLoopError where asyncio refuses a future of another loop."""
+    mailbox.give_up(arrival)
+    if isinstance(error, RuntimeError):
+        state.check_owner()

@@ -22,7 +22,7 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
-from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, taker_of
+from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoding_of
 from asyncnotify._subscriptions.slow import RunningCall, SlowWarning
 from asyncnotify._subscriptions.threads import InThread
 
@@ -73,12 +73,13 @@ class HandlerWorker:
         self.subscriber = subscriber
         self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
-        self._take = taker_of(
-            subscriber, subscriber.mailbox.take, channels, wants_gaps=resync is not None
+        self._decoding = decoding_of(
+            subscriber, subscriber.mailbox.peek, channels, wants_gaps=resync is not None
         )
+        self._take = self._mailbox.take if self._decoding is None else self._decoding.take
         self._turns = turns
         self._warnings = WarningLimit() if warnings is None else warnings
-        self._decode_errors = DecodeErrors(subscriber)
+        self._decode_errors = DecodeErrors()
         self._handler = handler
         self._resync = resync
         self._on_error = on_error
@@ -280,9 +281,10 @@ class HandlerWorker:
         self._others_ran = True
         if isinstance(item, Gap):
             await self._process_gap(item)
-        else:
-            self._decode_errors.note(item)
-            await self._report(item.error, item.notification)
+        elif self._decoding is not None:
+            failed = self._decoding.failure()
+            self._decode_errors.log(failed)
+            await self._report(failed.error, failed.notification)
 
     async def _process_gap(self, gap: Gap) -> None:
         """Call resync until it succeeds. A gap that follows at once is merged into this one."""

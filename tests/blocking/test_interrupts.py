@@ -99,17 +99,24 @@ async def consume(stream):
     global armed
     armed = True
     try:
-        async for item in stream:
-            got.append(item)
-            if len(got) == COUNT:
-                break
+        if "batches" in what:
+            async for batch in stream.batches(100):
+                got.extend(batch)
+                if len(got) == COUNT:
+                    break
+        else:
+            async for item in stream:
+                got.append(item)
+                if len(got) == COUNT:
+                    break
     finally:
         armed = False
 
 async def main():
+    channel = "orders" if "text" in what else Channel("orders", decode=str.strip)
     pairs = [("orders", str(n)) for n in range(COUNT)]
     async with Listener(dsn) as listener, Notifier(dsn) as notifier:
-        async with listener.stream("orders", buffer=COUNT) as stream:
+        async with listener.stream(channel, buffer=COUNT) as stream:
             while rung < 600:
                 got.clear()
                 await notifier.notify_many(pairs)
@@ -123,7 +130,7 @@ async def main():
                         pass
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 assert [n.payload for n in got] == [payload for _, payload in pairs]
-                assert stream.stats().backlog == 0
+                assert (stream.stats().backlog, stream.stats().decode_errors) == (0, 0)
 
 signal.signal(signal.SIGALRM, ring_in_consumer)
 asyncio.run(main())
@@ -244,9 +251,10 @@ def test_r56_an_item_that_was_taken_is_returned_or_put_back(dsn: str, how: str) 
     run(STORM, dsn, how)
 
 
-def test_r56_nor_does_a_coroutine_lose_what_it_took(dsn: str) -> None:
-    """What a signal handler raises in ``async for`` leaves the item in the stream."""
-    run(COROUTINE, dsn)
+@pytest.mark.parametrize("how", ["text", "typed", "text batches", "typed batches"])
+def test_r56_nor_does_a_coroutine_lose_what_it_took(dsn: str, how: str) -> None:
+    """What a signal handler raises in ``async for``, or in a decoder, leaves the item."""
+    run(COROUTINE, dsn, how)
 
 
 def test_r56_an_interrupted_start_leaves_no_thread(dsn: str) -> None:

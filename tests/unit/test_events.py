@@ -18,6 +18,7 @@ from asyncnotify._events import (
     RetryScheduled,
     describe_event,
 )
+from tests.support.interrupter import Alarm, each_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -360,3 +361,21 @@ def test_a_pid_that_is_not_known_is_not_told() -> None:
     """Behind a pooler that hides it there is none."""
     for event in (Connected(1, 0), ConnectionLost(None, 0), Reconnected(1.5, 1, 2, 0)):
         assert "backend" not in describe_event(event, "joe@db")[1]
+
+
+def test_r56_an_event_that_was_taken_is_returned_or_stays() -> None:
+    """At each point at which a signal handler may raise, one does; each event comes once."""
+    events = [Connected(number, 1) for number in range(3)]
+    for interrupter in each_point("asyncnotify._events"):
+        announcer, got = Announcer("joe@db", None), list[object]()
+        stream = announcer.stream()
+        for event in events:
+            announcer.announce(event)
+        while got != events:
+            try:
+                with interrupter:
+                    stream.__anext__().send(None)
+            except StopIteration as returned:
+                got.append(returned.value)
+            except Alarm:
+                assert interrupter.has_raised

@@ -16,10 +16,10 @@ from asyncnotify._errors import PayloadDecodeError
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.decoding import (
     DecodeErrors,
-    DecodingTaker,
+    Decoding,
     Undecodable,
     decoder_of,
-    taker_of,
+    decoding_of,
 )
 from tests.unit.fake_sources import TrimmingSource, at
 
@@ -72,6 +72,24 @@ def decoder(*channels: Channel[Any]) -> Callable[[Item], Taken]:
     return decode
 
 
+def decoding(subscriber: Subscriber, *channels: Channel[Any], gaps: bool = True) -> Decoding:
+    """Return what takes from a subscription, and decodes."""
+    made = decoding_of(subscriber, subscriber.mailbox.peek, channels, wants_gaps=gaps)
+    assert made is not None
+    return made
+
+
+def taking(made: Decoding) -> Callable[[], Taken | None]:
+    """Return a function that takes the next item; what cannot be decoded is reported at once."""
+
+    def take() -> Taken | None:
+        item = made.take()
+        assert made.has_failed == isinstance(item, Undecodable)
+        return made.failure() if isinstance(item, Undecodable) else item
+
+    return take
+
+
 def undecodable(reason: str = "cannot be decoded: ValueError", pid: int = 7) -> Undecodable:
     """Return what could not be decoded."""
     error = PayloadDecodeError("numbers", reason)
@@ -89,8 +107,7 @@ def test_text_needs_no_decoder(channels: tuple[Channel[Any], ...]) -> None:
     """Where every payload is its text there is nothing to call: the mailbox is taken from."""
     assert decoder_of(channels) is None
     subscriber = Subscriber(["a"], LatestMailbox())
-    take = subscriber.mailbox.take
-    assert taker_of(subscriber, take, channels, wants_gaps=True) is take
+    assert decoding_of(subscriber, subscriber.mailbox.peek, channels, wants_gaps=True) is None
 
 
 def test_a_payload_is_replaced_by_its_value() -> None:
@@ -173,7 +190,7 @@ def test_what_is_taken_is_decoded() -> None:
 
     channel = Channel("numbers", encode=str, decode=decode)
     box = LatestMailbox()
-    take = taker_of(Subscriber(["numbers"], box), box.take, [channel], wants_gaps=True)
+    take = taking(decoding(Subscriber(["numbers"], box), channel))
     box.release(GAP)
     for text in ("1", "2", "3"):
         box.put(Notification("numbers", text, 1))
@@ -195,16 +212,17 @@ def test_r46_what_cannot_be_decoded_is_a_gap_in_its_place(*, wants_gaps: bool) -
     subscriber.begin()
     for text in ("1", "x", "y", "2", "z"):
         box.put(Notification("numbers", text, 1))
-    take = taker_of(subscriber, box.take, [channel], wants_gaps=wants_gaps)
+    take = taking(decoding(subscriber, channel, gaps=wants_gaps))
     items = list(iter(take, None))
     gap = ["undecodable"] if wants_gaps else []
     assert [described(i) for i in items] == ["start", 1, "x", "y", *gap, 2, "z", *gap]
     gaps = [item for item in items if isinstance(item, Gap)][1:]
     assert all(gap.since == datetime(2026, 1, 1, tzinfo=UTC) for gap in gaps)
     assert box.gaps == (3 if wants_gaps else 1)
+    assert subscriber.decode_errors == 3
 
 
-Road = tuple[BoundedMailbox | LatestMailbox, Subscriber, "Callable[[], Taken | None]"]
+Road = tuple[BoundedMailbox | LatestMailbox, Subscriber, Decoding]
 
 
 @pytest.fixture(params=["bounded", "latest"])
@@ -218,9 +236,9 @@ def road(request: pytest.FixtureRequest) -> Road:
     )
     subscriber = Subscriber(["numbers", "texts"], box)
     subscriber.begin()
-    take = taker_of(subscriber, box.take, [NUMBERS, Channel("texts")], wants_gaps=True)
-    assert described(take()) == "start"
-    return box, subscriber, take
+    made = decoding(subscriber, NUMBERS, Channel("texts"))
+    assert described(made.take()) == "start"
+    return box, subscriber, made
 
 
 def lose_and_listen_again(subscriber: Subscriber) -> None:
@@ -231,7 +249,8 @@ def lose_and_listen_again(subscriber: Subscriber) -> None:
 
 def test_r46_no_gap_overtakes_what_follows_a_payload_that_cannot_be_decoded(road: Road) -> None:
     """While resync fails, a newer gap is taken only if it comes next, also behind such a one."""
-    box, subscriber, take = road
+    box, subscriber, made = road
+    take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "before the loss", 1))
     lose_and_listen_again(subscriber)
@@ -242,7 +261,8 @@ def test_r46_no_gap_overtakes_what_follows_a_payload_that_cannot_be_decoded(road
 
 def test_a_gap_of_such_payloads_merges_with_a_neighbour_while_resync_fails(road: Road) -> None:
     """As any other gap: nothing stands between them."""
-    box, subscriber, take = road
+    box, subscriber, made = road
+    take = taking(made)
     box.put(Notification("numbers", "x", 1))
     lose_and_listen_again(subscriber)
     assert [described(take()) for _ in range(2)] == ["x", "undecodable"]
@@ -252,7 +272,8 @@ def test_a_gap_of_such_payloads_merges_with_a_neighbour_while_resync_fails(road:
 
 def test_r23_nothing_is_left_of_a_subscription_that_is_ended_at_such_a_gap(road: Road) -> None:
     """What follows the gap is discarded with the buffer: no call of the handler is owed."""
-    box, _, take = road
+    box, _, made = road
+    take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "behind", 1))
     assert [described(take()) for _ in range(2)] == ["x", "undecodable"]
@@ -262,7 +283,8 @@ def test_r23_nothing_is_left_of_a_subscription_that_is_ended_at_such_a_gap(road:
 
 def test_what_follows_such_a_payload_waits_in_the_buffer(road: Road) -> None:
     """So a consumer that looks whether something waits finds the gap, and what is behind it."""
-    box, _, take = road
+    box, _, made = road
+    take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "behind", 1))
     for left, expected in ((2, "x"), (1, "undecodable"), (0, "behind")):
@@ -274,13 +296,12 @@ def test_what_follows_such_a_payload_waits_in_the_buffer(road: Road) -> None:
 
 def test_items_and_lists_of_a_typed_stream_may_be_taken_in_turn(road: Road) -> None:
     """A list begins where the last item ended, also in the middle of such payloads."""
-    box, _, take = road
-    assert isinstance(take, DecodingTaker)
+    box, _, made = road
+    take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "behind", 1))
     assert described(take()) == "x"
-    found: list[object] = []
-    assert take.take_many(10, found.append, found.append) == 2
+    found = made.take_many(10, 1.0)
     assert [described(item) for item in found] == ["undecodable", "behind"]
     assert (box.taken, box.gaps) == (4, 2)
 
@@ -292,7 +313,7 @@ def test_r28_such_gaps_do_not_count_against_the_buffer(payloads: str) -> None:
     box = BoundedMailbox(3, "drop_oldest", channel="numbers", source=source)
     subscriber = Subscriber(["numbers"], box)
     subscriber.begin()
-    take = taker_of(subscriber, box.take, [NUMBERS], wants_gaps=True)
+    take = taking(decoding(subscriber, NUMBERS))
     assert described(take()) == "start"
     for text in payloads:
         box.put(Notification("numbers", text, 1))
@@ -314,17 +335,17 @@ def described(item: Any) -> object:  # noqa: ANN401
 # -- counting and telling -------------------------------------------------------------------------
 
 
-def test_each_error_counts_and_is_not_delivered(clock: ManualClock) -> None:
+def test_each_error_counts_and_is_not_delivered() -> None:
     """In its subscription's numbers an error is not among what was delivered."""
     box = LatestMailbox()
     subscriber = Subscriber(["numbers"], box)
     subscriber.begin()
     box.put(Notification("numbers", "x", 1))
-    errors = DecodeErrors(subscriber)
-    box.take()
+    made = decoding(subscriber, NUMBERS, gaps=False)
+    assert described(made.take()) == "start"
     subscriber.gaps_taken += 1
-    box.take()
-    errors.note(undecodable())
+    assert described(made.take()) == described(made.take()) == "x"
+    assert described(made.failure()) == "x"
     stats = subscriber.stats()
     assert (stats.decode_errors, stats.delivered, stats.gaps) == (1, 0, 1)
 
@@ -333,17 +354,15 @@ def test_r44_the_log_tells_of_it_once_a_minute(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Their number is up to others: one line a minute, which says how many it has left out."""
-    subscriber = Subscriber(["numbers"], LatestMailbox())
-    errors = DecodeErrors(subscriber)
+    errors = DecodeErrors()
     for second in range(1, 601):
         clock.now += 1.0
-        errors.note(undecodable(pid=second))
+        errors.log(undecodable(pid=second))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 10
     assert messages[0].endswith("(sent by backend 1)")
     assert messages[1].endswith("(sent by backend 61); 59 more since the last line")
     assert messages[9].endswith("(sent by backend 541); 59 more since the last line")
-    assert subscriber.decode_errors == 600
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     assert {record.name for record in caplog.records} == {"asyncnotify.handler"}
 
@@ -352,10 +371,10 @@ def test_after_a_quiet_minute_nothing_was_left_out(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line says of others only where there were others."""
-    errors = DecodeErrors(Subscriber(["numbers"], LatestMailbox()))
-    errors.note(undecodable())
+    errors = DecodeErrors()
+    errors.log(undecodable())
     clock.now += 60.0
-    errors.note(undecodable())
+    errors.log(undecodable())
     assert not any("more" in record.getMessage() for record in caplog.records)
     assert len(caplog.records) == 2
 
@@ -365,9 +384,9 @@ def test_each_subscription_has_lines_of_its_own(
 ) -> None:
     """One subscription's errors do not keep those of another out of the log."""
     for _ in range(3):
-        errors = DecodeErrors(Subscriber(["numbers"], LatestMailbox()))
-        errors.note(undecodable())
-        errors.note(undecodable())
+        errors = DecodeErrors()
+        errors.log(undecodable())
+        errors.log(undecodable())
     assert len(caplog.records) == 3
 
 
@@ -375,7 +394,7 @@ def test_r43_the_line_holds_nothing_of_the_payload(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in its text, and no traceback that would quote it."""
-    DecodeErrors(Subscriber(["numbers"], LatestMailbox())).note(undecodable())
+    DecodeErrors().log(undecodable())
     (record,) = caplog.records
     assert record.exc_info is None
     assert "secret" not in logging.Formatter().format(record) + repr(vars(record))
