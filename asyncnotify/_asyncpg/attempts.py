@@ -22,6 +22,7 @@ from asyncnotify._asyncpg.failures import (
 from asyncnotify._asyncpg.files import find_password, password_file
 from asyncnotify._asyncpg.given import checked, discard
 from asyncnotify._asyncpg.racing import DialLoop, Race
+from asyncnotify._asyncpg.roles import check_role
 from asyncnotify._errors import ConnectError, describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import READ_GRACE, Sealed, sealed
@@ -50,6 +51,9 @@ class Attempts:
         lookups: Where the addresses of names come from.
         timeout: Seconds for each address, and for each lookup.
         warnings: The limit of what is logged.
+
+    Attributes:
+        wanted: Which kind of server the connection leads to: as ``target_session_attrs``.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Attempts:
         self._timeout = timeout
         self._warnings = warnings
         self._failures: list[tuple[str, Exception]] = []
+        self.wanted = settings.wanted
 
     async def run(self) -> asyncpg.Connection[Any]:
         """
@@ -98,6 +103,8 @@ class Attempts:
         except OSError as error:
             self._note(str(host), error)
             return None
+        if self._settings.any_will_do and len({one for one in addresses if not one.is_local}) > 1:
+            kind = "primary"  # one of them may lead to a standby, which cannot LISTEN
         while True:
             race = Race(addresses, timeout=self._timeout)
             try:
@@ -119,11 +126,22 @@ class Attempts:
         return found
 
     async def _connect(self, host: Host, kind: str, race: Race) -> asyncpg.Connection[Any]:
-        arguments = self._arguments(host, kind)
-        connecting = connect_asyncpg(arguments, DialLoop(race, self._tls.context), race)
+        arguments = self._arguments(host)
+        connecting = self._accepted(arguments, kind, race)
         return await checked(await within(connecting, lambda: race.deadline, self._timeout))
 
-    def _arguments(self, host: Host, kind: str) -> dict[str, Any]:
+    async def _accepted(self, arguments: dict[str, Any], kind: str, race: Race) -> Any:
+        """Return a connection to a server of this kind."""
+        connection = await connect_asyncpg(arguments, DialLoop(race, self._tls.context), race)
+        try:
+            await check_role(connection, kind)
+        except BaseException:
+            connection.terminate()
+            raise
+        self.wanted = kind
+        return connection
+
+    def _arguments(self, host: Host) -> dict[str, Any]:
         """Return the keyword arguments for the driver: nothing is left for it to look for."""
         settings = self._settings
         kerberos = {
@@ -143,7 +161,7 @@ class Attempts:
             "ssl": False if host.is_socket else self._tls.argument,
             "direct_tls": settings.options.get("sslnegotiation") == "direct",
             "server_settings": settings.server_settings,
-            "target_session_attrs": kind,
+            "target_session_attrs": "any",  # check_role() looks
             "timeout": settings.driver.get("timeout"),
         }
 

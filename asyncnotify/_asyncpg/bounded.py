@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.failures import escape_texts, is_refusal
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
-from asyncnotify._asyncpg.statements import only_in_session
+from asyncnotify._asyncpg.statements import (
+    NO_WAITING,
+    OWN_DEFAULTS,
+    may_wait,
+    only_in_session,
+    setting,
+)
 from asyncnotify._errors import ConnectionLostError, describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import READ_GRACE, cancel
@@ -38,6 +44,8 @@ class BoundedConnection:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self.pid: int = connection.get_server_pid()
+        self.may_wait: bool = may_wait(connection)  # whether OWN_DEFAULTS have to be in force
+        self._defaults_set = False
 
     @property
     def lost(self) -> bool:
@@ -46,26 +54,48 @@ class BoundedConnection:
 
     async def introduce(self, keepalive: Keepalive | None) -> bool:
         """
-        Set keepalive at both ends; return whether the backend pid is the one we know.
+        Set what the session needs, at both ends; return whether the backend pid is the one we know.
 
         Another pid says that a pooler is in between: then nothing is set at the server. One
-        round trip; a second one if a setting is refused.
+        round trip; another one if settings are refused.
         """
         if keepalive is not None:
             keep_alive(self._connection, keepalive)
         settings = server_settings(keepalive) if keepalive is not None else {}
-        changes = ", ".join(
-            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings.items()
-        )
         ours = only_in_session(self.pid)
-        try:
-            status = await self._command(self._connection.execute(f"SELECT {changes} {ours}"))
-        except Exception as error:
-            if not is_refusal(error):
-                raise
-            log.debug("keepalive of the server stays as it is: %s", describe_error(error))
-            status = await self._command(self._connection.execute(f"SELECT 1 {ours}"))
-        return bool(status == "SELECT 1")
+        for changes in ({**settings, **OWN_DEFAULTS}, OWN_DEFAULTS):
+            try:
+                done = await self._is_done(f"{self._before}SELECT {setting(changes)} {ours}")
+                self.may_wait = self.may_wait and not done
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                log.debug("settings of the server stay as they are: %s", describe_error(error))
+            else:
+                return done
+        return await self._is_done(f"SELECT 1 {ours}")
+
+    @property
+    def _before(self) -> str:
+        """What has to stand in front of a statement of one message, as long as it may wait."""
+        return NO_WAITING if self.may_wait else ""
+
+    async def _is_done(self, statement: str) -> bool:
+        """Return whether a statement returns one row."""
+        return bool(await self._command(self._connection.execute(statement)) == "SELECT 1")
+
+    async def set_own_defaults(self) -> None:
+        """Set what introduce() has not, behind a pooler; before LISTEN, which may be delivered."""
+        if self.may_wait:
+            changes = (f"SET {name} TO '{value}'" for name, value in OWN_DEFAULTS.items())
+            await self._command(self._connection.execute(";".join(changes)))
+            self.may_wait, self._defaults_set = False, True
+
+    async def reset_defaults(self) -> None:
+        """Undo it, as far as the pooler gives the statement to the same session of the server."""
+        if self._defaults_set:
+            changes = (f"RESET {name}" for name in OWN_DEFAULTS)
+            await self._command(self._connection.execute(";".join(changes)))
 
     async def close(self, timeout: float) -> None:
         """Say goodbye to the server, for at most this many seconds; then terminate."""

@@ -150,6 +150,7 @@ class Dialer:
         self.warnings = WarningLimit()
         self._defects = DefectLog()
         described = getattr(connect, "target", "connect=")
+        self.wanted = "any"  # of the server of the last connection: as target_session_attrs
         if self._given is not None:
             described = self._given.described()
         self.target: str = escaped(described)
@@ -210,7 +211,9 @@ class Dialer:
             timeout=self._seconds_for_each(settings),
             warnings=self.warnings,
         )
-        return await attempts.run()
+        connection = await attempts.run()
+        self.wanted = attempts.wanted
+        return connection
 
     def _seconds_for_each(self, settings: Settings) -> float:
         """Return the seconds for each address: so many that the start can reach every host."""

@@ -16,8 +16,10 @@ import asyncpg
 
 from asyncnotify._errors import (
     AsyncNotifyError,
+    ChannelNameError,
     ConfigurationError,
     PoolerError,
+    describe_error,
     mark_as_callers,
     place_of,
 )
@@ -261,3 +263,17 @@ def is_refusal(error: BaseException) -> bool:
         return True
     ends = asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError
     return isinstance(error, asyncpg.PostgresError) and not isinstance(error, ends)
+
+
+def refused_name(channel: str, cause: Exception) -> ChannelNameError:
+    """Return the error for a channel whose name the server refuses."""
+    error = ChannelNameError(channel, f"is refused by the server: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error
+
+
+def no_listen(cause: Exception) -> ConfigurationError:
+    """Return the error for a server that does not know LISTEN."""
+    error = ConfigurationError(f"the server does not support LISTEN: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error

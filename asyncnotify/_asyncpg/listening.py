@@ -57,6 +57,7 @@ class ListeningConnections:
                     last_contact=last_contact,
                     timeout=self._timeout,
                     proof=self._proof,
+                    wanted=self._dialer.wanted,
                 )
                 if not await session.introduce(self._keepalive):
                     session.behind_pooler, session.pid = True, 0

@@ -28,6 +28,11 @@ class Address:
     family: socket.AddressFamily
     place: tuple[Any, ...]
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is one of this machine alone."""
+        return ipaddress.ip_address(self.place[0].partition("%")[0]).is_loopback
+
     def __str__(self) -> str:
         host, port = self.place[:2]
         return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"

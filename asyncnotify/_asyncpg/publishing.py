@@ -16,6 +16,7 @@ from asyncnotify._asyncpg.statements import (
     NOTIFY,
     NOTIFY_ALL,
     NOTIFY_ALL_ON_ONE,
+    before_statements,
     notify_all_as_text,
     notify_as_text,
     unused_name,
@@ -56,16 +57,17 @@ class TextStatements:
 
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
         self._execute = connection.execute
+        self._before = before_statements(connection)
 
     def notify(self, channel: str, payload: str) -> Awaitable[object]:
         """Send one notification."""
-        return self._execute(notify_as_text(channel, payload))
+        return self._execute(self._before + notify_as_text(channel, payload))
 
     def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> Awaitable[object]:
         """Send these notifications, at least one, in this order."""
         if len(channels) == 1:
             return self.notify(channels[0], payloads[0])
-        return self._execute(notify_all_as_text(channels, payloads))
+        return self._execute(self._before + notify_all_as_text(channels, payloads))
 
 
 class PreparedStatements:

@@ -12,6 +12,8 @@ from asyncnotify._asyncpg.failures import (
     is_refusal,
     is_truncated_status,
     is_unsupported,
+    no_listen,
+    refused_name,
     was_cancelled_by_server,
 )
 from asyncnotify._asyncpg.notification_queue import (
@@ -21,12 +23,14 @@ from asyncnotify._asyncpg.notification_queue import (
     describe_holders,
 )
 from asyncnotify._asyncpg.proof import ListenProof
-from asyncnotify._asyncpg.statements import unused_name
+from asyncnotify._asyncpg.roles import condition, misfit
+from asyncnotify._asyncpg.statements import HERE, unused_name
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._channels.names import CHANNEL_LIMIT, quote_identifier
 from asyncnotify._errors import (
     ChannelNameError,
     ConfigurationError,
+    ConnectionLostError,
     describe_error,
 )
 from asyncnotify._escaping import escaped
@@ -59,9 +63,6 @@ _CANCELLED_AT_MOST: Final = 3
 _LAST_WORDS: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
 
-_HERE: Final = "/*NO LOAD BALANCE*/ "
-"""Keeps Pgpool-II from asking another server than the one on which the session listens."""
-
 _LISTENING: Final = "FROM pg_catalog.pg_listening_channels() AS channel"
 
 
@@ -77,9 +78,11 @@ class ListeningSession(BoundedConnection):
         last_contact: Callable[[], float],
         timeout: float,
         proof: ListenProof | None = None,
+        wanted: str = "any",
     ) -> None:
         super().__init__(connection, timeout=timeout)
         self._proof = ListenProof() if proof is None else proof
+        self._wanted = wanted
         self._server_encoding: str = getattr(connection.get_settings(), "server_encoding", "UTF8")
         self._deliver = on_notification
         self._on_lost = on_lost
@@ -148,7 +151,7 @@ class ListeningSession(BoundedConnection):
             return dict.fromkeys(channels, error)
         except Exception as error:
             if is_unsupported(error):
-                return dict.fromkeys(channels, _no_listen(error))
+                return dict.fromkeys(channels, no_listen(error))
             if not is_about_the_name(error):
                 raise
             return {**refused, **await self._find_refused(accepted, error)}
@@ -173,7 +176,7 @@ class ListeningSession(BoundedConnection):
     ) -> dict[str, Exception]:
         """One name has failed them all: find out which, by halves."""
         if len(channels) == 1:
-            return {channels[0]: _refused_name(channels[0], error)}
+            return {channels[0]: refused_name(channels[0], error)}
         middle = len(channels) // 2
         refused = await self.listen(channels[:middle])
         return {**refused, **await self.listen(channels[middle:])}
@@ -231,22 +234,38 @@ class ListeningSession(BoundedConnection):
         """
         Ask whether the server listens for us on the channels of which this is the checksum.
 
-        One round trip, which takes no transaction id: the heartbeat.
+        One round trip, which takes no transaction id: the heartbeat. The same question asks whether
+        the server is still of the kind that is wanted.
+
+        Raises:
+            ConnectionLostError: It is not.
         """
-        return await _insist(lambda: self._is_listening(channels, timeout))
+        agrees = await _insist(lambda: self._is_listening(channels, timeout))
+        if not (agrees or await _insist(lambda: self._is_wanted(timeout))):
+            raise ConnectionLostError(misfit(self._wanted))
+        return agrees or not self._proof.answers_are_believed
+
+    async def _is_wanted(self, timeout: float) -> bool:
+        sql = condition(self._wanted)
+        if sql is None or not self._proof.answers_are_believed:
+            return True
+        question = self._connection.execute(f"{self._before}{HERE}SELECT 1 WHERE {sql}")
+        return bool(await self._command(question, timeout) == "SELECT 1")
 
     async def _is_listening(self, channels: Checksum, timeout: float) -> bool:
         expected = channels + self._foreign_channels
-        condition = (
+        agreement = (
             f"(SELECT {expected.SQL_FUNCTIONS} {_LISTENING}) OPERATOR(pg_catalog.=) {expected.sql}"
         )
         if not self._server_can_sum:
-            condition = (
+            agreement = (
                 f"(SELECT pg_catalog.count(*) {_LISTENING}) OPERATOR(pg_catalog.=) {expected.count}"
             )
+        if (of_the_server := condition(self._wanted)) is not None:
+            agreement = f"{agreement} AND {of_the_server}"
         try:
             status = await self._command(
-                self._connection.execute(f"{_HERE}SELECT 1 WHERE {condition}"), timeout
+                self._connection.execute(f"{self._before}{HERE}SELECT 1 WHERE {agreement}"), timeout
             )
         except Exception as error:
             if not self._server_can_sum or not is_refusal(error) or was_cancelled_by_server(error):
@@ -254,7 +273,7 @@ class ListeningSession(BoundedConnection):
             self._server_can_sum = False  # md5 is off in FIPS mode: count the channels, at least
             log.debug("no checksum of the channels: %s", describe_error(error))
             return await self._is_listening(channels, timeout)
-        return bool(status == "SELECT 1") or not self._proof.answers_are_believed
+        return bool(status == "SELECT 1")
 
     async def missing(self, channels: Collection[str]) -> frozenset[str]:
         """
@@ -269,7 +288,7 @@ class ListeningSession(BoundedConnection):
 
     async def listened_channels(self) -> frozenset[str]:
         """Return what the server says that it listens on for this session."""
-        rows = await self._rows(f"{_HERE}SELECT channel {_LISTENING}", self._timeout)
+        rows = await self._rows(f"{HERE}SELECT channel {_LISTENING}", self._timeout)
         return frozenset(row["channel"] for row in rows)
 
     async def _listen_with_empty_queue(self, channels: Sequence[str], error: Exception) -> None:
@@ -369,18 +388,6 @@ class ListeningSession(BoundedConnection):
     def _logged(self, _connection: Any, message: Any) -> None:
         if message.sqlstate in _LAST_WORDS:
             self.notice = escaped(str(message).partition("\n")[0])
-
-
-def _refused_name(channel: str, cause: Exception) -> ChannelNameError:
-    error = ChannelNameError(channel, f"is refused by the server: {describe_error(cause)}")
-    error.__cause__ = cause
-    return error
-
-
-def _no_listen(cause: Exception) -> ConfigurationError:
-    error = ConfigurationError(f"the server does not support LISTEN: {describe_error(cause)}")
-    error.__cause__ = cause
-    return error
 
 
 async def _insist(command: Callable[[], Awaitable[T]]) -> T:

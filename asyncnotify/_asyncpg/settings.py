@@ -117,6 +117,11 @@ class Settings:
         default = "primary" if any(host.number for host in self.hosts) else "any"
         return self.options.get("target_session_attrs") or default
 
+    @property
+    def any_will_do(self) -> bool:
+        """Whether nothing says which kind of server is wanted, so far."""
+        return self.wanted == "any" and not self.options.get("target_session_attrs")
+
 
 class Given:
     """

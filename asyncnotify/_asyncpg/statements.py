@@ -10,10 +10,30 @@ notification is therefore sent as text, in one message.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import asyncpg
+
+HERE: Final = "/*NO LOAD BALANCE*/ "
+"""Keeps Pgpool-II from asking another server than the one on which the session listens."""
+
+OWN_DEFAULTS: Final = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+}
+"""
+What our sessions need, whatever the defaults of the role and the database are.
+
+A transaction that is serializable, read-only and deferrable waits until no other serializable one
+runs. A session for which that is the default answers no question until then, and delivers no
+notification: for that it begins a transaction too.
+"""
+
+NO_WAITING: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+"""In front of a statement, in one message with it. SET itself does not wait."""
 
 NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, $2)"
 
@@ -38,6 +58,25 @@ def unused_name() -> str:
 def only_in_session(pid: int) -> str:
     """Return the condition that a statement runs in the session with this backend pid."""
     return f"WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+
+
+def setting(changes: Mapping[str, str]) -> str:
+    """Return the expressions that set these settings for the session; empty for none."""
+    return ", ".join(
+        f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in changes.items()
+    )
+
+
+def may_wait(connection: asyncpg.Connection[Any]) -> bool:
+    """Return whether transactions may wait by default, for all that the server has reported."""
+    # Reported from 14 on; only transactions that are read-only wait
+    reported = getattr(connection.get_settings(), "default_transaction_read_only", None)
+    return reported != "off"
+
+
+def before_statements(connection: asyncpg.Connection[Any]) -> str:
+    """Return what has to stand in front of statements where OWN_DEFAULTS are not in force."""
+    return NO_WAITING if may_wait(connection) else ""
 
 
 def notify_as_text(channel: str, payload: str) -> str:

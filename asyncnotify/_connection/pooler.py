@@ -40,8 +40,9 @@ class PoolerCheck:
         Listen on a channel with a random name, and notify it by a second connection.
 
         Raises:
-            Exception: What LISTEN raised.
+            Exception: What LISTEN, or setting the defaults of the session, raised.
         """
+        await session.set_own_defaults()
         channel = f"asyncnotify_probe_{secrets.token_hex(8)}"
         arrived = session.expect(channel)
         for error in (await session.listen([channel])).values():
@@ -128,6 +129,7 @@ class PoolerProbe:
         self._arrived.cancel()
         await session.unlisten([self._channel])
         if not delivers:
+            await session.reset_defaults()
             raise PoolerError(_refusal(self._connections.target))
 
 

@@ -70,7 +70,19 @@ class ListeningSession(Protocol):
         ...
 
     async def is_listening(self, channels: Checksum, /, *, timeout: float) -> bool:
-        """Ask whether the server listens for this session on the channels of this checksum."""
+        """
+        Ask whether the server listens for this session on the channels of this checksum.
+
+        Raises ConnectionLostError if the server is not of the wanted kind any more.
+        """
+        ...
+
+    async def set_own_defaults(self) -> None:
+        """Make sure that the defaults of the role do not keep the session from delivering."""
+        ...
+
+    async def reset_defaults(self) -> None:
+        """Undo that: the session may serve others."""
         ...
 
     async def missing(self, channels: Collection[str], /) -> frozenset[str]:

@@ -20,10 +20,12 @@ class FakeConnection(HookedConnection):
         self.statements: list[str] = []
         self.answer_time: float | None = 0.0
         self.answer: Any = "SELECT 1"
+        self.answers: list[Any] = []  # in place of the answer, at first
         self.errors: list[BaseException] = []  # in place of the next answers
         self._transport: Any = None
         self.closed = self.terminated = self.in_transaction = False
         self.encoding = encoding
+        self.reported = {"default_transaction_read_only": "off", "in_hot_standby": "off"}
         self.termination_listeners: list[Callable[[Any], None]] = []
         self.log_listeners: list[Callable[[Any, Any], None]] = []
 
@@ -43,8 +45,8 @@ class FakeConnection(HookedConnection):
         return self.in_transaction
 
     def get_settings(self) -> Any:  # noqa: ANN401 - the driver's own class has no constructor
-        """Return the one setting that matters."""
-        return SimpleNamespace(client_encoding=self.encoding)
+        """Return the settings that matter, as a server from 14 on reports them."""
+        return SimpleNamespace(client_encoding=self.encoding, **self.reported)
 
     def add_termination_listener(self, callback: Any) -> None:  # noqa: ANN401
         """Note whom to tell of the end."""
@@ -64,6 +66,8 @@ class FakeConnection(HookedConnection):
             await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
+        if self.answers:
+            return self.answers.pop(0)
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer

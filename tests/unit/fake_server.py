@@ -132,6 +132,14 @@ class FakeSession:
         await self._answer("heartbeat", timeout)
         return Checksum.of(self.listening) == channels
 
+    async def set_own_defaults(self) -> None:
+        """Say that there is no pooler here."""
+        raise NotImplementedError
+
+    async def reset_defaults(self) -> None:
+        """Say that there is no pooler here."""
+        raise NotImplementedError
+
     async def missing(self, channels: Collection[str]) -> frozenset[str]:
         """Say which of these are not listened on."""
         await self._answer("audit", TIMEOUT)

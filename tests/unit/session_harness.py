@@ -34,6 +34,18 @@ class SessionHarness:
             proof=self.proof,
         )
 
+    def session_that_wants(self, role: str) -> ListeningSession:
+        """Return another session on the connection, for a server of this kind."""
+        return ListeningSession(
+            self.connection,
+            on_notification=lambda _pid, _channel, _payload: None,
+            on_lost=self.lose,
+            last_contact=lambda: self.last_contact,
+            timeout=5.0,
+            proof=self.proof,
+            wanted=role,
+        )
+
     def lose(self) -> None:
         """Be told of the loss."""
         self.losses += 1

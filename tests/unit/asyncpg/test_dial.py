@@ -16,6 +16,7 @@ from asyncnotify._asyncpg import attempts
 from asyncnotify._asyncpg.connection import HookedConnection
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.failures import is_permanent
+from asyncnotify._asyncpg.lookups import Address, Lookups
 from asyncnotify._errors import ConfigurationError, ConnectError
 from tests.unit.clock import START
 from tests.unit.fake_connection import FakeConnection
@@ -132,8 +133,10 @@ async def test_among_several_hosts_the_primary_is_wanted(
     driver: Driver, dsn: str | None, arguments: dict[str, object], wanted: str | None
 ) -> None:
     """LISTEN is refused on a standby; who says something else gets that."""
-    await dialer(dsn, **arguments).dial()
-    assert driver.calls[0].get("target_session_attrs") == wanted
+    made = dialer(dsn, **arguments)
+    await made.dial()
+    assert made.wanted == wanted
+    assert driver.calls[0]["target_session_attrs"] == "any"  # it is we who look
 
 
 @pytest.mark.parametrize(
@@ -198,14 +201,36 @@ async def test_a_dial_that_takes_too_long_is_given_up(driver: Driver) -> None:
 async def test_where_a_standby_is_preferred_any_other_one_will_do(driver: Driver) -> None:
     """All hosts are asked for a standby before any is taken, as libpq does it."""
     made = dialer(host=[ONE, TWO], target_session_attrs="prefer-standby")
-    driver.refusals = {
-        ONE: asyncpg.TargetServerAttributeNotMatched("primary"),
-        TWO: asyncpg.CannotConnectNowError("starting"),
-    }
-    with pytest.raises(ConnectError):
-        await made.dial()
-    kinds = [(call["host"], call["target_session_attrs"]) for call in driver.calls]
-    assert kinds == [(ONE, "standby"), (TWO, "standby"), (ONE, "any"), (TWO, "any")]
+    await made.dial()
+    assert [call["host"] for call in driver.calls] == [ONE, TWO, ONE]
+    assert [connection.terminated for connection in driver.made] == [True, True, False]
+    assert made.wanted == "any"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "wanted"),
+    [
+        (["192.0.2.1", "2001:db8::1"], "primary"),
+        (["192.0.2.1"], "any"),
+        (["127.0.0.1", "::1"], "any"),
+    ],
+)
+async def test_of_several_addresses_of_one_name_the_primary_is_wanted(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, addresses: list[str], wanted: str
+) -> None:
+    """One of them may be that of a standby; the loopback's are all of one server."""
+
+    async def resolve(*_: object, **__: object) -> list[Address]:
+        families = [socket.AF_INET6 if ":" in one else socket.AF_INET for one in addresses]
+        return [Address(f, (one, 5432)) for f, one in zip(families, addresses, strict=True)]
+
+    monkeypatch.setattr(Lookups, "resolve", resolve)
+    made = dialer("postgresql://db.example/app")
+    await made.dial()
+    assert made.wanted == wanted
+    explicit = dialer("postgresql://db.example/app?target_session_attrs=any")
+    await explicit.dial()
+    assert explicit.wanted == "any"
 
 
 @pytest.mark.parametrize("start_timeout", [2.0, None])

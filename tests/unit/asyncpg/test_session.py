@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from asyncnotify._asyncpg.connection import as_hooked
 from asyncnotify._channels.checksum import Checksum
-from asyncnotify._errors import ChannelNameError, ConfigurationError
+from asyncnotify._errors import ChannelNameError, ConfigurationError, ConnectionLostError
 from asyncnotify._keepalive import Keepalive
 from tests.unit.fake_connection import FakeConnection
 from tests.unit.session_harness import SessionHarness
@@ -172,6 +172,23 @@ async def test_r06_a_server_without_checksums_is_asked_for_the_number_of_channel
     assert all("md5" not in s and s.endswith(" 3") for s in without)
 
 
+@pytest.mark.parametrize("fits", [True, False])
+async def test_r13_a_heartbeat_asks_in_the_same_statement_what_the_server_is(
+    harness: SessionHarness, *, fits: bool
+) -> None:
+    """Only if something is wrong it is asked what; a server that is not wanted is a loss."""
+    session = harness.session_that_wants("read-write")
+    assert await session.is_listening(Checksum.of(()), timeout=1.0)
+    (statement,) = harness.connection.statements
+    assert statement.endswith("'transaction_read_only') OPERATOR(pg_catalog.=) 'off'")
+    harness.connection.answers = ["SELECT 0", "SELECT 1" if fits else "SELECT 0"]
+    if fits:
+        assert not await session.is_listening(Checksum.of(()), timeout=1.0)
+    else:
+        with pytest.raises(ConnectionLostError, match="the server is read-only"):
+            await session.is_listening(Checksum.of(()), timeout=1.0)
+
+
 async def test_another_error_of_a_heartbeat_says_nothing_of_checksums(
     harness: SessionHarness,
 ) -> None:
@@ -198,11 +215,14 @@ async def test_r38_settings_that_the_server_refuses_stay_as_they_are(
     harness: SessionHarness,
 ) -> None:
     """The backend's pid is asked for once more, without them; other errors are a loss."""
-    harness.connection.errors = [asyncpg.InsufficientPrivilegeError("denied")]
+    harness.connection.errors = [asyncpg.InsufficientPrivilegeError("denied")] * 2
     assert await harness.session.introduce(Keepalive())
-    first, second = harness.connection.statements
+    first, second, third = harness.connection.statements
     assert "tcp_user_timeout" in first
-    assert "set_config" not in second
+    assert "default_transaction_deferrable" in first
+    assert "tcp_user_timeout" not in second
+    assert "default_transaction_deferrable" in second
+    assert "set_config" not in third
     harness.connection.errors = [asyncpg.AdminShutdownError("going away")]
     with pytest.raises(asyncpg.AdminShutdownError):
         await harness.session.introduce(Keepalive())
@@ -229,11 +249,11 @@ async def test_r38_options_that_the_platform_refuses_stay_as_they_are(
 async def test_r39_another_backend_than_was_told_at_connecting_is_a_poolers(
     harness: SessionHarness, answer: str, *, ours: bool
 ) -> None:
-    """The same round trip says so; without keepalive nothing but that is asked."""
+    """The same round trip says so; without keepalive nothing of it is set."""
     harness.connection.answer = answer
     assert await harness.session.introduce(None) is ours
     (statement,) = harness.connection.statements
-    assert "set_config" not in statement
+    assert "tcp" not in statement
     assert statement.endswith(" 7")
 
 

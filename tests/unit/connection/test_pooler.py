@@ -39,7 +39,7 @@ class FakePooler:
     target = "joe@pooler"
 
     def __init__(self) -> None:
-        self.delivers = True
+        self.delivers, self.defaults = True, "the role's"
         self.error: Exception | None = None  # of the second connection
         self.connects = True
         self.refused: dict[str, Exception] = {}
@@ -56,6 +56,15 @@ class FakePooler:
         """Listen, unless refused."""
         self.listening += channels
         return dict.fromkeys(channels, *self.refused.values()) if self.refused else {}
+
+    async def set_own_defaults(self) -> None:
+        """Note that the defaults are ours."""
+        assert self.listening == []  # a session that waits may not answer any more
+        self.defaults = "ours"
+
+    async def reset_defaults(self) -> None:
+        """Note that they are the role's again."""
+        self.defaults = "the role's"
 
     async def unlisten(self, channels: Sequence[str]) -> None:
         """Listen no more."""
@@ -82,7 +91,13 @@ class FakePooler:
         await probe.conclude(self._session())
 
     def _session(self) -> Any:  # noqa: ANN401 - only what a probe uses of a session
-        return SimpleNamespace(expect=self.expect, listen=self.listen, unlisten=self.unlisten)
+        return SimpleNamespace(
+            expect=self.expect,
+            listen=self.listen,
+            unlisten=self.unlisten,
+            set_own_defaults=self.set_own_defaults,
+            reset_defaults=self.reset_defaults,
+        )
 
 
 def now() -> float:
@@ -99,6 +114,7 @@ async def test_r39_a_pooler_that_delivers_passes() -> None:
     await probe.finished()
     await pooler.conclude(probe)
     assert pooler.listening == []
+    assert pooler.defaults == "ours"
     assert [(o.closed, o.terminated) for o in pooler.others] == [(True, False)]
 
 
@@ -112,6 +128,7 @@ async def test_r39_a_pooler_that_does_not_deliver_is_refused() -> None:
     with pytest.raises(PoolerError, match=r"joe@pooler .* pool_mode = session"):
         await pooler.conclude(probe)
     assert pooler.listening == []
+    assert pooler.defaults == "the role's"
 
 
 @pytest.mark.parametrize("connects", [True, False])
