@@ -166,7 +166,8 @@ class PoolerError(ConnectError):
     A connection pooler in transaction or statement mode is in front of the server.
 
     Such a pooler accepts LISTEN and never delivers a notification. Connect to PostgreSQL itself,
-    or to a pool in session mode.
+    or to a pool in session mode. The same error is raised for a multiplexer that gives all
+    connections one backend, such as PGlite behind its socket server.
     """
 
 

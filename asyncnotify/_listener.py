@@ -150,7 +150,9 @@ class Listener:
         """Return what sends in the next run, on a connection that is not the listening one."""
         seconds = self._limits.operation_timeout
         return ListenersNotifier(
-            OwnConnections(self._dialer, self._keepalive, timeout=seconds),
+            OwnConnections(
+                self._dialer, self._keepalive, timeout=seconds, on_open=self._notifier_connected
+            ),
             PublishingLimits(
                 connect_timeout=self._limits.connect_timeout,
                 operation_timeout=seconds,
@@ -159,6 +161,10 @@ class Listener:
             ),
             self._backoff,
         )
+
+    def _notifier_connected(self, pid: int) -> None:
+        if self._lifetime is not None:
+            self._lifetime.note_other(pid)
 
     @classmethod
     def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -605,9 +611,10 @@ class Listener:
         """
         check_retry(connection, retry=retry)
         name, text = encoded(channel, payload)
-        if connection is None:
-            self._running()
+        lifetime = self._running() if connection is None else None
         await self._notifier.notify(name, text, connection=connection, retry=retry)
+        if lifetime is not None:
+            lifetime.note_sent(name)
 
     async def notify_many(
         self,

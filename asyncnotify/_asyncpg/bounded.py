@@ -44,6 +44,7 @@ class BoundedConnection:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self.pid: int = connection.get_server_pid()
+        self.told_pid: int = self.pid
         self.may_wait: bool = may_wait(connection)  # whether OWN_DEFAULTS have to be in force
         self._defaults_set = False
 
@@ -52,26 +53,31 @@ class BoundedConnection:
         """Whether the connection is known to be gone."""
         return bool(self._connection.is_closed())
 
-    async def introduce(self, keepalive: Keepalive | None) -> bool:
+    async def introduce(self, keepalive: Keepalive | None, *, age: float | None = None) -> bool:
         """
-        Set what the session needs, at both ends; return whether the backend pid is the one we know.
+        Set what the session needs, at both ends; return whether the server's session is ours alone.
 
-        Another pid says that a pooler is in between: then nothing is set at the server. One
-        round trip; another one if settings are refused.
+        If the backend pid is not the one we know, or the backend has begun before we connected,
+        a pooler is in between: then nothing is set at the server. One round trip; another one if
+        settings are refused.
+
+        Args:
+            keepalive: TCP keepalive for both ends; None leaves it as it is.
+            age: Seconds since we began to connect; None: unknown.
         """
         if keepalive is not None:
             keep_alive(self._connection, keepalive)
         settings = server_settings(keepalive) if keepalive is not None else {}
-        ours = only_in_session(self.pid)
+        ours = only_in_session(self.pid, age)
         for changes in ({**settings, **OWN_DEFAULTS}, OWN_DEFAULTS):
             try:
                 done = await self._is_done(f"{self._before}SELECT {setting(changes)} {ours}")
-                self.may_wait = self.may_wait and not done
             except Exception as error:
                 if not is_refusal(error):
                     raise
                 log.debug("settings of the server stay as they are: %s", describe_error(error))
             else:
+                self.may_wait = self.may_wait and not done
                 return done
         return await self._is_done(f"SELECT 1 {ours}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from asyncnotify._asyncpg import failures
@@ -47,6 +48,7 @@ class ListeningConnections:
         last_contact: Callable[[], float],
     ) -> ListeningSession:
         """Return a new session. May be cancelled: no connection is left behind."""
+        began = asyncio.get_running_loop().time()
         with self._dialer.opening():
             connection = await self._dialer.dial()
             with failures.introducing(connection):
@@ -59,7 +61,8 @@ class ListeningConnections:
                     proof=self._proof,
                     wanted=self._dialer.wanted,
                 )
-                if not await session.introduce(self._keepalive):
+                age = asyncio.get_running_loop().time() - began
+                if not await session.introduce(self._keepalive, age=age):
                     session.behind_pooler, session.pid = True, 0
         return session
 

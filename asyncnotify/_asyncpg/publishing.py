@@ -26,7 +26,7 @@ from asyncnotify._errors import describe_error, mark_as_callers
 from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asyncpg.prepared_stmt import PreparedStatement
 
@@ -143,10 +143,26 @@ class PublishingSession(BoundedConnection):
 
 
 class OwnConnections:
-    """Connections of our own: one is held from the first notification on."""
+    """
+    Connections of our own: one is held from the first notification on.
 
-    def __init__(self, dialer: Dialer, keepalive: Keepalive | None, *, timeout: float) -> None:
+    Args:
+        dialer: Makes them.
+        keepalive: TCP keepalive for both ends of each; None leaves it as it is.
+        timeout: Seconds in which the server has to answer each command.
+        on_open: Called with the backend pid of each.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        keepalive: Keepalive | None,
+        *,
+        timeout: float,
+        on_open: Callable[[int], None] | None = None,
+    ) -> None:
         check_keepalive(keepalive)
+        self._on_open = on_open
         self._dialer = dialer
         self._keepalive = keepalive
         self._timeout = timeout
@@ -159,12 +175,16 @@ class OwnConnections:
 
     async def open(self) -> PublishingSession:
         """Return a new one. May be cancelled: none is left behind."""
+        began = asyncio.get_running_loop().time()
         with self._dialer.opening():
             connection = await self._dialer.dial()
             with failures.introducing(connection):
                 session = PublishingSession(connection, timeout=self._timeout)
-                if await session.introduce(self._keepalive):
+                age = asyncio.get_running_loop().time() - began
+                if await session.introduce(self._keepalive, age=age):
                     session.prepare_statements()
+        if self._on_open is not None:
+            self._on_open(session.pid)
         return session
 
 

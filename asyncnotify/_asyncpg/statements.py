@@ -32,6 +32,13 @@ runs. A session for which that is the default answers no question until then, an
 notification: for that it begins a transaction too.
 """
 
+_SLACK: Final = 0.1
+"""Seconds by which a backend may seem older than the connection to it."""
+
+_BACKEND_START: Final = (
+    "(SELECT backend_start FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()))"
+)
+
 NO_WAITING: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
 """In front of a statement, in one message with it. SET itself does not wait."""
 
@@ -55,9 +62,14 @@ def unused_name() -> str:
     return f"asyncnotify_{secrets.token_hex(8)}"
 
 
-def only_in_session(pid: int) -> str:
-    """Return the condition that a statement runs in the session with this backend pid."""
-    return f"WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+def only_in_session(pid: int, age: float | None = None) -> str:
+    """Return the condition that a backend has this pid, and lives for so many seconds at most."""
+    condition = f"WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+    if age is None:
+        return condition
+    # By the server's clock alone; that may be set by a little meanwhile, and ours run faster
+    begun = f"(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) interval '{age + _SLACK:.3f} s')"
+    return f"{condition} AND {_BACKEND_START} OPERATOR(pg_catalog.>=) {begun}"
 
 
 def setting(changes: Mapping[str, str]) -> str:

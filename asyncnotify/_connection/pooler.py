@@ -1,6 +1,9 @@
 """
 Whether a connection pooler in the path lets notifications through.
 
+Besides poolers there are multiplexers, which give all connections one backend. PostgreSQL never
+gives two connections the same backend pid, as long as both are open.
+
 Asking the server proves nothing: in transaction mode LISTEN is accepted, a NOTIFY on the same
 connection arrives, and ``pg_listening_channels()`` may say yes. What proves it is a NOTIFY from
 a second connection that arrives while the first one idles.
@@ -47,7 +50,7 @@ class PoolerCheck:
         arrived = session.expect(channel)
         for error in (await session.listen([channel])).values():
             raise error
-        return PoolerProbe(self, self._connections, channel, arrived)
+        return PoolerProbe(self, self._connections, channel, arrived, session.told_pid)
 
     def warn(self, why: str) -> None:
         """Log that the check could not be made, once at WARNING; it is made again later."""
@@ -70,7 +73,10 @@ class PoolerProbe:
         connections: ListeningConnections,
         channel: str,
         arrived: asyncio.Future[None],
+        pid: int,
     ) -> None:
+        self._pid = pid
+        self._shared = False  # whether the second connection has the same backend
         self._check = check
         self._connections = connections
         self._channel = channel
@@ -87,6 +93,10 @@ class PoolerProbe:
         except Exception as error:  # noqa: BLE001 - no error here says anything of delivery
             self._check.warn(describe_error(error))
             return True
+        self._shared = other.told_pid == self._pid
+        if self._shared:
+            other.terminate()  # a multiplexer may not answer a goodbye
+            return False
         try:
             await asyncio.wait({self._arrived}, timeout=_PROBE_TIMEOUT)
             arrived = self._arrived.done()
@@ -130,7 +140,16 @@ class PoolerProbe:
         await session.unlisten([self._channel])
         if not delivers:
             await session.reset_defaults()
-            raise PoolerError(_refusal(self._connections.target))
+            target = self._connections.target
+            raise PoolerError(_shared(target, self._pid) if self._shared else _refusal(target))
+
+
+def _shared(target: str, pid: int) -> str:
+    return (
+        f"{target} is a multiplexer that gives all connections the same backend ({pid}), as PGlite"
+        " behind its socket server does: notifications do not reach the connection that listens."
+        " Connect to a PostgreSQL server"
+    )
 
 
 def _refusal(target: str) -> str:

@@ -37,6 +37,8 @@ class ListeningSession(Protocol):
 
     pid: int
     """The backend pid; 0 behind a pooler, until ``find_pid()``."""
+    told_pid: int
+    """The backend pid that was told on connecting; a pooler may have invented it."""
     notice: str | None
     """What the server said before it ended the session; None if it said nothing."""
     behind_pooler: bool
@@ -116,6 +118,8 @@ class ListeningSession(Protocol):
 
 class OtherConnection(Protocol):
     """A second connection that has sent a notification and is still open."""
+
+    told_pid: int
 
     async def close(self, timeout: float, /) -> None:
         """Close in good order, within this many seconds; else terminate."""

@@ -35,6 +35,9 @@ _AUDIT_INTERVAL: Final = 5
 """Heartbeat intervals after which the server is asked although notifications keep arriving, and
 heartbeats after which the pooler is checked again."""
 
+_RETURN_TIME: Final = 2.0
+"""Seconds in which the first notification of our own, on a channel of ours, has to arrive."""
+
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between two checks whether the driver considers the connection closed: asyncpg calls back
 when a connection is closed, but not when its protocol has aborted."""
@@ -76,6 +79,12 @@ class SessionLoop:
         self._warnings = WarningLimit()
         self._pooler_check: PoolerCheck | None = None
         self._pooler_probe: PoolerProbe | None = None
+        self._audits_pooler = False
+        self.suspects = (
+            False  # whether a pooler seems to be there that cannot be told from a server
+        )
+        self._received_before: int | None = None  # None: something sent by us has been looked for
+        self._looking: asyncio.TimerHandle | None = None
 
     # -- for callers --------------------------------------------------------------------------
 
@@ -115,6 +124,28 @@ class SessionLoop:
             raise TimeoutError(msg)
         return answer.result()
 
+    def note_sent(self, channel: str) -> None:
+        """Note that a notification of our own is committed; see whether the first one arrives."""
+        before = self._received_before
+        if before is not None and self._registry.is_confirmed(channel):
+            self._received_before = None
+            if self._router.received == before:
+                self._looking = self._loop.call_later(_RETURN_TIME, self._look_for_return, before)
+
+    def _look_for_return(self, before: int) -> None:
+        if self._router.received == before:
+            self.suspect()
+
+    def note_other(self, pid: int) -> None:
+        """Another connection of ours was opened, to the backend with this pid."""
+        if self.session is not None and self.session.told_pid == pid and not self.session.lost:
+            self.suspect()
+
+    def suspect(self) -> None:
+        """Check soon, and for each session from here on, whether notifications are delivered."""
+        self.suspects = True
+        self.notice_change()
+
     # -- for the supervisor -------------------------------------------------------------------
 
     def begin(self, session: ListeningSession) -> None:
@@ -125,16 +156,24 @@ class SessionLoop:
         self._router.touch()
         self._last_probe = self._loop.time()
         self._beats = 0
-        self._pooler_check = None
+        self._audits_pooler = False
+        self._received_before = self._router.received
 
-    def repeat(self, check: PoolerCheck) -> None:
-        """Check every few heartbeats whether the pooler still delivers, for this session."""
+    def check_by(self, check: PoolerCheck) -> None:
+        """Check by this whether notifications are delivered, where there is a reason to."""
         self._pooler_check = check
+
+    def delivers(self, *, audit: bool) -> None:
+        """Note that this session delivers; with ``audit`` check it again every few heartbeats."""
+        self.suspects = False
+        self._audits_pooler = audit
 
     def end(self) -> None:
         """The session is gone: wake all who wait for it."""
         self.session = None
         self._router.connect(None)
+        if self._looking is not None:
+            self._looking.cancel()
         settling, self._settling = self._settling, []
         _release(settling)
         if self._pooler_probe is not None:
@@ -167,6 +206,9 @@ class SessionLoop:
             elif self._pooler_probe is not None and self._pooler_probe.done:
                 probe, self._pooler_probe = self._pooler_probe, None
                 await probe.conclude(session)
+                self.suspects = False
+            elif self.suspects and self._pooler_probe is None:
+                await self._begin_probe(session)
             elif self._questions:
                 await self._answer(session, self._questions.pop(0))
             elif self._registry.is_settled:
@@ -245,7 +287,11 @@ class SessionLoop:
         else:
             await self._repair(session)
         self._beats += 1
-        if self._pooler_check and not self._pooler_probe and self._beats % _AUDIT_INTERVAL == 0:
+        if self._audits_pooler and not self._pooler_probe and self._beats % _AUDIT_INTERVAL == 0:
+            await self._begin_probe(session)
+
+    async def _begin_probe(self, session: ListeningSession) -> None:
+        if self._pooler_check is not None:
             self._pooler_probe = await self._pooler_check.begin(session)
             self._pooler_probe.add_done_callback(self.notice_change)
 

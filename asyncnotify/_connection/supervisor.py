@@ -82,6 +82,7 @@ class Supervisor:
         self._backoff = backoff
         self._announce = announce
         self._pooler_check = PoolerCheck(connections)
+        session_loop.check_by(self._pooler_check)
         self._lost_at: float | None = None
         self._close_within: float | None = None
 
@@ -141,7 +142,7 @@ class Supervisor:
         )
         try:
             self._session_loop.begin(session)
-            if session.behind_pooler:
+            if session.behind_pooler or self._session_loop.suspects:
                 await self._check_pooler(session)
             refused = await self._session_loop.agree(session)
             if not self.started.done():
@@ -161,7 +162,7 @@ class Supervisor:
         await probe.finished()
         await probe.conclude(session)
         await session.find_pid()
-        self._session_loop.repeat(self._pooler_check)
+        self._session_loop.delivers(audit=session.behind_pooler)
 
     async def _serve(self, session: ListeningSession) -> bool:
         """Serve one session until it is lost; return whether it was stable."""

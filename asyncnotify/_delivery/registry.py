@@ -142,6 +142,10 @@ class Registry:
         """The channels that the server has confirmed on the present connection."""
         return frozenset(self._confirmed)
 
+    def is_confirmed(self, channel: str) -> bool:
+        """Return whether the server has confirmed this channel on the present connection."""
+        return channel in self._confirmed
+
     @property
     def confirmed_count(self) -> int:
         """How many channels the server has confirmed on the present connection."""

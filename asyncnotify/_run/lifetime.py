@@ -191,6 +191,14 @@ class Lifetime:
         """Ask the server something, on the listening connection, between two other commands."""
         await self._session_loop.ask(question, timeout=timeout)
 
+    def note_sent(self, channel: str) -> None:
+        """A notification of the listener's own is committed."""
+        self._session_loop.note_sent(channel)
+
+    def note_other(self, pid: int) -> None:
+        """The listener has a second connection, to the backend with this pid."""
+        self._session_loop.note_other(pid)
+
     def _refuse_if_ending(self) -> None:
         if self._stop_requested.is_set() or self._ended.done():
             msg = "the listener is closed"

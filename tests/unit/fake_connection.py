@@ -17,6 +17,7 @@ class FakeConnection(HookedConnection):
 
     def __init__(self, *, encoding: str = "UTF8") -> None:
         # Not calling super().__init__() is the point: that wants a protocol and a transport
+        self.pid = 7
         self.statements: list[str] = []
         self.answer_time: float | None = 0.0
         self.answer: Any = "SELECT 1"
@@ -34,7 +35,7 @@ class FakeConnection(HookedConnection):
 
     def get_server_pid(self) -> int:
         """Return a backend pid."""
-        return 7
+        return self.pid
 
     def is_closed(self) -> bool:
         """Return whether it was terminated, or closed."""

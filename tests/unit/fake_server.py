@@ -63,7 +63,7 @@ class FakeSession:
         self.server = server
         self.notify, self.on_lost = on_notification, on_lost
         self.last_contact = last_contact
-        self.pid = 100 + len(server.sessions)
+        self.pid = self.told_pid = 100 + len(server.sessions)
         self.lost = False
         self.terminated = False
         self.closed_within: float | None = None

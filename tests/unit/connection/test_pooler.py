@@ -23,6 +23,7 @@ class OtherConnection:
 
     def __init__(self) -> None:
         self.closed = self.terminated = False
+        self.told_pid = 8
 
     async def close(self, timeout: float) -> None:
         """End in good order."""
@@ -39,7 +40,7 @@ class FakePooler:
     target = "joe@pooler"
 
     def __init__(self) -> None:
-        self.delivers, self.defaults = True, "the role's"
+        self.delivers, self.defaults, self.pid = True, "the role's", 7
         self.error: Exception | None = None  # of the second connection
         self.connects = True
         self.refused: dict[str, Exception] = {}
@@ -97,6 +98,7 @@ class FakePooler:
             unlisten=self.unlisten,
             set_own_defaults=self.set_own_defaults,
             reset_defaults=self.reset_defaults,
+            told_pid=self.pid,
         )
 
 
@@ -129,6 +131,18 @@ async def test_r39_a_pooler_that_does_not_deliver_is_refused() -> None:
         await pooler.conclude(probe)
     assert pooler.listening == []
     assert pooler.defaults == "the role's"
+
+
+async def test_r59_two_connections_with_one_backend_are_no_servers() -> None:
+    """PostgreSQL never gives two the same pid: nothing is waited for, and the error says so."""
+    pooler = FakePooler()
+    pooler.delivers, pooler.pid = False, 8
+    began, probe = now(), await pooler.begin()
+    await probe.finished()
+    assert now() == began
+    with pytest.raises(PoolerError, match=r"the same backend \(8\), as PGlite"):
+        await pooler.conclude(probe)
+    assert [(o.closed, o.terminated) for o in pooler.others] == [(False, True)]
 
 
 @pytest.mark.parametrize("connects", [True, False])

@@ -38,6 +38,7 @@ class PooledConnection(FakeConnection):
     def __init__(self, pooler: Pooler) -> None:
         super().__init__()
         self.pooler = pooler
+        self.pid = len(pooler.made) + 1
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
         """Answer as the server does through a pooler."""
