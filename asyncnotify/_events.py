@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Self, TypeAlias
 
 from asyncnotify._errors import describe_error
-from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._logs import Fields, Log, WarningLimit
 
 log = Log("connection")
 
@@ -200,7 +200,7 @@ class Announcer:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:
-                log.exception("on_event raised; the listener goes on")
+                log.exception("on_event raised; the listener goes on", target=self._target)
 
     def _log(self, event: ConnectionEvent) -> None:
         patience = self._patience if self._is_starting else ""
@@ -210,9 +210,17 @@ class Announcer:
         level, text = describe_event(event, self._target, patience)
         if level >= logging.WARNING:
             cause = describe_error(getattr(event, "cause", None))
-            log.warning(self._warnings, cause, "%s", text)
+            log.warning(self._warnings, cause, "%s", text, **self._fields(event))
         else:
-            log.info("%s", text)
+            log.info("%s", text, **self._fields(event))
+
+    def _fields(self, event: ConnectionEvent) -> Fields:
+        fields = Fields(target=self._target)
+        if isinstance(event, RetryScheduled):
+            fields["attempt"], fields["delay"] = event.attempt, event.delay
+        elif not isinstance(event, Closed):
+            fields["pid"] = event.backend_pid
+        return fields
 
 
 def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> tuple[int, str]:

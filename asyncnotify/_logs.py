@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from asyncnotify._escaping import escaped
 
@@ -71,43 +71,96 @@ class WarningLimit:
         self._until.pop(key, None)
 
 
+class Fields(TypedDict, total=False):
+    """
+    What log records of asyncnotify have besides the text, for those who log objects and not lines.
+
+    Each record has all of them: None where a field says nothing.
+
+    Attributes:
+        channel: The channel of the subscription.
+        attempt: How many attempts to connect have failed.
+        delay: Seconds until the next attempt.
+        pid: The backend pid: of the connection, or of the session that sent a notification.
+        target: The server, as ``user@host:port/database``.
+    """
+
+    channel: str | None
+    attempt: int
+    delay: float
+    pid: int
+    target: str
+
+
+_NO_FIELDS: Final = dict.fromkeys(Fields.__annotations__)
+
+
 class Log:
     """A logger each of whose lines is one line, whatever the arguments hold."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"asyncnotify.{name}")
 
-    def debug(self, text: str, *args: object) -> None:
+    def debug(self, text: str, *args: object, **fields: Unpack[Fields]) -> None:
         """Log at DEBUG."""
-        self._log(logging.DEBUG, text, args)
+        self._log(logging.DEBUG, text, args, fields)
 
-    def info(self, text: str, *args: object) -> None:
+    def info(self, text: str, *args: object, **fields: Unpack[Fields]) -> None:
         """Log at INFO."""
-        self._log(logging.INFO, text, args)
+        self._log(logging.INFO, text, args, fields)
 
-    def warning(self, limit: WarningLimit, key: Hashable, text: str, *args: object) -> None:
+    def warning(
+        self,
+        limit: WarningLimit,
+        key: Hashable,
+        text: str,
+        *args: object,
+        **fields: Unpack[Fields],
+    ) -> None:
         """Log at WARNING; where the limit does not allow this key, at the limit's lower level."""
-        self._log(logging.WARNING if limit.allows(key) else limit.beyond, text, args)
+        level = logging.WARNING if limit.allows(key) else limit.beyond
+        self._log(level, text, args, fields)
 
-    def error(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+    def error(
+        self,
+        text: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+        **fields: Unpack[Fields],
+    ) -> None:
         """Log at ERROR, with the traceback of an exception if one is given."""
-        self._log(logging.ERROR, text, args, exc_info)
+        self._log(logging.ERROR, text, args, fields, exc_info)
 
-    def exception(self, text: str, *args: object) -> None:
+    def exception(self, text: str, *args: object, **fields: Unpack[Fields]) -> None:
         """Log at ERROR, with the traceback of the exception that is being handled."""
-        self._log(logging.ERROR, text, args, sys.exception())
+        self._log(logging.ERROR, text, args, fields, sys.exception())
 
-    def critical(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+    def critical(
+        self,
+        text: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+        **fields: Unpack[Fields],
+    ) -> None:
         """Log at CRITICAL, with the traceback of an exception if one is given."""
-        self._log(logging.CRITICAL, text, args, exc_info)
+        self._log(logging.CRITICAL, text, args, fields, exc_info)
 
     def _log(
         self,
         level: int,
         text: str,
         args: tuple[object, ...],
+        fields: Fields,
         exc_info: BaseException | None = None,
     ) -> None:
         if self._logger.isEnabledFor(level):
-            plain = (escaped(arg) if isinstance(arg, str) else arg for arg in args)
-            self._logger.log(level, text, *plain, exc_info=exc_info, stacklevel=_CALLER)
+            plain = (_plain(arg) for arg in args)
+            extra = {**_NO_FIELDS, **{name: _plain(value) for name, value in fields.items()}}
+            self._logger.log(
+                level, text, *plain, exc_info=exc_info, stacklevel=_CALLER, extra=extra
+            )
+
+
+def _plain(value: object) -> object:
+    """Return what keeps a record one line, also where a formatter shows the fields."""
+    return escaped(value) if isinstance(value, str) else value

@@ -171,7 +171,8 @@ class Dialer:
         weakness = None if self._told_of_tls else tls_weakness(connection)
         if weakness is not None:
             self._told_of_tls = True
-            log.warning(self.warnings, weakness, "the connection to %s %s", self.target, weakness)
+            text, target = "the connection to %s %s", self.target
+            log.warning(self.warnings, weakness, text, target, weakness, target=target)
         return connection
 
     def opening(self) -> AbstractContextManager[None]:
@@ -232,7 +233,7 @@ class Dialer:
         except Exception as error:
             msg = f"{name} raised {type(error).__name__} at {place_of(error)}"
             text = "%s; it is called again for the next attempt"
-            log.warning(self.warnings, msg, text, msg)
+            log.warning(self.warnings, msg, text, msg, target=self.target)
             raise ConnectError(msg) from error
 
     async def _asked_for_tls(self, function: Callable[[], Any]) -> Any:

@@ -220,7 +220,7 @@ class DefectLog:
             if is_defect(error) and key not in self._told:
                 self._told.add(key)
                 text = "a defect, not the network, keeps from connecting to %s"
-                log.error(text, target, exc_info=error)  # noqa: TRY400 - it is only one of some
+                log.error(text, target, exc_info=error, target=target)  # noqa: TRY400 - it is only one
             raise
         self._told.clear()
 

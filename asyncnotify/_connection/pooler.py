@@ -61,6 +61,7 @@ class PoolerCheck:
             " delivers notifications, because a second connection could not send one: %s",
             self._connections.target,
             why,
+            target=self._connections.target,
         )
 
 

@@ -257,6 +257,7 @@ class SessionLoop:
             "the subscriptions of channel %r have ended: %s",
             channel,
             describe_error(error),
+            channel=channel,
         )
         self._registry.refuse(channel, error)
 

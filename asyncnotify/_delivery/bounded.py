@@ -242,6 +242,11 @@ class BoundedMailbox(Mailbox):
                 items.extend(kept)
 
     @property
+    def channel(self) -> str | None:
+        """The channel of the subscription; None if it has several."""
+        return self._channel
+
+    @property
     def label(self) -> str:
         """How a log line names the consumer."""
         return "a stream of several channels" if self._channel is None else repr(self._channel)

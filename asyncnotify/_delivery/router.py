@@ -213,6 +213,7 @@ class Router:
             "a Gap marks the place; use a faster consumer or a larger buffer="
             if mailbox.is_open
             else "the subscription ends",
+            channel=mailbox.channel,
         )
 
     def forget(self, mailbox: object) -> None:

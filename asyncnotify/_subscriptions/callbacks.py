@@ -51,6 +51,7 @@ async def report(
         if is_meant_for_us(second):
             raise
         if second is error:  # its traceback has been logged, or may quote a payload
-            log.error("on_error of %s raised the exception it was given", of)  # noqa: TRY400 - see above
+            text = "on_error of %s raised the exception it was given"
+            log.error(text, of, channel=item.channel)  # noqa: TRY400 - see above
         else:
-            log.exception("on_error of %s raised", of)
+            log.exception("on_error of %s raised", of, channel=item.channel)

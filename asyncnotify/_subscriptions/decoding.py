@@ -288,4 +288,6 @@ class DecodeErrors:
         more = f"; {self._unlogged} more since the last line" if self._unlogged else ""
         self._unlogged, self._quiet_until = 0, now + _LOG_INTERVAL
         pid = item.notification.pid
-        log.error("%s (sent by backend %d)%s", item.error, pid, more)
+        channel = item.notification.channel
+        text = "%s (sent by backend %d)%s"
+        log.error(text, item.error, pid, more, channel=channel, pid=pid)

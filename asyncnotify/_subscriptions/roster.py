@@ -136,6 +136,7 @@ class Roster:
                 "the handler of %s cancelled its own task; a new task goes on with the next"
                 " notification",
                 worker.name,
+                channel=worker.subscriber.label,
             )
             self._serve_by_task(worker)
             return
@@ -218,7 +219,7 @@ class Roster:
             subscriber.unlistened = True
             self._end(subscriber, discard=True)
             if subscriber not in self._served:  # a stream, whose reader may not expect that
-                log.info("unlisten() has ended a stream of %r", channel)
+                log.info("unlisten() has ended a stream of %r", channel, channel=channel)
         self._agreement.notice_change()
         await self._agreement.settled()
 

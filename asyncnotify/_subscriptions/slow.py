@@ -46,7 +46,6 @@ class RunningCall(NamedTuple):
 class Worker(Protocol):
     """Who calls the functions of one subscription."""
 
-    name: str
     slow: SlowWarning
 
     def running_calls(self) -> Iterable[RunningCall]:
@@ -57,10 +56,12 @@ class Worker(Protocol):
 class SlowWarning:
     """What one subscription allows, and the warnings of it."""
 
-    def __init__(self, name: str, slow_after: float | None, warnings: WarningLimit) -> None:
+    def __init__(
+        self, channel: str | None, slow_after: float | None, warnings: WarningLimit
+    ) -> None:
         self.slow_after: float = inf if slow_after is None else slow_after
         self.blocks_after: float = min(_BLOCKING, self.slow_after) if slow_after else inf
-        self._name = name
+        self._channel = channel
         self._warnings = warnings
 
     def blocked(self, function: str, seconds: float) -> None:
@@ -68,11 +69,12 @@ class SlowWarning:
         log.warning(
             self._warnings,
             self,
-            "%s of %s is a plain function, and blocked the event loop for %.1f s, in which nothing"
+            "%s of %r is a plain function, and blocked the event loop for %.1f s, in which nothing"
             " else ran in it: call it with in_thread=True, or make it an async def that awaits",
             function,
-            self._name,
+            self._channel,
             seconds,
+            channel=self._channel,
         )
 
     def waits(self, call: RunningCall, seconds: float) -> None:
@@ -81,13 +83,14 @@ class SlowWarning:
         log.warning(
             self._warnings,
             self,
-            "%s of %s has not returned for %.3g s%s: %s; give what it waits for a timeout"
+            "%s of %r has not returned for %.3g s%s: %s; give what it waits for a timeout"
             " (slow_after= sets when to warn)",
             call.function,
-            self._name,
+            self._channel,
             seconds,
             place_of(call.task),
             behind,
+            channel=self._channel,
         )
 
 

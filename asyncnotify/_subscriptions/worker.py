@@ -19,7 +19,7 @@ from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._delivery.mailbox import Item, merge_gaps
 from asyncnotify._delivery.turns import Turns
 from asyncnotify._errors import BufferOverflowError
-from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._logs import Fields, Log, WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
 from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoding_of
@@ -86,7 +86,7 @@ class HandlerWorker:
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
-        self.slow = SlowWarning(self.name, slow_after, self._warnings)
+        self.slow = SlowWarning(subscriber.label, slow_after, self._warnings)
         self._blocks_after = inf if self._is_async else self.slow.blocks_after
         self._others_ran = False  # since the clock was last read
         self._function: str | None = _HANDLER
@@ -272,6 +272,7 @@ class HandlerWorker:
                     " handler; to handle several at once use concurrency=",
                     self.name,
                     type(result).__name__,
+                    channel=self.subscriber.label,
                 )
             self._others_ran = True
             await result
@@ -325,11 +326,15 @@ class HandlerWorker:
 
     async def _contain(self, error: BaseException, function: str, item: Item, then: str) -> None:
         """Log and report what a function of the user raised, and what happens then."""
-        log.error("%s of %s raised; %s", function, self.name, then, exc_info=error)
+        fields = Fields(channel=item.channel)
+        if isinstance(item, Notification):
+            fields["pid"] = item.pid
+        log.error("%s of %s raised; %s", function, self.name, then, exc_info=error, **fields)
         await self._report(error, item)
 
     async def _overflowed(self, error: BufferOverflowError) -> None:
-        log.error("the subscription of %s has ended: %s", self.name, error)
+        label = self.subscriber.label
+        log.error("the subscription of %s has ended: %s", self.name, error, channel=label)
         await self._report(
             error, Gap(self.subscriber.label, GapReason.OVERFLOW, dropped=error.dropped)
         )

@@ -17,6 +17,7 @@ from asyncnotify import (
     Connected,
     ConnectionLost,
     ConnectTimeoutError,
+    Listener,
     Notification,
     Reconnected,
     RetryScheduled,
@@ -26,7 +27,7 @@ from asyncnotify import (
 from asyncnotify.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from asyncnotify import ConnectionEvent, Listener
+    from asyncnotify import ConnectionEvent
     from tests.contract.conftest import Database, Inbox, Road
 
     Text = Inbox[Notification[str]]
@@ -239,3 +240,50 @@ async def test_health_while_down(road: Road, dsn: str) -> None:
         assert health["server_error"]
         with pytest.raises(ConnectTimeoutError):
             await listener.wait_connected(timeout=0.01)
+
+
+async def test_log_records_have_fields(
+    road: Road,
+    database: Database,
+    inbox: Inbox[Notification[str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What a line says of the connection and of a handler can be read without taking it apart."""
+    caplog.set_level("INFO", "asyncnotify")
+
+    def fail(notification: Notification[str]) -> None:
+        inbox(notification)
+        raise LookupError
+
+    async with road.listener() as listener:
+        await listener.listen("orders", fail)
+        first = (await database.backends())[0]["pid"]
+        await database.notify("orders", "1")
+        sender = (await inbox.next()).pid
+        await database.interrupt(listener)
+        second = (await database.backends())[0]["pid"]
+    found = [
+        (record.levelname, *(getattr(record, name) for name in ("channel", "pid", "target")))
+        for record in caplog.records
+    ]
+    target = repr(listener).split()[1]
+    connection = [entry for entry in found if entry[3] is not None]
+    assert [entry[2] for entry in connection if entry[2]] == [first, first, second]
+    assert {entry[3] for entry in connection} == {target}
+    assert ("ERROR", "orders", sender, None) in found
+    assert {vars(record)["attempt"] for record in caplog.records} == {None}
+
+
+async def test_a_failed_attempt_has_its_number_and_delay_in_the_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As RetryScheduled has them."""
+    caplog.set_level("INFO", "asyncnotify")
+    events: list[object] = []
+    listener = Listener("postgresql://127.0.0.1:1/nowhere", on_event=events.append, start_timeout=1)
+    with pytest.raises(ConnectTimeoutError):
+        await listener.start()
+    retries = [(e.attempt, e.delay) for e in events if isinstance(e, RetryScheduled)]
+    logged = [(vars(r)["attempt"], vars(r)["delay"]) for r in caplog.records if vars(r)["attempt"]]
+    assert len(retries) > 1
+    assert logged == retries

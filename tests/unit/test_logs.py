@@ -115,6 +115,21 @@ def test_an_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture)
     assert kinds == [ValueError] * 3
 
 
+FIELDS = ("channel", "attempt", "delay", "pid", "target")
+
+
+def test_each_record_has_every_field(caplog: pytest.LogCaptureFixture) -> None:
+    """So a formatter may name them: None where one says nothing; texts are escaped there too."""
+    log = Log("connection")
+    log.error("nothing")
+    log.error("all", channel="a\nb", attempt=2, delay=0.5, pid=7, target="joe@db")
+    nothing, everything = caplog.records
+    assert [getattr(nothing, name) for name in FIELDS] == [None] * 5
+    assert [getattr(everything, name) for name in FIELDS] == [r"a\nb", 2, 0.5, 7, "joe@db"]
+    text = logging.Formatter("%(channel)s %(pid)s %(message)s").format(everything)
+    assert text == r"a\nb 7 all"
+
+
 # -- the rule for all modules ---------------------------------------------------------------------
 
 
