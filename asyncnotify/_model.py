@@ -1,9 +1,22 @@
 """The values that users see: Notification, Gap and the statistics."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, dataclass_transform
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    Self,
+    TypeVar,
+    dataclass_transform,
+)
+
+SHOW_PAYLOADS: Final = "ASYNCNOTIFY_SHOW_PAYLOADS"
+"""An environment variable."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -28,7 +41,8 @@ class Notification(_NamedTuple, Generic[T_co]):
 
     A named tuple, because one is made for each notification: a frozen dataclass takes
     three times as long to make. The repr leaves the payload out, so that a notification can be
-    logged.
+    logged. Where the environment variable ASYNCNOTIFY_SHOW_PAYLOADS is set, and not to 0, the repr
+    shows it: for tests, whose failing assertions have to be read.
 
     Attributes:
         channel: The channel on which the notification was sent.
@@ -42,6 +56,9 @@ class Notification(_NamedTuple, Generic[T_co]):
     pid: int
 
     def __repr__(self) -> str:
+        if os.environ.get(SHOW_PAYLOADS, "0") not in {"", "0"}:
+            shown = f"payload={self.payload!r}"
+            return f"Notification(channel={self.channel!r}, {shown}, pid={self.pid})"
         size = f" of {len(self.payload)} characters" if isinstance(self.payload, str) else ""
         return f"Notification(channel={self.channel!r}, payload=<hidden{size}>, pid={self.pid})"
 

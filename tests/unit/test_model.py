@@ -35,6 +35,19 @@ def test_the_size_of_a_hidden_payload_is_shown() -> None:
     assert "payload=<hidden>" in repr(Notification("orders", None, 7))
 
 
+@pytest.mark.parametrize(
+    ("value", "shows"), [("1", True), ("yes", True), ("0", False), ("", False)]
+)
+def test_the_environment_may_have_payloads_shown(
+    monkeypatch: pytest.MonkeyPatch, value: str, *, shows: bool
+) -> None:
+    """For tests, whose failing assertions have to be read: also once asyncnotify is imported."""
+    monkeypatch.setenv("ASYNCNOTIFY_SHOW_PAYLOADS", value)
+    shown = "Notification(channel='orders', payload='s3cret', pid=7)"
+    assert (repr(NOTIFICATION) == shown) is shows
+    assert ("s3cret" in repr(NOTIFICATION)) is shows
+
+
 def test_a_notification_is_a_tuple() -> None:
     """It is equal to, unpacks and hashes like the tuple of its fields, and survives pickling."""
     channel, payload, pid = NOTIFICATION
