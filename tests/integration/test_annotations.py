@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 import fastapi
+import litestar
 import msgspec
 import pydantic
 import pytest
@@ -16,7 +17,9 @@ from asyncnotify import (
     Gap,
     GapReason,
     Keepalive,
+    Listener,
     Notification,
+    Notifier,
     State,
     Stats,
     SubscriptionStats,
@@ -68,7 +71,7 @@ def test_pydantic_holds_a_notification_to_its_payloads_type() -> None:
         adapter.validate_python(("orders", "new", 7))
 
 
-async def answer(app: fastapi.FastAPI, path: str) -> Any:  # noqa: ANN401 - as JSON has it
+async def answer(app: Any, path: str) -> Any:  # noqa: ANN401 - as JSON has it
     """Return what an application answers."""
     sent: list[Message] = []
 
@@ -92,11 +95,86 @@ async def test_fastapi_takes_the_values_as_a_responses_type(
     """It answers with the same JSON as pydantic, and describes it in its schema."""
     app = fastapi.FastAPI()
 
-    @app.get("/value", response_model=kind)
     async def get_value() -> object:
         return value
 
+    get_value.__annotations__["return"] = kind
+    app.get("/value")(get_value)
     adapter = pydantic.TypeAdapter[Any](kind)
     assert await answer(app, "/value") == json.loads(adapter.dump_json(value))
     response = app.openapi()["paths"]["/value"]["get"]["responses"]["200"]
     assert response["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize(("value", "kind"), VALUES)
+async def test_litestar_takes_the_values_as_a_responses_type(
+    value: object,
+    kind: Any,  # noqa: ANN401
+) -> None:
+    """It answers with the same JSON as msgspec, and mentions it in its schema."""
+
+    async def get_value() -> object:
+        return value
+
+    get_value.__annotations__["return"] = kind
+    app = litestar.Litestar([litestar.get("/value")(get_value)])
+    assert await answer(app, "/value") == json.loads(msgspec.json.encode(value))
+    response = app.openapi_schema.to_schema()["paths"]["/value"]["get"]["responses"]["200"]
+    assert "schema" in response["content"]["application/json"]
+
+
+@pytest.mark.parametrize(("value", "kind"), VALUES)
+def test_cattrs_takes_the_values(value: object, kind: Any) -> None:  # noqa: ANN401
+    """It makes them plain, and reads all back but notifications, which are generic tuples."""
+    converters = pytest.importorskip("cattrs.preconf.json")
+    converter = converters.make_converter()
+    text = converter.dumps(value, kind)
+    assert text == converter.dumps(value)
+    if isinstance(kind, type) and get_origin(kind) is None:
+        read = converter.loads(text, kind)
+        assert (read, type(read)) == (value, type(value))
+
+
+async def test_dishka_provides_what_asyncnotify_has() -> None:
+    """It reads the annotations of factories and constructors: a listener for all, values of it."""
+    dishka = pytest.importorskip("dishka")
+
+    class OfListener(dishka.Provider):  # type: ignore[misc, name-defined]
+        """Provides a listener that does not run, and what it says of itself."""
+
+        scope = dishka.Scope.APP
+
+        @dishka.provide  # type: ignore[untyped-decorator]
+        def listener(self) -> Listener:
+            """Return a listener, as a module has it."""
+            return Listener("postgresql://127.0.0.1:1/nowhere")
+
+        @dishka.provide  # type: ignore[untyped-decorator]
+        def stats(self, listener: Listener) -> Stats:
+            """Return its counters."""
+            return listener.stats()
+
+        @dishka.provide  # type: ignore[untyped-decorator]
+        def gap(self) -> Gap:
+            """Return a gap."""
+            return GAP
+
+        @dishka.provide  # type: ignore[untyped-decorator]
+        def notification(self) -> Notification[str]:
+            """Return a notification."""
+            return TEXT
+
+        @dishka.provide  # type: ignore[untyped-decorator]
+        def notifier(self) -> Notifier:
+            """Return a notifier that has sent nothing."""
+            return Notifier("postgresql://127.0.0.1:1/nowhere")
+
+    container = dishka.make_async_container(OfListener())
+    try:
+        assert isinstance(await container.get(Listener), Listener)
+        assert isinstance(await container.get(Notifier), Notifier)
+        assert await container.get(Stats) == Stats()
+        assert await container.get(Gap) is GAP
+        assert await container.get(Notification[str]) is TEXT
+    finally:
+        await container.close()
