@@ -85,7 +85,7 @@ INLINE_CODE: Final = re.compile(r"`([^`\n]+)`")
 CLASS_NAME: Final = re.compile(r"[A-Z][a-z]\w*")
 MEMBER: Final = re.compile(r"([A-Z][a-z]\w*)\.(\w+)(?:\(.*\))?")
 ATTRIBUTE: Final = re.compile(r"listener\.(\w+)\b.*")
-ARGUMENT: Final = re.compile(r"(\w+)=(?:[^=].*)?")
+ARGUMENT: Final = re.compile(r"([a-z]\w*)=(?:[^=].*)?")  # not of the environment
 CALL: Final = re.compile(r"(?:await )?([a-z]\w*)\(\)")
 OF_THE_SERVER: Final = re.compile(r"now|pg_\w+")
 TOOL: Final = re.compile(r"asyncnotify\.testing\.(\w+)\.(\w+)")
