@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
+import pydantic
 import pytest
 import sqlalchemy.ext.asyncio
 
@@ -335,9 +336,10 @@ def names_in(node: ast.ClassDef) -> Iterator[str]:
 
 
 def is_foreign(name: str) -> bool:
-    """Return whether Python, a driver or SQLAlchemy calls something by this name."""
+    """Return whether Python, a driver, SQLAlchemy or pydantic calls something by this name."""
     return any(
-        hasattr(module, name) for module in (builtins, asyncio, asyncpg, sqlalchemy.ext.asyncio)
+        hasattr(module, name)
+        for module in (builtins, asyncio, asyncpg, sqlalchemy.ext.asyncio, pydantic)
     )
 
 
