@@ -59,13 +59,13 @@ class BoundedMailbox(Mailbox):
         "_counted_at",
         "_held",
         "_overflow",
-        "_ready",
         "_since",
         "_source",
         "_tail",
-        "_taking",
         "_threshold",
         "limit",
+        "ready",
+        "taking",
     )
 
     taken: int  # as in Mailbox: checkers do not take an assignment for an inherited type
@@ -87,10 +87,11 @@ class BoundedMailbox(Mailbox):
         self._overflow = overflow
         self._channel = channel
         self._source = source
-        self._ready: deque[Item] = deque()
-        # Taken from by a step of a loop, which is no call: what a signal handler raises after a
-        # call of popleft() would lose the item
-        self._taking = itertools.starmap(self._ready.popleft, itertools.repeat(()))
+        self.ready: deque[Item] = deque()  # what can be taken
+        # Takes, by a step of a loop, which is no call: what a signal handler raises after a call
+        # of popleft() would lose the item. To be stepped only while something is ready, and
+        # whoever does adds to ``taken``
+        self.taking: Iterator[Item] = itertools.starmap(self.ready.popleft, itertools.repeat(()))
         self._held: deque[Item] | None = deque()
         self._tail = self._held
         self._since: Moment | None = None
@@ -109,38 +110,38 @@ class BoundedMailbox(Mailbox):
         size = len(tail)
         if size == 1:
             self._threshold = self.limit  # no gap waits here any more
-            if tail is self._ready or not self._ready:
+            if tail is self.ready or not self.ready:
                 self._since = self._source.verified_at  # what is lost later was sent after that
         if size > self._threshold:
             self._source.on_full(self)
 
     def take(self) -> Item | None:
         """Remove and return what comes next; None if nothing can be taken now."""
-        if self._ready:
+        if self.ready:
             self.taken += 1
-            for item in self._taking:
+            for item in self.taking:
                 return item
         return None
 
     def take_in_turn(self) -> Item | None:
         """As take(), but None also if the budget of this turn is used up: see next_arrival()."""
-        if self._ready:
+        if self.ready:
             taken = self.taken + 1
             if not taken & _LOOK_EVERY and self._source.turns.is_over:
                 return None
             self.taken = taken
-            for item in self._taking:
+            for item in self.taking:
                 return item
         return None
 
     def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
         """Return a future that is done once the consumer may take something in its turn."""
-        return self._source.turns.next() if self._ready else super().next_arrival(loop)
+        return self._source.turns.next() if self.ready else super().next_arrival(loop)
 
     async def wait_for_turn(self) -> None:
         """Return when the consumer may run again, if the budget of this turn is used up."""
         turns = self._source.turns
-        if self._ready and turns.is_taken:
+        if self.ready and turns.is_taken:
             await turns.next()
 
     async def give_way(self) -> None:
@@ -151,26 +152,26 @@ class BoundedMailbox(Mailbox):
 
     def __iter__(self) -> Iterator[Item]:
         """Iterate over what can be taken, in order, without taking it."""
-        return iter(self._ready)
+        return iter(self.ready)
 
     def peek_in_turn(self) -> Item | None:
         """Return what take_in_turn() would, and let it stay."""
-        if not self._ready or (not self.taken + 1 & _LOOK_EVERY and self._source.turns.is_over):
+        if not self.ready or (not self.taken + 1 & _LOOK_EVERY and self._source.turns.is_over):
             return None
-        return self._ready[0]
+        return self.ready[0]
 
     def remove(self, count: int) -> None:
         """Take so many items that have been looked at. Nothing is called after they are gone."""
-        ready = self._ready
+        ready = self.ready
         if count == len(ready):
             ready *= 0  # clear() would be a call
         else:
-            [*_] = itertools.islice(self._taking, count)
+            [*_] = itertools.islice(self.taking, count)
         self.taken += count
 
     def replace(self, gap: Gap) -> None:
         """Let a gap come next in place of the next notification, and of a gap before that."""
-        ready = self._ready
+        ready = self.ready
         if ready[0].__class__ is Gap:
             ready[0] = gap
             del ready[1]
@@ -183,7 +184,7 @@ class BoundedMailbox(Mailbox):
 
     def take_gap(self) -> Gap | None:
         """Remove and return the gaps at the head, merged into one; None if there is none."""
-        ready, merged = self._ready, None
+        ready, merged = self.ready, None
         while ready and isinstance(head := ready[0], Gap):
             merged = merge_gaps(merged, head)
             ready.popleft()
@@ -202,40 +203,40 @@ class BoundedMailbox(Mailbox):
         """Append the gap, and after it what has been held; the consumer may take both."""
         if not self._open:
             return
-        if not self._ready:
+        if not self.ready:
             self._since = self._source.verified_at
-        self._ready.append(gap)
-        if _gaps_among(self._ready) > _GAPS_KEPT:
+        self.ready.append(gap)
+        if _gaps_among(self.ready) > _GAPS_KEPT:
             self._merge_adjacent_gaps()
         self._emit_held()
 
     def _emit_held(self) -> None:
         self.gaps += 1
         held, self._held = self._held, None
-        self._tail = self._ready
+        self._tail = self.ready
         if held:
-            self._ready.extend(held)
-        self._threshold = self.limit + _gaps_among(self._ready)
-        if self._ready:
+            self.ready.extend(held)
+        self._threshold = self.limit + _gaps_among(self.ready)
+        if self.ready:
             self._wake_all()
-        if len(self._ready) > self._threshold:
+        if len(self.ready) > self._threshold:
             self._source.on_full(self)
 
     def _merge_adjacent_gaps(self) -> None:
         """Merge adjacent gaps: a buffer must not grow with the number of losses."""
         items: list[Item] = []
-        for item in self._ready:
+        for item in self.ready:
             if items and isinstance(item, Gap) and isinstance(items[-1], Gap):
                 items[-1] = merge_gaps(items[-1], item)
                 self.gaps -= 1
             else:
                 items.append(item)
-        self._ready.clear()
-        self._ready.extend(items)
+        self.ready.clear()
+        self.ready.extend(items)
 
     def purge(self, channel: str) -> None:
         """Discard the notifications of this channel that wait."""
-        for items in (self._ready, self._held):
+        for items in (self.ready, self._held):
             if items:
                 kept = [i for i in items if isinstance(i, Gap) or i.channel != channel]
                 items.clear()
@@ -330,16 +331,16 @@ class BoundedMailbox(Mailbox):
         super().end(discard=discard)
 
     def _discard(self) -> None:
-        self._ready.clear()
+        self.ready.clear()
 
     @property
     def readable(self) -> bool:
         """Whether take() would return something."""
-        return bool(self._ready)
+        return bool(self.ready)
 
     def __len__(self) -> int:
         """Return how many items wait, held ones included."""
-        return len(self._ready) + len(self._held or ())
+        return len(self.ready) + len(self._held or ())
 
 
 def _gaps_among(items: Iterable[Item]) -> int:

@@ -12,10 +12,11 @@ import inspect
 from contextvars import Context, ContextVar, copy_context
 from math import inf
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from asyncnotify._arguments import is_async
 from asyncnotify._backoff import ExponentialBackoff
+from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.mailbox import Item, merge_gaps
 from asyncnotify._delivery.turns import Turns
 from asyncnotify._errors import BufferOverflowError
@@ -27,11 +28,12 @@ from asyncnotify._subscriptions.slow import RunningCall, SlowWarning
 from asyncnotify._subscriptions.threads import InThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.registry import Subscriber
     from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
+    from asyncnotify._subscriptions.decoding import Taken
 
 
 log = Log("handler")
@@ -50,6 +52,16 @@ def serving_worker() -> HandlerWorker | None:
     """Return the worker whose handler, or a task that it has started, makes this call."""
     worker = _serving.get(None)
     return worker if worker is not None and worker.is_busy else None
+
+
+class _Counter(Protocol):
+    taken: int
+
+
+class _Counted:
+    """For what take() has counted already."""
+
+    taken = 0
 
 
 class HandlerWorker:
@@ -165,16 +177,18 @@ class HandlerWorker:
             await self._turns.next()
         return waits
 
-    async def _serve_in_order(self, fresh: Context) -> bool:
+    async def _serve_in_order(self, fresh: Context) -> bool:  # noqa: C901 - no call for each item
         """
         Call the handler until the mailbox is empty. The hot path of handlers.
 
         Returns False as soon as the context differs from this fresh one.
         """
-        take, handler, is_async = self._take, self._handler, self._is_async
+        handler, is_async = self._handler, self._is_async
+        ready, taking, count = self._taking()
         turns = cast("Turns", self._turns)
         untimed, interval = 0, 1
-        while (item := take()) is not None:
+        for item in taking:
+            count.taken += 1
             if not isinstance(item, Notification):
                 await self._process_other(item)
             else:
@@ -191,7 +205,24 @@ class HandlerWorker:
             untimed += 1
             if untimed >= interval:
                 untimed, interval = 0, await self._next_turn_if_over(turns, interval)
+            if not ready:
+                break
         return True
+
+    def _taking(self) -> tuple[Collection[object], Iterator[Taken], _Counter]:
+        """
+        Return what is empty when nothing can be taken, what takes, and what counts that.
+
+        A call of take() for each item would cost 35 ns, a twentieth of what a notification costs.
+        """
+        mailbox = self._mailbox
+        if self._decoding is None and isinstance(mailbox, BoundedMailbox):
+            return mailbox.ready, mailbox.taking if mailbox.ready else iter(()), mailbox
+        return (True,), self._taken(), _Counted()
+
+    def _taken(self) -> Iterator[Taken]:
+        while (item := self._take()) is not None:
+            yield item
 
     async def _next_turn_if_over(self, turns: Turns, interval: int) -> int:
         """Let other tasks run if the turn is over; return the number of calls to the next look."""
