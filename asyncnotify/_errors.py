@@ -32,12 +32,21 @@ import errno
 import os
 import traceback
 from contextlib import suppress
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from asyncnotify._escaping import escaped
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
 _LONGEST_TEXT: Final = 500
 """Characters of what another program says in one line."""
+
+_LONGEST_CHAIN: Final = 10
+"""Causes of an error that are looked at."""
+
+_PACKAGE: Final = str(Path(__file__).parent)
 
 _CALLERS: Final = "_asyncnotify_callers"
 
@@ -296,6 +305,29 @@ def _text_of_others(error: BaseException) -> str:
         return reason if reason.isidentifier() else ""
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number is not None and number in errno.errorcode else ""
+
+
+def without_frames(error: BaseException) -> None:
+    """
+    Forget through which calls an error and its causes have passed, up to one of the caller's.
+
+    That a server refuses a connection is no defect, and the fifty lines of the driver's frames
+    would hide what is to be read. Where a function of the caller's has failed, its frames tell.
+    """
+    link: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if link is None:
+            break
+        is_callers = getattr(link, _CALLERS, False)
+        link.__traceback__ = _without_ours(link.__traceback__) if is_callers else None
+        link = None if is_callers else link.__cause__ or link.__context__
+
+
+def _without_ours(frames: TracebackType | None) -> TracebackType | None:
+    """Return the frames from the first one on that is not in this package."""
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frames = frames.tb_next
+    return frames
 
 
 def own_copy(error: BaseException) -> BaseException:

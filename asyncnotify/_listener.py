@@ -28,7 +28,7 @@ from asyncnotify._channels.channel import Channel
 from asyncnotify._connection.limits import Limits
 from asyncnotify._delivery.buffering import Buffering
 from asyncnotify._delivery.registry import Subscriber
-from asyncnotify._errors import ClosedError, NotStartedError
+from asyncnotify._errors import ClosedError, ConnectError, NotStartedError
 from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
@@ -228,7 +228,11 @@ class Listener:
             backoff=self._backoff,
             announcer=self._announcer,
         )
-        await self._lifetime.start(self._registrations)
+        try:
+            await self._lifetime.start(self._registrations)
+        except ConnectError as error:
+            error.__traceback__ = None  # all of its frames are ours
+            raise
 
     async def aclose(self, timeout: float | None = None) -> None:
         """

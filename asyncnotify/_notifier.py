@@ -34,6 +34,7 @@ from asyncnotify._errors import (
     describe_error,
 )
 from asyncnotify._keepalive import Keepalive
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._owner import Owner, leave_to_parent, warn_of_unclosed
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
@@ -43,6 +44,8 @@ from asyncnotify._tasks import cancel, start
 from asyncnotify.typing import Backoff, Connect
 
 T = TypeVar("T")
+
+log = Log("connection")
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
@@ -140,6 +143,7 @@ class Notifier:
         self._connections = connections
         self._limits = limits
         self._backoff = backoff
+        self._warnings = WarningLimit()
         self._owner: Owner | None = None
         self._publisher: Publisher | None = None
         self._task: asyncio.Task[None] | None = None
@@ -198,11 +202,14 @@ class Notifier:
             await self._retrying(
                 lambda: publisher.publish_all((), ()),
                 self._limits.start_timeout,
+                what="start()",
                 unless=self._connections.failures.is_permanent,
             )
         except ClosedError:
             raise  # another task has closed the notifier, and may have started it anew
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ConnectError):
+                error.__traceback__ = None  # all of its frames are ours
             if is_new and task and not publisher.is_closing and not publisher.is_used:
                 self._owner = None  # the next call begins anew
                 await _end(publisher, task, 0)
@@ -399,7 +406,8 @@ class Notifier:
                 raise
 
         try:
-            await self._retrying(attempt, self._limits.retry_timeout)
+            timeout = self._limits.retry_timeout
+            await self._retrying(attempt, timeout, what="notify(retry=True)")
         except (ConnectError, NotifyTimeoutError) as error:
             if not may_have_been_sent:
                 raise
@@ -411,6 +419,7 @@ class Notifier:
         attempt: Callable[[], Awaitable[None]],
         seconds: float | None,
         *,
+        what: str,
         unless: Callable[[BaseException], bool] | None = None,
     ) -> None:
         """Attempt until it succeeds; at the deadline, raise what the last attempt raised."""
@@ -429,6 +438,10 @@ class Notifier:
                 delay = delays.next()
                 if loop.time() + delay > deadline:
                     raise
+                limit = "" if seconds is None else f" for {seconds:g} s"
+                text = "%s: %s; %s keeps trying%s"
+                cause, target = describe_error(error), self._connections.target
+                log.warning(self._warnings, (what, cause), text, target, cause, what, limit)
             await asyncio.sleep(delay)
 
 

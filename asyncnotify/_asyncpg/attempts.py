@@ -181,7 +181,12 @@ class Attempts:
             self._note(where, error)
 
     def _note(self, where: str, error: Exception) -> None:
-        log.debug("%s: %s", where, describe_error(error))
+        if isinstance(error, TimeoutError) and len(self._settings.hosts) > 1:
+            # It costs that time at each attempt, and nobody would see why
+            text = "%s is passed over: %s"
+            log.warning(self._warnings, ("silent", where), text, where, describe_error(error))
+        else:
+            log.debug("%s: %s", where, describe_error(error))
         self._failures.append((where, error))
 
     def _combined(self) -> Exception:

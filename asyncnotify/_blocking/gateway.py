@@ -85,9 +85,11 @@ class Gateway:
         opener = object()
         try:
             self.open(opener).call(function)
-        except BaseException:
+        except BaseException as error:
             if self._portal is not None and self._portal.opener is opener:
                 self.close(0)
+            if isinstance(error, ConnectError):
+                error.__traceback__ = None  # all of its frames are ours
             raise
 
     @property

@@ -23,6 +23,10 @@ class Failures(Protocol):
         """Return whether the next attempt should wait for the longest delay."""
         ...
 
+    def is_defect(self, error: BaseException, /) -> bool:
+        """Return whether this is a fault of a program, and nothing that connecting may meet."""
+        ...
+
     def is_refusal(self, error: BaseException, /) -> bool:
         """Return whether the server refused a command, on a connection that is still good."""
         ...

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from asyncnotify._backoff import Delays, ExponentialBackoff, longest_delay
 from asyncnotify._connection.pooler import PoolerCheck
 from asyncnotify._connection.session_loop import loss_of
-from asyncnotify._errors import ConfigurationError, ConnectError, describe_error
+from asyncnotify._errors import ConfigurationError, ConnectError, describe_error, without_frames
 from asyncnotify._events import (
     Connected,
     ConnectionEvent,
@@ -123,6 +123,8 @@ class Supervisor:
             try:
                 session = await self._open_session()
             except Exception as error:  # noqa: BLE001 - no error may end the attempts
+                if not self._failures.is_defect(error):
+                    without_frames(error)
                 self.status.last_error = error
                 if self._failures.is_permanent(error) and not self.started.done():
                     self._refuse_start(error)

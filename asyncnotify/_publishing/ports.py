@@ -15,6 +15,10 @@ class Failures(Protocol):
         """Return whether retrying will not help until something is fixed."""
         ...
 
+    def is_defect(self, error: BaseException, /) -> bool:
+        """Return whether this is a fault of a program, and nothing that connecting may meet."""
+        ...
+
     def is_refusal(self, error: BaseException, /) -> bool:
         """Return whether the server refused a command, on a connection that is still good."""
         ...

@@ -19,6 +19,7 @@ from asyncnotify._errors import (
     ConnectError,
     ConnectionLostError,
     describe_error,
+    without_frames,
 )
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
 from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, not_sent_closed, tell
@@ -194,6 +195,8 @@ class Publisher:
             try:
                 self._session = await self._connections.open()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
+                if not self._failures.is_defect(error):
+                    without_frames(error)
                 self._waiting.fail_all(functools.partial(self._connect_error, error))
         return self._session
 

@@ -15,7 +15,13 @@ from asyncnotify._connection.session_loop import SessionLoop
 from asyncnotify._connection.supervisor import Supervisor
 from asyncnotify._delivery.registry import Registry
 from asyncnotify._delivery.router import Router
-from asyncnotify._errors import ClosedError, ConnectTimeoutError, describe_error, own_copy
+from asyncnotify._errors import (
+    ClosedError,
+    ConnectError,
+    ConnectTimeoutError,
+    describe_error,
+    own_copy,
+)
 from asyncnotify._events import Closed
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._model import State, Stats
@@ -156,7 +162,8 @@ class Lifetime:
         cause = self._supervisor.status.last_error
         why = f": {describe_error(cause)}" if cause else ""
         error = ConnectTimeoutError(f"not connected to {self._target} within {seconds:g} s{why}")
-        error.__cause__ = cause
+        # An error of ours has said all by now, and would only be printed once more
+        error.__cause__ = cause.__cause__ or cause if type(cause) is ConnectError else cause
         return error
 
     async def run(self) -> None:

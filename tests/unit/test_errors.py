@@ -33,6 +33,7 @@ from asyncnotify._errors import (
     WrongLoopError,
     describe_error,
     mark_as_callers,
+    without_frames,
 )
 
 if TYPE_CHECKING:
@@ -241,3 +242,37 @@ def test_a_text_without_an_end_is_cut() -> None:
     """Who answers at the port may say anything; our own texts are left whole."""
     assert len(describe_error(OSError("x" * 1_000_000))) < 600
     assert len(describe_error(ConnectError("x" * 1_000))) > 1_000
+
+
+# -- frames ---------------------------------------------------------------------------------------
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    """Return an error that has passed through a call."""
+    try:
+        raise error from cause
+    except type(error) as caught:
+        return caught
+
+
+def test_the_causes_of_a_refusal_are_without_frames() -> None:
+    """Their texts say all; a defect of the caller's keeps the way to it, and so do its causes."""
+    theirs = raised(LookupError("theirs"), raised(KeyError("deeper")))
+    mark_as_callers(theirs)
+    error = raised(ConnectError("ours"), raised(OSError("met"), theirs))
+    without_frames(error)
+    assert error.__traceback__ is None
+    met = error.__cause__
+    assert met is not None
+    assert met.__traceback__ is None
+    assert theirs.__traceback__ is not None
+    assert theirs.__cause__ is not None
+    assert theirs.__cause__.__traceback__ is not None
+
+
+def test_errors_that_refer_to_each_other_are_no_trap() -> None:
+    """The chain of causes need not end."""
+    one, two = raised(OSError("one")), raised(OSError("two"))
+    one.__cause__, two.__cause__ = two, one
+    without_frames(one)
+    assert (one.__traceback__, two.__traceback__) == (None, None)
