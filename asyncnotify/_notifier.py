@@ -441,7 +441,8 @@ class Notifier:
                 limit = "" if seconds is None else f" for {seconds:g} s"
                 text = "%s: %s; %s keeps trying%s"
                 cause, target = describe_error(error), self._connections.target
-                log.warning(self._warnings, (what, cause), text, target, cause, what, limit)
+                told = (target, cause, what, limit)
+                log.warning(self._warnings, (what, cause), text, *told, target=target)
             await asyncio.sleep(delay)
 
 

@@ -200,6 +200,12 @@ def escape_texts(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def forget_statement(error: BaseException) -> None:
+    """Remove the statement from an error of the driver's: behind a pooler it holds the payload."""
+    if isinstance(error, asyncpg.PostgresError) and "query" in vars(error):
+        vars(error)["query"] = None
+
+
 def _escaped(value: Any) -> Any:
     return escaped(value) if isinstance(value, str) else value
 

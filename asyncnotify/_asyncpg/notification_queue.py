@@ -38,8 +38,9 @@ def describe_holders(holders: Sequence[dict[str, Any]]) -> str:
     if not holders:
         return "emptying the queue did not help"
     return (
-        "emptying the queue did not help: a session that listens holds it until its transaction"
-        f" ends, or its client reads. The holder is one of these: {'; '.join(map(_named, holders))}"
+        "emptying the queue did not help. A session that listens holds the queue until its"
+        " transaction ends, or its client reads; one of these may be such a session:"
+        f" {'; '.join(map(_named, holders))}"
     )
 
 

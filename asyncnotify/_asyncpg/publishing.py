@@ -127,6 +127,7 @@ class PublishingSession(BoundedConnection):
             await self._statements.notify(channel, payload)
         except Exception as error:
             failures.escape_texts(error)
+            failures.forget_statement(error)
             raise
 
     async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
@@ -135,6 +136,7 @@ class PublishingSession(BoundedConnection):
             await self._statements.notify_all(channels, payloads)
         except Exception as error:
             failures.escape_texts(error)
+            failures.forget_statement(error)
             raise
 
     async def rest(self) -> bool:

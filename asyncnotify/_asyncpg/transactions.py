@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from asyncnotify._arguments import type_name
-from asyncnotify._asyncpg.failures import is_refusal
+from asyncnotify._asyncpg.failures import forget_statement, is_refusal
 from asyncnotify._asyncpg.statements import notify_as_text, only_in_session
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         Exception: What the driver raises.
     """
     if isinstance(connection, asyncpg.Connection):  # or a pool's proxy: its metaclass says so
-        await connection.execute(notify_as_text(channel, payload))
+        await _send_as_text(connection, channel, payload)
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("AsyncConnection", "AsyncSession")):
         await _notify_by_sqlalchemy(connection, channel, payload)
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("async_scoped_session",)):
@@ -77,6 +77,14 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
             await notify_within(tasks_own.raw_connection, channel, payload)
     else:
         raise _refusal(connection, _TAKEN)
+
+
+async def _send_as_text(connection: Any, channel: str, payload: str) -> None:
+    try:
+        await connection.execute(notify_as_text(channel, payload))
+    except asyncpg.PostgresError as error:
+        forget_statement(error)
+        raise
 
 
 def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
@@ -133,7 +141,7 @@ async def _notify_by_sqlalchemy(caller: Any, channel: str, payload: str) -> None
         async with _as_sqlalchemy_raises(connection, lent.driver_connection):
             if not await _may_prepare(lent):
                 await _begin(connection, lent)
-                await lent.driver_connection.execute(notify_as_text(channel, payload))
+                await _send_as_text(lent.driver_connection, channel, payload)
                 return
     with _unprepared(lent.driver_connection):
         await connection.execute(statement, {"channel": channel, "payload": payload})

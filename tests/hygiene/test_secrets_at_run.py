@@ -19,6 +19,7 @@ from asyncnotify import (
     ConnectTimeoutError,
     Listener,
     ListenTimeoutError,
+    Notifier,
     PayloadError,
     Reconnected,
     RetryScheduled,
@@ -26,7 +27,7 @@ from asyncnotify import (
 )
 from tests.hygiene.conftest import superuser
 from tests.hygiene.error_injector import ErrorInjector, error_response, message
-from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
+from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, SECRETS, USER
 from tests.hygiene.secrets_harness import PATIENCE, until
 from tests.support.server_faults import ServerFaults
 from tests.support.server_features import can_fill_queue
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify import ConnectionEvent, Stream
+    from asyncnotify.testing.server import PostgresServer
+    from tests.hygiene.secret_detector import SecretDetector
     from tests.hygiene.secrets_harness import RunningListener, SecretsHarness
 
     Row = Callable[[SecretsHarness], Awaitable[object]]
@@ -296,3 +299,29 @@ async def test_r43_whatever_goes_wrong_no_secret_is_told(
     await row(harness)
     harness.check()
     asyncio_errors.clear()  # asyncpg is not prepared for everything; the detector has heard it
+
+
+# -- statements that hold a payload ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["notify", "many", "connection"])
+async def test_r43_a_notification_that_is_refused_is_not_told(
+    detector: SecretDetector, guarded_server: PostgresServer, how: str
+) -> None:
+    """Behind a pooler it is a part of the statement, which the driver keeps in its errors."""
+    async with (
+        ErrorInjector(guarded_server, other_pid=True) as injector,
+        superuser(injector.dsn) as connection,
+        Notifier(injector.dsn) as notifier,
+    ):
+        injector.answer("SELECT pg_catalog.", error_response("54000", "too many"), times=2)
+        sending: dict[str, Callable[[], Awaitable[object]]] = {
+            "notify": lambda: notifier.notify("orders", PAYLOAD),
+            "many": lambda: notifier.notify_many([("orders", PAYLOAD), ("events", PAYLOAD)]),
+            "connection": lambda: notifier.notify("orders", PAYLOAD, connection=connection),
+        }
+        with pytest.raises(asyncpg.ProgramLimitExceededError) as refused:
+            await sending[how]()
+        detector.record(refused.value)
+    assert "too many" in "".join(detector.texts)
+    assert detector.containing(*SECRETS) == []

@@ -16,7 +16,7 @@ def holder(pid: int, **known: Any) -> dict[str, Any]:  # noqa: ANN401 - as a row
 def test_the_holders_are_named() -> None:
     """By pid, application and state, with the time for which each has been in it."""
     text = describe_holders([holder(12), holder(13, application_name=None, seconds=None)])
-    assert "one of these: backend 12 ('report', idle in transaction, for 3600 s); " in text
+    assert "may be such a session: backend 12 ('report', idle in transaction, for 3600 s)" in text
     assert text.endswith("backend 13 ('', idle in transaction, for 0 s)")
 
 
