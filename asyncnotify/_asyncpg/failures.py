@@ -87,6 +87,14 @@ _REFUSALS_OF_TLS: Final = (
 
 _OF_THE_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
+_UNSENT: Final = "_asyncnotify_unsent"
+
+_REFUSAL_OF_THE_DRIVER: Final = "cannot switch to state"
+"""A part of what the driver says before it writes anything, when the server's last words wait."""
+
+_GOODBYE_OF_PGBOUNCER: Final = "client_idle_timeout"
+"""Its message to a client that it disconnects for being idle; the SQLSTATE is 08P01."""
+
 _LONGEST_CHAIN: Final = 10
 """Causes of an error that are looked at."""
 
@@ -283,3 +291,33 @@ def no_listen(cause: Exception) -> ConfigurationError:
     error = ConfigurationError(f"the server does not support LISTEN: {describe_error(cause)}")
     error.__cause__ = cause
     return error
+
+
+def mark_unsent(error: BaseException) -> None:
+    """Note that what this was raised for had not been sent to the server."""
+    with suppress(AttributeError, TypeError):
+        setattr(error, _UNSENT, True)
+
+
+def is_unsent(error: BaseException) -> bool:
+    """
+    Return whether a command failed before the server had it: nothing has come of it.
+
+    The driver refuses a command on a connection that it knows to be closed, and one after the
+    last words of the server, while the end of the connection is still to come. And a session that
+    the server ends because it is idle runs nothing any more: that is read as the answer.
+    """
+    if hasattr(error, _UNSENT):
+        return True
+    if isinstance(error, asyncpg.InternalClientError):
+        return _REFUSAL_OF_THE_DRIVER in str(error)
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError)  # a wrong argument
+    said: BaseException | None = error
+    while said is not None:
+        if isinstance(said, asyncpg.IdleSessionTimeoutError):
+            return True
+        if isinstance(said, asyncpg.ProtocolViolationError) and _GOODBYE_OF_PGBOUNCER in str(said):
+            return True
+        said = said.__cause__
+    return False

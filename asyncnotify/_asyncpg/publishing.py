@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import asyncpg
 
 from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.bounded import BoundedConnection
-from asyncnotify._asyncpg.sockets import check_keepalive
+from asyncnotify._asyncpg.sockets import Arrivals, check_keepalive
 from asyncnotify._asyncpg.statements import (
     NOTIFY,
     NOTIFY_ALL,
@@ -38,6 +38,9 @@ else:
     Pool = asyncpg.Pool  # at run time the class takes no argument
 
 log = Log("connection")
+
+_TURNS_TO_READ: Final = 3
+"""Turns of the loop until it has read what had arrived: it looks, it reads, and reads the end."""
 
 
 class Statements(Protocol):
@@ -95,7 +98,11 @@ class PreparedStatements:
         if statement is None:
             # By a name of its own: a pooler may hide behind the backend's own pid, and a name
             # of the driver's would be one that other programs have as well
-            statement = await self._connection.prepare(query, name=unused_name())
+            try:
+                statement = await self._connection.prepare(query, name=unused_name())
+            except Exception as error:
+                failures.mark_unsent(error)
+                raise
             self._prepared[query] = statement
         await statement.fetch(*arguments)
 
@@ -112,6 +119,12 @@ class PublishingSession(BoundedConnection):
     def __init__(self, connection: asyncpg.Connection[Any], *, timeout: float) -> None:
         super().__init__(connection, timeout=timeout)
         self._statements: Statements = TextStatements(connection)
+        self._arrivals = Arrivals.of(connection)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone, or the server has said goodbye."""
+        return super().lost or (self._arrivals is not None and self._arrivals.have_ended)
 
     def prepare_statements(self) -> None:
         """From now on prepare them: the server's session has been found to be our own."""
@@ -124,6 +137,8 @@ class PublishingSession(BoundedConnection):
     async def notify(self, channel: str, payload: str) -> None:
         """Send one notification, in a transaction of its own."""
         try:
+            if self._arrivals is not None and self._arrivals.wait():
+                await self._hear_goodbye()
             await self._statements.notify(channel, payload)
         except Exception as error:
             failures.escape_texts(error)
@@ -133,11 +148,21 @@ class PublishingSession(BoundedConnection):
     async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
         """Send these notifications, at least one, in this order, in one transaction."""
         try:
+            if self._arrivals is not None and self._arrivals.wait():
+                await self._hear_goodbye()
             await self._statements.notify_all(channels, payloads)
         except Exception as error:
             failures.escape_texts(error)
             failures.forget_statement(error)
             raise
+
+    async def _hear_goodbye(self) -> None:
+        """Let the loop read what has arrived: while nothing is asked, that is mostly a goodbye."""
+        for _ in range(_TURNS_TO_READ):
+            await asyncio.sleep(0)
+            if self.lost:
+                msg = "the connection was ended while it was idle"
+                raise asyncpg.InterfaceError(msg)
 
     async def rest(self) -> bool:
         """Keep the connection while there is nothing to send: a new one would take longer."""

@@ -1,7 +1,8 @@
-"""TCP keepalive on both ends of a connection, as far as each end supports it."""
+"""The socket of a connection: TCP keepalive on both ends, and whether something has arrived."""
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from asyncnotify._keepalive import Keepalive
 from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     import asyncpg
@@ -61,3 +63,32 @@ def server_settings(keepalive: Keepalive) -> dict[str, str]:
         "tcp_keepalives_count": str(keepalive.count),
         "tcp_user_timeout": f"{keepalive.user_timeout}s",
     }
+
+
+class Arrivals:
+    """Whether something has arrived at a socket that the event loop has not read yet."""
+
+    def __init__(self, transport: asyncio.Transport, number: int) -> None:
+        self._transport = transport
+        self._poll = select.poll()
+        self._poll.register(number, select.POLLIN)
+
+    @classmethod
+    def of(cls, connection: asyncpg.Connection[Any]) -> Arrivals | None:
+        """Return those of a connection; None if the driver or the system does not show them."""
+        transport: Any = getattr(connection, "_transport", None)
+        if transport is None or not hasattr(select, "poll"):
+            return None
+        sock = transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return None
+        return cls(transport, sock.fileno())
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether the connection is closed, or about to be: the last words have been read."""
+        return self._transport.is_closing()
+
+    def wait(self) -> bool:
+        """Return whether something waits to be read, or nothing can come any more; 1 us."""
+        return self.have_ended or bool(self._poll.poll(0))

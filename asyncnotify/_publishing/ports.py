@@ -23,6 +23,10 @@ class Failures(Protocol):
         """Return whether the server refused a command, on a connection that is still good."""
         ...
 
+    def is_unsent(self, error: BaseException, /) -> bool:
+        """Return whether a command failed before the server had it: it may be sent again."""
+        ...
+
 
 class PublishingSession(Protocol):
     """

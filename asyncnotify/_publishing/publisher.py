@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncnotify._errors import (
     AsyncNotifyError,
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from asyncnotify._publishing.ports import PublishingConnections, PublishingSession
     from asyncnotify._publishing.waiting import Bulk, Call, Sent
+
+
+_MOST_UNSENT: Final = 3
+"""Connections that may end before anything is sent on them, until callers are told."""
 
 
 class _User(Enum):
@@ -60,6 +64,8 @@ class Publisher:
         self._news = asyncio.Event()
         self._waiting = WaitingCalls(queue, timeout, lambda: self._session is not None)
         self._farewell = 0.0
+        self._unsent = 0  # connections, one after another, that ended before they sent anything
+        self._overdue_session: PublishingSession | None = None
         self._watchdog = Watchdog(timeout, self._overdue)
 
     @property
@@ -101,14 +107,14 @@ class Publisher:
     async def _publish_alone(self, session: PublishingSession, channel: str, payload: str) -> None:
         self._user = _CALL
         self._watchdog.begin()
+        again: Call | None = None
         try:
             await session.notify(channel, payload)
+            self._unsent = 0
         except BaseException as error:
-            if not self._failures.is_refusal(error):
-                self._drop(session)
-                if _is_loss(error):
-                    raise _loss(error) from error
-            raise
+            again = self._again_if_unsent(session, channel, payload, error)
+            if again is None:
+                raise
         finally:
             self._watchdog.end()
             if self._has_news:
@@ -116,10 +122,35 @@ class Publisher:
                 self._news.set()
             else:
                 self._user = _NOBODY
+        if again is not None:
+            await again[2]
+
+    def _again_if_unsent(
+        self, session: PublishingSession, channel: str, payload: str, error: BaseException
+    ) -> Call | None:
+        """Return a new call if there is to be one; None if the caller is to be told the error."""
+        if self._failures.is_refusal(error):
+            return None
+        self._drop(session)
+        if not _is_loss(error):
+            return None
+        if not self._may_send_again(session, error):
+            raise self._told(error) from error
+        again = self._waiting.call_of(channel, payload)
+        self._waiting.put_back([again])
+        return again
+
+    def _may_send_again(self, session: PublishingSession, error: BaseException) -> bool:
+        """Return whether to send what the server has certainly not had, on a new connection."""
+        if not self._failures.is_unsent(error) or session is self._overdue_session:
+            return False
+        self._unsent += 1
+        return self._unsent < _MOST_UNSENT
 
     def _overdue(self) -> None:
         """End the connection of a call that has exceeded its timeout: so the call fails."""
         if self._session is not None:
+            self._overdue_session = self._session
             self._session.terminate()
 
     def _wake(self) -> None:
@@ -239,6 +270,7 @@ class Publisher:
         self._watchdog.begin()
         try:
             await session.notify_all(channels, payloads)
+            self._unsent = 0
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
             await self._not_sent(session, batch, error)
             return False
@@ -258,6 +290,9 @@ class Publisher:
             return
         if not refused:
             self._drop(session)
+            if self._may_send_again(session, error):
+                self._waiting.put_back(batch)
+                return
         fail(batch, functools.partial(self._told, error))
 
     async def _send_each(self, session: PublishingSession, batch: list[Call]) -> None:
@@ -283,6 +318,9 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             if not self._failures.is_refusal(error):
                 self._drop(session)
+                if self._may_send_again(session, error):
+                    self._waiting.put_bulk_back(bulk)
+                    return
             fail([bulk], functools.partial(self._told, error))
         except BaseException:
             fail([bulk], lambda: ConnectionLostError("closed while it was being sent"))
@@ -294,9 +332,11 @@ class Publisher:
 
     # -- failures -----------------------------------------------------------------------------
 
-    def _told(self, error: Exception) -> Exception:
+    def _told(self, error: BaseException) -> Exception:
         """Return what a caller is told of an error: a refusal as it is."""
-        return error if self._failures.is_refusal(error) else _loss(error)
+        if isinstance(error, Exception) and self._failures.is_refusal(error):
+            return error
+        return _unsent(error) if self._failures.is_unsent(error) else _loss(error)
 
     def _connect_error(self, cause: Exception) -> Exception:
         if isinstance(cause, AsyncNotifyError):
@@ -320,6 +360,12 @@ def _not_sent_again() -> ConnectError:
     return ConnectError(
         "not sent: it was refused together with another one, and then the connection was lost"
     )
+
+
+def _unsent(cause: BaseException) -> ConnectError:
+    error = ConnectError(f"not sent: the connection was lost before that: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error
 
 
 def _loss(cause: BaseException) -> ConnectionLostError:

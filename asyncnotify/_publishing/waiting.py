@@ -56,6 +56,7 @@ class WaitingCalls:
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._stopped = False
         self._fresh: deque[Call] = deque()
         self._repeats: dict[tuple[str, str], deque[Call]] = {}
         self._bulks: deque[Bulk] = deque()
@@ -99,6 +100,23 @@ class WaitingCalls:
         if self._timer is None:
             self._set_timer()
         return sent
+
+    def put_back(self, calls: Sequence[Call]) -> None:
+        """Let calls that were taken, and have not been sent, be the next ones."""
+        if self._stopped:
+            fail(calls, not_sent_closed)
+            return
+        self._fresh.extendleft(reversed(calls))
+        if self._timer is None:
+            self._set_timer()
+
+    def put_bulk_back(self, bulk: Bulk) -> None:
+        """The same for a transaction of many notifications."""
+        self._bulks.appendleft(bulk)
+
+    def call_of(self, channel: str, payload: str) -> Call:
+        """Return a call for what a caller was about to send by itself."""
+        return channel, payload, self._new_future(), self._tick
 
     def admit(self) -> int:
         """Accept as many calls as there is room for, in order; return how many are accepted."""
@@ -192,8 +210,8 @@ class WaitingCalls:
         fail(waiting, make_error)
 
     def stop(self) -> None:
-        """Stop the clock. Whatever comes is refused."""
-        self._closed = True
+        """Stop the clock. Whatever comes is refused, and whatever comes back."""
+        self._closed = self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

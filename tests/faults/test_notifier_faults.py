@@ -122,7 +122,7 @@ async def test_a_frozen_backend_is_given_up_in_time(
 ) -> None:
     """Its process stands still: the call ends at its deadline, and the next has another."""
     async with notifier_of(own_rig) as notifier:
-        await notifier.notify("orders", "warm")
+        await send(notifier, "warm")  # by the same statement, which is prepared once
         [pid] = await own_rig.backends()
         battered_server.freeze_backend(pid)
         try:

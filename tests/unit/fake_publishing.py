@@ -61,6 +61,8 @@ class FakeSession(PublishingSession):
 
     async def _statement(self, pairs: list[Pair]) -> None:
         server = self._server
+        if server.goodbyes:
+            raise server.goodbyes.pop(0)
         server.statements.append(pairs)
         await asyncio.wait({self._ended}, timeout=server.answer_time)
         if self._ended.done():
@@ -82,6 +84,7 @@ class FakePublishingServer:
         self.open_time = self.rest_time = self.close_time = 0.0
         self.answer_time: float = ANSWER_TIME
         self.open_errors: list[Exception] = []
+        self.goodbyes: list[Exception] = []  # for the next statements, which are not sent
         self.refused: dict[str, BaseException] = {}
         self.sessions: list[FakeSession] = []
         self.closed: list[tuple[PublishingSession, float]] = []

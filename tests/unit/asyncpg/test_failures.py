@@ -8,6 +8,8 @@ import pytest
 from asyncnotify._asyncpg.failures import (
     escape_texts,
     is_permanent,
+    is_unsent,
+    mark_unsent,
     naming_tls,
     needs_repair,
 )
@@ -113,3 +115,36 @@ def test_an_error_of_tls_is_found_behind_the_end_of_the_connection() -> None:
     with pytest.raises(ssl.SSLError) as caught, naming_tls():
         raise ended from reason
     assert caught.value is reason
+
+
+def caused_by(cause: Exception) -> Exception:
+    """Return the error of a connection that ended while a statement was on its way."""
+    error = asyncpg.ConnectionDoesNotExistError("closed in the middle of operation")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "unsent"),
+    [
+        (asyncpg.InterfaceError("connection is closed"), True),
+        (caused_by(asyncpg.IdleSessionTimeoutError("idle-session timeout")), True),
+        (asyncpg.IdleSessionTimeoutError("idle-session timeout"), True),
+        (caused_by(asyncpg.ProtocolViolationError("client_idle_timeout")), True),
+        (asyncpg.InternalClientError("cannot switch to state 12; another operation"), True),
+        (asyncpg.InternalClientError("unexpected data"), False),
+        (asyncpg.DataError("a wrong argument"), False),
+        (caused_by(asyncpg.AdminShutdownError("by administrator command")), False),
+        (caused_by(asyncpg.ProtocolViolationError("query_timeout")), False),
+        (caused_by(ConnectionResetError()), False),
+        (asyncpg.ConnectionDoesNotExistError("closed"), False),
+        (TimeoutError(), False),
+        (asyncpg.ProgramLimitExceededError("the queue is full"), False),
+    ],
+    ids=repr,
+)
+def test_what_the_server_has_not_had_is_known(error: Exception, *, unsent: bool) -> None:
+    """The driver refused it, or the session was ended for being idle; in doubt it is unknown."""
+    assert is_unsent(error) is unsent
+    mark_unsent(error)
+    assert is_unsent(error)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import logging
+import select
 import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify._asyncpg.sockets import keep_alive, server_settings
+from asyncnotify._asyncpg.sockets import Arrivals, keep_alive, server_settings
 from asyncnotify._keepalive import Keepalive
 
 if TYPE_CHECKING:
@@ -84,3 +85,26 @@ def test_the_server_is_given_the_same_times() -> None:
         "tcp_keepalives_count": "5",
         "tcp_user_timeout": "17s",
     }
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="the system has no poll()")
+def test_what_has_arrived_is_known_without_reading_it() -> None:
+    """Bytes, the end, and a transport that is closing already."""
+    ours, theirs = socket.socketpair()
+    transport = SimpleNamespace(get_extra_info={"socket": ours}.get, is_closing=lambda: False)
+    connection: Any = SimpleNamespace(_transport=transport)
+    with ours, theirs:
+        arrivals = Arrivals.of(connection)
+        assert arrivals is not None
+        assert not arrivals.wait()
+        theirs.send(b"x")
+        assert arrivals.wait()
+        assert ours.recv(10) == b"x"
+        assert not arrivals.wait()
+        theirs.close()
+        assert (arrivals.wait(), arrivals.have_ended) == (True, False)
+        transport.is_closing = lambda: True
+        assert (arrivals.wait(), arrivals.have_ended) == (True, True)
+    assert Arrivals.of(connection) is None
+    without_transport: Any = SimpleNamespace()
+    assert Arrivals.of(without_transport) is None

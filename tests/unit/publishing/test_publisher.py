@@ -489,3 +489,35 @@ async def test_slow_answers_in_time_are_no_alarm(server: FakePublishingServer) -
     for n in range(700):
         await server.call(str(n))
     assert len(server.sessions) == 1
+
+
+# -- what was certainly not sent ------------------------------------------------------------------
+
+UNSENT = asyncpg.InterfaceError("connection is closed")
+
+
+async def test_what_was_not_sent_is_sent_on_a_new_connection(server: FakePublishingServer) -> None:
+    """Alone, together and in bulk: each once, in order."""
+    publisher = await server.start_with_session()
+    for count in (1, 3):
+        server.goodbyes = [UNSENT]
+        assert await outcomes(server.call_each("123"[:count])) == [None] * count
+    server.goodbyes = [UNSENT]
+    await publisher.publish_all(("c", "c"), ("4", "5"))
+    assert server.payloads == ["1", "1", "2", "3", "4", "5"]
+    assert len(server.sessions) == 4
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_it_is_not_tried_for_ever(server: FakePublishingServer, count: int) -> None:
+    """Connections that end one after another before anything is sent: ConnectError, with why."""
+    publisher = await server.start_with_session()
+    server.goodbyes = [UNSENT] * 10
+    calls = [asyncio.ensure_future(publisher.publish_all(("c",), ("x",)))] if count == 1 else []
+    calls += [server.call(str(n)) for n in range(count)]
+    for error in await outcomes(calls):
+        assert isinstance(error, ConnectError)
+        assert str(error).startswith("not sent: ")
+        assert error.__cause__ is UNSENT
+    server.goodbyes.clear()
+    assert await outcomes([server.call("y")]) == [None]

@@ -197,3 +197,27 @@ async def test_callers_are_told_once(harness: Harness) -> None:
     await asyncio.sleep(0)
     assert calls[0].cancelled()
     assert calls[1].result() is None
+
+
+async def test_what_is_put_back_comes_first(harness: Harness) -> None:
+    """In its order, before what came later; the same for many in one."""
+    harness.add("a", "b")
+    batch = harness.calls.next_batch(0)
+    bulk = harness.calls.add_bulk(["c"], ["1"])
+    taken = harness.calls.next_bulk()
+    later = harness.calls.add_bulk(["c"], ["2"])
+    harness.add("c")
+    harness.calls.put_back([*batch, harness.calls.call_of("c", "alone")])
+    harness.calls.put_bulk_back(taken)
+    assert [harness.calls.next_bulk()[2] for _ in range(2)] == [bulk, later]
+    assert harness.taken() == ["a", "b", "alone", "c"]
+
+
+async def test_what_comes_back_after_the_end_is_told(harness: Harness) -> None:
+    """Nobody would send it any more."""
+    calls = harness.add("a")
+    batch = harness.calls.next_batch(0)
+    harness.calls.stop()
+    harness.calls.put_back(batch)
+    assert isinstance(calls[0].exception(), ClosedError)
+    assert not harness.calls
