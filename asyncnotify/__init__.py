@@ -39,6 +39,7 @@ from asyncnotify._events import (
     ConnectionLost,
     EventStream,
     Reconnected,
+    Replaced,
     RetryScheduled,
 )
 from asyncnotify._keepalive import Keepalive
@@ -89,6 +90,7 @@ __all__ = [
     "PayloadTooLargeError",
     "PoolerError",
     "Reconnected",
+    "Replaced",
     "RetryScheduled",
     "State",
     "Stats",

@@ -87,6 +87,24 @@ class Reconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """
+    A new connection has taken the place of one that had reached ``max_connection_age``.
+
+    Nothing was missed: there is no Gap.
+
+    Attributes:
+        channels: How many channels are being listened on.
+        backend_pid: The backend pid of the new connection; 0 if a pooler hides it.
+        previous_backend_pid: The backend pid of the connection that it replaces.
+    """
+
+    channels: int
+    backend_pid: int
+    previous_backend_pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The listener has been closed. The last event of a run, sent exactly once."""
 
@@ -101,7 +119,9 @@ def _without_words(event: ConnectionLost | RetryScheduled) -> str:
     return f"{type(event).__name__}({', '.join(shown)})"
 
 
-ConnectionEvent: TypeAlias = Connected | ConnectionLost | RetryScheduled | Reconnected | Closed
+ConnectionEvent: TypeAlias = (
+    Connected | ConnectionLost | RetryScheduled | Reconnected | Replaced | Closed
+)
 
 OnEvent: TypeAlias = Callable[[ConnectionEvent], object]
 """What ``on_event=`` takes: a plain function, called with each event."""
@@ -247,6 +267,11 @@ def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> t
                 f"listening again on {_channels(channels)} at {target}{_backend(pid)} after"
                 f" {downtime:.3f} s and {attempts} attempt{'s' if attempts != 1 else ''};"
                 " each subscription gets a Gap"
+            )
+        case Replaced(channels, pid, previous):
+            return logging.INFO, (
+                f"listening on {_channels(channels)} at {target}{_backend(pid)} in place of the"
+                f" connection before{_backend(previous)}, because of its age; nothing was missed"
             )
         case Closed():
             return logging.INFO, f"the listener of {target} is closed"

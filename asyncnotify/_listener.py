@@ -90,6 +90,11 @@ class Listener:
         keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: Called at the beginning of each outage; returns an endless iterator of the
             seconds to wait before each attempt.
+        max_connection_age: Seconds after which a new connection replaces the one that listens, up
+            to a tenth earlier. The new one listens on every channel and has proved that it
+            delivers before the old one is left, so nothing is missed and there is no Gap. So
+            listeners follow a name that leads to another server, rotated credentials and renewed
+            certificates. None: never.
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         on_event: A plain function, called with each connection event from the event loop. It must
@@ -117,6 +122,7 @@ class Listener:
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         # reconnection
         backoff: Backoff = _DEFAULT_BACKOFF,
+        max_connection_age: float | None = None,
         # limits
         start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
@@ -133,6 +139,7 @@ class Listener:
             operation_timeout=operation_timeout,
             start_timeout=start_timeout,
             close_timeout=close_timeout,
+            max_connection_age=max_connection_age,
         )
         check_connect_arguments(dsn, connect, connect_kwargs)
         check_callbacks(connect=connect)

@@ -21,7 +21,6 @@ from asyncnotify._asyncpg.statements import (
     notify_as_text,
     unused_name,
 )
-from asyncnotify._channels.names import quote_identifier
 from asyncnotify._errors import describe_error, mark_as_callers
 from asyncnotify._logs import Log
 
@@ -129,10 +128,6 @@ class PublishingSession(BoundedConnection):
     def prepare_statements(self) -> None:
         """From now on prepare them: the server's session has been found to be our own."""
         self._statements = PreparedStatements(self._connection)
-
-    async def notify_plainly(self, channel: str) -> None:
-        """Send a notification without payload, by the one protocol that every pooler passes."""
-        await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send one notification, in a transaction of its own."""

@@ -24,7 +24,7 @@ from asyncnotify._asyncpg.notification_queue import (
 )
 from asyncnotify._asyncpg.proof import ListenProof
 from asyncnotify._asyncpg.roles import condition, misfit
-from asyncnotify._asyncpg.statements import HERE, unused_name
+from asyncnotify._asyncpg.statements import HERE
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._channels.names import CHANNEL_LIMIT, quote_identifier
 from asyncnotify._errors import (
@@ -108,6 +108,11 @@ class ListeningSession(BoundedConnection):
         self._on_notification = on_notification
         if self._hooked and self._attached:
             self._hooked.hand_over_to(on_notification)
+
+    def deliver_to(self, on_notification: OnNotification) -> None:
+        """Call this for each notification from here on. Not while one is expected."""
+        self._deliver = on_notification
+        self._take_notifications(on_notification)
 
     @property
     def lost(self) -> bool:
@@ -315,17 +320,6 @@ class ListeningSession(BoundedConnection):
                 raise
             return describe_holders([])
 
-    async def find_pid(self) -> None:
-        """Find out the backend pid, where a pooler has told one of its own making."""
-        try:
-            [row] = await self._rows("SELECT pg_catalog.pg_backend_pid()", self._timeout)
-        except Exception as error:
-            if not is_refusal(error):
-                raise
-            log.debug("the backend pid stays unknown: %s", describe_error(error))
-        else:
-            self.pid = int(row[0])
-
     async def queue_usage(self, *, timeout: float) -> float:
         """Return how full the server's notification queue is, from 0 to 1."""
         [row] = await self._rows("SELECT pg_catalog.pg_notification_queue_usage()", timeout)
@@ -338,21 +332,6 @@ class ListeningSession(BoundedConnection):
             if holder["application_name"]:
                 holder["application_name"] = escaped(holder["application_name"])
         return holders
-
-    async def _rows(self, query: str, timeout: float) -> list[Any]:
-        """
-        Return the rows of a query.
-
-        A pooler that has come to pool transactions may let it fail, and nothing else: under a
-        name of the driver's it could run what another program has prepared.
-        """
-
-        async def fetch() -> list[Any]:
-            statement = await self._connection.prepare(query, name=unused_name())
-            return await statement.fetch()
-
-        rows: list[Any] = await self._command(fetch(), timeout)
-        return rows
 
     def detach(self) -> None:
         """Bring nothing more: what still arrives belongs to a past that a Gap will cover."""

@@ -85,6 +85,8 @@ class BlockingListener:
         operation_timeout: Seconds in which the server has to answer LISTEN, UNLISTEN or a notify.
         keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: As for Listener.
+        max_connection_age: Seconds after which a new connection replaces the one that listens, as
+            for Listener. None: never.
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         on_event: A plain function, called with each connection event in the event loop's thread: it
@@ -111,6 +113,7 @@ class BlockingListener:
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         # reconnection
         backoff: Backoff = _DEFAULT_BACKOFF,
+        max_connection_age: float | None = None,
         # limits
         start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
@@ -128,6 +131,7 @@ class BlockingListener:
             operation_timeout=operation_timeout,
             keepalive=keepalive,
             backoff=backoff,
+            max_connection_age=max_connection_age,
             start_timeout=start_timeout,
             close_timeout=close_timeout,
             on_event=self._events,

@@ -7,7 +7,7 @@ from typing import Final
 
 from asyncnotify._arguments import check_seconds
 
-_MAY_BE_NONE: Final = {"heartbeat", "start_timeout"}
+_MAY_BE_NONE: Final = {"heartbeat", "max_connection_age", "start_timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Limits:
     operation_timeout: float
     start_timeout: float | None
     close_timeout: float
+    max_connection_age: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

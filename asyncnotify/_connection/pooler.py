@@ -24,11 +24,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify._connection.ports import ListeningConnections, ListeningSession
+    from asyncnotify._delivery.router import Router
 
 log = Log("connection")
 
 _PROBE_TIMEOUT: Final = 2.0
 """Seconds for sending a notification, and again for its arrival; both take milliseconds."""
+
+
+_RETURN_TIME: Final = 2.0
+"""Seconds in which the first notification of our own, on a channel of ours, has to arrive."""
+
+
+class OwnNotifications:
+    """
+    Whether the first notification of our own, on a channel of ours, arrives.
+
+    Costs nothing where it does: a timer, once for each session.
+
+    Args:
+        router: Counts what arrives.
+        suspect: Called if nothing has arrived in time.
+    """
+
+    def __init__(self, router: Router, suspect: Callable[[], None]) -> None:
+        self._router = router
+        self._suspect = suspect
+        self._before: int | None = None  # what had arrived; None: there is nothing to look for
+        self._timer: asyncio.TimerHandle | None = None
+
+    def session_began(self) -> None:
+        """Look anew, in a new session."""
+        self.end()
+        self._before = self._router.received
+
+    def note_sent(self) -> None:
+        """Note that one is committed."""
+        before, self._before = self._before, None
+        if before is not None and self._router.received == before:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_RETURN_TIME, self._look, before)
+
+    def _look(self, before: int) -> None:
+        if self._router.received == before:
+            self._suspect()
+
+    def end(self) -> None:
+        """Look for nothing any more."""
+        self._before = None
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class PoolerCheck:

@@ -99,6 +99,18 @@ class ListeningSession(Protocol):
         """Find out the backend pid, if it is not known."""
         ...
 
+    def deliver_to(self, on_notification: Callable[[int, str, str], None], /) -> None:
+        """Call this for each notification from here on. Not while one is expected."""
+        ...
+
+    async def notify_plainly(self, channel: str, /) -> None:
+        """Send an empty notification from this session."""
+        ...
+
+    async def find_server(self) -> str | None:
+        """Return what tells the running server and its database from others; None: unknown."""
+        ...
+
     def expect(self, channel: str, /) -> asyncio.Future[None]:
         """Return a future that is done when a notification arrives on this channel."""
         ...

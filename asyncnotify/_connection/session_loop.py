@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncnotify._connection.pooler import OwnNotifications
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
 from asyncnotify._errors import ConnectionLostError, describe_error
@@ -21,6 +22,7 @@ from asyncnotify._logs import Log, WarningLimit
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from asyncnotify._connection.handover import Replacement
     from asyncnotify._connection.limits import Limits
     from asyncnotify._connection.pooler import PoolerCheck, PoolerProbe
     from asyncnotify._connection.ports import Failures, ListeningSession
@@ -34,9 +36,6 @@ log = Log("connection")
 _AUDIT_INTERVAL: Final = 5
 """Heartbeat intervals after which the server is asked although notifications keep arriving, and
 heartbeats after which the pooler is checked again."""
-
-_RETURN_TIME: Final = 2.0
-"""Seconds in which the first notification of our own, on a channel of ours, has to arrive."""
 
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between two checks whether the driver considers the connection closed: asyncpg calls back
@@ -80,11 +79,10 @@ class SessionLoop:
         self._pooler_check: PoolerCheck | None = None
         self._pooler_probe: PoolerProbe | None = None
         self._audits_pooler = False
-        self.suspects = (
-            False  # whether a pooler seems to be there that cannot be told from a server
-        )
-        self._received_before: int | None = None  # None: something sent by us has been looked for
-        self._looking: asyncio.TimerHandle | None = None
+        self.suspects = False  # whether there are signs of a pooler that passes for a server
+        self._own_notifications = OwnNotifications(router, self.suspect)
+        self._replacement: Replacement | None = None
+        self._on_replaced: Callable[[ListeningSession, ListeningSession], None] | None = None
 
     # -- for callers --------------------------------------------------------------------------
 
@@ -126,15 +124,8 @@ class SessionLoop:
 
     def note_sent(self, channel: str) -> None:
         """Note that a notification of our own is committed; see whether the first one arrives."""
-        before = self._received_before
-        if before is not None and self._registry.is_confirmed(channel):
-            self._received_before = None
-            if self._router.received == before:
-                self._looking = self._loop.call_later(_RETURN_TIME, self._look_for_return, before)
-
-    def _look_for_return(self, before: int) -> None:
-        if self._router.received == before:
-            self.suspect()
+        if self._registry.is_confirmed(channel):
+            self._own_notifications.note_sent()
 
     def note_other(self, pid: int) -> None:
         """Another connection of ours was opened, to the backend with this pid."""
@@ -157,11 +148,22 @@ class SessionLoop:
         self._last_probe = self._loop.time()
         self._beats = 0
         self._audits_pooler = False
-        self._received_before = self._router.received
+        self._own_notifications.session_began()
+        if self._replacement is not None:
+            self._replacement.session_began()
 
     def check_by(self, check: PoolerCheck) -> None:
         """Check by this whether notifications are delivered, where there is a reason to."""
         self._pooler_check = check
+
+    def replace_by(
+        self,
+        replacement: Replacement,
+        on_replaced: Callable[[ListeningSession, ListeningSession], None],
+    ) -> None:
+        """Replace sessions by this, and call ``on_replaced`` with the old and the new one."""
+        self._replacement = replacement
+        self._on_replaced = on_replaced
 
     def delivers(self, *, audit: bool) -> None:
         """Note that this session delivers; with ``audit`` check it again every few heartbeats."""
@@ -172,8 +174,9 @@ class SessionLoop:
         """The session is gone: wake all who wait for it."""
         self.session = None
         self._router.connect(None)
-        if self._looking is not None:
-            self._looking.cancel()
+        self._own_notifications.end()
+        if self._replacement is not None:
+            self._replacement.end()
         settling, self._settling = self._settling, []
         _release(settling)
         if self._pooler_probe is not None:
@@ -196,26 +199,32 @@ class SessionLoop:
         return refused
 
     async def keep(self, session: ListeningSession) -> None:
-        """Keep the server in agreement, and send heartbeats, until the session is lost."""
+        """
+        Keep the server in agreement, and send heartbeats, until the session is lost.
+
+        From time to time another session takes its place: ``self.session`` is the present one.
+        """
         while not session.lost:
             if self._settling or not self._registry.is_settled:
                 await self._reconcile(session)
             remaining = self._until_heartbeat()
             if remaining is not None and remaining <= 0:
                 await self._beat(session)
-            elif self._pooler_probe is not None and self._pooler_probe.done:
-                probe, self._pooler_probe = self._pooler_probe, None
-                await probe.conclude(session)
-                self.suspects = False
-            elif self.suspects and self._pooler_probe is None:
-                await self._begin_probe(session)
+            elif self._pooler_check_is_due:
+                await self._check_pooler(session)
             elif self._questions:
                 await self._answer(session, self._questions.pop(0))
+            elif self._replacement is not None and self._may_be_replaced:
+                session = await self._replace(session, self._replacement)
             elif self._registry.is_settled:
                 await self._wait_for_change(remaining)
 
     async def _wait_for_change(self, seconds: float | None) -> None:
-        seconds = _LOOK_INTERVAL if seconds is None else min(seconds, _LOOK_INTERVAL)
+        until_due = None
+        if self._replacement is not None:
+            self._replacement.begin_if_due(self.notice_change)
+            until_due = self._replacement.seconds_left()
+        seconds = min(s for s in (seconds, until_due, _LOOK_INTERVAL) if s is not None)
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -291,6 +300,19 @@ class SessionLoop:
         if self._audits_pooler and not self._pooler_probe and self._beats % _AUDIT_INTERVAL == 0:
             await self._begin_probe(session)
 
+    @property
+    def _pooler_check_is_due(self) -> bool:
+        """Whether there is a probe to be concluded, or a reason to begin one."""
+        return self.suspects if self._pooler_probe is None else self._pooler_probe.done
+
+    async def _check_pooler(self, session: ListeningSession) -> None:
+        probe, self._pooler_probe = self._pooler_probe, None
+        if probe is None:
+            await self._begin_probe(session)
+        else:
+            await probe.conclude(session)
+            self.suspects = False
+
     async def _begin_probe(self, session: ListeningSession) -> None:
         if self._pooler_check is not None:
             self._pooler_probe = await self._pooler_check.begin(session)
@@ -311,6 +333,26 @@ class SessionLoop:
         )
         self._registry.strip(missing, self._router.verified_at)
         await self._reconcile(session)
+
+    # -- replacement --------------------------------------------------------------------------
+
+    @property
+    def _may_be_replaced(self) -> bool:
+        """Whether a new session is prepared, and nothing else goes on with the old one."""
+        prepared = self._replacement is not None and self._replacement.is_prepared
+        return prepared and self._pooler_probe is None and self._registry.is_settled
+
+    async def _replace(self, old: ListeningSession, replacement: Replacement) -> ListeningSession:
+        """Let a prepared session take over; return the one that serves from here on."""
+        new = await replacement.complete(old)
+        if new is None:
+            return old
+        self.begin(new)
+        self._audits_pooler = new.behind_pooler
+        if self._on_replaced is not None:
+            self._on_replaced(old, new)
+        await replacement.clean_up(old, new)
+        return new
 
     # -- questions ----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._backoff import Delays, ExponentialBackoff, longest_delay
+from asyncnotify._connection.handover import Handover, Replacement
 from asyncnotify._connection.pooler import PoolerCheck
 from asyncnotify._connection.session_loop import loss_of
 from asyncnotify._errors import ConfigurationError, ConnectError, describe_error, without_frames
@@ -22,6 +23,7 @@ from asyncnotify._events import (
     ConnectionEvent,
     ConnectionLost,
     Reconnected,
+    Replaced,
     RetryScheduled,
 )
 from asyncnotify._model import State
@@ -67,6 +69,7 @@ class Supervisor:
         *,
         backoff: Callable[[], Iterator[float]],
         announce: Callable[[ConnectionEvent], None],
+        max_age: float | None = None,
     ) -> None:
         self.status = ConnectionStatus()
         self.connected = asyncio.Event()
@@ -83,6 +86,7 @@ class Supervisor:
         self._announce = announce
         self._pooler_check = PoolerCheck(connections)
         session_loop.check_by(self._pooler_check)
+        session_loop.replace_by(Replacement(self._new_handover, max_age), self._report_replaced)
         self._lost_at: float | None = None
         self._close_within: float | None = None
 
@@ -166,6 +170,11 @@ class Supervisor:
         await session.find_pid()
         self._session_loop.delivers(audit=session.behind_pooler)
 
+    def _new_handover(self) -> Handover:
+        return Handover(
+            self._connections, self._pooler_check, self._registry, self._router, self._session_lost
+        )
+
     async def _serve(self, session: ListeningSession) -> bool:
         """Serve one session until it is lost; return whether it was stable."""
         began, received = self._loop.time(), self._router.received
@@ -173,6 +182,7 @@ class Supervisor:
         try:
             await self._session_loop.keep(session)
         except asyncio.CancelledError:
+            session = self._session_loop.session or session
             try:
                 if self._close_within is not None:
                     await session.close(self._close_within)
@@ -181,7 +191,7 @@ class Supervisor:
             raise
         except Exception as error:  # noqa: BLE001 - any error ends the session
             cause = error
-        self._report_loss(session, cause)
+        self._report_loss(self._session_loop.session or session, cause)
         lived = self._loop.time() - began
         delivered = self._router.received > received and lived > _DELIVERING_AFTER
         return self._session_loop.answered or delivered or lived > _SETTLED_AFTER
@@ -228,6 +238,10 @@ class Supervisor:
             self._announce(Reconnected(downtime, attempts, channels, session.pid))
         if not self.started.done():
             self.started.set_result(None)
+
+    def _report_replaced(self, old: ListeningSession, new: ListeningSession) -> None:
+        self.status.connected_since = datetime.now(UTC)
+        self._announce(Replaced(self._registry.confirmed_count, new.pid, old.pid))
 
     def _report_loss(self, session: ListeningSession, cause: Exception | None) -> None:
         self._lost_at = self._loop.time()

@@ -86,6 +86,7 @@ class Lifetime:
             self._session_loop,
             backoff=backoff,
             announce=announcer.announce,
+            max_age=limits.max_connection_age,
         )
         self.roster = Roster(
             self._registry, self._session_loop, self._supervisor.status, self.owner

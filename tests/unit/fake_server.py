@@ -72,6 +72,7 @@ class FakeSession:
         self.flow = None
         self.listening: set[str] = set()
         self.asked: list[str] = []
+        self.name, self.silent = server.new_name, server.new_are_silent
         server.sessions.append(self)
 
     def die(self, notice: str | None = None) -> None:
@@ -88,8 +89,9 @@ class FakeSession:
         server = self.server
         self.asked.append(command)
         server.asked.append((server.now, command))
-        await asyncio.sleep(timeout if server.silent else server.answer_time)
-        if server.silent:
+        silent = server.silent or self.silent
+        await asyncio.sleep(timeout if silent else server.answer_time)
+        if silent:
             self.terminate()
             raise TimeoutError
         if server.faults:
@@ -109,6 +111,21 @@ class FakeSession:
         """Listen no more."""
         await self._answer(f"UNLISTEN {','.join(sorted(channels))}", TIMEOUT)
         self.listening.difference_update(channels)
+
+    def deliver_to(self, on_notification: Callable[[int, str, str], None]) -> None:
+        """Let another function take what arrives."""
+        self.notify = on_notification
+
+    async def notify_plainly(self, channel: str) -> None:
+        """Notify every session that listens, as the server does."""
+        await self._answer(f"NOTIFY {channel}", TIMEOUT)
+        for session in self.server.sessions:
+            if channel in session.listening and not (session.lost or self.server.is_deaf):
+                session.notify(self.pid, channel, "")
+
+    async def find_server(self) -> str | None:
+        """Say which one this is."""
+        return self.name
 
     def expect(self, channel: str) -> asyncio.Future[None]:
         """Say that nothing is expected: there is no pooler here."""
@@ -162,7 +179,9 @@ class FakeServer:
         self.refusal: BaseException | None = None
         self.dial_time = self.answer_time = 0.0
         self.silent = False
-        self.drops_after_listen = False
+        self.drops_after_listen = self.is_deaf = False
+        self.new_are_silent = False
+        self.new_name = "one"
         self.faults: list[Exception] = []
         self.refused: dict[str, Exception] = {}  # channels whose names it does not take
         self.batch = 10_000
@@ -236,6 +255,7 @@ class SupervisorHarness:
         self.events: list[ConnectionEvent] = []
         self.callback: Callable[[ConnectionEvent], object] = self.events.append
         self.tasks: list[asyncio.Task[None]] = []
+        self.max_age: float | None = None
 
     def supervise(
         self,
@@ -265,6 +285,7 @@ class SupervisorHarness:
             self.session_loop,
             backoff=backoff or ExponentialBackoff(),
             announce=announcer.announce,
+            max_age=self.max_age,
         )
         for channel in channels:
             self.subscribe(channel)

@@ -90,6 +90,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "latest": FLAG,
     "limit": [*COUNT, None],
     "name": CHANNEL,
+    "max_connection_age": SECONDS,
     "on_error": FUNCTION,
     "on_event": [*FUNCTION, coroutine],
     "operation_timeout": [*SECONDS, None],

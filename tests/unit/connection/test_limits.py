@@ -8,9 +8,9 @@ from asyncnotify._connection.limits import Limits
 @pytest.mark.parametrize("name", Limits.__slots__)
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "5", None])
 def test_a_time_that_is_not_positive_is_refused(name: str, value: object) -> None:
-    """The ValueError names the argument; None switches off the heartbeat, or a start's deadline."""
+    """The ValueError names the argument; None switches off what may be switched off."""
     times = dict.fromkeys(Limits.__slots__, 1.0)
-    if name in {"heartbeat", "start_timeout"} and value is None:
+    if name in {"heartbeat", "max_connection_age", "start_timeout"} and value is None:
         value = "None"
     with pytest.raises(ValueError, match=f"^{name} must be a positive number of seconds"):
         Limits(**times | {name: value})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

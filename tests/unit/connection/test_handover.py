@@ -1,0 +1,189 @@
+"""Where one session takes over from another, and what becomes of one that cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncnotify._connection.handover import Switch
+from asyncnotify._events import ConnectionLost, Reconnected, Replaced
+from asyncnotify._model import Gap
+from tests.unit.fake_server import SupervisorHarness, seen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+AGE = 100.0
+
+
+# -- the place in the stream ----------------------------------------------------------------------
+
+
+async def play(before: int, behind: int, late: int, turns: list[bool], *, finish: bool) -> None:
+    """Let both sessions bring their part of one stream, by turns, and check what is delivered."""
+    delivered: list[str] = []
+    switch = Switch(lambda _pid, _channel, payload: delivered.append(payload))
+    stream = [("orders", str(number)) for number in range(before + behind)]
+    stream.insert(before, (switch.marker, ""))
+    old, new = list(stream), stream[min(late, before) :]  # the new one has begun to listen later
+    for is_old in turns:
+        if switch.reached.done():
+            break
+        queue, take = (old, switch.from_old) if is_old else (new, switch.from_new)
+        if queue:
+            take(1, *queue.pop(0))
+    everything = [payload for channel, payload in stream if channel == "orders"]
+    if finish and switch.reached.done():
+        switch.finish()
+        for item in old:
+            switch.from_old(1, *item)  # it may bring more until it is closed
+        rest = new
+    else:
+        switch.undo()
+        rest = old
+    delivered += [payload for channel, payload in rest if channel == "orders"]
+    assert delivered == everything
+
+
+@given(
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.lists(st.booleans(), max_size=30),
+    st.booleans(),
+)
+def test_r16_each_notification_is_delivered_once_and_in_order(
+    before: int,
+    behind: int,
+    late: int,
+    turns: list[bool],
+    finish: bool,  # noqa: FBT001
+) -> None:
+    """However the two sessions are read by turns, and whether the new one takes over or not."""
+    asyncio.run(play(before, behind, late, turns, finish=finish))
+
+
+async def test_p7_what_is_held_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a marker does not arrive although much else does, the old session goes on."""
+    monkeypatch.setattr("asyncnotify._connection.handover._MOST_HELD", 3)
+    delivered: list[str] = []
+    switch = Switch(lambda _pid, _channel, payload: delivered.append(payload))
+    switch.from_old(1, switch.marker, "")
+    for number in range(4):
+        switch.from_old(1, "orders", str(number))
+    with pytest.raises(ConnectionError, match="more than 3 notifications"):
+        await switch.reached
+    switch.undo()
+    assert delivered == ["0", "1", "2", "3"]
+
+
+# -- sessions on the fake server ------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SupervisorHarness]:
+    """A supervisor of sessions that are replaced after a hundred seconds."""
+    harness = SupervisorHarness(monkeypatch)
+    harness.max_age = AGE
+    yield harness
+    await harness.stop()
+
+
+async def test_a_session_is_replaced_when_it_has_its_age(harness: SupervisorHarness) -> None:
+    """At most a tenth earlier; the new one listens on the same channels, and there is no Gap."""
+    harness.supervise("orders", "users")
+    subscriber = harness.subscribe("more")
+    replaced = await harness.until(Replaced)
+    assert AGE * 0.9 <= harness.server.now <= AGE + 0.1
+    old, new = harness.server.sessions
+    assert replaced == Replaced(3, new.pid, old.pid)
+    assert old.lost
+    await asyncio.sleep(1)
+    assert new.listening == {"orders", "users", "more"}
+    assert [type(item) for item in seen(subscriber)] == [Gap]  # that of the start
+    new.notify(1, "more", "from the new one")
+    assert seen(subscriber) == ["from the new one"]
+
+
+async def test_each_session_has_its_age(harness: SupervisorHarness) -> None:
+    """The next one is replaced as well, also after a loss."""
+    harness.supervise("orders")
+    await harness.until(Replaced)
+    harness.server.session.die()
+    await harness.until(Reconnected)
+    began = harness.server.now
+    await harness.until(Replaced)
+    assert AGE * 0.9 <= harness.server.now - began <= AGE + 0.1
+
+
+@pytest.mark.parametrize("fault", ["refuses", "is deaf", "is silent"])
+async def test_r18_a_new_session_that_cannot_serve_is_given_up(
+    harness: SupervisorHarness, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old one goes on as if nothing had been; after a while it is tried again."""
+    harness.supervise("orders")
+    subscriber = harness.subscribe("more")
+    await asyncio.sleep(AGE / 2)
+    assert [type(item) for item in seen(subscriber)] == [Gap]
+    server = harness.server
+    server.refusal = ConnectionRefusedError("no") if fault == "refuses" else None
+    server.is_deaf = fault == "is deaf"
+    server.new_are_silent = fault == "is silent"
+    await asyncio.sleep(AGE / 2 + 10)
+    old = server.sessions[0]
+    assert not old.lost
+    assert all(session.terminated for session in server.sessions[1:])
+    assert old.listening == {"orders", "more"}
+    old.notify(1, "more", "still here")
+    assert seen(subscriber) == ["still here"]
+    assert "could not: " in caplog.text
+    server.refusal, server.is_deaf, server.new_are_silent = None, False, False
+    await harness.until(Replaced)
+    assert seen(subscriber) == []
+
+
+async def test_r13_a_new_session_of_another_server_is_a_loss(harness: SupervisorHarness) -> None:
+    """What was sent there is missed: a Gap in each subscription, and the reason in the event."""
+    harness.supervise("orders")
+    await asyncio.sleep(AGE / 2)
+    harness.server.new_name = "two"
+    lost = await harness.until(ConnectionLost)
+    assert "another server" in str(lost.cause)
+    await harness.until(Reconnected)
+    assert harness.server.sessions[0].terminated
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sessions be replaced at their age exactly."""
+    monkeypatch.setattr("asyncnotify._connection.handover._EARLIEST", 1)
+
+
+@pytest.mark.usefixtures("exact")
+async def test_an_old_session_that_dies_meanwhile_is_a_loss(harness: SupervisorHarness) -> None:
+    """The new one is given up with it: it has proved nothing yet."""
+    harness.server.dial_time = 5.0
+    harness.supervise("orders")
+    await asyncio.sleep(5 + AGE + 1)
+    assert len(harness.server.dials) == 2
+    harness.server.session.die()
+    await harness.until(Reconnected)
+    await asyncio.sleep(10)
+    assert [session.lost for session in harness.server.sessions].count(False) == 1
+
+
+@pytest.mark.usefixtures("exact")
+async def test_r32_ending_gives_up_what_is_prepared(harness: SupervisorHarness) -> None:
+    """No session is left."""
+    harness.server.answer_time = 0.5
+    harness.supervise("orders")
+    await asyncio.sleep(AGE + 0.1)
+    assert len(harness.server.sessions) == 2
+    await harness.stop()
+    await asyncio.sleep(1)
+    assert all(session.lost for session in harness.server.sessions)
