@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -65,8 +66,20 @@ def start(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
     In the context of its first caller, say a web request, the log lines of the task, and the
     functions of users that it calls, would have the user and trace of that request for ever.
+
+    Tracing agents replace ``create_task()``, and give the trace of the current context (ddtrace)
+    or of the current task (New Relic) to the new one. So there is neither when it is called.
     """
-    return asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
+    loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+    create = functools.partial(loop.create_task, coroutine, name=name, context=Context())
+    if caller is None:
+        return Context().run(create)
+    # Documented for the implementors of tasks
+    asyncio.tasks._leave_task(loop, caller)  # noqa: SLF001
+    try:
+        return Context().run(create)
+    finally:
+        asyncio.tasks._enter_task(loop, caller)  # noqa: SLF001
 
 
 async def cancel(tasks: Collection[asyncio.Future[Any]], grace: float = CANCEL_GRACE) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.failures import (
     Step,
@@ -221,7 +222,7 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
     connection: Any
     try:
         with naming_tls():
-            connection = await asyncpg.connect(**arguments, loop=loop)
+            connection = await untraced.connect(**arguments, loop=loop)
     except Exception as error:
         escape_texts(error)
         if not race.begun and not isinstance(error, _OF_THE_SERVER):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.failures import escape_texts, is_refusal
 from asyncnotify._asyncpg.sockets import keep_alive, server_settings
 from asyncnotify._asyncpg.statements import (
@@ -22,7 +23,7 @@ from asyncnotify._logs import Log
 from asyncnotify._tasks import READ_GRACE, cancel
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
 
     import asyncpg
 
@@ -97,20 +98,20 @@ class BoundedConnection:
 
     async def _is_done(self, statement: str) -> bool:
         """Return whether a statement returns one row."""
-        return bool(await self._command(self._connection.execute(statement)) == "SELECT 1")
+        return bool(await self._command(self._execute(statement)) == "SELECT 1")
 
     async def set_own_defaults(self) -> None:
         """Set what introduce() has not, behind a pooler; before LISTEN, which may be delivered."""
         if self.may_wait:
             changes = (f"SET {name} TO '{value}'" for name, value in OWN_DEFAULTS.items())
-            await self._command(self._connection.execute(";".join(changes)))
+            await self._command(self._execute(";".join(changes)))
             self.may_wait, self._defaults_set = False, True
 
     async def reset_defaults(self) -> None:
         """Undo it, as far as the pooler gives the statement to the same session of the server."""
         if self._defaults_set:
             changes = (f"RESET {name}" for name in OWN_DEFAULTS)
-            await self._command(self._connection.execute(";".join(changes)))
+            await self._command(self._execute(";".join(changes)))
 
     async def find_pid(self) -> None:
         """Find out the backend pid, where a pooler has told one of its own making."""
@@ -136,7 +137,7 @@ class BoundedConnection:
 
     async def notify_plainly(self, channel: str) -> None:
         """Send a notification without payload, by the one protocol that every pooler passes."""
-        await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
+        await self._command(self._execute(f"NOTIFY {quote_identifier(channel)}"))
 
     async def _rows(self, query: str, timeout: float) -> list[Any]:
         """
@@ -147,8 +148,7 @@ class BoundedConnection:
         """
 
         async def fetch() -> list[Any]:
-            statement = await self._connection.prepare(query, name=unused_name())
-            return await statement.fetch()
+            return await (await untraced.prepare(self._connection, query, unused_name()))()
 
         rows: list[Any] = await self._command(fetch(), timeout)
         return rows
@@ -168,9 +168,11 @@ class BoundedConnection:
         """Drop the connection at once, without waiting for anything."""
         self._connection.terminate()
 
-    async def _command(
-        self, command: Coroutine[Any, Any, Any], timeout: float | None = None
-    ) -> Any:
+    def _execute(self, query: str) -> Awaitable[Any]:
+        """Execute a query of our own, which leaves no trace."""
+        return untraced.execute(self._connection, query)
+
+    async def _command(self, command: Awaitable[Any], timeout: float | None = None) -> Any:
         task = asyncio.ensure_future(command)
         try:
             await self._answer(task, self._timeout if timeout is None else timeout)

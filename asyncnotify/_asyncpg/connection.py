@@ -6,10 +6,11 @@ import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
+from asyncpg import connection as _connections
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     OnNotification = Callable[[int, str, str], None]
 
@@ -44,6 +45,43 @@ def hook_is_intact() -> bool:
         "channel",
         "payload",
     ]
+
+
+class RegisteredCallback:
+    """
+    A callback of a connection that is not hooked, for any channels; it sends no LISTEN.
+
+    ``add_listener()`` registers after its LISTEN: what comes in between is lost.
+    """
+
+    def __init__(self, listeners: dict[str, set[Any]], registered: Any) -> None:
+        self._listeners = listeners
+        self._registered = registered
+
+    @classmethod
+    def of(
+        cls, connection: asyncpg.Connection[Any], callback: Callable[..., object]
+    ) -> RegisteredCallback | None:
+        """Return the one of a connection; None if asyncpg does not show where callbacks are."""
+        listeners = getattr(connection, "_listeners", None)
+        kind: Any = getattr(_connections, "_Callback", None)
+        if not isinstance(listeners, dict) or not hasattr(kind, "from_callable"):
+            return None
+        return cls(listeners, kind.from_callable(callback))
+
+    def add(self, channels: Sequence[str]) -> None:
+        """Have it called for these channels as well."""
+        for channel in channels:
+            self._listeners.setdefault(channel, set()).add(self._registered)
+
+    def remove(self, channels: Sequence[str]) -> list[str]:
+        """Have it called for these no more; return those on which nobody else listens here."""
+        for channel in channels:
+            if callbacks := self._listeners.get(channel):
+                callbacks.discard(self._registered)
+                if not callbacks:
+                    del self._listeners[channel]
+        return [channel for channel in channels if channel not in self._listeners]
 
 
 class TransportFlowControl:

@@ -11,6 +11,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from asyncnotify._arguments import type_name
+from asyncnotify._asyncpg.untraced import unwrapped
 from asyncnotify._errors import ConfigurationError, describe_error
 from asyncnotify._logs import Log
 
@@ -18,9 +19,6 @@ log = Log("connection")
 
 _SECONDS: Final = 2.0
 """For giving back what was refused: at most this long does a refusal wait."""
-
-_DEPTH: Final = 10
-"""Wrappers around a connection that are looked through."""
 
 _UTF8: Final = {"utf8", "unicode"}
 
@@ -44,17 +42,6 @@ async def checked(given: Any) -> asyncpg.Connection[Any]:
         await give_back(thing)
         raise
     return connection
-
-
-def unwrapped(thing: Any) -> Any:
-    """Return what a wrapper, such as a proxy of wrapt, stands for."""
-    for _ in range(_DEPTH):
-        # Not with hasattr(): a mock has every attribute
-        inner = inspect.getattr_static(type(thing), "__wrapped__", None)
-        if inner is None:
-            break
-        thing = thing.__wrapped__
-    return thing
 
 
 def is_connection(thing: object) -> bool:

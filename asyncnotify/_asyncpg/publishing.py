@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import asyncpg
 
 from asyncnotify._arguments import type_name
-from asyncnotify._asyncpg import failures
+from asyncnotify._asyncpg import failures, untraced
 from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.sockets import Arrivals, check_keepalive
 from asyncnotify._asyncpg.statements import (
@@ -26,8 +27,6 @@ from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-
-    from asyncpg.prepared_stmt import PreparedStatement
 
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
@@ -58,7 +57,7 @@ class TextStatements:
     """Each of them one message, which any session of the server may serve."""
 
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
-        self._execute = connection.execute
+        self._execute = functools.partial(untraced.execute, connection)
         self._before = before_statements(connection)
 
     def notify(self, channel: str, payload: str) -> Awaitable[object]:
@@ -77,7 +76,7 @@ class PreparedStatements:
 
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
         self._connection = connection
-        self._prepared: dict[str, PreparedStatement[Any]] = {}
+        self._prepared: dict[str, Callable[..., Awaitable[object]]] = {}
 
     def notify(self, channel: str, payload: str) -> Awaitable[object]:
         """Send one notification."""
@@ -92,18 +91,20 @@ class PreparedStatements:
             return self._run(NOTIFY_ALL_ON_ONE, first, payloads)
         return self._run(NOTIFY_ALL, channels, payloads)
 
-    async def _run(self, query: str, *arguments: object) -> None:
-        statement = self._prepared.get(query)
-        if statement is None:
-            # By a name of its own: a pooler may hide behind the backend's own pid, and a name
-            # of the driver's would be one that other programs have as well
-            try:
-                statement = await self._connection.prepare(query, name=unused_name())
-            except Exception as error:
-                failures.mark_unsent(error)
-                raise
-            self._prepared[query] = statement
-        await statement.fetch(*arguments)
+    def _run(self, query: str, *arguments: object) -> Awaitable[object]:
+        fetch = self._prepared.get(query)
+        return self._run_first(query, *arguments) if fetch is None else fetch(*arguments)
+
+    async def _run_first(self, query: str, *arguments: object) -> None:
+        # By a name of its own: a pooler may hide behind the backend's own pid, and a name
+        # of the driver's would be one that other programs have as well
+        try:
+            fetch = await untraced.prepare(self._connection, query, unused_name())
+        except Exception as error:
+            failures.mark_unsent(error)
+            raise
+        self._prepared[query] = fetch
+        await fetch(*arguments)
 
 
 class PublishingSession(BoundedConnection):
@@ -244,7 +245,9 @@ class BorrowedSession(PublishingSession):
         if borrowed is None:
             return
         # A task of its own: the pool shields its part, and nobody would see that fail
-        giving_back = asyncio.ensure_future(self._pool.release(borrowed, timeout=timeout))
+        giving_back: asyncio.Future[None] = untraced.context().run(
+            asyncio.ensure_future, self._pool.release(borrowed, timeout=timeout)
+        )
         giving_back.add_done_callback(_note_failure)
         try:
             await asyncio.wait({giving_back})

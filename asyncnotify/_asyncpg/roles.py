@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.statements import HERE, before_statements
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ async def check_role(connection: asyncpg.Connection[Any], wanted: str) -> None:
     fits = _reported(connection, wanted)
     if fits is None:
         before = before_statements(connection)
-        fits = await connection.execute(f"{before}{HERE}SELECT 1 WHERE {sql}") == "SELECT 1"
+        fits = (
+            await untraced.execute(connection, f"{before}{HERE}SELECT 1 WHERE {sql}") == "SELECT 1"
+        )
     if not fits:
         raise asyncpg.TargetServerAttributeNotMatched(misfit(wanted))
 

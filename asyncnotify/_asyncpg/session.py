@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncnotify._asyncpg.bounded import BoundedConnection
-from asyncnotify._asyncpg.connection import TransportFlowControl, as_hooked
+from asyncnotify._asyncpg.connection import RegisteredCallback, TransportFlowControl, as_hooked
 from asyncnotify._asyncpg.encodings import size_in
 from asyncnotify._asyncpg.failures import (
     is_about_the_name,
@@ -96,6 +96,9 @@ class ListeningSession(BoundedConnection):
         # The loop calls a plain function, with arguments that its debug mode logs
         debugging = self._loop.get_debug()
         self._callback = self._called_back_by_task if debugging else self._called_back
+        self._registered_callback = (
+            None if self._hooked else RegisteredCallback.of(connection, self._callback)
+        )
         self.notice: str | None = None
         self.behind_pooler = False
         self.flow = TransportFlowControl.of(connection)
@@ -135,7 +138,7 @@ class ListeningSession(BoundedConnection):
     @property
     def batch_size(self) -> int:
         """How many channels one ``listen()`` or ``unlisten()`` takes: each takes effect whole."""
-        return _BATCH if self._hooked else 1
+        return _BATCH if self._hooked or self._registered_callback is not None else 1
 
     async def listen(self, channels: Sequence[str]) -> dict[str, Exception]:
         """
@@ -197,15 +200,21 @@ class ListeningSession(BoundedConnection):
     async def _listen(self, channels: Sequence[str]) -> None:
         if self._hooked:
             await self.command_channels("LISTEN", channels)
-            return
-        for channel in channels:
-            if channel in self._registered:
-                await self.command_channels(
-                    "LISTEN", [channel]
-                )  # the server alone has forgotten it
-            else:
-                await self._command(self._connection.add_listener(channel, self._callback))
-                self._registered.add(channel)
+        elif self._registered_callback is not None:
+            self._registered_callback.add(
+                channels
+            )  # before: what is committed from LISTEN on arrives
+            await self.command_channels("LISTEN", channels)
+        else:
+            for channel in channels:
+                await self._add_listener(channel)
+
+    async def _add_listener(self, channel: str) -> None:
+        if channel in self._registered:  # the server alone has forgotten it
+            await self.command_channels("LISTEN", [channel])
+        else:
+            await self._command(self._connection.add_listener(channel, self._callback))
+            self._registered.add(channel)
 
     async def unlisten(self, channels: Sequence[str]) -> None:
         """Return once the server has confirmed UNLISTEN for these channels."""
@@ -214,15 +223,17 @@ class ListeningSession(BoundedConnection):
     async def _unlisten(self, channels: Sequence[str]) -> None:
         if self._hooked:
             await self.command_channels("UNLISTEN", channels)
-            return
-        for channel in channels:
-            await self._remove_listener(channel)
+        elif self._registered_callback is not None:
+            if ours := self._registered_callback.remove(channels):
+                await self.command_channels("UNLISTEN", ours)
+        else:
+            for channel in channels:
+                await self._remove_listener(channel)
 
     async def _remove_listener(self, channel: str) -> None:
         if channel in self._cut_short:
-            await self.command_channels(
-                "UNLISTEN", [channel]
-            )  # the driver has forgotten it already
+            # the driver has forgotten it already
+            await self.command_channels("UNLISTEN", [channel])
         else:
             self._cut_short.add(channel)
             self._registered.discard(channel)
@@ -233,7 +244,7 @@ class ListeningSession(BoundedConnection):
         """Send one statement per channel in one message: one round trip, one transaction."""
         statement = ";".join(f"{verb} {quote_identifier(channel)}" for channel in channels)
         allowance = _ALLOWANCE * len(channels)
-        await self._command(self._connection.execute(statement), self._timeout + allowance)
+        await self._command(self._execute(statement), self._timeout + allowance)
 
     async def is_listening(self, channels: Checksum, *, timeout: float) -> bool:
         """
@@ -254,7 +265,7 @@ class ListeningSession(BoundedConnection):
         sql = condition(self._wanted)
         if sql is None or not self._proof.answers_are_believed:
             return True
-        question = self._connection.execute(f"{self._before}{HERE}SELECT 1 WHERE {sql}")
+        question = self._execute(f"{self._before}{HERE}SELECT 1 WHERE {sql}")
         return bool(await self._command(question, timeout) == "SELECT 1")
 
     async def _is_listening(self, channels: Checksum, timeout: float) -> bool:
@@ -270,7 +281,7 @@ class ListeningSession(BoundedConnection):
             agreement = f"{agreement} AND {of_the_server}"
         try:
             status = await self._command(
-                self._connection.execute(f"{self._before}{HERE}SELECT 1 WHERE {agreement}"), timeout
+                self._execute(f"{self._before}{HERE}SELECT 1 WHERE {agreement}"), timeout
             )
         except Exception as error:
             if not self._server_can_sum or not is_refusal(error) or was_cancelled_by_server(error):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from asyncnotify._arguments import type_name
+from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.failures import forget_statement, is_refusal
 from asyncnotify._asyncpg.statements import notify_as_text, only_in_session
+from asyncnotify._asyncpg.untraced import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -59,7 +61,7 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         TypeError: The connection is of another kind.
         Exception: What the driver raises.
     """
-    if isinstance(connection, asyncpg.Connection):  # or a pool's proxy: its metaclass says so
+    if _is_of_asyncpg(connection):
         await _send_as_text(connection, channel, payload)
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("AsyncConnection", "AsyncSession")):
         await _notify_by_sqlalchemy(connection, channel, payload)
@@ -67,7 +69,7 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         await _notify_by_sqlalchemy(connection(), channel, payload)
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
         # Not connection.execute(): its cursors may take other placeholders
-        async with sys.modules["psycopg"].AsyncCursor(connection) as cursor:
+        async with sys.modules["psycopg"].AsyncCursor(unwrapped(connection)) as cursor:
             await cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
     elif _is_of(connection, "tortoise.backends.base.client", ("BaseDBAsyncClient",)):
         async with connection.acquire_connection() as drivers:
@@ -107,7 +109,7 @@ def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
             connection.execute(statement, {"channel": channel, "payload": payload})
     elif _is_of(connection, "psycopg", ("Connection",)):
         # Not connection.execute(): its cursors may take other placeholders
-        with sys.modules["psycopg"].Cursor(connection) as cursor:
+        with sys.modules["psycopg"].Cursor(unwrapped(connection)) as cursor:
             cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
     else:
         raise _refusal(connection, _TAKEN_IN_THREADS)
@@ -122,9 +124,15 @@ def _refusal(connection: object, taken: str) -> TypeError:
 
 def _is_of(connection: object, module: str, names: tuple[str, ...]) -> bool:
     """Return whether it is of a library, which need not be installed for anything else."""
+    connection = unwrapped(connection)
     library = sys.modules.get(module)
     classes = tuple(getattr(library, name, type(None)) for name in names)
     return library is not None and connection is not None and isinstance(connection, classes)
+
+
+def _is_of_asyncpg(connection: object) -> bool:
+    """Return whether it is a connection of asyncpg's, or a pool's: its metaclass says so."""
+    return isinstance(unwrapped(connection), asyncpg.Connection)
 
 
 # -- SQLAlchemy -----------------------------------------------------------------------------------
@@ -137,7 +145,7 @@ async def _notify_by_sqlalchemy(caller: Any, channel: str, payload: str) -> None
     if _is_of(caller, "sqlalchemy.ext.asyncio", ("AsyncSession",)):
         connection = await caller.connection(bind_arguments={"clause": statement})
     lent = await connection.get_raw_connection()
-    if isinstance(lent.driver_connection, asyncpg.Connection):
+    if _is_of_asyncpg(lent.driver_connection):
         async with _as_sqlalchemy_raises(connection, lent.driver_connection):
             if not await _may_prepare(lent):
                 await _begin(connection, lent)
@@ -152,7 +160,8 @@ async def _may_prepare(lent: Any) -> bool:
     if _OWN_SESSION not in lent.info:
         driver = lent.driver_connection
         try:
-            status = await driver.execute(f"SELECT 1 {only_in_session(driver.get_server_pid())}")
+            own = only_in_session(driver.get_server_pid())
+            status = await untraced.execute(driver, f"SELECT 1 {own}")
         except asyncpg.InFailedSQLTransactionError:
             return True  # nothing will be sent: let SQLAlchemy say so, as of any statement
         lent.info[_OWN_SESSION] = status == "SELECT 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 from asyncnotify._tasks import READ_GRACE
@@ -52,7 +53,7 @@ class Watchdog:
 
     def _look_in(self, seconds: float) -> None:
         self._due = self._clock() + seconds
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = self._after(seconds, self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -66,8 +67,14 @@ class Watchdog:
             self._extended = self._began  # once: the answer may need another round trip
             self._look_in(self._seconds)
         else:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(READ_GRACE, self._report_overdue, self._began)
+            self._timer = self._after(READ_GRACE, self._report_overdue, self._began)
+
+    def _after(
+        self, seconds: float, function: Callable[..., None], *arguments: object
+    ) -> asyncio.TimerHandle:
+        """Set a timer in an empty context: set again and again, it would keep the first call's."""
+        loop = asyncio.get_running_loop()
+        return loop.call_later(seconds, function, *arguments, context=Context())
 
     def _report_overdue(self, began: float) -> None:
         self._timer = None

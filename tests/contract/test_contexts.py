@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import logging
-from collections.abc import Callable, Coroutine
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -71,6 +74,41 @@ async def test_r50_what_is_sent_together_is_in_nobody_s_context(dsn: str) -> Non
     async with Notifier(connect=connect) as notifier:
         await asyncio.gather(*(notifier.notify("orders", str(n)) for n in range(10)))
     assert dialled == ["nobody's"]
+
+
+class User:
+    """Who sends a request: in its context, and to be collected with that."""
+
+
+USER: ContextVar[User] = ContextVar("user")
+
+
+async def test_r50_no_context_of_a_request_is_kept(listener: Listener, dsn: str) -> None:
+    """Neither of the first request nor of any other, while all goes on without a pause."""
+    users: list[weakref.ref[User]] = []
+    async with Notifier(dsn, operation_timeout=1.0) as notifier, listener.stream("orders"):
+
+        async def request(call: Callable[[], Awaitable[object]]) -> None:
+            user = User()
+            users.append(weakref.ref(user))
+            USER.set(user)
+            await call()
+
+        calls: list[Callable[[], Awaitable[object]]] = [
+            functools.partial(notifier.notify, "orders", "1"),
+            functools.partial(listener.notify, "orders", "2", retry=True),
+            functools.partial(listener.notify_many, [("orders", "3")]),
+            functools.partial(listener.unlisten, "other"),
+            listener.wait_connected,
+        ]
+        for call in calls:
+            await asyncio.create_task(request(call))
+        until = asyncio.get_running_loop().time() + 1.1  # beyond the deadline of the first
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.create_task(request(calls[0]))
+        await asyncio.sleep(0)  # the event loop itself keeps the last one until then
+        gc.collect()
+        assert [user() for user in users if user() is not None] == []
 
 
 async def test_r50_a_handler_runs_in_the_context_in_which_it_was_registered(

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 class Deaf(asyncpg.Connection):
     """Takes LISTEN for nothing, as some servers do that are not PostgreSQL."""
 
-    async def fetch(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Answer LISTEN as if it had been done."""
-        query = "SELECT 1" if query.startswith("LISTEN") else query
-        return await super().fetch(query, *args, **kwargs)
-
     async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Answer LISTEN as if it had been done."""
         query = "SELECT 1" if query.startswith("LISTEN") else query
@@ -30,10 +25,10 @@ class Deaf(asyncpg.Connection):
 class Refusing(asyncpg.Connection):
     """Does not know LISTEN."""
 
-    async def fetch(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Let the server refuse a statement in place of LISTEN."""
         query = "LISSEN" if query.startswith("LISTEN") else query
-        return await super().fetch(query, *args, **kwargs)
+        return await super().execute(query, *args, **kwargs)
 
 
 def connecting(dsn: str, kind: type[asyncpg.Connection]) -> Callable[[], Awaitable[Any]]:

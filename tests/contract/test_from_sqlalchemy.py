@@ -27,6 +27,7 @@ from asyncnotify import (
     Notifier,
     State,
 )
+from asyncnotify._asyncpg.connection import RegisteredCallback
 from asyncnotify._asyncpg.settings import Given
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify.testing.server import PostgresServer
@@ -128,11 +129,7 @@ async def test_its_connections_take_the_fast_road(
 ) -> None:
     """They hand notifications over without a callback that is registered with the driver."""
     registered: list[object] = []
-
-    async def register(_: object, *arguments: object) -> None:
-        registered.append(arguments)
-
-    monkeypatch.setattr(asyncpg.Connection, "add_listener", register)
+    monkeypatch.setattr(RegisteredCallback, "add", registered.append)
     assert await works(Listener.from_sqlalchemy(engine))
     assert registered == []
 

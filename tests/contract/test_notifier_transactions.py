@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
+from wrapt import ObjectProxy
 
 from asyncnotify import Channel, Listener, Notification, Notifier, PayloadTooLargeError
 
@@ -85,13 +86,29 @@ async def by_psycopg_with_raw_cursors(dsn: str) -> AsyncGenerator[Caller]:
         yield caller
 
 
-def by_sqlalchemy(driver: str, kind: type[AsyncSession] | None) -> Opener:
-    """Return what opens SQLAlchemy's connection or session on a driver."""
+def in_a_proxy(opener: Opener) -> Opener:
+    """Return what puts the connection into a proxy, as the drivers' own under tracing agents."""
 
     @asynccontextmanager
     async def open_it(dsn: str) -> AsyncGenerator[Caller]:
+        async with opener(dsn) as caller:
+            caller.connection = ObjectProxy(caller.connection)
+            yield caller
+
+    return open_it
+
+
+def by_sqlalchemy(driver: str, kind: type[AsyncSession] | None, *, traced: bool = False) -> Opener:
+    """Return what opens SQLAlchemy's connection or session on a driver, or on a proxy of its."""
+
+    @asynccontextmanager
+    async def open_it(dsn: str) -> AsyncGenerator[Caller]:
+        async def connect(**arguments: Any) -> Any:  # noqa: ANN401 - a proxy
+            return ObjectProxy(await asyncpg.connect(dsn, **arguments))
+
         url = dsn.replace("postgresql://", f"postgresql+{driver}://")
-        engine = create_async_engine(url, poolclass=NullPool)
+        options: dict[str, Any] = {"connect_args": {"async_creator_fn": connect}} if traced else {}
+        engine = create_async_engine(url, poolclass=NullPool, **options)
         async with kind(engine) if kind else engine.connect() as connection:
 
             async def execute(sql: str) -> None:
@@ -112,6 +129,9 @@ OPENERS: Final[dict[str, Opener]] = {
     "session on asyncpg": by_sqlalchemy("asyncpg", AsyncSession),
     "connection on psycopg": by_sqlalchemy("psycopg", None),
     "session on psycopg": by_sqlalchemy("psycopg", AsyncSession),
+    "asyncpg in a proxy": in_a_proxy(by_asyncpg),
+    "psycopg in a proxy": in_a_proxy(by_psycopg),
+    "connection on asyncpg in a proxy": by_sqlalchemy("asyncpg", None, traced=True),
 }
 
 

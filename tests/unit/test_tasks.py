@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,43 @@ async def test_p12_a_task_of_ours_has_an_empty_context() -> None:
     REQUEST.reset(token)
     assert await task == "none"
     assert task.get_name() == "asyncnotify test"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_r50_whoever_replaces_create_task_finds_no_caller(
+    monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """A tracing agent would give the trace of the current context or task to the new task."""
+    loop, found = asyncio.get_running_loop(), list[object]()
+    create = loop.create_task
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
+        found.extend([REQUEST.get(), asyncio.current_task()])
+        if fails:
+            raise MemoryError
+        return create(*args, **kwargs)
+
+    async def nothing() -> None:
+        pass
+
+    caller, coroutine = asyncio.current_task(), nothing()
+    token = REQUEST.set("a request")
+    with monkeypatch.context() as patch, contextlib.closing(coroutine):
+        patch.setattr(loop, "create_task", replacement)
+        with contextlib.suppress(MemoryError):
+            await start(coroutine, name="asyncnotify test")
+    assert found == ["none", None]
+    assert asyncio.current_task() is caller
+    assert REQUEST.get() == "a request"
+    REQUEST.reset(token)
+
+
+async def test_a_task_can_be_started_where_none_runs() -> None:
+    """In a callback of the event loop."""
+    loop = asyncio.get_running_loop()
+    started: asyncio.Future[asyncio.Task[None]] = loop.create_future()
+    loop.call_soon(lambda: started.set_result(start(asyncio.sleep(0), name="asyncnotify test")))
+    await (await started)
 
 
 async def test_cancel_returns_once_the_tasks_have_ended() -> None:

@@ -8,12 +8,21 @@ road still serves, slower. That the driver does call the hook is shown against a
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import pytest
 
-from asyncnotify._asyncpg.connection import TransportFlowControl, hook_is_intact
+from asyncnotify._asyncpg.connection import (
+    RegisteredCallback,
+    TransportFlowControl,
+    hook_is_intact,
+)
 from tests.unit.fake_connection import FakeConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_r33_the_hook_is_there_and_takes_what_we_expect() -> None:
@@ -46,6 +55,60 @@ def test_r33_the_hook_can_be_replaced_on_one_connection() -> None:
     connection.hand_over_to(None)
     connection._process_notification(7, "orders", "2")  # noqa: SLF001
     assert arrived == [(7, "orders", "1")]
+
+
+class Connection:
+    """Keeps its callbacks as asyncpg does."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[Any]] = {}
+
+    def call(self, channel: str) -> None:
+        """Call what is registered for this channel."""
+        for registered in self._listeners.get(channel, ()):
+            registered.cb(self, 7, channel, "")
+
+
+def called_back_by(connection: object, callback: Callable[..., None]) -> RegisteredCallback:
+    """Return a callback of this connection."""
+    registered = RegisteredCallback.of(cast("Any", connection), callback)
+    assert registered is not None
+    return registered
+
+
+def test_r33_a_callback_can_be_registered_by_itself() -> None:
+    """Where and how asyncpg keeps its own; LISTEN is given apart from that."""
+    assert "_listeners" in asyncpg.Connection.__slots__
+    connection, arrived = Connection(), list[object]()
+    callback = called_back_by(connection, lambda *args: arrived.append(args[2]))
+    callback.add(["a", "b"])
+    callback.add(["a"])
+    for channel in ("a", "b", "c"):
+        connection.call(channel)
+    assert arrived == ["a", "b"]
+    assert callback.remove(["a", "c"]) == ["a", "c"]
+    connection.call("a")
+    assert arrived == ["a", "b"]
+    assert connection._listeners.keys() == {"b"}  # noqa: SLF001
+
+
+def test_a_callback_of_others_keeps_the_channel() -> None:
+    """Only where no other one is left is UNLISTEN due."""
+    connection, arrived = Connection(), list[str]()
+    ours = called_back_by(connection, lambda *_: arrived.append("ours"))
+    others = called_back_by(connection, lambda *_: arrived.append("others"))
+    ours.add(["a", "b"])
+    others.add(["a"])
+    assert ours.remove(["a", "b"]) == ["b"]
+    connection.call("a")
+    assert arrived == ["others"]
+
+
+@pytest.mark.parametrize("listeners", [None, []])
+def test_callbacks_that_are_kept_otherwise_are_left_to_the_driver(listeners: object) -> None:
+    """Then add_listener() registers them."""
+    connection: Any = SimpleNamespace(_listeners=listeners)
+    assert RegisteredCallback.of(connection, print) is None
 
 
 @pytest.mark.parametrize(

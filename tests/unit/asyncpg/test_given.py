@@ -5,25 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from wrapt import ObjectProxy
 
-from asyncnotify._asyncpg.given import checked, discard, give_back, unwrapped
+from asyncnotify._asyncpg.given import checked, discard, give_back
 from asyncnotify._errors import ConfigurationError
 from tests.unit.fake_connection import FakeConnection
-
-
-class Proxy:
-    """Stands for something else, as the wrappers of tracing agents do."""
-
-    def __init__(self, inner: object) -> None:
-        self._inner = inner
-
-    @property
-    def __wrapped__(self) -> object:
-        """What it stands for."""
-        return self._inner
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the other has
-        return getattr(self._inner, name)
 
 
 class Closable:
@@ -43,8 +29,7 @@ class Closable:
 async def test_a_wrapper_is_looked_through() -> None:
     """Also one around another: what they stand for is what counts."""
     connection = FakeConnection()
-    wrapped: Any = Proxy(Proxy(connection))
-    assert unwrapped(wrapped) is connection
+    wrapped: Any = ObjectProxy(ObjectProxy(connection))
     assert await checked(wrapped) is connection
 
 

@@ -1,0 +1,121 @@
+"""Below what tracing agents replace; or publicly, where the driver is not as it was."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest
+from wrapt import ObjectProxy
+
+from asyncnotify._asyncpg import untraced
+from tests.unit.fake_connection import FakeConnection
+
+
+def test_wrappers_are_looked_through() -> None:
+    """Also one around another; a thing without a wrapper stands for itself."""
+    thing = FakeConnection()
+    assert untraced.unwrapped(ObjectProxy(ObjectProxy(thing))) is thing
+    assert untraced.unwrapped(thing) is thing
+    assert untraced.unwrapped(None) is None
+
+
+def test_a_function_with_the_mark_of_a_wrapper_is_none() -> None:
+    """Only the class of a thing says so: an instance may have any attribute, and a mock has all."""
+
+    @functools.wraps(test_wrappers_are_looked_through)
+    def function() -> None:
+        pass
+
+    assert untraced.unwrapped(function) is function
+
+
+# -- what asyncpg does not promise ----------------------------------------------------------------
+
+
+def test_the_compiled_class_is_there() -> None:
+    """If this fails, asyncpg has changed: agents note what is ours, and all else works."""
+    compiled = untraced.compiled_protocol()
+    assert compiled is not None
+    assert issubclass(asyncpg.protocol.Protocol, compiled)
+    assert callable(getattr(asyncpg.Connection, "_prepare"))  # noqa: B009 - no stub knows it
+
+
+async def without_timeout(self: object, query: str) -> None:
+    """Take less than the method does."""
+
+
+async def with_limit(self: object, query: str, limit: int) -> None:
+    """Take something else."""
+
+
+@pytest.mark.parametrize("query", [None, "no function", without_timeout, with_limit])
+def test_a_compiled_class_that_has_changed_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, query: object
+) -> None:
+    """Then it is not used; nor if it is gone."""
+    compiled = untraced.compiled_protocol()
+    changed = SimpleNamespace(query=query, bind_execute=compiled.bind_execute)
+    module: Any = asyncpg.protocol
+    monkeypatch.setattr(module, "protocol", SimpleNamespace(BaseProtocol=changed))
+    assert untraced.compiled_protocol() is None
+    monkeypatch.setattr(module, "protocol", None)
+    assert untraced.compiled_protocol() is None
+
+
+# -- the public way -------------------------------------------------------------------------------
+
+
+async def test_a_connection_whose_protocol_is_not_known_is_used_publicly() -> None:
+    """By execute() and prepare(), as documented."""
+    connection = FakeConnection()
+    assert await untraced.execute(connection, "SELECT 1") == "SELECT 1"
+    fetch = await untraced.prepare(connection, "SELECT 2", "name")
+    await fetch()
+    assert connection.statements == ["SELECT 1", "SELECT 2"]
+
+
+async def test_whoever_connects_in_place_of_asyncpg_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A function of the program's own is no wrapper: it may know better how to connect."""
+    asked: list[dict[str, Any]] = []
+
+    async def connect(**arguments: Any) -> object:  # noqa: ANN401 - as the real one
+        asked.append(arguments)
+        return None
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    await untraced.connect(host="db")
+    assert asked == [{"host": "db"}]
+
+
+# -- what others do for us ------------------------------------------------------------------------
+
+CURRENT: ContextVar[dict[str, object]] = ContextVar("current")
+
+
+def set_value(key: str, *, value: object) -> dict[str, object]:
+    """Stand for OpenTelemetry: return what is to be attached."""
+    return {key: value}
+
+
+def test_r50_opentelemetry_notes_nothing_in_a_context_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own mark stands there, and not in the context of the caller."""
+    module = SimpleNamespace(set_value=set_value, attach=CURRENT.set)
+    monkeypatch.setitem(sys.modules, "opentelemetry.context", module)
+    context = untraced.context()
+    assert context[CURRENT] == {"suppress_instrumentation": True}
+    assert CURRENT not in copy_context()
+
+
+def test_without_opentelemetry_the_context_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody to be told."""
+    monkeypatch.delitem(sys.modules, "opentelemetry.context", raising=False)
+    assert untraced.context() == copy_context()
