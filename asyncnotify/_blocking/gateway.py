@@ -1,4 +1,4 @@
-"""The event loop of a blocking listener or notifier: opening, finding and closing it."""
+"""The way to the event loop of a blocking listener or notifier: opening, finding, closing it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncnotify._arguments import check_timeout
-from asyncnotify._blocking.portal import Call, Portal
+from asyncnotify._blocking.call import Call
+from asyncnotify._blocking.portal import Portal
 from asyncnotify._blocking.threads import is_served_here
 from asyncnotify._blocking.waiting import Instances
 from asyncnotify._errors import ClosedError, ConnectError, NotStartedError, WrongLoopError
@@ -27,9 +28,6 @@ _MARGIN: Final = 0.4
 
 _AT_EXIT: Final = 1.0
 """Seconds for all that is still open when the interpreter ends."""
-
-_BEFORE_FORK: Final = 0.5
-"""Seconds in which all loops pause before a fork; a blocked loop does not pause."""
 
 _all: Final[Instances[Gateway]] = Instances()
 
@@ -150,7 +148,9 @@ class Gateway:
         end: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         """
-        End what runs in the loop, and the loop; return within half a second after the timeout.
+        End what runs in the loop; return within half a second after the timeout.
+
+        The loop ends as well, if no other gateway uses it.
 
         In a worker thread, where a function of the caller's calls this, and in the thread of an
         event loop, where a ``__del__`` may run, only begin to close.
@@ -190,16 +190,6 @@ class Gateway:
     def runs_elsewhere(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether this loop is that of the portal, and runs in another thread or greenlet."""
         return self._portal is not None and self._portal.runs_elsewhere(loop)
-
-    def pause(self, deadline: float) -> None:
-        """Before a fork: pause the loop, whose callbacks may hold locks of libraries."""
-        if self._portal is not None:
-            self._portal.pause(deadline)
-
-    def resume(self) -> None:
-        """After a fork, in the parent process: resume the loop."""
-        if self._portal is not None:
-            self._portal.resume()
 
     def renew(self) -> None:
         """After a fork, in the child: replace the lock, which a thread of the parent may hold."""
@@ -243,25 +233,10 @@ def _close_all() -> None:
         wait()
 
 
-def _before_fork() -> None:
-    deadline = time.monotonic() + _BEFORE_FORK
-    for gateway in _all:
-        gateway.pause(deadline)
-
-
-def _after_fork_in_parent() -> None:
-    for gateway in _all:
-        gateway.resume()
-
-
 def _after_fork_in_child() -> None:
     for gateway in _all:
         gateway.renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -59,8 +59,9 @@ class BlockingListener:
     """
     A Listener for threads: the same methods without ``await``.
 
-    It runs an event loop in a daemon thread of its own, and calls handlers, ``resync`` and
-    ``on_error``, which are plain functions, in worker threads: those of one subscription one at a
+    It runs in an event loop in a daemon thread, which all blocking listeners and notifiers of a
+    process share, and calls handlers, ``resync`` and ``on_error``, which are plain functions, in
+    worker threads: those of one subscription one at a
     time, unless ``concurrency`` says otherwise. One that blocks delays no other subscription,
     however many there are. They may call every method here, as may any number of threads at once.
 
@@ -90,7 +91,8 @@ class BlockingListener:
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         on_event: A plain function, called with each connection event in the event loop's thread: it
-            must not block, and cannot call the listener. ``events()`` has no such limits.
+            must not block, which would delay every blocking listener and notifier of the process,
+            and cannot call them. ``events()`` has no such limits.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
 
     Raises:

@@ -33,10 +33,12 @@ class BlockingNotifier:
     """
     A Notifier for threads: the same methods without ``await``.
 
-    It runs an event loop in a daemon thread of its own. Calls of many threads at the same time are
-    sent together. ``with BlockingNotifier(dsn) as notifier`` opens and closes it; so do ``start()``
-    and ``close()``. Without ``start()`` the first call opens it, so that one made by a module
-    serves in every process that a web server forks afterwards.
+    It runs in an event loop in a daemon thread, which all blocking listeners and notifiers of a
+    process share. Calls of many threads at the same time are sent together.
+
+    ``with BlockingNotifier(dsn) as notifier`` opens and closes it; so do ``start()`` and
+    ``close()``. Without ``start()`` the first call opens it, so that one made by a module serves in
+    every process that a web server forks afterwards.
 
     All methods may be called from any thread, and may be interrupted by Ctrl-C. Calls that would
     block an event loop raise WrongLoopError: coroutines use Notifier instead. So do calls in a

@@ -9,7 +9,7 @@ import queue
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from asyncnotify._blocking.portal import Call
+from asyncnotify._blocking.call import Call
 from asyncnotify._publishing.batching import BATCH_COUNT
 from asyncnotify._tasks import Sealed
 

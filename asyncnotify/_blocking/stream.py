@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from asyncnotify._arguments import check_timeout
+from asyncnotify._blocking.call import Call
 from asyncnotify._blocking.gateway import Gateway
-from asyncnotify._blocking.portal import Call
 from asyncnotify._blocking.waiting import Instances, News, Outcome, deadline_after, taking_from
 from asyncnotify._errors import (
     BufferOverflowError,

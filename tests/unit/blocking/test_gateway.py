@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import ClosedError, NotStartedError, WrongLoopError
+from asyncnotify._blocking.call import Call
 from asyncnotify._blocking.gateway import Gateway, awaitable
-from asyncnotify._blocking.portal import Call
 from asyncnotify._blocking.threads import in_worker_thread
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asyncnotify._blocking.call import Call
 from asyncnotify._blocking.pairs import send_pairs
-from asyncnotify._blocking.portal import Call, Portal
+from asyncnotify._blocking.portal import Portal
 from asyncnotify._publishing.batching import BATCH_COUNT
 
 if TYPE_CHECKING:

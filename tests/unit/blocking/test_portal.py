@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import sys
 import threading
-import time
 from typing import NoReturn
 
 import pytest
 
 from asyncnotify import ClosedError, ConnectError, WrongLoopError
-from asyncnotify._blocking.portal import Call, Portal
+from asyncnotify._blocking.call import Call
+from asyncnotify._blocking.gateway import awaitable
+from asyncnotify._blocking.portal import Portal
+
+TIMEOUT = 20.0
 
 
 def opened_portal() -> Portal:
@@ -19,49 +21,6 @@ def opened_portal() -> Portal:
     portal = Portal()
     portal.launch()
     return portal
-
-
-MOMENTS = list(itertools.product(range(5), range(7)))
-
-
-@pytest.mark.parametrize(("duration", "moment"), MOMENTS)
-async def test_what_was_abandoned_is_not_done_or_undone(duration: int, moment: int) -> None:
-    """Whenever a caller gives up, what has been done for nobody is undone, and nothing else."""
-    done: list[str] = []
-
-    async def do() -> str:
-        for _ in range(duration):
-            await asyncio.sleep(0)
-        done.append("done")
-        return "done"
-
-    async def undo(result: str) -> None:
-        done.remove(result)
-
-    call = Call(do, undo)
-    call.begin(asyncio.get_running_loop())
-    for _ in range(moment):
-        await asyncio.sleep(0)
-    call.abandon()
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert done == []
-    assert call.outcome.done()
-
-
-async def test_a_call_that_is_abandoned_before_it_began_never_begins() -> None:
-    """What was given up while it was on its way to the loop does nothing there."""
-    begun: list[bool] = []
-
-    async def do() -> None:
-        begun.append(True)
-
-    call = Call(do)
-    call.abandon()
-    call.begin(asyncio.get_running_loop())
-    await asyncio.sleep(0)
-    assert begun == []
-    assert isinstance(call.outcome.exception(), ClosedError)
 
 
 def test_calls_return_and_raise_in_the_calling_thread() -> None:
@@ -80,7 +39,7 @@ def test_calls_return_and_raise_in_the_calling_thread() -> None:
         portal.call(fail)
     assert portal.call(where) != threading.get_ident()
     portal.begin(Call(portal.stop))
-    portal.join(20)
+    portal.join(TIMEOUT)
     with pytest.raises(ClosedError):
         portal.call(where)
 
@@ -97,10 +56,10 @@ def test_callers_are_let_go_when_the_loop_ends() -> None:
     waiting = [portal.begin(Call(wait)) for _ in range(3)]
     while len(loops) < 3:
         pass
-    loops[0].call_soon_threadsafe(sys.exit, "for a test")
+    loops[0].call_soon_threadsafe(loops[0].stop)
     for call in waiting:
-        assert isinstance(call.outcome.exception(20), ClosedError)
-    portal.join(20)
+        assert isinstance(call.outcome.exception(TIMEOUT), ClosedError)
+    portal.join(TIMEOUT)
     assert not portal.is_open
 
 
@@ -116,37 +75,66 @@ def test_the_loop_is_asyncios_own() -> None:
     assert isinstance(loop, asyncio.BaseEventLoop)
     assert process == os.getpid()
     portal.begin(Call(portal.stop))
-    portal.join(20)
+    portal.join(TIMEOUT)
 
 
-def test_r55_a_paused_loop_stands_still_until_it_is_resumed() -> None:
-    """So a fork finds no lock of a library held by what the loop runs."""
-    portal = opened_portal()
-    passed = threading.Event()
+def test_portals_share_a_loop_and_each_ends_by_itself() -> None:
+    """The end of one ends its own calls; those of the other go on, and the thread with them."""
+    first, second = opened_portal(), opened_portal()
 
-    async def pass_by() -> None:
-        passed.set()
+    async def here() -> tuple[int, asyncio.AbstractEventLoop]:
+        return threading.get_ident(), asyncio.get_running_loop()
 
-    portal.call(pass_by)
-    passed.clear()
-    portal.pause(time.monotonic() + 20)
-    call = portal.begin(Call(pass_by))
-    with pytest.raises(TimeoutError):
-        call.outcome.result(0.05)
-    portal.resume()
-    call.outcome.result(20)
-    assert passed.is_set()
-    portal.begin(Call(portal.stop))
-    portal.join(20)
+    async def wait(event: asyncio.Event) -> str:
+        await event.wait()
+        return "waited"
+
+    assert first.call(here) == second.call(here)
+    released = asyncio.Event()
+    calls = [portal.begin(Call(lambda: wait(released))) for portal in (first, second)]
+    first.begin(Call(first.stop))
+    first.join(TIMEOUT)
+    assert isinstance(calls[0].outcome.exception(TIMEOUT), ClosedError)
+    assert not first.is_open
+    second.call(awaitable(released.set))
+    assert calls[1].outcome.result(TIMEOUT) == "waited"
+    second.begin(Call(second.stop))
+    second.join(TIMEOUT)
+    assert "asyncnotify" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_r57_a_loop_that_cannot_be_made_ends_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_portal_begins_when_the_earlier_one_has_ended() -> None:
+    """In the same loop: what the earlier one ran belongs to it until its last task has ended."""
+    other, earlier = opened_portal(), opened_portal()
+    order: list[str] = []
+
+    async def outlive() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            order.append("earlier")
+
+    outliving = earlier.begin(Call(outlive))
+    earlier.begin(Call(earlier.stop)).outcome.result(TIMEOUT)
+    later = Portal(earlier=earlier)
+    later.launch()
+    later.call(awaitable(lambda: order.append("later")))
+    assert order == ["earlier", "later"]
+    assert isinstance(outliving.outcome.exception(), ClosedError)
+    for portal in (later, other):
+        portal.begin(Call(portal.stop))
+        portal.join(TIMEOUT)
+
+
+def test_calls_before_a_failure_of_the_loop_are_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what was raised in the thread as the cause, however many wait."""
 
     def fail() -> NoReturn:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("asyncnotify._blocking.portal._new_loop", fail)
+    monkeypatch.setattr("asyncnotify._blocking.loop._new_loop", fail)
     portal = Portal()
 
     async def here() -> None:
@@ -154,8 +142,8 @@ def test_r57_a_loop_that_cannot_be_made_ends_every_call(monkeypatch: pytest.Monk
 
     call = portal.begin(Call(here))  # before its thread begins
     portal.launch()
-    assert isinstance(call.outcome.exception(20), ConnectError)
-    portal.join(20)
+    assert isinstance(call.outcome.exception(TIMEOUT), ConnectError)
+    portal.join(TIMEOUT)
     assert portal.has_failed
     with pytest.raises(ConnectError, match="Too many open files") as raised:
         portal.call(here)

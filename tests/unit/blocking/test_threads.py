@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._blocking.portal import Call, Portal
+from asyncnotify._blocking.call import Call
+from asyncnotify._blocking.portal import Portal
 from asyncnotify._blocking.threads import InWorkerThread, in_worker_thread, is_served_here
 
 if TYPE_CHECKING:
