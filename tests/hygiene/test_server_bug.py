@@ -245,8 +245,8 @@ async def test_r1_an_error_that_nobody_asked_for_ends_the_session(
 
 
 async def fill(root: Connection) -> None:
-    """Notify until the queue is full."""
-    while True:
+    """Notify until the queue is full; it has room for a tenth of what is tried."""
+    for _ in range(100):
         await root.execute(FLOOD)
 
 
