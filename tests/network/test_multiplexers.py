@@ -21,6 +21,7 @@ from asyncnotify import (
 )
 from tests.network.observed_listener import PATIENCE, execute
 from tests.support.multiplexer import Multiplexer
+from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +104,7 @@ async def test_r59_an_own_notification_that_comes_back_costs_nothing(
     pooled_server: PostgresServer,
 ) -> None:
     """No further connection is made, and nothing is asked."""
+    needs_version(pooled_server.version, 15, "pg_stat_force_next_flush()")
     count = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
     connection = await asyncpg.connect(pooled_server.dsn)
 
