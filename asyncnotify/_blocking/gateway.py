@@ -74,7 +74,7 @@ class Gateway:
                 portal = None
             elif portal is not None and portal.is_open:
                 return portal
-            self._portal = portal = Portal(opener, earlier=portal)
+            self._portal = portal = Portal(opener, earlier=portal, owner=self)
             portal.launch()
             return portal
 

@@ -39,10 +39,15 @@ class Portal:
         opener: What tells the call that opened the portal from others.
         earlier: The portal whose place this one takes. Calls begin when that one has ended: what
             it ran belongs to it until then.
+        owner: Whose portal this is. It is kept until the end: it runs, though nobody else may have
+            a reference to it.
     """
 
-    def __init__(self, opener: object = None, earlier: Portal | None = None) -> None:
+    def __init__(
+        self, opener: object = None, earlier: Portal | None = None, owner: object = None
+    ) -> None:
         self.opener = opener
+        self._owner = owner
         self.thread: LoopThread | None = None
         self._earlier = earlier
         self._process = os.getpid()
@@ -188,6 +193,7 @@ class Portal:
         """End every call: no thread may wait for one any more."""
         self._failure = failure
         self._closed = True
+        self._owner = None
         for call in list(self._calls):
             call.fail(self._why_closed())
         self._ended.set_result(None)

@@ -18,7 +18,7 @@ from asyncnotify import (
     Notification,
     Notifier,
 )
-from asyncnotify._blocking import portal
+from asyncnotify._blocking import loop as loops
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, SECRETS, USER, SecretDetector
 from tests.hygiene.secrets_harness import PATIENCE, QUICKLY
 
@@ -173,14 +173,14 @@ async def test_r43_the_loop_of_the_threads_tells_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same through the classes for threads, whose loop is their own."""
-    new_loop = portal._new_loop  # noqa: SLF001 - where the loop is made
+    new_loop = loops._new_loop  # noqa: SLF001 - where the loop is made
 
     def new_debug_loop() -> asyncio.AbstractEventLoop:
         loop = new_loop()
         tells_all(loop)
         return loop
 
-    monkeypatch.setattr(portal, "_new_loop", new_debug_loop)
+    monkeypatch.setattr(loops, "_new_loop", new_debug_loop)
     await asyncio.to_thread(use_blocking, connecting(guarded_server, road))
     checked(detector, "asyncnotify call from a thread")
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +69,21 @@ def test_one_loop_serves_until_it_is_closed(owner: Owner) -> None:
     owner.gateway.close()
     assert not owner.gateway.is_open
     assert owner.gateway.open() is not first
+
+
+def test_what_runs_is_kept_until_it_is_closed() -> None:
+    """Also when nobody has a reference to it: at the end of the program it is closed."""
+    lost = Owner()
+    portal, gateway = lost.gateway.open(), weakref.ref(lost.gateway)
+    del lost
+    gc.collect()
+    kept = gateway()
+    assert kept is not None
+    kept.close()
+    del kept
+    gc.collect()
+    assert gateway() is None
+    assert not portal.is_open
 
 
 def test_a_loop_begins_when_the_one_before_has_ended(owner: Owner) -> None:
