@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 import asyncnotify
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
+from tests.support.machine import described, scaled
 from tests.support.server_programs import VERSIONS, ProgramsUnavailableError, programs_of
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ NO_POSTGRES = (
 )
 PACKAGE_DIR = Path(asyncnotify.__file__).parent
 APPLICATION_NAME = "asyncnotify"  # what Listener and Notifier call themselves
-LEAVE_TIMEOUT = 2.0  # seconds until the server must have noticed that a client has left
-END_TIMEOUT = 1.0  # seconds for a task that is ending to end
-LOAD_TIMEOUT = 180.0  # seconds for a test that sends hundreds of thousands: a few, alone
+LEAVE_TIMEOUT = scaled(2.0)  # seconds until the server must have noticed that a client has left
+END_TIMEOUT = scaled(1.0)  # seconds for a task that is ending to end
+LOAD_TIMEOUT = scaled(180.0)  # seconds for a test that sends hundreds of thousands: a few, alone
 WAL_LOG_SINCE = 15  # the strategy's first version; with little data it is the fast one
 LEFT_BACKENDS = """
     SELECT pid, state, wait_event, query FROM pg_catalog.pg_stat_activity
@@ -103,11 +104,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(message)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give those that send much the time that a busy machine takes for it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test the time that this machine takes, and more to those that send much."""
     for item in items:
-        if item.get_closest_marker("load") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(LOAD_TIMEOUT))
+        if marker := item.get_closest_marker("timeout"):
+            seconds = scaled(float(marker.args[0]))
+        elif item.get_closest_marker("load"):
+            seconds = LOAD_TIMEOUT
+        else:
+            seconds = scaled(float(config.getini("timeout")))
+        item.add_marker(pytest.mark.timeout(seconds), append=False)
 
 
 def check_server_options(config: pytest.Config) -> None:
@@ -141,7 +147,7 @@ def use_version(version: str) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say which PostgreSQL and which event loop serve."""
     loop = "uvloop" if config.getoption("--uvloop") else "asyncio"
-    return [f"postgresql: {describe(choose(config))}", f"event loop: {loop}"]
+    return [f"postgresql: {describe(choose(config))}", f"event loop: {loop}", described()]
 
 
 def pytest_asyncio_loop_factories(

@@ -39,6 +39,7 @@ import sqlalchemy.ext.asyncio
 
 import asyncnotify
 from asyncnotify import Channel, Listener, Notifier, State, Stream
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ async def main() -> None:
 
 asyncio.run(main())
 """
-TIME_LIMIT: Final = 30.0  # seconds for a block; a few tenths are usual
+TIME_LIMIT: Final = scaled(30.0)  # seconds for a block; a few tenths are usual
 
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

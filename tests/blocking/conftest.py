@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncnotify import BlockingListener, BlockingNotifier
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 20.0  # seconds until a fact that must come has come, on however slow a machine
+PATIENCE = scaled(20.0)  # seconds until a fact that must come has come
 OURS = ("asyncnotify", "AnyIO worker")
 
 

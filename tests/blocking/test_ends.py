@@ -15,13 +15,14 @@ import asyncpg
 import pytest
 
 from asyncnotify import BlockingListener, BlockingNotifier, ConnectionLost, State
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from asyncnotify.testing.server import PostgresServer
 
-PATIENCE = 20.0
+PATIENCE = scaled(20.0)
 
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
 

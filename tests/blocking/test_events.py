@@ -17,8 +17,9 @@ from asyncnotify import (
 )
 from asyncnotify._blocking.events import EventRelay
 from asyncnotify._blocking.gateway import Gateway
+from tests.support.machine import scaled
 
-PATIENCE = 20.0
+PATIENCE = scaled(20.0)
 
 
 @pytest.fixture

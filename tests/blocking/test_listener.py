@@ -26,6 +26,7 @@ from asyncnotify import (
     State,
     WrongLoopError,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
 
-PATIENCE = 20.0
+PATIENCE = scaled(20.0)
 KILL = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'asyncnotify'

@@ -16,6 +16,7 @@ from asyncnotify import (
     ConnectError,
     PayloadTooLargeError,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
 
-PATIENCE = 20.0
+PATIENCE = scaled(20.0)
 
 
 def test_it_opens_at_the_first_call(dsn: str, listener: BlockingListener, inbox: Inbox) -> None:

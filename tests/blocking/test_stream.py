@@ -18,13 +18,14 @@ from asyncnotify import (
     GapReason,
     Notification,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
 
-PATIENCE = 20.0
+PATIENCE = scaled(20.0)
 
 
 def numbers(count: int, channel: str = "orders") -> list[tuple[str, str]]:

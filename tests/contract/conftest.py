@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Listener, Reconnected
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEADLINE = 10.0  # seconds for what takes milliseconds
+DEADLINE = scaled(10.0)  # seconds for what takes milliseconds
 APPLICATION_NAME = "asyncnotify"
 BACKENDS = """
     SELECT pid, state, xact_start, backend_xmin, query FROM pg_catalog.pg_stat_activity

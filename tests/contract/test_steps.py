@@ -29,6 +29,7 @@ from asyncnotify import (
 from asyncnotify._asyncpg import bounded
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.machine import scaled
 from tests.support.tls_front import TlsFront
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from asyncnotify import EventStream
 
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE = 20.0  # seconds until a fact that must come has come, on however slow a machine
+PATIENCE = scaled(20.0)  # seconds until a fact that must come has come
 COMPLAINT = re.compile(r"Traceback|Exception ignored|Warning|ERROR|never (awaited|retrieved)")
 SESSIONS = """
     SELECT pid FROM pg_catalog.pg_stat_activity

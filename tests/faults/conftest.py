@@ -26,6 +26,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -52,7 +53,7 @@ QUICKLY = ExponentialBackoff(initial=0.01, cap=0.1)
 # Cancelled just when its socket is open, asyncpg.connect() leaves a future with this behind.
 FORGOTTEN_BY_ASYNCPG = "unexpected connection_lost() call"
 SOON = 1.0  # seconds until the server must agree, once all is quiet; measured: milliseconds
-PATIENCE = 10.0  # seconds until a fact that must come has come, on however slow a machine
+PATIENCE = scaled(10.0)  # seconds until a fact that must come has come
 OURS = "asyncnotify"
 FENCE = "fence"
 READY_FOR_QUERY = b"Z\0\0\0\5"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncnotify import ConnectionLost, ExponentialBackoff, Notification, State
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 CHANNELS = ("orders", "other")
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 pytestmark = pytest.mark.parametrize("road", ["dsn", "connect"])
 

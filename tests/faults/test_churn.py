@@ -11,6 +11,7 @@ import pytest
 
 from asyncnotify import ExponentialBackoff
 from asyncnotify.testing.proxy import ProxiedConnection
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "backoff": AT_ONCE}
 CHANNELS = tuple(f"channel {number}" for number in range(10))
 TASKS, CALLS = 50, 20
 CALLS_BETWEEN_FAULTS = 100
-PATIENCE = 30.0
+PATIENCE = scaled(30.0)
 
 
 def faults(rig: Rig) -> tuple[Callable[[], object], ...]:

@@ -21,6 +21,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.faults import dns_hangs
 from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 BEAT = b"pg_listening_channels"
 FOR_EVER = 60.0
 CLOSE_TIMEOUT, SLACK = 0.3, 0.5
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 PATIENT = {
     "connect_timeout": FOR_EVER,
     "heartbeat": None,

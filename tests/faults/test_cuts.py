@@ -18,6 +18,7 @@ from asyncnotify import (
     Reconnected,
 )
 from asyncnotify.testing.proxy import ProxiedConnection
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "operation_timeout": 0.3}
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 TERMINATE = b"X\0\0\0\4"
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 in_every_way = pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.faults import dns_fails, dns_hangs
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     Fault = Callable[[FaultProxy], None]
 
 LIMITS = {"connect_timeout": 0.1}
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 on_the_way = pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from asyncnotify import (
     Reconnected,
     RetryScheduled,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 CAP = 0.2
 BACKOFF = ExponentialBackoff(initial=0.01, cap=CAP)
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 

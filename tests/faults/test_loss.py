@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from asyncnotify import ConnectionLost, Gap, GapReason, Reconnected
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 0.25  # seconds; measured: 0.013 at most
 DROPPED = 0.05  # seconds; measured: under 0.002
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 HEARTBEAT, TIMEOUT = 0.3, 0.3
 SLACK = 0.5  # seconds beyond heartbeat and timeout
 

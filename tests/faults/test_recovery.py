@@ -20,6 +20,7 @@ from asyncnotify import (
     State,
 )
 from asyncnotify.testing.proxy import ProxiedConnection
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify import Listener
@@ -31,7 +32,7 @@ BACKOFF = ExponentialBackoff(initial=0.01, cap=CAP)
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 HUNDRED = tuple(f"channel {number}" for number in range(100))
 TEN_THOUSAND = tuple(f"channel {number}" for number in range(10_000))
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from asyncnotify import ConnectionLost, Gap, GapReason, Notification
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Items, Rig
@@ -20,7 +21,7 @@ BEAT = b"pg_listening_channels"
 HEARTBEAT = 0.1
 AUDIT = 6 * HEARTBEAT
 SLACK = 0.5
-PATIENCE = 5.0
+PATIENCE = scaled(5.0)
 
 pytestmark = pytest.mark.parametrize("road", ["connect"])  # it lets us at the connection
 

@@ -21,6 +21,7 @@ from asyncnotify import (
     Reconnected,
 )
 from tests.hygiene.secret_detector import OURS, PASSWORD, PAYLOAD, SECRETS, USER, SecretDetector
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=ConnectionEvent)
 
-PATIENCE: Final = 10.0  # seconds until a fact that must come has come, on however slow a machine
+PATIENCE: Final = scaled(10.0)  # seconds until a fact that must come has come
 QUICKLY: Final = ExponentialBackoff(initial=0.01, cap=0.05)
 SOON: Final[dict[str, Any]] = {"start_timeout": 0.2, "connect_timeout": 1.0}
 

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from asyncnotify import Listener
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Client: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 CLIENTS: Final = 50
-DEADLINE: Final = 20.0
+DEADLINE: Final = scaled(20.0)
 REQUEST: Final = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

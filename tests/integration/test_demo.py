@@ -22,6 +22,7 @@ from asyncnotify.cli.outcome import Outcome, Recovery
 from asyncnotify.testing._server.wrapper import states
 from asyncnotify.testing.history import GAP, judge
 from asyncnotify.testing.server import PostgresServer
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -40,7 +41,7 @@ scenario.PAUSE = scenario.WRITING_TIME = 0.05
 sys.exit(main(["demo"]))
 """
 ANSI = "\x1b["
-TIME_LIMIT = 45.0
+TIME_LIMIT = scaled(45.0)
 
 
 class Run(NamedTuple):

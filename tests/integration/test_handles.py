@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from asyncnotify import BlockingNotifier, Listener, Notification, Notifier
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     Handle = Callable[[str], AbstractAsyncContextManager[Any]]
     BlockingHandle = Callable[[str], AbstractContextManager[Any]]
 
-DEADLINE: Final = 20.0
+DEADLINE: Final = scaled(20.0)
 
 
 class Rollback(Exception):  # noqa: N818 - a signal, and no error

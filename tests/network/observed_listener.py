@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from asyncnotify import ConnectionEvent, ExponentialBackoff, Listener, Notification
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=ConnectionEvent)
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = scaled(10.0)
 QUICKLY: Final = ExponentialBackoff(initial=0.01, cap=0.1)
 PROOF: Final = "proof"
 APPLICATION_NAME: Final = "asyncnotify"

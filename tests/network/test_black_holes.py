@@ -17,11 +17,12 @@ from asyncnotify import (
     State,
 )
 from tests.network.observed_listener import QUICKLY, Stopwatch, observing
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from tests.network.conftest import Remote
 
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 
 async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from asyncnotify import Listener, Reconnected
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 
 @pytest.fixture

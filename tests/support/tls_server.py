@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from asyncnotify.testing.server import PostgresServer, ServerStartError
+from tests.support.machine import scaled
 from tests.support.server_programs import cached_programs
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ SETTINGS = {
 }
 WITH_TLS = "18"
 NO_TLS = "SSL is not supported by this build"
-PATIENCE = 10.0
+PATIENCE = scaled(10.0)
 
 
 class TlsServer:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest_asyncio
 
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.proxy import Direction
 
-DEADLINE = 5.0
+DEADLINE = scaled(5.0)
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 

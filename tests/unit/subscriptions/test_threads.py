@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncnotify._subscriptions.threads import InThread, check_in_thread
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEADLINE = 20.0
+DEADLINE = scaled(20.0)
 NAME = "asyncnotify test thread"
 REQUEST: ContextVar[str] = ContextVar("request", default="none")
 
