@@ -174,6 +174,13 @@ def test_python_block_works(block: Block, dsn: str, tmp_path: Path) -> None:
     assert (block.next.language, block.next.text) == ("text", run.stdout)
 
 
+def test_what_the_readme_shows_runs_by_itself() -> None:
+    """Each of its programs is whole: pasted alone into a file, it imports what it uses."""
+    in_readme = [b for b in BLOCKS if b.document.name == "README.md" and b.language == "python"]
+    assert len(in_readme) > 4
+    assert [str(block) for block in in_readme if as_program(block.text) != block.text] == []
+
+
 @in_language("sql")
 async def test_sql_block_works(block: Block, admin: asyncpg.Connection[asyncpg.Record]) -> None:
     """What a reader pastes into psql is accepted by a server that has nothing in it."""
@@ -338,10 +345,8 @@ def names_in(node: ast.ClassDef) -> Iterator[str]:
 
 def is_foreign(name: str) -> bool:
     """Return whether Python, a driver, SQLAlchemy or pydantic calls something by this name."""
-    return any(
-        hasattr(module, name)
-        for module in (builtins, asyncio, asyncpg, sqlalchemy.ext.asyncio, pydantic)
-    )
+    modules = (builtins, asyncio, asyncpg, sqlalchemy.ext.asyncio, pydantic)
+    return any(hasattr(module, name) for module in modules)
 
 
 def test_users_are_told_of_public_names_only() -> None:

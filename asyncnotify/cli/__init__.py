@@ -1,4 +1,4 @@
-"""The command line: ``python -m asyncnotify``."""
+"""The command line: ``asyncnotify``, or ``python -m asyncnotify``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import argparse
 import importlib.metadata
 import platform
 import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING
+
+from asyncnotify import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +43,16 @@ exit status:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status. argparse itself leaves by SystemExit."""
-    arguments = _parser().parse_args(argv)
+    """
+    Run a command, or show the help if none is given; return the exit status.
+
+    argparse itself leaves by SystemExit.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
     try:
         from asyncnotify.cli.demo import show  # not needed for --help
 
@@ -53,12 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m asyncnotify",
+        prog=_program(sys.argv[0]),
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_versions())
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     demo = commands.add_parser(
         "demo",
         help="see what happens when things break, in ten seconds",
@@ -74,10 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _program(started_as: str) -> str:
+    """Return how the user has called the program."""
+    name = PurePath(started_as).stem
+    return name if name == "asyncnotify" else "python -m asyncnotify"
+
+
 def _versions() -> str:
     """Return what a bug report should begin with."""
-    ours, driver = _version("asyncnotify-pg"), _version("asyncpg")
-    return f"asyncnotify-pg {ours} (asyncpg {driver}, Python {platform.python_version()})"
+    driver = _version("asyncpg")
+    return f"asyncnotify-pg {__version__} (asyncpg {driver}, Python {platform.python_version()})"
 
 
 def _version(distribution: str) -> str:

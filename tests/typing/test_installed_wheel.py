@@ -140,6 +140,19 @@ def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "examples", "docs"))]
 
 
+def test_the_index_shows_a_readme_whose_links_lead_somewhere(wheel: Path) -> None:
+    """There the files of the repository are not beside it; what the program is called is known."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+        scripts = archive.read(name.replace("METADATA", "entry_points.txt")).decode()
+    links = re.findall(r"\]\(([^)\s]+)\)", metadata)
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert "Project-URL: Changelog, https://" in metadata
+    assert "asyncnotify = asyncnotify.cli:main" in scripts
+
+
 def test_mypy_knows_the_types(program: Path) -> None:
     """With --strict it finds fault with what is wrong, line by line, and with nothing else."""
     checked = run(

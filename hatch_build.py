@@ -1,0 +1,27 @@
+"""What the build adds to pyproject.toml: the README, whose links lead somewhere on an index too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s]+)(?=\))")
+
+
+def with_absolute_links(text: str, base: str) -> str:
+    """Return a document whose relative links lead to the files of the repository."""
+    return RELATIVE_LINK.sub(rf"{base}/\1", text)
+
+
+class ReadmeHook(MetadataHookInterface):
+    """Shows the README to package indexes, which have none of the files that it links to."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Set the field ``readme``."""
+        text = Path(self.root, "README.md").read_text(encoding="utf-8")
+        base = f"{metadata['urls']['Source']}/blob/main"
+        text = with_absolute_links(text, base)
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
