@@ -32,6 +32,20 @@ TRUNCATED_STATUS: Final = (
 
 REPAIRED: Final = "emptying the queue has repaired that"
 
+EMPTY_QUEUE: Final = "SELECT pg_catalog.pg_notification_queue_usage()"
+"""Asking for the size removes what no session has to read any more, on every version."""
+
+EMPTIED_QUEUE: Final = (
+    "the server's notification queue was full of what no session needed, mostly of transactions"
+    " that were aborted; asking for its size has emptied it, and the notifications have been sent"
+)
+
+FULL_QUEUE: Final = (
+    "the server's notification queue is full: either these notifications do not fit into it at"
+    " once, or a session that listens keeps it from being emptied; Listener.health() shows such"
+    " sessions as queue_holders"
+)
+
 
 def describe_holders(holders: Sequence[dict[str, Any]]) -> str:
     """Return that emptying the queue did not help, and who may hold it."""

@@ -12,8 +12,10 @@ import asyncpg
 from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg import failures, untraced
 from asyncnotify._asyncpg.bounded import BoundedConnection
+from asyncnotify._asyncpg.notification_queue import EMPTIED_QUEUE, EMPTY_QUEUE, FULL_QUEUE
 from asyncnotify._asyncpg.sockets import Arrivals, check_keepalive
 from asyncnotify._asyncpg.statements import (
+    HERE,
     NOTIFY,
     NOTIFY_ALL,
     NOTIFY_ALL_ON_ONE,
@@ -22,8 +24,8 @@ from asyncnotify._asyncpg.statements import (
     notify_as_text,
     unused_name,
 )
-from asyncnotify._errors import describe_error, mark_as_callers
-from asyncnotify._logs import Log
+from asyncnotify._errors import ConfigurationError, describe_error, mark_as_callers
+from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +38,9 @@ else:
     Pool = asyncpg.Pool  # at run time the class takes no argument
 
 log = Log("connection")
+
+_NEVER_OPENED: Final = "pool is not initialized"
+"""What the driver says of a pool that nobody has awaited or entered."""
 
 _TURNS_TO_READ: Final = 3
 """Turns of the loop until it has read what had arrived: it looks, it reads, and reads the end."""
@@ -107,6 +112,12 @@ class PreparedStatements:
         await fetch(*arguments)
 
 
+def _clean(error: Exception) -> None:
+    """Escape what the server says in an error, and remove the statement."""
+    failures.escape_texts(error)
+    failures.forget_statement(error)
+
+
 class PublishingSession(BoundedConnection):
     """
     A connection on which notifications are sent.
@@ -116,10 +127,17 @@ class PublishingSession(BoundedConnection):
     as much as a third of it.
     """
 
-    def __init__(self, connection: asyncpg.Connection[Any], *, timeout: float) -> None:
+    def __init__(
+        self,
+        connection: asyncpg.Connection[Any],
+        *,
+        timeout: float,
+        warnings: WarningLimit | None = None,
+    ) -> None:
         super().__init__(connection, timeout=timeout)
         self._statements: Statements = TextStatements(connection)
         self._arrivals = Arrivals.of(connection)
+        self._warnings = WarningLimit() if warnings is None else warnings
 
     @property
     def lost(self) -> bool:
@@ -136,9 +154,10 @@ class PublishingSession(BoundedConnection):
             if self._arrivals is not None and self._arrivals.wait():
                 await self._hear_goodbye()
             await self._statements.notify(channel, payload)
+        except asyncpg.ProgramLimitExceededError as error:
+            await self._send_again(error, lambda: self._statements.notify(channel, payload))
         except Exception as error:
-            failures.escape_texts(error)
-            failures.forget_statement(error)
+            _clean(error)
             raise
 
     async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
@@ -147,9 +166,41 @@ class PublishingSession(BoundedConnection):
             if self._arrivals is not None and self._arrivals.wait():
                 await self._hear_goodbye()
             await self._statements.notify_all(channels, payloads)
+        except asyncpg.ProgramLimitExceededError as error:
+            await self._send_again(error, lambda: self._statements.notify_all(channels, payloads))
         except Exception as error:
-            failures.escape_texts(error)
-            failures.forget_statement(error)
+            _clean(error)
+            raise
+
+    async def _send_again(self, error: Exception, send: Callable[[], Awaitable[object]]) -> None:
+        """
+        Empty the queue, which was full, and send once more.
+
+        What an aborted transaction has put into the queue stays there until a later one commits,
+        and while the queue is full none does. Asking for its size removes what nobody has to read.
+        """
+        try:
+            await self._empty_queue(error)
+            await send()
+        except asyncpg.ProgramLimitExceededError as again:
+            _clean(again)
+            await self._empty_queue(again)  # of what this attempt has put there
+            log.warning(self._warnings, "full queue", FULL_QUEUE)
+            raise
+        except Exception as failure:
+            _clean(failure)
+            raise
+        log.warning(self._warnings, "emptied queue", EMPTIED_QUEUE)
+
+    async def _empty_queue(self, error: Exception) -> None:
+        _clean(error)
+        before = before_statements(self._connection)
+        try:
+            await untraced.execute(self._connection, f"{before}{HERE}{EMPTY_QUEUE}")
+        except Exception as failure:
+            if failures.is_refusal(failure):
+                raise error from None
+            failures.mark_unsent(failure)
             raise
 
     async def _hear_goodbye(self) -> None:
@@ -202,7 +253,9 @@ class OwnConnections:
         with self._dialer.opening():
             connection = await self._dialer.dial()
             with failures.introducing(connection):
-                session = PublishingSession(connection, timeout=self._timeout)
+                session = PublishingSession(
+                    connection, timeout=self._timeout, warnings=self._dialer.warnings
+                )
                 age = asyncio.get_running_loop().time() - began
                 if await session.introduce(self._keepalive, age=age):
                     session.prepare_statements()
@@ -221,8 +274,10 @@ def check_pool(pool: object) -> None:
 class BorrowedSession(PublishingSession):
     """A connection of a pool. Once it is lost or given back, it is the pool's concern alone."""
 
-    def __init__(self, pool: Pool, proxy: Any, *, timeout: float) -> None:
-        super().__init__(proxy, timeout=timeout)
+    def __init__(
+        self, pool: Pool, proxy: Any, *, timeout: float, warnings: WarningLimit | None = None
+    ) -> None:
+        super().__init__(proxy, timeout=timeout, warnings=warnings)
         self._pool = pool
         self._borrowed: Any = proxy
 
@@ -272,18 +327,37 @@ class PooledConnections:
         self._pool = pool
         self._connect_timeout = connect_timeout
         self._timeout = timeout
+        self._warnings = WarningLimit()
         self.failures = failures
 
     async def open(self) -> PublishingSession:
-        """Borrow a connection. May be cancelled: none is left behind."""
+        """
+        Borrow a connection. May be cancelled: none is left behind.
+
+        Raises:
+            ConfigurationError: The pool is closed, or was never opened.
+        """
+        self._check_open()
         try:
             proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
         except Exception as error:
             failures.escape_texts(error)
-            if not isinstance(error, asyncpg.InterfaceError):  # which says that the pool is closed
+            if isinstance(error, asyncpg.InterfaceError):
+                self._check_open(error)
+            else:
                 mark_as_callers(error)  # the pool calls functions of the caller's
             raise
-        return BorrowedSession(self._pool, proxy, timeout=self._timeout)
+        return BorrowedSession(self._pool, proxy, timeout=self._timeout, warnings=self._warnings)
+
+    def _check_open(self, error: Exception | None = None) -> None:
+        """Raise ConfigurationError if no connection can be had of the pool, now or later."""
+        if self._pool.is_closing():
+            msg = "the pool is closed: give a new Notifier a pool that is open"
+        elif error is not None and _NEVER_OPENED in str(error):
+            msg = "the pool has not been opened: await what create_pool() returns, or enter it"
+        else:
+            return
+        raise ConfigurationError(msg) from error
 
 
 def _note_failure(giving_back: asyncio.Future[None]) -> None:

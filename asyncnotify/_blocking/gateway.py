@@ -131,6 +131,28 @@ class Gateway:
         """Call a coroutine function in the loop; return what it returns."""
         return self.portal.call(function, undo=undo)
 
+    def check_process(self) -> None:
+        """Raise WrongLoopError in a fork of the process in which the loop runs."""
+        if self._portal is not None and self._portal.is_open and self._portal.is_other_process:
+            self._portal.check_owner()
+
+    def end(self, function: Callable[[], Awaitable[object]]) -> None:
+        """
+        Call a coroutine function that ends something; return when it has.
+
+        In the thread of an event loop, where a ``__del__`` may run, only begin to.
+
+        Raises:
+            NotStartedError: As of the portal.
+            ClosedError: As of the portal.
+            WrongLoopError: This is another process.
+        """
+        portal = self._portal
+        if portal is not None and portal.is_open and (portal.is_here or runs_loop()):
+            portal.begin(Call(function))
+        else:
+            self.call(function)
+
     def look(self, function: Callable[[], T]) -> T:
         """Call a function that never waits, where nothing else changes meanwhile."""
         portal = self._portal

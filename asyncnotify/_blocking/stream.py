@@ -168,17 +168,17 @@ class BlockingStream(Generic[ItemT_co]):
 
         When the call returns, UNLISTEN has been confirmed if this was the channel's last
         subscription, or the connection is gone. Idempotent. An interrupted call leaves the stream
-        ended.
+        ended. In the thread of an event loop, where a ``__del__`` may run, it only begins this.
 
         Raises:
-            WrongLoopError: The call came from the thread of an event loop, or another process.
+            WrongLoopError: The call came from another process.
         """
-        self._gateway.check_owner()
+        self._gateway.check_process()
         self._closed = True
         self._items.clear()
         try:
             with contextlib.suppress(ClosedError, NotStartedError):
-                self._gateway.call(self._stream.aclose)
+                self._gateway.end(self._stream.aclose)
         finally:
             self._news.wake()
 

@@ -48,14 +48,15 @@ class BlockingSubscription:
         last subscription, the server has confirmed UNLISTEN, or the connection is gone. A call
         of the handler that is running runs to its end. What waited in the buffer is discarded.
         Idempotent; may be called from the handler itself. An interrupted call leaves the
-        subscription ended.
+        subscription ended. In the thread of an event loop, where a ``__del__`` may run, it only
+        begins this.
 
         Raises:
-            WrongLoopError: The call came from the thread of an event loop, or another process.
+            WrongLoopError: The call came from another process.
         """
         if self.active:
             with contextlib.suppress(ClosedError):
-                self._gateway.call(self._subscription.cancel)
+                self._gateway.end(self._subscription.cancel)
 
 
 async def withdraw(subscription: BlockingSubscription) -> None:

@@ -380,6 +380,41 @@ def test_r35_a_fork_is_told_so(dsn: str, run: Callable[..., Program], what: str)
     program.end()
 
 
+class LastResort:
+    """Ends what it has when it is collected, in whatever thread that happens."""
+
+    def __init__(self, *ends: Callable[[], object]) -> None:
+        self._ends = ends
+
+    def __del__(self) -> None:
+        for end in self._ends:
+            end()
+
+
+def test_a_last_resort_in_the_thread_of_a_loop_ends_everything(
+    dsn: str, notifier: BlockingNotifier
+) -> None:
+    """A ``__del__`` that runs where a loop does blocks nothing and raises nothing."""
+    listener = BlockingListener(dsn)
+    listener.start()
+    stream = listener.stream("orders").__enter__()
+    subscription = listener.listen("users", print)
+
+    async def collect(*ends: Callable[[], object]) -> None:
+        LastResort(*ends)
+
+    asyncio.run(collect(stream.close, subscription.cancel))
+    deadline = time.monotonic() + PATIENCE
+    while listener.channels:
+        assert time.monotonic() < deadline
+    assert not subscription.active
+    with pytest.raises(EOFError):
+        stream.get()
+    asyncio.run(collect(listener.close, notifier.close))
+    while listener.state is not State.CLOSED:
+        assert time.monotonic() < deadline
+
+
 # -- bounds ---------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from asyncnotify import (
     ClosedError,
+    ConfigurationError,
     ConnectError,
     ConnectionLostError,
     Listener,
@@ -232,19 +233,48 @@ async def test_a_call_cancelled_in_flight_costs_one_connection_and_no_place(
         await check_free(pool)
 
 
-async def test_a_closed_pool_is_a_connection_that_cannot_be_had(dsn: str) -> None:
-    """Nothing of it is held, so it closes at once; calls then say why they were not sent."""
+async def test_a_closed_pool_is_refused_at_once(dsn: str) -> None:
+    """Nothing of it is held, so it closes at once; no attempt will ever find it open again."""
     async with pool_of(dsn) as pool:
-        notifier = Notifier(pool=pool, start_timeout=0.1)
+        notifier = Notifier(pool=pool)
         await notifier.notify("orders", "1")
         async with asyncio.timeout(SOON):
             await pool.close()
-        for _ in range(2):
-            with pytest.raises(ConnectError, match="pool is clos"):
-                await notifier.notify("orders", "2")
-        with pytest.raises(ConnectError, match="pool is clos"):
-            await notifier.start()
-        await notifier.aclose()
+            await refused(notifier, "the pool is closed")
+            await refused(Notifier(pool=pool), "the pool is closed")
+
+
+async def test_a_pool_that_closes_is_refused_at_once(dsn: str) -> None:
+    """It waits for what is borrowed, and lends no more."""
+    async with pool_of(dsn, 2) as pool, pool.acquire():
+        closing = asyncio.create_task(pool.close())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(SOON):
+            await refused(Notifier(pool=pool), "the pool is closed")
+    await closing
+
+
+async def test_a_pool_that_was_never_opened_is_refused_at_once(dsn: str) -> None:
+    """Nobody has awaited what create_pool() returned; once somebody does, all is well."""
+    pool = asyncpg.create_pool(dsn, min_size=1, max_size=1)
+    notifier = Notifier(pool=pool)
+    async with asyncio.timeout(SOON):
+        await refused(notifier, "has not been opened")
+        async with pool, notifier:
+            await notifier.notify("orders", "1")
+
+
+async def refused(notifier: Notifier, message: str) -> None:
+    """Check that every way of sending is refused, in no time, by an error for good."""
+    for call in (
+        notifier.start,
+        lambda: notifier.notify("orders", "2"),
+        lambda: notifier.notify("orders", "2", retry=True),
+        lambda: notifier.notify_many([("orders", "2")]),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            await call()
+    await notifier.aclose()
 
 
 async def test_a_pool_that_closes_waits_for_the_call_in_flight(
@@ -275,7 +305,7 @@ async def test_a_pool_that_is_terminated_takes_the_call_in_flight_with_it(
     await asyncio.sleep(0)
     pool.terminate()
     results = await asyncio.gather(call, late, return_exceptions=True)
-    assert [type(error) for error in results] == [ConnectionLostError, ConnectError]
+    assert [type(error) for error in results] == [ConnectionLostError, ConfigurationError]
 
 
 @pytest.mark.parametrize("what", ["expired", "used up"])

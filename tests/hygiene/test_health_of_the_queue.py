@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
 
+from asyncnotify import Notifier
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
 from tests.hygiene.secrets_harness import PATIENCE
 from tests.support.server_features import needs_small_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from asyncnotify.testing.server import PostgresServer
     from tests.hygiene.monitored_listener import MonitoredListener
@@ -70,6 +73,85 @@ async def test_r41_asking_frees_a_queue_that_stayed_full(
         await monitored.root.execute(FLOOD, 9)  # a server that frees it by itself needs no help
     assert (await monitored.health())["queue_usage"] < 0.01
     await monitored.root.execute(FLOOD, 9)
+
+
+Send = Callable[[Notifier], Awaitable[object]]
+WAYS: Final[dict[str, Send]] = {
+    "alone": lambda notifier: notifier.notify("orders", "x"),
+    "together": lambda n: asyncio.gather(*(n.notify("orders", text) for text in "xyz")),
+    "many": lambda notifier: notifier.notify_many([("orders", "x"), ("orders", "y")]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("pooled", [False, True], ids=["own", "pool"])
+async def test_r41_a_notifier_empties_a_queue_that_an_aborted_batch_has_filled(
+    root: Connection,
+    guarded_server: PostgresServer,
+    caplog: pytest.LogCaptureFixture,
+    way: str,
+    *,
+    pooled: bool,
+) -> None:
+    """Though nobody listens, the queue would stay full: the call succeeds, and the log says why."""
+    needs_small_queue(guarded_server)
+    async with notifier_of(guarded_server.dsn, pooled=pooled) as notifier:
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await root.execute(FLOOD, 2_000)
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await root.execute(FLOOD, 1)  # a server that frees it by itself needs no help
+        await WAYS[way](notifier)
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "asking for its size has emptied it" in record.getMessage()
+    await root.execute(FLOOD, 9)
+
+
+async def test_r41_a_notifier_leaves_no_full_queue_behind(
+    root: Connection, guarded_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What does not fit at once is refused, and the next one finds room."""
+    needs_small_queue(guarded_server)
+    async with notifier_of(guarded_server.dsn, pooled=False) as notifier:
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await notifier.notify_many([("orders", f"{n:07000}") for n in range(1_000)])
+        await root.execute(FLOOD, 9)
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "do not fit into it at once" in record.getMessage()
+
+
+async def test_r41_a_queue_that_is_held_is_told_to_who_notifies(
+    root: Connection,
+    guarded_server: PostgresServer,
+    faults: ServerFaults,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each call gets the server's refusal, and the log says once where to look."""
+    needs_small_queue(guarded_server)
+    async with faults.queue_held("flood") as holder:
+        pid = holder.get_server_pid()
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await fill(root)
+        async with notifier_of(guarded_server.dsn, pooled=False) as notifier:
+            for _ in range(3):
+                with pytest.raises(asyncpg.ProgramLimitExceededError):
+                    await notifier.notify("flood", "x" * 7_000)
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "queue_holders" in record.getMessage()
+    await faults.until_gone(pid)
+
+
+@asynccontextmanager
+async def notifier_of(dsn: str, *, pooled: bool) -> AsyncGenerator[Notifier]:
+    """Run a notifier, on a connection of its own or of a pool."""
+    if not pooled:
+        async with Notifier(dsn) as notifier:
+            yield notifier
+        return
+    async with (
+        asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool,
+        Notifier(pool=pool) as notifier,
+    ):
+        yield notifier
 
 
 async def fill(root: Connection) -> None:

@@ -34,6 +34,10 @@ class Pool(asyncpg.Pool):
         """Give out the connection."""
         return self._give_out()
 
+    def is_closing(self) -> bool:
+        """Lend for ever."""
+        return False
+
     async def _give_out(self) -> FakeConnection:
         return self.connection
 

@@ -225,6 +225,34 @@ def test_close_in_the_loops_own_thread_begins_it(owner: Owner) -> None:
     assert owner.ends == [5.0]
 
 
+def test_in_the_thread_of_a_loop_ending_only_begins(owner: Owner) -> None:
+    """Of the loop itself and of any other; elsewhere it is waited for."""
+    ended: list[int] = []
+
+    async def end() -> None:
+        ended.append(threading.get_ident())
+
+    with pytest.raises(NotStartedError):
+        owner.gateway.end(end)
+    portal = owner.gateway.open()
+    owner.gateway.end(end)
+    assert len(ended) == 1
+    owner.gateway.call(awaitable(lambda: owner.gateway.end(end)))
+    owner.gateway.call(here)
+    assert len(ended) == 2
+
+    async def end_from_another_loop() -> None:
+        owner.gateway.end(end)
+
+    asyncio.run(end_from_another_loop())
+    owner.gateway.call(here)
+    assert ended == [ended[0]] * 3
+    owner.gateway.close()
+    portal.join(TIMEOUT)
+    with pytest.raises(ClosedError):
+        owner.gateway.end(end)
+
+
 def test_calls_that_would_block_a_running_loop_are_refused(owner: Owner) -> None:
     """By an error that names what to use; close() only begins."""
     portal = owner.gateway.open()
