@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
+from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
 from tests.support.server_faults import ServerFaults
 
@@ -105,42 +107,82 @@ async def test_a_creator_of_connections_is_asked(
     assert payloads == ["1", "2"]
 
 
-async def test_a_password_that_changes_is_asked_for_at_each_connection(
-    template: PostgresServer,
-) -> None:
-    """What do_connect puts in place of the password counts, now and after it was changed."""
+class ChangingPassword:
+    """A server whose role has another password by now, and a notifier of an engine to tell it."""
+
+    def __init__(self, faults: ServerFaults, proxy: FaultProxy, notifier: Notifier) -> None:
+        self.faults = faults
+        self.proxy = proxy
+        self.notifier = notifier
+        self.told = "one"  # by do_connect
+
+    async def change_and_end(self) -> int:
+        """Change the password, and end the notifier's session; return its pid."""
+        await self.faults.set_password("alice", "two")
+        [pid] = await self.faults.terminate()
+        return pid
+
+
+@contextlib.asynccontextmanager
+async def changing_password(template: PostgresServer) -> AsyncGenerator[ChangingPassword]:
+    """Run a notifier whose do_connect puts the right password in place of the engine's."""
     hba = ["host all alice 127.0.0.1/32 scram-sha-256"]
     with PostgresServer(template=template, hba=hba) as server:
         admin = await asyncpg.connect(server.dsn)
         await admin.execute("CREATE ROLE alice LOGIN PASSWORD 'one'")
-        password = "one"
-
+        await admin.close()
+        dsn = server.dsn_for("postgres", user="alice", password="old")
         async with (
             ServerFaults(server.dsn) as faults,
-            engine_of(server.dsn_for("postgres", user="alice", password="old")) as engine,
+            FaultProxy.for_dsn(dsn) as proxy,
+            engine_of(proxy.proxied_dsn(dsn)) as engine,
         ):
 
             def provide(
                 _dialect: object, _record: object, _args: object, arguments: dict[str, Any]
             ) -> None:
-                arguments["password"] = password
+                arguments["password"] = made.told
 
             event.listen(engine.sync_engine, "do_connect", provide)
-            async with Notifier.from_sqlalchemy(engine, retry_timeout=0.2) as notifier:
-                await notifier.notify("orders", "1")
-                await faults.set_password("alice", "two")
-                await faults.terminate()
-                # what is written to a connection that has just ended may have been sent
-                with pytest.raises((ConnectError, ConnectionLostError)) as caught:
-                    await notifier.notify("orders", "2", retry=True)
-                refused = (
-                    caught.value if type(caught.value) is ConnectError else caught.value.__cause__
-                )
-                assert refused is not None
-                assert isinstance(refused.__cause__, asyncpg.InvalidPasswordError)
-                password = "two"
-                await notifier.notify("orders", "3")
-        await admin.close()
+            notifier = Notifier.from_sqlalchemy(engine, retry_timeout=0.2)
+            made = ChangingPassword(faults, proxy, notifier)
+            async with notifier:
+                await notifier.notify("orders", "the first")
+                yield made
+                made.told = "two"
+                await notifier.notify("orders", "the last")
+
+
+async def test_a_password_that_changes_is_asked_for_at_each_connection(
+    template: PostgresServer,
+) -> None:
+    """The end of the old one is known: nothing was sent, and that is what is told."""
+    async with changing_password(template) as changing:
+        pid = await changing.change_and_end()
+        await changing.faults.until_gone(pid)
+        with pytest.raises(ConnectError) as caught:
+            await changing.notifier.notify("orders", "the second", retry=True)
+        assert isinstance(caught.value.__cause__, asyncpg.InvalidPasswordError)
+
+
+async def test_a_password_that_changes_while_a_statement_is_on_its_way_leaves_doubt(
+    template: PostgresServer,
+) -> None:
+    """The end is read after the statement was written: no later attempt says that nothing was."""
+    async with changing_password(template) as changing:
+        changing.proxy.pause("to_client")
+        written = changing.proxy.detect(b"the second")
+        await changing.change_and_end()
+        calling = asyncio.ensure_future(
+            changing.notifier.notify("orders", "the second", retry=True)
+        )
+        await written.wait()
+        changing.proxy.resume()
+        with pytest.raises(ConnectionLostError) as caught:
+            await calling
+        refused = caught.value.__cause__
+        assert isinstance(refused, ConnectError)
+        assert isinstance(refused.__cause__, asyncpg.InvalidPasswordError)
 
 
 async def test_an_event_that_connects_by_itself_is_asked(
