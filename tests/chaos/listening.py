@@ -82,8 +82,8 @@ class Chaos:
         limits: dict[str, Any] = {**_LIMITS, "on_event": self._note_recovery}
         return (
             Listener(self.server.dsn, **limits),
-            Listener(proxied, **limits),
-            Listener(connect=connect, **limits),
+            Listener(proxied, max_connection_age=0.3, **limits),
+            Listener(connect=connect, max_connection_age=0.5, **limits),
         )
 
     def _note_recovery(self, event: ConnectionEvent) -> None:
