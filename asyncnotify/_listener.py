@@ -165,6 +165,7 @@ class Listener:
                 operation_timeout=seconds,
                 start_timeout=self._limits.start_timeout,
                 close_timeout=self._limits.close_timeout,
+                max_connection_age=self._limits.max_connection_age,
             ),
             self._backoff,
         )

@@ -77,6 +77,8 @@ class Notifier:
             the settings of the systems as they are.
         backoff: Called for each series of retries; returns an endless iterator of the seconds to
             wait before each attempt.
+        max_connection_age: Seconds after which a connection is closed, up to a tenth earlier, and
+            as soon as nothing is being sent on it; the next call makes a new one. None: never.
         queue: How many calls may wait to be sent; further calls wait for their place in the queue.
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
@@ -100,6 +102,7 @@ class Notifier:
         operation_timeout: float = 5.0,
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         backoff: Backoff = _DEFAULT_BACKOFF,
+        max_connection_age: float | None = None,
         # limits
         queue: int = DEFAULT_QUEUE,
         start_timeout: float | None = 30.0,
@@ -114,6 +117,7 @@ class Notifier:
             retry_timeout=retry_timeout,
             close_timeout=close_timeout,
             queue=queue,
+            max_connection_age=max_connection_age,
         )
         check_backoff(backoff)
         check_kind("keepalive", keepalive, Keepalive)
@@ -128,6 +132,11 @@ class Notifier:
         else:
             if dsn is not None or connect is not None or connect_kwargs:
                 msg = "pool= makes the connections: nothing else may say how"
+                raise TypeError(msg)
+            if max_connection_age is not None:
+                msg = (
+                    "max_connection_age= cannot be combined with pool=, whose connections these are"
+                )
                 raise TypeError(msg)
             connections = PooledConnections(
                 pool, connect_timeout=connect_timeout, timeout=operation_timeout
@@ -386,7 +395,10 @@ class Notifier:
     def _begin(self) -> Publisher:
         self._owner = Owner()
         publisher = Publisher(
-            self._connections, timeout=self._limits.operation_timeout, queue=self._limits.queue
+            self._connections,
+            timeout=self._limits.operation_timeout,
+            queue=self._limits.queue,
+            max_age=self._limits.max_connection_age,
         )
         self._publisher = publisher
         self._task = start(publisher.run(), name="asyncnotify publisher")

@@ -51,6 +51,7 @@ class BlockingNotifier:
         operation_timeout: Seconds in which the server has to answer.
         keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
         backoff: As for Notifier.
+        max_connection_age: As for Notifier.
         queue: How many calls may wait to be sent; further calls wait for their place in the queue.
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
@@ -73,6 +74,7 @@ class BlockingNotifier:
         operation_timeout: float = 5.0,
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         backoff: Backoff = _DEFAULT_BACKOFF,
+        max_connection_age: float | None = None,
         # limits
         queue: int = DEFAULT_QUEUE,
         start_timeout: float | None = 30.0,
@@ -90,6 +92,7 @@ class BlockingNotifier:
             operation_timeout=operation_timeout,
             keepalive=keepalive,
             backoff=backoff,
+            max_connection_age=max_connection_age,
             queue=queue,
             start_timeout=start_timeout,
             retry_timeout=retry_timeout,

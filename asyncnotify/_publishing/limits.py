@@ -11,6 +11,9 @@ DEFAULT_QUEUE: Final = 10_000
 """Calls that may wait to be sent; further calls wait for room."""
 
 
+_MAY_BE_NONE: Final = {"max_connection_age", "start_timeout"}
+
+
 @dataclass(frozen=True, slots=True)
 class PublishingLimits:
     """The times of a notifier, in seconds, and how many calls may wait."""
@@ -21,6 +24,7 @@ class PublishingLimits:
     retry_timeout: float = 30.0
     close_timeout: float = 5.0
     queue: int = DEFAULT_QUEUE
+    max_connection_age: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -28,4 +32,4 @@ class PublishingLimits:
             if field.name == "queue":
                 check_count(field.name, value)
             else:
-                check_seconds(field.name, value, or_none=field.name == "start_timeout")
+                check_seconds(field.name, value, or_none=field.name in _MAY_BE_NONE)

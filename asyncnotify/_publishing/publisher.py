@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -50,12 +51,36 @@ class _User(Enum):
 _NOBODY, _CALL, _RUN = _User  # a member costs more to look up than the rest of a comparison
 
 
+_EARLIEST: Final = 0.9
+"""The least part of the age after which a connection is replaced: publishers that were started
+together then do not all connect at once."""
+
+_FAREWELL: Final = 1.0
+"""Seconds for closing a connection that has its age."""
+
+
 class Publisher:
-    """Sends notifications, on a connection that it opens when the first one comes."""
+    """
+    Sends notifications, on a connection that it opens when the first one comes.
+
+    Args:
+        connections: Opens them.
+        timeout: Seconds in which the server has to answer.
+        queue: How many calls may wait.
+        max_age: Seconds after which a connection is not used any more; None: for ever.
+    """
 
     def __init__(
-        self, connections: PublishingConnections, *, timeout: float, queue: int = DEFAULT_QUEUE
+        self,
+        connections: PublishingConnections,
+        *,
+        timeout: float,
+        queue: int = DEFAULT_QUEUE,
+        max_age: float | None = None,
     ) -> None:
+        self._max_age = max_age
+        self._expired = False  # whether the connection has its age
+        self._expiry: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connections = connections
         self._failures = connections.failures
@@ -117,7 +142,7 @@ class Publisher:
                 raise
         finally:
             self._watchdog.end()
-            if self._has_news:
+            if self._has_news or self._expired:
                 self._user = _RUN
                 self._news.set()
             else:
@@ -195,6 +220,7 @@ class Publisher:
             if self._session is not None:
                 self._drop(self._session)
             self._watchdog.stop()
+            self._forget_age()
             self.abandon()
 
     async def _work_comes(self) -> bool:
@@ -213,6 +239,7 @@ class Publisher:
     # -- the connection -----------------------------------------------------------------------
 
     async def _rest(self) -> None:
+        await self._retire()
         if self._session is not None:
             session, self._session = self._session, None
             if await session.rest():
@@ -222,14 +249,40 @@ class Publisher:
         """Return a connection; where none can be had, all that waits fails: nothing was sent."""
         if self._session is not None and self._session.lost:
             self._drop(self._session)
+        await self._retire()
         if self._session is None:
             try:
                 self._session = await self._connections.open()
+                self._count_age()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
                 if not self._failures.is_defect(error):
                     without_frames(error)
                 self._waiting.fail_all(functools.partial(self._connect_error, error))
         return self._session
+
+    def _count_age(self) -> None:
+        self._forget_age()
+        if self._max_age is not None:
+            age = self._max_age * random.uniform(_EARLIEST, 1)  # noqa: S311
+            self._expiry = self._loop.call_later(age, self._expire)
+
+    def _forget_age(self) -> None:
+        self._expired = False
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def _expire(self) -> None:
+        """Let run() close the connection once it is not in use; the next call opens another."""
+        self._expired = True
+        if self._user is _NOBODY:
+            self._wake()
+
+    async def _retire(self) -> None:
+        """Close the connection if it has its age."""
+        if self._expired and self._session is not None:
+            session, self._session = self._session, None
+            self._forget_age()
+            await session.close(_FAREWELL)
 
     def _drop(self, session: PublishingSession) -> None:
         session.terminate()
@@ -241,7 +294,7 @@ class Publisher:
     async def _send_all_that_waits(self, session: PublishingSession) -> None:
         waiting = self._waiting
         sent: list[Call] = []  # whose callers have not been told yet
-        while not session.lost:
+        while not (session.lost or self._expired):
             if waiting.admit() < HALVING:
                 tell(sent)
                 sent = []

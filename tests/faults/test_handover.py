@@ -15,6 +15,7 @@ from asyncnotify import (
     GapReason,
     Listener,
     Notification,
+    Notifier,
     Reconnected,
     Replaced,
 )
@@ -226,3 +227,29 @@ async def test_r31_closing_while_a_connection_is_prepared_leaves_none(dsn: str) 
     while await sessions(connection):
         pass
     await connection.close()
+
+
+async def test_r47_a_notifier_changes_its_connection_without_a_failure(dsn: str) -> None:
+    """Whatever is sent meanwhile arrives, once."""
+    async with (
+        asyncio.timeout(PATIENCE),
+        Listener(dsn) as listener,
+        listener.stream("orders") as stream,
+        Notifier(dsn, max_connection_age=0.05) as notifier,
+    ):
+        pids: set[int] = set()
+        for number in range(200):
+            await asyncio.gather(*(notifier.notify("orders", f"{number}.{n}") for n in range(5)))
+            arrived = [await anext(stream) for _ in range(5)]
+            assert sorted(n.payload for n in arrived) == [f"{number}.{n}" for n in range(5)]
+            pids.update(notification.pid for notification in arrived)
+        while len(pids) < REPLACEMENTS:
+            await notifier.notify("orders")
+            pids.add((await anext(stream)).pid)
+
+
+def test_r48_the_age_of_a_pools_connections_is_the_pools() -> None:
+    """It cannot be given with `pool=`."""
+    pool = asyncpg.create_pool("postgresql://db")
+    with pytest.raises(TypeError, match="max_connection_age"):
+        Notifier(pool=pool, max_connection_age=5)

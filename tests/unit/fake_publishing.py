@@ -94,15 +94,17 @@ class FakePublishingServer:
         self.single_statements = 0  # statements that a call has sent by itself
         self.calls: list[asyncio.Task[None]] = []
 
-    def begin(self, *, queue: int = 10_000) -> Publisher:
+    def begin(self, *, queue: int = 10_000, max_age: float | None = None) -> Publisher:
         """Let a publisher run."""
-        self.publisher = Publisher(self, timeout=TIMEOUT, queue=queue)
+        self.publisher = Publisher(self, timeout=TIMEOUT, queue=queue, max_age=max_age)
         self.running = asyncio.create_task(self.publisher.run())
         return self.publisher
 
-    async def start_with_session(self, *, queue: int = 10_000) -> Publisher:
+    async def start_with_session(
+        self, *, queue: int = 10_000, max_age: float | None = None
+    ) -> Publisher:
         """Let a publisher run that holds a session already, and rests."""
-        publisher = self.begin(queue=queue)
+        publisher = self.begin(queue=queue, max_age=max_age)
         await publisher.publish_all((), ())
         await turns()
         return publisher

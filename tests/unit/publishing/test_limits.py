@@ -18,8 +18,8 @@ def test_the_defaults_are_accepted() -> None:
 @pytest.mark.parametrize("name", TIMES)
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "1", None, True])
 def test_a_time_must_be_a_positive_number_of_seconds(name: str, value: object) -> None:
-    """The error names the argument. Only a start may have no time limit."""
-    if name == "start_timeout" and value is None:
+    """The error names the argument. A start may have no time limit, and a connection no age."""
+    if name in {"max_connection_age", "start_timeout"} and value is None:
         value = "None"
     arguments: dict[str, Any] = {name: value}
     with pytest.raises((TypeError, ValueError), match=name):
