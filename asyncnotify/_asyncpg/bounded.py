@@ -23,7 +23,7 @@ from asyncnotify._logs import Log
 from asyncnotify._tasks import READ_GRACE, cancel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     import asyncpg
 
@@ -63,23 +63,31 @@ class BoundedConnection:
         """Whether the connection is known to be gone."""
         return bool(self._connection.is_closed())
 
-    async def introduce(self, keepalive: Keepalive | None, *, age: float | None = None) -> bool:
+    async def introduce(self, keepalive: Keepalive | None, *, began: float | None = None) -> bool:
         """
         Set what the session needs, at both ends; return whether the server's session is ours alone.
 
         If the backend pid is not the one we know, or the backend has begun before we connected,
         a pooler is in between: then nothing is set at the server. One round trip; another one if
-        settings are refused.
+        settings are refused, or if it is not ours.
 
         Args:
             keepalive: TCP keepalive for both ends; None leaves it as it is.
-            age: Seconds since we began to connect; None: unknown.
+            began: When we began to connect, by the loop's clock; None: unknown.
         """
         if keepalive is not None:
             keep_alive(self._connection, keepalive)
         settings = server_settings(keepalive) if keepalive is not None else {}
-        ours = only_in_session(self.pid, age)
+        if await self._set_if_ours(settings, began):
+            return True
+        # On a busy machine a question may be so late that the backend seems to be older
+        return began is not None and await self._set_if_ours(settings, began)
+
+    async def _set_if_ours(self, settings: Mapping[str, str], began: float | None) -> bool:
+        """Set these and OWN_DEFAULTS if the session is ours; return whether it is."""
         for changes in ({**settings, **OWN_DEFAULTS}, OWN_DEFAULTS):
+            age = None if began is None else self._loop.time() - began
+            ours = only_in_session(self.pid, age)
             try:
                 done = await self._is_done(f"{self._before}SELECT {setting(changes)} {ours}")
             except Exception as error:
@@ -89,7 +97,7 @@ class BoundedConnection:
             else:
                 self.may_wait = self.may_wait and not done
                 return done
-        return await self._is_done(f"SELECT 1 {ours}")
+        return await self._is_done(f"SELECT 1 {only_in_session(self.pid)}")
 
     @property
     def _before(self) -> str:

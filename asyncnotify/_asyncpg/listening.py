@@ -61,8 +61,7 @@ class ListeningConnections:
                     proof=self._proof,
                     wanted=self._dialer.wanted,
                 )
-                age = asyncio.get_running_loop().time() - began
-                if not await session.introduce(self._keepalive, age=age):
+                if not await session.introduce(self._keepalive, began=began):
                     session.behind_pooler, session.pid = True, 0
         return session
 

@@ -256,8 +256,7 @@ class OwnConnections:
                 session = PublishingSession(
                     connection, timeout=self._timeout, warnings=self._dialer.warnings
                 )
-                age = asyncio.get_running_loop().time() - began
-                if await session.introduce(self._keepalive, age=age):
+                if await session.introduce(self._keepalive, began=began):
                     session.prepare_statements()
         if self._on_open is not None:
             self._on_open(session.pid)

@@ -32,7 +32,7 @@ runs. A session for which that is the default answers no question until then, an
 notification: for that it begins a transaction too.
 """
 
-_SLACK: Final = 0.1
+_SLACK: Final = 0.5
 """Seconds by which a backend may seem older than the connection to it."""
 
 _BACKEND_START: Final = (

@@ -55,7 +55,7 @@ async def test_r59_a_backend_older_than_the_connection_is_suspected(
 ) -> None:
     """Then a second connection proves that it has the same one: start() says what this is."""
     async with Multiplexer(pooled_server.dsn) as multiplexer:
-        await execute(multiplexer.dsn, "SELECT pg_sleep(0.3)")
+        await execute(multiplexer.dsn, "SELECT pg_sleep(1)")
         with pytest.raises(PoolerError, match=r"gives all connections the same backend"):
             await Listener(multiplexer.dsn).start()
         with pytest.raises(PoolerError, match=r"gives all connections the same backend"):

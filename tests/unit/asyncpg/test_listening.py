@@ -43,13 +43,14 @@ class Connections:
 async def test_another_backend_pid_says_that_a_pooler_is_in_between(
     rows: str, *, behind_pooler: bool
 ) -> None:
-    """The session is asked for its pid once, in the statement that sets keepalive."""
+    """The session is asked for its pid in the statement that sets keepalive; once more if not."""
     connections = Connections()
     connections.connection.answer = rows
     session = await connections.open()
     assert session.behind_pooler is behind_pooler
     assert session.pid == (0 if behind_pooler else 7)  # what a pooler tells is invented
-    (statement,) = connections.connection.statements
+    statement, *again = connections.connection.statements
+    assert len(again) == behind_pooler
     assert "tcp_keepalives_idle" in statement
     assert "pg_backend_pid() OPERATOR(pg_catalog.=) 7" in statement
 

@@ -257,6 +257,28 @@ async def test_r39_another_backend_than_was_told_at_connecting_is_a_poolers(
     assert statement.endswith(" 7")
 
 
+async def test_r59_a_backend_that_is_older_than_the_connection_is_not_ours(
+    harness: SessionHarness,
+) -> None:
+    """It is asked twice: on a busy machine one question may be late."""
+    began = harness.loop.time()
+    harness.connection.answers = ["SELECT 0", "SELECT 1"]
+    assert await harness.session.introduce(None, began=began)
+    harness.connection.answers = ["SELECT 0", "SELECT 0"]
+    assert not await harness.session.introduce(None, began=began)
+    assert all("backend_start" in statement for statement in harness.connection.statements)
+    assert len(harness.connection.statements) == 4
+
+
+async def test_r59_a_server_that_does_not_tell_how_old_a_backend_is_has_the_benefit_of_the_doubt(
+    harness: SessionHarness,
+) -> None:
+    """What it refuses is not asked again; its pid has to do."""
+    harness.connection.errors = [asyncpg.UndefinedFunctionError("no such function")] * 2
+    assert await harness.session.introduce(None, began=harness.loop.time())
+    assert harness.connection.statements[-1].endswith(" 7")
+
+
 # -- what arrives ---------------------------------------------------------------------------------
 
 
