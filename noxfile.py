@@ -43,6 +43,7 @@ WITHOUT_FAULTS = ("tests/blocking", "tests/contract", "tests/unit")
 """Tests that between them reach all of the core: their coverage is measured."""
 
 WITH_FRAMEWORKS = (
+    "tests/frameworks",
     "tests/integration/test_annotations.py",
     "tests/integration/test_handles.py",
     "tests/tracing",

@@ -26,6 +26,12 @@ _OTHER_THREAD: Final = (
     " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it; in a program"
     " without an event loop use BlockingListener or BlockingNotifier"
 )
+_OTHER_THREADS_LOOP: Final = (
+    "the listener or notifier belongs to another event loop, which runs in another thread. An async"
+    " view under WSGI (Flask, Django) runs in an event loop that ends with its request: use a"
+    " BlockingNotifier there, as `await sync_to_async(notifier.notify)(…)`. From other event loops"
+    " use asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it"
+)
 _TRIO: Final = (
     "this code is run by trio, and asyncnotify needs the event loop of asyncio: run it with"
     " asyncio.run(); or use a BlockingListener or BlockingNotifier, in threads"
@@ -74,8 +80,10 @@ class Owner:
             raise WrongLoopError(_OTHER_PROCESS)
         if _runs_in_trio():
             raise WrongLoopError(_TRIO)
+        if not _runs_loop():
+            raise WrongLoopError(_OTHER_THREAD)
         is_same_thread = threading.get_ident() == self._thread
-        raise WrongLoopError(_OTHER_LOOP if is_same_thread and _runs_loop() else _OTHER_THREAD)
+        raise WrongLoopError(_OTHER_LOOP if is_same_thread else _OTHER_THREADS_LOOP)
 
     @property
     def is_other_process(self) -> bool:

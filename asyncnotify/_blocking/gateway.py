@@ -229,7 +229,8 @@ def check_no_loop() -> None:
     if runs_loop():
         msg = (
             "a blocking call would keep the event loop of this thread from running: in coroutines"
-            " use Listener and Notifier, or call from another thread (asyncio.to_thread)"
+            " use Listener and Notifier, or call from another thread (asyncio.to_thread; in an"
+            " async view of Flask or Django sync_to_async)"
         )
         raise WrongLoopError(msg)
 
