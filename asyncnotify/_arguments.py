@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Final, cast
 
@@ -64,6 +64,10 @@ def check_pairs(pairs: object, *, may_be_async: bool) -> None:
     kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
     if not isinstance(pairs, kinds):
         msg = f"pairs must be an iterable of pairs, not of type {type(pairs).__name__}"
+        raise TypeError(msg)
+    if isinstance(pairs, Mapping | str | bytes):
+        remedy = "its items()" if isinstance(pairs, Mapping) else "a list of (channel, payload)"
+        msg = f"pairs is of type {type(pairs).__name__}, which has no pairs in it: give {remedy}"
         raise TypeError(msg)
 
 
@@ -138,12 +142,18 @@ def check_on_event(function: object) -> None:
     """Raise TypeError unless the function is a plain one that takes an event, or None."""
     check_callbacks(on_event=function)
     if is_async(function):
-        msg = "on_event must be a plain function: it is called, and not awaited"
+        msg = (
+            "on_event must be a plain function: it is called, and not awaited; coroutines iterate"
+            " over listener.events()"
+        )
         raise TypeError(msg)
 
 
 def check_backoff(function: object) -> None:
     """Raise TypeError unless calling the function returns an iterator, as far as it says."""
+    if isinstance(function, int | float):
+        msg = f"backoff must be callable, not {function!r}: for example ExponentialBackoff(cap=5)"
+        raise TypeError(msg)
     check_callable("backoff", function)
     if isinstance(function, type) and not hasattr(function, "__next__"):
         msg = (
@@ -195,7 +205,9 @@ def check_takes(name: str, function: object, *arguments: str) -> None:
     except TypeError as error:
         wanted = f"{len(arguments)} argument{'' if len(arguments) == 1 else 's'}"
         meant = f" ({', '.join(arguments)})" if arguments else ""
-        hint = _OF_ADD_LISTENER if _takes_four(signature) and len(arguments) == 1 else ""
+        hint = f"; define it with {wanted}"
+        if _takes_four(signature) and len(arguments) == 1:
+            hint = _OF_ADD_LISTENER
         msg = f"{name} is called with {wanted}{meant}: {error}{hint}"
         raise TypeError(msg) from None
 

@@ -127,7 +127,8 @@ class PayloadTooLargeError(PayloadError):
     """
 
     def __init__(self, channel: str, size: int, limit: int) -> None:
-        super().__init__(channel, f"is {size} bytes; at most {limit} are allowed")
+        reason = f"is {size} bytes; at most {limit} are allowed: send a key to what is in a table"
+        super().__init__(channel, reason)
         BaseException.__init__(self, channel, size, limit)
         self.size = size
         self.limit = limit

@@ -7,6 +7,7 @@ well be the end of a password.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Protocol, TypeAlias
 
 from asyncnotify._arguments import type_name
@@ -44,6 +45,10 @@ SQLALCHEMY_ONLY: Final = frozenset(
     {"prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"}
 )
 """Arguments of SQLAlchemy's asyncpg dialect, not of the server."""
+
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{1,30}")
+_WANTED: Final = "it must begin with postgresql:// (or postgres://, or postgresql+asyncpg://)"
+_NO_URL: Final = "is no URL (its parts can be given as host=, port=, user=, database=)"
 
 _MASK: Final = "***"
 
@@ -111,16 +116,21 @@ def _pairs_of_text(dsn: str) -> Pairs:
 
 def _is_sqlalchemys(scheme: str, separator: str) -> bool:
     """Return whether a URL is SQLAlchemy's, and not libpq's; refuse all others."""
-    if scheme.startswith(_OTHER_DRIVERS) and scheme not in _SCHEMES_OF_SQLALCHEMY:
-        msg = (
-            "the DSN is a URL of SQLAlchemy for another driver: it must begin with postgresql://"
-            " or postgresql+asyncpg://"
-        )
-        raise ConfigurationError(msg)
-    if not separator or scheme not in {*_SCHEMES, *_SCHEMES_OF_SQLALCHEMY}:
-        msg = "the DSN must begin with postgresql:// (or postgres://, or postgresql+asyncpg://)"
-        raise ConfigurationError(msg)
-    return scheme not in _SCHEMES
+    if separator and scheme in {*_SCHEMES, *_SCHEMES_OF_SQLALCHEMY}:
+        return scheme not in _SCHEMES
+    if scheme.startswith(_OTHER_DRIVERS):
+        problem = f"is a URL of SQLAlchemy for another driver ({_shown(scheme)})"
+    elif separator:
+        problem = f"is no URL of PostgreSQL, but begins with {_shown(scheme)}"
+    else:
+        problem = _NO_URL if scheme else "is empty (leave dsn out to use PGHOST)"
+    msg = f"the DSN {problem}; {_WANTED}"
+    raise ConfigurationError(msg)
+
+
+def _shown(scheme: str) -> str:
+    """Return a scheme as a message may show it: what is none may be a part of a password."""
+    return f"{scheme}://" if _SCHEME.fullmatch(scheme) else "something else"
 
 
 def _pairs_of_sqlalchemy(url: Any) -> Pairs:

@@ -63,6 +63,9 @@ def coder_for(kind: object) -> Coder:
         return AS_IT_IS
     if kind is object or kind is Any:
         return Coder(_dumps, _loads)
+    if isinstance(kind, str):
+        msg = f"payloads have a type, not the name of one: Channel(…, {kind}), without quotes"
+        raise TypeError(msg)
     for ours in _OF_JSON:
         if kind is ours or (kind is None and ours is NoneType):
             return _json_coder(ours)

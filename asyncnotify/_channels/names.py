@@ -21,7 +21,8 @@ def check_channel(channel: object) -> str:
     ):
         return channel  # the common case
     if not isinstance(channel, str):
-        raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")
+        name = type(channel).__name__
+        raise ChannelNameError(channel, f"is of type {name}, not str{_remedy_of_name(channel)}")
     if not channel:
         raise ChannelNameError(channel, f"is empty; 1 to {CHANNEL_LIMIT} bytes are allowed")
     if "\0" in channel:
@@ -54,6 +55,17 @@ def check_payload(channel: str, payload: object) -> str:
     if size > PAYLOAD_LIMIT:
         raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
     return str.__str__(payload)
+
+
+def _remedy_of_name(channel: object) -> str:
+    """Return what to do with an object that is no name, where that can be guessed."""
+    if isinstance(channel, list | tuple | set | frozenset):
+        return ": give one channel for each call; stream() takes several, as stream('a', 'b')"
+    if isinstance(channel, bytes):
+        return ": decode it"
+    if callable(channel):
+        return ": the channel comes first, as in @listener.on('orders')"
+    return ""
 
 
 def _remedy(channel: str, payload: object) -> str:

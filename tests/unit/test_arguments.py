@@ -249,6 +249,12 @@ async def test_pairs_may_be_asynchronous_where_that_can_be_awaited() -> None:
     pairs = async_generator(5)
     check_pairs(pairs, may_be_async=True)
     check_pairs([], may_be_async=False)
+    for wrong, told in (
+        ({"a": "b"}, r"of type dict, .* its items\(\)"),
+        ("ab", r"of type str, .* a list"),
+    ):
+        with pytest.raises(TypeError, match=told):
+            check_pairs(wrong, may_be_async=True)
     with pytest.raises(TypeError, match=r"pairs must be an iterable .* not of type async_g"):
         check_pairs(pairs, may_be_async=False)
     await pairs.aclose()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]

@@ -23,6 +23,25 @@ def options(dsn: object) -> dict[str, str]:
     return found.options
 
 
+@pytest.mark.parametrize(
+    ("dsn", "told"),
+    [
+        ("", r"is empty \(leave dsn out to use PGHOST\)"),
+        ("host=localhost dbname=app", r"is no URL \(its parts can be given as host=, port="),
+        ("/run/postgresql", "is no URL "),
+        ("mysql://joe@db/app", "is no URL of PostgreSQL, but begins with mysql://"),
+        ("postgresql+psycopg2://joe@db/app", r"for another driver \(postgresql\+psycopg2://\)"),
+        ("joe:s3cret://db", "but begins with something else"),
+    ],
+)
+def test_what_is_no_url_of_postgresql_is_refused(dsn: str, told: str) -> None:
+    """The error says what the DSN is instead, and how it must begin; a password is not shown."""
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        read_dsn(dsn)
+    assert "it must begin with postgresql://" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 # -- schemes and objects --------------------------------------------------------------------------
 
 

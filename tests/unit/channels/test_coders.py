@@ -352,9 +352,15 @@ def test_the_only_library_that_can_is_named(
     assert str(caught.value).endswith(f"need {missing}: pip install 'asyncnotify-pg[{missing}]'")
 
 
-@pytest.mark.parametrize(
-    "kind", [Impossible, Opaque, Struct | Model, "Order", Unfinished, 7], ids=repr
-)
+def test_the_name_of_a_type_is_refused() -> None:
+    """The class itself is needed: a name could be looked up nowhere."""
+    with pytest.raises(
+        TypeError, match=r"not the name of one: Channel\(…, Order\), without quotes"
+    ):
+        coder_for("Order")
+
+
+@pytest.mark.parametrize("kind", [Impossible, Opaque, Struct | Model, Unfinished, 7], ids=repr)
 def test_type_that_nobody_can_do_is_refused(kind: object) -> None:
     """All that might are asked when the channel is made, not when it is used; with the reason."""
     with pytest.raises(TypeError, match=r"cannot be coded by (msgspec or )?pydantic$") as caught:

@@ -44,10 +44,11 @@ def test_r40_channel_of_64_bytes_is_refused(name: str) -> None:
         ("a\0b", "contains a NUL"),
         ("a\ud800b", "contains a lone surrogate"),
         ("\udfff" * 100, "contains a lone surrogate"),
-        (b"orders", "is of type bytes, not str"),
+        (b"orders", "is of type bytes, not str: decode it"),
         (None, "is of type NoneType, not str"),
         (7, "is of type int, not str"),
-        (["orders"], "is of type list, not str"),
+        (["orders"], "is of type list, not str: give one channel for each call; stream"),
+        (print, "is of type builtin_function_or_method, not str: the channel comes first"),
     ],
 )
 def test_r40_what_cannot_be_a_channel_is_refused_with_the_reason(name: object, reason: str) -> None:
