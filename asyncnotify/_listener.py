@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
@@ -156,10 +157,16 @@ class Listener:
     def _new_notifier(self) -> ListenersNotifier:
         """Return what sends in the next run, on a connection that is not the listening one."""
         seconds = self._limits.operation_timeout
+        method = weakref.WeakMethod(
+            self._notifier_connected
+        )  # no run keeps a listener that is lost
+
+        def on_open(pid: int) -> None:
+            if (notifier_connected := method()) is not None:
+                notifier_connected(pid)
+
         return ListenersNotifier(
-            OwnConnections(
-                self._dialer, self._keepalive, timeout=seconds, on_open=self._notifier_connected
-            ),
+            OwnConnections(self._dialer, self._keepalive, timeout=seconds, on_open=on_open),
             PublishingLimits(
                 connect_timeout=self._limits.connect_timeout,
                 operation_timeout=seconds,
