@@ -293,6 +293,11 @@ class Registry:
         self._checksum = None
         self._unsettled.update(c for c in channels if c in self._routes)
 
+    @property
+    def wakings(self) -> int:
+        """How often consumers have been woken: the same as before, if nothing has come for any."""
+        return self._router.turns.begun
+
     def strip(self, channels: Collection[str], since: Moment | None) -> None:
         """The server was found not to listen on these, although it was not told to unlisten."""
         stripped = frozenset(channels)

@@ -57,15 +57,18 @@ class Turns:
         self._opens = False
         self._woken = 0
         self._left_of_round = 0
+        self.begun: int = 0  # how often consumers have been woken
         self.rounds: int = 0  # how often all that waited together have had their turn
 
     def begin(self) -> None:
         """Consumers have been woken: those that run next have a budget, unless others wait."""
+        self.begun += 1
         if not self._opens:
             self._ends = self._now() + SLICE
 
     def begin_with_first(self) -> None:
         """As begin(), but the budget begins when the first of them asks for it."""
+        self.begun += 1
         if not self._opens:
             self._ends = 0.0
 

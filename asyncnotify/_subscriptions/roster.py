@@ -81,7 +81,9 @@ class Roster:
         self._workers: dict[asyncio.Task[None], HandlerWorker] = {}
         self._served: set[Subscriber] = set()
         self._past = Totals()
-        self._slow_calls = SlowCalls(owner.loop, self._workers.values)
+        self._slow_calls = SlowCalls(
+            owner.loop, self._workers.values, wakings=lambda: registry.wakings
+        )
         self._closed = False
 
     # -- the tasks ----------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class Roster:
         task = self._group.create_task(worker.run(), name=name, context=worker.context)
         self._workers[task] = worker
         self._served.add(worker.subscriber)
-        self._slow_calls.begin()
+        self._slow_calls.add(worker)
         task.add_done_callback(self._worker_ended)
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:

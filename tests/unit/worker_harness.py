@@ -33,7 +33,11 @@ class WorkerHarness:
         self.times: list[float] = []
         self.limit = WarningLimit(beyond=logging.DEBUG, clock=self.loop.time)
         self.workers: list[HandlerWorker] = []
-        self.slow_calls = SlowCalls(self.loop, lambda: self.workers)
+        self.slow_calls = SlowCalls(
+            self.loop,
+            lambda: self.workers,
+            wakings=lambda: sum(w.subscriber.mailbox.taken for w in self.workers),
+        )
         self.errors: list[tuple[BaseException, object]] = []
 
     @property
@@ -74,7 +78,7 @@ class WorkerHarness:
             warnings=self.limit,
         )
         self.workers.append(worker)
-        self.slow_calls.begin()
+        self.slow_calls.add(worker)
         self.tasks.append(asyncio.create_task(worker.run()))
         subscriber.begin()
         return subscriber

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER, place_of
+from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER, SlowCalls, place_of
 from tests.unit.clock import JumpingLoop
 from tests.unit.worker_harness import failing, lose, put
 
 if TYPE_CHECKING:
     from asyncnotify._model import Gap, Notification
+    from asyncnotify._subscriptions.worker import HandlerWorker
     from tests.unit.worker_harness import WorkerHarness
 
 SLOW_AFTER = 10.0
@@ -137,8 +138,45 @@ async def test_there_is_no_timer_without_a_limit(workers: WorkerHarness) -> None
     workers.start(slow_after=DEFAULT_SLOW_AFTER)
     assert workers.slow_calls.is_looking()
     workers.slow_calls.stop()
-    workers.slow_calls.begin()
+    workers.start(slow_after=1.0)
     assert not workers.slow_calls.is_looking()
+
+
+async def test_the_shortest_limit_counts(
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever worker came first, each is looked at soon enough."""
+
+    async def never_return(_: Notification[str]) -> None:
+        await asyncio.Event().wait()
+
+    for slow_after in (1_000.0, 10.0, 100.0):
+        put(workers.start(never_return, slow_after=slow_after), 1)
+    for seconds, count in ((13, 1), (112, 1), (1_125, 1)):
+        await asyncio.sleep(seconds)
+        assert len(warnings(caplog)) == count
+
+
+async def test_idle_workers_are_not_looked_at(workers: WorkerHarness) -> None:
+    """As long as none was busy, and none has been woken; so idling costs next to nothing."""
+    looks: list[float] = []
+
+    def all_workers() -> list[HandlerWorker]:
+        looks.append(workers.now)
+        return workers.workers
+
+    workers.slow_calls.stop()
+    woken = 0
+    slow_calls = SlowCalls(workers.loop, all_workers, wakings=lambda: woken)
+    workers.start(slow_after=None)
+    workers.start(slow_after=4.0)
+    slow_calls.add(workers.workers[-1])
+    await asyncio.sleep(100)
+    assert looks == [1]
+    woken += 1
+    await asyncio.sleep(100)
+    assert looks == [1, 101]
+    slow_calls.stop()
 
 
 # -- what blocks ----------------------------------------------------------------------------------
