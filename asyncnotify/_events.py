@@ -7,12 +7,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self, TypeAlias
+from time import monotonic
+from typing import Final, Self, TypeAlias
 
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Fields, Log, WarningLimit
 
 log = Log("connection")
+
+_BLOCKING: Final = 1.0
+"""Seconds for which on_event may block the event loop unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +219,22 @@ class Announcer:
         for stream in tuple(self._streams):
             stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         if self._callback is not None:
-            try:
-                self._callback(event)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException:
-                log.exception("on_event raised; the listener goes on", target=self._target)
+            self._call(self._callback, event)
+
+    def _call(self, callback: OnEvent, event: ConnectionEvent) -> None:
+        began = monotonic()
+        try:
+            callback(event)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            log.exception("on_event raised; the listener goes on", target=self._target)
+        if (took := monotonic() - began) > _BLOCKING:
+            text = (
+                "on_event blocked the event loop for %.1f s, in which nothing else ran in it: hand"
+                " what takes long to a task or a thread, or iterate over listener.events()"
+            )
+            log.warning(self._warnings, "on_event blocks", text, took, target=self._target)
 
     def _log(self, event: ConnectionEvent) -> None:
         patience = self._patience if self._is_starting else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -372,8 +373,13 @@ class HandlerWorker:
 
     async def _report(self, error: BaseException, item: Item) -> None:
         self._now_in("on_error")
-        await report(self._on_error, error, item, of=self.name)
+        on_error = None if self._on_error is None else self._timed_on_error
+        await report(on_error, error, item, of=self.name)
         self._now_in(_HANDLER)
+
+    def _timed_on_error(self, error: BaseException, item: Item) -> object:
+        call = partial(cast("OnError", self._on_error), error)
+        return self._timed("on_error", call, item, self.slow.blocks_after)
 
     # -- what runs ----------------------------------------------------------------------------
 

@@ -162,6 +162,25 @@ async def test_a_callback_that_raises_is_logged_and_harms_nobody(
     assert "no good" in caplog.text
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(0.9, 0), (3.2, 1)])
+def test_a_callback_that_blocks_the_event_loop_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seconds: float, count: int
+) -> None:
+    """By a warning, not for each event: nothing else runs meanwhile, the heartbeat included."""
+    now = [0.0]
+
+    def block(_: ConnectionEvent) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("asyncnotify._events.monotonic", lambda: now[0])
+    announcer = Announcer("db", block)
+    for _ in range(3):
+        announcer.announce(Connected(1, 7))
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == count
+    assert all("on_event blocked the event loop for 3.2 s" in text for text in warnings)
+
+
 async def test_a_callback_that_raises_cancelled_error_cancels_nobody() -> None:
     """Nobody can cancel us from a plain function: it is an error like another."""
 

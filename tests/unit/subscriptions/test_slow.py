@@ -222,6 +222,21 @@ async def test_a_plain_resync_that_blocks_the_loop_is_named(
     assert text.startswith("resync of 'a' is a plain function, and blocked the event loop for 0.5")
 
 
+async def test_a_plain_on_error_that_blocks_the_loop_is_named(
+    workers: WorkerHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the handler, which was quick, is not."""
+
+    def on_error(_: BaseException, __: object) -> None:
+        spend(2)
+
+    box = workers.start(failing(1), on_error=on_error, slow_after=DEFAULT_SLOW_AFTER)
+    put(box, 1, 2)
+    await asyncio.sleep(1)
+    (text,) = warnings(caplog)
+    assert text.startswith("on_error of 'a' is a plain function, and blocked the event loop for 2")
+
+
 async def test_nobody_is_named_for_what_others_do(
     workers: WorkerHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
