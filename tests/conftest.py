@@ -105,8 +105,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test the time that this machine takes, and more to those that send much."""
+    """
+    Give each test the time that this machine takes, and more to those that send much.
+
+    A name with an address in it is refused: to pytest-xdist it is another one in each process.
+    """
     for item in items:
+        if " at 0x" in item.nodeid:
+            message = f"this test has another name in each process: {item.nodeid}"
+            raise pytest.UsageError(message)
         if marker := item.get_closest_marker("timeout"):
             seconds = scaled(float(marker.args[0]))
         elif item.get_closest_marker("load"):

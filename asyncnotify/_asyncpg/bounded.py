@@ -161,47 +161,6 @@ class BoundedConnection:
         rows: list[Any] = await self._command(fetch(), timeout)
         return rows
 
-    async def find_pid(self) -> None:
-        """Find out the backend pid, where a pooler has told one of its own making."""
-        try:
-            [row] = await self._rows("SELECT pg_catalog.pg_backend_pid()", self._timeout)
-        except Exception as error:
-            if not is_refusal(error):
-                raise
-            log.debug("the backend pid stays unknown: %s", describe_error(error))
-        else:
-            self.pid = int(row[0])
-
-    async def find_server(self) -> str | None:
-        """Return what tells the running server and its database from others; None: unknown."""
-        try:
-            [row] = await self._rows(HERE + _SERVER, self._timeout)
-        except Exception as error:
-            if not is_refusal(error):
-                raise
-            log.debug("the server stays unknown: %s", describe_error(error))
-            return None
-        return str(row[0])
-
-    async def notify_plainly(self, channel: str) -> None:
-        """Send a notification without payload, by the one protocol that every pooler passes."""
-        await self._command(self._connection.execute(f"NOTIFY {quote_identifier(channel)}"))
-
-    async def _rows(self, query: str, timeout: float) -> list[Any]:
-        """
-        Return the rows of a query.
-
-        A pooler that has come to pool transactions may let it fail, and nothing else: under a
-        name of the driver's it could run what another program has prepared.
-        """
-
-        async def fetch() -> list[Any]:
-            statement = await self._connection.prepare(query, name=unused_name())
-            return await statement.fetch()
-
-        rows: list[Any] = await self._command(fetch(), timeout)
-        return rows
-
     async def close(self, timeout: float) -> None:
         """Say goodbye to the server, for at most this many seconds; then terminate."""
         if self._connection.is_closed():

@@ -114,7 +114,9 @@ def test_r56_the_limit_of_a_job_is_no_wrong_payload() -> None:
 
 
 @pytest.mark.parametrize(
-    "decode", [failing, json.loads, msgspec.json.decode, int, bytes.fromhex], ids=repr
+    "decode",
+    [failing, json.loads, msgspec.json.decode, int, bytes.fromhex],
+    ids=lambda function: function.__name__,
 )
 def test_what_a_decoder_raises_is_no_interrupt(decode: Callable[[str], object]) -> None:
     """Also if it calls functions with frames."""
