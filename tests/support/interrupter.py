@@ -8,6 +8,7 @@ but not after the call of a function written in Python, and not between other st
 from __future__ import annotations
 
 import dis
+import gc
 import inspect
 import signal
 import sys
@@ -53,6 +54,8 @@ class Interrupter:
         self._before: dict[FrameType, str] = {}
         self._returned: FrameType | None = None  # the one that a function of Python returned to
         self._tracer: Any = None
+        # Kept: what raises is forgotten by the interpreter while it runs
+        self._kept = self._on_call, self._on_step
 
     @property
     def has_raised(self) -> bool:
@@ -62,7 +65,8 @@ class Interrupter:
     def __enter__(self) -> None:
         self._tracer = sys.gettrace()
         if not self.has_raised:
-            sys.settrace(self._on_call)
+            gc.disable()  # what is raised in a __del__ that it runs would be ignored
+            sys.settrace(self._kept[0])
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -70,17 +74,19 @@ class Interrupter:
     def stop(self) -> None:
         """Raise no more."""
         sys.settrace(self._tracer)
+        gc.enable()
         self._before.clear()
 
     def _on_call(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - as settrace() takes it
-        if not str(frame.f_globals.get("__name__")).startswith(self._modules):
+        is_ours = str(frame.f_globals.get("__name__")).startswith(self._modules)
+        if not is_ours or frame.f_code.co_name == "__del__":
             return None
-        frame.f_trace = self._on_step  # before the next line: Python 3.13 has it so
+        frame.f_trace = self._kept[1]  # before the next line: Python 3.13 has it so
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         begun = _operations(frame.f_code)[frame.f_lasti]
         if (begun.arg or 0) & _MASK < _ASYNC:
             self._before[frame] = begun.opname
-        return self._on_step
+        return self._kept[1]
 
     def _on_step(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - as settrace() takes it
         if event == "return":
@@ -94,7 +100,7 @@ class Interrupter:
             self._returned = None
             if (before in _CALLS and not of_python) or before in {"JUMP_BACKWARD", "RESUME"}:
                 self._point()
-        return self._on_step
+        return self._kept[1]
 
     def _point(self) -> None:
         self._left -= 1
