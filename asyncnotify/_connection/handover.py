@@ -14,6 +14,7 @@ import random
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._delivery.moment import Moment
 from asyncnotify._errors import ConnectionLostError, describe_error
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import retrieve, start
@@ -218,6 +219,7 @@ class Handover:
             async with asyncio.timeout(_SWITCH_TIME):
                 await self._catch_up(new)
                 _raise_refusal(await new.listen([switch.marker]))
+                sent = Moment.now()
                 await new.notify_plainly(switch.marker)
                 await switch.reached
             _raise_if_lost(new)
@@ -227,6 +229,7 @@ class Handover:
             old.deliver_to(self._router.on_notification)
             raise
         self._is_complete = True
+        self._router.verify(sent)  # all that was committed before the marker has arrived before it
         switch.finish()
         new.deliver_to(self._router.on_notification)
         return new

@@ -16,6 +16,7 @@ from asyncnotify import (
     Gap,
     GapReason,
     Listener,
+    Notification,
     Reconnected,
     RetryScheduled,
 )
@@ -93,6 +94,35 @@ async def test_r13_a_single_host_may_be_asked_to_be_writable(own_server: Postgre
     async with asyncio.timeout(PATIENCE):
         await starting
     await listener.aclose()
+
+
+async def test_r13_a_switchover_is_followed_while_the_old_primary_goes_on(
+    own_server: PostgresServer,
+) -> None:
+    """The old one is read-only from then on: it is left for the new one, with a Gap."""
+    standby = own_server.standby(settings={"wal_retrieve_retry_interval": "100ms"})
+    try:
+        hosts = ",".join(f"{one.host}:{one.port}" for one in (own_server, standby))
+        dsn = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+        listener = Listener(dsn, backoff=BACKOFF, **HEARTBEAT)
+        events = listener.events()
+        async with listener, listener.stream("orders", gaps=True) as stream:
+            assert (await anext(stream)) == Gap("orders", GapReason.START)
+            await make_read_only(own_server, read_only=True)
+            await asyncio.to_thread(standby.promote)
+            await run(standby, "ALTER SYSTEM RESET default_transaction_read_only")
+            await run(standby, "SELECT pg_reload_conf()")
+            await until(events, Reconnected)
+            async with asyncio.timeout(PATIENCE):
+                gap = await anext(stream)
+                assert isinstance(gap, Gap)
+                assert gap.reason is GapReason.RECONNECT
+                await run(standby, "NOTIFY orders, 'from the new one'")
+                item = await anext(stream)
+            assert isinstance(item, Notification)
+            assert item.payload == "from the new one"
+    finally:
+        standby.close()
 
 
 # -- defaults of the role -------------------------------------------------------------------------

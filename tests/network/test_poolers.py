@@ -6,6 +6,7 @@ import asyncio
 import logging
 import struct
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -18,6 +19,7 @@ from asyncnotify import (
     Listener,
     PoolerError,
     Reconnected,
+    Replaced,
     RetryScheduled,
     State,
 )
@@ -115,6 +117,26 @@ async def test_the_pid_of_a_session_behind_a_pooler_is_the_servers(
     assert len(told) == 3
     for line, known in zip(told, (pid, pid, back), strict=True):
         assert f"(backend {known})" in line
+
+
+async def test_r39_a_connection_through_a_pool_of_sessions_is_replaced(
+    new_pooler: NewPooler, pooled_server: PostgresServer
+) -> None:
+    """The new session is checked as the first one was, and nothing is missed."""
+    listener = Listener(new_pooler().dsn, max_connection_age=0.1)
+    events = listener.events()
+    async with asyncio.timeout(PATIENCE), listener, listener.stream("orders") as stream:
+        replaced = 0
+        for number in range(1_000):
+            await execute(pooled_server.dsn, f"NOTIFY orders, '{number}'")
+            assert (await anext(stream)).payload == str(number)
+            if replaced == 2:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    replaced += isinstance(await anext(events), Replaced)
+        assert replaced == 2
+        assert listener.stats().reconnects == 0
 
 
 @on_every_road

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from asyncnotify._connection.handover import Switch
 from asyncnotify._events import ConnectionLost, Reconnected, Replaced
-from asyncnotify._model import Gap
-from tests.unit.fake_server import SupervisorHarness, seen
+from asyncnotify._model import Gap, GapReason
+from tests.unit.fake_server import SupervisorHarness, at, seen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,6 +108,18 @@ async def test_a_session_is_replaced_when_it_has_its_age(harness: SupervisorHarn
     assert [type(item) for item in seen(subscriber)] == [Gap]  # that of the start
     new.notify(1, "more", "from the new one")
     assert seen(subscriber) == ["from the new one"]
+
+
+async def test_r51_a_handover_proves_delivery_up_to_then(harness: SupervisorHarness) -> None:
+    """Also without heartbeats: a later loss is no older than the last handover."""
+    harness.supervise("orders", heartbeat=None)
+    subscriber = harness.subscribe("more")
+    await harness.until(Replaced)
+    replaced = harness.server.now
+    await asyncio.sleep(10)
+    harness.server.session.die()
+    await harness.until(Reconnected)
+    assert seen(subscriber)[-1] == Gap("more", GapReason.RECONNECT, at(replaced))
 
 
 async def test_each_session_has_its_age(harness: SupervisorHarness) -> None:
