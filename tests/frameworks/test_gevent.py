@@ -9,11 +9,13 @@ from typing import Final
 
 import pytest
 
+from tests.support.machine import scaled
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
 )
 
-LIMIT: Final = 50.0
+LIMIT: Final = scaled(50.0)
 """Seconds for a program that takes one."""
 
 PRELUDE: Final = """

@@ -15,7 +15,9 @@ from typing import Final
 
 import pytest
 
-LIMIT: Final = 50.0
+from tests.support.machine import scaled
+
+LIMIT: Final = scaled(50.0)
 """Seconds for a program that takes two."""
 
 REQUESTS: Final = 60

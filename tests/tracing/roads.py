@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from asyncnotify import BlockingListener, BlockingNotifier, Gap, Listener, Notifier, Reconnected
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     Sending: TypeAlias = Callable[[str], Awaitable[None]]
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = scaled(20.0)
 """Seconds until a fact that must come has come, on however slow a machine."""
 
 HEARTBEAT: Final = 0.02

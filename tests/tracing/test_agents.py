@@ -17,10 +17,11 @@ from typing import Final
 
 import pytest
 
+from tests.support.machine import scaled
 from tests.tracing.agents import AGENTS
 from tests.tracing.roads import ROADS
 
-LIMIT: Final = 50.0
+LIMIT: Final = scaled(50.0)
 """Seconds for all roads; they take 5."""
 
 PROGRAM: Final = f"""
