@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conftest import outcome_of
+from tests.support.small_project import make_project
 
-CONFTEST = Path(__file__).parent / "conftest.py"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FAILS_FIRST = """
 from pathlib import Path
 
@@ -66,11 +67,7 @@ def run_pytest(folder: Path, *options: str) -> dict[str, object]:
 
 def test_what_passes_in_the_second_run_only_is_told_by_its_id(tmp_path: Path) -> None:
     """The first run leaves it out, spread over processes; the second runs nothing else."""
-    support = tmp_path / "tests" / "support"
-    support.mkdir(parents=True)
-    shutil.copy(CONFTEST, tmp_path)
-    shutil.copy(CONFTEST.parent / "support" / "server_programs.py", support)
-    (tmp_path / "test_file.py").write_text(FAILS_FIRST, encoding="utf-8")
+    make_project(tmp_path, FAILS_FIRST)
     first = run_pytest(tmp_path, "--numprocesses=2")
     assert first == {"exit_status": 1, "passed": ["test_file.py::test_that_passes"]}
     second = run_pytest(tmp_path, "--last-failed")

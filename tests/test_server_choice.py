@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,9 @@ import pytest
 
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE
 from tests.conftest import DSN_VARIABLE, PG_VARIABLE
-from tests.support import server_programs
 from tests.support.server_programs import ProgramsUnavailableError, programs_of
+from tests.support.small_project import make_project
 
-CONFTEST = Path(__file__).parent / "conftest.py"
 NEEDS_A_SERVER = """
 def test_on_the_chosen_one(dsn): pass
 def test_on_one_of_its_own(template): pass
@@ -44,11 +42,7 @@ print(server_programs.programs_of("17"))
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with tests that need servers, and the project's own conftest."""
-    support = tmp_path / "tests" / "support"
-    support.mkdir(parents=True)
-    shutil.copy(CONFTEST, tmp_path)
-    shutil.copy(server_programs.__file__, support)
-    (tmp_path / "test_file.py").write_text(NEEDS_A_SERVER, encoding="utf-8")
+    make_project(tmp_path, NEEDS_A_SERVER)
     return tmp_path
 
 
@@ -100,7 +94,7 @@ def test_programs_are_unpacked_once_by_several_processes(tmp_path: Path) -> None
     log = tmp_path / "log"
     environment = {
         "XDG_CACHE_HOME": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(CONFTEST.parent.parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *sys.path]),
     }
     with ThreadPoolExecutor() as pool:
         running = [
