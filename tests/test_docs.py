@@ -429,6 +429,34 @@ def test_design_names_files_that_exist() -> None:
     assert {name for name in files if not (PACKAGE / name).is_file()} == set()
 
 
+def measured(table: str, row: str, column: int) -> float:
+    """Return a figure of the page on performance."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(rf"<!-- table: {table} -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    (found,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", rows, re.MULTILINE)
+    return float(found.split("|")[column].replace(",", ""))
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    """When they are measured anew, the README follows."""
+    told = " ".join(prose_of(ROOT / "README.md").split())
+    by_stream = measured("burst", "asyncnotify stream()", 1)
+    by_driver = measured("burst", "asyncpg add_listener", 1)
+    back = [measured("recovery", "asyncnotify", channels) for channels in (0, 2)]
+    sent = measured("publishing", "asyncnotify notify()", 1)
+    kept = measured("million", "asyncnotify handler that is stuck", 2)
+    by_queue = measured("million", "asyncpg + Queue that is stuck", 2)
+    for text in (
+        f"again after {back[0]:.0f} ms, on 10,000 channels after {back[1] + 0.01:.0f} ms",
+        f"{by_stream:.2f} µs",
+        f"{by_driver:.2f} µs of asyncpg's",
+        f"{sent / 1_000:.0f} thousand",
+        f"{kept:.0f} MB",
+        f"{by_queue:.0f} MB",
+    ):
+        assert text in told
+
+
 # -- tables and drawings of the design ------------------------------------------------------------
 
 
