@@ -123,7 +123,8 @@ class Router:
         self._settling = False
         self._full: dict[BoundedMailbox, _Excess] = {}
         # What exceeds it is logged at DEBUG: a buffer may overflow hundreds of times in a second
-        self.warnings = WarningLimit(beyond=logging.DEBUG, clock=lambda: self._loop.time())  # noqa: PLW0108 - there may be no loop yet
+        clock = lambda: self._loop.time()  # noqa: E731, PLW0108 - there may be no loop yet
+        self.warnings: WarningLimit = WarningLimit(beyond=logging.DEBUG, clock=clock)
         self.verified_at: Moment | None = None  # when delivery was last known to be good
 
     def connect(self, flow: FlowControl | None) -> None:

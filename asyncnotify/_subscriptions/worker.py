@@ -99,7 +99,7 @@ class HandlerWorker:
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
         self._is_async = is_async(handler)
-        self.slow = SlowWarning(subscriber.label, slow_after, self._warnings)
+        self.slow: SlowWarning = SlowWarning(subscriber.label, slow_after, self._warnings)
         self._blocks_after = inf if self._is_async else self.slow.blocks_after
         self._others_ran = False  # since the clock was last read
         self._function: str | None = _HANDLER
