@@ -23,6 +23,7 @@ from asyncnotify import (
     Listener,
     Notification,
     Reconnected,
+    Replaced,
     RetryScheduled,
     State,
     Stats,
@@ -61,6 +62,8 @@ def on_event(event: ConnectionEvent) -> None:
             assert_type(event.delay, float)
         case Reconnected():
             assert_type(event.downtime, float)
+        case Replaced():
+            assert_type(event.backend_pid, int)
         case Closed():
             assert_type(event, Closed)
 
