@@ -1,0 +1,93 @@
+"""
+Every exception that the log raises on purpose, besides those of asyncnotify itself.
+
+::
+
+    AsyncNotifyError
+    └── LogError
+        ├── LogNameError (ValueError)         a name that no log or consumer may have
+        ├── PositionError (ValueError)        a text or a position that is none of this log
+        ├── NotInstalledError                 the database has no log of this name
+        ├── SchemaVersionError                the log was installed by a newer version
+        └── StandbyError                      the server is a standby, which cannot order events
+"""
+
+from __future__ import annotations
+
+from asyncnotify._errors import AsyncNotifyError
+
+
+class LogError(AsyncNotifyError):
+    """The root of every exception that the log raises on purpose."""
+
+
+class LogNameError(LogError, ValueError):
+    """
+    A name that no log or consumer may have.
+
+    Attributes:
+        name: The name as it was given, whatever its type.
+        kind: What was to have the name: ``log`` or ``consumer``.
+        reason: What is allowed.
+    """
+
+    def __init__(self, name: object, kind: str, reason: str) -> None:
+        super().__init__(name, kind, reason)
+        self.name = name
+        self.kind = kind
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.kind} name {self.name!r:.100}: {self.reason}"
+
+
+class PositionError(LogError, ValueError):
+    """A text that is no position, or a position that this log cannot have given."""
+
+
+class NotInstalledError(LogError):
+    """
+    The database has no log of this name: ``install()`` makes it.
+
+    Attributes:
+        log: The name of the log.
+    """
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self.log = log
+
+    def __str__(self) -> str:
+        return f"the database has no log {self.log!r}: install() makes it"
+
+
+class SchemaVersionError(LogError):
+    """
+    The log was installed by a newer version of asyncnotify than this one.
+
+    Attributes:
+        log: The name of the log.
+        installed: The version of the schema in the database.
+        known: The newest version that this library knows.
+    """
+
+    def __init__(self, log: str, installed: int, known: int) -> None:
+        super().__init__(log, installed, known)
+        self.log = log
+        self.installed = installed
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"log {self.log!r} has a schema of version {self.installed}, and this asyncnotify"
+            f" knows versions up to {self.known}: update asyncnotify"
+        )
+
+
+class StandbyError(LogError):
+    """
+    The server is a standby in recovery.
+
+    A standby does not know which transactions run on the primary, so a tick taken there would
+    lose events for good. The log goes on once the server has been promoted.
+    """

@@ -1,0 +1,84 @@
+"""What a log, and what belongs to it in the database, is called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from asyncnotify.log._errors import LogNameError
+
+SCHEMA: Final = "asyncnotify"
+"""The schema that holds everything of every log, and nothing else."""
+
+_LOG_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+CONSUMER_LIMIT: Final = 200
+"""Characters of a consumer's name."""
+
+
+def check_log_name(name: object) -> str:
+    """Return the name if it can be a log's, else raise LogNameError."""
+    if not isinstance(name, str) or not _LOG_NAME.fullmatch(name):
+        reason = "1 to 40 of a-z, 0-9 and _ are allowed, and a letter at the beginning"
+        raise LogNameError(name, "log", reason)
+    return str.__str__(name)
+
+
+def check_consumer_name(name: object) -> str:
+    """Return the name if it can be a consumer's, else raise LogNameError."""
+    if not isinstance(name, str) or not 0 < len(name) <= CONSUMER_LIMIT or not name.isprintable():
+        reason = f"1 to {CONSUMER_LIMIT} printable characters are allowed"
+        raise LogNameError(name, "consumer", reason)
+    return str.__str__(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """
+    The identifiers of one log: none needs quotes.
+
+    Attributes:
+        log: The checked name of the log.
+    """
+
+    log: str
+
+    @property
+    def prefix(self) -> str:
+        """What the name of everything that belongs to the log begins with, in SQL."""
+        return f"{SCHEMA}.{self.log}"
+
+    @property
+    def events(self) -> str:
+        """The partitioned table of the events."""
+        return f"{self.prefix}_events"
+
+    @property
+    def ticks(self) -> str:
+        """The table of the ticks."""
+        return f"{self.prefix}_ticks"
+
+    @property
+    def epochs(self) -> str:
+        """The table of the epochs."""
+        return f"{self.prefix}_epochs"
+
+    @property
+    def sequence(self) -> str:
+        """The sequence of the events' ids."""
+        return f"{self.prefix}_id"
+
+    @property
+    def wake_channel(self) -> str:
+        """The channel on which appenders notify; at most 56 bytes."""
+        return f"asyncnotify_log_{self.log}"
+
+    def lock_key(self, what: str) -> int:
+        """
+        Return the key of an advisory lock for a purpose: 64 bits with a sign.
+
+        Advisory locks count for one database, in which the name of a log is unique.
+        """
+        digest = hashlib.sha256(f"asyncnotify.log\0{self.log}\0{what}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)

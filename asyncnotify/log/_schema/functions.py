@@ -1,0 +1,250 @@
+"""The functions of a log, as statements. Each replaces itself: an upgrade locks no table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.log._names import SCHEMA
+from asyncnotify.log._schema.tables import TIMELINE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncnotify.log._names import Names
+    from asyncnotify.log._schema.settings import Settings
+
+_ATTRIBUTES: Final = """
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"""
+
+_PLANS: Final = """
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET jit = off"""
+"""The plan is to be the walk of an index, whatever the statistics say or do not say. Before 18 a
+plan that is switched off and taken all the same has so high a cost that it would be compiled, which
+takes 50 ms."""
+
+EMPTY_TICK_IDS: Final = 1_000
+"""After so many ids a tick is taken also where nothing new is visible: else the ids of a large open
+transaction would be walked again at every call."""
+
+ON_STANDBY: Final = "25006"
+IN_TRANSACTION: Final = "25001"
+SHARED_APPEND: Final = f"{SCHEMA}.append(text, text, text, text, jsonb, bool)"
+
+
+def functions_of(names: Names, settings: Settings) -> Iterator[str]:
+    """Yield the statements that make or replace the functions of one log, and their privileges."""
+    yield _shared_append()
+    yield _append(names, settings)
+    yield _append_many(names, settings)
+    yield _begin_epoch(names)
+    yield _tick(names)
+    for function in (*appenders_functions(names), *consumers_functions(names)):
+        yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
+    yield f"REVOKE ALL ON FUNCTION {names.prefix}_begin_epoch() FROM PUBLIC"
+    yield f"REVOKE ALL ON FUNCTION {SHARED_APPEND} FROM PUBLIC"
+
+
+def appenders_functions(names: Names) -> tuple[str, ...]:
+    """Return the functions that one who appends may execute."""
+    return (
+        f"{names.prefix}_append(text, text, text, jsonb, bool)",
+        f"{names.prefix}_append_many(text[], text[], text[], jsonb[], bool)",
+    )
+
+
+def consumers_functions(names: Names) -> tuple[str, ...]:
+    """Return the functions that one who consumes may execute."""
+    return (f"{names.prefix}_tick()",)
+
+
+# -- appending ------------------------------------------------------------------------------------
+
+
+def _shared_append() -> str:
+    # With the rights of the caller, who needs those for the log
+    return f"""
+    CREATE OR REPLACE FUNCTION {SCHEMA}.append(
+        log text, channel text, payload text,
+        key text DEFAULT NULL, headers jsonb DEFAULT NULL, wake bool DEFAULT true
+    ) RETURNS uuid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
+    DECLARE
+        made uuid;
+    BEGIN
+        EXECUTE format('SELECT {SCHEMA}.%I($1, $2, $3, $4, $5)', log || '_append')
+        INTO made USING channel, payload, key, headers, wake;
+        RETURN made;
+    END
+    $function$
+    """
+
+
+def _append(names: Names, settings: Settings) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_append(
+        channel text, payload text,
+        key text DEFAULT NULL, headers jsonb DEFAULT NULL, wake bool DEFAULT true
+    ) RETURNS uuid {_ATTRIBUTES} AS $function$
+    DECLARE
+        made uuid;
+    BEGIN
+        INSERT INTO {names.events} (slot, channel, payload, key, headers)
+        VALUES ({_slot(settings)}, $1, $2, $3, $4) RETURNING uid INTO made;
+        IF wake THEN
+            PERFORM pg_notify('{names.wake_channel}', '');
+        END IF;
+        RETURN made;
+    END
+    $function$
+    """
+
+
+def _append_many(names: Names, settings: Settings) -> str:
+    # The rows come in the order of the arrays, and the defaults are computed row by row
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_append_many(
+        channels text[], payloads text[],
+        keys text[] DEFAULT NULL, headers jsonb[] DEFAULT NULL, wake bool DEFAULT true
+    ) RETURNS SETOF uuid {_ATTRIBUTES} AS $function$
+    BEGIN
+        RETURN QUERY
+        INSERT INTO {names.events} (slot, channel, payload, key, headers)
+        SELECT {_slot(settings)}, event.* FROM unnest($1, $2, $3, $4) AS event
+        RETURNING uid;
+        IF wake AND FOUND THEN
+            PERFORM pg_notify('{names.wake_channel}', '');
+        END IF;
+    END
+    $function$
+    """
+
+
+def _slot(settings: Settings) -> str:
+    """Return the expression for the partition that gets the events of this time."""
+    seconds = "extract(epoch FROM clock_timestamp())::bigint"
+    return f"({seconds} / {settings.slot_seconds} % {settings.ring})::smallint"
+
+
+# -- ticks ----------------------------------------------------------------------------------------
+
+
+def _tick(names: Names) -> str:
+    # The order of the steps is the proof: lock, snapshot, top, own xid. So ticks nest; every event
+    # visible in the snapshot has an id up to top; every other one up to top has an xid that the
+    # snapshot lists, or one from its xmax on and below own. An advisory lock, because the lock of
+    # a row would take an xid too early.
+    # A function's own setting of synchronous_commit would end with the function, before the commit
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_tick() RETURNS bigint
+    {_ATTRIBUTES} {_PLANS} AS $function$
+    DECLARE
+        last {names.ticks};
+        snap pg_snapshot;
+        ceiling bigint;
+        fresh bigint;
+    BEGIN
+        IF pg_is_in_recovery() THEN
+            RAISE EXCEPTION 'asyncnotify: no tick can be taken on a standby'
+            USING ERRCODE = '{ON_STANDBY}';
+        END IF;
+        IF current_setting('transaction_isolation') <> 'read committed'
+            OR pg_current_xact_id_if_assigned() IS NOT NULL
+        THEN
+            RAISE EXCEPTION 'asyncnotify: a tick needs a READ COMMITTED transaction of its own'
+            USING ERRCODE = '{IN_TRANSACTION}';
+        END IF;
+        PERFORM pg_advisory_xact_lock({names.lock_key("tick")});
+        SELECT * INTO STRICT last FROM {names.ticks} ORDER BY tick DESC LIMIT 1;
+        IF NOT EXISTS (
+            SELECT FROM {names.epochs} AS known, pg_control_system() AS server
+            WHERE known.epoch = last.epoch
+                AND known.system_identifier = server.system_identifier
+                AND known.timeline = {TIMELINE}
+        ) THEN
+            PERFORM {names.prefix}_begin_epoch();
+            SELECT * INTO STRICT last FROM {names.ticks} ORDER BY tick DESC LIMIT 1;
+            RETURN last.tick;
+        END IF;
+        snap := pg_current_snapshot();
+        ceiling := (SELECT last_value - (NOT is_called)::int FROM {names.sequence});
+        fresh := (
+            SELECT count(*) FROM {names.events}
+            WHERE id > last.top AND id <= ceiling AND pg_visible_in_snapshot(x, snap)
+        );
+        fresh := fresh + coalesce((
+            SELECT sum(events.count)
+            FROM pg_snapshot_xip(last.snapshot) AS late
+            CROSS JOIN LATERAL (
+                SELECT count(*) FROM {names.events}
+                WHERE x = late AND id > last.base AND id <= last.top
+            ) AS events
+            WHERE pg_visible_in_snapshot(late, snap)
+        ), 0);
+        fresh := fresh + (
+            SELECT count(*) FROM {names.events}
+            WHERE x >= pg_snapshot_xmax(last.snapshot) AND x < last.own
+                AND id > last.base AND id <= last.top AND pg_visible_in_snapshot(x, snap)
+        );
+        IF fresh = 0 AND ceiling - last.top < {EMPTY_TICK_IDS} THEN
+            RETURN last.tick;
+        END IF;
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, total)
+        VALUES (
+            last.tick + 1, last.epoch, last.base, snap,
+            pg_current_xact_id(), ceiling, last.total + fresh
+        );
+        RETURN last.tick + 1;
+    END
+    $function$
+    """
+
+
+def _begin_epoch(names: Names) -> str:
+    # Called by tick(), under its lock. On a new timeline the xids go on as they were. In a copy of
+    # the database the rows' xids are of another cluster: all rows count as committed, and appends
+    # are locked out for a moment, so that none is under way. Sequences may be behind the rows:
+    # logical replication does not copy them
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_begin_epoch() RETURNS void
+    {_ATTRIBUTES} {_PLANS} AS $function$
+    DECLARE
+        last {names.ticks};
+        identifier bigint := (SELECT system_identifier FROM pg_control_system());
+        is_copy bool;
+    BEGIN
+        SELECT * INTO STRICT last FROM {names.ticks} ORDER BY tick DESC LIMIT 1;
+        is_copy := identifier <> (
+            SELECT system_identifier FROM {names.epochs} WHERE epoch = last.epoch
+        );
+        IF is_copy THEN
+            PERFORM set_config('lock_timeout', '2s', true);
+            LOCK TABLE {names.events} IN SHARE MODE;
+            PERFORM setval('{names.sequence}', greatest(
+                (SELECT last_value FROM {names.sequence}),
+                (SELECT id FROM {names.events} ORDER BY id DESC LIMIT 1), last.top, 1
+            ));
+        END IF;
+        PERFORM set_config('synchronous_commit', 'on', true);
+        INSERT INTO {names.epochs} (epoch, system_identifier, timeline, first_tick)
+        VALUES (last.epoch + 1, identifier, {TIMELINE}, last.tick + 1);
+        IF is_copy THEN
+            last.total := last.total + (
+                SELECT count(*) FROM {names.events}
+                WHERE id > last.base AND NOT pg_visible_in_snapshot(x, last.snapshot)
+            );
+            last.base := (SELECT last_value FROM {names.sequence});
+            last.top := last.base;
+            last.snapshot := pg_current_snapshot();
+            last.own := pg_current_xact_id();
+        END IF;
+        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, total, whole)
+        VALUES (
+            last.tick + 1, last.epoch + 1, last.base, last.snapshot,
+            last.own, last.top, last.total, is_copy
+        );
+    END
+    $function$
+    """

@@ -1,0 +1,93 @@
+"""Bringing the schema of a log in a database to the version of this library."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from asyncnotify.log._errors import LogError, SchemaVersionError
+from asyncnotify.log._names import SCHEMA, Names
+from asyncnotify.log._schema.settings import Settings
+from asyncnotify.log._schema.tables import REGISTRY
+from asyncnotify.log._schema.versions import CHANGES, statements_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncnotify.log._schema.versions import Change
+
+    Connection = asyncpg.Connection[Any]
+
+_LOCK: Final = Names("").lock_key("install")
+"""One key for all logs: they share a schema and a table."""
+
+_LOCK_TIMEOUT: Final = "2s"
+"""How long a change of a table may hold up the appends behind it."""
+
+
+async def install(
+    connection: Connection,
+    log: str,
+    wanted: Settings | None = None,
+    changes: Sequence[Change] = CHANGES,
+) -> int:
+    """
+    Bring a log to the newest version; return the version that it had, 0 for none.
+
+    All or nothing, in a transaction of its own. Others that install wait, and find nothing left to
+    be done. A lock of a table that cannot be had within 2 s ends it, because appends wait behind.
+
+    Args:
+        connection: In no transaction; of one who may create schemas, or owns this one.
+        log: The checked name of the log.
+        wanted: How long events are kept; None: as it is, or by default.
+        changes: How the tables change, from version 1 on.
+
+    Raises:
+        LogError: Tables that are not of this log bear the names that it needs.
+        SchemaVersionError: The log is of a newer version than is known here.
+        asyncpg.PostgresError: The server refused a statement.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
+        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        # What the statements make must not depend on these
+        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        await connection.execute("SET LOCAL synchronous_commit = on")
+        since, present = await installed(connection, log)
+        if since > len(changes):
+            raise SchemaVersionError(log, since, len(changes))
+        settings = wanted or present or Settings()
+        if present is not None:
+            settings = replace(settings, ring=present.ring)
+        for statement in statements_of(log, settings, since=since, changes=changes):
+            await _execute(connection, log, statement)
+    return since
+
+
+async def installed(connection: Connection, log: str) -> tuple[int, Settings | None]:
+    """Return the version of a log and its settings; 0 and None if it is not there."""
+    has_registry = f"SELECT pg_catalog.to_regclass('{REGISTRY}') IS NOT NULL"
+    if not await connection.fetchval(has_registry):
+        return 0, None
+    query = f"""
+        SELECT version, retention, keep_at_most, ring FROM {REGISTRY}
+        WHERE name OPERATOR(pg_catalog.=) $1
+    """
+    row = await connection.fetchrow(query, log)
+    if row is None:
+        return 0, None
+    return row["version"], Settings(row["retention"], row["keep_at_most"], row["ring"])
+
+
+async def _execute(connection: Connection, log: str, statement: str) -> None:
+    try:
+        await connection.execute(statement)
+    except (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError) as error:
+        msg = (
+            f"log {log!r} cannot be installed: the schema {SCHEMA} has something of a name that"
+            f" the log needs, and that is not the log's: {error}"
+        )
+        raise LogError(msg) from error

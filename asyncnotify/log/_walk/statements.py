@@ -1,0 +1,113 @@
+"""
+The SQL by which ticks are walked.
+
+Every bound is a parameter, and every statement walks an index between two bounds, whatever plan is
+taken: with a bound that the planner cannot see, or with an OR, an empty poll has read the whole
+table. What a portion holds in bytes is bounded by the sum of the payloads' lengths, for which the
+server does not fetch them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncnotify.log._names import Names
+
+_COLUMNS: Final = "id, uid, channel, key, payload, headers, appended_at"
+
+_OUTPUT: Final = (
+    "id, uid, channel, key, payload, headers::pg_catalog.text AS headers, appended_at, found"
+)
+
+
+class Statements:
+    """
+    The statements for one log and one choice of events.
+
+    Those that give events take, in this order: the id after which to begin; the id up to which to
+    go; the number of rows; the number of bytes; ``chosen``; and what the statement itself needs.
+    A portion has at least one row if there is any: ``found`` says how many rows there were before
+    the bytes were counted.
+
+    Args:
+        names: Of the log.
+        channels: Only events of these; None: of all.
+
+    Attributes:
+        chosen: Arguments that say which events.
+        tick: Takes a tick if there is something new; gives the number of the newest.
+        ticks: Ticks from ``$1`` on, at most ``$2``.
+        first_tick: Gives the number of the oldest that is kept.
+        visible: Events between two ids, visible in a snapshot, which is the last argument.
+        whole: Events between two ids.
+        late: Events between two ids, of transactions, whose xids are the last argument.
+        late_in_range: The xids from ``$1`` to below ``$2`` that have events.
+    """
+
+    def __init__(self, names: Names, channels: Sequence[str] | None = None) -> None:
+        self.chosen: tuple[object, ...] = () if channels is None else (list(channels),)
+        choice = "" if channels is None else "AND channel = ANY ($5::pg_catalog.text[])"
+        own = f"${5 + len(self.chosen)}::pg_catalog.text"
+        sees = f"AND pg_catalog.pg_visible_in_snapshot(x, {own}::pg_catalog.pg_snapshot)"
+        self.tick = f"SELECT {names.prefix}_tick()"
+        self.ticks = _ticks(names)
+        self.first_tick = f"SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1"
+        self.visible = _within_bytes(_between_ids(names, f"{sees} {choice}"))
+        self.whole = _within_bytes(_between_ids(names, choice))
+        self.late = _within_bytes(f"""
+            SELECT of_one.* FROM pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)
+            CROSS JOIN LATERAL ({_between_ids(names, f"AND x = late_x {choice}")}) AS of_one
+            ORDER BY id LIMIT $3
+        """)
+        self.late_in_range = _late_in_range(names)
+
+
+def _between_ids(names: Names, condition: str) -> str:
+    return f"""
+        SELECT {_COLUMNS} FROM {names.events} WHERE id > $1 AND id <= $2 {condition}
+        ORDER BY id LIMIT $3
+    """
+
+
+def _within_bytes(rows: str) -> str:
+    # The sums are of lengths alone: long payloads are fetched for the rows that remain
+    return f"""
+        SELECT {_OUTPUT} FROM (
+            SELECT {_COLUMNS}, pg_catalog.count(*) OVER () AS found,
+                pg_catalog.sum(pg_catalog.octet_length(payload)) OVER (
+                    ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                ) AS bytes_before
+            FROM ({rows}) AS walked
+        ) AS counted
+        WHERE bytes_before IS NULL OR bytes_before < $4
+        ORDER BY id
+    """
+
+
+def _ticks(names: Names) -> str:
+    """Ticks from ``$1`` on, at most ``$2``."""
+    return f"""
+        SELECT tick AS number, epoch, base, snapshot::pg_catalog.text AS snapshot,
+            own::pg_catalog.text AS own, top, total, whole, taken_at
+        FROM {names.ticks} WHERE tick >= $1 ORDER BY tick LIMIT $2
+    """
+
+
+def _late_in_range(names: Names) -> str:
+    """Xids that have events, from ``$1`` to below ``$2``: one step in the index for each."""
+    bound = "pg_catalog.text::pg_catalog.xid8"
+    return f"""
+        WITH RECURSIVE found (late_x) AS (
+            (SELECT x FROM {names.events} WHERE x >= $1::{bound} AND x < $2::{bound}
+                ORDER BY x LIMIT 1)
+            UNION ALL
+            SELECT (
+                SELECT x FROM {names.events} WHERE x > late_x AND x < $2::{bound}
+                ORDER BY x LIMIT 1
+            ) FROM found WHERE late_x IS NOT NULL
+        )
+        SELECT late_x::pg_catalog.text FROM found WHERE late_x IS NOT NULL
+    """

@@ -1,0 +1,153 @@
+"""
+Trap 9: what the statements read, on a big table, with statistics and without, in every plan.
+
+An empty poll with a bound that the planner cannot see has read a million rows.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import pytest_asyncio
+
+from asyncnotify.log._schema.installing import install
+from asyncnotify.log._walk.statements import Statements
+from asyncnotify.log._walk.ticks import Tick
+from asyncnotify.log._walk.walk import Walk
+from tests.log.conftest import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import asyncpg
+
+    from tests.log.conftest import Connection
+
+EVENTS: Final = 60_000
+BIG_LOG: Final = f"""
+    INSERT INTO asyncnotify.orders_events (slot, channel, payload)
+    SELECT n / 20000, 'things', repeat('x', 20) FROM generate_series(1, {EVENTS}) AS n
+"""
+FEW: Final = 60  # buffers: some pages for each of the 8 partitions, and the catalogs
+SEQUENTIAL: Final = "Seq Scan"
+
+
+async def explained(connection: Connection, query: str, *arguments: object) -> dict[str, Any]:
+    """Return the plan with which a statement ran, and what that read."""
+    settings = "ANALYZE, BUFFERS, FORMAT JSON"
+    answer = await connection.fetchval(f"EXPLAIN ({settings}) {query}", *arguments)
+    return dict(json.loads(answer)[0]["Plan"])
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a plan's nodes."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def buffers(plan: dict[str, Any]) -> int:
+    """Return how many pages were looked at."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+class CountingQueries:
+    """A connection that counts the pages that its queries look at."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.buffers = 0
+
+    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Return the rows of the answer."""
+        self.buffers += buffers(await explained(self._connection, query, *arguments))
+        return await self._connection.fetch(query, *arguments)
+
+
+@pytest_asyncio.fixture(params=["analyzed", "never analyzed"])
+async def ticks(request: pytest.FixtureRequest, admin: Connection) -> list[Tick]:
+    """The two newest ticks of a log with many events."""
+    await install(admin, NAMES.log)
+    await admin.execute("ALTER TABLE asyncnotify.orders_events_0 SET (autovacuum_enabled = off)")
+    await admin.execute(BIG_LOG)
+    await admin.execute(f"SELECT {NAMES.prefix}_tick()")
+    await admin.execute("SELECT asyncnotify.orders_append('things', 'one more')")
+    if request.param == "analyzed":
+        await admin.execute(f"ANALYZE {NAMES.events}")
+    await admin.execute(f"SELECT {NAMES.prefix}_tick()")
+    await admin.execute("SET jit = off")
+    rows = await admin.fetch(Statements(NAMES).ticks, 1, 2)
+    return [Tick.of_row(row) for row in rows]
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("channels", [None, ["things"]])
+async def test_trap_9_a_poll_reads_some_pages(
+    admin: Connection, ticks: list[Tick], channels: list[str] | None, mode: str
+) -> None:
+    """The newest events are found by the index on ids, an empty poll as well, and no more."""
+    await admin.execute(f"SET plan_cache_mode = {mode}")
+    sql = Statements(NAMES, channels)
+    last, tick = ticks
+    snapshot = tick.snapshot.text
+    for after, found in ((last.top, 1), (tick.top, 0)):
+        arguments = after, tick.top, 1_000, 10**6, *sql.chosen
+        for query, more in ((sql.visible, [snapshot]), (sql.whole, [])):
+            plan = await explained(admin, query, *arguments, *more)
+            assert plan["Actual Rows"] == found
+            assert buffers(plan) < FEW, plan
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_trap_9_a_portion_reads_no_more_than_it_gives(
+    admin: Connection, ticks: list[Tick], mode: str
+) -> None:
+    """In the middle of a tick of 60,000 events, 1,000 are read, by the index."""
+    await admin.execute(f"SET plan_cache_mode = {mode}")
+    last, _ = ticks
+    sql = Statements(NAMES)
+    middle = EVENTS // 2
+    arguments = middle, middle + 1_000, 1_000, 10**6, last.snapshot.text
+    plan = await explained(admin, sql.visible, *arguments)
+    assert plan["Actual Rows"] == 1_000
+    assert buffers(plan) < FEW + 1_000
+    reading = [node for node in nodes(plan) if SEQUENTIAL in node["Node Type"]]
+    assert all(node["Actual Rows"] == 0 for node in reading)
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_trap_9_late_events_are_looked_up(
+    admin: Connection, ticks: list[Tick], mode: str
+) -> None:
+    """Events of listed transactions are found by the index on xids, also where there are none."""
+    await admin.execute(f"SET plan_cache_mode = {mode}")
+    sql = Statements(NAMES)
+    [x] = await admin.fetch(f"SELECT DISTINCT x::text FROM {NAMES.events} WHERE id = 1")
+    big, none = x[0], str(ticks[1].own + 10**6)
+    for xid, after, found in ((none, 0, 0), (big, EVENTS - 500, 500)):
+        arguments = after, EVENTS, 1_000, 10**6, [xid]
+        plan = await explained(admin, sql.late, *arguments)
+        assert plan["Actual Rows"] == found
+        assert buffers(plan) < FEW + found
+    plan = await explained(admin, sql.late_in_range, "3", str(int(big) + 1))
+    assert plan["Actual Rows"] == 1
+    assert buffers(plan) < FEW
+
+
+async def test_trap_9_a_large_tick_is_read_once(admin: Connection, ticks: list[Tick]) -> None:
+    """A walk of 60,000 events looks at a page about once for each portion that has part of it."""
+    queries = CountingQueries(admin)
+    walk = Walk(queries, Statements(NAMES))
+    [zero] = await walk.ticks(0, 1)
+    found = [len(rows) async for rows in walk.events(zero, ticks[0])]
+    assert found == [1_000] * (EVENTS // 1_000)
+    assert queries.buffers < 2 * EVENTS
+
+
+async def test_trap_9_an_idle_tick_reads_some_pages(admin: Connection, ticks: list[Tick]) -> None:
+    """The function's own statements are bounded as well, at the first call and the tenth."""
+    for _ in range(10):
+        plan = await explained(admin, f"SELECT {NAMES.prefix}_tick()")
+        assert buffers(plan) < 3 * FEW

@@ -1,0 +1,106 @@
+"""What a role may do that was granted to append, or to consume, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
+from tests.log.conftest import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connection
+
+APPEND = "SELECT asyncnotify.append('orders', 'things', 'x')"
+APPENDER, CONSUMER = 'log "appender"', "log_consumer"
+
+
+@pytest_asyncio.fixture
+async def roles(admin: Connection, installed: Names) -> AsyncIterator[None]:
+    """Two roles with the rights of one who appends and of one who consumes."""
+    for role in (APPENDER, CONSUMER):
+        name = role.replace('"', '""')
+        with contextlib.suppress(asyncpg.DuplicateObjectError):
+            await admin.execute(f'CREATE ROLE "{name}"')
+    for statement in (
+        *grants_to_append(installed, APPENDER),
+        *grants_to_consume(installed, CONSUMER),
+    ):
+        await admin.execute(statement)
+    yield
+    for role in (APPENDER, CONSUMER):
+        name = role.replace('"', '""')
+        await admin.execute(f'RESET ROLE; DROP OWNED BY "{name}"; DROP ROLE "{name}"')
+
+
+async def become(connection: Connection, role: str) -> None:
+    """Have the rights of a role, and no others."""
+    name = role.replace('"', '""')
+    await connection.execute(f'SET ROLE "{name}"')
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT x FROM asyncnotify.orders_events",
+        "SELECT id FROM asyncnotify.orders_events_0",
+        "INSERT INTO asyncnotify.orders_events (x, slot, channel, payload) SELECT '7', 0, 'a', ''",
+        "INSERT INTO asyncnotify.orders_events (id, slot, channel, payload) VALUES (7, 0, 'a', '')",
+        "SELECT nextval('asyncnotify.orders_id')",
+        "SELECT setval('asyncnotify.orders_id', 7)",
+        "SELECT asyncnotify.orders_tick()",
+        "SELECT asyncnotify.orders_begin_epoch()",
+    ],
+)
+async def test_trap_4_an_appender_neither_reads_nor_sets_xid_and_id(
+    admin: Connection, roles: None, statement: str
+) -> None:
+    """Append is all that it may do."""
+    await become(admin, APPENDER)
+    await admin.execute(APPEND)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await admin.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        APPEND,
+        "SELECT asyncnotify.orders_append('things', 'x')",
+        "SELECT asyncnotify.orders_append_many('{things}', '{x}')",
+        "INSERT INTO asyncnotify.orders_events (slot, channel, payload) VALUES (0, 'things', 'x')",
+        "UPDATE asyncnotify.orders_events SET payload = 'y'",
+        "DELETE FROM asyncnotify.orders_events",
+        "DELETE FROM asyncnotify.orders_ticks",
+        "TRUNCATE asyncnotify.orders_events_0",
+        "SELECT asyncnotify.orders_begin_epoch()",
+    ],
+)
+async def test_a_consumer_cannot_append_or_change_events(
+    admin: Connection, roles: None, statement: str
+) -> None:
+    """Reading and its own cursors are all that it may have."""
+    await admin.execute(APPEND)
+    await become(admin, CONSUMER)
+    assert await Reader(admin).payloads() == ["x"]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await admin.execute(statement)
+
+
+async def test_others_may_do_nothing(admin: Connection, installed: Names) -> None:
+    """PUBLIC has no right to anything of a log."""
+    with contextlib.suppress(asyncpg.DuplicateObjectError):
+        await admin.execute("CREATE ROLE log_nobody")
+    await admin.execute("GRANT USAGE ON SCHEMA asyncnotify TO log_nobody")
+    await become(admin, "log_nobody")
+    for statement in (APPEND, "SELECT asyncnotify.orders_tick()"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await admin.execute(statement)
+    await admin.execute("RESET ROLE; DROP OWNED BY log_nobody; DROP ROLE log_nobody")

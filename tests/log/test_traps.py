@@ -1,0 +1,188 @@
+"""The traps of ordering events by snapshots: each was met once, and each test bears its number."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from asyncnotify.log._walk.walk import Size
+from tests.log.conftest import NAMES, Reader, append
+
+if TYPE_CHECKING:
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connect, Connection
+
+
+async def test_trap_1_a_running_transaction_above_xmax_is_not_lost(
+    reader: Reader, connect: Connect
+) -> None:
+    """
+    What has an xid above the snapshot's xmax, and an id below the tick's top, comes later.
+
+    Its transaction is in no list of running ones: xmax is the latest completed xid plus one.
+    """
+    async with connect() as slow, connect() as fast:
+        await append(fast, "before")
+        transaction = slow.transaction()
+        await transaction.start()
+        await append(slow, "slow")
+        assert await reader.payloads() == ["before"]
+        [_, tick] = await reader.walk.ticks(0, 2)
+        assert tick.snapshot.running == ()
+        assert tick.top == 2
+        await transaction.commit()
+        await append(fast, "after")
+        assert await reader.payloads() == ["slow", "after"]
+
+
+async def test_trap_1_many_subtransactions_above_xmax(reader: Reader, connect: Connect) -> None:
+    """Savepoints have xids too: a range of thousands is found by steps in the index."""
+    async with connect() as slow, connect() as fast, connect() as late:
+        await append(fast, "before")
+        first, second = slow.transaction(), late.transaction()
+        await first.start()
+        await append(slow, "slow")
+        await slow.execute(
+            "DO $$ BEGIN FOR n IN 1..1500 LOOP BEGIN"
+            " PERFORM asyncnotify.orders_append('things', n::text);"
+            " EXCEPTION WHEN others THEN RAISE; END; END LOOP; END $$"
+        )
+        await second.start()
+        await append(late, "late")
+        assert await reader.payloads() == ["before"]
+        [_, tick] = await reader.walk.ticks(0, 2)
+        assert tick.own - tick.snapshot.xmax > 1_500
+        await first.commit()
+        assert await reader.payloads() == ["slow", *map(str, range(1, 1501))]
+        await second.commit()
+        assert await reader.payloads() == ["late"]
+
+
+async def test_trap_2_no_tick_is_taken_where_an_xid_is_held(
+    admin: Connection, installed: Names
+) -> None:
+    """In a transaction that has written, a tick would call its own events visible."""
+    async with admin.transaction():
+        await append(admin, "own")
+        with pytest.raises(asyncpg.ActiveSQLTransactionError, match="of its own"):
+            await admin.execute(f"SELECT {installed.prefix}_tick()")
+
+
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_trap_3_no_tick_is_taken_in_another_isolation(
+    admin: Connection, installed: Names, isolation: str
+) -> None:
+    """There the snapshot would be older than the lock, and ticks would not nest."""
+    await admin.execute(f"SET default_transaction_isolation = '{isolation.lower()}'")
+    with pytest.raises(asyncpg.ActiveSQLTransactionError, match="READ COMMITTED"):
+        await admin.execute(f"SELECT {installed.prefix}_tick()")
+
+
+async def test_trap_3_ticks_that_meet_are_taken_one_after_the_other(
+    reader: Reader, connect: Connect
+) -> None:
+    """The snapshot is taken under the lock, so it holds all that was in the one before."""
+    async with connect() as holder, connect() as waiter, connect() as fast:
+        async with holder.transaction():
+            await holder.execute(f"SELECT pg_advisory_xact_lock({NAMES.lock_key('tick')})")
+            taken = asyncio.ensure_future(waiter.fetchval(f"SELECT {NAMES.prefix}_tick()"))
+            while not await fast.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                pass
+            await append(fast, "after the tick was asked for")
+        assert await taken == 1
+    [tick] = await reader.walk.ticks(1, 1)
+    assert tick.total == 1
+
+
+async def test_trap_4_the_xid_is_that_of_the_transaction(admin: Connection, reader: Reader) -> None:
+    """An event of a savepoint has the xid of the whole transaction, and that is before its id."""
+    async with admin.transaction():
+        current = await admin.fetchval("SELECT pg_current_xact_id()::text")
+        async with admin.transaction():
+            await append(admin, "in a savepoint")
+    row = await admin.fetchrow(f"SELECT x::text, xmin::text FROM {NAMES.events}")
+    assert row is not None
+    assert row["x"] == current
+    assert row["xmin"] != current
+    columns = await admin.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0"
+        " ORDER BY attnum",
+        NAMES.events,
+    )
+    assert [column[0] for column in columns][:2] == ["x", "id"]
+
+
+async def test_trap_7_a_tick_is_committed_to_disk(installed: Names, connect: Connect) -> None:
+    """Whatever synchronous_commit says: what a consumer has seen must survive a crash."""
+    async with connect() as connection:
+        await connection.execute("SET synchronous_commit = off")
+        await append(connection, "x")
+        async with connection.transaction():
+            await connection.execute(f"SELECT {NAMES.prefix}_tick()")
+            assert await connection.fetchval("SHOW synchronous_commit") == "on"
+
+
+async def test_trap_10_a_large_transaction_is_walked_in_portions(
+    reader: Reader, connect: Connect
+) -> None:
+    """A tick of 5,000 events gives portions of 1,000; one of large events, portions by bytes."""
+    async with connect() as connection:
+        await connection.execute(
+            "SELECT count(*) FROM asyncnotify.orders_append_many("
+            "array_fill('things'::text, ARRAY[5000]),"
+            " ARRAY(SELECT n::text FROM generate_series(1, 5000) n))"
+        )
+        assert await reader.payloads() == [str(n) for n in range(1, 5001)]
+        assert reader.portions == [1_000] * 5
+        small = Reader(connection, size=Size(rows=1_000, bytes=1_000_000))
+        small.tick = reader.tick
+        await connection.execute(
+            "SELECT count(*) FROM asyncnotify.orders_append_many("
+            "array_fill('things'::text, ARRAY[10]), array_fill(repeat('x', 400000), ARRAY[10]))"
+        )
+        assert len(await small.payloads()) == 10
+        assert small.portions == [3, 3, 3, 1]
+
+
+async def test_trap_10_one_event_above_the_bound_is_read_all_the_same(
+    reader: Reader, connect: Connect
+) -> None:
+    """The walk goes on past an event that is larger than a portion may be."""
+    async with connect() as connection:
+        small = Reader(connection, size=Size(rows=10, bytes=100))
+        await append(connection, "a", "x" * 1_000, "b")
+        assert [len(payload) for payload in await small.payloads()] == [1, 1_000, 1]
+
+
+async def test_trap_10_late_events_come_in_portions_too(installed: Names, connect: Connect) -> None:
+    """Two transactions that were open at the last tick are merged by id, portion by portion."""
+    async with connect() as one, connect() as two, connect() as fast, connect() as last:
+        reader = Reader(last, size=Size(rows=7))
+        first, second = one.transaction(), two.transaction()
+        await first.start()
+        await second.start()
+        sent = [f"{connection}{n}" for n in range(25) for connection in "ab"]
+        for payload in sent:
+            await append(one if payload[0] == "a" else two, payload)
+        await append(fast, "fast")
+        assert await reader.payloads() == ["fast"]
+        await first.commit()
+        await second.commit()
+        reader.portions.clear()
+        assert await reader.payloads() == sent
+        assert reader.portions == [7] * 7 + [1]
+
+
+async def test_trap_14_a_tick_without_news_writes_nothing(
+    admin: Connection, reader: Reader
+) -> None:
+    """An idle call takes no xid and makes no row."""
+    await append(admin, "x")
+    await reader.read()
+    before = await admin.fetchval("SELECT pg_current_snapshot()::text")
+    for _ in range(3):
+        assert await reader.walk.take_tick() == reader.tick
+    assert await admin.fetchval("SELECT pg_current_snapshot()::text") == before
