@@ -98,21 +98,21 @@ def notify_as_text(channel: str, payload: str) -> str:
     What it means depends on no setting of the session that runs it, whatever the two texts
     hold: not on ``standard_conforming_strings``, ``client_encoding`` or ``search_path``.
     """
-    return f"SELECT pg_catalog.pg_notify({_literal(channel)}, {_literal(payload)})"
+    return f"SELECT pg_catalog.pg_notify({literal(channel)}, {literal(payload)})"
 
 
 def notify_all_as_text(channels: Sequence[str], payloads: Sequence[str]) -> str:
     """Return one that sends these notifications, at least one, in this order; as above."""
     if channels.count(channels[0]) == len(channels):
-        channel, rows = _literal(channels[0]), f"{_unnested(payloads)} AS payload"
+        channel, rows = literal(channels[0]), f"{unnested(payloads)} AS payload"
     else:
         channel = _text("channel")
-        rows = f"ROWS FROM ({_unnested(channels)}, {_unnested(payloads)}) AS pair(channel, payload)"
+        rows = f"ROWS FROM ({unnested(channels)}, {unnested(payloads)}) AS pair(channel, payload)"
     sent = f"pg_catalog.pg_notify({channel}, {_text('payload')})"
     return f"SELECT pg_catalog.count({sent}) FROM {rows}"  # noqa: S608 - literals of our making
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Return an expression of type text: in plain words where no setting can change them."""
     if text.isascii() and text.isprintable() and "'" not in text and "\\" not in text:
         return f"'{text}'::pg_catalog.text"
@@ -124,8 +124,13 @@ def _text(hexadecimal: str) -> str:
     return f"pg_catalog.convert_from(pg_catalog.decode({hexadecimal}, 'hex'), 'UTF8')"
 
 
-def _unnested(texts: Iterable[str]) -> str:
-    """Return what gives a row for each of the texts, in hexadecimal digits."""
+def unnested(texts: Iterable[str | None]) -> str:
+    """Return what gives a row for each of the texts, in hexadecimal digits, or NULL for None."""
     # One constant for all: pg_stat_statements keeps one entry, and parsing takes half as long
-    elements = '","'.join([text.encode().hex() for text in texts])
-    return f"pg_catalog.unnest('{{\"{elements}\"}}'::pg_catalog.text[])"
+    elements = ",".join(["NULL" if text is None else f'"{text.encode().hex()}"' for text in texts])
+    return f"pg_catalog.unnest('{{{elements}}}'::pg_catalog.text[])"
+
+
+def array_of(texts: Iterable[str | None]) -> str:
+    """Return an expression for an array of texts, some of which may be None."""
+    return f"ARRAY(SELECT {_text('element')} FROM {unnested(texts)} AS element)"  # noqa: S608 - literals of our making

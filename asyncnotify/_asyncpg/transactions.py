@@ -1,10 +1,10 @@
-"""Notifying within a transaction of the caller's, on whichever driver that runs."""
+"""Calling functions of the server within a caller's transaction, on whichever driver that runs."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 
@@ -15,10 +15,9 @@ from asyncnotify._asyncpg.statements import notify_as_text, only_in_session
 from asyncnotify._asyncpg.untraced import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
-_PSYCOPG: Final = "SELECT pg_catalog.pg_notify(%s, %s)"
-_SQLALCHEMY: Final = "SELECT pg_catalog.pg_notify(:channel, :payload)"
+_NOTIFY: Final = "SELECT pg_catalog.pg_notify({}, {})"
 
 _TAKEN_IN_THREADS: Final = "SQLAlchemy's Connection or Session, or psycopg's Connection"
 
@@ -51,9 +50,42 @@ _OWN_SESSION: Final = "asyncnotify: the server's session is this connection's ow
 """Among what SQLAlchemy keeps of a connection of its pool, for as long as that connection lives."""
 
 
-async def notify_within(connection: Any, channel: str, payload: str) -> None:
+class Call(NamedTuple):
     """
-    Send a notification when the transaction of this connection commits, and not before.
+    A call of a function of the server's, in both forms in which it may have to be sent.
+
+    Attributes:
+        template: A statement with ``{}`` for each argument.
+        arguments: The arguments.
+        as_text: Returns the same as a statement without arguments, which depends on no setting.
+    """
+
+    template: str
+    arguments: tuple[Any, ...]
+    as_text: Callable[[], str]
+
+    def with_placeholders(self, placeholder: Callable[[int], str]) -> str:
+        """Return the statement with the placeholder of a driver for the n-th argument."""
+        return self.template.format(*map(placeholder, range(len(self.arguments))))
+
+
+async def notify_within(connection: Any, channel: str, payload: str) -> None:
+    """Send a notification when the transaction commits; raises as ``call_within()`` does."""
+    await call_within(connection, _notification(channel, payload))
+
+
+def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
+    """Do as ``notify_within()``, on a connection that blocks, in the calling thread."""
+    call_within_thread(connection, _notification(channel, payload))
+
+
+def _notification(channel: str, payload: str) -> Call:
+    return Call(_NOTIFY, (channel, payload), lambda: notify_as_text(channel, payload))
+
+
+async def call_within(connection: Any, call: Call) -> None:
+    """
+    Call a function in the transaction of this connection; what it returns is dropped.
 
     No statement is prepared where a pooler may give the server's session to others.
 
@@ -62,36 +94,36 @@ async def notify_within(connection: Any, channel: str, payload: str) -> None:
         Exception: What the driver raises.
     """
     if _is_of_asyncpg(connection):
-        await _send_as_text(connection, channel, payload)
+        await _send_as_text(connection, call)
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("AsyncConnection", "AsyncSession")):
-        await _notify_by_sqlalchemy(connection, channel, payload)
+        await _call_by_sqlalchemy(connection, call)
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("async_scoped_session",)):
-        await _notify_by_sqlalchemy(connection(), channel, payload)
+        await _call_by_sqlalchemy(connection(), call)
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
         # Not connection.execute(): its cursors may take other placeholders
         async with sys.modules["psycopg"].AsyncCursor(unwrapped(connection)) as cursor:
-            await cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
+            await cursor.execute(_for_psycopg(call), call.arguments, prepare=False)
     elif _is_of(connection, "tortoise.backends.base.client", ("BaseDBAsyncClient",)):
         async with connection.acquire_connection() as drivers:
-            await notify_within(drivers, channel, payload)
+            await call_within(drivers, call)
     elif _is_of(connection, "databases", ("Database",)):
         async with connection.connection() as tasks_own:
-            await notify_within(tasks_own.raw_connection, channel, payload)
+            await call_within(tasks_own.raw_connection, call)
     else:
         raise _refusal(connection, _TAKEN)
 
 
-async def _send_as_text(connection: Any, channel: str, payload: str) -> None:
+async def _send_as_text(connection: Any, call: Call) -> None:
     try:
-        await connection.execute(notify_as_text(channel, payload))
+        await connection.execute(call.as_text())
     except asyncpg.PostgresError as error:
         forget_statement(error)
         raise
 
 
-def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
+def call_within_thread(connection: Any, call: Call) -> None:
     """
-    Do as ``notify_within()``, on a connection that blocks, in the calling thread.
+    Do as ``call_within()``, on a connection that blocks, in the calling thread.
 
     Raises:
         TypeError: The connection is of another kind.
@@ -101,18 +133,22 @@ def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
         connection = connection()
     if _is_of(connection, "sqlalchemy.orm", ("Session",)):
         # Not by its execute(), which SQLModel's session warns of
-        statement = sys.modules["sqlalchemy"].text(_SQLALCHEMY)
+        statement, _ = _for_sqlalchemy(call)
         connection = connection.connection(bind_arguments={"clause": statement})
     if _is_of(connection, "sqlalchemy", ("Connection",)):
-        statement = sys.modules["sqlalchemy"].text(_SQLALCHEMY)
+        statement, arguments = _for_sqlalchemy(call)
         with _unprepared(connection.connection.driver_connection):
-            connection.execute(statement, {"channel": channel, "payload": payload})
+            connection.execute(statement, arguments)
     elif _is_of(connection, "psycopg", ("Connection",)):
         # Not connection.execute(): its cursors may take other placeholders
         with sys.modules["psycopg"].Cursor(unwrapped(connection)) as cursor:
-            cursor.execute(_PSYCOPG, (channel, payload), prepare=False)
+            cursor.execute(_for_psycopg(call), call.arguments, prepare=False)
     else:
         raise _refusal(connection, _TAKEN_IN_THREADS)
+
+
+def _for_psycopg(call: Call) -> str:
+    return call.with_placeholders(lambda _: "%s")
 
 
 def _refusal(connection: object, taken: str) -> TypeError:
@@ -138,21 +174,27 @@ def _is_of_asyncpg(connection: object) -> bool:
 # -- SQLAlchemy -----------------------------------------------------------------------------------
 
 
-async def _notify_by_sqlalchemy(caller: Any, channel: str, payload: str) -> None:
+def _for_sqlalchemy(call: Call) -> tuple[Any, dict[str, Any]]:
+    """Return the statement, and its arguments by name."""
+    statement = sys.modules["sqlalchemy"].text(call.with_placeholders(lambda n: f":argument_{n}"))
+    return statement, {f"argument_{n}": value for n, value in enumerate(call.arguments)}
+
+
+async def _call_by_sqlalchemy(caller: Any, call: Call) -> None:
     """Send as SQLAlchemy does, except where that would prepare a statement behind a pooler."""
-    statement = sys.modules["sqlalchemy"].text(_SQLALCHEMY)
+    statement, arguments = _for_sqlalchemy(call)
     connection = caller
     if _is_of(caller, "sqlalchemy.ext.asyncio", ("AsyncSession",)):
         connection = await caller.connection(bind_arguments={"clause": statement})
     lent = await connection.get_raw_connection()
     if _is_of_asyncpg(lent.driver_connection):
-        async with _as_sqlalchemy_raises(connection, lent.driver_connection):
+        async with _as_sqlalchemy_raises(connection, lent.driver_connection, call):
             if not await _may_prepare(lent):
                 await _begin(connection, lent)
-                await _send_as_text(lent.driver_connection, channel, payload)
+                await _send_as_text(lent.driver_connection, call)
                 return
     with _unprepared(lent.driver_connection):
-        await connection.execute(statement, {"channel": channel, "payload": payload})
+        await connection.execute(statement, arguments)
 
 
 async def _may_prepare(lent: Any) -> bool:
@@ -194,7 +236,7 @@ def _unprepared(driver: Any) -> Generator[None]:
 
 @contextlib.asynccontextmanager
 async def _as_sqlalchemy_raises(
-    connection: Any, driver: asyncpg.Connection[Any]
+    connection: Any, driver: asyncpg.Connection[Any], call: Call
 ) -> AsyncGenerator[None]:
     """Treat the driver's errors as SQLAlchemy treats those of its own statements."""
     dialect = connection.dialect
@@ -206,5 +248,5 @@ async def _as_sqlalchemy_raises(
             await connection.invalidate(error)
         kind = sys.modules["sqlalchemy.exc"].DBAPIError
         raise kind.instance(
-            _SQLALCHEMY, None, error, Exception, connection_invalidated=lost, dialect=dialect
+            call.template, None, error, Exception, connection_invalidated=lost, dialect=dialect
         ) from error

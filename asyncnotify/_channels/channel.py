@@ -249,6 +249,22 @@ class Channel(Generic[T]):
             return str.__str__(cast("str", text))  # the value of a str enumeration, not its name
 
 
+def encoded_up_to(channel: Channel[T], payload: T, limit: int) -> str:
+    """
+    Return the text for a payload, where no NOTIFY has to hold it.
+
+    Raises:
+        PayloadError: As of ``encode()``.
+        PayloadTooLargeError: The text has over ``limit`` bytes, or is too long to be compressed.
+    """
+    text = channel._coded(payload)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    compressed = channel._text_limit  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    text = check_payload(channel.name, text, limit if compressed == PAYLOAD_LIMIT else compressed)
+    for layer in channel._layers:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        text = layer.seal(text)
+    return check_payload(channel.name, text, limit)
+
+
 def bare_decoder(channel: Channel[T]) -> Callable[[str], T] | None:
     """
     Return the bare function from text to payload; None if the payload is the text.

@@ -35,14 +35,9 @@ def check_channel(channel: object) -> str:
     return str.__str__(channel)  # the value of a StrEnum, not its name
 
 
-def check_payload(channel: str, payload: object) -> str:
+def check_payload(channel: str, payload: object, limit: int = PAYLOAD_LIMIT) -> str:
     """Return ``payload`` if the server takes it, else raise PayloadError, without its text."""
-    if (
-        type(payload) is str
-        and payload.isascii()
-        and len(payload) <= PAYLOAD_LIMIT
-        and "\0" not in payload
-    ):
+    if type(payload) is str and payload.isascii() and len(payload) <= limit and "\0" not in payload:
         return payload  # the common case
     if not isinstance(payload, str):
         name = type(payload).__name__
@@ -52,8 +47,8 @@ def check_payload(channel: str, payload: object) -> str:
     size = _size_in_utf8(payload)
     if size is None:
         raise PayloadError(channel, "contains a lone surrogate, which UTF-8 cannot hold")
-    if size > PAYLOAD_LIMIT:
-        raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
+    if size > limit:
+        raise PayloadTooLargeError(channel, size, limit)
     return str.__str__(payload)
 
 

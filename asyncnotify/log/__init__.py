@@ -5,6 +5,7 @@ NOTIFY only wakes those who read. The module's path is its API, with the names i
 """
 
 from asyncnotify.log._errors import (
+    EntryError,
     LogError,
     LogNameError,
     NotInstalledError,
@@ -12,12 +13,21 @@ from asyncnotify.log._errors import (
     SchemaVersionError,
     StandbyError,
 )
+from asyncnotify.log._log import Log
+from asyncnotify.log._values import Event, Position
 
 __all__ = [
+    "EntryError",
+    "Event",
+    "Log",
     "LogError",
     "LogNameError",
     "NotInstalledError",
+    "Position",
     "PositionError",
     "SchemaVersionError",
     "StandbyError",
 ]
+
+for _public in map(globals().__getitem__, __all__):
+    _public.__module__ = __name__  # the name in tracebacks, pickles and docs

@@ -6,6 +6,7 @@ Every exception that the log raises on purpose, besides those of asyncnotify its
     AsyncNotifyError
     └── LogError
         ├── LogNameError (ValueError)         a name that no log or consumer may have
+        ├── EntryError (ValueError)           a key or headers that cannot be stored
         ├── PositionError (ValueError)        a text or a position that is none of this log
         ├── NotInstalledError                 the database has no log of this name
         ├── SchemaVersionError                the log was installed by a newer version
@@ -39,6 +40,24 @@ class LogNameError(LogError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.kind} name {self.name!r:.100}: {self.reason}"
+
+
+class EntryError(LogError, ValueError):
+    """
+    A key or headers that cannot be stored with an event. The error does not hold them.
+
+    Attributes:
+        part: ``key`` or ``headers``.
+        reason: What is wrong.
+    """
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(part, reason)
+        self.part = part
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the {self.part} of an event: {self.reason}"
 
 
 class PositionError(LogError, ValueError):

@@ -48,8 +48,8 @@ def functions_of(names: Names, settings: Settings) -> Iterator[str]:
 def appenders_functions(names: Names) -> tuple[str, ...]:
     """Return the functions that one who appends may execute."""
     return (
-        f"{names.prefix}_append(text, text, text, jsonb, bool)",
-        f"{names.prefix}_append_many(text[], text[], text[], jsonb[], bool)",
+        f"{names.prefix}_append(text, text, text, jsonb, bool, uuid)",
+        f"{names.prefix}_append_many(text[], text[], text[], jsonb[], bool, uuid[])",
     )
 
 
@@ -83,17 +83,16 @@ def _append(names: Names, settings: Settings) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_append(
         channel text, payload text,
-        key text DEFAULT NULL, headers jsonb DEFAULT NULL, wake bool DEFAULT true
+        key text DEFAULT NULL, headers jsonb DEFAULT NULL, wake bool DEFAULT true,
+        id uuid DEFAULT gen_random_uuid()
     ) RETURNS uuid {_ATTRIBUTES} AS $function$
-    DECLARE
-        made uuid;
     BEGIN
-        INSERT INTO {names.events} (slot, channel, payload, key, headers)
-        VALUES ({_slot(settings)}, $1, $2, $3, $4) RETURNING uid INTO made;
+        INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
+        VALUES ({_slot(settings)}, $1, $2, $3, $4, $6);
         IF wake THEN
             PERFORM pg_notify('{names.wake_channel}', '');
         END IF;
-        RETURN made;
+        RETURN $6;
     END
     $function$
     """
@@ -104,16 +103,21 @@ def _append_many(names: Names, settings: Settings) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_append_many(
         channels text[], payloads text[],
-        keys text[] DEFAULT NULL, headers jsonb[] DEFAULT NULL, wake bool DEFAULT true
-    ) RETURNS SETOF uuid {_ATTRIBUTES} AS $function$
+        keys text[] DEFAULT NULL, headers jsonb[] DEFAULT NULL, wake bool DEFAULT true,
+        ids uuid[] DEFAULT NULL
+    ) RETURNS bigint {_ATTRIBUTES} AS $function$
+    DECLARE
+        appended bigint;
     BEGIN
-        RETURN QUERY
-        INSERT INTO {names.events} (slot, channel, payload, key, headers)
-        SELECT {_slot(settings)}, event.* FROM unnest($1, $2, $3, $4) AS event
-        RETURNING uid;
-        IF wake AND FOUND THEN
+        INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
+        SELECT {_slot(settings)}, event.channel, event.payload, event.key, event.headers,
+            coalesce(event.id, gen_random_uuid())
+        FROM unnest($1, $2, $3, $4, $6) AS event (channel, payload, key, headers, id);
+        GET DIAGNOSTICS appended = ROW_COUNT;
+        IF wake AND appended > 0 THEN
             PERFORM pg_notify('{names.wake_channel}', '');
         END IF;
+        RETURN appended;
     END
     $function$
     """

@@ -1,0 +1,400 @@
+"""The Log, which connects the parts and holds no logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
+from uuid import UUID
+
+import asyncpg
+
+from asyncnotify import Channel, Keepalive
+from asyncnotify._arguments import check_callbacks, check_kind, check_seconds, check_timeout
+from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._asyncpg.transactions import call_within
+from asyncnotify._owner import Owner, leave_to_parent
+from asyncnotify.log._appending import Appender
+from asyncnotify.log._calls import append_call
+from asyncnotify.log._entries import Entry, entry_of
+from asyncnotify.log._names import Names, check_log_name
+from asyncnotify.log._portions import in_portions
+from asyncnotify.log._schema.installing import install
+from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
+from asyncnotify.log._schema.settings import Settings
+from asyncnotify.log._schema.versions import statements_of
+from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions, answers, session_of
+from asyncnotify.log._waking import Waker
+from asyncnotify.typing import Connect, Dsn
+
+T = TypeVar("T")
+Pool: TypeAlias = "asyncpg.Pool[Any]"
+Wake: TypeAlias = Literal["commit", "after", "poll"]
+"""How consumers learn of new events: see ``Log``."""
+
+_DEFAULT_KEEPALIVE = Keepalive()
+
+
+class Log:
+    """
+    A durable log in a PostgreSQL database: events in rows, which all readers see in one order.
+
+    Nothing touches the network or an event loop in the constructor. Any number of tasks of one
+    event loop may call the methods.
+
+    Args:
+        name: 1 to 40 of a-z, 0-9 and ``_``, with a letter at the beginning. A database may have
+            several logs.
+        dsn: As for Listener.
+        pool: An asyncpg pool, from which connections are borrowed.
+        connect: An async callable that returns a fresh ``asyncpg.Connection``. One of ``dsn``,
+            ``pool`` and ``connect`` may be given.
+        wake: ``"commit"``: a NOTIFY in the appending transaction wakes those who read.
+            ``"after"``: a NOTIFY is sent after the commit, by a connection of its own, so that
+            appending transactions do not wait for each other at their commit; call ``wake()``
+            after the commit of a transaction of your own. ``"poll"``: none is sent; those who read
+            look for new events at their interval.
+        connect_timeout: Seconds for making or borrowing a connection, for each host.
+        operation_timeout: Seconds in which the server has to answer a statement.
+        keepalive: TCP keepalive for both ends, of connections that are not from a pool.
+        close_timeout: Seconds for ``aclose()``, unless that call gives its own.
+        connect_kwargs: Further arguments of ``asyncpg.connect``.
+
+    Raises:
+        LogNameError: No log can have this name.
+        TypeError: An argument is unknown or of the wrong type, or another one excludes it.
+        ValueError: A number is not positive and finite, or ``wake`` is none of the three.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dsn: Dsn | None = None,
+        *,
+        # connection
+        pool: Pool | None = None,
+        connect: Connect | None = None,
+        connect_timeout: float = 10.0,
+        operation_timeout: float = 30.0,
+        keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
+        # waking
+        wake: Wake = "commit",
+        # limits
+        close_timeout: float = 5.0,
+        **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
+    ) -> None:
+        self._names = Names(check_log_name(name))
+        _check_wake(wake)
+        check_seconds("connect_timeout", connect_timeout)
+        check_seconds("operation_timeout", operation_timeout)
+        check_seconds("close_timeout", close_timeout)
+        check_kind("keepalive", keepalive, Keepalive)
+        self._sessions: Sessions
+        if pool is None:
+            check_connect_arguments(dsn, connect, connect_kwargs)
+            check_callbacks(connect=connect)
+            dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
+            self._sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
+        else:
+            if dsn is not None or connect is not None or connect_kwargs:
+                msg = "pool= makes the connections: nothing else may say how"
+                raise TypeError(msg)
+            self._sessions = PooledSessions(pool, name, operation_timeout, connect_timeout)
+        self._wake: Wake = wake
+        self._close_timeout = close_timeout
+        self._owner: Owner | None = None
+        self._appender: Appender | None = None
+        self._waker: Waker | None = None
+
+    @classmethod
+    def from_sqlalchemy(cls, name: str, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
+        """
+        Return a log that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
+
+        As ``Listener.from_sqlalchemy()``. To append within a transaction of the engine, pass the
+        connection or the session to ``append()``.
+
+        Raises:
+            LogNameError: No log can have this name.
+            TypeError: ``engine`` is not such an engine, or an option is not as Log takes it.
+            ValueError: An option is not as Log takes it.
+        """
+        return cls(name, connect=EngineConnect(engine), **options)
+
+    def __repr__(self) -> str:
+        return f"<Log {self.name!r} {self._sessions.target}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the log."""
+        return self._names.log
+
+    # -- installing ---------------------------------------------------------------------------
+
+    async def install(
+        self,
+        *,
+        retention: timedelta | None = None,
+        limit: timedelta | None = None,
+        ring: int | None = None,
+    ) -> None:
+        """
+        Make the log in the database, or bring it to the version of this library.
+
+        Idempotent, all or nothing; several processes may do it at once, and others may append
+        meanwhile. Needs the right to create a schema, or to own the schema ``asyncnotify``.
+
+        Args:
+            retention: How long events are kept at least. None: as it is; 7 days for a new log.
+            limit: How long events are kept at most where a consumer has not got so far; None:
+                until every consumer has. Heeded together with ``retention``.
+            ring: In how many partitions, 3 to 64; of a new log only. None: 8.
+
+        Raises:
+            ValueError: A setting is out of its bounds.
+            LogError: Other tables bear the names that the log needs.
+            SchemaVersionError: The log was installed by a newer version of asyncnotify.
+            ConnectError: There is no connection.
+            ConnectionLostError: The connection died: the log may have been installed.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        wanted = _settings(retention, limit, ring)
+        async with session_of(self._sessions) as session:
+            with answers(self.name):
+                await install(session.connection, self.name, wanted)
+
+    def statements(
+        self,
+        *,
+        since: int = 0,
+        retention: timedelta | None = None,
+        limit: timedelta | None = None,
+        ring: int | None = None,
+    ) -> list[str]:
+        """
+        Return what ``install()`` executes, for a migration: to be run in one transaction.
+
+        Args:
+            since: The version of the schema that is there; 0: none.
+            retention: As for ``install()``; None: 7 days.
+            limit: As for ``install()``.
+            ring: As for ``install()``.
+
+        Raises:
+            ValueError: A setting is out of its bounds.
+        """
+        wanted = _settings(retention, limit, ring) or Settings()
+        return statements_of(self.name, wanted, since=since)
+
+    def grants(self, *, append: Iterable[str] = (), consume: Iterable[str] = ()) -> list[str]:
+        """
+        Return the statements that give roles the rights to append, or to read and consume.
+
+        One who appends can neither read events nor set their place in the order; one who consumes
+        cannot append.
+
+        Args:
+            append: Names of roles that append.
+            consume: Names of roles that read and consume.
+        """
+        statements: list[str] = []
+        for role in append:
+            statements.extend(grants_to_append(self._names, role))
+        for role in consume:
+            statements.extend(grants_to_consume(self._names, role))
+        return statements
+
+    # -- lifetime -----------------------------------------------------------------------------
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """
+        Append what has been accepted, and close the connections.
+
+        Idempotent. Cancelling the call closes at once.
+
+        Args:
+            timeout: Seconds after which what is not appended is given up; None: ``close_timeout``.
+
+        Raises:
+            ValueError: ``timeout`` is not a number of seconds.
+            WrongLoopError: The log is used by another event loop or process.
+        """
+        check_timeout("timeout", timeout)
+        owner, appender, waker = self._owner, self._appender, self._waker
+        if owner is None or owner.loop.is_closed():
+            return
+        owner.check()
+        self._owner = self._appender = self._waker = None
+        seconds = self._close_timeout if timeout is None else timeout
+        if appender is not None:
+            await appender.aclose(seconds)
+        if waker is not None:
+            await waker.aclose(seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- appending ----------------------------------------------------------------------------
+
+    @overload
+    async def append(
+        self,
+        channel: str,
+        payload: str = "",
+        *,
+        key: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        connection: object = ...,
+    ) -> UUID: ...
+
+    @overload
+    async def append(
+        self,
+        channel: Channel[T],
+        payload: T,
+        *,
+        key: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        connection: object = ...,
+    ) -> UUID: ...
+
+    async def append(
+        self,
+        channel: str | Channel[Any],
+        payload: object = "",
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        connection: object = None,
+    ) -> UUID:
+        """
+        Append an event; return its id.
+
+        With ``connection`` the event is part of the caller's transaction: it is there once that
+        commits, and never if that rolls back. Without, the call returns once the event has been
+        committed; calls that meet share a transaction, and each gets the result of its own.
+
+        After a cancelled call without ``connection`` nobody knows whether the event was appended.
+
+        Args:
+            channel: A name, or a Channel, which encodes the payload.
+            payload: A text, or what the Channel encodes; up to 256 MiB. One that compresses takes
+                256 KiB.
+            key: What the event is about, up to 1,024 bytes.
+            headers: Texts by name, up to 64 KiB in all.
+            connection: An asyncpg Connection (also one acquired from a pool), SQLAlchemy's
+                AsyncConnection or AsyncSession, or psycopg's AsyncConnection. There is no deadline
+                but those of the connection.
+
+        Raises:
+            ChannelNameError: The name is empty, over 63 bytes, or holds NUL or a lone surrogate.
+            EntryError: The key or the headers cannot be stored.
+            PayloadError: The payload cannot be encoded, or holds NUL or a lone surrogate.
+            PayloadTooLargeError: The payload is too large.
+            TypeError: ``connection`` is of another kind.
+            NotInstalledError: The database has no such log.
+            ConnectError: There is no connection: nothing was appended.
+            ConnectionLostError: The connection died in flight: it may have been appended.
+            StandbyError: The server is a standby.
+            ClosedError: The log has been closed meanwhile.
+            WrongLoopError: The call came from another event loop or process.
+            Exception: What the server, or the driver of ``connection``, raises.
+        """
+        entry = entry_of(channel, payload, key, headers)
+        await self._append([entry], connection)
+        return entry.id
+
+    async def append_many(
+        self,
+        events: Iterable[tuple[Any, ...]] | AsyncIterable[tuple[Any, ...]],
+        *,
+        connection: object = None,
+    ) -> int:
+        """
+        Append many events, in their order; return how many.
+
+        One statement for up to 1,000 events or 1 MiB. Without ``connection`` each of these is a
+        transaction; the first failure ends the call, and a note on the exception says how many
+        events have been appended before.
+
+        Args:
+            events: An iterable, or an asynchronous one, of tuples: channel and payload, and then
+                the key and the headers where there are any, as ``append()`` takes them.
+            connection: As for ``append()``: all events are part of its transaction.
+
+        Raises:
+            TypeError: ``events`` cannot be iterated over, or an element is not such a tuple.
+            Exception: As of ``append()``, and what ``events`` raised.
+        """
+        appended = 0
+        try:
+            async for portion in in_portions(events):
+                await self._append(portion, connection)
+                appended += len(portion)
+        except Exception as error:
+            error.add_note(f"{appended} events before it have been appended")
+            raise
+        return appended
+
+    async def wake(self) -> None:
+        """
+        Wake those who read the log, by a NOTIFY; for use after a commit with ``wake="after"``.
+
+        Returns at once: the notification is sent by a task, calls that meet send one.
+
+        Raises:
+            WrongLoopError: The call came from another event loop or process.
+        """
+        self._check_owner()
+        if self._waker is None:
+            self._waker = Waker(self._sessions, self._names)
+        self._waker.wake()
+
+    async def _append(self, entries: list[Entry], connection: object) -> None:
+        if connection is not None:
+            call = append_call(self._names, entries, wake=self._wake == "commit")
+            await call_within(connection, call)
+            return
+        self._check_owner()
+        if self._appender is None:
+            wakes = self._wake == "commit"
+            self._appender = Appender(self._sessions, self._names, wake=wakes)
+        await self._appender.append(entries)
+        if self._wake == "after":
+            await self.wake()
+
+    def _check_owner(self) -> None:
+        """Take possession of the log for this event loop; refuse if another one has it."""
+        owner = self._owner
+        if owner is not None and owner.is_here:
+            return
+        if owner is not None and not owner.is_other_process and not owner.loop.is_closed():
+            owner.check()
+        if owner is not None and owner.is_other_process:
+            leave_to_parent(self._appender, self._waker)
+        self._owner, self._appender, self._waker = Owner(), None, None
+
+
+def _settings(
+    retention: timedelta | None, limit: timedelta | None, ring: int | None
+) -> Settings | None:
+    if retention is None and limit is None and ring is None:
+        return None
+    given: dict[str, Any] = {"retention": retention, "limit": limit, "ring": ring}
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _check_wake(wake: object) -> None:
+    if wake not in ("commit", "after", "poll"):
+        msg = f'wake must be "commit", "after" or "poll", not {wake!r}'
+        raise ValueError(msg)

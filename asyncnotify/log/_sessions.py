@@ -1,0 +1,227 @@
+"""Connections of a log's own: each statement has a deadline, and errors say what they mean."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import asyncpg
+
+from asyncnotify._asyncpg import failures
+from asyncnotify._asyncpg.bounded import BoundedConnection
+from asyncnotify._asyncpg.publishing import check_pool
+from asyncnotify._errors import (
+    AsyncNotifyError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    PoolerError,
+    describe_error,
+)
+from asyncnotify.log._errors import NotInstalledError, StandbyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Sequence
+
+    from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._keepalive import Keepalive
+
+_SETTINGS: Final = """
+    SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+    SET jit = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0
+"""
+"""A role may have other defaults. A tick needs READ COMMITTED; compiling a plan takes longer than
+any of our statements."""
+
+_NOT_INSTALLED: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidSchemaNameError,
+)
+
+
+class Session(BoundedConnection):
+    """
+    A session of the server's that is the log's alone, as long as it is held.
+
+    A statement that exceeds its deadline, or is cancelled, ends the connection.
+
+    Attributes:
+        is_own: No pooler is in between, so statements may be prepared.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[Any], log: str, *, timeout: float) -> None:
+        super().__init__(connection, timeout=timeout)
+        self._log = log
+        self.is_own = False
+
+    @property
+    def connection(self) -> asyncpg.Connection[Any]:
+        """The driver's connection, for what users run on it."""
+        return self._connection
+
+    async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
+        """
+        Return the rows of the answer.
+
+        Raises:
+            ConnectionLostError: The connection died, or the server did not answer in time.
+            NotInstalledError: The database has no such log.
+            StandbyError: The server is a standby.
+            asyncpg.PostgresError: The server refused the statement.
+        """
+        with answers(self._log):
+            rows: Sequence[Any] = await self._command(self._connection.fetch(query, *arguments))
+            return rows
+
+    async def execute(self, script: str, /) -> str:
+        """Run statements without arguments, in one message; raises as ``fetch()`` does."""
+        with answers(self._log):
+            status: str = await self._command(self._connection.execute(script))
+            return status
+
+    async def prepare(self, keepalive: Keepalive | None) -> bool:
+        """Set what the statements rely on; return whether no pooler is in between."""
+        self.is_own = await self.introduce(keepalive)
+        if self.is_own:
+            await self._command(self._connection.execute(_SETTINGS))
+        return self.is_own
+
+
+@contextmanager
+def answers(log: str) -> Generator[None]:
+    """Turn what the driver raises in here into what it means to the user of a log."""
+    try:
+        yield
+    except _NOT_INSTALLED as error:
+        raise NotInstalledError(log) from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        msg = f"log {log!r}: the server is a standby, which cannot order events"
+        raise StandbyError(msg) from error
+    except Exception as error:
+        if failures.is_refusal(error) or isinstance(error, AsyncNotifyError):
+            raise
+        msg = f"the connection of log {log!r} was lost: {describe_error(error)}"
+        raise ConnectionLostError(msg) from error
+
+
+class Sessions(Protocol):
+    """Opens sessions for a log."""
+
+    target: str
+    keep: bool
+    """Whether a session is kept while nothing is to be done: one of a pool is given back."""
+
+    async def open(self, *, own: bool = True) -> Session:
+        """
+        Return a session. May be cancelled: no connection is left behind.
+
+        Args:
+            own: The server's session has to be this connection's own, with no pooler in between.
+
+        Raises:
+            ConfigurationError: The arguments for connecting are wrong.
+            ConnectError: There is no connection, or a pooler is in between.
+        """
+        ...
+
+    async def close(self, session: Session) -> None:
+        """Part with a session in good order."""
+        ...
+
+
+class OwnSessions:
+    """Sessions on connections that are made for them."""
+
+    def __init__(
+        self, dialer: Dialer, keepalive: Keepalive | None, log: str, timeout: float
+    ) -> None:
+        self._dialer = dialer
+        self._keepalive = keepalive
+        self._log = log
+        self._timeout = timeout
+        self.target: str = dialer.target
+        self.keep = True
+
+    async def open(self, *, own: bool = True) -> Session:
+        """Return a session on a new connection."""
+        with connecting(self.target), self._dialer.opening():
+            connection = await self._dialer.dial()
+            with failures.introducing(connection):
+                session = Session(connection, self._log, timeout=self._timeout)
+                await _prepare(session, self._keepalive, own=own)
+        return session
+
+    async def close(self, session: Session) -> None:
+        """Say goodbye to the server."""
+        await session.close(self._timeout)
+
+
+class PooledSessions:
+    """Sessions on connections that are borrowed from a pool of the caller's."""
+
+    target: str = "the pool"
+    keep: bool = False
+
+    def __init__(self, pool: asyncpg.Pool[Any], log: str, timeout: float, connect: float) -> None:
+        check_pool(pool)
+        self._pool = pool
+        self._log = log
+        self._timeout = timeout
+        self._connect_timeout = connect
+
+    async def open(self, *, own: bool = True) -> Session:
+        """Return a session on a connection of the pool's."""
+        with connecting(self.target):
+            proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
+            try:
+                session = Session(proxy, self._log, timeout=self._timeout)
+                await _prepare(session, None, own=own)
+            except BaseException:
+                proxy.terminate()
+                await self._pool.release(proxy)
+                raise
+        return session
+
+    async def close(self, session: Session) -> None:
+        """Give the connection back; the pool resets it."""
+        connection: Any = session.connection
+        await self._pool.release(connection, timeout=self._timeout)
+
+
+async def _prepare(session: Session, keepalive: Keepalive | None, *, own: bool) -> None:
+    if not await session.prepare(keepalive) and own:
+        raise PoolerError(_POOLER)
+
+
+_POOLER: Final = (
+    "a pooler is in between: a consumer of a log needs a session of its own, for its lock and its"
+    " wake-ups; connect to PostgreSQL itself"
+)
+
+
+@contextmanager
+def connecting(target: str) -> Generator[None]:
+    """Turn what connecting raises into a ConnectError."""
+    try:
+        yield
+    except ConnectError:
+        raise
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        mistake = failures.is_permanent(error) and isinstance(error, ValueError | TypeError)
+        kind = ConfigurationError if mistake else ConnectError
+        msg = f"cannot connect to {target}: {describe_error(error)}"
+        raise kind(msg) from error
+
+
+@asynccontextmanager
+async def session_of(sessions: Sessions, *, own: bool = True) -> AsyncGenerator[Session]:
+    """Open a session for as long as the block runs; drop it if the block raises."""
+    session = await sessions.open(own=own)
+    try:
+        yield session
+    except BaseException:
+        session.terminate()
+        raise
+    finally:
+        await sessions.close(session)

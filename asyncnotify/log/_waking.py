@@ -1,0 +1,66 @@
+"""Waking those who read, after a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from asyncnotify._errors import describe_error
+from asyncnotify._tasks import cancel, start
+from asyncnotify.log._sessions import session_of
+
+if TYPE_CHECKING:
+    from asyncnotify.log._names import Names
+    from asyncnotify.log._sessions import Sessions
+
+logger = logging.getLogger("asyncnotify.log")
+
+
+class Waker:
+    """
+    Sends a notification for all calls that have come since the last one was sent.
+
+    The last call counts: one that comes while a notification is in flight has another one sent,
+    because that one may have been seen before its commit. A failure is logged, not raised: those
+    who read look for new events by themselves, if later.
+    """
+
+    def __init__(self, sessions: Sessions, names: Names) -> None:
+        self._sessions = sessions
+        self._names = names
+        self._is_wanted = False
+        self._is_closing = False
+        self._news = asyncio.Event()
+        self._task = start(self._run(), name="asyncnotify log waker")
+
+    def wake(self) -> None:
+        """Have a notification sent. Never waits."""
+        self._is_wanted = True
+        self._news.set()
+
+    async def aclose(self, timeout: float) -> None:
+        """Send what is to be sent, within these seconds."""
+        self._is_closing = True
+        self._news.set()
+        try:
+            await asyncio.wait({self._task}, timeout=timeout)
+        finally:
+            await cancel({self._task})
+
+    async def _run(self) -> None:
+        while await self._work_comes():
+            try:
+                async with session_of(self._sessions, own=False) as session:
+                    while self._is_wanted or (self._sessions.keep and await self._work_comes()):
+                        self._is_wanted = False
+                        await session.execute(f"NOTIFY {self._names.wake_channel}")
+            except Exception as error:  # noqa: BLE001 - readers look by themselves as well
+                self._is_wanted = False
+                logger.info("readers were not woken: %s", describe_error(error))
+
+    async def _work_comes(self) -> bool:
+        while not self._is_wanted and not self._is_closing:
+            self._news.clear()
+            await self._news.wait()
+        return self._is_wanted
