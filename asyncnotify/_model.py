@@ -76,6 +76,8 @@ class GapReason(StrEnum):
     """A payload could not be decoded, so what it told is unknown. ``on_error`` got the error."""
     UNLISTENED = "unlistened"
     """The server no longer listened for this connection; LISTEN has been repeated."""
+    EXPIRED = "expired"
+    """Of a log only: events had been removed, as they were too old, before they were read."""
 
 
 @dataclass(frozen=True, slots=True)

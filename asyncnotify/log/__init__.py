@@ -14,6 +14,7 @@ from asyncnotify.log._errors import (
     StandbyError,
 )
 from asyncnotify.log._log import Log
+from asyncnotify.log._reading.stream import LogStream
 from asyncnotify.log._values import Event, Position
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Log",
     "LogError",
     "LogNameError",
+    "LogStream",
     "NotInstalledError",
     "Position",
     "PositionError",

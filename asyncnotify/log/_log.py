@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+import functools
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
@@ -10,30 +11,39 @@ from uuid import UUID
 
 import asyncpg
 
-from asyncnotify import Channel, Keepalive
-from asyncnotify._arguments import check_callbacks, check_kind, check_seconds, check_timeout
+from asyncnotify import Channel, ExponentialBackoff, Gap, Keepalive, Listener
+from asyncnotify._arguments import (
+    check_backoff,
+    check_callbacks,
+    check_flag,
+    check_kind,
+    check_seconds,
+    check_timeout,
+)
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import call_within
-from asyncnotify._owner import Owner, leave_to_parent
-from asyncnotify.log._appending import Appender
+from asyncnotify._owner import leave_to_parent
 from asyncnotify.log._calls import append_call
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._names import Names, check_log_name
 from asyncnotify.log._portions import in_portions
+from asyncnotify.log._reading.stream import After, LogStream, check_after
+from asyncnotify.log._runtime import Options, Runtime
 from asyncnotify.log._schema.installing import install
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
 from asyncnotify.log._schema.settings import Settings
 from asyncnotify.log._schema.versions import statements_of
 from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions, answers, session_of
-from asyncnotify.log._waking import Waker
-from asyncnotify.typing import Connect, Dsn
+from asyncnotify.log._values import Event
+from asyncnotify.typing import Backoff, Connect, Dsn
 
 T = TypeVar("T")
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 Wake: TypeAlias = Literal["commit", "after", "poll"]
 """How consumers learn of new events: see ``Log``."""
 
+_DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
 
 
@@ -56,6 +66,10 @@ class Log:
             appending transactions do not wait for each other at their commit; call ``wake()``
             after the commit of a transaction of your own. ``"poll"``: none is sent; those who read
             look for new events at their interval.
+        listener: A running Listener of this database, which wakes those who read. None: one of the
+            log's own, which begins when somebody reads; with ``pool`` there is none.
+        poll: Seconds after which those who read look for new events, woken or not.
+        backoff: As for Listener; of those who read.
         connect_timeout: Seconds for making or borrowing a connection, for each host.
         operation_timeout: Seconds in which the server has to answer a statement.
         keepalive: TCP keepalive for both ends, of connections that are not from a pool.
@@ -81,6 +95,10 @@ class Log:
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         # waking
         wake: Wake = "commit",
+        listener: Listener | None = None,
+        poll: float = 5.0,
+        # reconnection
+        backoff: Backoff = _DEFAULT_BACKOFF,
         # limits
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
@@ -90,23 +108,38 @@ class Log:
         check_seconds("connect_timeout", connect_timeout)
         check_seconds("operation_timeout", operation_timeout)
         check_seconds("close_timeout", close_timeout)
+        check_seconds("poll", poll)
         check_kind("keepalive", keepalive, Keepalive)
-        self._sessions: Sessions
+        check_kind("listener", listener, Listener)
+        check_backoff(backoff)
+        sessions: Sessions
+        new_listener: Callable[[], Listener] | None = None
         if pool is None:
             check_connect_arguments(dsn, connect, connect_kwargs)
             check_callbacks(connect=connect)
             dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
-            self._sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
+            sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
+            new_listener = functools.partial(
+                Listener, dsn, connect=connect, keepalive=keepalive, **connect_kwargs
+            )
         else:
             if dsn is not None or connect is not None or connect_kwargs:
                 msg = "pool= makes the connections: nothing else may say how"
                 raise TypeError(msg)
-            self._sessions = PooledSessions(pool, name, operation_timeout, connect_timeout)
+            sessions = PooledSessions(pool, name, operation_timeout, connect_timeout)
+        self._sessions = sessions
         self._wake: Wake = wake
         self._close_timeout = close_timeout
-        self._owner: Owner | None = None
-        self._appender: Appender | None = None
-        self._waker: Waker | None = None
+        self._runtime: Runtime | None = None
+        self._options = Options(
+            self._names,
+            sessions,
+            listener,
+            new_listener,
+            wakes_on_commit=wake == "commit",
+            poll=poll,
+            backoff=backoff,
+        )
 
     @classmethod
     def from_sqlalchemy(cls, name: str, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -222,16 +255,12 @@ class Log:
             WrongLoopError: The log is used by another event loop or process.
         """
         check_timeout("timeout", timeout)
-        owner, appender, waker = self._owner, self._appender, self._waker
-        if owner is None or owner.loop.is_closed():
+        runtime = self._runtime
+        if runtime is None or runtime.owner.loop.is_closed():
             return
-        owner.check()
-        self._owner = self._appender = self._waker = None
-        seconds = self._close_timeout if timeout is None else timeout
-        if appender is not None:
-            await appender.aclose(seconds)
-        if waker is not None:
-            await waker.aclose(seconds)
+        runtime.owner.check()
+        self._runtime = None
+        await runtime.aclose(self._close_timeout if timeout is None else timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -355,34 +384,93 @@ class Log:
         Raises:
             WrongLoopError: The call came from another event loop or process.
         """
-        self._check_owner()
-        if self._waker is None:
-            self._waker = Waker(self._sessions, self._names)
-        self._waker.wake()
+        self._running().wake_readers()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @overload
+    def read(
+        self, *channels: str, after: After = ..., gaps: Literal[False] = False
+    ) -> LogStream[Event[str]]: ...
+
+    @overload
+    def read(
+        self, *channels: Channel[T], after: After = ..., gaps: Literal[False] = False
+    ) -> LogStream[Event[T]]: ...
+
+    @overload
+    def read(
+        self, *channels: str | Channel[Any], after: After = ..., gaps: Literal[False] = False
+    ) -> LogStream[Event[Any]]: ...
+
+    @overload
+    def read(
+        self, *channels: str, after: After = ..., gaps: bool
+    ) -> LogStream[Event[str] | Gap]: ...
+
+    @overload
+    def read(
+        self, *channels: Channel[T], after: After = ..., gaps: bool
+    ) -> LogStream[Event[T] | Gap]: ...
+
+    @overload
+    def read(
+        self, *channels: str | Channel[Any], after: After = ..., gaps: bool
+    ) -> LogStream[Event[Any] | Gap]: ...
+
+    def read(
+        self, *channels: str | Channel[Any], after: After = "now", gaps: bool = False
+    ) -> LogStream[Any]:
+        """
+        Return the events of some channels, in the order of the log, as an asynchronous iterator.
+
+        First those that are there, then new ones as they are committed: nothing is missed and
+        nothing comes twice. The server keeps nothing of a reader; to go on later, keep
+        ``event.position``.
+
+        Args:
+            channels: Names, or Channels, which decode the payloads. None: all, as texts.
+            after: Where to begin: behind an event, by its Position; before all that was committed
+                at a time, an aware datetime, or later; ``"start"``: before all events that are
+                kept; ``"now"``: behind all that are committed when the reader begins.
+            gaps: Yield a Gap where events had been removed before they were read (``EXPIRED``), and
+                in place of an event that cannot be decoded (``UNDECODABLE``).
+
+        Raises:
+            ChannelNameError: One of the names cannot be that of a channel.
+            TypeError: ``after`` is nothing of this, ``gaps`` is not a bool, or a channel is given
+                in two forms.
+            ValueError: ``after`` is a datetime without a time zone, or another word.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        check_after(after)
+        check_flag("gaps", gaps)
+        return self._running().stream(channels, after, gaps=gaps)
+
+    # -- inside -------------------------------------------------------------------------------
 
     async def _append(self, entries: list[Entry], connection: object) -> None:
         if connection is not None:
             call = append_call(self._names, entries, wake=self._wake == "commit")
             await call_within(connection, call)
             return
-        self._check_owner()
-        if self._appender is None:
-            wakes = self._wake == "commit"
-            self._appender = Appender(self._sessions, self._names, wake=wakes)
-        await self._appender.append(entries)
+        runtime = self._running()
+        await runtime.appender().append(entries)
         if self._wake == "after":
-            await self.wake()
+            runtime.wake_readers()
 
-    def _check_owner(self) -> None:
-        """Take possession of the log for this event loop; refuse if another one has it."""
-        owner = self._owner
-        if owner is not None and owner.is_here:
-            return
-        if owner is not None and not owner.is_other_process and not owner.loop.is_closed():
-            owner.check()
-        if owner is not None and owner.is_other_process:
-            leave_to_parent(self._appender, self._waker)
-        self._owner, self._appender, self._waker = Owner(), None, None
+    def _running(self) -> Runtime:
+        """Return what the log has in this event loop; refuse if another one has the log."""
+        runtime = self._runtime
+        if runtime is not None:
+            if runtime.owner.is_here:
+                return runtime
+            if runtime.owner.is_other_process:
+                leave_to_parent(runtime)
+            elif not runtime.owner.loop.is_closed():
+                runtime.owner.check()
+        self._runtime = Runtime(self._options)
+        return self._runtime
 
 
 def _settings(

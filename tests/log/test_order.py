@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.log.conftest import Reader, append
+from tests.log.writers import Writer, judge
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from tests.log.conftest import Connect
 
 WRITERS: Final = 8
 READERS: Final = 3
-TRANSACTIONS: Final = 60
-
-
-class Writer:
-    """Appends in transactions that wait, roll back and have savepoints; keeps what committed."""
-
-    def __init__(self, number: int, connection: asyncpg.Connection[Any], seed: int) -> None:
-        self.number = number
-        self.committed: list[str] = []
-        self._connection = connection
-        self._random = random.Random(f"{seed} {number}")
-        self._count = 0
-
-    async def run(self) -> None:
-        """Run all transactions."""
-        for _ in range(TRANSACTIONS):
-            transaction = self._connection.transaction()
-            await transaction.start()
-            sent = await self._some()
-            if self._random.random() < 0.5:
-                sent += await self._savepoint()
-            if self._random.random() < 0.3:
-                await self._connection.execute("SELECT pg_sleep(random() / 20)")
-            sent += await self._some()
-            if self._random.random() < 0.2:
-                await transaction.rollback()
-            else:
-                await transaction.commit()
-                self.committed += sent
-
-    async def _some(self) -> list[str]:
-        sent: list[str] = []
-        for _ in range(self._random.randrange(4)):
-            sent.append(f"{self.number}:{self._count}")
-            self._count += 1
-            await append(self._connection, sent[-1])
-        return sent
-
-    async def _savepoint(self) -> list[str]:
-        savepoint = self._connection.transaction()
-        await savepoint.start()
-        sent = await self._some()
-        if self._random.random() < 0.5:
-            await savepoint.rollback()
-            return []
-        await savepoint.commit()
-        return sent
 
 
 async def read_until(reader: Reader, finished: asyncio.Event) -> list[str]:
@@ -97,11 +47,7 @@ async def test_all_readers_see_all_that_committed_in_one_order(
         writers = [group.create_task(write(number)) for number in range(WRITERS)]
         committed = [(await writer).committed for writer in writers]
         finished.set()
-    first, *others = [task.result() for task in readers]
-    assert sorted(first) == sorted(chain.from_iterable(committed))
-    for number, sent in enumerate(committed):
-        assert [payload for payload in first if payload.startswith(f"{number}:")] == sent
-    assert all(other == first for other in others)
+    judge(committed, [task.result() for task in readers])
 
 
 async def test_a_transaction_that_stays_open_delays_its_own_events_only(

@@ -96,7 +96,8 @@ async def test_trap_9_a_poll_reads_some_pages(
         arguments = after, tick.top, 1_000, 10**6, *sql.chosen
         for query, more in ((sql.visible, [snapshot]), (sql.whole, [])):
             plan = await explained(admin, query, *arguments, *more)
-            assert plan["Actual Rows"] == found
+            [row] = await admin.fetch(query, *arguments, *more)
+            assert (row["found"] or 0) == found
             assert buffers(plan) < FEW, plan
 
 
@@ -129,7 +130,7 @@ async def test_trap_9_late_events_are_looked_up(
     for xid, after, found in ((none, 0, 0), (big, EVENTS - 500, 500)):
         arguments = after, EVENTS, 1_000, 10**6, [xid]
         plan = await explained(admin, sql.late, *arguments)
-        assert plan["Actual Rows"] == found
+        assert plan["Actual Rows"] == max(found, 1)
         assert buffers(plan) < FEW + found
     plan = await explained(admin, sql.late_in_range, "3", str(int(big) + 1))
     assert plan["Actual Rows"] == 1

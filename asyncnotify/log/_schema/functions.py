@@ -39,6 +39,8 @@ def functions_of(names: Names, settings: Settings) -> Iterator[str]:
     yield _append_many(names, settings)
     yield _begin_epoch(names)
     yield _tick(names)
+    yield _news(names)
+    yield _first_tick(names)
     for function in (*appenders_functions(names), *consumers_functions(names)):
         yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
     yield f"REVOKE ALL ON FUNCTION {names.prefix}_begin_epoch() FROM PUBLIC"
@@ -55,7 +57,11 @@ def appenders_functions(names: Names) -> tuple[str, ...]:
 
 def consumers_functions(names: Names) -> tuple[str, ...]:
     """Return the functions that one who consumes may execute."""
-    return (f"{names.prefix}_tick()",)
+    return (
+        f"{names.prefix}_tick()",
+        f"{names.prefix}_news(bigint, integer)",
+        f"{names.prefix}_first_tick()",
+    )
 
 
 # -- appending ------------------------------------------------------------------------------------
@@ -146,6 +152,9 @@ def _tick(names: Names) -> str:
         snap pg_snapshot;
         ceiling bigint;
         fresh bigint;
+        late bigint;
+        final_id bigint;
+        final_late bigint;
     BEGIN
         IF pg_is_in_recovery() THEN
             RAISE EXCEPTION 'asyncnotify: no tick can be taken on a standby'
@@ -171,36 +180,60 @@ def _tick(names: Names) -> str:
         END IF;
         snap := pg_current_snapshot();
         ceiling := (SELECT last_value - (NOT is_called)::int FROM {names.sequence});
-        fresh := (
-            SELECT count(*) FROM {names.events}
-            WHERE id > last.top AND id <= ceiling AND pg_visible_in_snapshot(x, snap)
-        );
-        fresh := fresh + coalesce((
-            SELECT sum(events.count)
-            FROM pg_snapshot_xip(last.snapshot) AS late
-            CROSS JOIN LATERAL (
-                SELECT count(*) FROM {names.events}
-                WHERE x = late AND id > last.base AND id <= last.top
-            ) AS events
-            WHERE pg_visible_in_snapshot(late, snap)
-        ), 0);
-        fresh := fresh + (
-            SELECT count(*) FROM {names.events}
-            WHERE x >= pg_snapshot_xmax(last.snapshot) AND x < last.own
-                AND id > last.base AND id <= last.top AND pg_visible_in_snapshot(x, snap)
-        );
+        SELECT count(*), coalesce(max(id), 0) INTO fresh, final_id FROM {names.events}
+        WHERE id > last.top AND id <= ceiling AND pg_visible_in_snapshot(x, snap);
+        SELECT count(*), coalesce(max(event.id), 0) INTO late, final_late
+        FROM pg_snapshot_xip(last.snapshot) AS running
+        CROSS JOIN LATERAL (
+            SELECT id FROM {names.events}
+            WHERE x = running AND id > last.base AND id <= last.top
+        ) AS event
+        WHERE pg_visible_in_snapshot(running, snap);
+        fresh := fresh + late;
+        final_id := greatest(final_id, final_late);
+        SELECT count(*), coalesce(max(id), 0) INTO late, final_late FROM {names.events}
+        WHERE x >= pg_snapshot_xmax(last.snapshot) AND x < last.own
+            AND id > last.base AND id <= last.top AND pg_visible_in_snapshot(x, snap);
+        fresh := fresh + late;
+        final_id := greatest(final_id, final_late);
         IF fresh = 0 AND ceiling - last.top < {EMPTY_TICK_IDS} THEN
             RETURN last.tick;
         END IF;
         IF current_setting('synchronous_commit') = 'off' THEN
             PERFORM set_config('synchronous_commit', 'on', true);
         END IF;
-        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, total)
+        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total)
         VALUES (
             last.tick + 1, last.epoch, last.base, snap,
-            pg_current_xact_id(), ceiling, last.total + fresh
+            pg_current_xact_id(), ceiling, final_id, last.total + fresh
         );
         RETURN last.tick + 1;
+    END
+    $function$
+    """
+
+
+def _news(names: Names) -> str:
+    # In one round trip. The second statement has a snapshot of its own, and sees the tick
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_news(first bigint, most integer)
+    RETURNS SETOF {names.ticks} {_ATTRIBUTES} {_PLANS} AS $function$
+    BEGIN
+        PERFORM {names.prefix}_tick();
+        RETURN QUERY SELECT * FROM {names.ticks} WHERE tick >= first ORDER BY tick LIMIT most;
+    END
+    $function$
+    """
+
+
+def _first_tick(names: Names) -> str:
+    # Volatile, so that it has a snapshot of its own: that of the statement which calls it may be
+    # older than a TRUNCATE for which that statement has waited
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_first_tick() RETURNS bigint
+    {_ATTRIBUTES} AS $function$
+    BEGIN
+        RETURN (SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1);
     END
     $function$
     """
@@ -220,6 +253,7 @@ def _begin_epoch(names: Names) -> str:
         is_copy bool;
     BEGIN
         SELECT * INTO STRICT last FROM {names.ticks} ORDER BY tick DESC LIMIT 1;
+        last.final := 0;
         is_copy := identifier <> (
             SELECT system_identifier FROM {names.epochs} WHERE epoch = last.epoch
         );
@@ -235,19 +269,18 @@ def _begin_epoch(names: Names) -> str:
         INSERT INTO {names.epochs} (epoch, system_identifier, timeline, first_tick)
         VALUES (last.epoch + 1, identifier, {TIMELINE}, last.tick + 1);
         IF is_copy THEN
-            last.total := last.total + (
-                SELECT count(*) FROM {names.events}
-                WHERE id > last.base AND NOT pg_visible_in_snapshot(x, last.snapshot)
-            );
+            SELECT last.total + count(*), coalesce(max(id), 0) INTO last.total, last.final
+            FROM {names.events}
+            WHERE id > last.base AND NOT pg_visible_in_snapshot(x, last.snapshot);
             last.base := (SELECT last_value FROM {names.sequence});
             last.top := last.base;
             last.snapshot := pg_current_snapshot();
             last.own := pg_current_xact_id();
         END IF;
-        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, total, whole)
+        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total, whole)
         VALUES (
             last.tick + 1, last.epoch + 1, last.base, last.snapshot,
-            last.own, last.top, last.total, is_copy
+            last.own, last.top, last.final, last.total, is_copy
         );
     END
     $function$

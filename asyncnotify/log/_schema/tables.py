@@ -81,6 +81,7 @@ def _ticks(names: Names) -> str:
         snapshot pg_catalog.pg_snapshot NOT NULL,
         own pg_catalog.xid8 NOT NULL,
         top pg_catalog.int8 NOT NULL,
+        final pg_catalog.int8 NOT NULL,
         total pg_catalog.int8 NOT NULL,
         whole pg_catalog.bool NOT NULL DEFAULT false,
         taken_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
@@ -108,8 +109,8 @@ def _first_tick(names: Names) -> str:
         SELECT 1, system_identifier, {TIMELINE}, 0 FROM pg_catalog.pg_control_system()
         RETURNING epoch
     )
-    INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, total)
-    SELECT 0, epoch, 0, '3:3:', '3', 0, 0 FROM epoch
+    INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total)
+    SELECT 0, epoch, 0, '3:3:', '3', 0, 0, 0 FROM epoch
     """
 
 

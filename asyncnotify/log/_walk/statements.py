@@ -29,8 +29,9 @@ class Statements:
 
     Those that give events take, in this order: the id after which to begin; the id up to which to
     go; the number of rows; the number of bytes; ``chosen``; and what the statement itself needs.
-    A portion has at least one row if there is any: ``found`` says how many rows there were before
-    the bytes were counted.
+    A portion has at least one event if there is any: ``found`` says how many there were before the
+    bytes were counted. The answer has at least one row: without an event, one whose id is null. Its
+    first row has the oldest tick that is kept, as it was after the events had been read.
 
     Args:
         names: Of the log.
@@ -40,10 +41,12 @@ class Statements:
         chosen: Arguments that say which events.
         tick: Takes a tick if there is something new; gives the number of the newest.
         ticks: Ticks from ``$1`` on, at most ``$2``.
-        first_tick: Gives the number of the oldest that is kept.
+        news: The same, after a tick has been taken if there is something new.
         visible: Events between two ids, visible in a snapshot, which is the last argument.
         whole: Events between two ids.
         late: Events between two ids, of transactions, whose xids are the last argument.
+        place: The newest tick, its epoch, and the first tick of the epoch behind the epoch ``$1``.
+        last_before: The number of the newest tick that had been taken before the time ``$1``.
         late_in_range: The xids from ``$1`` to below ``$2`` that have events.
     """
 
@@ -53,15 +56,22 @@ class Statements:
         own = f"${5 + len(self.chosen)}::pg_catalog.text"
         sees = f"AND pg_catalog.pg_visible_in_snapshot(x, {own}::pg_catalog.pg_snapshot)"
         self.tick = f"SELECT {names.prefix}_tick()"
-        self.ticks = _ticks(names)
-        self.first_tick = f"SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1"
-        self.visible = _within_bytes(_between_ids(names, f"{sees} {choice}"))
-        self.whole = _within_bytes(_between_ids(names, choice))
-        self.late = _within_bytes(f"""
+        self.ticks = _ticks(names.ticks)
+        self.place = _place(names)
+        self.last_before = f"""
+            SELECT tick FROM {names.ticks} WHERE taken_at < $1 ORDER BY tick DESC LIMIT 1
+        """
+        self.news = _ticks(f"{names.prefix}_news($1, $2)")
+        self.visible = _portion(names, _between_ids(names, f"{sees} {choice}"))
+        self.whole = _portion(names, _between_ids(names, choice))
+        self.late = _portion(
+            names,
+            f"""
             SELECT of_one.* FROM pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)
             CROSS JOIN LATERAL ({_between_ids(names, f"AND x = late_x {choice}")}) AS of_one
             ORDER BY id LIMIT $3
-        """)
+        """,
+        )
         self.late_in_range = _late_in_range(names)
 
 
@@ -72,27 +82,37 @@ def _between_ids(names: Names, condition: str) -> str:
     """
 
 
-def _within_bytes(rows: str) -> str:
-    # The sums are of lengths alone: long payloads are fetched for the rows that remain
+def _portion(names: Names, rows: str) -> str:
+    # The sums are of lengths alone: long payloads are fetched for the rows that remain. The first
+    # row is there once count() has seen all of them, so the first tick is read after the events
     return f"""
-        SELECT {_OUTPUT} FROM (
+        SELECT {_OUTPUT},
+            CASE WHEN bytes_before IS NULL THEN {names.prefix}_first_tick() END AS first_tick
+        FROM (SELECT) AS always LEFT JOIN (
             SELECT {_COLUMNS}, pg_catalog.count(*) OVER () AS found,
                 pg_catalog.sum(pg_catalog.octet_length(payload)) OVER (
                     ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                 ) AS bytes_before
             FROM ({rows}) AS walked
-        ) AS counted
-        WHERE bytes_before IS NULL OR bytes_before < $4
+        ) AS counted ON bytes_before IS NULL OR bytes_before < $4
         ORDER BY id
     """
 
 
-def _ticks(names: Names) -> str:
+def _ticks(source: str) -> str:
     """Ticks from ``$1`` on, at most ``$2``."""
     return f"""
         SELECT tick AS number, epoch, base, snapshot::pg_catalog.text AS snapshot,
-            own::pg_catalog.text AS own, top, total, whole, taken_at
-        FROM {names.ticks} WHERE tick >= $1 ORDER BY tick LIMIT $2
+            own::pg_catalog.text AS own, top, final, total, whole, taken_at
+        FROM {source} WHERE tick >= $1 ORDER BY tick LIMIT $2
+    """
+
+
+def _place(names: Names) -> str:
+    return f"""
+        SELECT tick AS newest, epoch,
+            (SELECT first_tick FROM {names.epochs} WHERE epoch = $1::int4 + 1) AS next_first
+        FROM {names.ticks} ORDER BY tick DESC LIMIT 1
     """
 
 

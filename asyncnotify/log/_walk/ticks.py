@@ -55,6 +55,7 @@ class Tick:
         snapshot: What is visible in it and was not in the one before belongs to this tick.
         own: Every xid that had been given before ``top`` was read is below this.
         top: The greatest id that had been given just after the snapshot.
+        final: The id of its last event in the order; 0 if it has none.
         total: How many events this tick and all before it hold.
         whole: The tick holds all that is left, visible in a snapshot or not.
         taken_at: When, by the server's clock.
@@ -66,6 +67,7 @@ class Tick:
     snapshot: Snapshot
     own: int
     top: int
+    final: int
     total: int
     whole: bool
     taken_at: datetime

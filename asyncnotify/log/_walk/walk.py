@@ -5,15 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from asyncnotify.log._errors import PositionError
 from asyncnotify.log._walk.ticks import Tick, late_xids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
 
+    from asyncnotify.log._values import Position
     from asyncnotify.log._walk.statements import Statements
 
 DEFAULT_ROWS: Final = 1_000
 DEFAULT_BYTES: Final = 1_048_576
+
+
+class ExpiredError(Exception):
+    """
+    Events that were to be read have been removed, as they were too old.
+
+    Attributes:
+        first: The oldest tick that is kept: of the events up to it any may be missing.
+    """
+
+    def __init__(self, first: int) -> None:
+        super().__init__(first)
+        self.first = first
 
 
 class Queries(Protocol):
@@ -39,6 +55,7 @@ class Size:
 
 
 DEFAULT_SIZE: Final = Size()
+_BEHIND_ALL: Final = 2**63 - 1
 
 
 class Walk:
@@ -54,14 +71,43 @@ class Walk:
         rows = await self._queries.fetch(self._statements.tick)
         return int(rows[0][0])
 
-    async def first_tick(self) -> int:
-        """Return the oldest tick that is kept: events up to it may have been removed."""
-        rows = await self._queries.fetch(self._statements.first_tick)
-        return int(rows[0][0])
+    async def newest(self) -> Tick:
+        """Take a tick if something is new; return the newest."""
+        [tick] = await self.ticks(await self.take_tick(), 1)
+        return tick
+
+    async def last_before(self, time: datetime) -> int | None:
+        """Return the number of the newest tick that had been taken before a time, if any."""
+        rows = await self._queries.fetch(self._statements.last_before, time)
+        return int(rows[0][0]) if rows else None
+
+    async def place_of(self, position: Position) -> tuple[int, int]:
+        """
+        Return the tick and the id of a position, as this server knows them.
+
+        A server that has been promoted may not have the last ticks of the epoch before. A position
+        in them counts as one at the end of what the server has.
+
+        Raises:
+            PositionError: The position is ahead of the log.
+        """
+        [row] = await self._queries.fetch(self._statements.place, position.epoch)
+        next_first = row["next_first"]
+        if position.epoch >= 1 and next_first is not None and position.tick >= next_first:
+            return next_first - 1, _BEHIND_ALL
+        if position.epoch < 1 or position.epoch > row["epoch"] or position.tick > row["newest"]:
+            msg = f"position {position} is ahead of the log, or of another one of its name"
+            raise PositionError(msg)
+        return position.tick, position.id
 
     async def ticks(self, first: int, count: int) -> list[Tick]:
         """Return the ticks from a number on, ascending, at most so many."""
         rows = await self._queries.fetch(self._statements.ticks, first, count)
+        return [Tick.of_row(row) for row in rows]
+
+    async def news(self, first: int, count: int) -> list[Tick]:
+        """Take a tick if something is new; then do as ``ticks()``."""
+        rows = await self._queries.fetch(self._statements.news, first, count)
         return [Tick.of_row(row) for row in rows]
 
     async def events(self, last: Tick, tick: Tick, after: int = 0) -> AsyncGenerator[Sequence[Any]]:
@@ -75,18 +121,23 @@ class Walk:
             last: The tick before.
             tick: The tick.
             after: An id.
+
+        Raises:
+            ExpiredError: Events of this tick have been removed. Nothing of the portion counts.
         """
         sql = self._statements
         start = max(after, last.base)
         if start < last.top and (late := await self._late(last, tick)):
-            async for rows in self._portions(sql.late, start, last.top, late):
+            async for rows in self._portions(last, sql.late, start, last.top, late):
                 yield rows
         start = max(after, last.top)
         if tick.whole:
-            async for rows in self._portions(sql.whole, start, tick.top):
+            async for rows in self._portions(last, sql.whole, start, tick.top):
                 yield rows
         else:
-            async for rows in self._portions(sql.visible, start, tick.top, tick.snapshot.text):
+            async for rows in self._portions(
+                last, sql.visible, start, tick.top, tick.snapshot.text
+            ):
                 yield rows
 
     async def _late(self, last: Tick, tick: Tick) -> list[str]:
@@ -101,7 +152,7 @@ class Walk:
         return xids
 
     async def _portions(
-        self, query: str, after: int, top: int, *arguments: object
+        self, last: Tick, query: str, after: int, top: int, *arguments: object
     ) -> AsyncGenerator[Sequence[Any]]:
         # Between near ids: of a wide range a planner without statistics expects little, reads all
         # of it and sorts that, for each portion anew. Where ids are sparse the steps grow
@@ -111,10 +162,12 @@ class Walk:
             rows = await self._queries.fetch(
                 query, after, end, size.rows, size.bytes, *chosen, *arguments
             )
-            found = rows[0]["found"] if rows else 0
-            if rows:
+            if rows[0]["first_tick"] > last.number:
+                raise ExpiredError(rows[0]["first_tick"])
+            found = rows[0]["found"] or 0
+            if found:
                 yield rows
-            if len(rows) == found and (found < size.rows or end - after <= size.rows):
+            if not found or (len(rows) == found and (found < size.rows or end - after <= found)):
                 after = end
                 step = step * 2 if found * 2 < size.rows else step
             else:  # cut off, by the number of rows or by bytes

@@ -13,7 +13,7 @@ NOW = datetime.now(UTC)
 
 def tick(snapshot: str, own: int, *, top: int = 100, whole: bool = False) -> Tick:
     """Return a tick with this snapshot."""
-    return Tick(1, 1, 0, Snapshot.parse(snapshot), own, top, 100, whole=whole, taken_at=NOW)
+    return Tick(1, 1, 0, Snapshot.parse(snapshot), own, top, 100, 100, whole=whole, taken_at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,10 @@ def test_a_row_of_the_server_makes_a_tick() -> None:
         "snapshot": "3:5:4",
         "own": "7",
         "top": 9,
+        "final": 9,
         "total": 8,
         "whole": False,
         "taken_at": NOW,
     }
     made = Tick.of_row(row)
-    assert made == Tick(1, 1, 0, Snapshot("3:5:4", 5, (4,)), 7, 9, 8, whole=False, taken_at=NOW)
+    assert made == Tick(1, 1, 0, Snapshot("3:5:4", 5, (4,)), 7, 9, 9, 8, whole=False, taken_at=NOW)

@@ -12,7 +12,7 @@ from asyncnotify.log._walk.ticks import Snapshot, Tick
 from asyncnotify.log._walk.walk import Size, Walk
 
 NOW = datetime.now(UTC)
-NOTHING = Tick(0, 1, 0, Snapshot.parse("3:3:"), 3, 0, 0, whole=False, taken_at=NOW)
+NOTHING = Tick(0, 1, 0, Snapshot.parse("3:3:"), 3, 0, 0, 0, whole=False, taken_at=NOW)
 
 
 class FakeTable:
@@ -22,7 +22,7 @@ class FakeTable:
         self._sizes = sizes
         self.steps: list[tuple[int, int]] = []
 
-    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, int]]:  # noqa: ANN401
+    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, int | None]]:  # noqa: ANN401
         """Return the rows between two ids, cut by number and by bytes."""
         after, end, rows, size, *_ = arguments
         self.steps.append((after, end))
@@ -32,12 +32,13 @@ class FakeTable:
             if kept and sum(self._sizes[k] for k in kept) >= size:
                 break
             kept.append(id_)
-        return [{"id": id_, "found": len(found)} for id_ in kept]
+        shown: list[int | None] = [*kept] or [None]
+        return [{"id": id_, "found": len(found), "first_tick": 0} for id_ in shown]
 
 
 async def walked(table: FakeTable, top: int, size: Size) -> list[list[int]]:
     """Return the ids of each portion of one tick."""
-    tick = Tick(1, 1, 0, Snapshot.parse("9:9:"), 9, top, 0, whole=False, taken_at=NOW)
+    tick = Tick(1, 1, 0, Snapshot.parse("9:9:"), 9, top, top, 0, whole=False, taken_at=NOW)
     walk = Walk(table, Statements(Names("orders")), size)
     return [[row["id"] for row in rows] async for rows in walk.events(NOTHING, tick)]
 

@@ -1,0 +1,67 @@
+"""Sessions that all readers of a log share: each is borrowed for one query."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from asyncnotify.log._sessions import Session, Sessions
+
+_MOST: Final = 4
+"""Connections at once: a server does as many things as it has processors."""
+
+
+class SharedSessions:
+    """
+    Runs queries on up to four connections; one who finds all of them in use waits for one.
+
+    Connections that are idle are kept, the one used last first; those of a pool are given back.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._idle: list[Session] = []
+        self._free = asyncio.Semaphore(_MOST)
+        self._is_closed = False
+
+    async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
+        """Return the rows of the answer; raises as opening a session and ``fetch()`` on it do."""
+        async with self._borrowed() as session:
+            return await session.fetch(query, *arguments)
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncGenerator[Session]:
+        async with self._free:
+            session = await self._session()
+            try:
+                yield session
+            except BaseException:
+                if session.lost:
+                    await self._sessions.close(session)
+                else:
+                    await self._put_back(session)
+                raise
+            await self._put_back(session)
+
+    async def _session(self) -> Session:
+        while self._idle:
+            session = self._idle.pop()
+            if not session.lost:
+                return session
+        return await self._sessions.open()
+
+    async def _put_back(self, session: Session) -> None:
+        if self._sessions.keep and not self._is_closed:
+            self._idle.append(session)
+        else:
+            await self._sessions.close(session)
+
+    async def aclose(self) -> None:
+        """Close what is idle now, and the others when they are put back."""
+        self._is_closed = True
+        while self._idle:
+            await self._sessions.close(self._idle.pop())

@@ -1,0 +1,249 @@
+"""The events of a log as an asynchronous iterator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
+
+from asyncnotify import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    Gap,
+    GapReason,
+    ListenTimeoutError,
+    PoolerError,
+)
+from asyncnotify._asyncpg.failures import is_permanent
+from asyncnotify._backoff import Delays
+from asyncnotify._errors import describe_error
+from asyncnotify.log._errors import StandbyError
+from asyncnotify.log._values import Event, Position
+from asyncnotify.log._walk.cursor import Expired
+
+if TYPE_CHECKING:
+    from asyncnotify._backoff import Backoff
+    from asyncnotify.log._reading.decoding import Decoder
+    from asyncnotify.log._reading.wake_ups import WakeUps
+    from asyncnotify.log._walk.cursor import Cursor, Portion
+
+ItemT_co = TypeVar("ItemT_co", covariant=True)
+After: TypeAlias = Position | datetime | Literal["start", "now"]
+"""Where a reader begins."""
+
+logger = logging.getLogger("asyncnotify.log")
+
+PASSING: Final = (ConnectError, ConnectionLostError, ListenTimeoutError, StandbyError)
+"""What may pass by itself, except for the two below."""
+
+PERMANENT: Final = (ConfigurationError, PoolerError)
+
+
+def check_after(after: object) -> None:
+    """
+    Raise unless a reader can begin there.
+
+    Raises:
+        TypeError: It is neither a Position, nor a datetime, nor a str.
+        ValueError: It is a datetime without a time zone, or another word than the two.
+    """
+    match after:
+        case Position() | "start" | "now":
+            return
+        case datetime():
+            if after.tzinfo is None:
+                msg = "after must be an aware datetime: one without a time zone means any hour"
+                raise ValueError(msg)
+        case str():
+            msg = (
+                f'after must be "start" or "now", not {after!r:.100}; Position.parse() reads texts'
+            )
+            raise ValueError(msg)
+        case _:
+            msg = (
+                'after must be a Position, a datetime, "start" or "now", not of type'
+                f" {type(after).__name__}"
+            )
+            raise TypeError(msg)
+
+
+class LogStream(Generic[ItemT_co]):
+    """
+    Events of a log as an asynchronous iterator, as returned by ``Log.read()``.
+
+    First those that are there, then new ones as they are committed. It holds no connection while
+    it waits, and at most one portion of events, of up to 1,000 or about 1 MiB. When the connection
+    is lost it connects again and goes on behind the last event. It ends with StopAsyncIteration
+    when the log is closed.
+
+    Waiting for the next item may be cancelled, and loses nothing: the next call gets it. One task
+    at a time may take from a stream.
+    """
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        decoder: Decoder,
+        wake_ups: WakeUps,
+        after: After,
+        *,
+        gaps: bool,
+        poll: float,
+        backoff: Backoff,
+        on_close: Callable[[LogStream[Any]], None],
+    ) -> None:
+        self._cursor = cursor
+        self._decoder = decoder
+        self._wake_ups = wake_ups
+        self._after = after
+        self._gaps = gaps
+        self._poll = poll
+        self._backoff = backoff
+        self._delays = Delays(backoff)
+        self._on_close = on_close
+        self._items: deque[Event[Any] | Gap] = deque()
+        self._is_placed = False
+        self._is_closed = False
+        self._is_lost = False
+        self._is_new = True
+
+    def __repr__(self) -> str:
+        return f"<LogStream after {self._after}{' closed' if self._is_closed else ''}>"
+
+    @property
+    def position(self) -> Position | None:
+        """The place behind the last event that was taken; None before the first."""
+        return self._after if isinstance(self._after, Position) else None
+
+    async def __aenter__(self) -> Self:
+        """
+        Take the place in the log where reading begins: with ``after="now"``, its end.
+
+        Raises:
+            AsyncNotifyError: As of the first ``anext()``.
+        """
+        while not self._is_placed and not self._is_closed:
+            try:
+                await self._start()
+            except PASSING as error:
+                await self._wait_to_retry(error)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the stream. Idempotent; never waits."""
+        self.end()
+        self._on_close(self)
+
+    def end(self) -> None:
+        """Let whoever waits for the next item learn that there is none."""
+        self._is_closed = True
+        self._items.clear()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemT_co:
+        """
+        Return the next event, or Gap.
+
+        Raises:
+            StopAsyncIteration: The stream or the log has been closed.
+            NotInstalledError: The database has no such log.
+            PositionError: This log has not given the position after which to read.
+            ConfigurationError: The arguments for connecting are wrong.
+            ConnectError: The server refuses the role or the database; only before the first event.
+            PoolerError: A pooler is in between.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        while not self._is_closed:
+            while self._items:
+                item = self._items.popleft()
+                if isinstance(item, Event):
+                    self._after = item.position
+                if isinstance(item, Event) or self._gaps:
+                    return cast("ItemT_co", item)
+            await self._fill()
+        raise StopAsyncIteration
+
+    async def _fill(self) -> None:
+        """Read the next portion; if there is none, wait until there may be; or wait to retry."""
+        seen = self._wake_ups.count
+        try:
+            await self._start()
+            portion = await self._cursor.portion()
+        except PASSING as error:
+            await self._wait_to_retry(error)
+            return
+        self._recovered()
+        if portion is None:
+            await self._wake_ups.wait(seen, self._poll)
+        else:
+            self._add(portion)
+
+    def _add(self, portion: Portion | Expired) -> None:
+        if isinstance(portion, Expired):
+            logger.warning("events were removed before they were read: %s", portion.dropped)
+            self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
+        else:
+            self._items.extend(self._decoder.events(portion))
+
+    # -- the place ----------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        """Listen for wake-ups before looking, so that none is missed; then take the place."""
+        if not self._is_placed:
+            await self._wake_ups.start()
+            expired = await self._take_place()
+            self._is_placed = True
+            self._is_new = False
+            if expired is not None:
+                self._add(expired)
+
+    async def _take_place(self) -> Expired | None:
+        match self._after:
+            case Position():
+                return await self._cursor.at_position(self._after)
+            case datetime():
+                expired = await self._cursor.at_time(self._after)
+            case "start":
+                expired = None
+                await self._cursor.at_start()
+            case _:
+                expired = None
+                await self._cursor.at_end()
+        self._after = self._cursor.position
+        return expired
+
+    # -- losses -------------------------------------------------------------------------------
+
+    async def _wait_to_retry(self, error: Exception) -> None:
+        cause = error.__cause__
+        if isinstance(error, PERMANENT) or (self._is_new and cause and is_permanent(cause)):
+            raise error
+        # The server that comes back may have been restored, or be another one
+        if self._is_placed:
+            self._after = self._cursor.position
+            self._is_placed = False
+        level = logging.INFO if self._is_lost else logging.WARNING
+        logger.log(level, "reading is interrupted, and tried again: %s", describe_error(error))
+        self._is_lost = True
+        await asyncio.sleep(self._delays.next())
+
+    def _recovered(self) -> None:
+        if self._is_lost:
+            self._is_lost = False
+            self._delays = Delays(self._backoff)
+            logger.info("reading goes on at %s", self._after)

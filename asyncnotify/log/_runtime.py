@@ -1,0 +1,131 @@
+"""What a log has in one event loop: connections, tasks, and those who read."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._owner import Owner
+from asyncnotify.log._appending import Appender
+from asyncnotify.log._reading.decoding import Decoder
+from asyncnotify.log._reading.sharing import SharedSessions
+from asyncnotify.log._reading.stream import LogStream
+from asyncnotify.log._reading.wake_ups import WakeUps
+from asyncnotify.log._waking import Waker
+from asyncnotify.log._walk.cursor import Cursor
+from asyncnotify.log._walk.statements import Statements
+from asyncnotify.log._walk.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify import Listener
+    from asyncnotify._backoff import Backoff
+    from asyncnotify.log._names import Names
+    from asyncnotify.log._reading.stream import After
+    from asyncnotify.log._sessions import Sessions
+
+
+class Options:
+    """
+    How a log connects, and how it learns of news.
+
+    Args:
+        names: Of the log.
+        sessions: Makes connections.
+        listener: One that the caller runs, if any.
+        new_listener: Makes one that this log runs; None if it cannot.
+        wakes_on_commit: Whether an appending transaction notifies.
+        poll: Seconds after which one who reads looks for news in any case.
+        backoff: Of attempts to connect.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        sessions: Sessions,
+        listener: Listener | None,
+        new_listener: Callable[[], Listener] | None,
+        *,
+        wakes_on_commit: bool,
+        poll: float,
+        backoff: Backoff,
+    ) -> None:
+        self.names = names
+        self.sessions = sessions
+        self.listener = listener
+        self.new_listener = new_listener
+        self.wakes_on_commit = wakes_on_commit
+        self.poll = poll
+        self.backoff = backoff
+
+
+class Runtime:
+    """All of it begins when it is used first, and ends with ``aclose()``."""
+
+    def __init__(self, options: Options) -> None:
+        self.owner = Owner()
+        self._options = options
+        self._appender: Appender | None = None
+        self._waker: Waker | None = None
+        self._shared = SharedSessions(options.sessions)
+        self._wake_ups: WakeUps | None = None
+        self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
+
+    def appender(self) -> Appender:
+        """Return what appends on a connection of the log's own."""
+        if self._appender is None:
+            options = self._options
+            self._appender = Appender(options.sessions, options.names, wake=options.wakes_on_commit)
+        return self._appender
+
+    def wake_readers(self) -> None:
+        """Have a notification sent."""
+        if self._waker is None:
+            self._waker = Waker(self._options.sessions, self._options.names)
+        self._waker.wake()
+
+    def wake_ups(self) -> WakeUps:
+        """Return what wakes those who read."""
+        if self._wake_ups is None:
+            options = self._options
+            listener, owned = options.listener, False
+            if listener is None and options.new_listener is not None:
+                listener, owned = options.new_listener(), True
+            self._wake_ups = WakeUps(options.names, listener, owned=owned)
+        return self._wake_ups
+
+    def stream(self, channels: tuple[object, ...], after: After, *, gaps: bool) -> LogStream[Any]:
+        """Return the events of some channels, or of all, from a place on."""
+        options = self._options
+        decoder = Decoder(options.names.log, channels)
+        walk = Walk(self._shared, Statements(options.names, decoder.names))
+        stream: LogStream[Any] = LogStream(
+            Cursor(walk, options.names.log),
+            decoder,
+            self.wake_ups(),
+            after,
+            gaps=gaps,
+            poll=options.poll,
+            backoff=options.backoff,
+            on_close=self._closed,
+        )
+        self._streams.add(stream)
+        return stream
+
+    def _closed(self, stream: LogStream[Any]) -> None:
+        self._streams.discard(stream)
+        self.wake_ups().wake()
+
+    async def aclose(self, timeout: float) -> None:
+        """End streams, append what has been accepted, and close; within about these seconds."""
+        for stream in list(self._streams):
+            stream.end()
+        ending = [part.aclose(timeout) for part in (self._appender, self._waker) if part]
+        if self._wake_ups is not None:
+            ending.append(self._wake_ups.aclose())
+        try:
+            await asyncio.gather(*ending)
+        finally:
+            await self._shared.aclose()

@@ -1,0 +1,184 @@
+"""A place in a log, and the next portion of events behind it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from asyncnotify.log._errors import PositionError
+from asyncnotify.log._values import Position
+from asyncnotify.log._walk.walk import ExpiredError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
+
+    from asyncnotify.log._walk.ticks import Tick
+    from asyncnotify.log._walk.walk import Walk
+
+_AHEAD: Final = 100
+"""Ticks that are read at once."""
+
+
+class Portion(NamedTuple):
+    """
+    Events that follow each other in the order.
+
+    Attributes:
+        tick: The tick that they belong to.
+        rows: Of the events, at least one.
+    """
+
+    tick: Tick
+    rows: Sequence[Any]
+
+
+class Expired(NamedTuple):
+    """
+    Events have been removed at this place, as they were too old.
+
+    Attributes:
+        dropped: How many events of the log, of any channel; None if nobody knows.
+        since: When the last tick that was read had been taken; None if nobody knows.
+    """
+
+    dropped: int | None
+    since: datetime | None
+
+
+class Cursor:
+    """
+    A place in the order of a log, which only moves forward.
+
+    One of the ``at_…()`` methods has to be called first, and again after a failure: a server that
+    has been restored, or a standby that has been promoted, may know less than was read.
+
+    Attributes:
+        last: The last tick that has been read as a whole.
+    """
+
+    last: Tick
+
+    def __init__(self, walk: Walk, log: str) -> None:
+        self._walk = walk
+        self._log = log
+        self._ahead: deque[Tick] = deque()
+        self._events: AsyncGenerator[Sequence[Any]] | None = None
+        self._after = 0
+        self._read = 0
+
+    @property
+    def position(self) -> Position:
+        """The place behind all that has been read."""
+        if self._after:
+            tick = self._ahead[0]
+            return Position(self._log, tick.epoch, tick.number, self._after)
+        return Position(self._log, self.last.epoch, self.last.number, self.last.top)
+
+    # -- beginning ----------------------------------------------------------------------------
+
+    async def at_start(self) -> None:
+        """Stand before all events that are kept."""
+        [self.last] = await self._walk.ticks(0, 1)
+        self._forget()
+
+    async def at_end(self) -> None:
+        """Stand behind all events that have been committed."""
+        self.last = await self._walk.newest()
+        self._forget()
+
+    async def at_time(self, time: datetime) -> Expired | None:
+        """Stand before all events that were committed at this time or later, and some others."""
+        await self._walk.take_tick()
+        number = await self._walk.last_before(time)
+        if number is not None:
+            [self.last] = await self._walk.ticks(number, 1)
+            self._forget()
+            return None
+        await self.at_start()
+        return Expired(None, None) if self.last.number > 0 else None
+
+    async def at_position(self, position: Position) -> Expired | None:
+        """
+        Stand behind an event; return what has been removed there, if anything.
+
+        Raises:
+            PositionError: This log has not given the position.
+        """
+        if position.log != self._log:
+            msg = f"{position} is a position of log {position.log!r}, not of {self._log!r}"
+            raise PositionError(msg)
+        number, after = await self._walk.place_of(position)
+        first, *ahead = await self._walk.ticks(max(number - 1, 0), _AHEAD)
+        self._forget()
+        if number == 0 or first.number < number:
+            self.last = first
+            self._ahead.extend(ahead)
+            self._after = after if number else 0
+            self._skip_finished()
+            return None
+        self.last = first
+        if first.number == number and after >= first.final:
+            return None
+        return Expired(None, None)
+
+    def _skip_finished(self) -> None:
+        """Stand behind the tick of a position, if that is its last event."""
+        if self._ahead and self._after >= max(self._ahead[0].final, 1):
+            self.last = self._ahead.popleft()
+            self._after = 0
+
+    def _forget(self) -> None:
+        self._ahead.clear()
+        self._events = None
+        self._after = 0
+        self._read = 0
+
+    # -- going on -----------------------------------------------------------------------------
+
+    async def portion(self) -> Portion | Expired | None:
+        """
+        Return the next events; or that some have been removed; or None at the end of the log.
+
+        A failure, or a cancellation, loses nothing: ``at_position()`` goes on behind what was
+        returned.
+        """
+        try:
+            while self._ahead or await self._look_ahead():
+                rows = await self._next_rows()
+                if rows:
+                    return Portion(self._ahead[0], rows)
+                self.last = self._ahead.popleft()
+                self._events = None
+                self._after = self._read = 0
+        except ExpiredError as error:
+            return await self._expired(error.first)
+        return None
+
+    async def _look_ahead(self) -> bool:
+        """Learn of the ticks that follow; return whether there are any."""
+        ticks = await self._walk.news(self.last.number, _AHEAD)
+        if ticks[0].number > self.last.number:
+            raise ExpiredError(ticks[0].number)
+        self._ahead.extend(ticks[1:])
+        return bool(self._ahead)
+
+    async def _next_rows(self) -> Sequence[Any] | None:
+        if self._events is None:
+            self._events = self._walk.events(self.last, self._ahead[0], self._after)
+        try:
+            rows = await anext(self._events, None)
+        except BaseException:
+            self._events = None  # it has ended, and would seem to be finished
+            raise
+        if rows:
+            self._after = rows[-1]["id"]
+            self._read += len(rows)
+        return rows
+
+    async def _expired(self, first: int) -> Expired:
+        """Go to the oldest tick that is kept, and tell what was skipped."""
+        last, read = self.last, self._read
+        [self.last] = await self._walk.ticks(first, 1)
+        self._forget()
+        return Expired(self.last.total - last.total - read, last.taken_at)

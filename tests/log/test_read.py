@@ -1,0 +1,265 @@
+"""read(): from a place in the order to its end, and on as events come."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from asyncnotify import Channel, Gap, GapReason, Listener
+from asyncnotify.log import Event, Log, NotInstalledError, Position, PositionError
+from tests.log.conftest import append
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncnotify.log import LogStream
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connect, Connection
+
+NUMBERS: Final = Channel("numbers", int)
+
+
+@pytest_asyncio.fixture
+async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
+    """A log that has been installed; its readers look only when they are woken."""
+    async with Log("orders", dsn, poll=3600) as log:
+        yield log
+
+
+async def taken(stream: LogStream[Any], count: int) -> list[Any]:
+    """Return the payloads of the next so many events, or Gaps; they have to come soon."""
+    async with asyncio.timeout(20):
+        items = [await anext(stream) for _ in range(count)]
+    return [item.payload if isinstance(item, Event) else item for item in items]
+
+
+async def test_first_what_is_there_and_then_what_comes(log: Log, admin: Connection) -> None:
+    """Nothing is missed at the seam, and nothing comes twice."""
+    await append(admin, *map(str, range(2_500)))
+    async with log.read(after="start") as stream:
+        assert await taken(stream, 2_500) == [*map(str, range(2_500))]
+        waiting = asyncio.ensure_future(taken(stream, 3))
+        await append(admin, "a", "b", "c")
+        assert await waiting == ["a", "b", "c"]
+
+
+async def test_from_now_on_only_what_is_committed_after_the_block_is_entered(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """A transaction that began before, and commits after, belongs to what is after."""
+    await append(admin, "before")
+    async with connect() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await append(slow, "slow")
+        async with log.read(after="now") as stream:
+            await transaction.commit()
+            await append(admin, "after")
+            assert await taken(stream, 2) == ["slow", "after"]
+
+
+async def test_from_a_position_on(log: Log, admin: Connection) -> None:
+    """Each event's position is where reading goes on behind it, as an object and as a text."""
+    for n in range(6):
+        await append(admin, f"{n}a", f"{n}b")
+        await admin.execute("SELECT asyncnotify.orders_tick()")
+    async with asyncio.timeout(20):
+        async with log.read(after="start") as stream:
+            events = [await anext(stream) for _ in range(12)]
+        assert [event.position for event in events] == sorted(e.position for e in events)
+        for n, event in enumerate(events[:-1]):
+            after = Position.parse(str(event.position))
+            async with log.read(after=after) as stream:
+                assert (await anext(stream)).id == events[n + 1].id
+                assert stream.position == events[n + 1].position
+
+
+async def test_from_a_time_on(log: Log, admin: Connection) -> None:
+    """All that was committed at that time or later is there."""
+    await append(admin, "long ago")
+    await admin.execute("SELECT asyncnotify.orders_tick()")
+    await append(admin, "before")
+    await admin.execute("SELECT asyncnotify.orders_tick()")
+    time = await admin.fetchval("SELECT clock_timestamp()")
+    await append(admin, "after")
+    async with log.read(after=time) as stream:
+        assert await taken(stream, 1) == ["after"]
+    async with log.read(after=datetime.now(UTC) - timedelta(days=1)) as stream:
+        assert await taken(stream, 3) == ["long ago", "before", "after"]
+    async with log.read(after=datetime.now(UTC) + timedelta(days=1)) as stream:
+        waiting = asyncio.ensure_future(taken(stream, 1))
+        await append(admin, "later")
+        assert await waiting == ["later"]
+
+
+async def test_an_event_has_all_that_was_appended(log: Log, admin: Connection) -> None:
+    """With types of their own."""
+    before = await admin.fetchval("SELECT clock_timestamp()")
+    made = await log.append("things", "é", key="42", headers={"a": "b"})
+    await log.append("things")
+    async with log.read(after="start") as stream:
+        event, bare = [await anext(stream) for _ in range(2)]
+    assert (event.id, event.channel, event.payload, event.key) == (made, "things", "é", "42")
+    assert event.headers == {"a": "b"}
+    assert before < event.appended_at < bare.appended_at
+    assert (bare.payload, bare.key, bare.headers) == ("", None, {})
+
+
+async def test_some_channels_decoded(log: Log, admin: Connection) -> None:
+    """Only events of the channels named, decoded where a Channel says how."""
+    await log.append(NUMBERS, 1)
+    await log.append("texts", "one")
+    await log.append("others", "x")
+    await log.append(NUMBERS, 2)
+    async with log.read(NUMBERS, "texts", after="start") as stream:
+        assert await taken(stream, 3) == [1, "one", 2]
+    async with log.read(NUMBERS, after="start") as numbers:
+        assert await taken(numbers, 2) == [1, 2]
+
+
+async def test_what_cannot_be_decoded_is_a_gap_in_its_place(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends nothing, and without gaps=True it is only logged, without the payload."""
+    await log.append(NUMBERS, 1)
+    await log.append("numbers", "secret")
+    await log.append(NUMBERS, 2)
+    async with log.read(NUMBERS, after="start", gaps=True) as stream:
+        one, gap, two = await taken(stream, 3)
+    assert (one, two) == (1, 2)
+    assert isinstance(gap, Gap)
+    assert (gap.channel, gap.reason) == ("numbers", GapReason.UNDECODABLE)
+    assert "secret" not in caplog.text
+    async with log.read(NUMBERS, after="start") as numbers:
+        assert await taken(numbers, 2) == [1, 2]
+
+
+async def test_waiting_may_be_cancelled_and_loses_nothing(log: Log, admin: Connection) -> None:
+    """Whether it waits for news or for the server: the next call gets the next event."""
+    async with log.read(after="now") as stream:
+        read: list[str] = []
+        for n in range(100):
+            await append(admin, str(n))
+            waiting = asyncio.ensure_future(anext(stream))
+            for _ in range(n % 7):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            if not waiting.cancelled():
+                read.append(waiting.result().payload)
+        read += await taken(stream, 100 - len(read))
+    assert read == [*map(str, range(100))]
+
+
+async def test_a_lost_connection_is_made_anew_and_reading_goes_on(
+    log: Log, admin: Connection
+) -> None:
+    """At every kill of the log's sessions, those of the listener included."""
+    async with log.read(after="now") as stream:
+        for n in range(5):
+            await append(admin, f"{n}a")
+            assert await taken(stream, 1) == [f"{n}a"]
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'asyncnotify' AND datname = current_database()"
+            )
+            await append(admin, f"{n}b")
+            assert await taken(stream, 1) == [f"{n}b"]
+
+
+async def test_closing_the_log_ends_its_readers(log: Log, admin: Connection) -> None:
+    """With StopAsyncIteration, also one that waits."""
+    stream = log.read(after="start")
+    waiting = asyncio.ensure_future(taken(stream, 1))
+    await append(admin, "x")
+    assert await waiting == ["x"]
+    rest = asyncio.ensure_future(anext(stream, "the end"))
+    await asyncio.sleep(0)
+    await log.aclose()
+    assert await rest == "the end"
+
+
+async def test_closing_a_stream_ends_it(log: Log, admin: Connection) -> None:
+    """Also from another task."""
+    async with log.read(after="now") as stream:
+        rest = asyncio.ensure_future(anext(stream, "the end"))
+        await asyncio.sleep(0)
+        await stream.aclose()
+        assert await rest == "the end"
+
+
+async def test_many_readers_share_few_connections(log: Log, admin: Connection) -> None:
+    """A hundred that wait hold none of their own: one listens, and at most four read."""
+    streams = [log.read(after="start") for _ in range(100)]
+    await append(admin, "x")
+    found = await asyncio.gather(*(taken(stream, 1) for stream in streams))
+    assert found == [["x"]] * 100
+    count = await admin.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'asyncnotify' AND datname = current_database()"
+    )
+    assert count <= 5
+
+
+async def test_a_listener_of_the_callers_wakes_readers(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """It serves all logs of a process; the log neither starts nor closes it."""
+    async with Listener(dsn) as listener:
+        async with Log("orders", dsn, listener=listener, poll=3600) as log:
+            async with log.read(after="now") as stream:
+                waiting = asyncio.ensure_future(taken(stream, 1))
+                await append(admin, "x")
+                assert await waiting == ["x"]
+            assert installed.wake_channel in listener.channels
+        assert listener.is_connected
+        assert installed.wake_channel not in listener.channels
+
+
+async def test_without_notifications_readers_look_by_themselves(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """At the interval of poll, and on connections that the log borrows from a pool."""
+    async with (
+        asyncpg.create_pool(dsn, min_size=1, max_size=2) as pool,
+        Log("orders", pool=pool, poll=0.05, wake="poll") as log,
+        log.read(after="now") as stream,
+    ):
+        await append(admin, "x")
+        assert await taken(stream, 1) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "position",
+    ["mails:1.0.0", "orders:2.0.0", "orders:1.99.5", "orders:0.0.0"],
+)
+async def test_a_position_of_another_log_or_epoch_is_refused(log: Log, position: str) -> None:
+    """With a PositionError at the first step."""
+    with pytest.raises(PositionError):
+        await anext(log.read(after=Position.parse(position)))
+
+
+@pytest.mark.parametrize("after", [datetime(2026, 1, 1), "end", "orders:1.2.3"])  # noqa: DTZ001 - that is what is refused
+def test_other_places_are_refused(after: object) -> None:
+    """With a ValueError when the stream is made; other types with a TypeError."""
+    log = Log("orders")
+
+    async def read(after: object) -> None:
+        log.read(after=cast("Position", after))
+
+    with pytest.raises(ValueError, match="after"):
+        asyncio.run(read(after))
+    with pytest.raises(TypeError, match="after"):
+        asyncio.run(read(5))
+
+
+async def test_without_installation_reading_says_so(dsn: str) -> None:
+    """At the first step, and it does not try again for ever."""
+    async with Log("orders", dsn) as log:
+        with pytest.raises(NotInstalledError):
+            await anext(log.read(after="start"))
