@@ -38,6 +38,7 @@ import pytest
 import sqlalchemy.ext.asyncio
 
 import asyncnotify
+import asyncnotify.log
 from asyncnotify import Channel, Listener, Notifier, State, Stream
 from tests.support.machine import scaled
 
@@ -90,6 +91,11 @@ ATTRIBUTE: Final = re.compile(r"listener\.(\w+)\b.*")
 ARGUMENT: Final = re.compile(r"([a-z]\w*)=(?:[^=].*)?")  # not of the environment
 CALL: Final = re.compile(r"(?:await )?([a-z]\w*)\(\)")
 OF_THE_SERVER: Final = re.compile(r"now|pg_\w+")
+PUBLIC: Final = {
+    name: getattr(module, name)
+    for module in (asyncnotify, asyncnotify.log)
+    for name in module.__all__
+}
 TOOL: Final = re.compile(r"asyncnotify\.testing\.(\w+)\.(\w+)")
 
 
@@ -353,7 +359,7 @@ def test_users_are_told_of_public_names_only() -> None:
     """Every class that users are told of is public, or somebody else's who is known."""
     named = {code.partition("(")[0] for code in inline_code(*FOR_USERS)}
     classes = {name for name in named if CLASS_NAME.fullmatch(name)}
-    assert {name for name in classes - set(asyncnotify.__all__) if not is_foreign(name)} == set()
+    assert {name for name in classes - PUBLIC.keys() if not is_foreign(name)} == set()
 
 
 def test_listener_has_what_is_said_of_it() -> None:
@@ -367,7 +373,7 @@ def test_public_members_exist() -> None:
     """Every `Class.member` that users are told of is there."""
     dotted = [match for code in inline_code(*FOR_USERS) if (match := MEMBER.fullmatch(code))]
     assert dotted
-    assert {m[0] for m in dotted if not hasattr(getattr(asyncnotify, m[1]), m[2])} == set()
+    assert {m[0] for m in dotted if not hasattr(PUBLIC[m[1]], m[2])} == set()
 
 
 def test_testing_tools_exist() -> None:
