@@ -4,6 +4,7 @@ The durable log: events in rows, appended in the caller's transaction, and read 
 NOTIFY only wakes those who read. The module's path is its API, with the names in ``__all__``.
 """
 
+from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._errors import (
     EntryError,
     LogError,
@@ -12,12 +13,15 @@ from asyncnotify.log._errors import (
     PositionError,
     SchemaVersionError,
     StandbyError,
+    UnknownConsumerError,
 )
 from asyncnotify.log._log import Log
 from asyncnotify.log._reading.stream import LogStream
+from asyncnotify.log._retry import Retry
 from asyncnotify.log._values import Event, Position
 
 __all__ = [
+    "Consumer",
     "EntryError",
     "Event",
     "Log",
@@ -27,8 +31,10 @@ __all__ = [
     "NotInstalledError",
     "Position",
     "PositionError",
+    "Retry",
     "SchemaVersionError",
     "StandbyError",
+    "UnknownConsumerError",
 ]
 
 for _public in map(globals().__getitem__, __all__):

@@ -10,6 +10,7 @@ Every exception that the log raises on purpose, besides those of asyncnotify its
         ├── PositionError (ValueError)        a text or a position that is none of this log
         ├── NotInstalledError                 the database has no log of this name
         ├── SchemaVersionError                the log was installed by a newer version
+        ├── UnknownConsumerError (LookupError)  no consumer has this name, or it has been dropped
         └── StandbyError                      the server is a standby, which cannot order events
 """
 
@@ -101,6 +102,22 @@ class SchemaVersionError(LogError):
             f"log {self.log!r} has a schema of version {self.installed}, and this asyncnotify"
             f" knows versions up to {self.known}: update asyncnotify"
         )
+
+
+class UnknownConsumerError(LogError, LookupError):
+    """
+    The log has no consumer of this name; or it had one, which has been dropped.
+
+    Attributes:
+        consumer: The name of the consumer.
+    """
+
+    def __init__(self, consumer: str) -> None:
+        super().__init__(consumer)
+        self.consumer = consumer
+
+    def __str__(self) -> str:
+        return f"the log has no consumer {self.consumer!r}"
 
 
 class StandbyError(LogError):

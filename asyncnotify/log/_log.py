@@ -23,12 +23,17 @@ from asyncnotify._arguments import (
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import call_within
+from asyncnotify._channels.arguments import channels_of
 from asyncnotify._owner import leave_to_parent
 from asyncnotify.log._calls import append_call
+from asyncnotify.log._consuming.consumer import Consumer
+from asyncnotify.log._consuming.handler import EventHandler, Handling, check_event_handler
 from asyncnotify.log._entries import Entry, entry_of
-from asyncnotify.log._names import Names, check_log_name
+from asyncnotify.log._errors import LogNameError
+from asyncnotify.log._names import Names, check_consumer_name, check_log_name
 from asyncnotify.log._portions import in_portions
 from asyncnotify.log._reading.stream import After, LogStream, check_after
+from asyncnotify.log._retry import Retry
 from asyncnotify.log._runtime import Options, Runtime
 from asyncnotify.log._schema.installing import install
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
@@ -45,6 +50,8 @@ Wake: TypeAlias = Literal["commit", "after", "poll"]
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
+_DEFAULT_RETRY = Retry()
+HandlerT = TypeVar("HandlerT", bound=EventHandler)
 
 
 class Log:
@@ -131,6 +138,7 @@ class Log:
         self._wake: Wake = wake
         self._close_timeout = close_timeout
         self._runtime: Runtime | None = None
+        self._handlings: dict[str, Handling] = {}
         self._options = Options(
             self._names,
             sessions,
@@ -241,6 +249,33 @@ class Log:
 
     # -- lifetime -----------------------------------------------------------------------------
 
+    async def start(self) -> None:
+        """
+        Have the handlers called that ``on()`` has registered; return once their consumers exist.
+
+        Appending and reading need no start. While it runs, further calls do nothing.
+
+        Raises:
+            NotInstalledError: The database has no such log.
+            ConnectError: There is no connection.
+            ConnectionLostError: The connection died.
+            PoolerError: A pooler is in between.
+            WrongLoopError: The log is used by another event loop.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        runtime = self._running()
+        if runtime.is_started:
+            return
+        runtime.is_started = True
+        try:
+            for handling in self._handlings.values():
+                await runtime.register(handling.consumer, handling.begin)
+        except BaseException:
+            runtime.is_started = False
+            raise
+        for handling in self._handlings.values():
+            runtime.serve(handling)
+
     async def aclose(self, timeout: float | None = None) -> None:
         """
         Append what has been accepted, and close the connections.
@@ -263,6 +298,8 @@ class Log:
         await runtime.aclose(self._close_timeout if timeout is None else timeout)
 
     async def __aenter__(self) -> Self:
+        if self._handlings:
+            await self.start()
         return self
 
     async def __aexit__(
@@ -446,6 +483,112 @@ class Log:
         check_after(after)
         check_flag("gaps", gaps)
         return self._running().stream(channels, after, gaps=gaps)
+
+    # -- consuming ----------------------------------------------------------------------------
+
+    @overload
+    def consumer(
+        self, name: str, *channels: str, start: After = ..., gaps: Literal[False] = False
+    ) -> Consumer[Event[str]]: ...
+
+    @overload
+    def consumer(
+        self, name: str, *channels: Channel[T], start: After = ..., gaps: Literal[False] = False
+    ) -> Consumer[Event[T]]: ...
+
+    @overload
+    def consumer(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        start: After = ...,
+        gaps: Literal[False] = False,
+    ) -> Consumer[Event[Any]]: ...
+
+    @overload
+    def consumer(
+        self, name: str, *channels: str | Channel[Any], start: After = ..., gaps: bool
+    ) -> Consumer[Event[Any] | Gap]: ...
+
+    def consumer(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        start: After = "start",
+        gaps: bool = False,
+    ) -> Consumer[Any]:
+        """
+        Return a durable consumer, whose place in the log is kept in the database under its name.
+
+        ``async with log.consumer("mailer") as consumer: async for event in consumer: …``. The class
+        of the consumer, Consumer, says what is guaranteed.
+
+        Args:
+            name: 1 to 200 printable characters.
+            channels: As for ``read()``.
+            start: Where a consumer begins that is not in the database, as ``after`` of ``read()``.
+            gaps: Yield a Gap where events had been removed before they were consumed (``EXPIRED``).
+
+        Raises:
+            LogNameError: No consumer can have this name.
+            ChannelNameError: One of the names cannot be that of a channel.
+            TypeError: As of ``read()``.
+            ValueError: As of ``read()``.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        check_consumer_name(name)
+        check_after(start)
+        check_flag("gaps", gaps)
+        return self._running().consumer(name, channels, start, gaps=gaps)
+
+    def on(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        transactional: bool = False,
+        on_error: Retry = _DEFAULT_RETRY,
+        start: After = "start",
+    ) -> Callable[[HandlerT], HandlerT]:
+        """
+        Register a handler: a durable consumer that calls a function with each event.
+
+        It runs while the log is started, by ``async with log`` or ``start()``. Events come one at a
+        time, in their order. What the function raises is logged, and the event is handed over
+        again as ``on_error`` says.
+
+        Args:
+            name: The name of the consumer, as for ``consumer()``.
+            channels: As for ``read()``.
+            transactional: Call the function with the event and an asyncpg connection, in a
+                transaction that also moves the cursor: what the function writes there and the
+                cursor are committed together, so that each event has its effect exactly once.
+                Otherwise the event comes at least once.
+            on_error: What to do when the function raises.
+            start: As for ``consumer()``.
+
+        Raises:
+            LogNameError: No consumer can have this name, or a handler has it.
+            ChannelNameError: One of the names cannot be that of a channel.
+            TypeError: The function cannot be called as it would be, or an argument is of a wrong
+                type.
+            ValueError: As of ``read()``.
+        """
+        check_consumer_name(name)
+        check_after(start)
+        check_flag("transactional", transactional)
+        check_kind("on_error", on_error, Retry)
+        channels_of(channels)
+        if name in self._handlings:
+            raise LogNameError(name, "consumer", "a handler of this log has this name")
+
+        def register(function: HandlerT) -> HandlerT:
+            check_event_handler(function, transactional=transactional)
+            self._handlings[name] = Handling(
+                name, channels, function, transactional, on_error, start
+            )
+            return function
+
+        return register
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -65,6 +65,16 @@ class Names:
         return f"{self.prefix}_epochs"
 
     @property
+    def consumers(self) -> str:
+        """The table of the consumers' cursors."""
+        return f"{self.prefix}_consumers"
+
+    @property
+    def dead_letters(self) -> str:
+        """The table of the events that a consumer could not handle."""
+        return f"{self.prefix}_dead_letters"
+
+    @property
     def sequence(self) -> str:
         """The sequence of the events' ids."""
         return f"{self.prefix}_id"

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._owner import Owner
+from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
+from asyncnotify.log._consuming.consumer import Consumer
+from asyncnotify.log._consuming.feed import Feed
+from asyncnotify.log._consuming.handler import HandlerWorker
+from asyncnotify.log._consuming.serving import Server
 from asyncnotify.log._reading.decoding import Decoder
 from asyncnotify.log._reading.sharing import SharedSessions
-from asyncnotify.log._reading.stream import LogStream
+from asyncnotify.log._reading.stream import LogStream, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
 from asyncnotify.log._waking import Waker
 from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.statements import Statements
-from asyncnotify.log._walk.walk import Walk
+from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify import Listener
     from asyncnotify._backoff import Backoff
+    from asyncnotify.log._consuming.handler import Handling
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._sessions import Sessions
@@ -66,11 +73,14 @@ class Runtime:
 
     def __init__(self, options: Options) -> None:
         self.owner = Owner()
+        self.is_started = False
         self._options = options
         self._appender: Appender | None = None
         self._waker: Waker | None = None
         self._shared = SharedSessions(options.sessions)
         self._wake_ups: WakeUps | None = None
+        self._handlers: dict[asyncio.Task[None], HandlerWorker] = {}
+        self._consumers: weakref.WeakSet[Consumer[Any]] = weakref.WeakSet()
         self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
 
     def appender(self) -> Appender:
@@ -114,14 +124,62 @@ class Runtime:
         self._streams.add(stream)
         return stream
 
+    def consumer(
+        self, name: str, channels: tuple[object, ...], begin: After, *, gaps: bool
+    ) -> Consumer[Any]:
+        """Return a durable consumer, which the user iterates."""
+        consumer: Consumer[Any] = Consumer(
+            name,
+            self._feed(name, channels),
+            functools.partial(self.register, name, begin),
+            gaps=gaps,
+            on_close=self._consumers.discard,
+        )
+        self._consumers.add(consumer)
+        return consumer
+
+    def serve(self, handling: Handling) -> None:
+        """Have a task serve a consumer by calling a function."""
+        worker = HandlerWorker(handling, self._feed(handling.consumer, handling.channels))
+        task = start(worker.run(), name=f"asyncnotify log handler {handling.consumer}")
+        self._handlers[task] = worker
+
+    def _feed(self, name: str, channels: tuple[object, ...]) -> Feed:
+        options = self._options
+        decoder = Decoder(options.names.log, channels)
+        statements = Statements(options.names, decoder.names)
+        server = Server(options.sessions, options.names, name, statements, DEFAULT_SIZE)
+        return Feed(server, decoder, self.wake_ups(), options.backoff, options.poll)
+
+    async def register(self, name: str, begin: After) -> None:
+        """Make a consumer in the database, if it is not there."""
+        names = self._options.names
+        known = f"SELECT FROM {names.consumers} WHERE consumer = $1"
+        if await self._shared.fetch(known, name):
+            return
+        cursor = Cursor(Walk(self._shared, Statements(names)), names.log)
+        await take_place(cursor, begin)
+        add = f"SELECT {names.prefix}_add_consumer($1, 0, 1, $2, $3, $4)"
+        await self._shared.fetch(add, name, *cursor.position[1:])
+
     def _closed(self, stream: LogStream[Any]) -> None:
         self._streams.discard(stream)
         self.wake_ups().wake()
+
+    async def _stop_handlers(self, timeout: float) -> None:
+        for worker in self._handlers.values():
+            worker.stop()
+        if self._handlers:
+            _, late = await asyncio.wait(self._handlers, timeout=timeout)
+            await cancel(late)
 
     async def aclose(self, timeout: float) -> None:
         """End streams, append what has been accepted, and close; within about these seconds."""
         for stream in list(self._streams):
             stream.end()
+        await self._stop_handlers(timeout)
+        for consumer in list(self._consumers):
+            await consumer.aclose()
         ending = [part.aclose(timeout) for part in (self._appender, self._waker) if part]
         if self._wake_ups is not None:
             ending.append(self._wake_ups.aclose())

@@ -21,7 +21,7 @@ from asyncnotify._errors import (
 from asyncnotify.log._errors import NotInstalledError, StandbyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
@@ -79,6 +79,11 @@ class Session(BoundedConnection):
         with answers(self._log):
             status: str = await self._command(self._connection.execute(script))
             return status
+
+    async def run(self, coroutine: Coroutine[Any, Any, Any], /) -> None:
+        """Run what talks to the server on this session's connection; raises as ``fetch()``."""
+        with answers(self._log):
+            await self._command(coroutine)
 
     async def prepare(self, keepalive: Keepalive | None) -> bool:
         """Set what the statements rely on; return whether no pooler is in between."""

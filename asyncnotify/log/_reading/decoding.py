@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from asyncnotify import Gap, GapReason
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from asyncnotify import Channel
     from asyncnotify.log._walk.cursor import Portion
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncnotify.log")
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+class Decoded(NamedTuple):
+    """
+    An event, or why it cannot be decoded.
+
+    Attributes:
+        position: Where it stands.
+        item: The event, or the error.
+        appended_at: When it was appended.
+    """
+
+    position: Position
+    item: Event[Any] | PayloadDecodeError
+    appended_at: datetime
 
 
 class Decoder:
@@ -41,27 +56,26 @@ class Decoder:
         self.names = list(self._channels) or None
         self.undecodable = 0
 
-    def events(self, portion: Portion) -> Iterator[Event[Any] | Gap]:
-        """Yield the events; in place of one that cannot be decoded a Gap."""
+    def decoded(self, portion: Portion) -> Iterator[Decoded]:
+        """Yield the events of a portion, or why one cannot be decoded."""
         tick = portion.tick
         for row in portion.rows:
             position = Position(self._log, tick.epoch, tick.number, row["id"])
-            yield self._event(position, row)
+            yield Decoded(position, self._event(position, row), row["appended_at"])
 
-    def _event(self, position: Position, row: Any) -> Event[Any] | Gap:  # noqa: ANN401 - a record of the driver's
-        name: str = row["channel"]
-        channel = self._channels.get(name)
-        headers = row["headers"]
+    def _event(self, position: Position, row: Any) -> Event[Any] | PayloadDecodeError:  # noqa: ANN401 - a record of the driver's
+        channel = self._channels.get(row["channel"])
         try:
             payload = row["payload"] if channel is None else channel.decode(row["payload"])
         except PayloadDecodeError as error:
             self.undecodable += 1
             logger.error("event %s at %s cannot be decoded: %s", row["uid"], position, error)  # noqa: TRY400 - its traceback may quote the payload
-            return Gap(name, GapReason.UNDECODABLE, row["appended_at"])
+            return error
+        headers = row["headers"]
         return Event(
             position,
             row["uid"],
-            name,
+            row["channel"],
             payload,
             row["key"],
             _NO_HEADERS if headers is None else json.loads(headers),

@@ -28,7 +28,7 @@ from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
     from asyncnotify._backoff import Backoff
-    from asyncnotify.log._reading.decoding import Decoder
+    from asyncnotify.log._reading.decoding import Decoded, Decoder
     from asyncnotify.log._reading.wake_ups import WakeUps
     from asyncnotify.log._walk.cursor import Cursor, Portion
 
@@ -72,6 +72,22 @@ def check_after(after: object) -> None:
             raise TypeError(msg)
 
 
+async def take_place(cursor: Cursor, after: After) -> Expired | None:
+    """Let a cursor stand where a reader begins; return what has been removed there, if known."""
+    if isinstance(after, Position):
+        return await cursor.at_position(after)
+    if isinstance(after, datetime):
+        return await cursor.at_time(after)
+    await (cursor.at_start() if after == "start" else cursor.at_end())
+    return None
+
+
+def _item(decoded: Decoded) -> Event[Any] | Gap:
+    if isinstance(decoded.item, Event):
+        return decoded.item
+    return Gap(decoded.item.channel, GapReason.UNDECODABLE, decoded.appended_at)
+
+
 class LogStream(Generic[ItemT_co]):
     """
     Events of a log as an asynchronous iterator, as returned by ``Log.read()``.
@@ -100,7 +116,7 @@ class LogStream(Generic[ItemT_co]):
         self._cursor = cursor
         self._decoder = decoder
         self._wake_ups = wake_ups
-        self._after = after
+        self._after: After = after
         self._gaps = gaps
         self._poll = poll
         self._backoff = backoff
@@ -198,7 +214,7 @@ class LogStream(Generic[ItemT_co]):
             logger.warning("events were removed before they were read: %s", portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
-            self._items.extend(self._decoder.events(portion))
+            self._items.extend(map(_item, self._decoder.decoded(portion)))
 
     # -- the place ----------------------------------------------------------------------------
 
@@ -213,18 +229,9 @@ class LogStream(Generic[ItemT_co]):
                 self._add(expired)
 
     async def _take_place(self) -> Expired | None:
-        match self._after:
-            case Position():
-                return await self._cursor.at_position(self._after)
-            case datetime():
-                expired = await self._cursor.at_time(self._after)
-            case "start":
-                expired = None
-                await self._cursor.at_start()
-            case _:
-                expired = None
-                await self._cursor.at_end()
-        self._after = self._cursor.position
+        expired = await take_place(self._cursor, self._after)
+        if not isinstance(self._after, Position):
+            self._after = self._cursor.position
         return expired
 
     # -- losses -------------------------------------------------------------------------------

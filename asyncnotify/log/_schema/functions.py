@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify.log._names import SCHEMA
+from asyncnotify.log._schema.cursors import ATTRIBUTES, CURSOR_FUNCTIONS, functions_of_cursors
 from asyncnotify.log._schema.tables import TIMELINE
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._schema.settings import Settings
 
-_ATTRIBUTES: Final = """
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"""
 
 _PLANS: Final = """
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -41,6 +40,7 @@ def functions_of(names: Names, settings: Settings) -> Iterator[str]:
     yield _tick(names)
     yield _news(names)
     yield _first_tick(names)
+    yield from functions_of_cursors(names)
     for function in (*appenders_functions(names), *consumers_functions(names)):
         yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
     yield f"REVOKE ALL ON FUNCTION {names.prefix}_begin_epoch() FROM PUBLIC"
@@ -61,6 +61,7 @@ def consumers_functions(names: Names) -> tuple[str, ...]:
         f"{names.prefix}_tick()",
         f"{names.prefix}_news(bigint, integer)",
         f"{names.prefix}_first_tick()",
+        *(f"{names.prefix}_{function}" for function in CURSOR_FUNCTIONS),
     )
 
 
@@ -91,7 +92,7 @@ def _append(names: Names, settings: Settings) -> str:
         channel text, payload text,
         key text DEFAULT NULL, headers jsonb DEFAULT NULL, wake bool DEFAULT true,
         id uuid DEFAULT gen_random_uuid()
-    ) RETURNS uuid {_ATTRIBUTES} AS $function$
+    ) RETURNS uuid {ATTRIBUTES} AS $function$
     BEGIN
         INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
         VALUES ({_slot(settings)}, $1, $2, $3, $4, $6);
@@ -111,7 +112,7 @@ def _append_many(names: Names, settings: Settings) -> str:
         channels text[], payloads text[],
         keys text[] DEFAULT NULL, headers jsonb[] DEFAULT NULL, wake bool DEFAULT true,
         ids uuid[] DEFAULT NULL
-    ) RETURNS bigint {_ATTRIBUTES} AS $function$
+    ) RETURNS bigint {ATTRIBUTES} AS $function$
     DECLARE
         appended bigint;
     BEGIN
@@ -146,7 +147,7 @@ def _tick(names: Names) -> str:
     # A function's own setting of synchronous_commit would end with the function, before the commit
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_tick() RETURNS bigint
-    {_ATTRIBUTES} {_PLANS} AS $function$
+    {ATTRIBUTES} {_PLANS} AS $function$
     DECLARE
         last {names.ticks};
         snap pg_snapshot;
@@ -217,7 +218,7 @@ def _news(names: Names) -> str:
     # In one round trip. The second statement has a snapshot of its own, and sees the tick
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_news(first bigint, most integer)
-    RETURNS SETOF {names.ticks} {_ATTRIBUTES} {_PLANS} AS $function$
+    RETURNS SETOF {names.ticks} {ATTRIBUTES} {_PLANS} AS $function$
     BEGIN
         PERFORM {names.prefix}_tick();
         RETURN QUERY SELECT * FROM {names.ticks} WHERE tick >= first ORDER BY tick LIMIT most;
@@ -231,7 +232,7 @@ def _first_tick(names: Names) -> str:
     # older than a TRUNCATE for which that statement has waited
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_first_tick() RETURNS bigint
-    {_ATTRIBUTES} AS $function$
+    {ATTRIBUTES} AS $function$
     BEGIN
         RETURN (SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1);
     END
@@ -246,7 +247,7 @@ def _begin_epoch(names: Names) -> str:
     # logical replication does not copy them
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_begin_epoch() RETURNS void
-    {_ATTRIBUTES} {_PLANS} AS $function$
+    {ATTRIBUTES} {_PLANS} AS $function$
     DECLARE
         last {names.ticks};
         identifier bigint := (SELECT system_identifier FROM pg_control_system());

@@ -29,7 +29,7 @@ def grants_to_consume(names: Names, role: str) -> Iterator[str]:
     """Yield the statements that let a role read and consume: it appends and changes no event."""
     grantee = quoted(role)
     yield f"GRANT USAGE ON SCHEMA {SCHEMA} TO {grantee}"
-    for table in (names.events, names.ticks, names.epochs):
+    for table in (names.events, names.ticks, names.epochs, names.consumers, names.dead_letters):
         yield f"GRANT SELECT ON {table} TO {grantee}"
     for function in consumers_functions(names):
         yield f"GRANT EXECUTE ON FUNCTION {function} TO {grantee}"

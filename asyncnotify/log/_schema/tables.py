@@ -41,6 +41,8 @@ def tables_of(names: Names, ring: int) -> Iterator[str]:
     yield _ticks(names)
     yield _epochs(names)
     yield _first_tick(names)
+    yield _consumers(names)
+    yield _dead_letters(names)
 
 
 def leaf_of(names: Names, slot: int) -> str:
@@ -111,6 +113,48 @@ def _first_tick(names: Names) -> str:
     )
     INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total)
     SELECT 0, epoch, 0, '3:3:', '3', 0, 0, 0 FROM epoch
+    """
+
+
+def _consumers(names: Names) -> str:
+    # The row is written at each commit. With free space in its page, and no index on what changes,
+    # the new version replaces an older one in the same page
+    return f"""
+    CREATE TABLE {names.consumers} (
+        consumer pg_catalog.text,
+        bucket pg_catalog.int4,
+        buckets pg_catalog.int4 NOT NULL,
+        epoch pg_catalog.int4 NOT NULL,
+        tick pg_catalog.int8 NOT NULL,
+        id pg_catalog.int8 NOT NULL,
+        token pg_catalog.int8 NOT NULL DEFAULT 0,
+        paused pg_catalog.bool NOT NULL DEFAULT false,
+        pid pg_catalog.int4,
+        taken_at pg_catalog.timestamptz,
+        committed_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+        PRIMARY KEY (consumer, bucket)
+    ) WITH (fillfactor = 10)
+    """
+
+
+def _dead_letters(names: Names) -> str:
+    return f"""
+    CREATE TABLE {names.dead_letters} (
+        consumer pg_catalog.text,
+        uid pg_catalog.uuid,
+        epoch pg_catalog.int4 NOT NULL,
+        tick pg_catalog.int8 NOT NULL,
+        id pg_catalog.int8 NOT NULL,
+        channel pg_catalog.text NOT NULL,
+        payload pg_catalog.text NOT NULL,
+        key pg_catalog.text,
+        headers pg_catalog.jsonb,
+        appended_at pg_catalog.timestamptz NOT NULL,
+        attempts pg_catalog.int4 NOT NULL,
+        error pg_catalog.text NOT NULL,
+        died_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+        PRIMARY KEY (consumer, uid)
+    )
     """
 
 

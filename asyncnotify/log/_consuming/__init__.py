@@ -1,0 +1,1 @@
+"""Durable consumers: a cursor in the database, and one session at a time that moves it."""

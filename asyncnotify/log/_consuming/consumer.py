@@ -1,0 +1,210 @@
+"""A durable consumer, as a user iterates it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+
+from asyncnotify import ClosedError, Gap
+from asyncnotify._arguments import check_count
+from asyncnotify._errors import PayloadDecodeError
+from asyncnotify.log._values import Event, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._reading.decoding import Decoded
+
+ItemT_co = TypeVar("ItemT_co", covariant=True)
+
+_INTERVAL: Final = 0.1
+"""Seconds after which the cursor is committed in the midst of a portion: its row is written at most
+so often, as each version of it is one that VACUUM has to remove."""
+
+DEFAULT_BATCH: Final = 1_000
+
+
+class Consumer(Generic[ItemT_co]):
+    """
+    A durable consumer of a log, as returned by ``Log.consumer()``.
+
+    Its place in the log is kept in the database under its name. One process at a time serves a
+    name; others that iterate it wait, and one of them goes on when that one has left, or died.
+
+    Each event comes at least once: an event is done when the next one is asked for. The cursor is
+    committed behind what is done, at the latest when there is nothing more to be had. What was done
+    since the last commit comes again after a crash.
+
+    An event that cannot be decoded is kept as a dead letter. Waiting may be cancelled, and loses
+    nothing. One task at a time may iterate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        feed: Feed,
+        register: Callable[[], Awaitable[None]],
+        *,
+        gaps: bool,
+        on_close: Callable[[Consumer[Any]], None],
+    ) -> None:
+        self._name = name
+        self._feed = feed
+        self._register = register
+        self._gaps = gaps
+        self._on_close = on_close
+        self._items: deque[Decoded | Gap] = deque()
+        self._given: Position | None = None
+        self._done: Position | None = None
+        self._committed_at = 0.0
+        self._is_registered = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self._name!r}{' closed' if self._is_closed else ''}>"
+
+    @property
+    def name(self) -> str:
+        """The name under which the cursor is kept."""
+        return self._name
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether events come to this process now, as far as it knows."""
+        return self._feed.is_serving
+
+    async def __aenter__(self) -> Self:
+        """
+        Make the consumer in the database, if it is not there. Does not wait for its turn.
+
+        Raises:
+            ClosedError: The consumer has been closed.
+            Exception: As of ``anext()``.
+        """
+        if self._is_closed:
+            msg = f"consumer {self._name!r} has been closed"
+            raise ClosedError(msg)
+        await self._registered()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """
+        Commit what is done, and let others serve the consumer. Idempotent.
+
+        The event that was given last is not done: it comes again.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._items.clear()
+        self._on_close(self)
+        try:
+            await self._commit()
+        finally:
+            await self._feed.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemT_co:
+        """
+        Return the next event, or Gap; what was given before is done.
+
+        Raises:
+            StopAsyncIteration: The consumer or the log has been closed.
+            NotInstalledError: The database has no such log.
+            UnknownConsumerError: The consumer has been dropped.
+            ConfigurationError: The arguments for connecting are wrong.
+            ConnectError: The server refuses the role or the database; only before the first event.
+            PoolerError: A pooler is in between.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        self._done, self._given = self._given or self._done, None
+        if self._is_due():
+            await self._commit()
+        while not self._is_closed:
+            if not self._items:
+                await self._fill()
+            elif (item := await self._take()) is not None:
+                return cast("ItemT_co", item)
+        raise StopAsyncIteration
+
+    async def batches(self, count: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
+        """
+        Yield lists of events: those that are there, up to ``count``, and at least one.
+
+        A batch is done when the next one is asked for. The cursor is committed then.
+
+        Raises:
+            ValueError: ``count`` is not a whole number, at least 1.
+            Exception: As of ``anext()``.
+        """
+        check_count("count", count)
+        while not self._is_closed:
+            self._done, self._given = self._given or self._done, None
+            await self._commit()
+            if not self._items:
+                await self._fill()
+            if batch := await self._batch(count):
+                yield batch
+
+    async def _batch(self, count: int) -> list[ItemT_co]:
+        batch: list[ItemT_co] = []
+        while self._items and len(batch) < count:
+            item = await self._take()
+            if item is not None:
+                batch.append(cast("ItemT_co", item))
+        return batch
+
+    async def _take(self) -> Event[Any] | Gap | None:
+        """Take an item; return None if it is nothing that the user wants to see."""
+        item = self._items.popleft()
+        if isinstance(item, Gap):
+            return item if self._gaps else None
+        if isinstance(item.item, PayloadDecodeError):
+            await self._bury(item)
+            return None
+        self._given = item.position
+        return item.item
+
+    async def _bury(self, item: Decoded) -> None:
+        if not await self._feed.bury(item.position, 1, str(item.item)):
+            self._items.clear()
+        elif self._given is None:
+            self._done = item.position
+
+    async def _fill(self) -> None:
+        """Read on; what is done is committed before there may be a long wait."""
+        await self._commit()
+        await self._registered()
+        found = await self._feed.next()
+        self._items.extend([found] if isinstance(found, Gap) else found)
+
+    async def _registered(self) -> None:
+        if not self._is_registered:
+            await self._register()
+            self._is_registered = True
+
+    def _is_due(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._done is not None and now - self._committed_at > _INTERVAL
+
+    async def _commit(self) -> None:
+        """Commit what is done. If that fails, all that is not committed comes again."""
+        done, self._done = self._done, None
+        if done is not None:
+            self._committed_at = asyncio.get_running_loop().time()
+            if not await self._feed.commit(done):
+                self._items.clear()

@@ -1,0 +1,201 @@
+"""What a consumer is to handle next, through every loss of its session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify import Gap, GapReason
+from asyncnotify._asyncpg.failures import is_permanent
+from asyncnotify._backoff import Delays
+from asyncnotify._errors import describe_error
+from asyncnotify._tasks import cancel, start
+from asyncnotify.log._consuming.serving import TakenOverError
+from asyncnotify.log._reading.stream import PASSING, PERMANENT
+from asyncnotify.log._walk.cursor import Expired
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from asyncnotify._backoff import Backoff
+    from asyncnotify.log._consuming.serving import Server, Serving
+    from asyncnotify.log._reading.decoding import Decoded, Decoder
+    from asyncnotify.log._reading.wake_ups import WakeUps
+    from asyncnotify.log._values import Position
+
+_PROGRESS: Final = 10.0
+"""Seconds, at least, between commits of a cursor behind which nothing was handled: it holds events
+of other channels back from being removed."""
+
+logger = logging.getLogger("asyncnotify.log")
+
+
+class Feed:
+    """
+    Gives the events behind the consumer's cursor, portion by portion, and moves the cursor.
+
+    While it waits for events, or for its turn to serve the consumer, a task of its own does so:
+    cancelling a caller costs neither the session nor what it has brought.
+    """
+
+    def __init__(
+        self, server: Server, decoder: Decoder, wake_ups: WakeUps, backoff: Backoff, poll: float
+    ) -> None:
+        self._server = server
+        self._decoder = decoder
+        self._wake_ups = wake_ups
+        self._backoff = backoff
+        self._poll = poll
+        self._delays = Delays(backoff)
+        self._serving: Serving | None = None
+        self._fetching: asyncio.Task[Sequence[Decoded] | Gap] | None = None
+        self._has_served = False
+        self._is_lost = False
+        self._progress: Position | None = None
+        self._progress_at = 0.0
+
+    @property
+    def serving(self) -> Serving:
+        """The session that serves the consumer; it must have brought something."""
+        if self._serving is None:
+            raise TakenOverError
+        return self._serving
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether this process serves the consumer now, as far as it knows."""
+        return self._serving is not None and not self._serving.session.lost
+
+    async def next(self) -> Sequence[Decoded] | Gap:
+        """
+        Return the next events; or a Gap where events have been removed; none once it is closed.
+
+        Waits while there are none, and while another session serves the consumer. What was given
+        before has to be done with: after a loss of the session the events come again that are
+        behind the last commit.
+
+        Raises:
+            UnknownConsumerError: The consumer is not there, or has been dropped.
+            Exception: What retrying will not help against.
+        """
+        if self._fetching is None:
+            self._fetching = start(self._fetch(), name="asyncnotify log consumer")
+        fetching = self._fetching
+        await asyncio.wait({fetching})
+        if self._fetching is fetching:
+            self._fetching = None
+        return () if fetching.cancelled() else fetching.result()
+
+    async def commit(self, position: Position) -> bool:
+        """
+        Move the cursor; return False if that failed, and events are to come again.
+
+        Raises:
+            Exception: What retrying will not help against.
+        """
+        if self._serving is None:
+            return False
+        return await self._moved(self._serving.commit(position))
+
+    async def bury(self, position: Position, attempts: int, error: str) -> bool:
+        """Keep an event as a dead letter; as ``commit()``, which does not follow from it."""
+        text = error.replace("\0", "").encode(errors="replace").decode()
+        if self._serving is None:
+            return False
+        return await self._moved(self._serving.bury(position, attempts, text))
+
+    async def _moved(self, moving: Awaitable[None]) -> bool:
+        try:
+            await moving
+        except (TakenOverError, *PASSING) as error:
+            await self.lose(error)
+            return False
+        return True
+
+    async def lose(self, error: Exception) -> None:
+        """Give up the session: the next events are those behind the cursor, in a new one."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.session.terminate()
+            with suppress(Exception):
+                await self._server.close(serving)
+        if not self._is_lost and not isinstance(error, TakenOverError):
+            logger.warning("consuming is interrupted: %s", describe_error(error))
+        self._is_lost = True
+
+    def interrupt(self) -> None:
+        """Let a call that waits return nothing."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    async def aclose(self) -> None:
+        """Give the consumer back to whoever waits for it."""
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            await cancel({fetching})
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            try:
+                await self._server.close(serving)
+            except Exception as error:  # noqa: BLE001 - the session ends in any case
+                logger.debug("a consumer's session was lost: %s", describe_error(error))
+
+    # -- inside -------------------------------------------------------------------------------
+
+    async def _fetch(self) -> Sequence[Decoded] | Gap:
+        while True:
+            seen = self._wake_ups.count
+            try:
+                found = await self._found()
+            except TakenOverError as error:
+                await self.lose(error)
+                continue
+            except PASSING as error:
+                await self._wait_to_retry(error)
+                continue
+            if found is not None:
+                return found
+            await self._wake_ups.wait(seen, self._poll)
+            await self._commit_progress()
+
+    async def _commit_progress(self) -> None:
+        """Now and then move the cursor past events that the consumer does not want."""
+        serving = self._serving
+        now = asyncio.get_running_loop().time()
+        if serving is None or now - self._progress_at < _PROGRESS:
+            return
+        self._progress_at = now
+        if serving.cursor.position != self._progress:
+            self._progress = serving.cursor.position
+            await self.commit(self._progress)
+
+    async def _found(self) -> Sequence[Decoded] | Gap | None:
+        if self._serving is None or self._serving.session.lost:
+            await self._serve()
+        serving = self.serving
+        expired, serving.expired = serving.expired, None
+        portion = expired or await serving.cursor.portion()
+        if isinstance(portion, Expired):
+            logger.warning("events were removed before they were consumed: %s", portion.dropped)
+            return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
+        return None if portion is None else list(self._decoder.decoded(portion))
+
+    async def _serve(self) -> None:
+        self._serving = None
+        await self._wake_ups.start()
+        self._serving = await self._server.open()
+        self._has_served = True
+        if self._is_lost:
+            self._is_lost = False
+            self._delays = Delays(self._backoff)
+            logger.info("consuming goes on")
+
+    async def _wait_to_retry(self, error: Exception) -> None:
+        cause = error.__cause__
+        is_final = cause is not None and not self._has_served and is_permanent(cause)
+        if isinstance(error, PERMANENT) or is_final:
+            raise error
+        await self.lose(error)
+        await asyncio.sleep(self._delays.next())

@@ -1,0 +1,210 @@
+"""A consumer whose events are handed to a function of the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from asyncnotify import Gap
+from asyncnotify._arguments import check_callable, check_runs, check_takes
+from asyncnotify._errors import PayloadDecodeError, describe_error
+from asyncnotify._tasks import cancel, start
+from asyncnotify.log._consuming.serving import TakenOverError
+from asyncnotify.log._reading.stream import PASSING
+
+if TYPE_CHECKING:
+    from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._reading.decoding import Decoded
+    from asyncnotify.log._reading.stream import After
+    from asyncnotify.log._retry import Retry
+    from asyncnotify.log._values import Event
+
+logger = logging.getLogger("asyncnotify.log")
+
+EventHandler: TypeAlias = Callable[..., Awaitable[object] | object]
+"""Called with an Event; with ``transactional=True`` also with the connection. May be async."""
+
+
+class Handling(NamedTuple):
+    """
+    What ``Log.on()`` was given.
+
+    Attributes:
+        consumer: The checked name of the consumer.
+        channels: Names and Channels.
+        function: Called with each event.
+        transactional: The function gets the connection, and the cursor is committed with what it
+            does there.
+        retry: What to do when the function raises.
+        begin: Where a new consumer begins.
+    """
+
+    consumer: str
+    channels: tuple[object, ...]
+    function: EventHandler
+    transactional: bool
+    retry: Retry
+    begin: After
+
+
+class _HandlerError(Exception):
+    """The function raised; that is the cause."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _LostError(Exception):
+    """The session was lost: the event comes again."""
+
+
+class HandlerWorker:
+    """Calls the function with one event after another, and moves the cursor."""
+
+    def __init__(self, handling: Handling, feed: Feed) -> None:
+        self._handling = handling
+        self._feed = feed
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End after the event that is being handled, if any."""
+        self._is_stopping = True
+        self._feed.interrupt()
+
+    async def run(self) -> None:
+        """Run until stopped or cancelled, or until the function has to be stopped."""
+        name = self._handling.consumer
+        try:
+            while not self._is_stopping:
+                found = await self._feed.next()
+                if not isinstance(found, Gap):
+                    await self._handle_all(found)
+        except _HandlerError as error:
+            logger.error(  # noqa: TRY400 - each error has been logged with its traceback
+                "handler %r is stopped, as Retry(then='stop') says: %s",
+                name,
+                describe_error(error.error),
+            )
+        except Exception:
+            logger.exception("handler %r has ended", name)
+        finally:
+            await self._feed.aclose()
+
+    async def _handle_all(self, found: Any) -> None:  # noqa: ANN401 - a sequence of Decoded
+        """Handle events, and commit behind the last: a whole portion, or up to a loss."""
+        last: Decoded | None = None
+        for decoded in found:
+            if self._is_stopping:
+                break
+            try:
+                await self._handle(decoded)
+            except _LostError:
+                return
+            except _HandlerError:
+                if last is not None:
+                    await self._feed.commit(last.position)
+                raise
+            last = decoded
+        if last is not None and not self._handling.transactional:
+            await self._feed.commit(last.position)
+
+    async def _handle(self, decoded: Decoded) -> None:
+        if isinstance(decoded.item, PayloadDecodeError):
+            await self._bury(decoded, 1, decoded.item)
+            return
+        retry = self._handling.retry
+        delays = retry.delays()
+        for attempt in range(1, retry.attempts + 1):
+            try:
+                await self._attempt(decoded, decoded.item)
+            except _HandlerError as error:
+                self._log(decoded, attempt, error.error)
+                if attempt == retry.attempts:
+                    if retry.then == "stop":
+                        raise
+                    await self._bury(decoded, attempt, error.error)
+                    return
+                await asyncio.sleep(next(delays))
+            else:
+                return
+
+    async def _attempt(self, decoded: Decoded, event: Event[Any]) -> None:
+        if not self._handling.transactional:
+            await self._call(event)
+            return
+        try:
+            await self._in_transaction(decoded, event)
+        except (TakenOverError, *PASSING) as error:
+            await self._feed.lose(error)
+            raise _LostError from error
+
+    async def _in_transaction(self, decoded: Decoded, event: Event[Any]) -> None:
+        """Call the function, and commit the cursor with what it has done, or nothing of both."""
+        serving = self._feed.serving
+        transaction = await serving.begin()
+        try:
+            await serving.hold()
+            await self._call(event, serving.session.connection)
+            await serving.commit(decoded.position)
+        except BaseException:
+            if not serving.session.lost:
+                await serving.session.run(transaction.rollback())
+            raise
+        await serving.session.run(transaction.commit())
+
+    async def _call(self, *arguments: object) -> None:
+        """
+        Call the function in a task of its own: one call sees nothing of another's context.
+
+        Raises:
+            _HandlerError: It raised; also a CancelledError that is not ours.
+        """
+        calling = start(_result(self._handling.function, arguments), name="asyncnotify handler")
+        try:
+            await asyncio.wait({calling})
+        except asyncio.CancelledError:
+            await cancel({calling})
+            raise
+        if calling.cancelled():
+            raise _HandlerError(asyncio.CancelledError())
+        error = calling.exception()
+        if error is not None:
+            raise _HandlerError(error) from error
+
+    async def _bury(self, decoded: Decoded, attempts: int, error: BaseException) -> None:
+        """Keep the event as a dead letter, and move the cursor behind it."""
+        text = describe_error(error)
+        if not (
+            await self._feed.bury(decoded.position, attempts, text)
+            and await self._feed.commit(decoded.position)
+        ):
+            raise _LostError
+        logger.error(
+            "event at %s is a dead letter of %r", decoded.position, self._handling.consumer
+        )
+
+    def _log(self, decoded: Decoded, attempt: int, error: BaseException) -> None:
+        logger.error(
+            "handler %r raised for the event at %s (attempt %d)",
+            self._handling.consumer,
+            decoded.position,
+            attempt,
+            exc_info=error,
+        )
+
+
+def check_event_handler(function: object, *, transactional: bool) -> None:
+    """Raise TypeError unless the function runs when it is called as it will be."""
+    check_callable("handler", function)
+    check_runs("handler", function)
+    check_takes("handler", function, "the Event", *["the connection"] * transactional)
+
+
+async def _result(function: EventHandler, arguments: tuple[object, ...]) -> None:
+    result = function(*arguments)
+    if inspect.isawaitable(result):
+        await result

@@ -1,0 +1,157 @@
+"""A session that serves a consumer: it holds the consumer's lock, and a token that proves it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._values import Position
+from asyncnotify.log._walk.cursor import Cursor
+from asyncnotify.log._walk.walk import Walk
+
+if TYPE_CHECKING:
+    from asyncpg.transaction import Transaction
+
+    from asyncnotify.log._names import Names
+    from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._walk.cursor import Expired
+    from asyncnotify.log._walk.statements import Statements
+    from asyncnotify.log._walk.walk import Size
+
+_TRY_AGAIN: Final = 0.25
+"""Seconds, about, between attempts to take a consumer that another session serves. One that waited
+at the server for the lock would hold a snapshot, and keep VACUUM from removing anything."""
+
+
+class TakenOverError(Exception):
+    """The consumer's cursor is not this session's to move any more: nothing was moved."""
+
+
+class Serving:
+    """
+    A session that serves a consumer.
+
+    Attributes:
+        session: The session.
+        cursor: The place in the log up to which it has read.
+        expired: What had been removed at the place where the cursor stood, if anything.
+    """
+
+    def __init__(
+        self, session: Session, names: Names, consumer: str, token: int, cursor: Cursor
+    ) -> None:
+        self.session = session
+        self.cursor = cursor
+        self.expired: Expired | None = None
+        self._names = names
+        self._consumer = consumer
+        self._token = token
+
+    async def commit(self, position: Position) -> None:
+        """
+        Move the consumer's cursor.
+
+        Raises:
+            TakenOverError: It is not this session's to move.
+            Exception: As of ``Session.fetch()``.
+        """
+        place = position[1:]
+        await self._with_token("commit_consumer($1, $2, $3, $4, $5, $6)", *place)
+
+    async def hold(self) -> None:
+        """Keep others from taking the consumer until the transaction ends; raises as commit()."""
+        await self._with_token("hold_consumer($1, $2, $3)")
+
+    async def bury(self, position: Position, attempts: int, error: str) -> None:
+        """Keep an event as a dead letter; raises as ``commit()``."""
+        place = position[1:]
+        await self._with_token("bury($1, $2, $3, $4, $5, $6, $7, $8)", *place, attempts, error)
+
+    async def _with_token(self, function: str, *arguments: object) -> None:
+        query = f"SELECT {self._names.prefix}_{function}"
+        [row] = await self.session.fetch(query, self._consumer, 0, self._token, *arguments)
+        if not row[0]:
+            raise TakenOverError
+
+    async def begin(self) -> Transaction:
+        """Begin a transaction that holds the consumer."""
+        transaction = self.session.connection.transaction()
+        await self.session.run(transaction.start())
+        return transaction
+
+
+class Server:
+    """
+    Makes sessions that serve one consumer.
+
+    Args:
+        sessions: Makes connections.
+        names: Of the log.
+        consumer: The checked name.
+        statements: Of the events that it wants.
+        size: How much is read at once.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        names: Names,
+        consumer: str,
+        statements: Statements,
+        size: Size,
+    ) -> None:
+        self._sessions = sessions
+        self._names = names
+        self._consumer = consumer
+        self._statements = statements
+        self._size = size
+        self._lock = names.lock_key(f"consumer {consumer}")
+
+    async def open(self) -> Serving:
+        """
+        Return a session that serves the consumer, once no other does. May be cancelled.
+
+        Raises:
+            UnknownConsumerError: There is no such consumer.
+            Exception: As of ``Sessions.open()`` and ``Session.fetch()``.
+        """
+        session = await self._sessions.open()
+        try:
+            row = await self._taken(session)
+            walk = Walk(session, self._statements, self._size)
+            cursor = Cursor(walk, self._names.log)
+            serving = Serving(session, self._names, self._consumer, row["token"], cursor)
+            position = Position(self._names.log, row["epoch"], row["tick"], row["id"])
+            serving.expired = await cursor.at_position(position)
+        except BaseException:
+            session.terminate()
+            await self._sessions.close(session)
+            raise
+        return serving
+
+    async def _taken(self, session: Session) -> Any:  # noqa: ANN401 - a record of the driver's
+        """Return the consumer's row once this session has its lock, and it is not paused."""
+        take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, 0, $2)"
+        while True:
+            rows = await session.fetch(take, self._consumer, self._lock)
+            if rows and not rows[0]["paused"]:
+                return rows[0]
+            if rows:
+                await session.execute(f"SELECT pg_catalog.pg_advisory_unlock({self._lock})")
+            else:
+                await self._check_known(session)
+            await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+
+    async def _check_known(self, session: Session) -> None:
+        query = f"SELECT FROM {self._names.consumers} WHERE consumer = $1"
+        if not await session.fetch(query, self._consumer):
+            raise UnknownConsumerError(self._consumer)
+
+    async def close(self, serving: Serving) -> None:
+        """Give the consumer back, with its session."""
+        session = serving.session
+        if not session.lost:
+            await session.execute(f"SELECT pg_catalog.pg_advisory_unlock({self._lock})")
+        await self._sessions.close(session)

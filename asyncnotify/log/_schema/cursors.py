@@ -1,0 +1,194 @@
+"""The functions by which consumers keep their cursors: each checks the token of its caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncnotify.log._names import Names
+
+ATTRIBUTES: Final = """
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"""
+
+CURSOR_FUNCTIONS: Final = (
+    "add_consumer(text, integer, integer, integer, bigint, bigint)",
+    "take_consumer(text, integer, bigint)",
+    "hold_consumer(text, integer, bigint)",
+    "commit_consumer(text, integer, bigint, integer, bigint, bigint)",
+    "seek_consumer(text, integer, bigint, bigint)",
+    "pause_consumer(text, boolean)",
+    "drop_consumer(text)",
+    "bury(text, integer, bigint, integer, bigint, bigint, integer, text)",
+    "discard(text, uuid)",
+)
+
+_DURABLE: Final = """
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;"""
+"""What a consumer has been told must survive a crash. A setting of the function's own would end
+with the function, before the commit."""
+
+
+def functions_of_cursors(names: Names) -> Iterator[str]:
+    """Yield the statements that make or replace the functions."""
+    yield _add(names)
+    yield _take(names)
+    yield _hold(names)
+    yield _commit(names)
+    yield _seek(names)
+    yield _pause(names)
+    yield _drop(names)
+    yield _bury(names)
+    yield _discard(names)
+
+
+def _add(names: Names) -> str:
+    """Make a consumer if there is none of the name; it begins at this position."""
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_add_consumer(
+        consumer text, bucket integer, buckets integer, epoch integer, tick bigint, id bigint
+    ) RETURNS void {ATTRIBUTES} AS $function$
+    BEGIN
+        INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING;
+    END
+    $function$
+    """
+
+
+def _take(names: Names) -> str:
+    # The lock is the session's: it ends with the session, however that ends. The token tells a
+    # server's session that lost the lock without knowing from the one that has it now
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_take_consumer(
+        consumer text, bucket integer, lock bigint
+    ) RETURNS SETOF {names.consumers} {ATTRIBUTES} AS $function$
+    BEGIN
+        IF NOT pg_try_advisory_lock(lock) THEN
+            RETURN;
+        END IF;{_DURABLE}
+        RETURN QUERY
+        UPDATE {names.consumers} AS c
+        SET token = c.token + 1, pid = pg_backend_pid(), taken_at = clock_timestamp()
+        WHERE c.consumer = $1 AND c.bucket = $2 RETURNING c.*;
+        IF NOT FOUND THEN
+            PERFORM pg_advisory_unlock(lock);
+        END IF;
+    END
+    $function$
+    """
+
+
+def _hold(names: Names) -> str:
+    # Locks the row until the caller's transaction ends: nobody else can take it meanwhile
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_hold_consumer(
+        consumer text, bucket integer, token bigint
+    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN{_DURABLE}
+        PERFORM FROM {names.consumers} AS c
+        WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3 FOR UPDATE;
+        RETURN FOUND;
+    END
+    $function$
+    """
+
+
+def _commit(names: Names) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_commit_consumer(
+        consumer text, bucket integer, token bigint, epoch integer, tick bigint, id bigint
+    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN{_DURABLE}
+        UPDATE {names.consumers} AS c
+        SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp()
+        WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3;
+        RETURN FOUND;
+    END
+    $function$
+    """
+
+
+def _seek(names: Names) -> str:
+    # The new token makes the one who serves the consumer read the cursor again
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_seek_consumer(
+        consumer text, epoch integer, tick bigint, id bigint
+    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN{_DURABLE}
+        UPDATE {names.consumers} AS c
+        SET epoch = $2, tick = $3, id = $4, token = c.token + 1, committed_at = clock_timestamp()
+        WHERE c.consumer = $1;
+        PERFORM pg_notify('{names.wake_channel}', '');
+        RETURN FOUND;
+    END
+    $function$
+    """
+
+
+def _pause(names: Names) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_pause_consumer(consumer text, paused boolean)
+    RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN
+        UPDATE {names.consumers} AS c SET paused = $2, token = c.token + 1 WHERE c.consumer = $1;
+        PERFORM pg_notify('{names.wake_channel}', '');
+        RETURN FOUND;
+    END
+    $function$
+    """
+
+
+def _drop(names: Names) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_drop_consumer(consumer text)
+    RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN
+        DELETE FROM {names.dead_letters} AS d WHERE d.consumer = $1;
+        DELETE FROM {names.consumers} AS c WHERE c.consumer = $1;
+        RETURN FOUND;
+    END
+    $function$
+    """
+
+
+def _bury(names: Names) -> str:
+    """Keep an event that the consumer could not handle, if the token is still its own."""
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_bury(
+        consumer text, bucket integer, token bigint, epoch integer, tick bigint, id bigint,
+        attempts integer, error text
+    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN
+        IF NOT {names.prefix}_hold_consumer($1, $2, $3) THEN
+            RETURN false;
+        END IF;
+        INSERT INTO {names.dead_letters} (
+            consumer, epoch, tick, attempts, error,
+            uid, id, channel, payload, key, headers, appended_at
+        )
+        SELECT $1, $4, $5, $7, $8,
+            e.uid, e.id, e.channel, e.payload, e.key, e.headers, e.appended_at
+        FROM {names.events} AS e WHERE e.id = $6
+        ON CONFLICT ON CONSTRAINT {names.log}_dead_letters_pkey
+        DO UPDATE SET attempts = excluded.attempts, error = excluded.error,
+            died_at = clock_timestamp();
+        RETURN true;
+    END
+    $function$
+    """
+
+
+def _discard(names: Names) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_discard(consumer text, uid uuid)
+    RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN
+        DELETE FROM {names.dead_letters} AS d WHERE d.consumer = $1 AND d.uid = $2;
+        RETURN FOUND;
+    END
+    $function$
+    """
