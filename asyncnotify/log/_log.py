@@ -247,6 +247,23 @@ class Log:
             statements.extend(grants_to_consume(self._names, role))
         return statements
 
+    async def expire(self) -> int:
+        """
+        Remove events that are older than the log keeps; return how many partitions were emptied.
+
+        Whoever consumes the log does so by itself, about once a minute. Never waits for a lock, and
+        no append waits for it.
+
+        Raises:
+            NotInstalledError: The database has no such log.
+            ConnectError: There is no connection.
+            ConnectionLostError: The connection died.
+            StandbyError: The server is a standby.
+            WrongLoopError: The call came from another event loop or process.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        return await self._running().expire()
+
     # -- lifetime -----------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import random
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._errors import describe_error
 from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
@@ -32,6 +35,14 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._sessions import Sessions
+
+
+logger = logging.getLogger("asyncnotify.log")
+
+_EXPIRY: Final = 60.0
+"""Seconds, about, between attempts of a process to remove old events."""
+
+_LARGEST_RING: Final = 64
 
 
 class Options:
@@ -79,6 +90,7 @@ class Runtime:
         self._waker: Waker | None = None
         self._shared = SharedSessions(options.sessions)
         self._wake_ups: WakeUps | None = None
+        self._expiring: asyncio.Task[None] | None = None
         self._handlers: dict[asyncio.Task[None], HandlerWorker] = {}
         self._consumers: weakref.WeakSet[Consumer[Any]] = weakref.WeakSet()
         self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
@@ -130,8 +142,7 @@ class Runtime:
         """Return a durable consumer, which the user iterates."""
         consumer: Consumer[Any] = Consumer(
             name,
-            self._feed(name, channels),
-            functools.partial(self.register, name, begin),
+            self._feed(name, channels, begin),
             gaps=gaps,
             on_close=self._consumers.discard,
         )
@@ -140,16 +151,27 @@ class Runtime:
 
     def serve(self, handling: Handling) -> None:
         """Have a task serve a consumer by calling a function."""
-        worker = HandlerWorker(handling, self._feed(handling.consumer, handling.channels))
+        worker = HandlerWorker(
+            handling, self._feed(handling.consumer, handling.channels, handling.begin)
+        )
         task = start(worker.run(), name=f"asyncnotify log handler {handling.consumer}")
         self._handlers[task] = worker
 
-    def _feed(self, name: str, channels: tuple[object, ...]) -> Feed:
+    def _feed(self, name: str, channels: tuple[object, ...], begin: After) -> Feed:
+        self._keep_expiring()
         options = self._options
         decoder = Decoder(options.names.log, channels)
         statements = Statements(options.names, decoder.names)
         server = Server(options.sessions, options.names, name, statements, DEFAULT_SIZE)
-        return Feed(server, decoder, self.wake_ups(), options.backoff, options.poll)
+        register = functools.partial(self.register, name, begin)
+        return Feed(
+            register,
+            server,
+            decoder,
+            self.wake_ups(),
+            backoff=options.backoff,
+            poll=options.poll,
+        )
 
     async def register(self, name: str, begin: After) -> None:
         """Make a consumer in the database, if it is not there."""
@@ -161,6 +183,31 @@ class Runtime:
         await take_place(cursor, begin)
         add = f"SELECT {names.prefix}_add_consumer($1, 0, 1, $2, $3, $4)"
         await self._shared.fetch(add, name, *cursor.position[1:])
+
+    async def expire(self) -> int:
+        """Take a tick, and empty the partitions that are old enough; return how many."""
+        names = self._options.names
+        await self._shared.fetch(f"SELECT {names.prefix}_tick()")
+        for count in range(_LARGEST_RING):
+            [row] = await self._shared.fetch(f"SELECT {names.prefix}_expire()")
+            if row[0] is None:
+                return count
+        return _LARGEST_RING
+
+    async def _expire_now_and_then(self) -> None:
+        """Empty partitions, each minute about; only one process at a time does."""
+        while True:
+            await asyncio.sleep(_EXPIRY * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+            try:
+                count = await self.expire()
+            except Exception as error:  # noqa: BLE001 - the next attempt comes soon
+                logger.info("old events were not removed: %s", describe_error(error))
+            else:
+                logger.debug("partitions of old events that were emptied: %d", count)
+
+    def _keep_expiring(self) -> None:
+        if self._expiring is None:
+            self._expiring = start(self._expire_now_and_then(), name="asyncnotify log retention")
 
     def _closed(self, stream: LogStream[Any]) -> None:
         self._streams.discard(stream)
@@ -177,6 +224,8 @@ class Runtime:
         """End streams, append what has been accepted, and close; within about these seconds."""
         for stream in list(self._streams):
             stream.end()
+        if self._expiring is not None:
+            await cancel({self._expiring})
         await self._stop_handlers(timeout)
         for consumer in list(self._consumers):
             await consumer.aclose()

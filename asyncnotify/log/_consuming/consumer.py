@@ -14,8 +14,6 @@ from asyncnotify._errors import PayloadDecodeError
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from asyncnotify.log._consuming.feed import Feed
     from asyncnotify.log._reading.decoding import Decoded
 
@@ -47,21 +45,18 @@ class Consumer(Generic[ItemT_co]):
         self,
         name: str,
         feed: Feed,
-        register: Callable[[], Awaitable[None]],
         *,
         gaps: bool,
         on_close: Callable[[Consumer[Any]], None],
     ) -> None:
         self._name = name
         self._feed = feed
-        self._register = register
         self._gaps = gaps
         self._on_close = on_close
         self._items: deque[Decoded | Gap] = deque()
         self._given: Position | None = None
         self._done: Position | None = None
         self._committed_at = 0.0
-        self._is_registered = False
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -88,7 +83,7 @@ class Consumer(Generic[ItemT_co]):
         if self._is_closed:
             msg = f"consumer {self._name!r} has been closed"
             raise ClosedError(msg)
-        await self._registered()
+        await self._feed.ready()
         return self
 
     async def __aexit__(
@@ -188,14 +183,8 @@ class Consumer(Generic[ItemT_co]):
     async def _fill(self) -> None:
         """Read on; what is done is committed before there may be a long wait."""
         await self._commit()
-        await self._registered()
         found = await self._feed.next()
         self._items.extend([found] if isinstance(found, Gap) else found)
-
-    async def _registered(self) -> None:
-        if not self._is_registered:
-            await self._register()
-            self._is_registered = True
 
     def _is_due(self) -> bool:
         now = asyncio.get_running_loop().time()

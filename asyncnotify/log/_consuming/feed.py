@@ -11,13 +11,13 @@ from asyncnotify import Gap, GapReason
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
-from asyncnotify._tasks import cancel, start
+from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.log._consuming.serving import TakenOverError
 from asyncnotify.log._reading.stream import PASSING, PERMANENT
 from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asyncnotify._backoff import Backoff
     from asyncnotify.log._consuming.serving import Server, Serving
@@ -36,13 +36,29 @@ class Feed:
     """
     Gives the events behind the consumer's cursor, portion by portion, and moves the cursor.
 
-    While it waits for events, or for its turn to serve the consumer, a task of its own does so:
-    cancelling a caller costs neither the session nor what it has brought.
+    Tasks of its own talk to the server, one after another: cancelling a caller costs neither the
+    session nor what it has brought.
+
+    Args:
+        register: Makes the consumer in the database, if it is not there.
+        server: Makes sessions that serve the consumer.
+        decoder: Makes events of rows.
+        wake_ups: Say when to look for news.
+        backoff: Of attempts to connect.
+        poll: Seconds after which to look in any case.
     """
 
     def __init__(
-        self, server: Server, decoder: Decoder, wake_ups: WakeUps, backoff: Backoff, poll: float
+        self,
+        register: Callable[[], Awaitable[None]],
+        server: Server,
+        decoder: Decoder,
+        wake_ups: WakeUps,
+        *,
+        backoff: Backoff,
+        poll: float,
     ) -> None:
+        self._register = register
         self._server = server
         self._decoder = decoder
         self._wake_ups = wake_ups
@@ -51,6 +67,8 @@ class Feed:
         self._delays = Delays(backoff)
         self._serving: Serving | None = None
         self._fetching: asyncio.Task[Sequence[Decoded] | Gap] | None = None
+        self._moving: asyncio.Task[bool] | None = None
+        self._is_registered = False
         self._has_served = False
         self._is_lost = False
         self._progress: Position | None = None
@@ -68,6 +86,24 @@ class Feed:
         """Whether this process serves the consumer now, as far as it knows."""
         return self._serving is not None and not self._serving.session.lost
 
+    async def ready(self) -> None:
+        """
+        Return once the consumer is in the database.
+
+        Raises:
+            Exception: What retrying will not help against.
+        """
+        while not self._is_registered:
+            try:
+                await self._be_registered()
+            except PASSING as error:
+                await self._wait_to_retry(error)
+
+    async def _be_registered(self) -> None:
+        if not self._is_registered:
+            await self._register()
+            self._is_registered = True
+
     async def next(self) -> Sequence[Decoded] | Gap:
         """
         Return the next events; or a Gap where events have been removed; none once it is closed.
@@ -80,6 +116,7 @@ class Feed:
             UnknownConsumerError: The consumer is not there, or has been dropped.
             Exception: What retrying will not help against.
         """
+        await self._settled()
         if self._fetching is None:
             self._fetching = start(self._fetch(), name="asyncnotify log consumer")
         fetching = self._fetching
@@ -95,20 +132,31 @@ class Feed:
         Raises:
             Exception: What retrying will not help against.
         """
-        if self._serving is None:
-            return False
-        return await self._moved(self._serving.commit(position))
+        return await self._move(lambda serving: serving.commit(position))
 
     async def bury(self, position: Position, attempts: int, error: str) -> bool:
         """Keep an event as a dead letter; as ``commit()``, which does not follow from it."""
         text = error.replace("\0", "").encode(errors="replace").decode()
+        return await self._move(lambda serving: serving.bury(position, attempts, text))
+
+    async def _move(self, how: Callable[[Serving], Awaitable[None]]) -> bool:
+        await self._settled()
+        moving = self._moving = start(self._moved(how), name="asyncnotify log cursor")
+        moving.add_done_callback(retrieve)
+        await asyncio.wait({moving})
+        return moving.result()
+
+    async def _settled(self) -> None:
+        """Return once a move that a cancelled caller has left is done."""
+        if self._moving is not None:
+            await asyncio.wait({self._moving})
+            self._moving = None
+
+    async def _moved(self, how: Callable[[Serving], Awaitable[None]]) -> bool:
         if self._serving is None:
             return False
-        return await self._moved(self._serving.bury(position, attempts, text))
-
-    async def _moved(self, moving: Awaitable[None]) -> bool:
         try:
-            await moving
+            await how(self._serving)
         except (TakenOverError, *PASSING) as error:
             await self.lose(error)
             return False
@@ -132,6 +180,7 @@ class Feed:
 
     async def aclose(self) -> None:
         """Give the consumer back to whoever waits for it."""
+        await self._settled()
         fetching, self._fetching = self._fetching, None
         if fetching is not None:
             await cancel({fetching})
@@ -169,7 +218,7 @@ class Feed:
         self._progress_at = now
         if serving.cursor.position != self._progress:
             self._progress = serving.cursor.position
-            await self.commit(self._progress)
+            await self._moved(lambda current: current.commit(serving.cursor.position))
 
     async def _found(self) -> Sequence[Decoded] | Gap | None:
         if self._serving is None or self._serving.session.lost:
@@ -184,6 +233,7 @@ class Feed:
 
     async def _serve(self) -> None:
         self._serving = None
+        await self._be_registered()
         await self._wake_ups.start()
         self._serving = await self._server.open()
         self._has_served = True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncnotify.log._names import SCHEMA
 from asyncnotify.log._schema.cursors import ATTRIBUTES, CURSOR_FUNCTIONS, functions_of_cursors
+from asyncnotify.log._schema.retention import RETENTION_FUNCTIONS, functions_of_retention
 from asyncnotify.log._schema.tables import TIMELINE
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def functions_of(names: Names, settings: Settings) -> Iterator[str]:
     yield _news(names)
     yield _first_tick(names)
     yield from functions_of_cursors(names)
+    yield from functions_of_retention(names, _slot(settings))
     for function in (*appenders_functions(names), *consumers_functions(names)):
         yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
     yield f"REVOKE ALL ON FUNCTION {names.prefix}_begin_epoch() FROM PUBLIC"
@@ -62,6 +64,7 @@ def consumers_functions(names: Names) -> tuple[str, ...]:
         f"{names.prefix}_news(bigint, integer)",
         f"{names.prefix}_first_tick()",
         *(f"{names.prefix}_{function}" for function in CURSOR_FUNCTIONS),
+        *(f"{names.prefix}_{function}" for function in RETENTION_FUNCTIONS),
     )
 
 

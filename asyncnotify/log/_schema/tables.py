@@ -39,6 +39,8 @@ def tables_of(names: Names, ring: int) -> Iterator[str]:
     # Composite: the events of one transaction are walked by id
     yield f"CREATE INDEX ON {names.events} (x, id)"
     yield _ticks(names)
+    # Both ascend together
+    yield f"CREATE INDEX ON {names.ticks} (top, tick)"
     yield _epochs(names)
     yield _first_tick(names)
     yield _consumers(names)

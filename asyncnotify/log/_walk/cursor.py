@@ -111,7 +111,7 @@ class Cursor:
         number, after = await self._walk.place_of(position)
         first, *ahead = await self._walk.ticks(max(number - 1, 0), _AHEAD)
         self._forget()
-        if number == 0 or first.number < number:
+        if first.number < max(number, 1):
             self.last = first
             self._ahead.extend(ahead)
             self._after = after if number else 0

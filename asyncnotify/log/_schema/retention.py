@@ -1,0 +1,106 @@
+"""The function that removes old events: it empties a partition, without DDL and without bloat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.log._schema.cursors import ATTRIBUTES
+from asyncnotify.log._schema.tables import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncnotify.log._names import Names
+
+RETENTION_FUNCTIONS: Final = ("expire()", "consumed_up_to()")
+
+
+def functions_of_retention(names: Names, slot: str) -> Iterator[str]:
+    """
+    Yield the statements that make or replace the functions.
+
+    Args:
+        names: Of the log.
+        slot: The expression for the partition that gets the events of this time.
+    """
+    yield _consumed_up_to(names)
+    yield _expire(names, slot)
+
+
+def _consumed_up_to(names: Names) -> str:
+    """The newest tick that every consumer has behind it; null without consumers."""
+    # A consumer whose tick has been removed stands at the oldest one that is kept
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_consumed_up_to() RETURNS bigint
+    {ATTRIBUTES} AS $function$
+    BEGIN
+        RETURN (
+            SELECT min(CASE
+                WHEN t.tick IS NULL THEN least(c.tick, {names.prefix}_first_tick())
+                WHEN c.id >= t.final THEN c.tick ELSE c.tick - 1
+            END)
+            FROM {names.consumers} AS c LEFT JOIN {names.ticks} AS t ON t.tick = c.tick
+        );
+    END
+    $function$
+    """
+
+
+def _expire(names: Names, slot: str) -> str:
+    # One partition a call, so that a transaction holds one lock. Those who append lock their own
+    # partition and the parent, never this one. What nobody may miss is what the new oldest tick
+    # does not see; rows with ids up to its base are of an older epoch, and count as seen.
+    # The ticks go first: their number is not bounded, and the lock has to be short
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_expire() RETURNS integer
+    {ATTRIBUTES} SET enable_seqscan = off SET jit = off AS $function$
+    DECLARE
+        settings {REGISTRY};
+        leaf text;
+        newest bigint;
+        again bigint;
+        age interval;
+        floor_tick {names.ticks};
+        is_seen bool;
+    BEGIN
+        IF NOT pg_try_advisory_xact_lock({names.lock_key("expire")}) THEN
+            RETURN NULL;
+        END IF;
+        SELECT * INTO STRICT settings FROM {REGISTRY} WHERE name = '{names.log}';
+        FOR number IN 0 .. settings.ring - 1 LOOP
+            CONTINUE WHEN number = {slot};
+            leaf := '{names.events}_' || number;
+            EXECUTE format('SELECT id, clock_timestamp() - appended_at FROM %s'
+                ' ORDER BY id DESC LIMIT 1', leaf) INTO newest, age;
+            CONTINUE WHEN newest IS NULL OR age < settings.retention;
+            SELECT * INTO floor_tick FROM {names.ticks}
+            WHERE top >= newest ORDER BY top, tick LIMIT 1;
+            LOOP
+                EXIT WHEN floor_tick.tick IS NULL;
+                EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s WHERE x >= $2 AND id > $3'
+                    ' AND NOT pg_visible_in_snapshot(x, $1))', leaf)
+                INTO is_seen USING floor_tick.snapshot,
+                    pg_snapshot_xmin(floor_tick.snapshot), floor_tick.base;
+                EXIT WHEN is_seen;
+                SELECT * INTO floor_tick FROM {names.ticks} WHERE tick = floor_tick.tick + 1;
+            END LOOP;
+            CONTINUE WHEN floor_tick.tick IS NULL;
+            CONTINUE WHEN {names.prefix}_consumed_up_to() < floor_tick.tick
+                AND (settings.keep_at_most IS NULL OR age < settings.keep_at_most);
+            BEGIN
+                DELETE FROM {names.ticks} WHERE tick < floor_tick.tick;
+                EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
+                EXECUTE format('SELECT id FROM %s ORDER BY id DESC LIMIT 1', leaf) INTO again;
+                IF again <> newest THEN
+                    RAISE EXCEPTION 'in use' USING ERRCODE = '55P03';
+                END IF;
+                EXECUTE format('TRUNCATE TABLE ONLY %s', leaf);
+                RETURN number;
+            EXCEPTION WHEN lock_not_available THEN
+                CONTINUE;
+            END;
+        END LOOP;
+        RETURN NULL;
+    END
+    $function$
+    """

@@ -1,0 +1,202 @@
+"""Removing old events: trap 11."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import pytest_asyncio
+
+from asyncnotify import Gap, GapReason
+from asyncnotify.log import Event, Log, Position
+from tests.log.conftest import append
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connect, Connection
+
+OLD: Final = """
+    WITH moved AS (DELETE FROM asyncnotify.orders_events RETURNING *)
+    INSERT INTO asyncnotify.orders_events (x, id, uid, slot, channel, payload, appended_at)
+    SELECT x, id, uid, $1, channel, payload, appended_at - $2::interval FROM moved
+"""
+
+
+@pytest_asyncio.fixture
+async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
+    """A log that keeps events for seven days."""
+    async with Log("orders", dsn, poll=3600) as log:
+        yield log
+
+
+async def age(admin: Connection, days: float) -> None:
+    """Make all events so many days older, in a partition that is not written now."""
+    slot = await admin.fetchval(
+        "SELECT (extract(epoch FROM now())::bigint / 100800 + 4) % 8"  # 7 days in 6 partitions
+    )
+    await admin.execute("SELECT asyncnotify.orders_tick()")
+    await admin.execute(OLD, slot, timedelta(days=days))
+
+
+async def taken(log: Log, after: Any, count: int) -> list[Any]:  # noqa: ANN401 - a place
+    """Return payloads and Gaps from a place on."""
+    async with asyncio.timeout(20), log.read(after=after, gaps=True) as stream:
+        items = [await anext(stream) for _ in range(count)]
+    return [item.payload if isinstance(item, Event) else item for item in items]
+
+
+@pytest.mark.parametrize(("days", "emptied"), [(6, 0), (8, 1)])
+async def test_trap_11_events_are_removed_when_they_are_old_enough(
+    log: Log, admin: Connection, days: int, emptied: int
+) -> None:
+    """And not before; a partition at a time, and the ticks with them."""
+    await append(admin, "a", "b")
+    await age(admin, days)
+    await append(admin, "c")
+    assert await log.expire() == emptied
+    assert await log.expire() == 0
+    assert await taken(log, "start", 1) == ["c" if emptied else "a"]
+    assert await admin.fetchval("SELECT min(tick) FROM asyncnotify.orders_ticks") == emptied
+
+
+async def test_trap_11_a_consumer_holds_up_what_it_has_not_consumed(
+    log: Log, admin: Connection
+) -> None:
+    """Until it has; one that is dropped holds up nothing."""
+    await append(admin, "a", "b")
+    async with log.consumer("slow") as slow, log.consumer("gone"):
+        await age(admin, 8)
+        await append(admin, "c")
+        assert await log.expire() == 0
+        assert [(await anext(slow)).payload for _ in range(3)] == ["a", "b", "c"]
+        assert await log.expire() == 0
+        await admin.execute("SELECT asyncnotify.orders_drop_consumer('gone')")
+        await slow.aclose()
+        assert await log.expire() == 1
+
+
+async def test_trap_11_an_open_transaction_that_appends_is_not_disturbed(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """Its partition is not emptied while it is open: nobody waits for it, and nothing is lost."""
+    await append(admin, "a")
+    await age(admin, 8)
+    async with connect() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await slow.execute(
+            "INSERT INTO asyncnotify.orders_events (slot, channel, payload)"
+            " SELECT slot, 'things', 'late' FROM asyncnotify.orders_events"
+        )
+        assert await log.expire() == 0
+        await transaction.commit()
+    assert await log.expire() == 0
+    assert await taken(log, "start", 2) == ["a", "late"]
+
+
+async def test_a_reader_that_was_left_behind_gets_the_count(log: Log, admin: Connection) -> None:
+    """One that reads on gets exactly one Gap, in its place, with how many events it has missed."""
+    await append(admin, "a", "b")
+    stream = log.read(after="start", gaps=True)
+    read: list[Any] = [(await anext(stream)).payload]  # type: ignore[union-attr]
+    await append(admin, "c", "d")
+    await admin.execute("SELECT asyncnotify.orders_tick()")
+    await append(admin, "e")
+    await age(admin, 8)
+    await append(admin, "f")
+    assert await log.expire() == 1
+    read += [await anext(stream) for _ in range(3)]
+    await stream.aclose()
+    assert read[0] == "a"
+    assert isinstance(read[1], Event)
+    assert isinstance(read[2], Gap)
+    assert isinstance(read[3], Event)
+    assert (read[1].payload, read[3].payload) == ("b", "f")
+    assert (read[2].reason, read[2].dropped, read[2].channel) == (GapReason.EXPIRED, 3, None)
+    assert read[2].since is not None
+
+
+async def test_a_place_that_was_removed_is_told(log: Log, admin: Connection) -> None:
+    """From a position or a time that is too old, first comes a Gap; from one that is not, none."""
+    await append(admin, "a", "b")
+    async with log.read(after="start") as stream:
+        first, second = [await anext(stream) for _ in range(2)]
+    await age(admin, 8)
+    await append(admin, "c")
+    assert await log.expire() == 1
+    for place in (
+        first.position,
+        datetime.now(UTC) - timedelta(days=9),
+        Position("orders", 1, 0, 0),
+    ):
+        gap, event = await taken(log, place, 2)
+        assert isinstance(gap, Gap)
+        assert (gap.reason, event) == (GapReason.EXPIRED, "c")
+    assert await taken(log, second.position, 1) == ["c"]
+
+
+async def test_the_limit_counts_also_for_consumers(log: Log, admin: Connection) -> None:
+    """They get a Gap, and go on with what is left."""
+    await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
+    await append(admin, "a", "b")
+    async with log.consumer("slow", gaps=True) as slow:
+        await age(admin, 8)
+        await append(admin, "c")
+        assert await log.expire() == 0
+        await admin.execute(
+            "UPDATE asyncnotify.orders_events SET appended_at = appended_at - interval '3 days'"
+        )
+        assert await log.expire() == 1
+        gap, event = [await anext(slow) for _ in range(2)]
+    assert isinstance(gap, Gap)
+    assert isinstance(event, Event)
+    assert (gap.reason, gap.dropped, event.payload) == (GapReason.EXPIRED, None, "c")
+
+
+async def test_trap_11_nothing_is_lost_and_nothing_bloats_in_a_ring_that_turns(
+    dsn: str, admin: Connection, connect: Connect
+) -> None:
+    """
+    Partitions of a second, emptied again and again under appends and a consumer.
+
+    0 missing, the order kept, no dead tuple in the events, and no append waits 100 ms.
+    """
+    async with Log("orders", dsn, poll=0.1) as log:
+        await log.install(retention=timedelta(seconds=1), ring=3)
+        emptied, done, longest = 0, asyncio.Event(), 0.0
+        sent: list[str] = []
+        read: list[str] = []
+
+        async def write() -> None:
+            nonlocal longest
+            loop = asyncio.get_running_loop()
+            async with connect() as connection:
+                while not done.is_set():
+                    sent.append(str(len(sent)))
+                    began = loop.time()
+                    await append(connection, sent[-1])
+                    longest = max(longest, loop.time() - began)
+
+        async def consume() -> None:
+            async with log.consumer("slow") as consumer:
+                async for event in consumer:
+                    read.append(event.payload)
+                    if done.is_set() and len(read) == len(sent):
+                        return
+
+        writing, consuming = asyncio.ensure_future(write()), asyncio.ensure_future(consume())
+        while emptied < 4:
+            emptied += await log.expire()
+        done.set()
+        await writing
+        await append(admin, "end")
+        sent.append("end")
+        await consuming
+    assert read == sent
+    dead = "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'orders_events%'"
+    assert await admin.fetchval(dead) == 0
+    assert await admin.fetchval("SELECT count(*) FROM asyncnotify.orders_events") < len(sent)
