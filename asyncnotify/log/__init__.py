@@ -18,15 +18,19 @@ from asyncnotify.log._errors import (
 from asyncnotify.log._log import Log
 from asyncnotify.log._reading.stream import LogStream
 from asyncnotify.log._retry import Retry
+from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
 
 __all__ = [
     "Consumer",
+    "ConsumerStatus",
+    "DeadLetter",
     "EntryError",
     "Event",
     "Log",
     "LogError",
     "LogNameError",
+    "LogStatus",
     "LogStream",
     "NotInstalledError",
     "Position",
@@ -35,6 +39,7 @@ __all__ = [
     "SchemaVersionError",
     "StandbyError",
     "UnknownConsumerError",
+    "WriterStatus",
 ]
 
 for _public in map(globals().__getitem__, __all__):

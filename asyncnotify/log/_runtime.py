@@ -15,12 +15,14 @@ from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.feed import Feed
-from asyncnotify.log._consuming.handler import HandlerWorker
+from asyncnotify.log._consuming.handler import HandlerWorker, handle_dead_letter
 from asyncnotify.log._consuming.serving import Server
+from asyncnotify.log._operating import Operations
 from asyncnotify.log._reading.decoding import Decoder
 from asyncnotify.log._reading.sharing import SharedSessions
 from asyncnotify.log._reading.stream import LogStream, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
+from asyncnotify.log._sessions import session_of
 from asyncnotify.log._waking import Waker
 from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.statements import Statements
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._sessions import Sessions
+    from asyncnotify.log._status import DeadLetter
+    from asyncnotify.log._values import Position
 
 
 logger = logging.getLogger("asyncnotify.log")
@@ -179,10 +183,28 @@ class Runtime:
         known = f"SELECT FROM {names.consumers} WHERE consumer = $1"
         if await self._shared.fetch(known, name):
             return
-        cursor = Cursor(Walk(self._shared, Statements(names)), names.log)
-        await take_place(cursor, begin)
+        position = await self.place(begin)
         add = f"SELECT {names.prefix}_add_consumer($1, 0, 1, $2, $3, $4)"
-        await self._shared.fetch(add, name, *cursor.position[1:])
+        await self._shared.fetch(add, name, *position[1:])
+
+    @property
+    def operations(self) -> Operations:
+        """What operators ask and tell."""
+        return Operations(self._shared, self._options.names)
+
+    async def place(self, after: After) -> Position:
+        """Return the position where a reader would begin."""
+        cursor = Cursor(
+            Walk(self._shared, Statements(self._options.names)), self._options.names.log
+        )
+        await take_place(cursor, after)
+        return cursor.position
+
+    async def try_again(self, handling: Handling, letter: DeadLetter) -> None:
+        """Call a handler with a dead letter, and remove that if it returns."""
+        options = self._options
+        async with session_of(options.sessions) as session:
+            await handle_dead_letter(session, options.names, handling, letter)
 
     async def expire(self) -> int:
         """Take a tick, and empty the partitions that are old enough; return how many."""

@@ -229,7 +229,10 @@ class Feed:
         if isinstance(portion, Expired):
             logger.warning("events were removed before they were consumed: %s", portion.dropped)
             return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
-        return None if portion is None else list(self._decoder.decoded(portion))
+        if portion is None:
+            await serving.check()  # a seek, a pause and a drop wake, and bring no event
+            return None
+        return list(self._decoder.decoded(portion))
 
     async def _serve(self) -> None:
         self._serving = None

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from asyncnotify import Gap
 from asyncnotify._arguments import check_callable, check_runs, check_takes
+from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError, describe_error
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._consuming.serving import TakenOverError
 from asyncnotify.log._reading.stream import PASSING
+from asyncnotify.log._values import Event
 
 if TYPE_CHECKING:
     from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._names import Names
     from asyncnotify.log._reading.decoding import Decoded
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._retry import Retry
-    from asyncnotify.log._values import Event
+    from asyncnotify.log._sessions import Session
+    from asyncnotify.log._status import DeadLetter
 
 logger = logging.getLogger("asyncnotify.log")
 
@@ -195,6 +199,34 @@ class HandlerWorker:
             attempt,
             exc_info=error,
         )
+
+
+async def handle_dead_letter(
+    session: Session, names: Names, handling: Handling, letter: DeadLetter
+) -> None:
+    """
+    Call a handler with a dead letter; remove that if the handler returns.
+
+    Raises:
+        Exception: What the handler raised: the dead letter stays.
+    """
+    channel = channels_of(handling.channels).get(letter.event.channel)
+    event: Event[Any] = letter.event
+    if channel is not None:
+        payload = channel.decode(letter.event.payload)
+        event = Event(*letter.event[:3], payload, *letter.event[4:])
+    transaction = session.connection.transaction()
+    await session.run(transaction.start())
+    try:
+        connection = (session.connection,) if handling.transactional else ()
+        await _result(handling.function, (event, *connection))
+        discard = f"SELECT {names.prefix}_discard($1, $2)"
+        await session.fetch(discard, letter.consumer, event.id)
+    except BaseException:
+        if not session.lost:
+            await session.run(transaction.rollback())
+        raise
+    await session.run(transaction.commit())
 
 
 def check_event_handler(function: object, *, transactional: bool) -> None:

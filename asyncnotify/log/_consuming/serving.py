@@ -60,6 +60,10 @@ class Serving:
         place = position[1:]
         await self._with_token("commit_consumer($1, $2, $3, $4, $5, $6)", *place)
 
+    async def check(self) -> None:
+        """Return if the consumer is still this session's; raises as ``commit()``."""
+        await self._with_token("has_consumer($1, $2, $3)")
+
     async def hold(self) -> None:
         """Keep others from taking the consumer until the transaction ends; raises as commit()."""
         await self._with_token("hold_consumer($1, $2, $3)")

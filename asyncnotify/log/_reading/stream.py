@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from asyncnotify import (
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
@@ -182,6 +183,7 @@ class LogStream(Generic[ItemT_co]):
             ConfigurationError: The arguments for connecting are wrong.
             ConnectError: The server refuses the role or the database; only before the first event.
             PoolerError: A pooler is in between.
+            ClosedError: The listener that the log was given has been closed.
             asyncpg.PostgresError: The server refused a statement.
         """
         while not self._is_closed:
@@ -200,6 +202,10 @@ class LogStream(Generic[ItemT_co]):
         try:
             await self._start()
             portion = await self._cursor.portion()
+        except ClosedError:
+            if not self._is_closed:
+                raise  # a listener of the caller's has been closed
+            return
         except PASSING as error:
             await self._wait_to_retry(error)
             return

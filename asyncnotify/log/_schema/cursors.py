@@ -15,6 +15,7 @@ ATTRIBUTES: Final = """
 CURSOR_FUNCTIONS: Final = (
     "add_consumer(text, integer, integer, integer, bigint, bigint)",
     "take_consumer(text, integer, bigint)",
+    "has_consumer(text, integer, bigint)",
     "hold_consumer(text, integer, bigint)",
     "commit_consumer(text, integer, bigint, integer, bigint, bigint)",
     "seek_consumer(text, integer, bigint, bigint)",
@@ -36,6 +37,7 @@ def functions_of_cursors(names: Names) -> Iterator[str]:
     """Yield the statements that make or replace the functions."""
     yield _add(names)
     yield _take(names)
+    yield _has(names)
     yield _hold(names)
     yield _commit(names)
     yield _seek(names)
@@ -82,6 +84,21 @@ def _take(names: Names) -> str:
     """
 
 
+def _has(names: Names) -> str:
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_has_consumer(
+        consumer text, bucket integer, token bigint
+    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    BEGIN
+        RETURN EXISTS (
+            SELECT FROM {names.consumers} AS c
+            WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3
+        );
+    END
+    $function$
+    """
+
+
 def _hold(names: Names) -> str:
     # Locks the row until the caller's transaction ends: nobody else can take it meanwhile
     return f"""
@@ -122,8 +139,11 @@ def _seek(names: Names) -> str:
         UPDATE {names.consumers} AS c
         SET epoch = $2, tick = $3, id = $4, token = c.token + 1, committed_at = clock_timestamp()
         WHERE c.consumer = $1;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
         PERFORM pg_notify('{names.wake_channel}', '');
-        RETURN FOUND;
+        RETURN true;
     END
     $function$
     """
@@ -135,8 +155,11 @@ def _pause(names: Names) -> str:
     RETURNS boolean {ATTRIBUTES} AS $function$
     BEGIN
         UPDATE {names.consumers} AS c SET paused = $2, token = c.token + 1 WHERE c.consumer = $1;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
         PERFORM pg_notify('{names.wake_channel}', '');
-        RETURN FOUND;
+        RETURN true;
     END
     $function$
     """
@@ -149,7 +172,11 @@ def _drop(names: Names) -> str:
     BEGIN
         DELETE FROM {names.dead_letters} AS d WHERE d.consumer = $1;
         DELETE FROM {names.consumers} AS c WHERE c.consumer = $1;
-        RETURN FOUND;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        PERFORM pg_notify('{names.wake_channel}', '');
+        RETURN true;
     END
     $function$
     """

@@ -108,6 +108,7 @@ class Cursor:
         if position.log != self._log:
             msg = f"{position} is a position of log {position.log!r}, not of {self._log!r}"
             raise PositionError(msg)
+        await self._walk.take_tick()  # on a promoted server the first one begins an epoch
         number, after = await self._walk.place_of(position)
         first, *ahead = await self._walk.ticks(max(number - 1, 0), _AHEAD)
         self._forget()

@@ -1,0 +1,157 @@
+"""What those who operate a log ask of it, and tell it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._schema.tables import REGISTRY
+from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
+from asyncnotify.log._values import Event, Position
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from asyncnotify.log._names import Names
+    from asyncnotify.log._walk.walk import Queries
+
+
+class Operations:
+    """Queries and calls about one log."""
+
+    def __init__(self, queries: Queries, names: Names) -> None:
+        self._queries = queries
+        self._names = names
+
+    async def status(self) -> LogStatus:
+        """Return the state of the log, as it is now."""
+        await self._queries.fetch(f"SELECT {self._names.prefix}_tick()")
+        [row] = await self._queries.fetch(_log_query(self._names))
+        consumers = await self._queries.fetch(_consumers_query(self._names))
+        writers = await self._queries.fetch(_WRITER)
+        return LogStatus(
+            name=self._names.log,
+            version=row["version"],
+            end=Position(self._names.log, row["epoch"], row["tick"], row["top"]),
+            events=row["total"],
+            kept_since=row["kept_since"],
+            size=row["size"],
+            retention=row["retention"],
+            limit=row["keep_at_most"],
+            consumers=tuple(map(self._consumer, consumers)),
+            oldest_writer=WriterStatus(**writers[0]) if writers else None,
+        )
+
+    def _consumer(self, row: Any) -> ConsumerStatus:  # noqa: ANN401 - a record of the driver's
+        values = dict(row)
+        place = (values.pop("epoch"), values.pop("tick"), values.pop("id"))
+        return ConsumerStatus(position=Position(self._names.log, *place), **values)
+
+    async def dead_letters(self, consumer: str | None, count: int) -> list[DeadLetter]:
+        """Return the oldest dead letters, of a consumer or of all."""
+        rows = await self._queries.fetch(_dead_letters_query(self._names), consumer, count)
+        return [self._dead_letter(row) for row in rows]
+
+    def _dead_letter(self, row: Any) -> DeadLetter:  # noqa: ANN401 - a record of the driver's
+        headers = row["headers"]
+        event = Event(
+            Position(self._names.log, row["epoch"], row["tick"], row["id"]),
+            row["uid"],
+            row["channel"],
+            row["payload"],
+            row["key"],
+            {} if headers is None else json.loads(headers),
+            row["appended_at"],
+        )
+        return DeadLetter(row["consumer"], event, row["attempts"], row["error"], row["died_at"])
+
+    async def discard(self, consumer: str, event_id: UUID) -> bool:
+        """Remove a dead letter; return whether there was one."""
+        [row] = await self._queries.fetch(self._call("discard($1, $2)"), consumer, event_id)
+        return bool(row[0])
+
+    async def seek(self, consumer: str, position: Position) -> None:
+        """Move a consumer's cursor."""
+        await self._known("seek_consumer($1, $2, $3, $4)", consumer, *position[1:])
+
+    async def pause(self, consumer: str, *, paused: bool) -> None:
+        """Let nobody serve a consumer; or again."""
+        await self._known("pause_consumer($1, $2)", consumer, paused)
+
+    async def drop(self, consumer: str) -> None:
+        """Remove a consumer, its cursor and its dead letters."""
+        await self._known("drop_consumer($1)", consumer)
+
+    async def _known(self, function: str, consumer: str, *arguments: object) -> None:
+        [row] = await self._queries.fetch(self._call(function), consumer, *arguments)
+        if not row[0]:
+            raise UnknownConsumerError(consumer)
+
+    def _call(self, function: str) -> str:
+        return f"SELECT {self._names.prefix}_{function}"
+
+
+def _log_query(names: Names) -> str:
+    return f"""
+        SELECT newest.epoch, newest.tick, newest.top, newest.total, oldest.taken_at AS kept_since,
+            settings.version, settings.retention, settings.keep_at_most,
+            (SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(relid))::pg_catalog.int8
+                FROM pg_catalog.pg_partition_tree('{names.events}')) AS size
+        FROM (SELECT * FROM {names.ticks} ORDER BY tick DESC LIMIT 1) AS newest,
+            (SELECT taken_at FROM {names.ticks} ORDER BY tick LIMIT 1) AS oldest,
+            (SELECT * FROM {REGISTRY} WHERE name = '{names.log}') AS settings
+    """
+
+
+def _consumers_query(names: Names) -> str:
+    # `behind` is the tick behind which all is still to be consumed: the consumer's own, if it has
+    # got to its end
+    return f"""
+        SELECT c.consumer AS name, c.epoch, c.tick, c.id,
+            greatest(0, newest.total - coalesce(behind.total, oldest.total))
+                AS lag_events,
+            coalesce((
+                SELECT extract(epoch FROM pg_catalog.clock_timestamp() - t.taken_at)
+                FROM {names.ticks} AS t WHERE t.tick > coalesce(behind.tick, oldest.tick)
+                ORDER BY t.tick LIMIT 1
+            ), 0)::pg_catalog.float8 AS lag_seconds,
+            c.pid,
+            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a
+                WHERE a.pid = c.pid AND a.backend_start <= c.taken_at) AS is_served,
+            c.paused AS is_paused,
+            (SELECT pg_catalog.count(*) FROM {names.dead_letters} AS d
+                WHERE d.consumer = c.consumer) AS dead_letters,
+            c.committed_at,
+            coalesce(behind.tick, oldest.tick) <= {names.prefix}_consumed_up_to()
+                AS holds_retention
+        FROM {names.consumers} AS c
+        CROSS JOIN (SELECT * FROM {names.ticks} ORDER BY tick DESC LIMIT 1) AS newest
+        CROSS JOIN (SELECT * FROM {names.ticks} ORDER BY tick LIMIT 1) AS oldest
+        LEFT JOIN {names.ticks} AS own ON own.tick = c.tick
+        LEFT JOIN {names.ticks} AS behind
+            ON behind.tick = CASE WHEN c.id >= own.final THEN c.tick ELSE c.tick - 1 END
+        ORDER BY c.consumer, c.bucket
+    """
+
+
+def _dead_letters_query(names: Names) -> str:
+    return f"""
+        SELECT consumer, uid, epoch, tick, id, channel, payload, key,
+            headers::pg_catalog.text AS headers, appended_at, attempts, error, died_at
+        FROM {names.dead_letters} WHERE $1::pg_catalog.text IS NULL OR consumer = $1
+        ORDER BY died_at, id LIMIT $2
+    """
+
+
+_WRITER = """
+    SELECT * FROM (
+        SELECT pid, NULL AS prepared, datname AS database,
+            pg_catalog.clock_timestamp() - xact_start AS age
+        FROM pg_catalog.pg_stat_activity
+        WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
+        UNION ALL
+        SELECT NULL, gid, database, pg_catalog.clock_timestamp() - prepared
+        FROM pg_catalog.pg_prepared_xacts
+    ) AS writer ORDER BY age DESC LIMIT 1
+"""

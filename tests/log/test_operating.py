@@ -1,0 +1,176 @@
+"""What operators ask of a log, and tell it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from asyncnotify import Channel, ExponentialBackoff
+from asyncnotify.log import Event, Log, Position, PositionError, Retry, UnknownConsumerError
+from tests.log.conftest import append
+from tests.log.test_consumers import Seen, taken
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connect, Connection
+
+AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
+ONCE = Retry(1, backoff=AT_ONCE)
+
+
+@pytest_asyncio.fixture
+async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
+    """A log that has been installed."""
+    async with Log("orders", dsn, poll=3600) as log:
+        yield log
+
+
+async def test_the_status_tells_who_is_behind_and_who_holds_up(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """Lag in events and seconds, who serves, dead letters, and the oldest writer."""
+    await append(admin, "a", "b")
+    async with log.consumer("ahead") as ahead, log.consumer("behind"), connect() as slow:
+        assert await taken(ahead, 2) == ["a", "b"]
+        waiting = asyncio.ensure_future(taken(ahead, 1))
+        await append(admin, "c")
+        assert await waiting == ["c"]
+        transaction = slow.transaction()
+        await transaction.start()
+        await append(slow, "open")
+        status = await log.status()
+        await transaction.rollback()
+    assert (status.name, status.events, status.version) == ("orders", 3, 1)
+    first, second = status.consumers
+    assert (first.name, first.is_served, first.lag_events, first.dead_letters) == (
+        "ahead",
+        True,
+        1,
+        0,
+    )
+    assert (second.name, second.is_served, second.lag_events) == ("behind", False, 3)
+    assert second.lag_seconds > 0
+    assert (first.holds_retention, second.holds_retention) == (False, True)
+    assert status.oldest_writer is not None
+    assert status.oldest_writer.pid == slow.get_server_pid()
+    assert status.oldest_writer.age.total_seconds() > 0
+    assert status.end > second.position
+    assert status.size > 0
+
+
+async def test_seek_moves_one_who_serves_and_one_who_waits(log: Log, admin: Connection) -> None:
+    """Backward, to a position, and to the end; at once, also while nothing new comes."""
+    await append(admin, "a", "b", "c")
+    async with log.consumer("mailer") as consumer:
+        events = [await anext(consumer) for _ in range(3)]
+        waiting = asyncio.ensure_future(taken(consumer, 3))
+        await log.seek("mailer", "start")
+        assert await waiting == ["a", "b", "c"]
+        waiting = asyncio.ensure_future(taken(consumer, 1))
+        await asyncio.sleep(0)
+        await log.seek("mailer", events[1].position)
+        assert await waiting == ["c"]
+        await append(admin, "d")
+        await log.seek("mailer", "now")
+        waiting = asyncio.ensure_future(taken(consumer, 1))
+        await append(admin, "e")
+        assert await waiting == ["e"]
+
+
+async def test_a_paused_consumer_gets_nothing_until_it_is_resumed(
+    log: Log, admin: Connection
+) -> None:
+    """And then all that has come meanwhile."""
+    async with log.consumer("mailer") as consumer:
+        await append(admin, "a")
+        assert await taken(consumer, 1) == ["a"]
+        waiting = asyncio.ensure_future(taken(consumer, 2))
+        await log.pause("mailer")
+        await append(admin, "b", "c")
+        async with log.consumer("fence") as fence:
+            assert await taken(fence, 3) == ["a", "b", "c"]
+        assert [c.is_paused for c in (await log.status()).consumers] == [False, True]
+        done, _ = await asyncio.wait({waiting}, timeout=0)
+        if not done:
+            await log.resume("mailer")
+        assert (await waiting)[-1] in ("b", "c")
+
+
+async def test_dead_letters_are_shown_retried_and_discarded(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """A retry calls the handler once more; the letter goes when that returns."""
+    log = Log("orders", dsn, poll=3600)
+    seen = Seen(fail={"bad": 2, "worse": 99})
+
+    @log.on("mailer", on_error=ONCE)
+    async def mail(event: Event[str]) -> None:
+        seen.note(event.payload)
+
+    async with log:
+        made = await log.append("things", "bad", key="42", headers={"a": "b"})
+        await log.append("things", "worse")
+        await log.append("things", "fine")
+        await seen.until(3)
+        bad, worse = await log.dead_letters("mailer")
+        assert (bad.event.id, bad.event.key, bad.event.headers) == (made, "42", {"a": "b"})
+        assert (bad.attempts, bad.error, bad.event.payload) == (1, "ValueError: bad", "bad")
+        with pytest.raises(ValueError, match="bad"):
+            await log.retry(bad)
+        assert len(await log.dead_letters()) == 2
+        await log.retry(bad)
+        assert [letter.event.payload for letter in await log.dead_letters()] == ["worse"]
+        assert await log.discard(worse)
+        assert not await log.discard(worse)
+        assert await log.dead_letters(limit=1) == []
+    async with Log("orders", dsn) as other:
+        with pytest.raises(UnknownConsumerError):
+            await other.retry(bad)
+
+
+async def test_a_retry_of_a_transactional_handler_is_one_transaction(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """What it writes, and that the letter is gone, are committed together; payloads are decoded."""
+    await admin.execute("CREATE TABLE effects (n int)")
+    log = Log("orders", dsn, poll=3600)
+    numbers = Channel("numbers", int)
+    fails = True
+
+    @log.on("adder", numbers, transactional=True, on_error=ONCE)
+    async def add(event: Event[int], connection: asyncpg.Connection[Any]) -> None:
+        await connection.execute("INSERT INTO effects VALUES ($1)", event.payload)
+        if fails:
+            raise RuntimeError
+
+    async with log:
+        await log.append(numbers, 5)
+        async with asyncio.timeout(20):
+            while not (letters := await log.dead_letters()):
+                pass
+        with pytest.raises(RuntimeError):
+            await log.retry(letters[0])
+        fails = False
+        await log.retry(letters[0])
+        assert await log.dead_letters() == []
+    assert await admin.fetchval("SELECT array_agg(n) FROM effects") == [5]
+
+
+async def test_unknown_consumers_and_foreign_positions_are_refused(log: Log) -> None:
+    """By every operation, and nothing is changed."""
+    for operation in (log.pause, log.resume, log.drop):
+        with pytest.raises(UnknownConsumerError):
+            await operation("nobody")
+    with pytest.raises(UnknownConsumerError):
+        await log.seek("nobody", "start")
+    with pytest.raises(PositionError):
+        await log.seek("nobody", Position("mails", 1, 1, 1))
+    with pytest.raises(ValueError, match="limit"):
+        await log.dead_letters(limit=0)
