@@ -210,9 +210,9 @@ def connecting(target: str) -> Generator[None]:
     """Turn what connecting raises into a ConnectError."""
     try:
         yield
-    except ConnectError:
+    except AsyncNotifyError:
         raise
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except Exception as error:  # the driver's InternalClientError too, of a session that was killed
         mistake = failures.is_permanent(error) and isinstance(error, ValueError | TypeError)
         kind = ConfigurationError if mistake else ConnectError
         msg = f"cannot connect to {target}: {describe_error(error)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -114,19 +115,14 @@ async def test_trap_8_after_a_failover_that_lost_ticks_nothing_is_missing(
 
 async def copied(source: PostgresServer, target: PostgresServer) -> None:
     """Copy the database to another cluster, as pg_dump does."""
-    dump = await asyncio.to_thread(
-        subprocess.run,
-        [source.bin_dir / "pg_dump", source.dsn],
-        check=True,
-        capture_output=True,
-    )
-    await asyncio.to_thread(
-        subprocess.run,
-        ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", target.dsn],
-        input=dump.stdout,
-        check=True,
-        capture_output=True,
-    )
+
+    def copy() -> None:
+        command = [str(source.bin_dir / "pg_dump"), source.dsn]
+        dump = subprocess.run(command, check=True, capture_output=True).stdout
+        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", target.dsn]
+        subprocess.run(command, check=True, capture_output=True, input=dump)
+
+    await asyncio.to_thread(copy)
 
 
 @pytest.fixture
@@ -144,7 +140,8 @@ async def test_trap_6_a_copy_goes_on_in_an_epoch_of_its_own(
     Readers go on from their positions of the old epoch, consumers from their cursors; what had not
     been in a tick comes then, and new events after it. Nothing is missing, nothing comes twice.
     """
-    pytest.importorskip("shutil").which("psql") or pytest.skip("needs psql")
+    if shutil.which("psql") is None:
+        pytest.skip("needs psql")
     source = await connected(primary)
     async with Log("orders", primary.dsn) as log:
         await source.execute("SELECT pg_current_xact_id() FROM generate_series(1, 3)")
@@ -179,15 +176,15 @@ async def test_trap_7_what_a_tick_holds_survives_a_crash(primary: PostgresServer
     """With synchronous_commit off: a tick makes the events that it holds durable."""
     source = await connected(primary)
     await source.execute("SET synchronous_commit = off")
-    reader = Reader(await connected(primary))
+    other = await connected(primary)
+    reader = Reader(other)
     for n in range(50):
         await append(source, str(n))
     read = await reader.payloads()
     await append(source, "perhaps lost")
     await asyncio.to_thread(primary.kill)
     await asyncio.to_thread(primary.start)
-    again = Reader(await connected(primary))
-    assert (await again.payloads())[: len(read)] == read
-    for connection in (again, reader):
-        connection.walk._queries.terminate()  # type: ignore[attr-defined]  # noqa: SLF001
-    source.terminate()
+    recovered = await connected(primary)
+    assert (await Reader(recovered).payloads())[: len(read)] == read
+    for connection in (source, other, recovered):
+        connection.terminate()

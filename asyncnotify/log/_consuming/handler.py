@@ -214,7 +214,7 @@ async def handle_dead_letter(
     event: Event[Any] = letter.event
     if channel is not None:
         payload = channel.decode(letter.event.payload)
-        event = Event(*letter.event[:3], payload, *letter.event[4:])
+        event = _decoded(event, payload)
     transaction = session.connection.transaction()
     await session.run(transaction.start())
     try:
@@ -227,6 +227,11 @@ async def handle_dead_letter(
             await session.run(transaction.rollback())
         raise
     await session.run(transaction.commit())
+
+
+def _decoded(event: Event[str], payload: object) -> Event[Any]:
+    position, event_id, channel, _, key, headers, appended_at = event
+    return Event(position, event_id, channel, payload, key, headers, appended_at)
 
 
 def check_event_handler(function: object, *, transactional: bool) -> None:
