@@ -40,6 +40,7 @@ import sqlalchemy.ext.asyncio
 import asyncnotify
 import asyncnotify.log
 from asyncnotify import Channel, Listener, Notifier, State, Stream
+from asyncnotify.log import Log
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -393,7 +394,7 @@ def tools() -> dict[str, object]:
 
 def test_calls_exist() -> None:
     """Everything written as `name()` for users is a method of ours, or the server's function."""
-    ours = [*(getattr(asyncnotify, name) for name in asyncnotify.__all__), *tools().values()]
+    ours = [*PUBLIC.values(), *tools().values()]
     named = {match[1] for code in inline_code(*FOR_USERS) if (match := CALL.fullmatch(code))}
     assert named
     unknown = {name for name in named if not any(hasattr(thing, name) for thing in ours)}
@@ -404,10 +405,12 @@ def test_arguments_exist() -> None:
     """Everything written as `name=` is an argument of the listener or of what it is asked for."""
     calls = (Listener.listen, Listener.on, Listener.stream, Listener.health)
     senders = (Notifier, Notifier.notify, Notifier.notify_many, Channel, Stream.batches)
+    logs = (Log, Log.install, Log.append, Log.read, Log.consumer, Log.on)
     functions = (
         Listener,
         *calls,
         *senders,
+        *logs,
         asyncpg.connect,
     )  # the listener passes on what is asyncpg's
     known = {name for function in functions for name in inspect.signature(function).parameters}

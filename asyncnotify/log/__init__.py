@@ -16,12 +16,13 @@ from asyncnotify.log._errors import (
     UnknownConsumerError,
 )
 from asyncnotify.log._log import Log
-from asyncnotify.log._reading.stream import LogStream
+from asyncnotify.log._reading.stream import After, LogStream
 from asyncnotify.log._retry import Retry
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
 
 __all__ = [
+    "After",
     "Consumer",
     "ConsumerStatus",
     "DeadLetter",
@@ -43,4 +44,5 @@ __all__ = [
 ]
 
 for _public in map(globals().__getitem__, __all__):
-    _public.__module__ = __name__  # the name in tracebacks, pickles and docs
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs
