@@ -19,7 +19,7 @@ from tests.chaos.judge.numbers import Record
 from tests.chaos.judge.since import WallClock
 from tests.chaos.judge.table import Table
 from tests.chaos.sender import Sender
-from tests.chaos.stepped_clock import step_for_ever
+from tests.chaos.stepped_clock import stepping
 from tests.chaos.streams import streams
 from tests.support.server_faults import ServerFaults
 
@@ -69,7 +69,6 @@ class Chaos:
         self.fences = Fences(self._context, self.consumers)
         self._stack = AsyncExitStack()
         self._stepped_clock = stepped_clock
-        self._stepping: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._churning: list[asyncio.Task[None]] = []
         self._listeners = self._new_listeners(proxy.proxied_dsn(server.dsn))
@@ -110,8 +109,8 @@ class Chaos:
                 await consumer.start(listener)
         self._sending = asyncio.create_task(self.sender.run())
         if self._stepped_clock:
-            steps = step_for_ever(self.clock, self._chance_of_others)
-            self._stepping = asyncio.create_task(steps)
+            steps = stepping(self.clock, self._chance_of_others)
+            await self._stack.enter_async_context(steps)
         self._churning = [
             asyncio.create_task(self._churn(listener, random.Random(seed)))
             for seed in range(2)
@@ -123,9 +122,7 @@ class Chaos:
 
     async def _cancel_tasks(self) -> None:
         readers = [consumer.task for consumer in self.consumers]
-        tasks = [
-            t for t in (self._stepping, self._sending, *self._churning, *readers) if t is not None
-        ]
+        tasks = [t for t in (self._sending, *self._churning, *readers) if t is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

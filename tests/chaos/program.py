@@ -127,7 +127,13 @@ async def _chosen(
     options: argparse.Namespace, server: PostgresServer, seconds: float, seed: int
 ) -> Outcome | PublishingOutcome:
     if options.publishing or options.pooler:
-        return await run_publishing(server, seconds=seconds, seed=seed, pooler=options.pooler)
+        return await run_publishing(
+            server,
+            seconds=seconds,
+            seed=seed,
+            pooler=options.pooler,
+            stepped_clock=options.stepped_clock,
+        )
     return await run(server, seconds=seconds, seed=seed, stepped_clock=options.stepped_clock)
 
 

@@ -1,9 +1,11 @@
 """
 Three programs that publish among faults, also through a pooler, and a listener at the server.
 
-Each call of a notifier has to tell the truth: what returned has been heard, what raised
-ConnectError has not; only ConnectionLostError leaves that open. Beside them another program runs
-statements of its own through the same pooler: a notifier must never run one of those.
+One has connections of its own, one makes them by ``connect=``, one borrows them from a pool; all
+send in transactions of other connections too. Each call of a notifier has to tell the truth: what
+returned has been heard, what raised ConnectError has not; only ConnectionLostError leaves that
+open. Beside them two other programs run statements of their own through the same pooler: a
+notifier must never run one of those.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,12 +30,16 @@ from asyncnotify import (
 from asyncnotify.testing.proxy import FaultProxy
 from tests.chaos import faults
 from tests.chaos.judge.publishing import Call, Ledger, Outcome
+from tests.chaos.judge.since import WallClock
+from tests.chaos.other_program import OTHER, SCHEMA, WRONG_ROWS, OtherProgram
 from tests.chaos.sender import LOST, PATIENCE
+from tests.chaos.stepped_clock import stepping
 from tests.support.pgbouncer import PgBouncer
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Generator
+    from contextlib import AbstractAsyncContextManager
 
     from asyncnotify.testing.server import PostgresServer
     from tests.chaos.faults import Fault
@@ -49,8 +55,8 @@ _FAULTS: Final[tuple[Fault, ...]] = (
 """Those that do not end the server: the listener has to hear everything."""
 
 _CHANNEL: Final = "published"
-_PROGRAMS: Final = 3
 _TASKS: Final = 6
+_OTHERS: Final = 2
 _END_AFTER: Final = 60.0
 _LIMITS: Final[dict[str, Any]] = {
     "connect_timeout": 1.0,
@@ -61,8 +67,8 @@ _LIMITS: Final[dict[str, Any]] = {
 _POOL: Final = {"default_pool_size": "2", "query_wait_timeout": "2", "max_client_conn": "100"}
 """Two connections for all the programs."""
 
-_FOREIGN: Final = "INSERT INTO foreign_rows VALUES ($1, $2)"
-"""Takes two texts, as notifying does: it can be executed in its place."""
+_AS_OURS: Final[dict[str, Any]] = {"server_settings": {"application_name": "asyncnotify"}}
+"""Lets faults find the sessions of connections that the programs make themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class PublishingOutcome:
     pooler: str
     faults: Counter[str]
     ledger: Ledger
+    foreign_statements: int
+    """How many statements of the other programs succeeded."""
 
     @property
     def broken(self) -> list[str]:
@@ -88,6 +96,8 @@ class PublishingOutcome:
             f" pooler: {self.pooler}, seed {self.seed}: {kinds}"
         )
         counts = {**self.ledger.counts, "heard": len(self.ledger.heard)}
+        counts["statements of other programs"] = self.foreign_statements
+        counts["of them run by a notifier"] = self.ledger.foreign_rows
         counts["false outcomes"] = len(self.broken)
         return "\n".join([head, *(f"{name:<34}{count:>10,}" for name, count in counts.items())])
 
@@ -95,38 +105,44 @@ class PublishingOutcome:
 class Publishing:
     """The programs, and the faults between them and the server or the pooler."""
 
-    def __init__(self, server: PostgresServer, proxy: FaultProxy, dsn: str, seed: int) -> None:
+    def __init__(
+        self, server: PostgresServer, proxy: FaultProxy, pooler: PgBouncer | None, seed: int
+    ) -> None:
         self.server = server
         self.proxy = proxy
         self.chance = random.Random(seed)
         self.ledger = Ledger()
         self.injected: list[Fault] = []
-        self._dsn = proxy.proxied_dsn(dsn)
+        self._dsn = proxy.proxied_dsn((pooler or server).dsn)
+        self._pooler = pooler
         self._over = False
         self._fence = asyncio.Event()
+        self.others: list[OtherProgram] = [
+            OtherProgram(self._dsn, random.Random(number), is_over=lambda: self._over)
+            for number in range(_OTHERS)
+        ]
 
     async def run(self, seconds: float) -> None:
         """Publish among faults for so many seconds, and until the last call has ended."""
         async with AsyncExitStack() as stack:
             listening = await self._listen(stack)
             async with asyncio.TaskGroup() as group:
-                for program in range(_PROGRAMS):
-                    group.create_task(self._program(program))
-                group.create_task(self._other_program())
+                for road in (self._own, self._by_connect, self._by_pool):
+                    group.create_task(self._program(road.__name__, road()))
+                for other in self.others:
+                    group.create_task(other.run())
                 await self._inject_faults(seconds)
                 self._over = True
             await listening.execute("SELECT pg_notify($1, '')", _CHANNEL)
             async with asyncio.timeout(PATIENCE):
                 await self._fence.wait()
-            self.ledger.foreign_rows = await listening.fetchval(
-                "SELECT count(*) FROM foreign_rows WHERE first <> 'other program'"
-            )
+            self.ledger.foreign_rows = await listening.fetchval(WRONG_ROWS)
 
     async def _listen(self, stack: AsyncExitStack) -> asyncpg.Connection[Any]:
         """Listen at the server, by plain asyncpg, past everything."""
         connection = await asyncpg.connect(self.server.dsn)
         stack.callback(connection.terminate)
-        await connection.execute("CREATE TABLE foreign_rows (first text, second text)")
+        await connection.execute(SCHEMA)
 
         def note(_connection: object, _pid: int, _channel: str, payload: object) -> None:
             if payload:
@@ -134,13 +150,37 @@ class Publishing:
             else:
                 self._fence.set()
 
-        await connection.add_listener(_CHANNEL, note)
+        for channel in (_CHANNEL, OTHER):
+            await connection.add_listener(channel, note)
         return connection
 
-    async def _program(self, program: int) -> None:
-        async with Notifier(self._dsn, **_LIMITS) as notifier, asyncio.TaskGroup() as group:
+    @asynccontextmanager
+    async def _own(self) -> AsyncGenerator[Notifier]:
+        async with Notifier(self._dsn, **_LIMITS) as notifier:
+            yield notifier
+
+    @asynccontextmanager
+    async def _by_connect(self) -> AsyncGenerator[Notifier]:
+        async def connect() -> asyncpg.Connection[asyncpg.Record]:
+            return await asyncpg.connect(self._dsn, **_AS_OURS)
+
+        async with Notifier(connect=connect, **_LIMITS) as notifier:
+            yield notifier
+
+    @asynccontextmanager
+    async def _by_pool(self) -> AsyncGenerator[Notifier]:
+        pool = asyncpg.create_pool(self._dsn, min_size=0, max_size=2, **_AS_OURS)
+        await pool
+        try:
+            async with Notifier(pool=pool, **_LIMITS) as notifier:
+                yield notifier
+        finally:
+            pool.terminate()
+
+    async def _program(self, name: str, opened: AbstractAsyncContextManager[Notifier]) -> None:
+        async with opened as notifier, asyncio.TaskGroup() as group:
             for number in range(_TASKS):
-                group.create_task(self._publish(notifier, f"{program}.{number}"))
+                group.create_task(self._publish(notifier, f"{name}.{number}"))
 
     async def _publish(self, notifier: Notifier, name: str) -> None:
         """Make one call after the other, of every kind; note what it tells."""
@@ -173,7 +213,7 @@ class Publishing:
         outcome = Outcome.REFUSED
         with suppress(*LOST):
             async with asyncio.timeout(2.0):
-                connection = await asyncpg.connect(self._dsn, statement_cache_size=0)
+                connection = await asyncpg.connect(self._dsn)
                 try:
                     await connection.execute("BEGIN")
                     await notifier.notify(_CHANNEL, payload, connection=connection)
@@ -187,30 +227,23 @@ class Publishing:
                     connection.terminate()
         return [Call(payload, outcome, told="it was rolled back, or could not begin")]
 
-    async def _other_program(self) -> None:
-        """Be another program: with prepared statements, on connections that come and go."""
-        while not self._over:
-            with suppress(*LOST):
-                connection = await asyncpg.connect(self._dsn, timeout=1.0)
-                try:
-                    for _ in range(20):
-                        await connection.execute(_FOREIGN, "other program", "row", timeout=1.0)
-                        await asyncio.sleep(0.005)
-                finally:
-                    connection.terminate()
-            await asyncio.sleep(0.02)
-
     async def _inject_faults(self, seconds: float) -> None:
         """Inject one fault after the other; now and then everything is all right for a while."""
+        faults = _FAULTS if self._pooler is None else (*_FAULTS, self.restart_pooler)
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            for fault in self.chance.sample(_FAULTS, len(_FAULTS)):
+            for fault in self.chance.sample(faults, len(faults)):
                 await fault(self)
                 self.injected.append(fault)
                 await asyncio.sleep(self.chance.uniform(0.02, 0.3))
                 if self.chance.random() < 0.5:
                     self.proxy.heal()
         self.proxy.heal()
+
+    async def restart_pooler(self, _: object = None) -> None:
+        """End the pooler, and all connections through it; start it again."""
+        if self._pooler is not None:
+            await asyncio.to_thread(self._pooler.restart)
 
     async def sessions(self) -> list[int]:
         """Return the pids of the programs' sessions."""
@@ -236,7 +269,12 @@ async def _outcome(call: Awaitable[object]) -> tuple[Outcome, str]:
 
 
 async def run_publishing(
-    server: PostgresServer, *, seconds: float, seed: int, pooler: PoolMode | None = None
+    server: PostgresServer,
+    *,
+    seconds: float,
+    seed: int,
+    pooler: PoolMode | None = None,
+    stepped_clock: bool = False,
 ) -> PublishingOutcome:
     """
     Publish for so many seconds, at least, past faults; return what became of it.
@@ -247,14 +285,19 @@ async def run_publishing(
         seed: Which faults are drawn.
         pooler: The mode of a PgBouncer with two connections to the server that all the programs
             share; None for no pooler.
+        stepped_clock: Whether to step the wall clock, for which ``with_stepped_clock()`` has to
+            have been called.
 
     Raises:
         TimeoutError: What returned was not all heard in time, or a call did not end.
     """
     began = time.monotonic()
-    with _pooler(server, pooler) as dsn:
-        async with FaultProxy.for_dsn(dsn) as proxy:
-            publishing = Publishing(server, proxy, dsn, seed)
+    with _pooler(server, pooler) as bouncer:
+        async with AsyncExitStack() as stack:
+            if stepped_clock:
+                await stack.enter_async_context(stepping(WallClock(), random.Random(seed)))
+            proxy = await stack.enter_async_context(FaultProxy.for_dsn((bouncer or server).dsn))
+            publishing = Publishing(server, proxy, bouncer, seed)
             async with asyncio.timeout(seconds + _END_AFTER):
                 await publishing.run(seconds)
     return PublishingOutcome(
@@ -263,14 +306,15 @@ async def run_publishing(
         pooler=pooler or "none",
         faults=Counter(fault.__name__ for fault in publishing.injected),
         ledger=publishing.ledger,
+        foreign_statements=sum(other.succeeded for other in publishing.others),
     )
 
 
 @contextmanager
-def _pooler(server: PostgresServer, mode: PoolMode | None) -> Generator[str]:
-    """Yield where the programs connect to."""
+def _pooler(server: PostgresServer, mode: PoolMode | None) -> Generator[PgBouncer | None]:
+    """Yield what the programs connect to, None for the server itself."""
     if mode is None:
-        yield server.dsn
+        yield None
         return
     with PgBouncer(server, pool_mode=mode, settings=_POOL) as bouncer:
-        yield bouncer.dsn
+        yield bouncer

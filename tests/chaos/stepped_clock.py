@@ -9,21 +9,23 @@ clock.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sys
 import tempfile
 import threading
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, SupportsFloat, SupportsIndex
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from tests.chaos.judge.since import WallClock
 
-__all__ = ["step_for_ever", "with_stepped_clock"]
+__all__ = ["stepping", "with_stepped_clock"]
 
 _CONTROL: Final = "FAKETIME_TIMESTAMP_FILE"
 _PLACES: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/*-linux-gnu")
@@ -41,6 +43,7 @@ def with_stepped_clock(arguments: Sequence[str]) -> None:
     if _CONTROL in os.environ:
         os.environ.pop("LD_PRELOAD", None)  # what we start has the right time
         time.sleep = _sleep
+        atexit.register(Path(os.environ[_CONTROL]).unlink, missing_ok=True)
         return
     with tempfile.NamedTemporaryFile("w", prefix="chaos-clock-", delete=False) as control:
         control.write("+0")
@@ -71,7 +74,18 @@ def _library() -> Path:
     raise FileNotFoundError(message)
 
 
-async def step_for_ever(clock: WallClock, chance: random.Random) -> None:
+@asynccontextmanager
+async def stepping(clock: WallClock, chance: random.Random) -> AsyncGenerator[None]:
+    """Step the clock while the block runs; it is right again afterwards."""
+    task = asyncio.create_task(_step_for_ever(clock, chance))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _step_for_ever(clock: WallClock, chance: random.Random) -> None:
     """Set the clock ahead, then back to right or slow, each for a moment. Ends by cancellation."""
     control = Path(os.environ[_CONTROL])
     try:
@@ -82,7 +96,8 @@ async def step_for_ever(clock: WallClock, chance: random.Random) -> None:
                 _set(control, error)
                 await asyncio.sleep(chance.uniform(0.4, 1.0))
     finally:
-        control.unlink()  # noqa: ASYNC240 - a few bytes
+        _set(control, 0.0)
+        clock.stepped(0.0)
 
 
 def _set(control: Path, error: float) -> None:

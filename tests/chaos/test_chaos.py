@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 SEED = 20_240_229
 KINDS = 18
+NOT_INSTALLED = ("--eager needs Python", "libfaketime is not installed", "BinariesNotFoundError")
+"""What the program says where something is missing that it needs."""
 
 
 @pytest.mark.parametrize(
@@ -70,10 +75,38 @@ async def test_r47_each_call_of_a_notifier_tells_what_became_of_it(
 async def test_r47_the_same_holds_behind_a_pooler(
     own_server: PostgresServer, seconds: float, mode: PoolMode
 ) -> None:
-    """Three programs share two connections to the server with a fourth that prepares statements."""
+    """
+    Each call tells what became of it, and runs no statement of another program.
+
+    Three programs share two connections to the server with two others, which prepare statements.
+    The pooler is restarted, too.
+    """
     try:
         outcome = await run_publishing(own_server, seconds=seconds, seed=SEED, pooler=mode)
     except BinariesNotFoundError as error:
         pytest.skip(str(error))
     assert not outcome.broken, outcome.broken
     assert outcome.ledger.counts["returned"] > 1_000
+    assert outcome.foreign_statements > 50, outcome
+    assert outcome.faults["restart_pooler"], outcome
+
+
+@pytest.mark.parametrize("options", [(), ("--pooler=transaction",)], ids=["listeners", "pooler"])
+@pytest.mark.parametrize("variant", ["--eager", "--stepped-clock"])
+@pytest.mark.timeout(120)
+def test_r46_r47_r51_all_holds_with_eager_tasks_and_with_a_stepped_clock(
+    variant: str, options: tuple[str, ...]
+) -> None:
+    """The program ends with success, as it does only if each verdict holds."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", variant, *options, "--seconds=5", f"--seed={SEED}"],
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if any(words in ran.stderr for words in NOT_INSTALLED):
+        pytest.skip(ran.stderr.splitlines()[-1])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "faults of" in ran.stdout
