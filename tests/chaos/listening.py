@@ -24,7 +24,7 @@ from tests.chaos.streams import streams
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncnotify import ConnectionEvent, Gap, Notification
     from asyncnotify.testing.proxy import FaultProxy
@@ -53,6 +53,7 @@ class Chaos:
         proxy: FaultProxy,
         chance: random.Random,
         *,
+        faults: Sequence[Fault] = FAULTS,
         stepped_clock: bool = False,
     ) -> None:
         self.server = server
@@ -68,6 +69,7 @@ class Chaos:
         self._context = Context(self.table, self.sender, self._chance_of_others)
         self.fences = Fences(self._context, self.consumers)
         self._stack = AsyncExitStack()
+        self._faults = faults
         self._stepped_clock = stepped_clock
         self._sending: asyncio.Task[None] | None = None
         self._churning: list[asyncio.Task[None]] = []
@@ -158,13 +160,13 @@ class Chaos:
             if len(injected) % _FAULTS_BETWEEN_FENCES == 0:
                 self.proxy.heal()
                 await self.fences.compare()
-            if time.monotonic() > ends and len(injected) >= len(FAULTS):
+            if time.monotonic() > ends and len(injected) >= len(self._faults):
                 break
         return injected
 
     def _draw_faults(self) -> Iterator[Fault]:
         while True:
-            yield from self.chance.sample(FAULTS, len(FAULTS))
+            yield from self.chance.sample(self._faults, len(self._faults))
 
     async def converge(self) -> None:
         """End every fault and the churn; everybody must soon hear again what is sent."""

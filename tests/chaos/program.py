@@ -12,10 +12,10 @@ Every number missing must lie inside a Gap, whose since is early enough; none ma
 late; what consumers keep by resync and handler must equal the table at every fence; and after the
 last fault everybody must soon hear again what is sent.
 
-With ``--publishing`` it judges notifiers instead, each call by what became of it, and with
-``--pooler transaction`` the same through a PgBouncer. ``--uvloop``, ``--eager`` and
-``--stepped-clock`` choose the loop, the tasks and the clock; the environment variable
-``ASYNCNOTIFY_PG_BIN`` chooses the server.
+With ``--publishing`` it judges notifiers instead, each call by what became of it, with
+``--pooler transaction`` the same through a PgBouncer, and with ``--pooler session --listening``
+listeners that connect through that. ``--uvloop``, ``--eager`` and ``--stepped-clock`` choose the
+loop, the tasks and the clock; the environment variable ``ASYNCNOTIFY_PG_BIN`` chooses the server.
 
 The seed decides which faults are drawn and when, not what the machine makes of it.
 """
@@ -33,9 +33,11 @@ from typing import TYPE_CHECKING
 
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
+from tests.chaos.faults import FAULTS
 from tests.chaos.judge.since import late
 from tests.chaos.listening import Chaos
 from tests.chaos.outcome import Outcome
+from tests.chaos.pooler import pooler_of, restarting
 from tests.chaos.publishing import run_publishing
 from tests.chaos.stepped_clock import with_stepped_clock
 from tests.chaos.variants import add_variants, loop_factory
@@ -45,25 +47,37 @@ if TYPE_CHECKING:
 
     from tests.chaos.faults import Fault
     from tests.chaos.publishing import PublishingOutcome
+    from tests.support.pgbouncer import PgBouncer
 
 __all__ = ["main", "run"]
 
+_CONNECTIONS = 60
+"""From the pooler to the server: for each session of a listener one, also if it is being left."""
+
 
 async def run(
-    server: PostgresServer, *, seconds: float, seed: int, stepped_clock: bool = False
+    server: PostgresServer,
+    *,
+    seconds: float,
+    seed: int,
+    pooler: PgBouncer | None = None,
+    stepped_clock: bool = False,
 ) -> Outcome:
     """
     Inject faults into a running server for so many seconds, at least; return what became of it.
 
-    The clock can be stepped only where ``with_stepped_clock()`` has been called.
+    Two of three listeners connect through the pooler, if there is one; it has to be of mode
+    ``session``. The clock can be stepped only where ``with_stepped_clock()`` has been called.
 
     Raises:
         TimeoutError: Somebody did not hear again what is sent.
     """
     began = time.monotonic()
+    faults = (*FAULTS, *((restarting(pooler),) if pooler else ()))
+    chance = random.Random(seed)
     async with (
-        FaultProxy.for_dsn(server.dsn) as proxy,
-        Chaos(server, proxy, random.Random(seed), stepped_clock=stepped_clock) as chaos,
+        FaultProxy.for_dsn((pooler or server).dsn) as proxy,
+        Chaos(server, proxy, chance, faults=faults, stepped_clock=stepped_clock) as chaos,
     ):
         injected = await chaos.inject_faults(seconds)
         await chaos.converge()
@@ -109,7 +123,7 @@ def _judge(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it as a program; return the exit status: 0 if everything holds."""
     logging.getLogger("asyncnotify").addHandler(logging.NullHandler())  # handlers fail on purpose
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     if options.stepped_clock:
         with_stepped_clock(sys.argv[1:] if arguments is None else arguments)
     seconds = options.seconds if options.minutes is None else options.minutes * 60
@@ -126,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _chosen(
     options: argparse.Namespace, server: PostgresServer, seconds: float, seed: int
 ) -> Outcome | PublishingOutcome:
-    if options.publishing or options.pooler:
+    if options.publishing or (options.pooler and not options.listening):
         return await run_publishing(
             server,
             seconds=seconds,
@@ -134,7 +148,22 @@ async def _chosen(
             pooler=options.pooler,
             stepped_clock=options.stepped_clock,
         )
-    return await run(server, seconds=seconds, seed=seed, stepped_clock=options.stepped_clock)
+    with pooler_of(server, options.pooler, connections=_CONNECTIONS) as pooler:
+        return await run(
+            server,
+            seconds=seconds,
+            seed=seed,
+            pooler=pooler,
+            stepped_clock=options.stepped_clock,
+        )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.listening and options.pooler != "session":
+        parser.error("--listening goes with --pooler session: LISTEN needs that mode")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,6 +180,11 @@ def _parser() -> argparse.ArgumentParser:
         "--pooler",
         choices=("session", "transaction", "statement"),
         help="judge notifiers through a PgBouncer of this mode",
+    )
+    parser.add_argument(
+        "--listening",
+        action="store_true",
+        help="with --pooler session: judge listeners through it",
     )
     add_variants(parser)
     return parser

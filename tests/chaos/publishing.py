@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,18 +32,18 @@ from tests.chaos import faults
 from tests.chaos.judge.publishing import Call, Ledger, Outcome
 from tests.chaos.judge.since import WallClock
 from tests.chaos.other_program import OTHER, SCHEMA, WRONG_ROWS, OtherProgram
+from tests.chaos.pooler import pooler_of, restarting
 from tests.chaos.sender import LOST, PATIENCE
 from tests.chaos.stepped_clock import stepping
-from tests.support.pgbouncer import PgBouncer
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from asyncnotify.testing.server import PostgresServer
     from tests.chaos.faults import Fault
-    from tests.support.pgbouncer import PoolMode
+    from tests.support.pgbouncer import PgBouncer, PoolMode
 
 __all__ = ["PublishingOutcome", "run_publishing"]
 
@@ -64,8 +64,8 @@ _LIMITS: Final[dict[str, Any]] = {
     "retry_timeout": 0.4,
     "backoff": ExponentialBackoff(initial=0.01, cap=0.1),
 }
-_POOL: Final = {"default_pool_size": "2", "query_wait_timeout": "2", "max_client_conn": "100"}
-"""Two connections for all the programs."""
+_CONNECTIONS: Final = 2
+"""From the pooler to the server, for all the programs."""
 
 _AS_OURS: Final[dict[str, Any]] = {"server_settings": {"application_name": "asyncnotify"}}
 """Lets faults find the sessions of connections that the programs make themselves."""
@@ -114,7 +114,7 @@ class Publishing:
         self.ledger = Ledger()
         self.injected: list[Fault] = []
         self._dsn = proxy.proxied_dsn((pooler or server).dsn)
-        self._pooler = pooler
+        self._faults: Sequence[Fault] = (*_FAULTS, *((restarting(pooler),) if pooler else ()))
         self._over = False
         self._fence = asyncio.Event()
         self.others: list[OtherProgram] = [
@@ -229,21 +229,15 @@ class Publishing:
 
     async def _inject_faults(self, seconds: float) -> None:
         """Inject one fault after the other; now and then everything is all right for a while."""
-        faults = _FAULTS if self._pooler is None else (*_FAULTS, self.restart_pooler)
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            for fault in self.chance.sample(faults, len(faults)):
+            for fault in self.chance.sample(self._faults, len(self._faults)):
                 await fault(self)
                 self.injected.append(fault)
                 await asyncio.sleep(self.chance.uniform(0.02, 0.3))
                 if self.chance.random() < 0.5:
                     self.proxy.heal()
         self.proxy.heal()
-
-    async def restart_pooler(self, _: object = None) -> None:
-        """End the pooler, and all connections through it; start it again."""
-        if self._pooler is not None:
-            await asyncio.to_thread(self._pooler.restart)
 
     async def sessions(self) -> list[int]:
         """Return the pids of the programs' sessions."""
@@ -292,7 +286,7 @@ async def run_publishing(
         TimeoutError: What returned was not all heard in time, or a call did not end.
     """
     began = time.monotonic()
-    with _pooler(server, pooler) as bouncer:
+    with pooler_of(server, pooler, connections=_CONNECTIONS) as bouncer:
         async with AsyncExitStack() as stack:
             if stepped_clock:
                 await stack.enter_async_context(stepping(WallClock(), random.Random(seed)))
@@ -308,13 +302,3 @@ async def run_publishing(
         ledger=publishing.ledger,
         foreign_statements=sum(other.succeeded for other in publishing.others),
     )
-
-
-@contextmanager
-def _pooler(server: PostgresServer, mode: PoolMode | None) -> Generator[PgBouncer | None]:
-    """Yield what the programs connect to, None for the server itself."""
-    if mode is None:
-        yield None
-        return
-    with PgBouncer(server, pool_mode=mode, settings=_POOL) as bouncer:
-        yield bouncer

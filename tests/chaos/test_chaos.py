@@ -11,6 +11,7 @@ import pytest
 
 from asyncnotify.testing._server.errors import BinariesNotFoundError
 from tests.chaos import program as chaos
+from tests.chaos.pooler import pooler_of
 from tests.chaos.publishing import run_publishing
 from tests.support.pgbouncer import PoolMode
 
@@ -89,6 +90,21 @@ async def test_r47_the_same_holds_behind_a_pooler(
     assert outcome.ledger.counts["returned"] > 1_000
     assert outcome.foreign_statements > 50, outcome
     assert outcome.faults["restart_pooler"], outcome
+
+
+@pytest.mark.timeout(120)
+async def test_r17_r46_nothing_is_lost_in_silence_behind_a_pooler_of_sessions(
+    own_server: PostgresServer,
+) -> None:
+    """Of three listeners two connect through a PgBouncer, which is restarted, too."""
+    try:
+        with pooler_of(own_server, "session", connections=60) as pooler:
+            outcome = await chaos.run(own_server, seconds=8, seed=SEED, pooler=pooler)
+    except BinariesNotFoundError as error:
+        pytest.skip(str(error))
+    assert not outcome.broken, outcome.broken
+    assert len(outcome.faults) == KINDS + 1
+    assert outcome.fences >= 3, outcome
 
 
 @pytest.mark.parametrize("options", [(), ("--pooler=transaction",)], ids=["listeners", "pooler"])
