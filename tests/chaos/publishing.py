@@ -11,6 +11,7 @@ notifier must never run one of those.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
@@ -33,8 +34,9 @@ from tests.chaos.judge.publishing import Call, Ledger, Outcome
 from tests.chaos.judge.since import WallClock
 from tests.chaos.other_program import OTHER, SCHEMA, WRONG_ROWS, OtherProgram
 from tests.chaos.pooler import pooler_of, restarting
-from tests.chaos.sender import LOST, PATIENCE
+from tests.chaos.sender import PATIENCE
 from tests.chaos.stepped_clock import stepping
+from tests.chaos.transactions import FAILURES, ROADS
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -80,6 +82,8 @@ class PublishingOutcome:
     pooler: str
     faults: Counter[str]
     ledger: Ledger
+    committed: Counter[str]
+    """How many transactions were committed, by the driver or SQLAlchemy."""
     foreign_statements: int
     """How many statements of the other programs succeeded."""
 
@@ -96,6 +100,7 @@ class PublishingOutcome:
             f" pooler: {self.pooler}, seed {self.seed}: {kinds}"
         )
         counts = {**self.ledger.counts, "heard": len(self.ledger.heard)}
+        counts |= {f"committed by {kind}": count for kind, count in self.committed.items()}
         counts["statements of other programs"] = self.foreign_statements
         counts["of them run by a notifier"] = self.ledger.foreign_rows
         counts["false outcomes"] = len(self.broken)
@@ -116,6 +121,9 @@ class Publishing:
         self._dsn = proxy.proxied_dsn((pooler or server).dsn)
         self._faults: Sequence[Fault] = (*_FAULTS, *((restarting(pooler),) if pooler else ()))
         self._over = False
+        self._roads = itertools.cycle(ROADS)
+        self.committed: Counter[str] = Counter()
+        """How many transactions, by the driver or SQLAlchemy."""
         self._fence = asyncio.Event()
         self.others: list[OtherProgram] = [
             OtherProgram(self._dsn, random.Random(number), is_over=lambda: self._over)
@@ -189,7 +197,7 @@ class Publishing:
         while not self._over:
             number += 1
             kinds = (self._one, self._retried, self._many, self._in_transaction)
-            (kind,) = chance.choices(kinds, weights=(30, 10, 10, 1))
+            (kind,) = chance.choices(kinds, weights=(30, 10, 10, 2))
             call = await kind(notifier, f"{name} {number}")
             self.ledger.calls += call
             await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
@@ -211,20 +219,16 @@ class Publishing:
     async def _in_transaction(self, notifier: Notifier, payload: str) -> list[Call]:
         """Send within a transaction, which commits or rolls back."""
         outcome = Outcome.REFUSED
-        with suppress(*LOST):
-            async with asyncio.timeout(2.0):
-                connection = await asyncpg.connect(self._dsn)
-                try:
-                    await connection.execute("BEGIN")
-                    await notifier.notify(_CHANNEL, payload, connection=connection)
-                    if int(payload[-1]) % 2:
-                        await connection.execute("ROLLBACK")
-                    else:
-                        outcome = Outcome.IN_DOUBT
-                        await connection.execute("COMMIT")
-                        outcome = Outcome.RETURNED
-                finally:
-                    connection.terminate()
+        with suppress(*FAILURES):
+            async with asyncio.timeout(2.0), next(self._roads)(self._dsn) as transaction:
+                await notifier.notify(_CHANNEL, payload, connection=transaction.connection)
+                if int(payload[-1]) % 2:
+                    await transaction.rollback()
+                else:
+                    outcome = Outcome.IN_DOUBT
+                    await transaction.commit()
+                    outcome = Outcome.RETURNED
+                    self.committed[transaction.library] += 1
         return [Call(payload, outcome, told="it was rolled back, or could not begin")]
 
     async def _inject_faults(self, seconds: float) -> None:
@@ -300,5 +304,6 @@ async def run_publishing(
         pooler=pooler or "none",
         faults=Counter(fault.__name__ for fault in publishing.injected),
         ledger=publishing.ledger,
+        committed=publishing.committed,
         foreign_statements=sum(other.succeeded for other in publishing.others),
     )

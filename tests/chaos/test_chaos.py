@@ -62,6 +62,7 @@ async def test_r47_each_call_of_a_notifier_tells_what_became_of_it(
     """What returned has arrived, what raised ConnectError has not; the rest is said to be open."""
     outcome = await run_publishing(own_server, seconds=seconds, seed=SEED)
     assert not outcome.broken, outcome.broken
+    assert outcome.committed.keys() == {"asyncpg", "psycopg", "sqlalchemy"}, outcome
     assert min(outcome.ledger.counts[kind] for kind in ("returned", "not sent", "in doubt")) > 0
 
 
