@@ -182,21 +182,6 @@ async def test_a_statement_timeout_does_not_end_a_session(rig: Rig) -> None:
         assert subject.count(ConnectionLost) == 0
 
 
-@pytest.mark.parametrize("road", ["connect"])  # it sends a command in several messages
-async def test_r22_an_unlisten_that_the_server_cancels_is_given_again(rig: Rig) -> None:
-    """UNLISTEN that ran into statement_timeout is repeated: the server must agree in the end."""
-    async with setting(rig, "statement_timeout", "100ms"), rig.running() as subject:
-        await subject.listener.listen("orders", print)
-        cancelled = rig.proxy.detect(CANCELLED, "to_client")
-        rig.proxy.trickle(1, 0.005, "to_server")  # the server's clock runs between the messages
-        unlistening = asyncio.create_task(subject.listener.unlisten("orders"))
-        await cancelled.wait()
-        rig.proxy.trickle(1 << 20)
-        await unlistening
-        assert await rig.heard(subject, ["orders"]) == frozenset()
-        assert subject.count(ConnectionLost) == 0
-
-
 @asynccontextmanager
 async def setting(rig: Rig, name: str, value: str) -> AsyncGenerator[None]:
     """Give a setting this value for the sessions that begin in the test's database."""

@@ -94,7 +94,7 @@ async def test_what_a_server_says_while_a_listener_runs(
         listener = Listener(injector.dsn, **OPTIONS)
         events = listener.events()
         async with listener:
-            injector.answer("SELECT pg_catalog.pg_notify", hostile_error("54000", "ERROR"))
+            injector.answer("SELECT pg_catalog.pg_notify", hostile_error("22023", "ERROR"))
             with pytest.raises(Exception, match="forged") as refused:
                 await listener.notify("orders", "x")
             detector.record(as_printed(refused.value))

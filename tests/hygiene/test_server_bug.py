@@ -302,3 +302,19 @@ async def test_r40_a_standby_surfaces_to_the_caller(
                     "25006"
                 }
             assert len(opened) == 2
+
+
+@both_roads
+async def test_r22_an_unlisten_that_the_server_cancels_is_given_again(
+    guarded_server: PostgresServer, road: str
+) -> None:
+    """UNLISTEN that ran into statement_timeout is repeated: the server must agree in the end."""
+    async with ErrorInjector(guarded_server) as injector:
+        listener = listener_by(road, injector.dsn)
+        async with listener:
+            await listener.listen("orders", print)
+            injector.answer("UNLISTEN", error_response("57014", "canceling statement"))
+            await listener.unlisten("orders")
+            assert len([s for s in injector.statements if s.startswith("UNLISTEN")]) == 2
+            health = await listener.health()
+        assert (health["channels_confirmed"], listener.stats().reconnects) == (0, 0)
