@@ -4,6 +4,7 @@ The durable log: events in rows, appended in the caller's transaction, and read 
 NOTIFY only wakes those who read. The module's path is its API, with the names in ``__all__``.
 """
 
+from asyncnotify.log._blocking import BlockingConsumer, BlockingLog, BlockingLogStream
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._errors import (
     EntryError,
@@ -23,6 +24,9 @@ from asyncnotify.log._values import Event, Position
 
 __all__ = [
     "After",
+    "BlockingConsumer",
+    "BlockingLog",
+    "BlockingLogStream",
     "Consumer",
     "ConsumerStatus",
     "DeadLetter",

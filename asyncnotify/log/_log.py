@@ -23,7 +23,7 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._asyncpg.transactions import call_within
+from asyncnotify._asyncpg.transactions import Call, call_within
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._owner import leave_to_parent
 from asyncnotify.log._calls import append_call
@@ -724,10 +724,17 @@ class Log:
     # -- inside -------------------------------------------------------------------------------
 
     async def _append(self, entries: list[Entry], connection: object) -> None:
-        if connection is not None:
-            call = append_call(self._names, entries, wake=self._wake == "commit")
-            await call_within(connection, call)
-            return
+        if connection is None:
+            await self.append_entries(entries)
+        else:
+            await call_within(connection, self.call_for(entries))
+
+    def call_for(self, entries: list[Entry]) -> Call:
+        """Return the call that appends entries in a transaction of the caller's."""
+        return append_call(self._names, entries, wake=self._wake == "commit")
+
+    async def append_entries(self, entries: list[Entry]) -> None:
+        """Append entries on a connection of the log's own."""
         runtime = self._running()
         await runtime.appender().append(entries)
         if self._wake == "after":

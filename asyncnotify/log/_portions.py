@@ -9,10 +9,29 @@ from asyncnotify.log._appending import PORTION_BYTES, PORTION_COUNT
 from asyncnotify.log._entries import Entry, entry_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 _SHORTEST: Final = 2
 _LONGEST: Final = 4
+
+
+class _Portions:
+    """Collects entries; each list of them is what one statement takes."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._size = 0
+
+    def add(self, event: object) -> list[Entry] | None:
+        """Add an event; return the portion that was full before it, if it was."""
+        entry = _entry(event)
+        full: list[Entry] | None = None
+        is_full = len(self.entries) == PORTION_COUNT or self._size + entry.size > PORTION_BYTES
+        if self.entries and is_full:
+            full, self.entries, self._size = self.entries, [], 0
+        self.entries.append(entry)
+        self._size += entry.size
+        return full
 
 
 async def in_portions(events: object) -> AsyncGenerator[list[Entry]]:
@@ -26,17 +45,22 @@ async def in_portions(events: object) -> AsyncGenerator[list[Entry]]:
     if not isinstance(events, Iterable | AsyncIterable):
         msg = f"events must be an iterable of tuples, not of type {type(events).__name__}"
         raise TypeError(msg)
-    portion: list[Entry] = []
-    size = 0
+    portions = _Portions()
     async for event in _each(events):
-        entry = _entry(event)
-        if portion and (len(portion) == PORTION_COUNT or size + entry.size > PORTION_BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(entry)
-        size += entry.size
-    if portion:
-        yield portion
+        if full := portions.add(event):
+            yield full
+    if portions.entries:
+        yield portions.entries
+
+
+def portions_of(events: Iterable[object]) -> Iterator[list[Entry]]:
+    """Do as ``in_portions()``, in a thread."""
+    portions = _Portions()
+    for event in events:
+        if full := portions.add(event):
+            yield full
+    if portions.entries:
+        yield portions.entries
 
 
 async def _each(events: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

@@ -54,6 +54,7 @@ class Consumer(Generic[ItemT_co]):
         self._gaps = gaps
         self._on_close = on_close
         self._items: deque[Decoded | Gap] = deque()
+        self._outstanding: list[Decoded] = []
         self._given: Position | None = None
         self._done: Position | None = None
         self._committed_at = 0.0
@@ -126,7 +127,7 @@ class Consumer(Generic[ItemT_co]):
             PoolerError: A pooler is in between.
             asyncpg.PostgresError: The server refused a statement.
         """
-        self._done, self._given = self._given or self._done, None
+        self._finish()
         if self._is_due():
             await self._commit()
         while not self._is_closed:
@@ -147,13 +148,19 @@ class Consumer(Generic[ItemT_co]):
             Exception: As of ``anext()``.
         """
         check_count("count", count)
+        while batch := await self.next_batch(count):
+            yield batch
+
+    async def next_batch(self, count: int) -> list[ItemT_co]:
+        """Return the next of ``batches()``; none once the consumer has been closed."""
+        self._finish()
         while not self._is_closed:
-            self._done, self._given = self._given or self._done, None
             await self._commit()
             if not self._items:
                 await self._fill()
             if batch := await self._batch(count):
-                yield batch
+                return batch
+        return []
 
     async def _batch(self, count: int) -> list[ItemT_co]:
         batch: list[ItemT_co] = []
@@ -172,7 +179,19 @@ class Consumer(Generic[ItemT_co]):
             await self._bury(item)
             return None
         self._given = item.position
+        self._outstanding.append(item)
         return item.item
+
+    def put_back(self) -> None:
+        """Take back what was given last, and has been lost on its way: it comes again."""
+        self._items.extendleft(reversed(self._outstanding))
+        self._outstanding.clear()
+        self._given = None
+
+    def _finish(self) -> None:
+        """Count as done what was given."""
+        self._done, self._given = self._given or self._done, None
+        self._outstanding.clear()
 
     async def _bury(self, item: Decoded) -> None:
         if not await self._feed.bury(item.position, 1, str(item.item)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
@@ -20,6 +20,7 @@ from asyncnotify import (
     ListenTimeoutError,
     PoolerError,
 )
+from asyncnotify._arguments import check_count
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
@@ -41,6 +42,8 @@ logger = logging.getLogger("asyncnotify.log")
 
 PASSING: Final = (ConnectError, ConnectionLostError, ListenTimeoutError, StandbyError)
 """What may pass by itself, except for the two below."""
+
+DEFAULT_BATCH: Final = 1_000
 
 PERMANENT: Final = (ConfigurationError, PoolerError)
 
@@ -187,14 +190,43 @@ class LogStream(Generic[ItemT_co]):
             asyncpg.PostgresError: The server refused a statement.
         """
         while not self._is_closed:
-            while self._items:
-                item = self._items.popleft()
-                if isinstance(item, Event):
-                    self._after = item.position
-                if isinstance(item, Event) or self._gaps:
-                    return cast("ItemT_co", item)
+            if (item := self._taken()) is not None:
+                return item
             await self._fill()
         raise StopAsyncIteration
+
+    def _taken(self) -> ItemT_co | None:
+        """Take an item that has been read, if there is one that the user wants to see."""
+        while self._items:
+            item = self._items.popleft()
+            if isinstance(item, Event):
+                self._after = item.position
+            if isinstance(item, Event) or self._gaps:
+                return cast("ItemT_co", item)
+        return None
+
+    async def batches(self, limit: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
+        """
+        Yield lists of items: those that have been read, up to ``limit``, and at least one.
+
+        Raises:
+            ValueError: ``limit`` is not a whole number, at least 1.
+            Exception: As of ``anext()``.
+        """
+        check_count("limit", limit)
+        async for item in self:
+            yield [item, *self.at_hand(limit - 1)]
+
+    def at_hand(self, limit: int) -> list[ItemT_co]:
+        """Return items that have been read, at most so many; none if there are none."""
+        found: list[ItemT_co] = []
+        while len(found) < limit and (item := self._taken()) is not None:
+            found.append(item)
+        return found
+
+    def put_back(self, items: Sequence[Any]) -> None:
+        """Take back items that were given last, and were lost on their way: they come again."""
+        self._items.extendleft(reversed(items))
 
     async def _fill(self) -> None:
         """Read the next portion; if there is none, wait until there may be; or wait to retry."""
