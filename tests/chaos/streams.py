@@ -52,7 +52,10 @@ class Reading(Consumer):
 
     async def _read_one(self, listener: Listener) -> None:
         async with self._open(listener) as stream:
-            await self.read(stream)
+            try:
+                await self.read(stream)
+            finally:
+                self._begun.clear()  # leaving may take a while, and nothing more is received
 
     def _open(self, listener: Listener) -> Items:
         self._stream = listener.stream(
