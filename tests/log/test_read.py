@@ -263,3 +263,20 @@ async def test_without_installation_reading_says_so(dsn: str) -> None:
     async with Log("orders", dsn) as log:
         with pytest.raises(NotInstalledError):
             await anext(log.read(after="start"))
+
+
+async def test_a_statement_that_is_cancelled_is_repeated(log: Log, admin: Connection) -> None:
+    """An administrator's pg_cancel_backend ends neither a reader nor a consumer."""
+    cancel = (
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'asyncnotify' AND datname = current_database()"
+    )
+    async with log.read(after="start") as stream, log.consumer("mailer") as consumer:
+        for n in range(20):
+            await append(admin, str(n))
+            reading = asyncio.ensure_future(taken(stream, 1))
+            consuming = asyncio.ensure_future(anext(consumer))
+            while not (reading.done() and consuming.done()):
+                await admin.execute(cancel)
+            assert reading.result() == [str(n)]
+            assert int((await consuming).payload) <= n

@@ -10,6 +10,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
+import asyncpg
+
 from asyncnotify import (
     ClosedError,
     ConfigurationError,
@@ -40,8 +42,18 @@ After: TypeAlias = Position | datetime | Literal["start", "now"]
 
 logger = logging.getLogger("asyncnotify.log")
 
-PASSING: Final = (ConnectError, ConnectionLostError, ListenTimeoutError, StandbyError)
-"""What may pass by itself, except for the two below."""
+PASSING: Final = (
+    ConnectError,
+    ConnectionLostError,
+    ListenTimeoutError,
+    StandbyError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+)
+"""What may pass by itself, except for the two below: also a statement that was cancelled, and a
+lock that could not be had in time."""
 
 DEFAULT_BATCH: Final = 1_000
 
