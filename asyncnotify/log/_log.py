@@ -40,7 +40,7 @@ from asyncnotify.log._schema.installing import install
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
 from asyncnotify.log._schema.settings import Settings
 from asyncnotify.log._schema.versions import statements_of
-from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions, answers, session_of
+from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions, session_of
 from asyncnotify.log._status import DeadLetter, LogStatus
 from asyncnotify.log._values import Event
 from asyncnotify.typing import Backoff, Connect, Dsn
@@ -205,8 +205,7 @@ class Log:
         """
         wanted = _settings(retention, limit, ring)
         async with session_of(self._sessions) as session:
-            with answers(self.name):
-                await install(session.connection, self.name, wanted)
+            await session.run(install(session.connection, self.name, wanted))
 
     def statements(
         self,

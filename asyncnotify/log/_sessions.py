@@ -23,6 +23,8 @@ from asyncnotify.log._errors import NotInstalledError, StandbyError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 
+    from asyncpg.transaction import Transaction
+
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
 
@@ -84,6 +86,14 @@ class Session(BoundedConnection):
         """Run what talks to the server on this session's connection; raises as ``fetch()``."""
         with answers(self._log):
             await self._command(coroutine)
+
+    async def begin(self) -> Transaction:
+        """Begin a transaction; raises as ``fetch()``."""
+        with answers(self._log):
+            # Within: a connection that has been closed refuses to make one
+            transaction: Transaction = self._connection.transaction()
+            await self._command(transaction.start())
+        return transaction
 
     async def prepare(self, keepalive: Keepalive | None) -> bool:
         """Set what the statements rely on; return whether no pooler is in between."""

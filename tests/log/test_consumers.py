@@ -193,7 +193,7 @@ async def test_trap_13_the_commit_of_one_who_was_replaced_is_refused(
         await zombie.commit(zombie.cursor.position)
     with pytest.raises(TakenOverError):
         await zombie.bury(zombie.cursor.position, 1, "")
-    transaction = await zombie.begin()
+    transaction = await zombie.session.begin()
     with pytest.raises(TakenOverError):
         await zombie.hold()
     await transaction.rollback()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import pytest
 
 from asyncnotify import ConnectError, ConnectionLostError
 from asyncnotify.log import Event, Log
@@ -13,7 +14,6 @@ from asyncnotify.log import Event, Log
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
 
-KILLS: Final = 4
 EVENTS_BETWEEN: Final = 60
 WRITERS: Final = 3
 
@@ -56,10 +56,13 @@ class CrashingHistory:
         assert len(surely) == self.count
 
 
+@pytest.mark.parametrize(
+    "kills", [4, pytest.param(300, marks=[pytest.mark.soak, pytest.mark.timeout(1_800)])]
+)
 async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(
-    own_server: PostgresServer,
+    own_server: PostgresServer, kills: int
 ) -> None:
-    """By kill -9, four times: a reader sees all once, a transactional handler writes all once."""
+    """By kill -9, many times: a reader sees all once, a transactional handler writes all once."""
     async with Log("orders", own_server.dsn, poll=0.2) as log:
         await log.install()
         connection = await asyncpg.connect(own_server.dsn)
@@ -80,7 +83,7 @@ async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(
         await log.start()
         reader = asyncio.ensure_future(reading())
         writers = [asyncio.ensure_future(history.write(n)) for n in range(WRITERS)]
-        for _ in range(KILLS):
+        for _ in range(kills):
             target = history.count + EVENTS_BETWEEN
             while history.count < target:
                 await asyncio.wait(writers, timeout=0.01)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from asyncnotify import Gap
 from asyncnotify._arguments import check_callable, check_runs, check_takes
@@ -14,7 +14,8 @@ from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError, describe_error
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._consuming.serving import TakenOverError
-from asyncnotify.log._reading.stream import PASSING
+from asyncnotify.log._errors import LogError
+from asyncnotify.log._reading.stream import PASSING, PERMANENT
 from asyncnotify.log._values import Event
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from asyncnotify.log._status import DeadLetter
 
 logger = logging.getLogger("asyncnotify.log")
+
+_PAUSE: Final = 1.0
+"""Seconds before a handler goes on after an error that is neither its own nor a known one."""
 
 EventHandler: TypeAlias = Callable[..., Awaitable[object] | object]
 """Called with an Event; with ``transactional=True`` also with the connection. May be async."""
@@ -84,19 +88,30 @@ class HandlerWorker:
         name = self._handling.consumer
         try:
             while not self._is_stopping:
-                found = await self._feed.next()
-                if not isinstance(found, Gap):
-                    await self._handle_all(found)
+                await self._step()
         except _HandlerError as error:
             logger.error(  # noqa: TRY400 - each error has been logged with its traceback
                 "handler %r is stopped, as Retry(then='stop') says: %s",
                 name,
                 describe_error(error.error),
             )
-        except Exception:
-            logger.exception("handler %r has ended", name)
+        except (LogError, *PERMANENT):
+            logger.exception("handler %r has ended: retrying will not help", name)
         finally:
             await self._feed.aclose()
+
+    async def _step(self) -> None:
+        try:
+            found = await self._feed.next()
+            if not isinstance(found, Gap):
+                await self._handle_all(found)
+        except (_HandlerError, LogError, *PERMANENT):
+            raise
+        except Exception as error:
+            # A handler that ends by what nobody has thought of would be missed by nobody
+            logger.exception("handler %r is interrupted", self._handling.consumer)
+            await self._feed.lose(error)
+            await asyncio.sleep(_PAUSE)
 
     async def _handle_all(self, found: Any) -> None:  # noqa: ANN401 - a sequence of Decoded
         """Handle events, and commit behind the last: a whole portion, or up to a loss."""
@@ -149,7 +164,7 @@ class HandlerWorker:
     async def _in_transaction(self, decoded: Decoded, event: Event[Any]) -> None:
         """Call the function, and commit the cursor with what it has done, or nothing of both."""
         serving = self._feed.serving
-        transaction = await serving.begin()
+        transaction = await serving.session.begin()
         try:
             await serving.hold()
             await self._call(event, serving.session.connection)
@@ -215,8 +230,7 @@ async def handle_dead_letter(
     if channel is not None:
         payload = channel.decode(letter.event.payload)
         event = _decoded(event, payload)
-    transaction = session.connection.transaction()
-    await session.run(transaction.start())
+    transaction = await session.begin()
     try:
         connection = (session.connection,) if handling.transactional else ()
         await _result(handling.function, (event, *connection))

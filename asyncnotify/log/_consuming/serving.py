@@ -12,8 +12,6 @@ from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
-    from asyncpg.transaction import Transaction
-
     from asyncnotify.log._names import Names
     from asyncnotify.log._sessions import Session, Sessions
     from asyncnotify.log._walk.cursor import Expired
@@ -78,12 +76,6 @@ class Serving:
         [row] = await self.session.fetch(query, self._consumer, 0, self._token, *arguments)
         if not row[0]:
             raise TakenOverError
-
-    async def begin(self) -> Transaction:
-        """Begin a transaction that holds the consumer."""
-        transaction = self.session.connection.transaction()
-        await self.session.run(transaction.start())
-        return transaction
 
 
 class Server:
