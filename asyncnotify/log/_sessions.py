@@ -55,7 +55,7 @@ class Session(BoundedConnection):
     def __init__(self, connection: asyncpg.Connection[Any], log: str, *, timeout: float) -> None:
         super().__init__(connection, timeout=timeout)
         self._log = log
-        self.is_own = False
+        self.is_own: bool = False
 
     @property
     def connection(self) -> asyncpg.Connection[Any]:

@@ -53,8 +53,8 @@ class Decoder:
     def __init__(self, log: str, channels: tuple[object, ...]) -> None:
         self._log = log
         self._channels: dict[str, Channel[Any]] = channels_of(channels)
-        self.names = list(self._channels) or None
-        self.undecodable = 0
+        self.names: list[str] | None = list(self._channels) or None
+        self.undecodable: int = 0
 
     def decoded(self, portion: Portion) -> Iterator[Decoded]:
         """Yield the events of a portion, or why one cannot be decoded."""

@@ -29,7 +29,7 @@ class WakeUps:
         self._subscription: Subscription | None = None
         self._news = asyncio.Event()
         self._starting = asyncio.Lock()
-        self.count = 0
+        self.count: int = 0
 
     async def start(self) -> None:
         """

@@ -55,16 +55,16 @@ class Statements:
         choice = "" if channels is None else "AND channel = ANY ($5::pg_catalog.text[])"
         own = f"${5 + len(self.chosen)}::pg_catalog.text"
         sees = f"AND pg_catalog.pg_visible_in_snapshot(x, {own}::pg_catalog.pg_snapshot)"
-        self.tick = f"SELECT {names.prefix}_tick()"
-        self.ticks = _ticks(names.ticks)
-        self.place = _place(names)
-        self.last_before = f"""
+        self.tick: str = f"SELECT {names.prefix}_tick()"
+        self.ticks: str = _ticks(names.ticks)
+        self.place: str = _place(names)
+        self.last_before: str = f"""
             SELECT tick FROM {names.ticks} WHERE taken_at < $1 ORDER BY tick DESC LIMIT 1
         """
-        self.news = _ticks(f"{names.prefix}_news($1, $2)")
-        self.visible = _portion(names, _between_ids(names, f"{sees} {choice}"))
-        self.whole = _portion(names, _between_ids(names, choice))
-        self.late = _portion(
+        self.news: str = _ticks(f"{names.prefix}_news($1, $2)")
+        self.visible: str = _portion(names, _between_ids(names, f"{sees} {choice}"))
+        self.whole: str = _portion(names, _between_ids(names, choice))
+        self.late: str = _portion(
             names,
             f"""
             SELECT of_one.* FROM pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)
@@ -72,7 +72,7 @@ class Statements:
             ORDER BY id LIMIT $3
         """,
         )
-        self.late_in_range = _late_in_range(names)
+        self.late_in_range: str = _late_in_range(names)
 
 
 def _between_ids(names: Names, condition: str) -> str:
