@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from tests.log.conftest import Connection
+    from tests.log.conftest import Connect, Connection
 
 EVENTS: Final = 60_000
 BIG_LOG: Final = f"""
@@ -132,6 +132,9 @@ async def test_trap_9_late_events_are_looked_up(
         plan = await explained(admin, sql.late, *arguments)
         assert plan["Actual Rows"] == max(found, 1)
         assert buffers(plan) < FEW + found
+    for xid, after in ((none, 0), (big, EVENTS - 500)):
+        plan = await explained(admin, sql.first_late, after, EVENTS, [xid])
+        assert buffers(plan) < FEW
     plan = await explained(admin, sql.late_in_range, "3", str(int(big) + 1))
     assert plan["Actual Rows"] == 1
     assert buffers(plan) < FEW
@@ -145,6 +148,20 @@ async def test_trap_9_a_large_tick_is_read_once(admin: Connection, ticks: list[T
     found = [len(rows) async for rows in walk.events(zero, ticks[0])]
     assert found == [1_000] * (EVENTS // 1_000)
     assert queries.buffers < 2 * EVENTS
+
+
+async def test_trap_9_a_tick_looks_up_late_transactions(
+    admin: Connection, ticks: list[Tick], connect: Connect
+) -> None:
+    """What was open at the last tick, with an event or without, is looked up by its xid."""
+    for _ in range(3):
+        async with connect() as one, connect() as two, one.transaction(), two.transaction():
+            await one.execute("SELECT asyncnotify.orders_append('things', 'late')")
+            await two.execute("SELECT pg_current_xact_id()")
+            await admin.execute("SELECT asyncnotify.orders_append('things', 'x')")
+            await admin.execute(f"SELECT {NAMES.prefix}_tick()")
+        plan = await explained(admin, f"SELECT {NAMES.prefix}_tick()")
+        assert buffers(plan) < 4 * FEW
 
 
 async def test_trap_9_an_idle_tick_reads_some_pages(admin: Connection, ticks: list[Tick]) -> None:

@@ -147,6 +147,7 @@ def _tick(names: Names) -> str:
     # visible in the snapshot has an id up to top; every other one up to top has an xid that the
     # snapshot lists, or one from its xmax on and below own. An advisory lock, because the lock of
     # a row would take an xid too early.
+    # Pairs, and id + 0: so only the index on xids can be walked, never the ids of the whole table.
     # A function's own setting of synchronous_commit would end with the function, before the commit
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_tick() RETURNS bigint
@@ -190,14 +191,14 @@ def _tick(names: Names) -> str:
         FROM pg_snapshot_xip(last.snapshot) AS running
         CROSS JOIN LATERAL (
             SELECT id FROM {names.events}
-            WHERE x = running AND id > last.base AND id <= last.top
+            WHERE (x, id) > (running, last.base) AND (x, id) <= (running, last.top)
         ) AS event
         WHERE pg_visible_in_snapshot(running, snap);
         fresh := fresh + late;
         final_id := greatest(final_id, final_late);
         SELECT count(*), coalesce(max(id), 0) INTO late, final_late FROM {names.events}
         WHERE x >= pg_snapshot_xmax(last.snapshot) AND x < last.own
-            AND id > last.base AND id <= last.top AND pg_visible_in_snapshot(x, snap);
+            AND id + 0 > last.base AND id + 0 <= last.top AND pg_visible_in_snapshot(x, snap);
         fresh := fresh + late;
         final_id := greatest(final_id, final_late);
         IF fresh = 0 AND ceiling - last.top < {EMPTY_TICK_IDS} THEN

@@ -23,6 +23,11 @@ _OUTPUT: Final = (
 )
 
 
+_OF_LATE: Final = "(x, id) > (late_x, $1) AND (x, id) <= (late_x, $2)"
+"""Pairs: only the index on xid and id can be walked for them. Of single conditions a planner may
+take the ids alone, and read on until the xid comes."""
+
+
 class Statements:
     """
     The statements for one log and one choice of events.
@@ -47,6 +52,7 @@ class Statements:
         late: Events between two ids, of transactions, whose xids are the last argument.
         place: The newest tick, its epoch, and the first tick of the epoch behind the epoch ``$1``.
         last_before: The number of the newest tick that had been taken before the time ``$1``.
+        first_late: The smallest id between ``$1`` and ``$2`` of the transactions ``$3``, or null.
         late_in_range: The xids from ``$1`` to below ``$2`` that have events.
     """
 
@@ -64,14 +70,17 @@ class Statements:
         self.news: str = _ticks(f"{names.prefix}_news($1, $2)")
         self.visible: str = _portion(names, _between_ids(names, f"{sees} {choice}"))
         self.whole: str = _portion(names, _between_ids(names, choice))
+        late = f"pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)"
         self.late: str = _portion(
             names,
             f"""
-            SELECT of_one.* FROM pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)
-            CROSS JOIN LATERAL ({_between_ids(names, f"AND x = late_x {choice}")}) AS of_one
-            ORDER BY id LIMIT $3
-        """,
+            SELECT of_one.* FROM {late} CROSS JOIN LATERAL (
+                SELECT {_COLUMNS} FROM {names.events} WHERE {_OF_LATE} {choice}
+                ORDER BY x, id LIMIT $3
+            ) AS of_one ORDER BY id LIMIT $3
+            """,
         )
+        self.first_late: str = _first_late(names)
         self.late_in_range: str = _late_in_range(names)
 
 
@@ -105,6 +114,16 @@ def _ticks(source: str) -> str:
         SELECT tick AS number, epoch, base, snapshot::pg_catalog.text AS snapshot,
             own::pg_catalog.text AS own, top, final, total, whole, taken_at
         FROM {source} WHERE tick >= $1 ORDER BY tick LIMIT $2
+    """
+
+
+def _first_late(names: Names) -> str:
+    return f"""
+        SELECT pg_catalog.min(of_one.id)
+        FROM pg_catalog.unnest($3::pg_catalog.text[]::pg_catalog.xid8[]) AS late (late_x)
+        CROSS JOIN LATERAL (
+            SELECT id FROM {names.events} WHERE {_OF_LATE} ORDER BY x, id LIMIT 1
+        ) AS of_one
     """
 
 

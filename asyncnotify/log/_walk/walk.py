@@ -127,8 +127,9 @@ class Walk:
         """
         sql = self._statements
         start = max(after, last.base)
-        if start < last.top and (late := await self._late(last, tick)):
-            async for rows in self._portions(last, sql.late, start, last.top, late):
+        late = await self._late(last, tick) if start < last.top else []
+        if late and (first := await self._first_late(start, last.top, late)) is not None:
+            async for rows in self._portions(last, sql.late, first - 1, last.top, late):
                 yield rows
         start = max(after, last.top)
         if tick.whole:
@@ -139,6 +140,12 @@ class Walk:
                 last, sql.visible, start, tick.top, tick.snapshot.text
             ):
                 yield rows
+
+    async def _first_late(self, after: int, top: int, xids: list[str]) -> int | None:
+        """Return the smallest id of these transactions between two: most have no events."""
+        rows = await self._queries.fetch(self._statements.first_late, after, top, xids)
+        first: int | None = rows[0][0]
+        return first
 
     async def _late(self, last: Tick, tick: Tick) -> list[str]:
         """Return the xids whose events, with ids up to the last tick's top, belong to this one."""
