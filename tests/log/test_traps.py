@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
+from asyncnotify import PayloadError
+from asyncnotify.log import EntryError, Log
 from asyncnotify.log._walk.walk import Size
 from tests.log.conftest import NAMES, Reader, append
 
@@ -186,3 +188,57 @@ async def test_trap_14_a_tick_without_news_writes_nothing(
     for _ in range(3):
         assert await reader.walk.take_tick() == reader.tick
     assert await admin.fetchval("SELECT pg_current_snapshot()::text") == before
+
+
+async def test_trap_12_the_cursor_is_not_written_for_each_event(
+    admin: Connection, installed: Names, dsn: str
+) -> None:
+    """A consumer that takes 2,000 events one by one writes its row some times, not 2,000."""
+    await admin.execute(
+        "CREATE SEQUENCE writes;"
+        "CREATE FUNCTION count_write() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM nextval('public.writes'); RETURN NEW; END $$;"
+        "CREATE TRIGGER counting BEFORE UPDATE ON asyncnotify.orders_consumers"
+        " FOR EACH ROW EXECUTE FUNCTION count_write()"
+    )
+    async with Log("orders", dsn, poll=3600) as log:
+        await log.append_many([("things", str(n)) for n in range(2_000)])
+        async with log.consumer("mailer") as consumer:
+            for n in range(2_000):
+                assert (await anext(consumer)).payload == str(n)
+    assert await admin.fetchval("SELECT last_value FROM writes") < 200
+
+
+async def test_trap_14_an_older_transaction_that_commits_later_wakes_by_itself(
+    installed: Names, connect: Connect, dsn: str
+) -> None:
+    """A reader that has been woken for newer events, and waits again, is woken for these too."""
+    async with (
+        Log("orders", dsn, poll=3600) as log,
+        connect() as slow,
+        connect() as fast,
+        log.read(after="now") as stream,
+    ):
+        async with slow.transaction():
+            await append(slow, "older")
+            await append(fast, "newer")
+            assert (await anext(stream)).payload == "newer"
+            waiting = asyncio.ensure_future(anext(stream))
+            await fast.execute("SELECT 1")
+            assert not waiting.done()
+        assert (await waiting).payload == "older"
+
+
+@pytest.mark.parametrize("part", ["payload", "key", "headers"])
+async def test_trap_15_what_text_and_jsonb_refuse_is_refused_before(
+    installed: Names, admin: Connection, dsn: str, part: str
+) -> None:
+    """NUL and lone surrogates raise a typed error, and the caller's transaction stays good."""
+    async with Log("orders", dsn) as log, admin.transaction():
+        for bad in ("a\0b", "\ud800"):
+            value: Any = {"a": bad} if part == "headers" else bad
+            options: dict[str, Any] = {"payload": "x", part: value}
+            with pytest.raises((EntryError, PayloadError)):
+                await log.append("things", **options, connection=admin)
+        await log.append("things", "fine", connection=admin)
+    assert await admin.fetchval("SELECT payload FROM asyncnotify.orders_events") == "fine"
