@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import random
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log
 from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._values import Position
 
 
-logger = logging.getLogger("asyncnotify.log")
+log = Log("log")
 
 _EXPIRY: Final = 60.0
 """Seconds, about, between attempts of a process to remove old events."""
@@ -223,9 +223,9 @@ class Runtime:
             try:
                 count = await self.expire()
             except Exception as error:  # noqa: BLE001 - the next attempt comes soon
-                logger.info("old events were not removed: %s", describe_error(error))
+                log.info("old events were not removed: %s", describe_error(error))
             else:
-                logger.debug("partitions of old events that were emptied: %d", count)
+                log.debug("partitions of old events that were emptied: %d", count)
 
     def _keep_expiring(self) -> None:
         if self._expiring is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._sessions import session_of
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._sessions import Sessions
 
-logger = logging.getLogger("asyncnotify.log")
+log = Log("log")
 
 
 class Waker:
@@ -57,7 +57,7 @@ class Waker:
                         await session.execute(f"NOTIFY {self._names.wake_channel}")
             except Exception as error:  # noqa: BLE001 - readers look by themselves as well
                 self._is_wanted = False
-                logger.info("readers were not woken: %s", describe_error(error))
+                log.info("readers were not woken: %s", describe_error(error))
 
     async def _work_comes(self) -> bool:
         while not self._is_wanted and not self._is_closing:

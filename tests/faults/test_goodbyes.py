@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
 from tests.faults.conftest import BACKENDS, OURS, PATIENCE
+from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     Send = Callable[[Notifier, str], Awaitable[object]]
 
 IDLE = {"application_name": OURS, "idle_session_timeout": "300ms"}
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def needs_idle_session_timeout(rig: Rig) -> None:
+    """Skip where the server does not end sessions that are idle."""
+    needs_version(await rig.fetchval("SHOW server_version"), 14, "idle_session_timeout")
 
 
 @pytest_asyncio.fixture

@@ -122,7 +122,8 @@ async def test_a_frozen_backend_is_given_up_in_time(
 ) -> None:
     """Its process stands still: the call ends at its deadline, and the next has another."""
     async with notifier_of(own_rig) as notifier:
-        await send(notifier, "warm")  # by the same statement, which is prepared once
+        for way in (alone, many):  # by the same statements, each of which is prepared once
+            await way(notifier, "warm")
         [pid] = await own_rig.backends()
         battered_server.freeze_backend(pid)
         try:

@@ -140,8 +140,8 @@ async def test_trap_6_a_copy_goes_on_in_an_epoch_of_its_own(
     Readers go on from their positions of the old epoch, consumers from their cursors; what had not
     been in a tick comes then, and new events after it. Nothing is missing, nothing comes twice.
     """
-    if shutil.which("psql") is None:
-        pytest.skip("needs psql")
+    if shutil.which("psql") is None or not (primary.bin_dir / "pg_dump").exists():
+        pytest.skip("needs psql, and pg_dump of the server's version")
     source = await connected(primary)
     async with Log("orders", primary.dsn) as log:
         await source.execute("SELECT pg_current_xact_id() FROM generate_series(1, 3)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ from asyncnotify import Gap, GapReason
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.log._consuming.serving import TakenOverError
 from asyncnotify.log._reading.stream import PASSING, PERMANENT
@@ -29,7 +29,8 @@ _PROGRESS: Final = 10.0
 """Seconds, at least, between commits of a cursor behind which nothing was handled: it holds events
 of other channels back from being removed."""
 
-logger = logging.getLogger("asyncnotify.log")
+log = Log("log")
+_warnings: Final = WarningLimit()
 
 
 class Feed:
@@ -170,7 +171,8 @@ class Feed:
             with suppress(Exception):
                 await self._server.close(serving)
         if not self._is_lost and not isinstance(error, TakenOverError):
-            logger.warning("consuming is interrupted: %s", describe_error(error))
+            text = "consuming is interrupted: %s"
+            log.warning(_warnings, id(self), text, describe_error(error))
         self._is_lost = True
 
     def interrupt(self) -> None:
@@ -189,7 +191,7 @@ class Feed:
             try:
                 await self._server.close(serving)
             except Exception as error:  # noqa: BLE001 - the session ends in any case
-                logger.debug("a consumer's session was lost: %s", describe_error(error))
+                log.debug("a consumer's session was lost: %s", describe_error(error))
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -227,7 +229,8 @@ class Feed:
         expired, serving.expired = serving.expired, None
         portion = expired or await serving.cursor.portion()
         if isinstance(portion, Expired):
-            logger.warning("events were removed before they were consumed: %s", portion.dropped)
+            text = "events were removed before they were consumed: %s"
+            log.warning(_warnings, ("expired", id(self)), text, portion.dropped)
             return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event
@@ -243,7 +246,7 @@ class Feed:
         if self._is_lost:
             self._is_lost = False
             self._delays = Delays(self._backoff)
-            logger.info("consuming goes on")
+            log.info("consuming goes on")
 
     async def _wait_to_retry(self, error: Exception) -> None:
         cause = error.__cause__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -12,6 +11,7 @@ from asyncnotify import Gap
 from asyncnotify._arguments import check_callable, check_runs, check_takes
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError, describe_error
+from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._consuming.serving import TakenOverError
 from asyncnotify.log._errors import LogError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._sessions import Session
     from asyncnotify.log._status import DeadLetter
 
-logger = logging.getLogger("asyncnotify.log")
+log = Log("log")
 
 _PAUSE: Final = 1.0
 """Seconds before a handler goes on after an error that is neither its own nor a known one."""
@@ -90,13 +90,13 @@ class HandlerWorker:
             while not self._is_stopping:
                 await self._step()
         except _HandlerError as error:
-            logger.error(  # noqa: TRY400 - each error has been logged with its traceback
+            log.error(  # noqa: TRY400 - each error has been logged with its traceback
                 "handler %r is stopped, as Retry(then='stop') says: %s",
                 name,
                 describe_error(error.error),
             )
         except (LogError, *PERMANENT):
-            logger.exception("handler %r has ended: retrying will not help", name)
+            log.exception("handler %r has ended: retrying will not help", name)
         finally:
             await self._feed.aclose()
 
@@ -109,7 +109,7 @@ class HandlerWorker:
             raise
         except Exception as error:
             # A handler that ends by what nobody has thought of would be missed by nobody
-            logger.exception("handler %r is interrupted", self._handling.consumer)
+            log.exception("handler %r is interrupted", self._handling.consumer)
             await self._feed.lose(error)
             await asyncio.sleep(_PAUSE)
 
@@ -202,12 +202,10 @@ class HandlerWorker:
             and await self._feed.commit(decoded.position)
         ):
             raise _LostError
-        logger.error(
-            "event at %s is a dead letter of %r", decoded.position, self._handling.consumer
-        )
+        log.error("event at %s is a dead letter of %r", decoded.position, self._handling.consumer)
 
     def _log(self, decoded: Decoded, attempt: int, error: BaseException) -> None:
-        logger.error(
+        log.error(
             "handler %r raised for the event at %s (attempt %d)",
             self._handling.consumer,
             decoded.position,

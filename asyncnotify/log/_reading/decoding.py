@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError
+from asyncnotify._logs import Log
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncnotify import Channel
     from asyncnotify.log._walk.cursor import Portion
 
-logger = logging.getLogger("asyncnotify.log")
+log = Log("log")
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
@@ -69,7 +69,7 @@ class Decoder:
             payload = row["payload"] if channel is None else channel.decode(row["payload"])
         except PayloadDecodeError as error:
             self.undecodable += 1
-            logger.error("event %s at %s cannot be decoded: %s", row["uid"], position, error)  # noqa: TRY400 - its traceback may quote the payload
+            log.error("event %s at %s cannot be decoded: %s", row["uid"], position, error)  # noqa: TRY400 - its traceback may quote the payload
             return error
         headers = row["headers"]
         return Event(

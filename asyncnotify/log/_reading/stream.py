@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
@@ -26,6 +25,7 @@ from asyncnotify._arguments import check_count
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log, WarningLimit
 from asyncnotify.log._errors import StandbyError
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.cursor import Expired
@@ -40,7 +40,8 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 After: TypeAlias = Position | datetime | Literal["start", "now"]
 """Where a reader begins."""
 
-logger = logging.getLogger("asyncnotify.log")
+log = Log("log")
+_warnings: Final = WarningLimit()
 
 PASSING: Final = (
     ConnectError,
@@ -261,7 +262,8 @@ class LogStream(Generic[ItemT_co]):
 
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
-            logger.warning("events were removed before they were read: %s", portion.dropped)
+            text = "events were removed before they were read: %s"
+            log.warning(_warnings, ("expired", id(self)), text, portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
             self._items.extend(map(_item, self._decoder.decoded(portion)))
@@ -294,8 +296,8 @@ class LogStream(Generic[ItemT_co]):
         if self._is_placed:
             self._after = self._cursor.position
             self._is_placed = False
-        level = logging.INFO if self._is_lost else logging.WARNING
-        logger.log(level, "reading is interrupted, and tried again: %s", describe_error(error))
+        text = "reading is interrupted, and tried again: %s"
+        log.warning(_warnings, id(self), text, describe_error(error))
         self._is_lost = True
         await asyncio.sleep(self._delays.next())
 
@@ -303,4 +305,4 @@ class LogStream(Generic[ItemT_co]):
         if self._is_lost:
             self._is_lost = False
             self._delays = Delays(self._backoff)
-            logger.info("reading goes on at %s", self._after)
+            log.info("reading goes on at %s", self._after)
