@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from asyncnotify.log import Log
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
 from tests.log.conftest import Reader
 
@@ -104,3 +105,37 @@ async def test_others_may_do_nothing(admin: Connection, installed: Names) -> Non
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await admin.execute(statement)
     await admin.execute("RESET ROLE; DROP OWNED BY log_nobody; DROP ROLE log_nobody")
+
+
+async def test_roles_that_were_granted_what_grants_returns_can_do_their_work(
+    dsn: str, admin: Connection, installed: Names
+) -> None:
+    """One appends by the library; the other reads, consumes and asks for the status, no more."""
+    log = Log("orders", dsn)
+    for role in ("log_web", "log_worker"):
+        with contextlib.suppress(asyncpg.DuplicateObjectError):
+            await admin.execute(f"CREATE ROLE {role} LOGIN")
+    for statement in log.grants(append=["log_web"], consume=["log_worker"]):
+        await admin.execute(statement)
+    try:
+        async with (
+            Log("orders", dsn, user="log_web") as web,
+            Log("orders", dsn, user="log_worker") as worker,
+        ):
+            await web.append("things", "a")
+            await web.append_many([("things", "b"), ("things", "c")])
+            async with worker.read(after="start") as stream:
+                assert [(await anext(stream)).payload for _ in range(3)] == ["a", "b", "c"]
+            async with worker.consumer("mailer") as consumer:
+                assert [event.payload for event in await anext(consumer.batches(3))] == [*"abc"]
+            await worker.expire()
+            await worker.seek("mailer", "start")
+            assert [c.lag_events for c in (await worker.status()).consumers] == [3]
+            await worker.drop("mailer")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await worker.append("things", "x")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await anext(web.read(after="start"))
+    finally:
+        for role in ("log_web", "log_worker"):
+            await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

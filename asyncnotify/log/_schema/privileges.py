@@ -10,6 +10,7 @@ from asyncnotify.log._schema.functions import (
     appenders_functions,
     consumers_functions,
 )
+from asyncnotify.log._schema.tables import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,8 @@ def grants_to_consume(names: Names, role: str) -> Iterator[str]:
     """Yield the statements that let a role read and consume: it appends and changes no event."""
     grantee = quoted(role)
     yield f"GRANT USAGE ON SCHEMA {SCHEMA} TO {grantee}"
-    for table in (names.events, names.ticks, names.epochs, names.consumers, names.dead_letters):
+    tables = names.events, names.ticks, names.epochs, names.consumers, names.dead_letters
+    for table in (REGISTRY, *tables):
         yield f"GRANT SELECT ON {table} TO {grantee}"
     for function in consumers_functions(names):
         yield f"GRANT EXECUTE ON FUNCTION {function} TO {grantee}"
