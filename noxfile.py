@@ -196,7 +196,7 @@ def _run_tests(session: nox.Session, *options: str, command: tuple[str, ...] = P
             session.log("tests that need PostgreSQL %s are skipped", version)
     if IN_CI:
         with tempfile.TemporaryDirectory() as folder:
-            _run_twice(session, Path(folder), (*command, THOROUGH, *options))
+            _run_twice(session, Path(folder), (*command, *options))
     else:
         _pytest(session, *command, *PARALLEL, *options)
 
@@ -255,7 +255,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on the Python at hand; arguments after ``--`` go to pytest."""
     session.install(".[test]")
-    _run_tests(session)
+    _run_tests(session, *((THOROUGH,) if IN_CI else ()))
 
 
 @nox.session(name="tests-all")
