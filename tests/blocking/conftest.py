@@ -15,7 +15,7 @@ from tests.support.machine import scaled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = scaled(20.0)  # seconds until a fact that must come has come
+WAIT_LIMIT = scaled(20.0)  # seconds until a fact that must come has come
 OURS = ("asyncnotify", "AnyIO worker")
 
 
@@ -31,7 +31,7 @@ class Inbox:
 
     def next(self) -> Any:  # noqa: ANN401 - whatever it was called with
         """Return what came next; it has to come soon."""
-        return self._items.get(timeout=PATIENCE)
+        return self._items.get(timeout=WAIT_LIMIT)
 
     def payloads(self, count: int) -> list[Any]:
         """Return the payloads of the next so many notifications."""
@@ -56,7 +56,7 @@ def _leaves_no_thread() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.startswith(OURS):
-            thread.join(PATIENCE)
+            thread.join(WAIT_LIMIT)
             assert not thread.is_alive(), f"{thread} is left"
 
 
@@ -81,7 +81,7 @@ def fence(listener: BlockingListener, notifier: BlockingNotifier) -> Callable[[]
     def pass_through() -> None:
         with listener.stream("fence") as stream:
             notifier.notify("fence")
-            stream.get(PATIENCE)
+            stream.get(WAIT_LIMIT)
 
     return pass_through
 
@@ -95,9 +95,9 @@ def in_threads() -> Iterator[Callable[[int, Callable[[int], object]], list[objec
             together = threading.Barrier(count)
 
             def begin(number: int) -> object:
-                together.wait(PATIENCE)
+                together.wait(WAIT_LIMIT)
                 return function(number)
 
-            return list(pool.map(begin, range(count), timeout=PATIENCE * 2))
+            return list(pool.map(begin, range(count), timeout=WAIT_LIMIT * 2))
 
         yield call

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.server import PostgresServer
 
-PATIENCE = scaled(20.0)
+WAIT_LIMIT = scaled(20.0)
 
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
 
@@ -236,7 +236,7 @@ class Program:
 
     def end(self, code: int = 0) -> None:
         """Wait until it ends by itself, without complaint."""
-        _, said = self.process.communicate(timeout=PATIENCE)
+        _, said = self.process.communicate(timeout=WAIT_LIMIT)
         # That start() keeps trying is a WARNING, which Python prints where no logging is configured
         complaints = [line for line in said.splitlines() if "start() keeps trying" not in line]
         assert (self.process.returncode, complaints) == (code, [])
@@ -404,7 +404,7 @@ def test_a_last_resort_in_the_thread_of_a_loop_ends_everything(
         LastResort(*ends)
 
     asyncio.run(collect(stream.close, subscription.cancel))
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_LIMIT
     while listener.channels:
         assert time.monotonic() < deadline
     assert not subscription.active
@@ -456,7 +456,7 @@ def test_r31_close_is_bounded_during_the_start(own_server: PostgresServer) -> No
         while listener.state is not State.CONNECTING:
             pass
         assert seconds_to_close(listener, 0.5) < 0.5 + 0.5 + 0.5
-        thread.join(PATIENCE)
+        thread.join(WAIT_LIMIT)
         assert [type(error).__name__ for error in outcome] == ["ClosedError"]
     finally:
         own_server.thaw()
@@ -470,13 +470,13 @@ def test_r31_close_is_bounded_while_handlers_block(dsn: str, notifier: BlockingN
 
     def block(n: object) -> None:
         calls.release()
-        release.wait(PATIENCE)
+        release.wait(WAIT_LIMIT)
 
     for _ in range(20):
         listener.listen("orders", block)
     notifier.notify_many([("orders", "1"), ("orders", "2")])
     for _ in range(20):
-        assert calls.acquire(timeout=PATIENCE)
+        assert calls.acquire(timeout=WAIT_LIMIT)
     try:
         assert seconds_to_close(listener, 0.2) < 0.2 + 0.5 + 0.5
         assert listener.state is State.CLOSED
@@ -492,7 +492,7 @@ def test_r31_close_is_bounded_while_the_loop_is_blocked(own_server: PostgresServ
     def on_event(event: Any) -> None:  # noqa: ANN401 - only one kind matters
         if isinstance(event, ConnectionLost):
             blocked.set()
-            release.wait(PATIENCE)
+            release.wait(WAIT_LIMIT)
 
     listener = BlockingListener(own_server.dsn, on_event=on_event)
     other = BlockingListener(own_server.dsn)  # in the same loop
@@ -500,7 +500,7 @@ def test_r31_close_is_bounded_while_the_loop_is_blocked(own_server: PostgresServ
     other.start()
     own_server.kill()
     try:
-        assert blocked.wait(PATIENCE)
+        assert blocked.wait(WAIT_LIMIT)
         for one in (listener, other):
             assert seconds_to_close(one, 0.2) < 0.2 + 0.5 + 0.5
     finally:

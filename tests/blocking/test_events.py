@@ -19,7 +19,7 @@ from asyncnotify._blocking.events import EventRelay
 from asyncnotify._blocking.gateway import Gateway
 from tests.support.machine import scaled
 
-PATIENCE = scaled(20.0)
+WAIT_LIMIT = scaled(20.0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_events_arrive_from_before_the_start_to_the_end(dsn: str) -> None:
     listener = BlockingListener(dsn, on_event=called.append)
     first = listener.events()
     with listener:
-        connected = first.get(PATIENCE)
+        connected = first.get(WAIT_LIMIT)
         assert isinstance(connected, Connected)
         second = listener.events()
     assert list(first) == list(second) == [Closed()]
@@ -61,7 +61,7 @@ def test_a_thread_that_waits_is_woken(dsn: str) -> None:
         reading = pool.submit(list, events)
         with listener:
             pass
-        read: list[ConnectionEvent] = reading.result(PATIENCE)
+        read: list[ConnectionEvent] = reading.result(WAIT_LIMIT)
     assert [type(event) for event in read] == [Connected, Closed]
 
 
@@ -82,7 +82,7 @@ def test_threads_share_a_stream(relay: EventRelay, stream: BlockingEventStream) 
         for event in sent:
             relay(event)
         relay(Closed())
-        read = [event for reader in readers for event in reader.result(PATIENCE)]
+        read = [event for reader in readers for event in reader.result(WAIT_LIMIT)]
     assert sorted(e.channels for e in read if isinstance(e, Connected)) == list(range(500))
     assert read.count(Closed()) == 1
 
@@ -126,7 +126,7 @@ def test_the_event_loops_own_thread_cannot_wait_for_events(dsn: str) -> None:
     listener = BlockingListener(dsn, on_event=on_event)
     events = listener.events()
     with listener:
-        assert done.wait(PATIENCE)
+        assert done.wait(WAIT_LIMIT)
     assert len(raised) == 1
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
 
-PATIENCE = scaled(20.0)
+WAIT_LIMIT = scaled(20.0)
 KILL = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'asyncnotify'
@@ -90,14 +90,14 @@ def test_r26_handlers_that_block_delay_no_other(
 
     def block(n: Notification[str]) -> None:
         blocked.release()
-        release.wait(PATIENCE)
+        release.wait(WAIT_LIMIT)
 
     in_threads(200, lambda _: listener.listen("slow", block))
     listener.listen("quick", inbox)
     notifier.notify("slow")
     try:
         for _ in range(200):
-            assert blocked.acquire(timeout=PATIENCE)
+            assert blocked.acquire(timeout=WAIT_LIMIT)
         notifier.notify("quick", "1")
         assert inbox.payloads(1) == ["1"]
     finally:
@@ -116,7 +116,7 @@ def test_concurrency_says_how_many_calls_run_at_once(
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        together.wait(PATIENCE)
+        together.wait(WAIT_LIMIT)
         with lock:
             running[0] -= 1
         inbox(n)
@@ -217,7 +217,7 @@ def test_resync_comes_first_and_again_after_an_outage(
         assert second.reason is GapReason.RECONNECT
         listener.notify("orders", "2")
         assert inbox.payloads(1) == ["2"]
-        listener.wait_connected(timeout=PATIENCE)
+        listener.wait_connected(timeout=WAIT_LIMIT)
         assert listener.stats().reconnects == 1
     assert isinstance(events[0], Connected)
     assert isinstance(events[-1], Closed)
@@ -289,7 +289,7 @@ def test_typed_channels(
         listener.notify(orders, {"id": 1})
         notifier.notify(orders, {"id": 2})
         assert inbox.payloads(2) == [{"id": 1}, {"id": 2}]
-        assert stream.get(PATIENCE).payload == {"id": 1}
+        assert stream.get(WAIT_LIMIT).payload == {"id": 1}
         assert next(stream).payload == {"id": 2}
         with pytest.raises(TimeoutError):
             stream.get(timeout=0)
@@ -309,7 +309,7 @@ def test_any_number_of_threads_may_call(
         subscription = listener.listen(f"own {number}", inbox)
         with listener.stream(channel) as stream:
             listener.notify(channel, str(number))
-            while (n := stream.get(PATIENCE)).payload != str(number):
+            while (n := stream.get(WAIT_LIMIT)).payload != str(number):
                 pass
         listener.notify(f"own {number}", str(number))
         assert listener.stats().state is State.CONNECTED
@@ -354,7 +354,7 @@ def test_a_handler_may_call_everything(
         listener.notify("found", "1")
         with listener.stream("other") as stream:
             listener.notify("other", "2")
-            inbox(stream.get(PATIENCE))
+            inbox(stream.get(WAIT_LIMIT))
         listener.health()
         subscription.cancel()
         listener.notify("found", str(subscription.active))
@@ -372,7 +372,7 @@ def test_a_handler_may_close_the_listener(dsn: str, inbox: Inbox) -> None:
         if isinstance(event, Closed):
             closed.set()
 
-    listener = BlockingListener(dsn, close_timeout=PATIENCE, on_event=on_event)
+    listener = BlockingListener(dsn, close_timeout=WAIT_LIMIT, on_event=on_event)
 
     def handle(n: Notification[str]) -> None:
         listener.close()
@@ -383,8 +383,8 @@ def test_a_handler_may_close_the_listener(dsn: str, inbox: Inbox) -> None:
         began = time.monotonic()
         listener.notify("orders", "1")
         assert inbox.payloads(1) == ["1"]
-        assert closed.wait(PATIENCE)
-        assert time.monotonic() - began < PATIENCE / 2
+        assert closed.wait(WAIT_LIMIT)
+        assert time.monotonic() - began < WAIT_LIMIT / 2
     assert listener.state is State.CLOSED
 
 
@@ -456,7 +456,7 @@ def test_wait_closed_returns_when_another_thread_has_closed(
     listener.start()
     with pytest.raises(TimeoutError, match="the listener is connected after 0 s, and not closed"):
         listener.wait_closed(0)
-    in_threads(4, lambda n: listener.wait_closed(PATIENCE) if n else listener.close())
+    in_threads(4, lambda n: listener.wait_closed(WAIT_LIMIT) if n else listener.close())
     listener.wait_closed()
     assert listener.state is State.CLOSED
 
@@ -468,7 +468,7 @@ def test_close_lets_handlers_finish(dsn: str, notifier: BlockingNotifier, inbox:
     def handle(n: Notification[str]) -> None:
         if n.payload == "0":
             inbox(n)
-            go.wait(PATIENCE)
+            go.wait(WAIT_LIMIT)
         handled.append(n.payload)
 
     for failing, expected in ((False, 100), (True, 1)):
@@ -482,7 +482,7 @@ def test_close_lets_handlers_finish(dsn: str, notifier: BlockingNotifier, inbox:
                 pass
             threading.Timer(0.05, go.set).start()
             fail_if(failing)
-        go.wait(PATIENCE)
+        go.wait(WAIT_LIMIT)
         while len(handled) < expected:
             pass
         assert len(handled) == expected

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
 
-PATIENCE = scaled(20.0)
+WAIT_LIMIT = scaled(20.0)
 
 
 def test_it_opens_at_the_first_call(dsn: str, listener: BlockingListener, inbox: Inbox) -> None:

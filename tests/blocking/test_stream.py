@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
 
-PATIENCE = scaled(20.0)
+WAIT_LIMIT = scaled(20.0)
 
 
 def numbers(count: int, channel: str = "orders") -> list[tuple[str, str]]:
@@ -35,12 +35,12 @@ def numbers(count: int, channel: str = "orders") -> list[tuple[str, str]]:
 
 def taken(stream: BlockingStream[Notification[str]], count: int) -> list[str]:
     """Return the payloads of the next so many notifications."""
-    return [stream.get(PATIENCE).payload for _ in range(count)]
+    return [stream.get(WAIT_LIMIT).payload for _ in range(count)]
 
 
 def until_backlog(stream: BlockingStream[Notification[str]], count: int) -> None:
     """Return when so many wait."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_LIMIT
     while (stats := stream.stats()) is None or stats.backlog < count:
         assert time.monotonic() < deadline
 
@@ -60,7 +60,7 @@ def test_gaps_stand_in_their_place(listener: BlockingListener) -> None:
     """With gaps, the one of the start comes first."""
     with listener.stream("orders", gaps=True) as stream:
         listener.notify("orders", "1")
-        first, second = stream.get(PATIENCE), stream.get(PATIENCE)
+        first, second = stream.get(WAIT_LIMIT), stream.get(WAIT_LIMIT)
         assert isinstance(first, Gap)
         assert first.reason is GapReason.START
         assert isinstance(second, Notification)
@@ -154,7 +154,7 @@ def test_threads_that_wait_are_let_go(listener: BlockingListener, in_threads: In
         ) -> list[object]:
             if number == 0:
                 for _ in range(10):
-                    waiting.acquire(timeout=PATIENCE)
+                    waiting.acquire(timeout=WAIT_LIMIT)
                 end(stream)
                 return []
             waiting.release()
@@ -174,7 +174,7 @@ def test_what_was_buffered_survives_the_listener(dsn: str, notifier: BlockingNot
         stream = listener.stream("orders").__enter__()
         notifier.notify_many(numbers(3_000))
         until_backlog(stream, 3_000)
-        assert stream.get(PATIENCE).payload == "0"
+        assert stream.get(WAIT_LIMIT).payload == "0"
     assert [n.payload for n in stream] == [str(i) for i in range(1, 3_000)]
     stream.close()
 
@@ -197,7 +197,7 @@ def test_leaving_the_loop_ends_the_subscription(listener: BlockingListener) -> N
         break
     sender.join()
     gc.collect()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_LIMIT
     while listener.channels:
         assert time.monotonic() < deadline
 
@@ -216,11 +216,11 @@ def test_an_overflow_is_told(listener: BlockingListener, notifier: BlockingNotif
         listener.stream("orders", gaps=True, buffer=10) as lossy,
         listener.stream("orders", buffer=10, overflow="fail") as failing,
     ):
-        assert isinstance(lossy.get(PATIENCE), Gap)
+        assert isinstance(lossy.get(WAIT_LIMIT), Gap)
         notifier.notify_many(numbers(100))
         items: list[Notification[str] | Gap] = []
         while [n.payload for n in items[-1:] if isinstance(n, Notification)] != ["99"]:
-            items.append(lossy.get(PATIENCE))
+            items.append(lossy.get(WAIT_LIMIT))
         gaps = [item for item in items if isinstance(item, Gap)]
         assert len(items) - len(gaps) + sum(gap.dropped or 0 for gap in gaps) == 100
         with pytest.raises(BufferOverflowError):
@@ -235,11 +235,11 @@ def test_an_overflow_is_told_after_the_end(dsn: str, notifier: BlockingNotifier)
         notifier.notify_many(numbers(100))
         with listener.stream("fence") as fence:
             notifier.notify("fence")
-            fence.get(PATIENCE)
+            fence.get(WAIT_LIMIT)
     assert taken(stream, 10) == [str(i) for i in range(10)]
     for _ in range(2):
         with pytest.raises(BufferOverflowError):
-            stream.get(PATIENCE)
+            stream.get(WAIT_LIMIT)
 
 
 def test_only_the_newest(listener: BlockingListener, notifier: BlockingNotifier) -> None:
@@ -251,7 +251,7 @@ def test_only_the_newest(listener: BlockingListener, notifier: BlockingNotifier)
             notifier.notify(channel, payload)
             with listener.stream("fence") as fence:
                 notifier.notify("fence")
-                fence.get(PATIENCE)
+                fence.get(WAIT_LIMIT)
 
         for round_ in range(3):
             with pytest.raises(TimeoutError):
@@ -269,6 +269,6 @@ def test_a_stream_that_never_began_has_nothing_when_the_listener_is_closed(dsn: 
     with BlockingListener(dsn) as listener:
         stream = listener.stream("orders")
     with pytest.raises(ClosedError):
-        stream.get(PATIENCE)
+        stream.get(WAIT_LIMIT)
     assert stream.stats() is None
     assert repr(stream) == "<BlockingStream of 'orders' not begun>"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.chaos.changes import CHANNELS, FENCE
-from tests.chaos.sender import PATIENCE
+from tests.chaos.sender import WAIT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Fences:
     async def _arrive(self) -> None:
         """Return once every listener has heard a fence that has been sent from here on."""
         self._heard.clear()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while len(self._heard) < self._listeners:
                 await self._context.sender.fence()
                 await self._heard_by_all_soon()

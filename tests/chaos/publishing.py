@@ -34,7 +34,7 @@ from tests.chaos.judge.publishing import Call, Ledger, Outcome
 from tests.chaos.judge.since import WallClock
 from tests.chaos.other_program import OTHER, SCHEMA, WRONG_ROWS, OtherProgram
 from tests.chaos.pooler import pooler_of, restarting
-from tests.chaos.sender import PATIENCE
+from tests.chaos.sender import WAIT_LIMIT
 from tests.chaos.stepped_clock import stepping
 from tests.chaos.transactions import FAILURES, ROADS
 from tests.support.server_faults import ServerFaults
@@ -142,7 +142,7 @@ class Publishing:
                 await self._inject_faults(seconds)
                 self._over = True
             await listening.execute("SELECT pg_notify($1, '')", _CHANNEL)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_LIMIT):
                 await self._fence.wait()
             self.ledger.foreign_rows = await listening.fetchval(WRONG_ROWS)
 

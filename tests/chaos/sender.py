@@ -14,9 +14,9 @@ from tests.chaos.changes import CHANNELS, FENCE, PRICES, UNREADABLE, Change
 if TYPE_CHECKING:
     import random
 
-__all__ = ["LOST", "PATIENCE", "Sender"]
+__all__ = ["LOST", "WAIT_LIMIT", "Sender"]
 
-PATIENCE: Final = 10.0
+WAIT_LIMIT: Final = 10.0
 """Seconds after which what should have happened has not."""
 
 LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -100,14 +100,14 @@ class Sender:
     async def _execute(self, statement: str, *arguments: object) -> None:
         connection = await self._connected()
         try:
-            await connection.execute(statement, *arguments, timeout=PATIENCE)
+            await connection.execute(statement, *arguments, timeout=WAIT_LIMIT)
         except BaseException:
             self.close()
             raise
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self._dsn, timeout=PATIENCE)
+            self._connection = await asyncpg.connect(self._dsn, timeout=WAIT_LIMIT)
         return self._connection
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from asyncnotify import (
     NotifyTimeoutError,
     PayloadTooLargeError,
 )
-from tests.faults.conftest import FENCE, PATIENCE, QUICKLY
+from tests.faults.conftest import FENCE, SHORT_BACKOFF, WAIT_LIMIT
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ async def publish_under(
 ) -> PublishingRecord:
     """Let fifty tasks publish through one notifier while one fault after another is injected."""
     record = PublishingRecord()
-    async with Listener(rig.dsn, backoff=QUICKLY, heartbeat=0.1, heartbeat_timeout=5.0) as listener:
+    async with Listener(
+        rig.dsn, backoff=SHORT_BACKOFF, heartbeat=0.1, heartbeat_timeout=5.0
+    ) as listener:
         stream = listener.stream("orders", FENCE, gaps=True, buffer=1_000_000)
         async with stream, notifier:
             publishers = [
@@ -133,7 +135,7 @@ async def publish_under(
                 await asyncio.wait(publishers, timeout=rest)
                 failures, enough = record.failures, len(record.acknowledged) + 10 * PUBLISHERS
                 await fault()
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(WAIT_LIMIT):
                     # Where nothing was in flight no call fails: it goes out on a new connection
                     while record.failures == failures and len(record.acknowledged) < enough:  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(PAUSE)
@@ -144,7 +146,7 @@ async def publish_under(
             await asyncio.gather(*publishers)
             await listener.wait_connected()
             await notifier.notify(FENCE, retry=True)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_LIMIT):
                 async for item in stream:
                     if isinstance(item, Notification) and item.channel == FENCE:
                         break

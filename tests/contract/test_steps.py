@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from asyncnotify import EventStream
 
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ async def test_r54_a_file_that_cannot_be_used_ends_the_start_and_is_named(
     )
     for kind in (Listener, Notifier):
         with pytest.raises(ConfigurationError) as caught:
-            await kind(f"{dsn}?{options}", start_timeout=PATIENCE).start()
+            await kind(f"{dsn}?{options}", start_timeout=WAIT_LIMIT).start()
         assert isinstance(caught.value.__cause__, OSError)
         assert any(name in str(caught.value) for name in ("/nonesuch", str(tmp_path), ".key"))
         assert "wr0ng" not in str(caught.value)
@@ -112,7 +112,7 @@ def through(front: TlsFront, dsn: str, options: str) -> str:
 
 async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
     """Return the next event of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):
             pass
     return event

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE = scaled(20.0)  # seconds until a fact that must come has come
+WAIT_LIMIT = scaled(20.0)  # seconds until a fact that must come has come
 COMPLAINT = re.compile(r"Traceback|Exception ignored|Warning|ERROR|never (awaited|retrieved)")
 SESSIONS = """
     SELECT pid FROM pg_catalog.pg_stat_activity
@@ -74,7 +74,7 @@ class Program:
     @asynccontextmanager
     async def _patience(self) -> AsyncGenerator[None]:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_LIMIT):
                 yield
         except TimeoutError as error:
             error.add_note(self.said)
@@ -168,7 +168,7 @@ class ExampleRunner:
 
     async def until(self, condition: str) -> None:
         """Return once this is true, in SQL."""
-        async with asyncio.timeout(PATIENCE), self.connect() as connection:
+        async with asyncio.timeout(WAIT_LIMIT), self.connect() as connection:
             while not await connection.fetchval(f"SELECT {condition}"):
                 pass
 

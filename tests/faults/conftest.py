@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
 E_co = TypeVar("E_co", bound=ConnectionEvent, covariant=True)
 
-QUICKLY = ExponentialBackoff(initial=0.01, cap=0.1)
+SHORT_BACKOFF = ExponentialBackoff(initial=0.01, cap=0.1)
 # Cancelled just when its socket is open, asyncpg.connect() leaves a future with this behind.
 FORGOTTEN_BY_ASYNCPG = "unexpected connection_lost() call"
 SOON = 1.0  # seconds until the server must agree, once all is quiet; measured: milliseconds
-PATIENCE = scaled(10.0)  # seconds until a fact that must come has come
+WAIT_LIMIT = scaled(10.0)  # seconds until a fact that must come has come
 OURS = "asyncnotify"
 FENCE = "fence"
 READY_FOR_QUERY = b"Z\0\0\0\5"
@@ -80,7 +80,7 @@ class Subject:
         self.times.append(time.monotonic())
         self._stream_of_events.put_nowait(event)
 
-    async def until(self, kind: type[E_co], timeout: float = PATIENCE) -> E_co:
+    async def until(self, kind: type[E_co], timeout: float = WAIT_LIMIT) -> E_co:
         """Wait for the next event of this kind, and return it; others on the way are skipped."""
         async with asyncio.timeout(timeout):
             while True:
@@ -115,7 +115,7 @@ class Subject:
         if future is not None and not future.done():
             future.set_result(None)
 
-    async def fence(self, timeout: float = PATIENCE) -> None:
+    async def fence(self, timeout: float = WAIT_LIMIT) -> None:
         """Send a notification and see it arrive: what was sent before it has arrived as well."""
         name = f"fence {next(self._rig.numbers)}"
         arrived = self._fences[name] = asyncio.get_running_loop().create_future()
@@ -123,7 +123,7 @@ class Subject:
         async with asyncio.timeout(timeout):
             await arrived
 
-    async def comes_back(self, timeout: float = PATIENCE) -> Reconnected:
+    async def comes_back(self, timeout: float = WAIT_LIMIT) -> Reconnected:
         """Wait until it has reconnected, and check that it delivers."""
         event = await self.until(Reconnected, timeout)
         await self.fence(timeout)
@@ -170,7 +170,7 @@ class Wire:
 
     async def until(self, count: int, pattern: bytes, direction: Direction = "to_server") -> None:
         """Wait until these bytes have come by so many times."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while self.count(pattern, direction) < count:
                 self._news.clear()
                 await self._news.wait()
@@ -210,7 +210,7 @@ class Rig:
 
     def listener(self, **options: Any) -> Listener:  # noqa: ANN401 - as Listener takes them
         """Make a listener that goes through the proxy, by the test's road."""
-        options = {"backoff": QUICKLY, **options}
+        options = {"backoff": SHORT_BACKOFF, **options}
         if self.road == "dsn":
             return Listener(self.proxied, **options)
         return Listener(connect=self.connect, **options)
@@ -230,11 +230,11 @@ class Rig:
 
     async def fetchval(self, query: str, *args: object) -> Any:  # noqa: ANN401 - as the driver
         """Ask the server, on a connection of its own that no fault of the network concerns."""
-        connection = await asyncpg.connect(self.dsn, timeout=PATIENCE)
+        connection = await asyncpg.connect(self.dsn, timeout=WAIT_LIMIT)
         try:
-            return await connection.fetchval(query, *args, timeout=PATIENCE)
+            return await connection.fetchval(query, *args, timeout=WAIT_LIMIT)
         finally:
-            await connection.close(timeout=PATIENCE)
+            await connection.close(timeout=WAIT_LIMIT)
 
     async def notify(self, channel: str, payload: str = "") -> None:
         """Send a notification past the proxy."""
@@ -250,7 +250,7 @@ class Rig:
         pids: list[int] = await self.fetchval(BACKENDS, OURS)
         return pids
 
-    async def until_backends(self, count: int, timeout: float = PATIENCE) -> None:
+    async def until_backends(self, count: int, timeout: float = WAIT_LIMIT) -> None:
         """Wait until the server has no more than so many sessions of ours."""
         async with asyncio.timeout(timeout):
             while len(await self.backends()) > count:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 CHANNELS = ("orders", "other")
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 pytestmark = pytest.mark.parametrize("road", ["dsn", "connect"])
 
@@ -113,7 +113,7 @@ class Moment:
             stop()
 
     async def _outcome(self, task: asyncio.Task[object], cancelled: Callable[[], bool]) -> bool:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await asyncio.wait({task})
         assert task.cancelled() == cancelled(), f"{self}: the cancellation was swallowed"
         if not task.cancelled():

@@ -24,7 +24,7 @@ LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "backoff": AT_ONCE}
 CHANNELS = tuple(f"channel {number}" for number in range(10))
 TASKS, CALLS = 50, 20
 CALLS_BETWEEN_FAULTS = 100
-PATIENCE = scaled(30.0)
+WAIT_LIMIT = scaled(30.0)
 
 
 def faults(rig: Rig) -> tuple[Callable[[], object], ...]:
@@ -75,7 +75,7 @@ async def test_r22_the_server_agrees_after_a_thousand_calls_under_faults(rig: Ri
     """Fifty tasks listen and unlisten while connections die; in the end both sides agree."""
     async with rig.running(**LIMITS) as subject:
         churn = Churn(rig, subject.listener)
-        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(WAIT_LIMIT), asyncio.TaskGroup() as group:
             for seed in range(TASKS):
                 group.create_task(churn.run(seed))
         assert rig.proxy.accepted > 4

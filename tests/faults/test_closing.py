@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BEAT = b"pg_listening_channels"
 FOR_EVER = 60.0
 CLOSE_TIMEOUT, SLACK = 0.3, 0.5
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 PATIENT = {
     "connect_timeout": FOR_EVER,
     "heartbeat": None,
@@ -209,7 +209,7 @@ async def test_r31_aclose_is_in_time(
 
 async def ended_by_closing(calls: list[asyncio.Task[object]]) -> None:
     """Check that calls end, and with an error of ours if with one."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         assert result is None or isinstance(result, AsyncNotifyError | StopAsyncIteration), result
@@ -229,7 +229,7 @@ async def test_r31_aclose_leaves_a_handler_that_will_not_end(rig: Rig) -> None:
         await subject.listener.listen("orders", handler)
         await rig.notify("orders")
         await begun.wait()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await subject.listener.aclose(timeout=0.1)
         assert subject.count(Closed) == 1
         over.set()
@@ -283,7 +283,7 @@ async def test_r31_aclose_does_not_wait_for_a_name_service(rig: Rig) -> None:
     listener = Listener(rig.proxied.replace("127.0.0.1", "localhost"))
     with dns_hangs(FOR_EVER, "localhost") as lookups:
         starting = asyncio.create_task(listener.start())
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while not lookups.running:
                 await asyncio.to_thread(bool)  # lookups run in threads, and tell nobody
         began = time.monotonic()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "operation_timeout": 0.3}
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 TERMINATE = b"X\0\0\0\4"
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 in_every_way = pytest.mark.parametrize(
@@ -53,11 +53,11 @@ async def test_p3_listen_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | None
     received: asyncio.Queue[Notification[str]] = asyncio.Queue()
     async with rig.running(**LIMITS) as subject:
         made = rig.proxy.cut_on(b'LISTEN "orders"', then=cut, answer=answer)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await subject.listener.listen("orders", received.put_nowait)
         assert made.detected
         await rig.notify("orders", "heard")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             assert (await received.get()).payload == "heard"
         await subject.comes_back()
         assert subject.count(ConnectionLost) == 1
@@ -80,7 +80,7 @@ async def test_r23_unlisten_survives_a_cut(rig: Rig, cut: Cut, answer: bytes | N
     async with rig.running(**LIMITS) as subject:
         await subject.listener.listen("orders", received.append)
         made = rig.proxy.cut_on(b'UNLISTEN "orders"', then=cut, answer=answer)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await subject.listener.unlisten("orders")
         assert made.detected
         await rig.notify("orders", "late")
@@ -101,7 +101,7 @@ async def test_a_notify_that_is_cut_says_so(rig: Rig, cut: Cut, answer: bytes | 
             await subject.listener.notify("orders", "perhaps")
         assert made.detected
         await subject.listener.notify("orders", "surely")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             arrived = [(await anext(stream)).payload]
             while arrived[-1] != "surely":
                 arrived.append((await anext(stream)).payload)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Fault = Callable[[FaultProxy], None]
 
 LIMITS = {"connect_timeout": 0.1}
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 on_the_way = pytest.mark.parametrize(
@@ -66,7 +66,7 @@ async def test_r8_what_is_in_the_way_is_outlasted(rig: Rig, fault: Fault) -> Non
     await fails_to_connect(subject)
     subject.check_state(State.CONNECTING)
     rig.proxy.heal()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         await starting
     await subject.set_up_fence()
 
@@ -105,7 +105,7 @@ async def test_r54_zeros_do_not_hang_the_event_loop(rig: Rig, sslmode: str) -> N
         events = listener.events()
         starting = asyncio.create_task(listener.start())
         await asked.wait()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             failed = await anext(events)
         assert isinstance(failed, RetryScheduled)
         assert "does not speak the protocol of PostgreSQL" in str(failed.cause)
@@ -141,7 +141,7 @@ async def test_r8_a_name_service_that_fails_is_asked_again(rig: Rig) -> None:
             pass
         assert isinstance(event.cause, socket.gaierror)
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         with dns_fails("localhost"):
             starting = asyncio.create_task(listener.start())
             await fails()

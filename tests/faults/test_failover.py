@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CAP = 0.2
 BACKOFF = ExponentialBackoff(initial=0.01, cap=CAP)
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 
@@ -60,7 +60,7 @@ def listener_on(road: Road, *servers: PostgresServer, events: Events, **limits: 
 async def delivers_from(listener: Listener, server: PostgresServer) -> bool:
     """Check that what is sent on this server arrives."""
     connection = await asyncpg.connect(server.dsn)
-    async with asyncio.timeout(PATIENCE), listener.stream("fence") as stream:
+    async with asyncio.timeout(WAIT_LIMIT), listener.stream("fence") as stream:
         await connection.execute("NOTIFY fence, 'passed'")
         notification = await anext(stream)
     await connection.close()
@@ -69,7 +69,7 @@ async def delivers_from(listener: Listener, server: PostgresServer) -> bool:
 
 async def until(events: Events, kind: type[ConnectionEvent]) -> ConnectionEvent:
     """Wait for the next event of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await events.get(), kind):
             pass
     return event

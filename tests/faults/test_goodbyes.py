@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
-from tests.faults.conftest import BACKENDS, OURS, PATIENCE
+from tests.faults.conftest import BACKENDS, OURS, WAIT_LIMIT
 from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def wait_until_ended(dsn: str) -> None:
 
 async def arrived(heard: Heard, payload: str) -> bool:
     """Return whether this comes before what is sent last, and only once."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         before = list[str]()
         async for notification in heard:
             if notification.payload == "last":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncnotify import EventStream
     from asyncnotify.testing.server import PostgresServer
 
-PATIENCE = 20.0
+WAIT_LIMIT = 20.0
 REPLACEMENTS = 5
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
@@ -42,7 +42,7 @@ def listener_on(dsn: str, road: str = "dsn", **options: Any) -> Listener:  # noq
 
 async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
     """Return the next event of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):
             pass
     return event
@@ -94,7 +94,7 @@ async def test_r16_nothing_is_missed_doubled_or_reordered(dsn: str, road: str) -
     events = listener.events()
     stop, begun = asyncio.Event(), asyncio.Semaphore(0)
     senders = [Sender(dsn, channel, stop) for channel in ("a", "b")]
-    async with asyncio.timeout(PATIENCE), listener:
+    async with asyncio.timeout(WAIT_LIMIT), listener:
         receiving = [asyncio.create_task(one.received_by(listener, begun)) for one in senders]
         for _ in senders:
             await begun.acquire()
@@ -113,7 +113,7 @@ async def test_r22_channels_come_and_go_meanwhile(dsn: str, road: str) -> None:
     """The new session listens on what the old one does, and on nothing else."""
     listener = listener_on(dsn, road)
     events = listener.events()
-    async with asyncio.timeout(PATIENCE), listener:
+    async with asyncio.timeout(WAIT_LIMIT), listener:
         await listener.listen("kept", print)
         for number in range(REPLACEMENTS):
             subscription = await listener.listen(f"passing {number}", print)
@@ -133,7 +133,7 @@ async def test_r37_the_old_connection_is_closed(dsn: str) -> None:
     listener = listener_on(dsn)
     events = listener.events()
     connection = await asyncpg.connect(dsn)
-    async with asyncio.timeout(PATIENCE), listener:
+    async with asyncio.timeout(WAIT_LIMIT), listener:
         first = await until(events, Replaced)
         second = await until(events, Replaced)
         assert second.previous_backend_pid == first.backend_pid != second.backend_pid
@@ -151,7 +151,7 @@ async def test_r18_a_new_connection_that_cannot_be_had_leaves_the_old_one(
     await connection.execute("CREATE ROLE narrow LOGIN CONNECTION LIMIT 1")
     listener = listener_on(own_server.dsn_for("postgres", user="narrow"))
     async with (
-        asyncio.timeout(PATIENCE),
+        asyncio.timeout(WAIT_LIMIT),
         listener,
         listener.stream("orders", gaps=True) as stream,
     ):
@@ -182,7 +182,7 @@ async def test_r13_a_name_that_leads_to_another_server_is_followed(
         listener = Listener(connect=connect, max_connection_age=0.1)
         events = listener.events()
         async with (
-            asyncio.timeout(PATIENCE),
+            asyncio.timeout(WAIT_LIMIT),
             listener,
             listener.stream("orders", gaps=True) as stream,
         ):
@@ -212,7 +212,7 @@ async def test_the_blocking_face_replaces_its_connections_too(dsn: str) -> None:
             events = listener.events()
             return any(isinstance(event, Replaced) for event in events)
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         assert await asyncio.to_thread(use)
 
 
@@ -221,7 +221,7 @@ async def test_r31_closing_while_a_connection_is_prepared_leaves_none(dsn: str) 
     connection = await asyncpg.connect(dsn)
     for turns in range(0, 60, 3):
         listener = listener_on(dsn, max_connection_age=0.001)
-        async with asyncio.timeout(PATIENCE), listener:
+        async with asyncio.timeout(WAIT_LIMIT), listener:
             for _ in range(turns):
                 await asyncio.sleep(0)
     while await sessions(connection):
@@ -232,7 +232,7 @@ async def test_r31_closing_while_a_connection_is_prepared_leaves_none(dsn: str) 
 async def test_r47_a_notifier_changes_its_connection_without_a_failure(dsn: str) -> None:
     """Whatever is sent meanwhile arrives, once."""
     async with (
-        asyncio.timeout(PATIENCE),
+        asyncio.timeout(WAIT_LIMIT),
         Listener(dsn) as listener,
         listener.stream("orders") as stream,
         Notifier(dsn, max_connection_age=0.05) as notifier,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 0.25  # seconds; measured: 0.013 at most
 DROPPED = 0.05  # seconds; measured: under 0.002
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 HEARTBEAT, TIMEOUT = 0.3, 0.3
 SLACK = 0.5  # seconds beyond heartbeat and timeout
 
@@ -52,7 +52,7 @@ async def half_closed(rig: Rig, subject: Subject) -> None:
 
 async def sees_one_gap(stream: Items, reason: GapReason) -> None:
     """Take the next item of a stream, which must be a gap of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         gap = await anext(stream)
     assert isinstance(gap, Gap)
     assert gap.reason is reason

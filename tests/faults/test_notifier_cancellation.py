@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import ClosedError, ExponentialBackoff, Listener, Notification, Notifier
-from tests.faults.conftest import OURS, PATIENCE
+from tests.faults.conftest import OURS, WAIT_LIMIT
 from tests.faults.test_cancellation import every_moment
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def notifier(rig: Rig) -> AsyncIterator[Notifier]:
 async def check(notifier: Notifier, heard: Heard, moment: Moment, must: Iterable[str]) -> None:
     """Check that it sends, and that what had to arrive has, in order and once."""
     end = f"end {moment}"
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         await notifier.notify("orders", end)
         found: list[str] = []
         async for notification in heard:
@@ -104,7 +104,7 @@ async def test_r32_the_call_that_others_wait_behind(
         others = [asyncio.create_task(notifier.notify("orders", name)) for name in names]
         many = asyncio.create_task(notifier.notify_many([("orders", f"many {moment}")]))
         interrupted = await interrupting
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await asyncio.gather(*others)
             await many
         await check(notifier, heard, moment, names)
@@ -181,7 +181,7 @@ async def test_r32_aclose(rig: Rig, *, busy: bool) -> None:
         interrupted = await moment.interrupts(close())
         if not begun.is_set():  # cancelled before its first step, it can have done nothing
             await notifier.aclose()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await asyncio.gather(*calls, return_exceptions=True)
         with pytest.raises(ClosedError):
             await notifier.notify("orders")
@@ -203,7 +203,7 @@ async def pool(rig: Rig) -> AsyncIterator[Pool]:
 
 async def check_free(pool: Pool) -> None:
     """Check that the pool's connection can be had, and that nobody keeps it."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while True:
             async with pool.acquire() as connection:
                 assert await connection.fetchval("SELECT 1") == 1
@@ -247,7 +247,7 @@ async def test_r32_aclose_with_a_pool(rig: Rig, pool: Pool) -> None:
         calls = [asyncio.create_task(notifier.notify("orders", str(n))) for n in range(5)]
         await asyncio.sleep(0)
         interrupted = await moment.interrupts(notifier.aclose())
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await asyncio.gather(*calls, return_exceptions=True)
         await notifier.aclose()
         await check_free(pool)

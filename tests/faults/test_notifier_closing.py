@@ -16,7 +16,7 @@ from asyncnotify import (
     Listener,
     Notifier,
 )
-from tests.faults.conftest import PATIENCE
+from tests.faults.conftest import WAIT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -164,7 +164,7 @@ async def test_r31_aclose_is_bounded_in_every_state(
     if how == "cancelled":
         closes[0].cancel()
     began = time.monotonic()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         await asyncio.wait(closes)
         if state not in (starting, trying_again) and harness.calls:
             await asyncio.wait(harness.calls)
@@ -199,7 +199,7 @@ async def test_r31_aclose_is_bounded_without_a_server(
         began = time.monotonic()
         await harness.notifier.aclose()
         assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await asyncio.wait(harness.calls)
         await check_calls(harness)
     finally:
@@ -217,7 +217,7 @@ async def test_aclose_flushes_while_the_network_is_slow(rig: Rig) -> None:
         rig.proxy.delay(to_server=0.03, to_client=0.03)
         calls = [asyncio.create_task(notifier.notify("orders", str(n))) for n in range(50)]
         await asyncio.sleep(0)
-        await notifier.aclose(PATIENCE)
+        await notifier.aclose(WAIT_LIMIT)
         assert await asyncio.gather(*calls) == [None] * 50
         assert [(await anext(heard)).payload for _ in range(50)] == [str(n) for n in range(50)]
 
@@ -229,7 +229,7 @@ async def test_a_start_beside_aclose_does_not_cut_it_short(rig: Rig) -> None:
     held = rig.proxy.cut_on(b"accepted", then="black_hole")
     call = asyncio.create_task(notifier.notify("orders", "accepted"))
     await held.wait()
-    closing = asyncio.create_task(notifier.aclose(PATIENCE))
+    closing = asyncio.create_task(notifier.aclose(WAIT_LIMIT))
     await asyncio.sleep(0)
     with pytest.raises(ClosedError):
         await notifier.start()
@@ -248,7 +248,7 @@ async def test_an_old_start_does_not_close_what_was_begun_after(rig: Rig) -> Non
     await notifier.aclose()
     rig.proxy.accept()
     await notifier.start()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         with pytest.raises(ClosedError):
             await old
     await notifier.notify("orders", "still")

@@ -22,7 +22,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.faults import block_loop
 from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
-from tests.faults.conftest import PATIENCE, QUICKLY
+from tests.faults.conftest import SHORT_BACKOFF, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,7 +50,7 @@ async def heard(rig: Rig) -> AsyncIterator[Heard]:
 async def payloads(heard: Heard, end: str) -> list[str]:
     """Return what has arrived up to this payload, without it."""
     found: list[str] = []
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         async for notification in heard:
             if notification.payload == end:
                 break
@@ -60,7 +60,7 @@ async def payloads(heard: Heard, end: str) -> list[str]:
 
 def notifier_of(rig: Rig, **options: Any) -> Notifier:  # noqa: ANN401 - as Notifier takes them
     """Return a notifier with short timeouts that goes through the proxy."""
-    options = {"operation_timeout": TIMEOUT, "backoff": QUICKLY, **options}
+    options = {"operation_timeout": TIMEOUT, "backoff": SHORT_BACKOFF, **options}
     return Notifier(rig.proxied, **options)
 
 
@@ -301,7 +301,7 @@ async def test_a_mistake_is_not_tried_again() -> None:
 
     notifier = Notifier(connect=connect)
     for call in (notifier.notify("orders", "1", retry=True), notifier.start()):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             with pytest.raises(ConfigurationError):
                 await call
     await notifier.aclose()
@@ -311,8 +311,8 @@ async def test_a_mistake_is_not_tried_again() -> None:
 async def test_r12_start_tells_of_a_wrong_database_at_once(own_rig: Rig) -> None:
     """Trying again would not make the database: start() does not wait for its timeout."""
     base, _, _ = own_rig.proxied.rpartition("/")
-    notifier = Notifier(f"{base}/nowhere", start_timeout=PATIENCE)
-    async with asyncio.timeout(PATIENCE / 5):
+    notifier = Notifier(f"{base}/nowhere", start_timeout=WAIT_LIMIT)
+    async with asyncio.timeout(WAIT_LIMIT / 5):
         with pytest.raises(ConnectError) as caught:
             await notifier.start()
     assert isinstance(caught.value.__cause__, asyncpg.InvalidCatalogNameError)

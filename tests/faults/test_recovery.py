@@ -32,14 +32,14 @@ BACKOFF = ExponentialBackoff(initial=0.01, cap=CAP)
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 HUNDRED = tuple(f"channel {number}" for number in range(100))
 TEN_THOUSAND = tuple(f"channel {number}" for number in range(10_000))
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 
 
 async def take(stream: Items) -> Notification[str] | Gap:
     """Return the stream's next item."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         return await anext(stream)
 
 

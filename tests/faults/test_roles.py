@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from asyncnotify import EventStream
     from asyncnotify.testing.server import PostgresServer
 
-PATIENCE = 10.0
+WAIT_LIMIT = 10.0
 BACKOFF = ExponentialBackoff(initial=0.01, cap=0.1)
 HEARTBEAT: dict[str, Any] = {"heartbeat": 0.1, "heartbeat_timeout": 2.0}
 
 
 async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
     """Return the next event of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):
             pass
     return event
@@ -75,7 +75,7 @@ async def test_r13_a_server_that_becomes_read_only_is_left(own_server: PostgresS
         assert not failed.needs_repair
         await make_read_only(own_server, read_only=False)
         await until(events, Reconnected)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             gap = await anext(stream)
         assert isinstance(gap, Gap)
         assert gap.reason is GapReason.RECONNECT
@@ -91,7 +91,7 @@ async def test_r13_a_single_host_may_be_asked_to_be_writable(own_server: Postgre
     failed = await until(events, RetryScheduled)
     assert "read-only" in str(failed.cause)
     await make_read_only(own_server, read_only=False)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         await starting
     await listener.aclose()
 
@@ -113,7 +113,7 @@ async def test_r13_a_switchover_is_followed_while_the_old_primary_goes_on(
             await run(standby, "ALTER SYSTEM RESET default_transaction_read_only")
             await run(standby, "SELECT pg_reload_conf()")
             await until(events, Reconnected)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_LIMIT):
                 gap = await anext(stream)
                 assert isinstance(gap, Gap)
                 assert gap.reason is GapReason.RECONNECT
@@ -156,7 +156,7 @@ async def test_r54_a_role_whose_transactions_wait_listens_and_notifies(waiting_r
     roads: list[dict[str, Any]] = [{"dsn": waiting_role}, {"connect": connect}]
     for arguments in roads:
         async with (
-            asyncio.timeout(PATIENCE),
+            asyncio.timeout(WAIT_LIMIT),
             Listener(**arguments, **HEARTBEAT, start_timeout=5.0) as listener,
             listener.stream("orders") as stream,
         ):
@@ -177,5 +177,5 @@ async def test_r54_the_blocking_face_does_not_wait_either(waiting_role: str) -> 
                 notifier.notify("orders", "1")
             return next(stream).payload
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         assert await asyncio.to_thread(use) == "1"

@@ -21,14 +21,14 @@ BEAT = b"pg_listening_channels"
 HEARTBEAT = 0.1
 AUDIT = 6 * HEARTBEAT
 SLACK = 0.5
-PATIENCE = scaled(5.0)
+WAIT_LIMIT = scaled(5.0)
 
 pytestmark = pytest.mark.parametrize("road", ["connect"])  # it lets us at the connection
 
 
 async def take(stream: Items) -> Notification[str] | Gap:
     """Return the stream's next item."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         return await anext(stream)
 
 

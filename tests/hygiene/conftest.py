@@ -18,7 +18,7 @@ from asyncnotify.testing.server import PostgresServer
 from tests.hygiene.error_injector import ErrorInjector
 from tests.hygiene.monitored_listener import MonitoredListener
 from tests.hygiene.secret_detector import OURS, PASSWORD, USER, SecretDetector
-from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, SecretsHarness, until
+from tests.hygiene.secrets_harness import SHORT_BACKOFF, WAIT_LIMIT, SecretsHarness, until
 from tests.support.server_faults import ServerFaults
 from tests.support.server_features import small_queue
 
@@ -55,7 +55,7 @@ async def root(guarded_server: PostgresServer) -> AsyncIterator[Connection]:
     async with superuser(guarded_server.dsn) as connection:
         yield connection
         await connection.execute("SELECT pg_catalog.pg_notification_queue_usage()")  # empties it
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while await backends(connection):
                 await connection.execute("SELECT pg_catalog.pg_sleep(0.01)")
 
@@ -65,7 +65,7 @@ async def superuser(dsn: str) -> AsyncGenerator[Connection]:
     """Have a plain connection."""
     connection = await asyncpg.connect(dsn, server_settings={"application_name": "tests"})
     yield connection
-    await connection.close(timeout=PATIENCE)
+    await connection.close(timeout=WAIT_LIMIT)
 
 
 async def backends(connection: Connection) -> list[int]:
@@ -175,7 +175,7 @@ def new_monitored(
         heartbeat_timeout: float = 2.0,
         **options: Any,  # noqa: ANN401 - as Listener takes them
     ) -> MonitoredListener:
-        options = {"heartbeat": None, "backoff": QUICKLY, "connect_timeout": 1.0, **options}
+        options = {"heartbeat": None, "backoff": SHORT_BACKOFF, "connect_timeout": 1.0, **options}
         options["heartbeat_timeout"] = heartbeat_timeout
         listener = Listener(proxy.proxied_dsn(dsn), **options)
         return MonitoredListener(proxy, root, listener, heartbeat_timeout)

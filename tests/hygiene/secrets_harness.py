@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=ConnectionEvent)
 
-PATIENCE: Final = scaled(10.0)  # seconds until a fact that must come has come
-QUICKLY: Final = ExponentialBackoff(initial=0.01, cap=0.05)
+WAIT_LIMIT: Final = scaled(10.0)  # seconds until a fact that must come has come
+SHORT_BACKOFF: Final = ExponentialBackoff(initial=0.01, cap=0.05)
 SOON: Final[dict[str, Any]] = {"start_timeout": 0.2, "connect_timeout": 1.0}
 
 
-async def until(events: EventStream, kind: type[E], timeout: float = PATIENCE) -> E:
+async def until(events: EventStream, kind: type[E], timeout: float = WAIT_LIMIT) -> E:
     """Return the next event of this kind; others on the way are skipped."""
     async with asyncio.timeout(timeout):
         while True:
@@ -80,7 +80,7 @@ class SecretsHarness:
         **options: Any,  # noqa: ANN401 - as Listener takes them
     ) -> Listener:
         """Make a listener that is given the password by the test's road."""
-        options = {"backoff": QUICKLY, "on_event": self.detector.record, **options}
+        options = {"backoff": SHORT_BACKOFF, "on_event": self.detector.record, **options}
         if self.road == "keywords":
             options |= {"user": USER, "password": password, "database": database}
             return Listener(host="127.0.0.1", port=port or self.proxy.port, **options)
@@ -158,7 +158,7 @@ class RunningListener:
     async def delivers(self) -> None:
         """Send the payload, and collect the notification that brings it."""
         await self.notify("orders")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             notification = await self.inbox.get()
         assert notification.payload == PAYLOAD
         self._harness.detector.record(notification)

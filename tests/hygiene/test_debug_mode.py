@@ -20,7 +20,7 @@ from asyncnotify import (
 )
 from asyncnotify._blocking import loop as loops
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, SECRETS, USER, SecretDetector
-from tests.hygiene.secrets_harness import PATIENCE, QUICKLY
+from tests.hygiene.secrets_harness import SHORT_BACKOFF, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -115,7 +115,7 @@ class Inbox:
 
     async def until(self, count: int) -> None:
         """Return when so many have come."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while self.count < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -143,7 +143,7 @@ async def test_r43_a_loop_in_debug_mode_tells_no_secret(
     inbox = Inbox()
     texts, objects = Channel("texts"), Channel("objects", dict)
     options = connecting(guarded_server, "dsn" if road == "pool" else road)
-    async with Listener(**options, backoff=QUICKLY) as listener:
+    async with Listener(**options, backoff=SHORT_BACKOFF) as listener:
         await listener.listen(texts, inbox.take)
         await listener.listen(texts, inbox.take_at_once, resync=ignore)
         await listener.listen(texts, inbox.take, concurrency=4)
@@ -193,5 +193,5 @@ def use_blocking(options: dict[str, Any]) -> None:
             notifier.notify("texts", PAYLOAD)
             listener.notify("texts", PAYLOAD)
             notifier.notify_many(("texts", f"{PAYLOAD} {number}") for number in range(3_000))
-            taken = [stream.get(timeout=PATIENCE) for _ in range(3_002)]
+            taken = [stream.get(timeout=WAIT_LIMIT) for _ in range(3_002)]
         assert all(item is not None for item in taken)

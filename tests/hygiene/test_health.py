@@ -19,7 +19,7 @@ from asyncnotify import (
     RetryScheduled,
 )
 from tests.hygiene.secret_detector import PASSWORD, USER
-from tests.hygiene.secrets_harness import PATIENCE, until
+from tests.hygiene.secrets_harness import WAIT_LIMIT, until
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def test_r41_it_tells_of_the_connection(monitored: MonitoredListener) -> N
     assert (health["state"], health["generation"], health["backend_pid"]) == ("connected", 1, pid)
     since = datetime.fromisoformat(health["connected_since"])
     assert since == monitored.listener.stats().connected_since
-    assert 0 <= health["last_contact_age"] < PATIENCE
+    assert 0 <= health["last_contact_age"] < WAIT_LIMIT
     assert health["heartbeat_round_trip"] is None
     assert health["last_error"] is health["server_error"] is None
     assert (health["channels_desired"], health["channels_confirmed"]) == (2, 2)
@@ -107,10 +107,10 @@ async def test_r41_heartbeats_are_told(new_monitored: Callable[..., MonitoredLis
     """The round trip of the last heartbeat is told, in seconds."""
     monitored = new_monitored(heartbeat=0.01)
     async with monitored.listener:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while (health := await monitored.health())["heartbeat_round_trip"] is None:
                 pass
-    assert 0 < health["heartbeat_round_trip"] < PATIENCE
+    assert 0 < health["heartbeat_round_trip"] < WAIT_LIMIT
 
 
 # -- in every state -------------------------------------------------------------------------------
@@ -128,11 +128,11 @@ async def test_r41_not_running_is_an_error(monitored: MonitoredListener) -> None
 
 async def test_r41_connecting(new_monitored: Callable[..., MonitoredListener]) -> None:
     """While the first connection is being made it is there already, and knows of no server."""
-    monitored = new_monitored(connect_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
+    monitored = new_monitored(connect_timeout=WAIT_LIMIT, heartbeat_timeout=TIMEOUT)
     monitored.listener.on("orders")(print)
     monitored.proxy.silent()
     starting = asyncio.create_task(monitored.listener.start())
-    await monitored.proxy.wait_for_dials(1, PATIENCE)
+    await monitored.proxy.wait_for_dials(1, WAIT_LIMIT)
     health = await monitored.health()
     assert (health["state"], health["generation"], health["backend_pid"]) == ("connecting", 0, None)
     assert health["connected_since"] is health["last_contact_age"] is None
@@ -148,7 +148,7 @@ async def test_r41_connecting_while_listen_is_on_its_way(
     new_monitored: Callable[..., MonitoredListener],
 ) -> None:
     """With a connection that has not confirmed LISTEN it does not wait for long."""
-    monitored = new_monitored(operation_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
+    monitored = new_monitored(operation_timeout=WAIT_LIMIT, heartbeat_timeout=TIMEOUT)
     monitored.listener.on("orders")(print)
     listening = monitored.proxy.cut_on(b"LISTEN", then="black_hole")
     starting = asyncio.create_task(monitored.listener.start())
@@ -219,7 +219,7 @@ async def test_r41_closing(monitored: MonitoredListener) -> None:
     await monitored.notify("orders")
     await begun.wait()
     closing = asyncio.create_task(monitored.listener.aclose())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while monitored.listener.state != "closing":  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
     go_on.set()
@@ -279,7 +279,7 @@ async def test_r41_it_does_not_wait_for_a_listen_that_hangs(
     new_monitored: Callable[..., MonitoredListener],
 ) -> None:
     """While the connection waits for the answer to another command, health() comes in time."""
-    monitored = new_monitored(operation_timeout=PATIENCE, heartbeat_timeout=TIMEOUT)
+    monitored = new_monitored(operation_timeout=WAIT_LIMIT, heartbeat_timeout=TIMEOUT)
     async with monitored.listener:
         listening = monitored.proxy.cut_on(b"LISTEN", then="black_hole")
         waiting = asyncio.create_task(monitored.listener.listen("orders", print))
@@ -323,7 +323,7 @@ async def test_r41_many_may_ask_at_once(monitored: MonitoredListener) -> None:
     healths, *_ = await asyncio.gather(asking, *(come_and_go(number) for number in range(50)))
     assert {health["server_error"] for health in healths} == {None}
     await monitored.notify("orders")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         await arrived.wait()
     health = await monitored.health()
     assert (health["generation"], health["channels_confirmed"]) == (1, 1)

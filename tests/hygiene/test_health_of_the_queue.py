@@ -15,7 +15,7 @@ import pytest
 from asyncnotify import Notifier
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
-from tests.hygiene.secrets_harness import PATIENCE
+from tests.hygiene.secrets_harness import WAIT_LIMIT
 from tests.support.server_features import needs_small_queue
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def test_r41_a_queue_that_is_held_is_told_with_its_holder(
             assert (told["pid"], told["application_name"]) == (pid, "laggard")
     assert 0.01 < usages[0] < usages[1] < usages[2] <= 1
     assert (told["state"], told["wait_event"]) == ("idle in transaction", "ClientRead")
-    assert 0 < told["seconds"] < PATIENCE
+    assert 0 < told["seconds"] < WAIT_LIMIT
     assert PAYLOAD not in json.dumps(health)
     await faults.until_gone(pid)
     health = await monitored.health()
@@ -170,7 +170,7 @@ async def test_r41_a_session_that_does_not_read_is_a_holder(
         await laggard.execute("LISTEN flood")
         proxy.black_hole("to_client")
         told: list[tuple[int, str]] = []
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while (pid, "ClientWrite") not in told:
                 await monitored.root.execute(FLOOD, 9)
                 health = await monitored.health()

@@ -19,7 +19,7 @@ from asyncnotify import (
 )
 from tests.hygiene.error_injector import READY, ErrorInjector
 from tests.hygiene.hostile_server import GREETING, HOSTILE, HostileServer, hostile_error
-from tests.hygiene.secrets_harness import QUICKLY, SOON, until
+from tests.hygiene.secrets_harness import SHORT_BACKOFF, SOON, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
     from tests.hygiene.secret_detector import SecretDetector
 
-OPTIONS: dict[str, Any] = {**SOON, "backoff": QUICKLY}
+OPTIONS: dict[str, Any] = {**SOON, "backoff": SHORT_BACKOFF}
 
 
 def raw_in(texts: list[str]) -> list[str]:

@@ -34,7 +34,7 @@ from asyncnotify import (
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.error_injector import ErrorInjector, error_response
 from tests.hygiene.secret_detector import OURS, chain
-from tests.hygiene.secrets_harness import PATIENCE, until
+from tests.hygiene.secrets_harness import WAIT_LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -104,7 +104,7 @@ class Owner:
         """Wait until the server has no session of ours any more, or but so many."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = $2"
         database = await self.admin.fetchval("SELECT current_database()")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while await self.admin.fetchval(query, database, OURS) > but:
                 await self.admin.execute("SELECT pg_sleep(0.01)")
 
@@ -268,7 +268,7 @@ class Flapping:
         assert (await until(self._events, Reconnected)).backend_pid != pid
         self.losses += 1
         await self._owner.admin.execute("SELECT pg_notify('orders', $1)", str(self.losses))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             assert isinstance(await anext(self.stream), Gap)
             for taken in (await anext(self.stream), await self._inbox.get()):
                 assert isinstance(taken, Notification)
@@ -363,7 +363,7 @@ async def test_r28_nothing_grows_with_the_number_of_failures(place: Owner, road:
             async with nothing_is_left(look):
                 assert await fail(320) == causes
             proxy.accept()
-            await listener.wait_connected(PATIENCE)
+            await listener.wait_connected(WAIT_LIMIT)
 
 
 # -- with every warning an error ------------------------------------------------------------------
@@ -407,6 +407,11 @@ def test_r34_python_has_nothing_to_warn_of(dsn: str) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, dsn]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(
-        command, env=environment, capture_output=True, check=False, text=True, timeout=PATIENCE * 3
+        command,
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=WAIT_LIMIT * 3,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")

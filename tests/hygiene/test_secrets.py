@@ -22,7 +22,7 @@ from asyncnotify import (
 from asyncnotify.testing.faults import dns_fails
 from asyncnotify.testing.server import BinariesNotFoundError
 from tests.hygiene.secret_detector import HALVES, PASSWORD, PAYLOAD, SECRETS, USER
-from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, SOON
+from tests.hygiene.secrets_harness import SHORT_BACKOFF, SOON, WAIT_LIMIT
 from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ async def test_r43_the_error_of_a_callable_is_a_cause_and_no_more(
     async def fail() -> Any:  # noqa: ANN401 - it never returns
         raise own
 
-    options: dict[str, Any] = {argument: fail, "backoff": QUICKLY, "start_timeout": 0.1}
+    options: dict[str, Any] = {argument: fail, "backoff": SHORT_BACKOFF, "start_timeout": 0.1}
     if argument == "password":
         options["dsn"] = guarded_server.dsn_for("postgres", user=USER, password=PASSWORD)
     events: list[ConnectionEvent] = []
@@ -332,7 +332,7 @@ async def test_r43_the_error_of_a_handler_is_logged_and_no_more(harness: Secrets
     async with harness.running() as run:
         await run.listener.listen("failing", fail, on_error=tell)
         await run.notify("failing")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await told.wait()
         [line] = [line for line in harness.detector.lines if PAYLOAD in line]
         assert line.startswith("the handler of 'failing' raised")

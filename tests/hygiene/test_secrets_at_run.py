@@ -27,7 +27,7 @@ from asyncnotify import (
 from tests.hygiene.conftest import superuser
 from tests.hygiene.error_injector import ErrorInjector, error_response, message
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, SECRETS, USER
-from tests.hygiene.secrets_harness import PATIENCE, until
+from tests.hygiene.secrets_harness import WAIT_LIMIT, until
 from tests.support.server_faults import ServerFaults
 from tests.support.server_features import can_fill_queue
 
@@ -168,7 +168,7 @@ async def handlers_that_raise(harness: SecretsHarness) -> None:
             await run.listener.listen("failing", handler, on_error=fail_as_well)
         await run.listener.listen("failing", print, resync=fail, on_error=fail_as_well)
         await run.notify("failing", 2)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             for _ in range(7):
                 await told.get()
         await run.record_everything()

@@ -22,7 +22,7 @@ from asyncnotify import (
 )
 from tests.hygiene.error_injector import READY, ErrorInjector, error_response
 from tests.hygiene.secret_detector import OURS
-from tests.hygiene.secrets_harness import PATIENCE, QUICKLY, until
+from tests.hygiene.secrets_harness import SHORT_BACKOFF, WAIT_LIMIT, until
 from tests.support.server_faults import ServerFaults
 from tests.support.server_features import needs_small_queue
 
@@ -45,7 +45,7 @@ both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
 
 def listener_by(road: str, dsn: str, **options: Any) -> Listener:  # noqa: ANN401 - as it takes them
     """Make a listener that connects by this road."""
-    options = {"backoff": QUICKLY, **options}
+    options = {"backoff": SHORT_BACKOFF, **options}
     if road == "dsn":
         return Listener(dsn, **options)
     settings = {"application_name": OURS}
@@ -66,7 +66,7 @@ def repairs(detector: SecretDetector) -> int:
 
 async def gap_of(stream: Items) -> GapReason:
     """Return the reason of the Gap that a stream has to yield next."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         item = await anext(stream)
     assert isinstance(item, Gap)
     return item.reason
@@ -75,7 +75,7 @@ async def gap_of(stream: Items) -> GapReason:
 async def delivers(root: Connection, stream: Items, channel: str = "orders") -> None:
     """Check that a notification is the next that a stream yields."""
     await root.execute("SELECT pg_notify($1, 'news')", channel)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         item = await anext(stream)
     assert isinstance(item, Notification)
     assert item[:2] == (channel, "news")
@@ -179,7 +179,7 @@ async def test_a_queue_that_is_held_is_one_warning_that_names_the_holder(
 ) -> None:
     """However often LISTEN fails meanwhile; and the listener is back once the server lets it."""
     caplog.set_level(logging.INFO)
-    listener = Listener(injector.dsn, backoff=QUICKLY)
+    listener = Listener(injector.dsn, backoff=SHORT_BACKOFF)
     events = listener.events()
     async with listener, ServerFaults(injector.server.dsn) as faults:
         async with faults.queue_held() as holder:
@@ -203,7 +203,7 @@ async def test_other_errors_of_listen_are_not_taken_for_it(
     injector: ErrorInjector, detector: SecretDetector
 ) -> None:
     """The queue is not asked about when LISTEN fails for a reason that this would not cure."""
-    listener = Listener(injector.dsn, backoff=QUICKLY)
+    listener = Listener(injector.dsn, backoff=SHORT_BACKOFF)
     events = listener.events()
     async with listener:
         injector.answer("LISTEN", error_response("53200", "out of shared memory"))
@@ -219,7 +219,7 @@ async def test_the_bug_is_repaired_behind_a_pooler(
     """The first LISTEN of a connection may be that of the proof; it is repaired as any other."""
     async with ErrorInjector(guarded_server, other_pid=True) as injector:
         injector.answer("LISTEN", TRUNCATED)
-        async with Listener(injector.dsn, backoff=QUICKLY, start_timeout=PATIENCE):
+        async with Listener(injector.dsn, backoff=SHORT_BACKOFF, start_timeout=WAIT_LIMIT):
             assert USAGE in injector.statements
     assert repairs(detector) == 1
 
@@ -228,7 +228,7 @@ async def test_r1_an_error_that_nobody_asked_for_ends_the_session(
     injector: ErrorInjector, root: Connection, asyncio_errors: list[str]
 ) -> None:
     """The same bug, met by an idle session on a notification: a Gap, and it goes on."""
-    listener = Listener(injector.dsn, backoff=QUICKLY)
+    listener = Listener(injector.dsn, backoff=SHORT_BACKOFF)
     events = listener.events()
     async with listener, listener.stream("orders", gaps=True) as stream:
         assert await gap_of(stream) is GapReason.START
@@ -274,7 +274,7 @@ async def test_r40_a_full_queue_surfaces_to_every_caller(
         await faults.until_gone(pid)
         await listener.health()  # asking how full the queue is empties it
         await listener.notify("orders", "at last")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while (await anext(stream)).payload != "at last":
                 pass
         assert listener.stats().reconnects == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from tests.network.observed_listener import PATIENCE
+from tests.network.observed_listener import WAIT_LIMIT
 
 if TYPE_CHECKING:
     import asyncpg
@@ -43,6 +43,6 @@ class Arrivals:
         """Return them once everything that was committed has come."""
         self._fence.clear()
         await self.server.execute(f"NOTIFY {_FENCE}")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await self._fence.wait()
         return self._pairs

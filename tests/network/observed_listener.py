@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=ConnectionEvent)
 
-PATIENCE: Final = scaled(10.0)
-QUICKLY: Final = ExponentialBackoff(initial=0.01, cap=0.1)
+WAIT_LIMIT: Final = scaled(10.0)
+SHORT_BACKOFF: Final = ExponentialBackoff(initial=0.01, cap=0.1)
 PROOF: Final = "proof"
 APPLICATION_NAME: Final = "asyncnotify"
 
@@ -45,7 +45,7 @@ class ObservedListener:
     def _note(self, notification: Notification[str]) -> None:
         self._arrived.put_nowait(notification.payload)
 
-    async def until(self, kind: type[E], timeout: float = PATIENCE) -> E:
+    async def until(self, kind: type[E], timeout: float = WAIT_LIMIT) -> E:
         """Return the next event of this kind; others on the way are skipped."""
         async with asyncio.timeout(timeout):
             while True:
@@ -57,7 +57,7 @@ class ObservedListener:
         """Notify past everything that stands before the server, and see it arrive."""
         payload = str(next(self._numbers))
         await execute(self._server, f"NOTIFY {PROOF}, '{payload}'")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while await self._arrived.get() != payload:
                 pass
 
@@ -77,20 +77,20 @@ async def observing(listener: Listener, server: str) -> AsyncGenerator[ObservedL
 
 async def execute(dsn: str, query: str) -> None:
     """Execute a query on a connection of its own."""
-    connection = await asyncpg.connect(dsn, timeout=PATIENCE)
+    connection = await asyncpg.connect(dsn, timeout=WAIT_LIMIT)
     try:
-        await connection.execute(query, timeout=PATIENCE)
+        await connection.execute(query, timeout=WAIT_LIMIT)
     finally:
-        await connection.close(timeout=PATIENCE)
+        await connection.close(timeout=WAIT_LIMIT)
 
 
 async def fetchval(dsn: str, query: str, *args: object) -> Any:  # noqa: ANN401 - as the driver
     """Return the first value of a query's result, asked on a connection of its own."""
-    connection = await asyncpg.connect(dsn, timeout=PATIENCE)
+    connection = await asyncpg.connect(dsn, timeout=WAIT_LIMIT)
     try:
-        return await connection.fetchval(query, *args, timeout=PATIENCE)
+        return await connection.fetchval(query, *args, timeout=WAIT_LIMIT)
     finally:
-        await connection.close(timeout=PATIENCE)
+        await connection.close(timeout=WAIT_LIMIT)
 
 
 class Road:

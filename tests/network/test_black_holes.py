@@ -16,13 +16,13 @@ from asyncnotify import (
     Reconnected,
     State,
 )
-from tests.network.observed_listener import QUICKLY, Stopwatch, observing
+from tests.network.observed_listener import SHORT_BACKOFF, Stopwatch, observing
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from tests.network.conftest import Remote
 
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 
 async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None:
@@ -33,7 +33,7 @@ async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None
         heartbeat_timeout=0.3,
         connect_timeout=0.5,
         keepalive=None,
-        backoff=QUICKLY,
+        backoff=SHORT_BACKOFF,
     )
     async with observing(listener, remote.local) as observed:
         await observed.delivers()
@@ -50,7 +50,7 @@ async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None
 async def test_r38_without_a_heartbeat_tcp_finds_the_black_hole(remote: Remote) -> None:
     """With keepalive alone the loss is noticed, and without either it never would be."""
     keepalive = Keepalive(idle=1, interval=1, count=2, user_timeout=2)
-    limits: dict[str, Any] = {"heartbeat": None, "connect_timeout": 0.5, "backoff": QUICKLY}
+    limits: dict[str, Any] = {"heartbeat": None, "connect_timeout": 0.5, "backoff": SHORT_BACKOFF}
     quiet = Listener(remote.dsn, keepalive=keepalive, **limits)
     unprotected = Listener(remote.dsn, keepalive=None, close_timeout=0.1, **limits)
     async with observing(quiet, remote.local) as observed, observing(unprotected, remote.local):
@@ -73,7 +73,7 @@ async def test_r31_a_host_that_never_answers_holds_nobody_up(remote: Remote) -> 
 
     listener = Listener(remote.dsn)
     starting = asyncio.create_task(listener.start())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not remote.dialled:  # noqa: ASYNC110 - the kernel does not call us
             await asyncio.sleep(0)
     began = Stopwatch()

@@ -12,7 +12,7 @@ import pytest
 from asyncnotify import ConnectTimeoutError, Listener, Reconnected, RetryScheduled
 from asyncnotify.testing.faults import dns_fails, dns_hangs
 from asyncnotify.testing.proxy import FaultProxy
-from tests.network.observed_listener import QUICKLY, Stopwatch, observing
+from tests.network.observed_listener import SHORT_BACKOFF, Stopwatch, observing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def test_r10_start_gives_up_in_time_on_a_lookup_that_hangs(
 
 async def test_r10_a_running_listener_has_one_lookup_in_flight(proxy: FaultProxy, dsn: str) -> None:
     """However often it tries to come back, and notifies, one lookup hangs, and no second one."""
-    listener = Listener(by_name(proxy, dsn), connect_timeout=0.2, backoff=QUICKLY)
+    listener = Listener(by_name(proxy, dsn), connect_timeout=0.2, backoff=SHORT_BACKOFF)
     async with observing(listener, dsn) as watched:
         await watched.delivers()
         with dns_hangs(FOR_EVER, NAME) as lookups:
@@ -66,7 +66,7 @@ async def test_r52_the_last_addresses_serve_while_the_name_service_fails(
     proxy: FaultProxy, dsn: str
 ) -> None:
     """A name that was resolved once needs no name service to be connected to again."""
-    listener = Listener(by_name(proxy, dsn), connect_timeout=0.2, backoff=QUICKLY)
+    listener = Listener(by_name(proxy, dsn), connect_timeout=0.2, backoff=SHORT_BACKOFF)
     for fault in (dns_fails(NAME), dns_hangs(FOR_EVER, NAME)):
         async with observing(listener, dsn) as watched:
             await watched.delivers()

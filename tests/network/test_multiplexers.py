@@ -19,7 +19,7 @@ from asyncnotify import (
     RetryScheduled,
     State,
 )
-from tests.network.observed_listener import PATIENCE, execute
+from tests.network.observed_listener import WAIT_LIMIT, execute
 from tests.support.multiplexer import Multiplexer
 from tests.support.server_features import needs_version
 
@@ -44,7 +44,7 @@ INSTALL_LIMIT = 120.0  # seconds
 
 async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
     """Return the next event of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):
             pass
     return event
@@ -117,7 +117,7 @@ async def test_r59_an_own_notification_that_comes_back_costs_nothing(
     async with Listener(pooled_server.dsn) as listener, listener.stream("orders") as stream:
         for _ in range(3):
             await listener.notify("orders")
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_LIMIT):
                 await anext(stream)
         assert await sessions() == before + 2
     await connection.close()

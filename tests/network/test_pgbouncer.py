@@ -22,7 +22,7 @@ from asyncnotify.testing.server import (
     ServerNotRunningError,
     ServerStartError,
 )
-from tests.network.observed_listener import PATIENCE, execute, fetchval
+from tests.network.observed_listener import WAIT_LIMIT, execute, fetchval
 from tests.support.pgbouncer import PgBouncer, PoolMode
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def test_restart_ends_connections_and_keeps_the_port(new_pooler: NewPooler
         ended = asyncio.Event()
         client.add_termination_listener(lambda _: ended.set())
         pooler.restart(pool_mode="transaction")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             await ended.wait()
     assert (pooler.dsn, pooler.pool_mode) == (dsn, "transaction")
     async with clients(pooler) as pair:
@@ -101,7 +101,7 @@ async def test_it_outlives_the_server(new_pooler: NewPooler, own_server: Postgre
     with PgBouncer(own_server) as pooler:
         assert await fetchval(pooler.dsn, "SELECT 42") == 42
         own_server.restart()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while not await answers(pooler):  # noqa: ASYNC110 - nobody is told of it
                 await asyncio.sleep(0.05)  # polls the pooler
 
@@ -158,7 +158,7 @@ def test_a_killed_owner_leaves_nothing(new_pooler: NewPooler) -> None:
     result = subprocess.run(script, capture_output=True, check=False, text=True, timeout=30)
     assert result.returncode == -signal.SIGKILL, result.stderr
     pid, directory = result.stdout.split()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_LIMIT
     while Path(directory).exists() and time.monotonic() < deadline:
         time.sleep(0.01)  # polls: no event tells of it
     assert not Path(directory).exists()

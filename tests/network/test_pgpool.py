@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncnotify import Stream
     from asyncnotify.testing.server import PostgresServer
 
-PATIENCE = 20.0
+WAIT_LIMIT = 20.0
 SESSIONS = 5  # each reads from one of the two servers, by chance
 
 
@@ -38,7 +38,7 @@ def pooled_dsn(primary: PostgresServer) -> Iterator[str]:
 
 async def payloads(stream: Stream[Notification[str]], count: int) -> list[str]:
     """Return the next payloads of a stream."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         return [(await anext(stream)).payload for _ in range(count)]
 
 
@@ -71,7 +71,7 @@ async def test_a_heartbeat_asks_the_server_on_which_the_session_listens(
         ]
         for stream in streams:
             assert isinstance(await anext(stream), Gap)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             for listener in listeners:
                 while (await listener.health(server=False))["heartbeat_round_trip"] is None:
                     await listener.notify("other")  # until a heartbeat has been answered
@@ -95,7 +95,7 @@ async def test_a_session_that_ends_behind_pgpool_is_replaced(
     ):
         assert isinstance(await anext(stream), Gap)
         assert await faults.terminate()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while not isinstance(await anext(events), Reconnected):
                 pass
             assert isinstance(await anext(stream), Gap)

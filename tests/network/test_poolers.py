@@ -25,8 +25,8 @@ from asyncnotify import (
 )
 from asyncnotify.testing.proxy import FaultProxy
 from tests.network.observed_listener import (
-    PATIENCE,
-    QUICKLY,
+    SHORT_BACKOFF,
+    WAIT_LIMIT,
     Road,
     Stopwatch,
     execute,
@@ -52,7 +52,7 @@ on_every_road = pytest.mark.parametrize("road", ["dsn", "connect"])
 
 def listener_by(road: str, dsn: str) -> Listener:
     """Make a listener that connects by this road."""
-    limits: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "backoff": QUICKLY}
+    limits: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "backoff": SHORT_BACKOFF}
     if road == "dsn":
         return Listener(dsn, **limits)
     return Listener(connect=Road(dsn).connect, **limits)
@@ -91,7 +91,7 @@ async def test_r39_a_pooler_in_session_mode_delivers(
         assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
         await observed.delivers()
         await listener.notify("orders", "sent through the pooler")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             assert (await anext(stream)).payload == "sent through the pooler"
     assert warnings(caplog) == []
 
@@ -125,7 +125,7 @@ async def test_r39_a_connection_through_a_pool_of_sessions_is_replaced(
     """The new session is checked as the first one was, and nothing is missed."""
     listener = Listener(new_pooler().dsn, max_connection_age=0.1)
     events = listener.events()
-    async with asyncio.timeout(PATIENCE), listener, listener.stream("orders") as stream:
+    async with asyncio.timeout(WAIT_LIMIT), listener, listener.stream("orders") as stream:
         replaced = 0
         for number in range(1_000):
             await execute(pooled_server.dsn, f"NOTIFY orders, '{number}'")
@@ -179,7 +179,7 @@ async def test_r39_a_session_that_is_given_back_listens_on_nothing(
         listener = Listener(pooler.dsn, heartbeat=0.02, heartbeat_timeout=2.0)
         async with observing(listener, pooled_server.dsn) as observed, listener.stream(channel):
             before = listener.stats().last_heartbeat
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_LIMIT):
                 while listener.stats().last_heartbeat == before:
                     await observed.delivers()  # too many channels would show in the heartbeat
     assert warnings(caplog) == []
@@ -251,7 +251,9 @@ async def test_r39_without_a_second_connection_it_warns_and_goes_on(
 ) -> None:
     """A pooler that takes one client only is believed, with one WARNING."""
     pooler = new_pooler(settings={"max_client_conn": "1"})
-    async with observing(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as observed:
+    async with observing(
+        Listener(pooler.dsn, backoff=SHORT_BACKOFF), pooled_server.dsn
+    ) as observed:
         await observed.delivers()
         [warning] = warnings(caplog)
         assert "could not check whether" in warning
@@ -278,7 +280,9 @@ async def test_p1_a_pooler_that_returns_in_another_mode_is_refused(
 ) -> None:
     """Restarted in transaction mode it is no connection; restarted in session mode it is one."""
     pooler = new_pooler()
-    async with observing(Listener(pooler.dsn, backoff=QUICKLY), pooled_server.dsn) as observed:
+    async with observing(
+        Listener(pooler.dsn, backoff=SHORT_BACKOFF), pooled_server.dsn
+    ) as observed:
         pooler.restart(pool_mode="transaction")
         refused = await observed.until(RetryScheduled, timeout=4.0)
         assert isinstance(refused.cause, PoolerError)
@@ -293,7 +297,7 @@ async def test_p5_a_pooler_that_stops_delivering_is_noticed(
 ) -> None:
     """Switched to transaction mode under the open connection, it has lost that connection."""
     pooler = new_pooler()
-    listener = Listener(pooler.dsn, heartbeat=0.1, heartbeat_timeout=0.5, backoff=QUICKLY)
+    listener = Listener(pooler.dsn, heartbeat=0.1, heartbeat_timeout=0.5, backoff=SHORT_BACKOFF)
     async with observing(listener, pooled_server.dsn) as observed:
         pooler.reload(pool_mode="transaction")
         await observed.until(ConnectionLost, timeout=4.0)
@@ -324,7 +328,7 @@ async def test_r43_no_password_is_told_of(
     pooler = new_pooler(users={"alice": alice})
     right = pooler.dsn_for("postgres", user="alice", password=alice)
     wrong = pooler.dsn_for("postgres", user="alice", password=WRONG)
-    async with observing(Listener(right, backoff=QUICKLY), pooled_server.dsn) as observed:
+    async with observing(Listener(right, backoff=SHORT_BACKOFF), pooled_server.dsn) as observed:
         await observed.delivers()
         with pytest.raises(ConnectError) as refused:
             await Listener(wrong, start_timeout=0.2).start()

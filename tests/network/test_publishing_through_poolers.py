@@ -15,7 +15,7 @@ from asyncnotify import Listener, Notifier
 from asyncnotify._asyncpg.publishing import PublishingSession
 from asyncnotify._asyncpg.session import ListeningSession
 from tests.network.arrivals import CHANNEL, OTHER_CHANNEL
-from tests.network.observed_listener import PATIENCE
+from tests.network.observed_listener import WAIT_LIMIT
 from tests.network.other_programs import other_programs, settings_of
 from tests.network.publishing_roads import ROADS, STATEMENTS, sending_by
 
@@ -182,7 +182,7 @@ async def test_r47_no_statement_of_another_runs_where_the_pid_deceives(
     pooler: PgBouncer, arrivals: Arrivals
 ) -> None:
     """A pooler that passes on the backend's own pid costs errors, and nothing else."""
-    session = PublishingSession(await asyncpg.connect(pooler.dsn), timeout=PATIENCE)
+    session = PublishingSession(await asyncpg.connect(pooler.dsn), timeout=WAIT_LIMIT)
     session.prepare_statements()  # as if the pid had been the one told at connecting
 
     async def send(payload: str) -> None:
@@ -210,7 +210,7 @@ async def test_r47_a_listener_that_lost_its_session_runs_no_statement_of_another
         on_notification=lambda pid, channel, payload: None,
         on_lost=lambda: None,
         last_contact=lambda: 0.0,
-        timeout=PATIENCE,
+        timeout=WAIT_LIMIT,
     )
     async with other_programs(pooler, server, "none") as others:
         await others.arrive()
@@ -219,9 +219,9 @@ async def test_r47_a_listener_that_lost_its_session_runs_no_statement_of_another
             with contextlib.suppress(asyncpg.PostgresError):
                 assert await session.missing([CHANNEL]) == {CHANNEL}
             with contextlib.suppress(asyncpg.PostgresError):
-                assert await session.queue_usage(timeout=PATIENCE) < 1
+                assert await session.queue_usage(timeout=WAIT_LIMIT) < 1
             with contextlib.suppress(asyncpg.PostgresError):
-                await session.queue_holders(timeout=PATIENCE)
+                await session.queue_holders(timeout=WAIT_LIMIT)
         assert await others.stored() == before
     session.terminate()
 

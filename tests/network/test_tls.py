@@ -10,7 +10,7 @@ from asyncnotify import Listener, Reconnected
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.machine import scaled
 
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_an_unencrypted_connection_over_a_network_is_warned_of_once(
         events = listener.events()
         await listener.notify("orders")  # a second connection
         proxy.reset()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while not isinstance(await anext(events), Reconnected):
                 pass
     (warning,) = warnings_of_tls(caplog)

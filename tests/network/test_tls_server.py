@@ -28,7 +28,7 @@ from asyncnotify.testing.proxy import FaultProxy
 from tests.support.addresses import resolving
 from tests.support.certificates import Authority, Certificate
 from tests.support.server_features import major_of
-from tests.support.tls_server import ADDRESS, PATIENCE, TlsServer, tls_server
+from tests.support.tls_server import ADDRESS, WAIT_LIMIT, TlsServer, tls_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -82,13 +82,13 @@ async def delivers(listener: Listener) -> None:
     """Check that a listener gets what it sends, and that both of its connections have TLS."""
     async with listener.stream("orders") as stream:
         await listener.notify("orders", "news")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             assert (await anext(stream)).payload == "news"
 
 
 async def until(events: EventStream, kind: type[ConnectionEvent]) -> Any:  # noqa: ANN401
     """Return the next event of this kind."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):
             pass
     return event
@@ -99,8 +99,8 @@ async def is_refused(dsn: str, text: str) -> None:
     for kind in (Listener, Notifier):
         began = asyncio.get_running_loop().time()
         with pytest.raises(ConnectError, match=text):
-            await kind(dsn, start_timeout=PATIENCE).start()
-        assert asyncio.get_running_loop().time() - began < PATIENCE / 2
+            await kind(dsn, start_timeout=WAIT_LIMIT).start()
+        assert asyncio.get_running_loop().time() - began < WAIT_LIMIT / 2
 
 
 # -- the server's certificate ---------------------------------------------------------------------
@@ -235,7 +235,7 @@ async def test_what_refuses_a_clients_certificate_is_told_of_callables_too(
     context.load_cert_chain(own.certificate, own.key)
     connect = functools.partial(asyncpg.connect, server.dsn("carol"), ssl=context)
     with pytest.raises(ConnectError, match=r"(?i)unknown.ca"):
-        await Listener(connect=connect, start_timeout=PATIENCE).start()
+        await Listener(connect=connect, start_timeout=WAIT_LIMIT).start()
 
 
 async def test_versions_of_tls_that_do_not_meet_are_refused(server: TlsServer) -> None:

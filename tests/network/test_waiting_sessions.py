@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Listener, Notifier, PoolerError
-from tests.network.observed_listener import PATIENCE, execute
+from tests.network.observed_listener import WAIT_LIMIT, execute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -48,7 +48,7 @@ async def test_r54_a_session_of_a_pool_does_not_wait(new_pooler: NewPooler, data
     """The start, delivery and heartbeats, while others would wait."""
     listener = Listener(new_pooler().dsn_for(DATABASE), heartbeat=0.1, heartbeat_timeout=2.0)
     async with (
-        asyncio.timeout(PATIENCE),
+        asyncio.timeout(WAIT_LIMIT),
         serializable_writer(database),
         listener,
         listener.stream("orders") as stream,
@@ -64,7 +64,7 @@ async def test_r58_a_pool_of_transactions_that_is_refused_keeps_its_defaults(
 ) -> None:
     """Its sessions serve others as before."""
     pooler = new_pooler(pool_mode="transaction", settings={"default_pool_size": "2"})
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_LIMIT):
         with pytest.raises(PoolerError):
             await Listener(pooler.dsn_for(DATABASE)).start()
         await check_defaults(pooler.dsn_for(DATABASE))
@@ -86,7 +86,7 @@ async def test_r47_publishing_does_not_wait_and_leaves_no_setting_behind(
     pooler = new_pooler(pool_mode="transaction", settings={"default_pool_size": "1"})
     dsn = pooler.dsn_for(DATABASE)
     async with (
-        asyncio.timeout(PATIENCE),
+        asyncio.timeout(WAIT_LIMIT),
         Listener(database) as listener,
         listener.stream("orders") as stream,
     ):

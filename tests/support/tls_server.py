@@ -47,7 +47,7 @@ SETTINGS = {
 }
 WITH_TLS = "18"
 NO_TLS = "SSL is not supported by this build"
-PATIENCE = scaled(10.0)
+WAIT_LIMIT = scaled(10.0)
 
 
 class TlsServer:
@@ -72,7 +72,7 @@ class TlsServer:
         install(self.server, certificate, clients)
         await self.execute("SELECT pg_catalog.pg_reload_conf()")
         expected = ssl.PEM_cert_to_DER_cert(certificate.certificate.read_text(encoding="ascii"))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while await asyncio.to_thread(shown, self.server.port) != expected:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # polls: the server does not tell when it has read it
 
@@ -163,7 +163,7 @@ def shown(port: int) -> bytes:
     """Return the certificate that the server shows, in DER."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((ADDRESS, port), timeout=PATIENCE) as plain:
+    with socket.create_connection((ADDRESS, port), timeout=WAIT_LIMIT) as plain:
         plain.sendall(struct.pack("!ii", 8, 80877103))
         assert plain.recv(1) == b"S"
         with context.wrap_socket(plain) as encrypted:

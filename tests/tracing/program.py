@@ -31,7 +31,7 @@ def tried(name: str, agent: Agent, dsn: str) -> list[str]:
     try:
         ended = roads.ROADS[name](trial)
         if ended is not None:
-            asyncio.run(asyncio.wait_for(ended, roads.PATIENCE))
+            asyncio.run(asyncio.wait_for(ended, roads.WAIT_LIMIT))
     except Exception:  # noqa: BLE001 - whatever it is, the test shows it
         trial.wrong.append(traceback.format_exc())
     agent.take()

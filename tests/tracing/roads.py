@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Sending: TypeAlias = Callable[[str], Awaitable[None]]
 
-PATIENCE: Final = scaled(20.0)
+WAIT_LIMIT: Final = scaled(20.0)
 """Seconds until a fact that must come has come, on however slow a machine."""
 
 HEARTBEAT: Final = 0.02
@@ -270,7 +270,7 @@ def blocking_listener(trial: Trial) -> None:
             stream = listener.stream("orders").__enter__()
         with trial.sending_request():
             listener.notify("orders", "1")
-        assert stream.get(PATIENCE).payload == "1"
+        assert stream.get(WAIT_LIMIT).payload == "1"
         trial.look("after a request")
         trial.lose_all()
         for event in events:
@@ -279,7 +279,7 @@ def blocking_listener(trial: Trial) -> None:
         trial.look("after a loss")
         with trial.sending_request():
             listener.notify("orders", "2", retry=True)
-        assert stream.get(PATIENCE).payload == "2"
+        assert stream.get(WAIT_LIMIT).payload == "2"
         with trial.quiet_request():
             stream.close()
     trial.look("at the end")
@@ -293,7 +293,7 @@ def blocking_listener_in_request(trial: Trial) -> None:
     with listener.stream("orders") as stream:
         with trial.sending_request():
             listener.notify("orders", "1")
-        assert stream.get(PATIENCE).payload == "1"
+        assert stream.get(WAIT_LIMIT).payload == "1"
     with trial.quiet_request():
         listener.close()
     trial.look("at the end")
@@ -357,7 +357,7 @@ def _send_in_turn(
     for payload in ("1", "2"):
         with trial.sending_request():
             sending(payload)
-        assert stream.get(PATIENCE).payload == payload
+        assert stream.get(WAIT_LIMIT).payload == payload
         trial.look("after a request")
 
 

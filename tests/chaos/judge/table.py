@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from tests.chaos.sender import LOST, PATIENCE
+from tests.chaos.sender import LOST, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,9 +46,9 @@ class Table:
     async def _fetch(self, query: str, *arguments: object) -> list[Any]:
         async with self._turn:
             if self._connection is None or self._connection.is_closed():
-                self._connection = await asyncpg.connect(self._dsn, timeout=PATIENCE)
+                self._connection = await asyncpg.connect(self._dsn, timeout=WAIT_LIMIT)
             try:
-                return await self._connection.fetch(query, *arguments, timeout=PATIENCE)
+                return await self._connection.fetch(query, *arguments, timeout=WAIT_LIMIT)
             except BaseException:
                 self.close()
                 raise

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 10.0
 AUDIT = 5 * HEARTBEAT
-PATIENCE = 2.0  # seconds that a second connection has, and again the notification
+WAIT_LIMIT = 2.0  # seconds that a second connection has, and again the notification
 BACKEND = 4711  # not what the pooler tells as a pid
 PROBE = re.compile(r'NOTIFY "(.+)"')
 STANDBY = asyncpg.ReadOnlySQLTransactionError("standby")
@@ -127,7 +127,7 @@ async def test_r39_a_pooler_that_does_not_deliver_is_refused_in_time(pooler: Poo
     began = now()
     with pytest.raises(PoolerError, match="pool_mode = session"):
         await pooler.listener.start()
-    assert now() - began == pytest.approx(PATIENCE, abs=0.1)
+    assert now() - began == pytest.approx(WAIT_LIMIT, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_r39_without_a_second_connection_it_is_believed_with_one_warning(
     pooler.takes_two = takes_two
     began = now()
     await pooler.listener.start()
-    assert now() - began <= PATIENCE + 0.1
+    assert now() - began <= WAIT_LIMIT + 0.1
     await asyncio.sleep(3 * AUDIT)
     assert pooler.listener.state is State.CONNECTED
     (warning,) = warnings(caplog)
@@ -165,7 +165,7 @@ async def test_r39_a_pooler_that_turns_deaf_is_found_out_by_an_audit(pooler: Poo
     await asyncio.sleep(2 * AUDIT + HEARTBEAT)
     assert len(pooler.made) == 1 + 3
     pooler.delivers = False
-    await asyncio.sleep(AUDIT + PATIENCE)
+    await asyncio.sleep(AUDIT + WAIT_LIMIT)
     lost = [event for event in pooler.events if isinstance(event, ConnectionLost)]
     assert isinstance(lost[0].cause, PoolerError)
     assert pooler.listener.state is State.DEGRADED
@@ -182,7 +182,7 @@ async def test_r32_a_start_that_is_cancelled_leaves_no_second_connection(
     if moment == "while it is made":
         pooler.takes_two = None
     start = asyncio.ensure_future(pooler.listener.start())
-    await asyncio.sleep(PATIENCE / 2)
+    await asyncio.sleep(WAIT_LIMIT / 2)
     start.cancel()
     await asyncio.wait({start})
     assert start.cancelled()
@@ -193,11 +193,11 @@ async def test_r32_closing_ends_a_trial_that_goes_on(pooler: Pooler) -> None:
     """The second connection of an audit is not left behind when the listener is closed."""
     await pooler.listener.start()
     pooler.delivers = False
-    await asyncio.sleep(AUDIT + PATIENCE / 2)
+    await asyncio.sleep(AUDIT + WAIT_LIMIT / 2)
     assert len(pooler.open) == 2
     began = now()
     await pooler.listener.aclose()
-    assert now() - began < PATIENCE / 2
+    assert now() - began < WAIT_LIMIT / 2
     assert pooler.open == []
 
 
