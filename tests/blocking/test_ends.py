@@ -297,7 +297,7 @@ def test_an_interrupt_gets_out_of_every_wait(
     began = time.monotonic()
     program.interrupt()
     program.expect("interrupted")
-    assert time.monotonic() - began < 4.5  # without it, 5 s and more
+    assert time.monotonic() - began < min(4.5, scaled(2.5))  # without it, 5 s and more
     own_server.thaw()
     for backend in backends:
         own_server.thaw_backend(backend)
