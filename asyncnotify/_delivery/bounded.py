@@ -137,9 +137,11 @@ class BoundedMailbox(Mailbox):
     def each_in_turn(self) -> Iterator[Item | None]:
         """As take_in_turn(), without end, for half of its time."""
         ready, taking, turns = self.ready, self.taking, self._source.turns
+        item: Item | None
         while True:
             taken = self.taken + 1
             if not ready or (not taken & _LOOK_EVERY and turns.is_over):
+                item = None  # while the consumer waits, nothing of the last one is kept
                 yield None
                 continue
             self.taken = taken
