@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import AsyncIterable, Iterable, Mapping
 from math import isfinite
@@ -77,6 +78,26 @@ def check_number(name: str, value: object, *, minimum: float) -> None:
     if number is None or number < minimum:
         msg = f"{name} must be a number, at least {minimum}, not {value!r}"
         raise ValueError(msg)
+
+
+_MEANT: Final = {
+    "db": "database",
+    "dbname": "database",
+    "hostname": "host",
+    "keepalives": "keepalive",
+    "reconnect": "backoff",
+    "retry": "backoff",
+    "username": "user",
+}
+"""Names that other libraries have for an argument."""
+
+
+def unknown_argument(name: str, known: Iterable[str]) -> str:
+    """Return what to say of an unknown keyword argument: the name of the nearest known one."""
+    near = [_MEANT.get(name, ""), *difflib.get_close_matches(name, known, n=1)]
+    meant = next((one for one in near if one in known), None)
+    msg = f"unexpected keyword argument {name!r}; it is none of asyncpg.connect either"
+    return f"{msg}: did you mean {meant}=?" if meant else msg
 
 
 def check_flag(name: str, value: object) -> None:
@@ -181,6 +202,8 @@ def check_callable(name: str, function: object) -> None:
     """Raise TypeError unless the object can be called."""
     if not callable(function):
         msg = f"{name} must be callable, not of type {type(function).__name__}"
+        if function is None or inspect.isawaitable(function):
+            msg += ": give the function itself, not what a call of it returns"
         raise TypeError(msg)
 
 

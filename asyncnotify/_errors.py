@@ -33,6 +33,7 @@ import os
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._escaping import escaped
@@ -40,8 +41,14 @@ from asyncnotify._escaping import escaped
 if TYPE_CHECKING:
     from types import TracebackType
 
+CLOSED: Final = "the listener is closed; start() starts it again"
+"""What calls say that need a listener that runs."""
+
 _LONGEST_TEXT: Final = 500
 """Characters of what another program says in one line."""
+
+_NAMES: Final = (str, int, NoneType)
+"""What is shown of a wrong name: anything else may be a payload, in the place of the channel."""
 
 _LONGEST_CHAIN: Final = 10
 """Causes of an error that are looked at."""
@@ -73,7 +80,8 @@ class ChannelNameError(AsyncNotifyError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return escaped(f"channel name {self.channel!r:.100} {self.reason}")
+        shown = f" {self.channel!r:.100}" if isinstance(self.channel, _NAMES) else ""
+        return escaped(f"channel name{shown} {self.reason}")
 
 
 class ChannelDirectionError(AsyncNotifyError, TypeError):

@@ -142,7 +142,8 @@ class Listener:
             close_timeout=close_timeout,
             max_connection_age=max_connection_age,
         )
-        check_connect_arguments(dsn, connect, connect_kwargs)
+        ours = Listener.__init__.__kwdefaults__ or ()
+        check_connect_arguments(dsn, connect, connect_kwargs, ours)
         check_callbacks(connect=connect)
         self._dialer = Dialer(
             dsn, connect, connect_kwargs, timeout=connect_timeout, start_timeout=start_timeout

@@ -121,7 +121,8 @@ class Notifier:
         )
         check_backoff(backoff)
         check_kind("keepalive", keepalive, Keepalive)
-        check_connect_arguments(dsn, connect, connect_kwargs)
+        ours = Notifier.__init__.__kwdefaults__ or ()
+        check_connect_arguments(dsn, connect, connect_kwargs, ours)
         check_callbacks(connect=connect)
         connections: PublishingConnections
         if pool is None:
@@ -131,7 +132,9 @@ class Notifier:
             connections = OwnConnections(dialer, keepalive, timeout=operation_timeout)
         else:
             if dsn is not None or connect is not None or connect_kwargs:
-                msg = "pool= makes the connections: nothing else may say how"
+                others = {"dsn": dsn, "connect": connect, **connect_kwargs}
+                given = ", ".join(name for name, value in others.items() if value is not None)
+                msg = f"{given} would go unused: pool= makes the connections"
                 raise TypeError(msg)
             if max_connection_age is not None:
                 msg = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
-from asyncnotify._arguments import check_callbacks
+from asyncnotify._arguments import check_callable, check_callbacks, unknown_argument
 from asyncnotify._asyncpg.attempts import Attempts, within
 from asyncnotify._asyncpg.dsn import check_dsn
 from asyncnotify._asyncpg.failures import (
@@ -40,7 +40,7 @@ from asyncnotify._escaping import escaped
 from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
     Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection[Any]]]
@@ -79,9 +79,17 @@ _SHARE_OF_START: Final = 0.9
 """How much of the time for starting the first pass over all hosts may take."""
 
 
-def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, Any]) -> None:
+def check_connect_arguments(
+    dsn: object, connect: object, kwargs: Mapping[str, Any], ours: Iterable[str] = ()
+) -> None:
     """
     Refuse keyword arguments that asyncpg.connect does not take, or that would go unused.
+
+    Args:
+        dsn: The argument of that name.
+        connect: The argument of that name.
+        kwargs: All arguments that the class does not know itself.
+        ours: The names of those that it knows.
 
     Raises:
         TypeError: An argument is unknown, or cannot be combined with ``connect=``.
@@ -93,8 +101,7 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
             msg = "timeout= is not an argument here: connect_timeout= is"
             raise TypeError(msg)
         if name not in known:
-            msg = f"unexpected keyword argument {name!r}; it is none of asyncpg.connect either"
-            raise TypeError(msg)
+            raise TypeError(unknown_argument(name, {*known, *ours}))
     password = kwargs.get("password")
     if not (password is None or isinstance(password, str) or callable(password)):
         msg = f"password must be a str or a callable, not of type {type(password).__name__}"
@@ -103,7 +110,7 @@ def check_connect_arguments(dsn: object, connect: object, kwargs: Mapping[str, A
     check_callbacks(**{name: kwargs[name] for name in _CALLABLE if callable(kwargs.get(name))})
     unused = ["dsn"] * (dsn is not None) + list(kwargs)
     if connect is not None and unused:
-        msg = f"{', '.join(unused)} would go unused: connect= makes the connections"
+        msg = f"{', '.join(unused)} would go unused: connect= (or the engine) makes the connections"
         raise TypeError(msg)
 
 
@@ -112,9 +119,8 @@ def _check_source(dsn: object, connect: object, kwargs: Mapping[str, Any]) -> No
     if isinstance(connect, asyncpg.Pool) or isinstance(dsn, asyncpg.Pool) or "pool" in kwargs:
         raise TypeError(_NO_POOL)
     check_dsn(dsn)
-    if not (connect is None or callable(connect)):
-        msg = f"connect must be callable, not of type {type(connect).__name__}"
-        raise TypeError(msg)
+    if connect is not None:
+        check_callable("connect", connect)
 
 
 class Dialer:

@@ -120,6 +120,8 @@ def _is_sqlalchemys(scheme: str, separator: str) -> bool:
         return scheme not in _SCHEMES
     if scheme.startswith(_OTHER_DRIVERS):
         problem = f"is a URL of SQLAlchemy for another driver ({_shown(scheme)})"
+    elif scheme.lower() in _SCHEMES:
+        problem = "has its scheme in capital letters"
     elif separator:
         problem = f"is no URL of PostgreSQL, but begins with {_shown(scheme)}"
     else:

@@ -343,10 +343,23 @@ class PooledConnections:
             failures.escape_texts(error)
             if isinstance(error, asyncpg.InterfaceError):
                 self._check_open(error)
+            elif isinstance(error, TimeoutError) and self._in_use >= self._pool.get_max_size():
+                raise TimeoutError(self._none_free) from error
             else:
                 mark_as_callers(error)  # the pool calls functions of the caller's
             raise
         return BorrowedSession(self._pool, proxy, timeout=self._timeout, warnings=self._warnings)
+
+    @property
+    def _in_use(self) -> int:
+        return self._pool.get_size() - self._pool.get_idle_size()
+
+    @property
+    def _none_free(self) -> str:
+        return (
+            f"no connection of the pool became free within {self._connect_timeout:g} s:"
+            f" all {self._in_use} are in use; give the pool a larger max_size"
+        )
 
     def _check_open(self, error: Exception | None = None) -> None:
         """Raise ConfigurationError if no connection can be had of the pool, now or later."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.dsn import read_dsn
 from asyncnotify._asyncpg.files import read_service
 from asyncnotify._asyncpg.hosts import Host, check_hosts, describe_hosts, read_hosts
@@ -248,7 +249,12 @@ def _settings_of(arguments: Mapping[str, Any]) -> dict[str, str]:
     settings = arguments.get("server_settings") or {}
     pairs = settings.items() if isinstance(settings, dict) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(value, str) for name, value in pairs):
-        msg = "server_settings must be a dict of str to str"
+        what = type_name(settings)
+        msg = (
+            f"server_settings must be a dict of str to str, as {{'timezone': 'UTC'}}, not a {what}"
+        )
+        if isinstance(settings, dict):
+            msg = "server_settings must be a dict of str to str: one of its values is no str"
         raise TypeError(msg)
     return dict(settings)
 

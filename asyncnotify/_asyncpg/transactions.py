@@ -43,6 +43,9 @@ _REMEDIES: Final = {
     "asyncpg.Pool": "use `async with pool.acquire() as connection`",
 }
 
+_ABORTED: Final = "25P02"
+"""An earlier statement of the transaction has failed."""
+
 _OF_ASYNCPG: Final = (asyncpg.PostgresError, asyncpg.InternalClientError)
 """What it raises of the server, or when it no longer understands that."""
 
@@ -71,12 +74,35 @@ class Call(NamedTuple):
 
 async def notify_within(connection: Any, channel: str, payload: str) -> None:
     """Send a notification when the transaction commits; raises as ``call_within()`` does."""
-    await call_within(connection, _notification(channel, payload))
+    with _explaining(connection):
+        await call_within(connection, _notification(channel, payload))
 
 
 def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
     """Do as ``notify_within()``, on a connection that blocks, in the calling thread."""
-    call_within_thread(connection, _notification(channel, payload))
+    with _explaining(connection):
+        call_within_thread(connection, _notification(channel, payload))
+
+
+@contextlib.contextmanager
+def _explaining(connection: Any) -> Generator[None]:
+    """Add to what a driver raises, where its words do not tell, that nothing was sent, and why."""
+    was_closed = _is_closed(connection)
+    try:
+        yield
+    except Exception as error:
+        if was_closed:
+            error.add_note("nothing was sent: connection= was closed before; give one that is open")
+        elif getattr(getattr(error, "orig", error), "sqlstate", None) == _ABORTED:
+            error.add_note("nothing was sent: roll the transaction of connection= back first")
+        raise
+
+
+def _is_closed(connection: Any) -> bool:
+    """Return whether a connection says that it is closed."""
+    if type_name(connection) == "asyncpg.Connection":
+        return bool(connection.is_closed())
+    return getattr(connection, "closed", False) is True
 
 
 def _notification(channel: str, payload: str) -> Call:

@@ -74,7 +74,7 @@ class BlockingEventStream:
 
     def _wait(self, deadline: float | None) -> None:
         if not self._news.wait(lambda: bool(self._events) or self._ended, deadline):
-            msg = "no event came in time"
+            msg = "no event came within the timeout= of get()"
             raise TimeoutError(msg)
         if self._ended and not self._events:
             msg = "the listener has been closed"

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncnotify._arguments import check_timeout
-from asyncnotify._blocking.call import Call
+from asyncnotify._blocking.call import Call, closed_error
 from asyncnotify._blocking.portal import Portal
 from asyncnotify._blocking.threads import is_served_here
 from asyncnotify._blocking.waiting import Instances
@@ -105,8 +105,7 @@ class Gateway:
             msg = "the listener or notifier has not been started: use `with` or start()"
             raise NotStartedError(msg)
         if not portal.is_open:
-            msg = "the listener or notifier is closed"
-            raise ClosedError(msg)
+            raise closed_error()
         portal.check_owner()
         check_no_loop()
         return portal

@@ -278,7 +278,7 @@ class BlockingStream(Generic[ItemT_co]):
                     functools.partial(self._is_settled, fetch), deadline_after(_LAST_LOOK)
                 )
             if not self._items and not (fetch.outcome.done() and not _was_cancelled(fetch.outcome)):
-                msg = "no notification came in time"
+                msg = f"{self!r} got no item within the timeout= of get()"
                 raise TimeoutError(msg)
         finally:
             del self, fetch

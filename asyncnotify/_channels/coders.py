@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+_OF_TYPES: Final = {"types", "typing", "typing_extensions"}
+
 # Together they make JSON: a type of which JSON has values needs no library.
 _OF_JSON: Final = (dict, list, int, float, bool, NoneType)
 
@@ -66,10 +68,23 @@ def coder_for(kind: object) -> Coder:
     if isinstance(kind, str):
         msg = f"payloads have a type, not the name of one: Channel(…, {kind}), without quotes"
         raise TypeError(msg)
+    _refuse_object(kind)
     for ours in _OF_JSON:
         if kind is ours or (kind is None and ours is NoneType):
             return _json_coder(ours)
     return _library_coder(kind)
+
+
+def _refuse_object(kind: object) -> None:
+    """Raise TypeError for what is neither a class nor a form of a type: it may be a payload."""
+    package = type(kind).__module__.partition(".")[0]
+    if kind is None or isinstance(kind, type) or package in _OF_TYPES or get_origin(kind):
+        return
+    name = type(kind).__name__
+    msg = f"payloads have a type, as Channel('orders', dict), and an object of type {name} is none"
+    if callable(kind):
+        msg += ": give functions as encode= and decode="
+    raise TypeError(msg)
 
 
 def name_of(kind: object) -> str:

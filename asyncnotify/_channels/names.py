@@ -58,7 +58,11 @@ def _remedy_of_name(channel: object) -> str:
         return ": give one channel for each call; stream() takes several, as stream('a', 'b')"
     if isinstance(channel, bytes):
         return ": decode it"
-    if callable(channel):
+    if isinstance(channel, type):
+        return f": give an object, as {channel.__name__}('orders')"
+    if hasattr(channel, "cancel"):
+        return ": to end one subscription use its cancel()"
+    if isinstance(channel, dict) or callable(channel):
         return ": the channel comes first, as in @listener.on('orders')"
     return ""
 

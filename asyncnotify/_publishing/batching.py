@@ -35,7 +35,11 @@ class _Batch:
             if isinstance(pair, str | bytes):
                 raise TypeError  # noqa: TRY301 - two characters unpack like a pair
         except (TypeError, ValueError):
-            msg = f"a pair must be a channel and a payload, not of type {type(pair).__name__}"
+            size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+            msg = (
+                "a pair must be a channel and a payload, as ('orders', '1'), not a"
+                f" {type(pair).__name__}{size}"
+            )
             raise TypeError(msg) from None
         name, text = encoded(channel, payload)
         self.channels.append(name)

@@ -253,7 +253,7 @@ class WaitingCalls:
 
 def not_sent_closed() -> ClosedError:
     """Return what a caller is told whose call came too late."""
-    return ClosedError("not sent: the notifier is closed")
+    return ClosedError("not sent: the notifier is closed; start() starts it again")
 
 
 def tell(calls: Iterable[Call | Bulk]) -> None:

@@ -16,6 +16,7 @@ from asyncnotify._connection.supervisor import Supervisor
 from asyncnotify._delivery.registry import Registry
 from asyncnotify._delivery.router import Router
 from asyncnotify._errors import (
+    CLOSED,
     ClosedError,
     ConnectError,
     ConnectTimeoutError,
@@ -209,8 +210,7 @@ class Lifetime:
 
     def _refuse_if_ending(self) -> None:
         if self._stop_requested.is_set() or self._ended.done():
-            msg = "the listener is closed"
-            raise ClosedError(msg)
+            raise ClosedError(CLOSED)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Lifetime:
     def how_ended(self) -> str:
         """What to say to who calls something of a run that is over."""
         if self._stop_requested.is_set() or not self.owner.loop.is_closed():
-            return "the listener is closed"
+            return CLOSED
         return (
             "the event loop that started the listener has been closed, and the listener with it:"
             " start it in this loop; in tests give the fixture that starts it and the tests the"

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from asyncnotify._errors import ClosedError, ListenTimeoutError, own_copy
+from asyncnotify._errors import CLOSED, ClosedError, ListenTimeoutError, own_copy
 from asyncnotify._logs import Log
 from asyncnotify._subscriptions.slow import SlowCalls
 from asyncnotify._subscriptions.worker import HandlerWorker, serving_worker
@@ -244,8 +244,7 @@ class Roster:
     def _refuse_if_closed(self) -> None:
         self._owner.check()
         if self._closed:
-            msg = "the listener is closed"
-            raise ClosedError(msg)
+            raise ClosedError(CLOSED)
 
     # -- reports ------------------------------------------------------------------------------
 

@@ -360,12 +360,19 @@ def test_the_name_of_a_type_is_refused() -> None:
         coder_for("Order")
 
 
-@pytest.mark.parametrize("kind", [Impossible, Opaque, Struct | Model, Unfinished, 7], ids=repr)
+@pytest.mark.parametrize("kind", [Impossible, Opaque, Struct | Model, Unfinished], ids=repr)
 def test_type_that_nobody_can_do_is_refused(kind: object) -> None:
     """All that might are asked when the channel is made, not when it is used; with the reason."""
     with pytest.raises(TypeError, match=r"cannot be coded by (msgspec or )?pydantic$") as caught:
         coder_for(kind)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("thing", [7, msgspec, len, [Order]], ids=type)
+def test_an_object_in_the_place_of_a_type_is_refused_and_not_shown(thing: object) -> None:
+    """The object may be a payload, so only its type is named."""
+    with pytest.raises(TypeError, match=f"an object of type {type(thing).__name__} is none"):
+        coder_for(thing)
 
 
 def test_the_library_that_might_help_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
