@@ -134,21 +134,6 @@ class BoundedMailbox(Mailbox):
                 return item
         return None
 
-    def each_in_turn(self) -> Iterator[Item | None]:
-        """As take_in_turn(), without end, for half of its time."""
-        ready, taking, turns = self.ready, self.taking, self._source.turns
-        item: Item | None
-        while True:
-            taken = self.taken + 1
-            if not ready or (not taken & _LOOK_EVERY and turns.is_over):
-                item = None  # while the consumer waits, nothing of the last one is kept
-                yield None
-                continue
-            self.taken = taken
-            for item in taking:
-                yield item
-                break
-
     def next_arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
         """Return a future that is done once the consumer may take something in its turn."""
         return self._source.turns.next() if self.ready else super().next_arrival(loop)

@@ -65,16 +65,6 @@ class Mailbox(ABC):
         """As take(), but None also if other tasks should run first: see next_arrival()."""
         return self.take()
 
-    def each_in_turn(self) -> Iterator[Item | None]:
-        """
-        Iterate without end over what take_in_turn() returns.
-
-        A step costs less than the call. What a signal handler raises in one ends the iterator,
-        and loses nothing.
-        """
-        while True:
-            yield self.take_in_turn()
-
     # What is taken must be returned or stay, whatever is raised. A signal handler may raise after
     # each call, and where a function or the next round of a loop begins; not between other steps.
     # So whoever has to do something with an item looks at it, and removes it at the very end.

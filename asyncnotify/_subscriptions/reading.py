@@ -8,7 +8,7 @@ passed through, and whoever keeps the exception must not keep the subscription w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.mailbox import Item
     from asyncnotify._model import SubscriptionStats
     from asyncnotify._subscriptions.callbacks import OnError
-    from asyncnotify._subscriptions.decoding import Taken
 
 Enlist: TypeAlias = Callable[[], tuple[Roster, Subscriber]]
 """What makes a subscription, which begins once the server has confirmed its channels."""
@@ -228,10 +227,6 @@ class Reading:
         await self.report()
         return self
 
-    def each(self) -> Iterator[Taken | None]:
-        """Iterate without end over what take() returns: see Mailbox.each_in_turn()."""
-        return self.mailbox.each_in_turn() if self._decoding is None else _endless(self.take)
-
     # Between taking an item and returning it nothing is called, and no loop goes round: a signal
     # handler may raise after each, and the item would be lost.
 
@@ -320,11 +315,6 @@ class Reading:
     def stats(self) -> SubscriptionStats:
         """Return what became of the notifications so far."""
         return self.subscriber.stats()
-
-
-def _endless(take: Callable[[], Taken | None]) -> Iterator[Taken | None]:
-    while True:
-        yield take()
 
 
 def names(channels: tuple[Channel[Any], ...]) -> str:

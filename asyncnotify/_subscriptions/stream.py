@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum, auto
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self
@@ -33,7 +33,11 @@ class _Use(Enum):
 
 
 _NOT_READY: Final[Any] = object()
-"""In place of an item: there is none before the stream has begun, or after an interrupt."""
+"""What ``take()`` returns before the stream has begun."""
+
+
+def _not_ready() -> Any:  # noqa: ANN401 - it is no item
+    return _NOT_READY
 
 
 class Stream(Generic[ItemT_co]):
@@ -57,7 +61,7 @@ class Stream(Generic[ItemT_co]):
     # Its coroutines let go of ``self`` before they end: whoever keeps an exception keeps the
     # frames that it has passed through, and those that called them, with all that they hold.
 
-    __slots__ = ("__weakref__", "_items", "_loop", "_mailbox", "_state", "_take", "_use")
+    __slots__ = ("__weakref__", "_loop", "_mailbox", "_state", "_take", "_use")
 
     def __init__(
         self,
@@ -72,8 +76,7 @@ class Stream(Generic[ItemT_co]):
             enlist, channels, gaps=gaps, on_error=on_error, timeout=timeout
         )
         self._use = _Use.FREE
-        self._items: Iterable[Taken | None] = ()
-        self._take: Callable[[], Taken | None]
+        self._take: Callable[[], Taken | None] = _not_ready
         self._mailbox: Mailbox
         self._loop: asyncio.AbstractEventLoop
 
@@ -146,7 +149,7 @@ class Stream(Generic[ItemT_co]):
             raise end_of(self)
         return self
 
-    async def __anext__(self) -> ItemT_co:  # noqa: C901 - nothing is called once it is taken
+    async def __anext__(self) -> ItemT_co:
         """
         Return the next item.
 
@@ -158,9 +161,7 @@ class Stream(Generic[ItemT_co]):
             ClosedError: As for entering the stream, at the first call.
             WrongLoopError: The call came from another event loop or process.
         """
-        item: Any = _NOT_READY
-        for item in self._items:  # noqa: B007 - a step costs less than a call of take()
-            break
+        item: Any = self._take()
         if item.__class__ is Notification:  # nearly always: the hot path ends here
             return item  # type: ignore[return-value]  # cast() would be a call for each
         if item is None and (arrival := self._mailbox.next_arrival(self._loop)) is not None:
@@ -194,7 +195,6 @@ class Stream(Generic[ItemT_co]):
             self._mailbox = reading.mailbox
             self._state = reading
             self._take = reading.take
-        self._items = reading.each()  # what a signal handler has raised in a step ends the earlier
 
     def batches(self, limit: int = DEFAULT_BATCH) -> Batches[ItemT_co]:
         """

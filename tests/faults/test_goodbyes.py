@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
 from tests.faults.conftest import BACKENDS, OURS, WAIT_LIMIT
+from tests.support.driver_features import TELLS_LAST_WORDS
 from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ async def test_a_goodbye_that_crosses_a_statement_says_that_it_was_not_run(
     rig: Rig, heard: Heard, send: Send, *, pooled: bool
 ) -> None:
     """It is read as the answer: a session that was ended for being idle has run nothing."""
+    if not (TELLS_LAST_WORDS or pooled or send is many):
+        pytest.skip("this version of asyncpg does not tell what the server has answered")
     async with notifier_of(rig.proxied, pooled=pooled) as notifier:
         rig.proxy.pause("to_client")
         wait_until_ended(rig.dsn)

@@ -1,0 +1,15 @@
+"""What versions of asyncpg have in common, and what only the newer ones do."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final
+
+_VERSION: Final = tuple(int(part) for part in version("asyncpg").split(".")[:2])
+
+TELLS_LAST_WORDS: Final = _VERSION >= (0, 32)
+"""Whether the server's error is told that answers a prepared statement and ends the session. Where
+it is not, the statement is in doubt."""
+
+CLOSES_IN_TIME: Final = _VERSION >= (0, 32)
+"""Whether SQLAlchemy's clean-up after a cancelled call ends while the server does not answer."""
