@@ -74,6 +74,9 @@ SERVER_PROGRAMS = "tests/support/server_programs.py"
 OWN_SERVER = ("ASYNCNOTIFY_PG_BIN", "ASYNCNOTIFY_TEST_DSN", "ASYNCNOTIFY_TEST_PG")
 """Who sets one of them has chosen the server."""
 
+NOT_ON_EVERY_PYTHON = ("tests/chaos", "tests/examples", "tests/integration", "tests/typing")
+"""Tests that take long: `tests` runs them, and the variants of dependencies and loops."""
+
 THOROUGH = "--hypothesis-profile=thorough"
 """Tries ten times as many examples as a developer waits for; what they are is fixed."""
 
@@ -274,7 +277,7 @@ def tests_all(session: nox.Session, variant: str) -> None:
             pins = _lowest_dependencies(version)
             session.log("lowest dependencies: %s", ", ".join(pins))
         case _:
-            pass
+            options = [f"--ignore={folder}" for folder in NOT_ON_EVERY_PYTHON]
     session.install(f".[{extras}]", *pins)
     server = SERVER_OF[version if variant == "newest" else variant]
     _run_tests(session, *_server_option(session, server), *options)
