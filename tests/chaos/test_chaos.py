@@ -14,7 +14,7 @@ from asyncnotify.testing._server.errors import BinariesNotFoundError
 from tests.chaos import program as chaos
 from tests.chaos.pooler import pooler_of
 from tests.chaos.publishing import run_publishing
-from tests.support.driver_features import CLOSES_IN_TIME
+from tests.support.driver_features import MAY_HANG_ON_TWO_SESSIONS
 from tests.support.pgbouncer import PoolMode
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ async def test_r47_the_same_holds_behind_a_pooler(
     Three programs share two connections to the server with two others, which prepare statements.
     The pooler is restarted, too.
     """
-    if mode == "session" and not CLOSES_IN_TIME:
-        pytest.skip("with this asyncpg a cancelled call may hold one of two connections for ever")
+    if mode == "session" and MAY_HANG_ON_TWO_SESSIONS:
+        pytest.skip("may not end with this version of asyncpg; why is not known")
     try:
         outcome = await run_publishing(own_server, seconds=seconds, seed=SEED, pooler=mode)
     except BinariesNotFoundError as error:

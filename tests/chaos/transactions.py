@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.chaos.sender import LOST
-from tests.support.driver_features import CLOSES_IN_TIME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -71,6 +70,6 @@ async def _of_psycopg(dsn: str) -> AsyncGenerator[Transaction]:
 
 
 ROADS: Final[tuple[Callable[[str], AbstractAsyncContextManager[Transaction]], ...]] = (
-    *((_of_asyncpg, _of_sqlalchemy, _of_psycopg) if CLOSES_IN_TIME else (_of_asyncpg, _of_psycopg)),
+    *(_of_asyncpg, _of_sqlalchemy, _of_psycopg),
 )
 """Each opens a connection of its own, and ends it."""
