@@ -66,6 +66,8 @@ class Interrupter:
         self._tracer = sys.gettrace()
         if not self.has_raised:
             gc.disable()  # what is raised in a __del__ that it runs would be ignored
+            # Python 3.12 traces operations only where a frame asked for them before settrace()
+            sys._getframe().f_trace_opcodes = True  # noqa: SLF001 - as inspect does
             sys.settrace(self._kept[0])
 
     def __exit__(self, *_: object) -> None:
