@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+    from types import FrameType
 
 T = TypeVar("T")
 
@@ -164,7 +165,7 @@ def pytest_asyncio_loop_factories(
     """Run the async tests on the event loop asked for."""
     if config.getoption("--uvloop"):
         return {"uvloop": new_uvloop}
-    return {"asyncio": with_tasks_of(config, asyncio.new_event_loop)}
+    return {"asyncio": with_tasks_of(config, new_asyncio)}
 
 
 def new_uvloop() -> asyncio.AbstractEventLoop:
@@ -179,6 +180,21 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
     loop: asyncio.AbstractEventLoop = Loop()
     if callable(end):
         loop.add_signal_handler(signal.SIGALRM, _cancel_all, loop)
+    return loop
+
+
+def new_asyncio() -> asyncio.AbstractEventLoop:
+    """Return an event loop of asyncio, which cancels all tasks when the time of a test is over."""
+    loop = asyncio.new_event_loop()
+    end = signal.getsignal(signal.SIGALRM)  # raises, and a task keeps what is raised in it
+    if callable(end):
+
+        def end_and_cancel(number: int, frame: FrameType | None) -> None:
+            if loop.is_running() and asyncio.current_task(loop):
+                loop.call_soon_threadsafe(_cancel_all, loop)
+            end(number, frame)
+
+        signal.signal(signal.SIGALRM, end_and_cancel)
     return loop
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import outcome_of
+from tests.support import machine
 from tests.support.small_project import make_project
 
 if TYPE_CHECKING:
@@ -27,6 +29,30 @@ def test_that_fails_first(case):
     ran_before = trace.exists()
     trace.touch()
     assert ran_before
+
+
+def test_that_passes():
+    pass
+"""
+
+HANGS = """
+import asyncio
+import time
+
+import pytest
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(3)
+@pytest.mark.parametrize("others", [0, 1])
+async def test_that_hangs(others):
+    async def turn():
+        while True:
+            time.sleep(0.01)  # most signals come here, and so in this task
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.ensure_future(turn()) for _ in range(others)]
+    await asyncio.Event().wait()
 
 
 def test_that_passes():
@@ -59,8 +85,22 @@ def test_a_run_in_which_nothing_passed_has_an_outcome_too() -> None:
 def run_pytest(folder: Path, *options: str) -> dict[str, object]:
     """Run pytest in a folder with the project's own conftest; return the outcome it wrote."""
     outcome = folder / "outcome.json"
-    command = (sys.executable, "-m", "pytest", "-p", "no:anyio", f"--outcome={outcome}", *options)
-    subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=30)
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:anyio",
+        "-p",
+        "no:faker",
+        f"--outcome={outcome}",
+        *options,
+    )
+    environment = {**os.environ, machine.VARIABLE: "1"}  # for tests that are to hang for a moment
+    limit = machine.scaled(60.0)
+    subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, check=False, timeout=limit
+    )
     found: dict[str, object] = json.loads(outcome.read_text(encoding="utf-8"))
     return found
 
@@ -72,3 +112,15 @@ def test_what_passes_in_the_second_run_only_is_told_by_its_id(tmp_path: Path) ->
     assert first == {"exit_status": 1, "passed": ["test_file.py::test_that_passes"]}
     second = run_pytest(tmp_path, "--last-failed")
     assert second == {"exit_status": 0, "passed": ["test_file.py::test_that_fails_first[a b::c]"]}
+
+
+@pytest.mark.parametrize("options", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
+def test_a_test_that_hangs_is_ended_wherever_the_signal_comes(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Also in a task that nobody waits for, which keeps what the signal handler raises."""
+    if options:
+        pytest.importorskip("uvloop")
+    make_project(tmp_path, HANGS)
+    outcome = run_pytest(tmp_path, *options)
+    assert outcome == {"exit_status": 1, "passed": ["test_file.py::test_that_passes"]}
