@@ -4,7 +4,8 @@ The durable log: events in rows, appended in the caller's transaction, and read 
 NOTIFY only wakes those who read. The module's path is its API, with the names in ``__all__``.
 """
 
-from asyncnotify.log._blocking import BlockingConsumer, BlockingLog, BlockingLogStream
+from asyncnotify.log._blocking import BlockingConsumer, BlockingLogStream
+from asyncnotify.log._blocking_log import BlockingLog
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._errors import (
     EntryError,

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import random
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._values import Position
 
 
+Wake: TypeAlias = Literal["commit", "after", "poll"]
+
 log = Log("log")
 
 _EXPIRY: Final = 60.0
@@ -58,7 +60,7 @@ class Options:
         sessions: Makes connections.
         listener: One that the caller runs, if any.
         new_listener: Makes one that this log runs; None if it cannot.
-        wakes_on_commit: Whether an appending transaction notifies.
+        wake: How consumers learn of new events, as Log says.
         poll: Seconds after which one who reads looks for news in any case.
         backoff: Of attempts to connect.
     """
@@ -70,7 +72,7 @@ class Options:
         listener: Listener | None,
         new_listener: Callable[[], Listener] | None,
         *,
-        wakes_on_commit: bool,
+        wake: Wake,
         poll: float,
         backoff: Backoff,
     ) -> None:
@@ -78,7 +80,7 @@ class Options:
         self.sessions = sessions
         self.listener = listener
         self.new_listener = new_listener
-        self.wakes_on_commit = wakes_on_commit
+        self.wake: Wake = wake
         self.poll = poll
         self.backoff = backoff
 
@@ -103,7 +105,9 @@ class Runtime:
         """Return what appends on a connection of the log's own."""
         if self._appender is None:
             options = self._options
-            self._appender = Appender(options.sessions, options.names, wake=options.wakes_on_commit)
+            self._appender = Appender(
+                options.sessions, options.names, wake=options.wake == "commit"
+            )
         return self._appender
 
     def wake_readers(self) -> None:

@@ -118,7 +118,7 @@ def test_options_of_another_event_loop_are_refused() -> None:
 
 def test_both_logs_have_the_same_methods() -> None:
     """With the same arguments, but for what threads cannot have."""
-    for name, method in vars(Log).items():
+    for name, method in inspect.getmembers(Log):
         if name.startswith("_") or name in NOT_FOR_THREADS | OF_THE_LOG:
             continue
         blocking = getattr(BlockingLog, name)

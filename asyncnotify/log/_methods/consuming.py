@@ -1,0 +1,131 @@
+"""Durable consumers, and handlers, which are consumers that call a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
+
+from asyncnotify import Channel, Gap
+from asyncnotify._arguments import check_flag, check_kind
+from asyncnotify._channels.arguments import channels_of
+from asyncnotify.log._consuming.consumer import Consumer
+from asyncnotify.log._consuming.handler import EventHandler, Handling, check_event_handler
+from asyncnotify.log._errors import LogNameError
+from asyncnotify.log._methods.running import Running
+from asyncnotify.log._names import check_consumer_name
+from asyncnotify.log._reading.stream import After, check_after
+from asyncnotify.log._retry import Retry
+from asyncnotify.log._values import Event
+
+T = TypeVar("T")
+HandlerT = TypeVar("HandlerT", bound=EventHandler)
+
+_DEFAULT_RETRY = Retry()
+
+
+class Consuming(Running):
+    """The methods that make consumers and register handlers."""
+
+    @overload
+    def consumer(
+        self, name: str, *channels: str, start: After = ..., gaps: Literal[False] = False
+    ) -> Consumer[Event[str]]: ...
+
+    @overload
+    def consumer(
+        self, name: str, *channels: Channel[T], start: After = ..., gaps: Literal[False] = False
+    ) -> Consumer[Event[T]]: ...
+
+    @overload
+    def consumer(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        start: After = ...,
+        gaps: Literal[False] = False,
+    ) -> Consumer[Event[Any]]: ...
+
+    @overload
+    def consumer(
+        self, name: str, *channels: str | Channel[Any], start: After = ..., gaps: bool
+    ) -> Consumer[Event[Any] | Gap]: ...
+
+    def consumer(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        start: After = "start",
+        gaps: bool = False,
+    ) -> Consumer[Any]:
+        """
+        Return a durable consumer, whose place in the log is kept in the database under its name.
+
+        ``async with log.consumer("mailer") as consumer: async for event in consumer: …``. The class
+        of the consumer, Consumer, says what is guaranteed.
+
+        Args:
+            name: 1 to 200 printable characters.
+            channels: As for ``read()``.
+            start: Where a consumer begins that is not in the database, as ``after`` of ``read()``.
+            gaps: Yield a Gap where events had been removed before they were consumed (``EXPIRED``).
+
+        Raises:
+            LogNameError: No consumer can have this name.
+            ChannelNameError: One of the names cannot be that of a channel.
+            TypeError: As of ``read()``.
+            ValueError: As of ``read()``.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        check_consumer_name(name)
+        check_after(start)
+        check_flag("gaps", gaps)
+        return self._running().consumer(name, channels, start, gaps=gaps)
+
+    def on(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        transactional: bool = False,
+        on_error: Retry = _DEFAULT_RETRY,
+        start: After = "start",
+    ) -> Callable[[HandlerT], HandlerT]:
+        """
+        Register a handler: a durable consumer that calls a function with each event.
+
+        It runs while the log is started, by ``async with log`` or ``start()``. Events come one at a
+        time, in their order. What the function raises is logged, and the event is handed over
+        again as ``on_error`` says.
+
+        Args:
+            name: The name of the consumer, as for ``consumer()``.
+            channels: As for ``read()``.
+            transactional: Call the function with the event and an asyncpg connection, in a
+                transaction that also moves the cursor: what the function writes there and the
+                cursor are committed together, so that each event has its effect exactly once.
+                Otherwise the event comes at least once.
+            on_error: What to do when the function raises.
+            start: As for ``consumer()``.
+
+        Raises:
+            LogNameError: No consumer can have this name, or a handler has it.
+            ChannelNameError: One of the names cannot be that of a channel.
+            TypeError: The function cannot be called as it would be, or an argument is of a wrong
+                type.
+            ValueError: As of ``read()``.
+        """
+        check_consumer_name(name)
+        check_after(start)
+        check_flag("transactional", transactional)
+        check_kind("on_error", on_error, Retry)
+        channels_of(channels)
+        if name in self._handlings:
+            raise LogNameError(name, "consumer", "a handler of this log has this name")
+
+        def register(function: HandlerT) -> HandlerT:
+            check_event_handler(function, transactional=transactional)
+            self._handlings[name] = Handling(
+                name, channels, function, transactional, on_error, start
+            )
+            return function
+
+        return register

@@ -1,0 +1,123 @@
+"""What those who operate a log ask of it, and tell it."""
+
+from __future__ import annotations
+
+from asyncnotify._arguments import check_count
+from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._methods.running import Running
+from asyncnotify.log._reading.stream import After, check_after
+from asyncnotify.log._status import DeadLetter, LogStatus
+
+
+class Operating(Running):
+    """The methods that show the state of a log and of its consumers, and change it."""
+
+    async def status(self) -> LogStatus:
+        """
+        Return the state of the log: its size, its consumers and how far they are behind.
+
+        Raises:
+            NotInstalledError: The database has no such log.
+            ConnectError: There is no connection.
+            ConnectionLostError: The connection died.
+            StandbyError: The server is a standby.
+            WrongLoopError: The call came from another event loop or process.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        return await self._running().operations.status()
+
+    async def dead_letters(
+        self, consumer: str | None = None, *, limit: int = 100
+    ) -> list[DeadLetter]:
+        """
+        Return events that a consumer could not handle, the oldest first.
+
+        Args:
+            consumer: Its name; None: of all consumers.
+            limit: How many at most.
+
+        Raises:
+            ValueError: ``limit`` is not a whole number, at least 1.
+            Exception: As of ``status()``.
+        """
+        check_count("limit", limit)
+        return await self._running().operations.dead_letters(consumer, limit)
+
+    async def retry(self, letter: DeadLetter) -> None:
+        """
+        Call the handler of a dead letter once more, here, and discard the letter if it returns.
+
+        A transactional handler and the discarding share a transaction.
+
+        Raises:
+            UnknownConsumerError: This Log has no handler for the consumer, by ``on()``.
+            PayloadDecodeError: The payload still cannot be decoded.
+            Exception: What the handler raised, or as of ``status()``: the letter stays.
+        """
+        handling = self._handlings.get(letter.consumer)
+        if handling is None:
+            raise UnknownConsumerError(letter.consumer)
+        await self._running().try_again(handling, letter)
+
+    async def discard(self, letter: DeadLetter) -> bool:
+        """
+        Remove a dead letter; return whether it was still there.
+
+        Raises:
+            Exception: As of ``status()``.
+        """
+        return await self._running().operations.discard(letter.consumer, letter.event.id)
+
+    async def seek(self, consumer: str, to: After) -> None:
+        """
+        Move the cursor of a consumer, backward or forward; whoever serves it goes on from there.
+
+        An event that is being handled meanwhile may still have its effect.
+
+        Args:
+            consumer: Its name.
+            to: As ``after`` of ``read()``.
+
+        Raises:
+            UnknownConsumerError: The log has no such consumer.
+            PositionError: This log has not given the position.
+            TypeError: As of ``read()``.
+            ValueError: As of ``read()``.
+            Exception: As of ``status()``.
+        """
+        check_after(to)
+        runtime = self._running()
+        await runtime.operations.seek(consumer, await runtime.place(to))
+
+    async def pause(self, consumer: str) -> None:
+        """
+        Let nobody serve a consumer, until ``resume()``; what it has before it is kept.
+
+        Raises:
+            UnknownConsumerError: The log has no such consumer.
+            Exception: As of ``status()``.
+        """
+        await self._running().operations.pause(consumer, paused=True)
+
+    async def resume(self, consumer: str) -> None:
+        """
+        Let a consumer be served again that was paused.
+
+        Raises:
+            UnknownConsumerError: The log has no such consumer.
+            Exception: As of ``status()``.
+        """
+        await self._running().operations.pause(consumer, paused=False)
+
+    async def drop(self, consumer: str) -> None:
+        """
+        Remove a consumer for good, with its cursor and its dead letters.
+
+        It no longer keeps old events from being removed. One who still iterates it gets an
+        UnknownConsumerError.
+
+        Raises:
+            UnknownConsumerError: The log has no such consumer.
+            Exception: As of ``status()``.
+        """
+        await self._running().operations.drop(consumer)

@@ -1,0 +1,76 @@
+"""Reading events from any place on, without a trace in the database."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, overload
+
+from asyncnotify import Channel, Gap
+from asyncnotify._arguments import check_flag
+from asyncnotify.log._methods.running import Running
+from asyncnotify.log._reading.stream import After, LogStream, check_after
+from asyncnotify.log._values import Event
+
+T = TypeVar("T")
+
+
+class Reading(Running):
+    """The method that reads."""
+
+    @overload
+    def read(
+        self, *channels: str, after: After = ..., gaps: Literal[False] = False
+    ) -> LogStream[Event[str]]: ...
+
+    @overload
+    def read(
+        self, *channels: Channel[T], after: After = ..., gaps: Literal[False] = False
+    ) -> LogStream[Event[T]]: ...
+
+    @overload
+    def read(
+        self, *channels: str | Channel[Any], after: After = ..., gaps: Literal[False] = False
+    ) -> LogStream[Event[Any]]: ...
+
+    @overload
+    def read(
+        self, *channels: str, after: After = ..., gaps: bool
+    ) -> LogStream[Event[str] | Gap]: ...
+
+    @overload
+    def read(
+        self, *channels: Channel[T], after: After = ..., gaps: bool
+    ) -> LogStream[Event[T] | Gap]: ...
+
+    @overload
+    def read(
+        self, *channels: str | Channel[Any], after: After = ..., gaps: bool
+    ) -> LogStream[Event[Any] | Gap]: ...
+
+    def read(
+        self, *channels: str | Channel[Any], after: After = "now", gaps: bool = False
+    ) -> LogStream[Any]:
+        """
+        Return the events of some channels, in the order of the log, as an asynchronous iterator.
+
+        First those that are there, then new ones as they are committed: nothing is missed and
+        nothing comes twice. The server keeps nothing of a reader; to go on later, keep
+        ``event.position``.
+
+        Args:
+            channels: Names, or Channels, which decode the payloads. None: all, as texts.
+            after: Where to begin: behind an event, by its Position; before all that was committed
+                at a time, an aware datetime, or later; ``"start"``: before all events that are
+                kept; ``"now"``: behind all that are committed when the reader begins.
+            gaps: Yield a Gap where events had been removed before they were read (``EXPIRED``), and
+                in place of an event that cannot be decoded (``UNDECODABLE``).
+
+        Raises:
+            ChannelNameError: One of the names cannot be that of a channel.
+            TypeError: ``after`` is nothing of this, ``gaps`` is not a bool, or a channel is given
+                in two forms.
+            ValueError: ``after`` is a datetime without a time zone, or another word.
+            WrongLoopError: The call came from another event loop or process.
+        """
+        check_after(after)
+        check_flag("gaps", gaps)
+        return self._running().stream(channels, after, gaps=gaps)

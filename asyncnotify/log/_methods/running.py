@@ -1,0 +1,40 @@
+"""What all methods of a log need: its options, and what it has in the present event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncnotify._owner import leave_to_parent
+from asyncnotify.log._runtime import Options, Runtime
+
+if TYPE_CHECKING:
+    from asyncnotify.log._consuming.handler import Handling
+
+
+class Running:
+    """A log that runs in one event loop at a time, from the first call on until it is closed."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._names = options.names
+        self._sessions = options.sessions
+        self._runtime: Runtime | None = None
+        self._handlings: dict[str, Handling] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the log."""
+        return self._names.log
+
+    def _running(self) -> Runtime:
+        """Return what the log has in this event loop; refuse if another one has the log."""
+        runtime = self._runtime
+        if runtime is not None:
+            if runtime.owner.is_here:
+                return runtime
+            if runtime.owner.is_other_process:
+                leave_to_parent(runtime)
+            elif not runtime.owner.loop.is_closed():
+                runtime.owner.check()
+        self._runtime = Runtime(self._options)
+        return self._runtime
