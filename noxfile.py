@@ -39,7 +39,13 @@ PROCESSES = 3
 PYTEST = ("python", "-m", "pytest")
 PARALLEL = (f"--numprocesses={PROCESSES}", "--dist=loadfile")
 
-WITHOUT_FAULTS = ("tests/blocking", "tests/contract", "tests/unit")
+WITHOUT_FAULTS = (
+    "tests/blocking",
+    "tests/contract",
+    "tests/package",
+    "tests/properties",
+    "tests/unit",
+)
 """Tests that between them reach all of the core: their coverage is measured."""
 
 WITH_FRAMEWORKS = (

@@ -118,6 +118,7 @@ class FakePublishingServer:
         for call in untold:
             call.cancel()
         await outcomes([*self.calls, *ended])
+        self.calls.clear()  # else thousands would stay, which every later test looks through
         assert not untold, f"{len(untold)} callers were never told"
 
     def call(self, payload: str, channel: str = "c") -> asyncio.Task[None]:

@@ -42,7 +42,9 @@ class FakePublishing:
 class LifetimeHarness:
     """A run that is not started yet, its server and its publisher."""
 
-    def __init__(self, *, start_timeout: float | None = START_TIMEOUT) -> None:
+    def __init__(
+        self, *, start_timeout: float | None = START_TIMEOUT, longest_delay: float = 1.0
+    ) -> None:
         self.server = FakeServer()
         self.publishing = FakePublishing()
         self.events: list[ConnectionEvent] = []
@@ -59,7 +61,7 @@ class LifetimeHarness:
                 start_timeout=start_timeout,
                 close_timeout=5.0,
             ),
-            backoff=ExponentialBackoff(initial=0.1, cap=1.0),
+            backoff=ExponentialBackoff(initial=0.1, cap=longest_delay),
             announcer=Announcer("joe@db", self.events.append),
         )
 

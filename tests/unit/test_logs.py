@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-PACKAGE = Path(sys.modules["asyncnotify"].__path__[0])
-CORE = [
-    path
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path.relative_to(PACKAGE).parts[0] not in ("testing", "cli", "_logs.py")
-]
+    import pytest
 
 
 class ManualClock:
@@ -128,29 +117,3 @@ def test_each_record_has_every_field(caplog: pytest.LogCaptureFixture) -> None:
     assert [getattr(everything, name) for name in FIELDS] == [r"a\nb", 2, 0.5, 7, "joe@db"]
     text = logging.Formatter("%(channel)s %(pid)s %(message)s").format(everything)
     assert text == r"a\nb 7 all"
-
-
-# -- the rule for all modules ---------------------------------------------------------------------
-
-
-def calls_in(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """Yield the calls of attributes in a module, with the names of the attributes."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            yield node.func.attr, node
-
-
-@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_module_logs_past_the_limit(path: Path) -> None:
-    """Each has its logger from here, a warning names its limit, and texts are not joined before."""
-    for name, call in calls_in(path):
-        assert name != "getLogger"
-        logs = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "log"
-        if logs and name == "warning":
-            limit, _, text = call.args[:3]
-            assert ast.unparse(limit).endswith("warnings")
-            assert isinstance(text, ast.Constant | ast.Name)
-        elif name == "warning":
-            pytest.fail("a warning that no limit is asked for")
-        elif logs:
-            assert isinstance(call.args[0], ast.Constant | ast.Name)

@@ -114,10 +114,9 @@ def test_after_the_close_calls_are_refused_until_it_is_started(
     assert len(connections.made) == 2
 
 
-def test_a_start_that_fails_leaves_no_thread(
-    notifier: BlockingNotifier, connections: Connections
-) -> None:
+def test_a_start_that_fails_leaves_no_thread(connections: Connections) -> None:
     """The error of ``connect=`` is the cause."""
+    notifier = BlockingNotifier(connect=connections.connect, start_timeout=0.001)
     connections.error = ValueError("no such certificate")
     with pytest.raises(ConnectError) as raised:
         notifier.start()

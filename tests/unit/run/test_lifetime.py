@@ -54,7 +54,7 @@ async def test_start_retries_until_its_timeout(harness: LifetimeHarness) -> None
 
 async def test_start_without_a_timeout_retries_for_ever() -> None:
     """A server that comes up after a day is found by the next attempt."""
-    harness = LifetimeHarness(start_timeout=None)
+    harness = LifetimeHarness(start_timeout=None, longest_delay=600.0)
     harness.server.refusal = ConnectionRefusedError("no server")
     starting = asyncio.create_task(harness.start())
     await asyncio.sleep(80_000)
