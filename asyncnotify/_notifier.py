@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from math import inf
+from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -22,30 +19,20 @@ from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.publishing import OwnConnections, Pool, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._asyncpg.transactions import notify_within
-from asyncnotify._backoff import Delays, ExponentialBackoff
+from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
-from asyncnotify._errors import (
-    ClosedError,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLostError,
-    NotifyTimeoutError,
-    describe_error,
-)
+from asyncnotify._errors import ClosedError, ConnectError
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._owner import Owner, leave_to_parent, warn_of_unclosed
-from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
+from asyncnotify._owner import leave_to_parent, warn_of_unclosed
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
+from asyncnotify._publishing.many import publish_many
 from asyncnotify._publishing.ports import PublishingConnections
-from asyncnotify._publishing.publisher import Publisher
-from asyncnotify._tasks import cancel, start
+from asyncnotify._publishing.retrying import Retrying
+from asyncnotify._publishing.run import PublishingRun
 from asyncnotify.typing import Backoff, Connect
 
 T = TypeVar("T")
-
-log = Log("connection")
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
@@ -56,9 +43,8 @@ class Notifier:
     Sends notifications, from any number of tasks at once, over one connection.
 
     Calls made while another one is in flight are collected, and sent together as soon as that is
-    done: one statement and one commit for up to 1,000 of them. A call that is alone is sent at
-        once.
-    Each caller gets the result of its own call.
+    done: one statement and one commit for up to 1,000 of them. A call that is alone is sent
+    at once. Each caller gets the result of its own call.
 
     ``async with Notifier(dsn) as notifier`` opens and closes it; so do ``start()`` and
     ``aclose()``. Without ``start()`` the first call opens the connection. When a connection is
@@ -154,11 +140,8 @@ class Notifier:
     ) -> None:
         self._connections = connections
         self._limits = limits
-        self._backoff = backoff
-        self._warnings = WarningLimit()
-        self._owner: Owner | None = None
-        self._publisher: Publisher | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._retrying = Retrying(connections, backoff)
+        self._run: PublishingRun | None = None
 
     @classmethod
     def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -178,11 +161,8 @@ class Notifier:
         return f"<Notifier {self._connections.target}>"
 
     def __del__(self) -> None:
-        task: asyncio.Task[None] | None = getattr(self, "_task", None)
-        owner, publisher = getattr(self, "_owner", None), getattr(self, "_publisher", None)
-        if task is None or task.done() or owner is None or owner.loop.is_closed():
-            return
-        if not (publisher is None or publisher.is_closing or owner.is_other_process):
+        run: PublishingRun | None = getattr(self, "_run", None)  # a wrong argument: no object
+        if run is not None and run.is_unclosed:
             warn_of_unclosed(self)
 
     # -- lifetime -----------------------------------------------------------------------------
@@ -203,15 +183,16 @@ class Notifier:
             ClosedError: The notifier was closed meanwhile.
             WrongLoopError: The notifier runs in another event loop, or no loop of asyncio runs.
         """
-        if self._owner is not None and self._owner.is_other_process:
-            leave_to_parent(self._publisher, self._task)
-            self._owner = None
-        elif self._task is not None and self._task.done():
-            self._owner = None
-        is_new = self._owner is None
-        publisher, task = self._running(), self._task
+        if self._run is not None and self._run.owner.is_other_process:
+            leave_to_parent(self._run)
+            self._run = None
+        elif self._run is not None and self._run.has_ended:
+            self._run = None
+        is_new = self._run is None
+        run = self._running()
+        publisher = run.publisher
         try:
-            await self._retrying(
+            await self._retrying.until_success(
                 lambda: publisher.publish_all((), ()),
                 self._limits.start_timeout,
                 what="start()",
@@ -222,9 +203,9 @@ class Notifier:
         except BaseException as error:
             if isinstance(error, ConnectError):
                 error.__traceback__ = None  # all of its frames are ours
-            if is_new and task and not publisher.is_closing and not publisher.is_used:
-                self._owner = None  # the next call begins anew
-                await _end(publisher, task, 0)
+            if is_new and not (publisher.is_closing or publisher.is_used):
+                self._run = None  # the next call begins anew
+                await run.end(0)
             raise
 
     async def aclose(self, timeout: float | None = None) -> None:
@@ -242,11 +223,11 @@ class Notifier:
             WrongLoopError: The notifier runs in another event loop or process.
         """
         check_timeout("timeout", timeout)
-        owner, publisher, task = self._owner, self._publisher, self._task
-        if owner is None or publisher is None or task is None or owner.loop.is_closed():
+        run = self._run
+        if run is None or run.owner.loop.is_closed():
             return
-        owner.check()
-        await _end(publisher, task, self._limits.close_timeout if timeout is None else timeout)
+        run.owner.check()
+        await run.end(self._limits.close_timeout if timeout is None else timeout)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -324,9 +305,12 @@ class Notifier:
         if connection is not None:
             await notify_within(connection, name, text)
         elif retry:
-            await self._publish_retrying(name, text)
+            self._running()  # raises where no attempt would help
+            await self._retrying.publish(
+                lambda: self._running().publisher.publish(name, text), self._limits.retry_timeout
+            )
         else:
-            await self._running().publish(name, text)
+            await self._running().publisher.publish(name, text)
 
     async def notify_many(
         self,
@@ -362,111 +346,19 @@ class Notifier:
             Exception: What ``pairs`` raised.
         """
         check_pairs(pairs, may_be_async=True)
-        publisher = self._running()
-        sent, size = 0, 0
-        in_flight = publisher.publish_all((), ())
-        try:
-            async with contextlib.aclosing(in_batches(pairs, BATCH_COUNT)) as batches:
-                async for channels, payloads in batches:
-                    await in_flight
-                    sent, size = sent + size, 0
-                    in_flight = publisher.publish_all(channels, payloads)
-                    size = len(channels)
-                    await asyncio.sleep(0)  # these are sent before the next ones are encoded
-            await in_flight
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                in_flight.cancel()  # otherwise its exception would never be retrieved
-            elif await _succeeds(in_flight):
-                sent += size
-            error.add_note(f"{sent} notifications before it have been sent")
-            raise
-        return sent + size
+        return await publish_many(self._running().publisher, pairs)
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _running(self) -> Publisher:
-        """Return the publisher of this event loop; start one if there is none."""
-        owner, publisher = self._owner, self._publisher
-        if owner is not None and publisher is not None:
-            if owner.is_here:
-                return publisher
-            if owner.is_other_process or not owner.loop.is_closed():
-                owner.check()
-        return self._begin()
-
-    def _begin(self) -> Publisher:
-        self._owner = Owner()
-        publisher = Publisher(
-            self._connections,
-            timeout=self._limits.operation_timeout,
-            queue=self._limits.queue,
-            max_age=self._limits.max_connection_age,
-        )
-        self._publisher = publisher
-        self._task = start(publisher.run(), name="asyncnotify publisher")
-        return publisher
-
-    async def _publish_retrying(self, name: str, text: str) -> None:
-        """Publish, trying again; say that nothing was sent only if that holds of each attempt."""
-        self._running()
-        may_have_been_sent = False
-
-        async def attempt() -> None:
-            nonlocal may_have_been_sent
-            try:
-                await self._running().publish(name, text)
-            except ConnectionLostError:
-                may_have_been_sent = True
-                raise
-
-        try:
-            timeout = self._limits.retry_timeout
-            await self._retrying(attempt, timeout, what="notify(retry=True)")
-        except (ConnectError, NotifyTimeoutError) as error:
-            if not may_have_been_sent:
-                raise
-            msg = f"an earlier attempt may have been sent; the last one: {describe_error(error)}"
-            raise ConnectionLostError(msg) from error
-
-    async def _retrying(
-        self,
-        attempt: Callable[[], Awaitable[None]],
-        seconds: float | None,
-        *,
-        what: str,
-        unless: Callable[[BaseException], bool] | None = None,
-    ) -> None:
-        """Attempt until it succeeds; at the deadline, raise what the last attempt raised."""
-        loop = asyncio.get_running_loop()
-        deadline = inf if seconds is None else loop.time() + seconds
-        delays = Delays(self._backoff)
-        delays.next()  # the first attempt is made at once
-        while True:
-            try:
-                return await attempt()
-            except ConfigurationError:
-                raise
-            except (ConnectError, ConnectionLostError) as error:
-                if unless is not None and error.__cause__ and unless(error.__cause__):
-                    raise
-                delay = delays.next()
-                if loop.time() + delay > deadline:
-                    raise
-                limit = "" if seconds is None else f" for {seconds:g} s"
-                text = "%s: %s; %s keeps trying%s"
-                cause, target = describe_error(error), self._connections.target
-                told = (target, cause, what, limit)
-                log.warning(self._warnings, (what, cause), text, *told, target=target)
-            await asyncio.sleep(delay)
-
-
-async def _end(publisher: Publisher, task: asyncio.Task[None], seconds: float) -> None:
-    publisher.close(seconds)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-    finally:
-        await cancel({task})
+    def _running(self) -> PublishingRun:
+        """Return the run in this event loop; start one if there is none."""
+        if (run := self._run) is not None:
+            if run.owner.is_here:
+                return run
+            if run.owner.is_other_process or not run.owner.loop.is_closed():
+                run.owner.check()
+        self._run = PublishingRun(self._connections, self._limits)
+        return self._run
 
 
 class ListenersNotifier(Notifier):
@@ -479,11 +371,5 @@ class ListenersNotifier(Notifier):
 
     def abandon(self) -> None:
         """End at once: what still waits gets a ClosedError. To be called in its event loop."""
-        if self._publisher is not None and self._task is not None:
-            self._publisher.abandon()
-            self._task.cancel()
-
-
-async def _succeeds(sent: asyncio.Future[None]) -> bool:
-    await asyncio.wait({sent})
-    return not sent.cancelled() and sent.exception() is None
+        if self._run is not None:
+            self._run.abandon()

@@ -14,16 +14,16 @@ import random
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify._errors import (
-    AsyncNotifyError,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLostError,
-    describe_error,
-    without_frames,
+from asyncnotify._errors import without_frames
+from asyncnotify._publishing.errors import (
+    closed_in_flight,
+    error_of_connecting,
+    error_of_sending,
+    not_sent_again,
+    not_sent_closed,
 )
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
-from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, not_sent_closed, tell
+from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, tell
 from asyncnotify._publishing.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Publisher:
         if not _is_loss(error):
             return None
         if not self._may_send_again(session, error):
-            raise self._told(error) from error
+            raise error_of_sending(error, self._failures) from error
         again = self._waiting.call_of(channel, payload)
         self._waiting.put_back([again])
         return again
@@ -257,7 +257,8 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
                 if not self._failures.is_defect(error):
                     without_frames(error)
-                self._waiting.fail_all(functools.partial(self._connect_error, error))
+                told = (error, self._connections.target, self._failures)
+                self._waiting.fail_all(functools.partial(error_of_connecting, *told))
         return self._session
 
     def _count_age(self) -> None:
@@ -328,7 +329,7 @@ class Publisher:
             await self._not_sent(session, batch, error)
             return False
         except BaseException:
-            fail(batch, lambda: ConnectionLostError("closed while it was being sent"))
+            fail(batch, closed_in_flight)
             raise
         finally:
             self._watchdog.end()
@@ -346,14 +347,14 @@ class Publisher:
             if self._may_send_again(session, error):
                 self._waiting.put_back(batch)
                 return
-        fail(batch, functools.partial(self._told, error))
+        fail(batch, functools.partial(error_of_sending, error, self._failures))
 
     async def _send_each(self, session: PublishingSession, batch: list[Call]) -> None:
         """One of a batch was refused, and with it all: let each stand for itself."""
         try:
             for call in batch:
                 if session.lost:
-                    fail([call], _not_sent_again)
+                    fail([call], not_sent_again)
                 elif await self._send(session, [call]):
                     tell([call])
         except BaseException:
@@ -374,31 +375,14 @@ class Publisher:
                 if self._may_send_again(session, error):
                     self._waiting.put_bulk_back(bulk)
                     return
-            fail([bulk], functools.partial(self._told, error))
+            fail([bulk], functools.partial(error_of_sending, error, self._failures))
         except BaseException:
-            fail([bulk], lambda: ConnectionLostError("closed while it was being sent"))
+            fail([bulk], closed_in_flight)
             raise
         else:
             tell([bulk])
         finally:
             self._watchdog.end()
-
-    # -- failures -----------------------------------------------------------------------------
-
-    def _told(self, error: BaseException) -> Exception:
-        """Return what a caller is told of an error: a refusal as it is."""
-        if isinstance(error, Exception) and self._failures.is_refusal(error):
-            return error
-        return _unsent(error) if self._failures.is_unsent(error) else _loss(error)
-
-    def _connect_error(self, cause: Exception) -> Exception:
-        if isinstance(cause, AsyncNotifyError):
-            return cause
-        mistake = self._failures.is_permanent(cause) and isinstance(cause, ValueError | TypeError)
-        kind = ConfigurationError if mistake else ConnectError
-        error = kind(f"cannot connect to {self._connections.target}: {describe_error(cause)}")
-        error.__cause__ = cause
-        return error
 
 
 def _is_loss(error: BaseException) -> bool:
@@ -407,24 +391,3 @@ def _is_loss(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is not None and not task.cancelling()
     return isinstance(error, Exception)
-
-
-def _not_sent_again() -> ConnectError:
-    return ConnectError(
-        "not sent: it was refused together with another one, and then the connection was lost"
-    )
-
-
-def _unsent(cause: BaseException) -> ConnectError:
-    error = ConnectError(f"not sent: the connection was lost before that: {describe_error(cause)}")
-    error.__cause__ = cause
-    return error
-
-
-def _loss(cause: BaseException) -> ConnectionLostError:
-    error = ConnectionLostError(
-        f"the connection died in flight, so that it may or may not have been sent:"
-        f" {describe_error(cause)}"
-    )
-    error.__cause__ = cause
-    return error

@@ -8,8 +8,9 @@ from contextvars import Context
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from asyncnotify._errors import ClosedError, NotifyTimeoutError
+from asyncnotify._errors import NotifyTimeoutError
 from asyncnotify._publishing.batching import BATCH_CHARACTERS, BATCH_COUNT
+from asyncnotify._publishing.errors import not_sent_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -249,11 +250,6 @@ class WaitingCalls:
         return NotifyTimeoutError(
             f"not sent: the call waited for more than {self._seconds:g} s behind other calls"
         )
-
-
-def not_sent_closed() -> ClosedError:
-    """Return what a caller is told whose call came too late."""
-    return ClosedError("not sent: the notifier is closed; start() starts it again")
 
 
 def tell(calls: Iterable[Call | Bulk]) -> None:

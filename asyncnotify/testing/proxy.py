@@ -15,8 +15,6 @@ them all. Nothing here knows PostgreSQL's protocol: any server on TCP or a Unix 
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -24,11 +22,12 @@ from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
 from asyncnotify.testing._proxy.connection import Direction, Directions, ProxiedConnection
 from asyncnotify.testing._proxy.listening_socket import ListeningSocket
 from asyncnotify.testing._proxy.pattern import PatternDetector
-from asyncnotify.testing._proxy.target import rewritten, target_of
+from asyncnotify.testing._proxy.target import addresses_of, rewritten, target_of
 from asyncnotify.testing._proxy.traffic import Traffic
 from asyncnotify.testing._proxy.waiting import WaitTimeoutError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from types import TracebackType
 
@@ -108,7 +107,7 @@ class FaultProxy(Traffic):
         Raises:
             OSError: The name cannot be resolved, or the port cannot be bound.
         """
-        self._upstream = await _resolved(*self._target)
+        self._upstream = await addresses_of(*self._target)
         self._listening_socket = ListeningSocket(self._host, self._port, self._admit)
         self._port = self._listening_socket.port
         if self._refusing:
@@ -393,10 +392,3 @@ class FaultProxy(Traffic):
 
 def _ignore(connection: ProxiedConnection) -> None:
     """Leave the connection as it is."""
-
-
-async def _resolved(host: str, port: int) -> list[Address]:
-    if host.startswith("/"):
-        return [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, (str(address[0]), port)) for family, _, _, _, address in found]

@@ -416,10 +416,9 @@ async def test_losing_a_running_notifier_is_warned_of(dsn: str) -> None:
     held = [Notifier(dsn) for _ in range(3)]
     await asyncio.gather(*(notifier.notify("orders", "1") for notifier in held[:2]))
     await held[1].aclose()
-    task = held[0]._task  # noqa: SLF001 - to end it
+    run = held[0]._run  # noqa: SLF001 - to end it
     with pytest.warns(ResourceWarning, match=r"<Notifier .*> was not closed") as warned:
         held.clear()
     assert len(warned) == 1
-    assert task is not None
-    task.cancel()
-    await asyncio.wait({task})
+    assert run is not None
+    await run.end(0)

@@ -13,7 +13,6 @@ from asyncnotify import (
     ChannelNameError,
     ClosedError,
     ConnectError,
-    ConnectionLostError,
     Notifier,
     PayloadError,
     PayloadTooLargeError,
@@ -200,30 +199,6 @@ async def test_retry_tries_again_until_there_is_a_connection(harness: NotifierHa
     assert harness.server.payloads == ["retried"]
 
 
-async def test_retry_ends_at_its_timeout(harness: NotifierHarness) -> None:
-    """With the error of the last attempt."""
-    harness.server.open_errors = [REFUSED] * 100
-    with pytest.raises(ConnectError):
-        await harness.notifier.notify("orders", "1", retry=True)
-    assert RETRY_TIMEOUT - RETRY_DELAY <= harness.now <= RETRY_TIMEOUT
-
-
-async def test_r47_retry_says_not_sent_only_if_no_attempt_may_have_been_sent(
-    harness: NotifierHarness,
-) -> None:
-    """An attempt died in flight, and there is no connection again: that may have been sent."""
-    await harness.notifier.start()
-    harness.server.open_errors = [REFUSED] * 100
-    call = asyncio.create_task(harness.notifier.notify("orders", "1", retry=True))
-    await asyncio.sleep(0.5)
-    harness.server.sessions[-1].terminate()
-    with pytest.raises(
-        ConnectionLostError, match="an earlier attempt may have been sent"
-    ) as caught:
-        await call
-    assert isinstance(caught.value.__cause__, ConnectError)
-
-
 async def test_retry_does_not_go_with_a_connection_of_the_callers(
     harness: NotifierHarness,
 ) -> None:
@@ -260,30 +235,3 @@ async def test_notify_many_takes_an_asynchronous_iterable(harness: NotifierHarne
 
     assert await harness.notifier.notify_many(pairs()) == 3
     assert harness.server.payloads == ["0", "1", "2"]
-
-
-async def test_the_first_failure_ends_it_and_says_how_many_were_sent(
-    harness: NotifierHarness,
-) -> None:
-    """By a note on the exception; the transactions before it have been committed."""
-    pairs: list[tuple[str, str]] = [("orders", str(number)) for number in range(1_500)]
-    pairs[1_200] = ("orders", "p" * 8_000)
-    with pytest.raises(PayloadTooLargeError) as raised:
-        await harness.notifier.notify_many(pairs)
-    assert any(note.startswith("1000 ") for note in raised.value.__notes__)
-    assert len(harness.server.committed) == 1_000
-
-
-async def test_a_cancelled_notify_many_sends_no_further_transaction(
-    harness: NotifierHarness,
-) -> None:
-    """What was in flight may have been sent; what comes after it is not."""
-    sending = asyncio.create_task(
-        harness.notifier.notify_many([("orders", str(number)) for number in range(5_000)])
-    )
-    await asyncio.sleep(1.5)
-    sending.cancel()
-    await asyncio.wait({sending})
-    assert sending.cancelled()
-    await asyncio.sleep(100)
-    assert len(harness.server.committed) <= 2_000

@@ -1,8 +1,14 @@
-"""The host and port of a PostgreSQL DSN: reading and replacing them."""
+"""Where a server is: the host and port of its DSN, and the addresses they lead to."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from asyncnotify.testing._proxy.connection import Address
 
 DEFAULT_PORT = 5432
 ADDRESS_KEYS = {"host", "hostaddr", "port"}
@@ -33,6 +39,19 @@ def rewritten(dsn: str, host: str, port: int) -> str:
     query = [pair for pair in parse_qsl(parts.query) if pair[0] not in ADDRESS_KEYS]
     name = f"[{host}]" if ":" in host else host
     return parts._replace(netloc=f"{user}{at}{name}:{port}", query=urlencode(query)).geturl()
+
+
+async def addresses_of(host: str, port: int) -> list[Address]:
+    """
+    Return the addresses of a host; of a directory, that of PostgreSQL's Unix socket in it.
+
+    Raises:
+        OSError: The name cannot be resolved.
+    """
+    if host.startswith("/"):
+        return [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, (str(address[0]), port)) for family, _, _, _, address in found]
 
 
 def _host_and_port(netloc: str) -> tuple[str, str]:

@@ -8,7 +8,8 @@ import pytest_asyncio
 
 from asyncnotify._errors import ClosedError, NotifyTimeoutError
 from asyncnotify._publishing.batching import BATCH_CHARACTERS, BATCH_COUNT
-from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, not_sent_closed, tell
+from asyncnotify._publishing.errors import not_sent_closed
+from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, tell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

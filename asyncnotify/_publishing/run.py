@@ -1,0 +1,57 @@
+"""One run of a notifier: a publisher, its task, and the event loop and process they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from asyncnotify._owner import Owner
+from asyncnotify._publishing.publisher import Publisher
+from asyncnotify._tasks import cancel, start
+
+if TYPE_CHECKING:
+    from asyncnotify._publishing.limits import PublishingLimits
+    from asyncnotify._publishing.ports import PublishingConnections
+
+
+class PublishingRun:
+    """
+    Runs a publisher in the event loop of the caller, until it is ended.
+
+    Raises:
+        WrongLoopError: No event loop of asyncio runs here.
+    """
+
+    def __init__(self, connections: PublishingConnections, limits: PublishingLimits) -> None:
+        self.owner = Owner()
+        self.publisher = Publisher(
+            connections,
+            timeout=limits.operation_timeout,
+            queue=limits.queue,
+            max_age=limits.max_connection_age,
+        )
+        self._task = start(self.publisher.run(), name="asyncnotify publisher")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is sent any more, and the connection is closed."""
+        return self._task.done()
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether the run goes on, in this process, and nobody has closed it."""
+        is_over = self._task.done() or self.owner.loop.is_closed()
+        return not (is_over or self.publisher.is_closing or self.owner.is_other_process)
+
+    def abandon(self) -> None:
+        """End at once: what still waits gets a ClosedError. To be called in its event loop."""
+        self.publisher.abandon()
+        self._task.cancel()
+
+    async def end(self, seconds: float) -> None:
+        """Send what was accepted, close the connection, and end; after these seconds at once."""
+        self.publisher.close(seconds)
+        try:
+            await asyncio.wait({self._task}, timeout=seconds)
+        finally:
+            await cancel({self._task})
