@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import asyncpg
 
 from asyncnotify import Gap
 from asyncnotify._arguments import check_callable, check_runs, check_takes
@@ -13,7 +16,12 @@ from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError, describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel, start
-from asyncnotify.log._consuming.serving import TakenOverError
+from asyncnotify.log._consuming.serving import (
+    MARK,
+    MARKED,
+    TakenOverError,
+    TransactionEndedError,
+)
 from asyncnotify.log._errors import LogError
 from asyncnotify.log._reading.stream import PASSING, PERMANENT
 from asyncnotify.log._values import Event
@@ -68,6 +76,21 @@ class _HandlerError(Exception):
 
 class _LostError(Exception):
     """The session was lost: the event comes again."""
+
+
+@contextmanager
+def _errors_of_what_was_written() -> Generator[None]:
+    """
+    Raise as the function's error what the server refuses because of what the function has done.
+
+    Such an error would come again at each attempt, so it counts as one.
+    """
+    try:
+        yield
+    except PASSING:
+        raise
+    except (asyncpg.PostgresError, TransactionEndedError) as error:
+        raise _HandlerError(error) from error
 
 
 class HandlerWorker:
@@ -168,12 +191,14 @@ class HandlerWorker:
         try:
             await serving.hold()
             await self._call(event, serving.session.connection)
-            await serving.commit(decoded.position)
+            with _errors_of_what_was_written():
+                await serving.commit_in_marked(decoded.position)
         except BaseException:
             if not serving.session.lost:
                 await serving.session.run(transaction.rollback())
             raise
-        await serving.session.run(transaction.commit())
+        with _errors_of_what_was_written():  # of deferred constraints, too
+            await serving.session.run(transaction.commit())
 
     async def _call(self, *arguments: object) -> None:
         """
@@ -230,15 +255,23 @@ async def handle_dead_letter(
         event = _decoded(event, payload)
     transaction = await session.begin()
     try:
+        await session.execute(f"SELECT {MARK}")
         connection = (session.connection,) if handling.transactional else ()
         await _result(handling.function, (event, *connection))
-        discard = f"SELECT {names.prefix}_discard($1, $2)"
-        await session.fetch(discard, letter.consumer, event.id)
+        await _discard(session, names, letter)
     except BaseException:
         if not session.lost:
             await session.run(transaction.rollback())
         raise
     await session.run(transaction.commit())
+
+
+async def _discard(session: Session, names: Names, letter: DeadLetter) -> None:
+    """Remove a dead letter in the transaction that has been marked."""
+    discard = f"SELECT CASE WHEN {MARKED} THEN {names.prefix}_discard($1, $2) END"
+    [row] = await session.fetch(discard, letter.consumer, letter.event.id)
+    if row[0] is None:
+        raise TransactionEndedError
 
 
 def _decoded(event: Event[str], payload: object) -> Event[Any]:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._errors import LogError, UnknownConsumerError
 from asyncnotify.log._values import Position
 from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.walk import Walk
@@ -23,8 +23,25 @@ _TRY_AGAIN: Final = 0.25
 at the server for the lock would hold a snapshot, and keep VACUUM from removing anything."""
 
 
+MARK: Final = "pg_catalog.set_config('asyncnotify.transaction', 'marked', true)"
+MARKED: Final = "pg_catalog.current_setting('asyncnotify.transaction', true) = 'marked'"
+"""A setting that ends with the transaction in which it is made: whoever finds it is still in that
+transaction, which no function of the user's has committed or rolled back."""
+
+
 class TakenOverError(Exception):
     """The consumer's cursor is not this session's to move any more: nothing was moved."""
+
+
+class TransactionEndedError(LogError):
+    """The transaction in which a function was called has been ended, and not by us."""
+
+    def __str__(self) -> str:
+        return (
+            "the handler has ended the transaction that it was called in (COMMIT or ROLLBACK),"
+            " which also moves the cursor: use savepoints, as connection.transaction() makes, or a"
+            " connection of the handler's own"
+        )
 
 
 class Serving:
@@ -63,8 +80,24 @@ class Serving:
         await self._with_token("has_consumer($1, $2, $3)")
 
     async def hold(self) -> None:
-        """Keep others from taking the consumer until the transaction ends; raises as commit()."""
-        await self._with_token("hold_consumer($1, $2, $3)")
+        """
+        Keep others from taking the consumer until the transaction ends; raises as ``commit()``.
+
+        The transaction is marked, for ``commit_in_marked()``.
+        """
+        query = f"SELECT {self._names.prefix}_hold_consumer($1, $2, $3), {MARK}"
+        await self._is_done(query)
+
+    async def commit_in_marked(self, position: Position) -> None:
+        """
+        Move the consumer's cursor in the transaction that ``hold()`` has marked.
+
+        Raises:
+            TransactionEndedError: That has ended.
+            Exception: As of ``commit()``.
+        """
+        commit = f"{self._names.prefix}_commit_consumer($1, $2, $3, $4, $5, $6)"
+        await self._is_done(f"SELECT CASE WHEN {MARKED} THEN {commit} END", *position[1:])
 
     async def bury(self, position: Position, attempts: int, error: str) -> None:
         """Keep an event as a dead letter; raises as ``commit()``."""
@@ -72,8 +105,12 @@ class Serving:
         await self._with_token("bury($1, $2, $3, $4, $5, $6, $7, $8)", *place, attempts, error)
 
     async def _with_token(self, function: str, *arguments: object) -> None:
-        query = f"SELECT {self._names.prefix}_{function}"
+        await self._is_done(f"SELECT {self._names.prefix}_{function}", *arguments)
+
+    async def _is_done(self, query: str, *arguments: object) -> None:
         [row] = await self.session.fetch(query, self._consumer, 0, self._token, *arguments)
+        if row[0] is None:
+            raise TransactionEndedError
         if not row[0]:
             raise TakenOverError
 
