@@ -135,6 +135,16 @@ def _find_python(version: str) -> str | None:
     return None
 
 
+def _find_distribution_python() -> str | None:
+    """
+    Return the path of the operating system's Python, None if there is none that is supported.
+
+    Distributions patch theirs: Debian's 3.11, for one, parses addresses by other rules.
+    """
+    identity = _identity(Path("/usr/bin/python3"))
+    return identity[1] if identity and identity[0] in SUPPORTED else None
+
+
 def _combinations() -> Iterator[object]:
     """Yield what ``tests-all`` runs: every Python, the oldest dependencies, the other loop."""
     pythons = {version: _find_python(version) for version in SUPPORTED}
@@ -142,7 +152,7 @@ def _combinations() -> Iterator[object]:
         # A bare version that is not there is one that nox skips, with a message.
         yield nox.param(path or version, "newest", id=version)
     present = [path for path in pythons.values() if path] or [sys.executable]
-    yield nox.param(present[0], "lowest", id="lowest")
+    yield nox.param(_find_distribution_python() or present[0], "lowest", id="lowest")
     yield nox.param(present[-1], "uvloop", id="uvloop")
     yield nox.param(present[-1], "eager", id="eager")
 
