@@ -44,7 +44,15 @@ from asyncnotify._events import (
 )
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
-from asyncnotify._model import Gap, GapReason, Notification, State, Stats, SubscriptionStats
+from asyncnotify._model import (
+    Gap,
+    GapReason,
+    Notification,
+    Reread,
+    State,
+    Stats,
+    SubscriptionStats,
+)
 from asyncnotify._notifier import Notifier
 from asyncnotify._subscriptions.batches import Batches
 from asyncnotify._subscriptions.stream import Stream
@@ -91,6 +99,7 @@ __all__ = [
     "PoolerError",
     "Reconnected",
     "Replaced",
+    "Reread",
     "RetryScheduled",
     "State",
     "Stats",

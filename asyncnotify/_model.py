@@ -1,4 +1,4 @@
-"""The values that users see: Notification, Gap and the statistics."""
+"""The values that users see: Notification, Gap, Reread and the statistics."""
 
 import os
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import (
     Self,
     TypeVar,
     dataclass_transform,
+    final,
 )
 
 SHOW_PAYLOADS: Final = "ASYNCNOTIFY_SHOW_PAYLOADS"
@@ -74,6 +75,9 @@ class GapReason(StrEnum):
     """The consumer was too slow and its buffer was full; ``dropped`` says how many were lost."""
     UNDECODABLE = "undecodable"
     """A payload could not be decoded, so what it told is unknown. ``on_error`` got the error."""
+    REREAD = "reread"
+    """A payload says "read again", as its channel's ``decode`` has found: what the sender left out
+    is to be read; ``dropped`` says how many changes that are, if the payload says so."""
     UNLISTENED = "unlistened"
     """The server no longer listened for this connection; LISTEN has been repeated."""
     EXPIRED = "expired"
@@ -92,18 +96,54 @@ class Gap:
         channel: The channel concerned; None for all channels of a stream that has several.
         reason: Why notifications may be missing.
         since: When delivery was last known to be good: an aware UTC datetime by this machine's
-            clock, never later than the first loss was sent; None at the start. Nothing committed
-            before it is missing. Rows stamped by ``now()`` carry the time at which their
-            transaction began and the server's clock: allow for your longest transaction and for
-            the difference of the clocks.
-        dropped: How many notifications were lost: exact for an overflow, otherwise None, because
-            the number is unknown.
+            clock, never later than the first loss was sent; None at the start, and where that is
+            unknown. Nothing committed before it is missing; for ``REREAD`` that holds if the
+            payload is sent in the transaction of the changes that it stands for. Rows stamped by
+            ``now()`` carry the time at which their transaction began and the server's clock: allow
+            for your longest transaction and for the difference of the clocks.
+        dropped: How many notifications were lost: exact for an overflow; for ``REREAD`` how many
+            changes the sender left out, as it says; otherwise None, because the number is unknown.
     """
 
     channel: str | None
     reason: GapReason
     since: datetime | None = None
     dropped: int | None = None
+
+
+_MOST_COUNTED: Final = 2**63 - 1
+"""What PostgreSQL counts to."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """
+    What ``decode`` of a Channel returns for a payload that says "read again".
+
+    In the place of such a notification stands a Gap with reason ``REREAD``. For senders that
+    cannot, or will not, send each change: too many of them, or one too large for a payload.
+
+    Attributes:
+        count: How many changes the sender left out; None if it does not say.
+
+    Raises:
+        ValueError: The count is not a whole number, 0 to 2**63 - 1. So a payload with another one
+            is a payload that cannot be decoded.
+    """
+
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.count is not None and not _is_count(self.count):
+            msg = "count must be a whole number, 0 to 2**63 - 1, or None"
+            raise ValueError(msg)
+
+
+def _is_count(value: object) -> bool:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return 0 <= value <= _MOST_COUNTED
 
 
 class State(StrEnum):
@@ -141,6 +181,7 @@ class SubscriptionStats:
         resync_errors: Calls of ``resync`` that raised.
         decode_errors: Payloads that could not be decoded.
         gaps: Gaps so far, the one at the start included, whether the consumer sees them or not.
+        rereads: Payloads that said "read again".
     """
 
     channels: tuple[str, ...]
@@ -152,6 +193,7 @@ class SubscriptionStats:
     resync_errors: int
     decode_errors: int
     gaps: int
+    rereads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +209,7 @@ class Stats:
         dropped: Notifications lost because a buffer was full.
         handler_errors: Calls of handlers and of ``resync`` that raised.
         decode_errors: Payloads that could not be decoded.
+        rereads: Payloads that said "read again", over all subscriptions.
         gaps: Gaps emitted, over all subscriptions.
         reconnects: Connections made anew after a loss.
         connected_since: When the present connection began to listen; None without a connection.
@@ -181,6 +224,7 @@ class Stats:
     dropped: int = 0
     handler_errors: int = 0
     decode_errors: int = 0
+    rereads: int = 0
     gaps: int = 0
     reconnects: int = 0
     connected_since: datetime | None = None

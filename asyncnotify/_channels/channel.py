@@ -18,6 +18,7 @@ from asyncnotify._errors import (
     PayloadTooLargeError,
 )
 from asyncnotify._interrupts import is_interrupt
+from asyncnotify._model import Reread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,9 @@ class Channel(Generic[T]):
         decode: Turns a text into a payload. It is called with bytes if the annotation of its
             parameter says ``bytes``, otherwise with a str. In place of ``kind``. Without it, and
             with ``encode``, nothing can be received on the channel. Neither function may be async,
-            and both should be quick: they are called from the event loop.
+            and both should be quick: they are called from the event loop. It returns a ``Reread``
+            for a payload that says "read again": a Gap with reason ``REREAD`` then stands in the
+            place of the notification.
         unique: Add a random token of 10 bytes to each payload, so that equal payloads in one
             transaction differ: the server delivers equal ones once.
         compress: Compress a payload that becomes shorter by it. Its text may then have up to
@@ -87,7 +90,7 @@ class Channel(Generic[T]):
         name: str,
         *,
         encode: Callable[[T], Text] | None = None,
-        decode: Callable[[str], T],
+        decode: Callable[[str], T | Reread],
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
@@ -98,7 +101,7 @@ class Channel(Generic[T]):
         name: str,
         *,
         encode: Callable[[T], Text] | None = None,
-        decode: Callable[[bytes], T],
+        decode: Callable[[bytes], T | Reread],
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
@@ -211,8 +214,8 @@ class Channel(Generic[T]):
         Return the payload that was sent as this text.
 
         Raises:
-            PayloadDecodeError: The text cannot be decoded; ``__cause__`` is what the decoder
-                raised.
+            PayloadDecodeError: The text cannot be decoded, and ``__cause__`` is what the decoder
+                raised; or the text says "read again", and there is no payload.
             ChannelDirectionError: The channel was made without ``decode``.
         """
         check_direction(self, "decode")
@@ -220,12 +223,15 @@ class Channel(Generic[T]):
         if self._decoder is None:
             return cast("T", payload)
         try:
-            return cast("T", self._decoder(payload))
+            decoded = self._decoder(payload)
         except BaseException as error:  # also a plain function's CancelledError
             if is_interrupt(error):
                 raise
             failure = undecodable(self._name, error)
             raise failure from failure.__cause__
+        if isinstance(decoded, Reread):
+            raise _reread(self._name, decoded)
+        return cast("T", decoded)
 
     def _coded(self, payload: T) -> object:
         if self._coder.encode is None:
@@ -249,6 +255,23 @@ class Channel(Generic[T]):
             return str.__str__(cast("str", text))  # the value of a str enumeration, not its name
 
 
+class RereadError(PayloadDecodeError):
+    """
+    What ``decode()`` raises for a text that says "read again".
+
+    Attributes:
+        count: How many changes the sender left out; None if it does not say.
+    """
+
+    count: int | None = None
+
+
+def _reread(name: str, said: Reread) -> RereadError:
+    error = RereadError(name, 'says "read again": there is no payload')
+    error.count = said.count
+    return error
+
+
 def encoded_up_to(channel: Channel[T], payload: T, limit: int) -> str:
     """
     Return the text for a payload, where no NOTIFY has to hold it.
@@ -265,7 +288,7 @@ def encoded_up_to(channel: Channel[T], payload: T, limit: int) -> str:
     return check_payload(channel.name, text, limit)
 
 
-def bare_decoder(channel: Channel[T]) -> Callable[[str], T] | None:
+def bare_decoder(channel: Channel[T]) -> Callable[[str], T | Reread] | None:
     """
     Return the bare function from text to payload; None if the payload is the text.
 

@@ -242,7 +242,8 @@ def merge_gaps(older: Gap | None, newer: Gap) -> Gap:
     """
     Return one gap that covers both, with the earlier ``since``.
 
-    START covers everything. A lost LISTEN covers an overflow, whose count is then unknown.
+    START covers everything. A lost LISTEN covers an overflow, whose count is then unknown. Every
+    other reason covers REREAD: what is unknown is worse than what the sender has told of.
     """
     if older is None:
         return newer
@@ -250,10 +251,17 @@ def merge_gaps(older: Gap | None, newer: Gap) -> Gap:
     if GapReason.START in (older.reason, newer.reason):
         return Gap(channel, GapReason.START)
     since = _earlier(older.since, newer.since)
-    if older.reason is newer.reason is GapReason.OVERFLOW:
-        return Gap(channel, GapReason.OVERFLOW, since, (older.dropped or 0) + (newer.dropped or 0))
+    if older.reason is newer.reason:
+        return Gap(channel, newer.reason, since, _sum(older.dropped, newer.dropped))
+    if GapReason.REREAD in (older.reason, newer.reason):
+        worse = newer if older.reason is GapReason.REREAD else older
+        return Gap(channel, worse.reason, since, worse.dropped)
     reason = older.reason if newer.reason is GapReason.OVERFLOW else newer.reason
     return Gap(channel, reason, since)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asyncnotify._delivery.mailbox import Mailbox
     from asyncnotify._delivery.moment import Moment
+    from asyncnotify._logs import WarningLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Subscriber:
         "mailbox",
         "reason",
         "refusal",
+        "rereads",
         "resync_errors",
         "since",
         "unlistened",
@@ -71,6 +73,7 @@ class Subscriber:
         self.handler_errors: int = 0
         self.resync_errors: int = 0
         self.decode_errors: int = 0
+        self.rereads: int = 0
 
     @property
     def label(self) -> str | None:
@@ -111,12 +114,13 @@ class Subscriber:
         return SubscriptionStats(
             channels=self.channels,
             backlog=len(mailbox),
-            delivered=mailbox.taken - self.gaps_taken - self.decode_errors,
+            delivered=mailbox.taken - self.gaps_taken - self.decode_errors - self.rereads,
             dropped=mailbox.dropped,
             conflated=mailbox.conflated,
             handler_errors=self.handler_errors,
             resync_errors=self.resync_errors,
             decode_errors=self.decode_errors,
+            rereads=self.rereads,
             gaps=mailbox.gaps,
         )
 
@@ -292,6 +296,11 @@ class Registry:
         self._confirmed.difference_update(channels)
         self._checksum = None
         self._unsettled.update(c for c in channels if c in self._routes)
+
+    @property
+    def warnings(self) -> WarningLimit:
+        """The limit of the warnings of consumers."""
+        return self._router.warnings
 
     @property
     def wakings(self) -> int:

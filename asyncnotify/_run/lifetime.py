@@ -329,6 +329,7 @@ class Lifetime:
             dropped=totals.dropped,
             handler_errors=totals.handler_errors,
             decode_errors=totals.decode_errors,
+            rereads=totals.rereads,
             gaps=totals.gaps,
             reconnects=max(0, status.generation - 1),
             connected_since=status.connected_since,

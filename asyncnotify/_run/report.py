@@ -44,6 +44,7 @@ def _local_report(lifetime: Lifetime) -> dict[str, Any]:
         "gaps": stats.gaps,
         "handler_errors": stats.handler_errors,
         "decode_errors": stats.decode_errors,
+        "rereads": stats.rereads,
         "subscriptions": [asdict(subscription) for subscription in stats.subscriptions],
     }
 

@@ -15,7 +15,7 @@ from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
 from asyncnotify._interrupts import is_interrupt
 from asyncnotify._logs import Log
-from asyncnotify._model import Gap, GapReason, Notification
+from asyncnotify._model import Gap, GapReason, Notification, Reread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.mailbox import Item
     from asyncnotify._delivery.registry import Subscriber
     from asyncnotify._errors import PayloadDecodeError
+    from asyncnotify._logs import WarningLimit
 
 log = Log("handler")
 
 _LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines of one subscription: any sender can send wrong payloads."""
+
+_OF_RUNS: Final = (GapReason.UNDECODABLE, GapReason.REREAD)
 
 _DECODED_AT_ONCE: Final = 32
 """Payloads that are decoded between two looks at the clock."""
@@ -36,17 +39,30 @@ _DECODED_AT_ONCE: Final = 32
 _new_tuple = tuple.__new__
 
 
-class Undecodable:
+class PassedOver:
+    """A notification that is not handed over. For who wants gaps, a Gap stands in its place."""
+
+    __slots__ = ("count", "notification", "reason")
+
+    def __init__(
+        self, reason: GapReason, notification: Notification[str], count: int | None = None
+    ) -> None:
+        self.reason = reason  # of the Gap
+        self.notification = notification
+        self.count = count  # for the Gap
+
+
+class Undecodable(PassedOver):
     """A notification whose payload could not be decoded, and the error."""
 
-    __slots__ = ("error", "notification")
+    __slots__ = ("error",)
 
     def __init__(self, error: PayloadDecodeError, notification: Notification[str]) -> None:
+        super().__init__(GapReason.UNDECODABLE, notification)
         self.error = error
-        self.notification = notification
 
 
-Taken: TypeAlias = "Item | Undecodable"
+Taken: TypeAlias = "Item | PassedOver"
 
 
 def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | None:
@@ -64,7 +80,10 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
         if decoder is None:
             return item
         try:
-            return _new_tuple(Notification, (channel, decoder(payload), pid))
+            decoded = decoder(payload)
+            if decoded.__class__ is Reread:
+                return PassedOver(GapReason.REREAD, item, decoded.count)
+            return _new_tuple(Notification, (channel, decoded, pid))
         except BaseException as error:  # also a decoder's CancelledError
             if is_interrupt(error):
                 raise
@@ -77,9 +96,10 @@ class Decoding:
     """
     Takes items from a mailbox and decodes them.
 
-    A payload that cannot be decoded counts as a loss. For a consumer that wants gaps, one Gap
-    follows adjacent payloads of this kind, before the next notification. It waits in the mailbox
-    like any other, so that nothing overtakes it or is overtaken, however the next item is taken.
+    A payload that cannot be decoded counts as a loss, and one that says "read again" tells of one.
+    For a consumer that wants gaps, one Gap follows adjacent payloads of the same kind, before what
+    comes next. It waits in the mailbox like any other, so that nothing overtakes it or is
+    overtaken, however the next item is taken.
 
     An item leaves the mailbox at the very end, when it is decoded: whatever is raised before, it
     stays.
@@ -92,6 +112,7 @@ class Decoding:
         "_subscriber",
         "_unreported",
         "_wants_gaps",
+        "_warnings",
         "ran_out",
     )
 
@@ -102,21 +123,24 @@ class Decoding:
         decode: Callable[[Item], Taken],
         *,
         wants_gaps: bool,
+        warnings: WarningLimit,
     ) -> None:
         """
         Decode what a subscription takes.
 
         Args:
-            subscriber: The subscription, whose payloads that cannot be decoded are counted.
+            subscriber: The subscription, whose notifications that are passed over are counted.
             peek: Returns what comes next, and lets it stay; None if nothing can be taken now.
-            decode: Returns an item decoded, or Undecodable.
-            wants_gaps: Whether a Gap follows what cannot be decoded.
+            decode: Returns an item decoded, or what is passed over.
+            wants_gaps: Whether a Gap follows what is passed over.
+            warnings: The limit of warnings that nobody is told to read again.
         """
         self._subscriber = subscriber
         self._mailbox = subscriber.mailbox
         self._peek = peek
         self._decode = decode
         self._wants_gaps = wants_gaps
+        self._warnings = warnings
         self._unreported: list[Undecodable] = []
         self.ran_out: bool = False
 
@@ -125,7 +149,7 @@ class Decoding:
 
     def take(self) -> Taken | None:
         """
-        Return the next item; None if nothing can be taken now.
+        Return the next item, or what has been passed over; None if nothing can be taken now.
 
         What cannot be decoded is returned until failure() has been called for it.
         """
@@ -135,12 +159,12 @@ class Decoding:
         raw = self._peek()
         if raw is None:
             return None
-        if _is_of_undecodable(raw):
-            gap = raw  # more may belong to it
+        if _may_grow(raw):
+            gap = raw
             raw = next(islice(self._mailbox, 1, None), None)
         taken: Any = None if raw is None else self._decode(raw)
         try:
-            if isinstance(taken, Undecodable):
+            if isinstance(taken, PassedOver) and (gap is None or gap.reason is taken.reason):
                 return self._pass_over(taken, gap)
             self._mailbox.take()
             # It is gone, so nothing is called any more: a signal handler may raise after each call
@@ -150,17 +174,20 @@ class Decoding:
         finally:
             del taken
 
-    def _pass_over(self, undecodable: Undecodable, gap: Gap | None) -> Undecodable:
+    def _pass_over(self, taken: PassedOver, gap: Gap | None) -> PassedOver:
         """Let a gap come instead of the next notification, and merge it with the one before."""
-        failed = (undecodable,)
+        failed = (taken,) if isinstance(taken, Undecodable) else ()
+        errors = len(failed)
         if self._wants_gaps:
-            self._mailbox.replace(self._with_one_more(gap))
+            self._mailbox.replace(self._with_one_more(gap, taken))
         else:
+            self._warn_of(taken)
             self._mailbox.take()
         # As in take(): nothing is called any more
         self._unreported += failed
-        self._subscriber.decode_errors += 1
-        return undecodable
+        self._subscriber.decode_errors += errors
+        self._subscriber.rereads += 1 - errors
+        return taken
 
     def take_many(self, limit: int, seconds: float) -> list[Item]:
         """
@@ -173,11 +200,12 @@ class Decoding:
             items, gaps = decoded.items, decoded.gaps_among_items
             if gaps and not self._wants_gaps:
                 items[:] = [item for item in items if not isinstance(item, Gap)]
-            errors = len(decoded.failed)
+            errors, rereads = len(decoded.failed), decoded.rereads
             self._mailbox.remove(decoded.count)
             # As in take(): nothing is called any more
             self._unreported += decoded.failed
             self._subscriber.decode_errors += errors
+            self._subscriber.rereads += rereads
             self._subscriber.gaps_taken += gaps
             self._mailbox.gaps += decoded.new_gaps
             self._mailbox.taken += decoded.new_gaps
@@ -209,20 +237,39 @@ class Decoding:
             del decoded, taken
 
     def _add(self, taken: Taken, decoded: _Decoded) -> None:
-        if isinstance(taken, Undecodable):
-            decoded.failed.append(taken)
+        if isinstance(taken, PassedOver):
+            decoded.count_passed_over(taken)
             if self._wants_gaps:
-                decoded.new_gaps += decoded.gap is None
-                decoded.gap = self._with_one_more(decoded.gap)
-        elif decoded.gap is None and _is_of_undecodable(taken):
-            decoded.gap = taken  # more of its run may follow
+                decoded.begin_run(taken.reason)
+                decoded.gap = self._with_one_more(decoded.gap, taken)
+            else:
+                self._warn_of(taken)
+        elif decoded.gap is None and _may_grow(taken):
+            decoded.gap = taken
         else:
             decoded.end_run(taken)
 
-    def _with_one_more(self, gap: Gap | None) -> Gap:
+    def _with_one_more(self, gap: Gap | None, taken: PassedOver) -> Gap:
         """Return the gap of a run that has become longer by one; of a new run for None."""
         label, since = self._subscriber.label, self._mailbox.since
-        return merge_gaps(gap, Gap(label, GapReason.UNDECODABLE, since))
+        return merge_gaps(gap, Gap(label, taken.reason, since, taken.count))
+
+    def _warn_of(self, taken: PassedOver) -> None:
+        """Warn that nobody is told to read again. on_error is told of what cannot be decoded."""
+        if taken.reason is not GapReason.REREAD:
+            return
+        channel, _, pid = taken.notification
+        log.warning(
+            self._warnings,
+            ("reread", self._subscriber.label),
+            'a payload on channel %r says "read again"%s, and nothing here reads again:'
+            " pass resync= to listen(), or gaps=True to stream() (sent by backend %d)",
+            channel,
+            "" if taken.count is None else f", for {taken.count} changes",
+            pid,
+            channel=channel,
+            pid=pid,
+        )
 
     @property
     def has_failed(self) -> bool:
@@ -243,6 +290,7 @@ class _Decoded:
         self.count = 0  # of what was looked at
         self.items: list[Item] = []
         self.failed: list[Undecodable] = []
+        self.rereads = 0
         self.gap: Gap | None = None  # of the run that may become longer
         self.new_gaps = 0
 
@@ -250,26 +298,43 @@ class _Decoded:
     def gaps_among_items(self) -> int:
         return sum(isinstance(item, Gap) for item in self.items)
 
+    def count_passed_over(self, taken: PassedOver) -> None:
+        """Count it, and keep it if it is to be reported."""
+        if isinstance(taken, Undecodable):
+            self.failed.append(taken)
+        else:
+            self.rereads += 1
+
+    def begin_run(self, reason: GapReason) -> None:
+        """End a run of another reason; count a new one."""
+        if self.gap is not None and self.gap.reason is not reason:
+            self.end_run(None)
+        self.new_gaps += self.gap is None
+
     def end_run(self, follower: Item | None) -> None:
         """Add the gap of the run, if there is one, and what follows it."""
         self.items += [item for item in (self.gap, follower) if item is not None]
         self.gap = None
 
 
-def _is_of_undecodable(item: Taken) -> TypeGuard[Gap]:
-    return isinstance(item, Gap) and item.reason is GapReason.UNDECODABLE
+def _may_grow(item: Taken) -> TypeGuard[Gap]:
+    """Return whether it is the gap of a run, of which more may follow."""
+    return isinstance(item, Gap) and item.reason in _OF_RUNS
 
 
 def decoding_of(
     subscriber: Subscriber,
     peek: Callable[[], Item | None],
     channels: Iterable[Channel[Any]],
+    warnings: WarningLimit,
     *,
     wants_gaps: bool,
 ) -> Decoding | None:
     """Return what takes and decodes, as Decoding says; None if all payloads are texts."""
     decode = decoder_of(channels)
-    return None if decode is None else Decoding(subscriber, peek, decode, wants_gaps=wants_gaps)
+    if decode is None:
+        return None
+    return Decoding(subscriber, peek, decode, wants_gaps=wants_gaps, warnings=warnings)
 
 
 class DecodeErrors:

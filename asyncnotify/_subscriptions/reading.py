@@ -197,7 +197,9 @@ class Reading:
         self.channels = channels
         self.wants_gaps = gaps
         self._on_error = on_error
-        self._decoding = decoding_of(subscriber, mailbox.peek_in_turn, channels, wants_gaps=gaps)
+        self._decoding = decoding_of(
+            subscriber, mailbox.peek_in_turn, channels, roster.warnings, wants_gaps=gaps
+        )
         # A method of Python's: after a call of any other object a signal handler may raise
         self.take = mailbox.take_in_turn if self._decoding is None else self._decoding.take
         self._decode_errors: DecodeErrors | None = None  # most streams never need one

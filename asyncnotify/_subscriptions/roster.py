@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from asyncnotify._errors import CLOSED, ClosedError, ListenTimeoutError, own_copy
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncnotify._delivery.registry import Registry, Subscriber
+    from asyncnotify._logs import WarningLimit
     from asyncnotify._model import State, SubscriptionStats
     from asyncnotify._owner import Owner
 
@@ -47,6 +48,7 @@ class Totals:
     handler_errors: int = 0
     decode_errors: int = 0
     gaps: int = 0
+    rereads: int = 0
 
     def add(self, subscription: SubscriptionStats) -> None:
         """Add the counters of a subscription."""
@@ -54,13 +56,12 @@ class Totals:
         self.dropped += subscription.dropped
         self.handler_errors += subscription.handler_errors + subscription.resync_errors
         self.decode_errors += subscription.decode_errors
+        self.rereads += subscription.rereads
         self.gaps += subscription.gaps
 
     def plus(self, subscriptions: Iterable[SubscriptionStats]) -> Totals:
         """Return new totals: these, and the counters of some more subscriptions."""
-        result = Totals(
-            self.delivered, self.dropped, self.handler_errors, self.decode_errors, self.gaps
-        )
+        result = replace(self)
         for subscription in subscriptions:
             result.add(subscription)
         return result
@@ -247,6 +248,11 @@ class Roster:
             raise ClosedError(CLOSED)
 
     # -- reports ------------------------------------------------------------------------------
+
+    @property
+    def warnings(self) -> WarningLimit:
+        """The limit of the warnings of consumers."""
+        return self._registry.warnings
 
     @property
     def channels(self) -> frozenset[str]:

@@ -24,7 +24,7 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._logs import Fields, Log, WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
-from asyncnotify._subscriptions.decoding import DecodeErrors, Undecodable, decoding_of
+from asyncnotify._subscriptions.decoding import DecodeErrors, PassedOver, decoding_of
 from asyncnotify._subscriptions.slow import RunningCall, SlowWarning
 from asyncnotify._subscriptions.threads import InThread
 
@@ -86,12 +86,12 @@ class HandlerWorker:
         self.subscriber = subscriber
         self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
         self._mailbox = subscriber.mailbox
+        self._warnings = WarningLimit() if warnings is None else warnings
         self._decoding = decoding_of(
-            subscriber, subscriber.mailbox.peek, channels, wants_gaps=resync is not None
+            subscriber, self._mailbox.peek, channels, self._warnings, wants_gaps=resync is not None
         )
         self._take = self._mailbox.take if self._decoding is None else self._decoding.take
         self._turns = turns
-        self._warnings = WarningLimit() if warnings is None else warnings
         self._decode_errors = DecodeErrors()
         self._handler = handler
         self._resync = resync
@@ -309,12 +309,12 @@ class HandlerWorker:
             self._others_ran = True
             await result
 
-    async def _process_other(self, item: Gap | Undecodable) -> None:
+    async def _process_other(self, item: Gap | PassedOver) -> None:
         """Process a Gap, or a payload that could not be decoded."""
         self._others_ran = True
         if isinstance(item, Gap):
             await self._process_gap(item)
-        elif self._decoding is not None:
+        elif self._decoding is not None and self._decoding.has_failed:
             failed = self._decoding.failure()
             self._decode_errors.log(failed)
             await self._report(failed.error, failed.notification)

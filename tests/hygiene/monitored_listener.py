@@ -29,6 +29,7 @@ LOCAL_KEYS: Final = frozenset(
         "gaps",
         "handler_errors",
         "decode_errors",
+        "rereads",
         "subscriptions",
     }
 )

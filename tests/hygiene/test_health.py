@@ -75,7 +75,8 @@ async def test_r41_it_tells_what_the_stats_tell(monitored: MonitoredListener) ->
     while not monitored.listener.stats().dropped:  # noqa: ASYNC110 - judged some turns later
         await asyncio.sleep(0)
     health, stats = await monitored.health(server=False), monitored.listener.stats()
-    for name in ("received", "delivered", "dropped", "gaps", "handler_errors", "decode_errors"):
+    totals = ("received", "delivered", "dropped", "gaps", "handler_errors", "decode_errors")
+    for name in (*totals, "rereads"):
         assert health[name] == getattr(stats, name)
     assert (health["received"], health["dropped"], health["handler_errors"]) == (11, 7, 1)
     slow, failing = sorted(health["subscriptions"], key=lambda one: -one["dropped"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import pytest_asyncio
 
-from asyncnotify import Channel, ExponentialBackoff
+from asyncnotify import Channel, ExponentialBackoff, Gap, GapReason, Reread
 from asyncnotify.log import Event, Log, LogNameError, Retry, UnknownConsumerError
 from asyncnotify.log._consuming.serving import Server, TakenOverError
 from asyncnotify.log._walk.statements import Statements
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.log.conftest import Connection
 
 NUMBERS: Final = Channel("numbers", int)
+REREADS: Final = Channel("numbers", decode=lambda t: Reread(3) if t == "again" else int(t))
 AT_ONCE: Final = ExponentialBackoff(initial=0.001, cap=0.001)
 KILL: Final = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -243,6 +244,25 @@ async def test_what_cannot_be_decoded_is_a_dead_letter(log: Log, admin: Connecti
         assert await taken(consumer, 2) == [1, 2]
     rows = await admin.fetch("SELECT consumer, payload FROM asyncnotify.orders_dead_letters")
     assert [tuple(row) for row in rows] == [("adder", "none")]
+
+
+async def test_what_says_read_again_is_a_gap_or_a_dead_letter(log: Log, admin: Connection) -> None:
+    """A Gap with gaps=True, which is done when the next is asked for; otherwise it is kept."""
+    for text in ("1", "again", "2"):
+        await log.append("numbers", text)
+    async with log.consumer("reader", REREADS, gaps=True) as consumer:
+        assert isinstance(await anext(consumer), Event)
+        gap = await anext(consumer)
+        assert isinstance(gap, Gap)
+        assert (gap.channel, gap.reason, gap.dropped) == ("numbers", GapReason.REREAD, 3)
+    async with log.consumer("reader", REREADS, gaps=True) as consumer:
+        assert await anext(consumer) == gap  # it was not done
+        assert await taken(consumer, 1) == [2]
+    letters = "SELECT consumer, payload FROM asyncnotify.orders_dead_letters"
+    assert await admin.fetch(letters) == []
+    async with log.consumer("adder", REREADS) as without:
+        assert await taken(without, 2) == [1, 2]
+    assert [tuple(row) for row in await admin.fetch(letters)] == [("adder", "again")]
 
 
 async def test_a_dropped_consumer_says_so(log: Log, admin: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from asyncnotify import Channel, Gap, GapReason, Listener
+from asyncnotify import Channel, Gap, GapReason, Listener, Reread
 from asyncnotify.log import Event, Log, NotInstalledError, Position, PositionError
 from tests.log.conftest import append
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tests.log.conftest import Connect, Connection
 
 NUMBERS: Final = Channel("numbers", int)
+REREADS: Final = Channel("numbers", decode=lambda t: Reread(3) if t == "again" else int(t))
 
 
 @pytest_asyncio.fixture
@@ -137,6 +139,30 @@ async def test_what_cannot_be_decoded_is_a_gap_in_its_place(
     assert "secret" not in caplog.text
     async with log.read(NUMBERS, after="start") as numbers:
         assert await taken(numbers, 2) == [1, 2]
+
+
+async def test_what_says_read_again_is_a_gap_in_its_place(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its count; without gaps=True a WARNING says so, and reading goes on."""
+    for text in ("1", "again", "2"):
+        await log.append("numbers", text)
+    async with log.read(REREADS, after="start", gaps=True) as stream:
+        one, gap, two = await taken(stream, 3)
+    assert (one, two) == (1, 2)
+    assert isinstance(gap, Gap)
+    assert (gap.channel, gap.reason, gap.dropped) == ("numbers", GapReason.REREAD, 3)
+    assert gap.since is not None
+    assert warnings_of(caplog) == []
+    async with log.read(REREADS, after="start") as numbers:
+        assert await taken(numbers, 2) == [1, 2]
+    (warning,) = warnings_of(caplog)
+    assert "an event on 'numbers' says \"read again\"" in warning
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what has been logged at WARNING or above."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 async def test_waiting_may_be_cancelled_and_loses_nothing(log: Log, admin: Connection) -> None:

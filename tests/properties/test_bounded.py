@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -45,6 +46,12 @@ class Sent:
     channel: str
     known_good: datetime
     lost: bool = False
+    reread: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the consumer is going to get it."""
+        return not (self.lost or self.reread)
 
 
 class MailboxMachine(RuleBasedStateMachine):
@@ -52,8 +59,8 @@ class MailboxMachine(RuleBasedStateMachine):
     Puts and takes in any order, beside plain lists of what should be seen.
 
     ``ready`` is what the consumer will see, in order: gaps, notifications, and those that were
-    lost, each at its place. Between two notifications that it does see, it has to be told of
-    every gap and of exactly so many lost ones.
+    lost, or said "read again", each at its place. Between two notifications that it does see, it
+    has to be told of every gap and of exactly so many lost ones.
     """
 
     @initialize(limit=st.integers(1, 4), overflow=st.sampled_from(["drop_oldest", "drop_newest"]))
@@ -78,7 +85,7 @@ class MailboxMachine(RuleBasedStateMachine):
             self.box.put(Notification(channel, str(self.sent), 7))
             tail = self.ready if self.held is None else self.held
             tail.append(Sent(self.sent, channel, self.now))
-            waiting = sum(isinstance(item, Sent) and not item.lost for item in tail)
+            waiting = sum(isinstance(item, Sent) and item.waits for item in tail)
             assert self.full or waiting <= self.limit + self.gaps, "nobody was told"
 
     @precondition(lambda self: self.held is None)
@@ -114,7 +121,7 @@ class MailboxMachine(RuleBasedStateMachine):
         self.lost += dropped
         self.gaps += bool(dropped)
         tail = self.ready if self.held is None else self.held
-        waiting = [item for item in tail if isinstance(item, Sent) and not item.lost]
+        waiting = [item for item in tail if isinstance(item, Sent) and item.waits]
         if dropped:
             assert len(waiting) - dropped == self.limit
         else:
@@ -133,13 +140,26 @@ class MailboxMachine(RuleBasedStateMachine):
                 self.told.append(item)
             elif item is None:
                 self.check_told(self.ready)
-                assert not any(isinstance(x, Sent) and not x.lost for x in self.ready)
+                assert not any(isinstance(x, Sent) and x.waits for x in self.ready)
                 self.ready, self.told = [], []
                 begin_to_wait(self.box)
                 self.gaps = 0 if self.held is None else self.gaps
                 break
             else:
                 self.meet(int(item.payload))
+
+    @rule(count=st.integers(1, 5))
+    def read_again(self, count: int) -> None:
+        """Some that come next say "read again", of one change each: a gap replaces them."""
+        for _ in range(count):
+            head, second = [*itertools.islice(self.box, 2), None, None][:2]
+            gap = head if isinstance(head, Gap) and head.reason is GapReason.REREAD else None
+            if not isinstance(head if gap is None else second, Notification):
+                break
+            self.box.replace(merge_gaps(gap, Gap("a", GapReason.REREAD, self.box.since, 1)))
+            self.taken += 1
+            self.gaps += gap is None
+            next(x for x in self.ready if isinstance(x, Sent) and x.waits).reread = True
 
     @rule()
     def take_gap(self) -> None:
@@ -149,14 +169,14 @@ class MailboxMachine(RuleBasedStateMachine):
             return
         self.told.append(gap)
         self.taken += 1
-        waiting = (i for i, x in enumerate(self.ready) if isinstance(x, Sent) and not x.lost)
+        waiting = (i for i, x in enumerate(self.ready) if isinstance(x, Sent) and x.waits)
         head = next(waiting, len(self.ready))
         self.check_told(self.ready[:head], counted=gap.reason is GapReason.OVERFLOW)
         self.ready, self.told = self.ready[head:], []
 
     def meet(self, number: int) -> None:
         """A notification is taken: it is the next one, and all before it has been told."""
-        place = next(i for i, x in enumerate(self.ready) if isinstance(x, Sent) and not x.lost)
+        place = next(i for i, x in enumerate(self.ready) if isinstance(x, Sent) and x.waits)
         item = self.ready[place]
         assert isinstance(item, Sent)
         assert item.number == number
@@ -167,23 +187,32 @@ class MailboxMachine(RuleBasedStateMachine):
         """Every gap has been told, and exactly so many lost, none later than they were sent."""
         gaps = [item for item in untaken if isinstance(item, Gap)]
         lost = [item for item in untaken if isinstance(item, Sent) and item.lost]
+        rereads = [item for item in untaken if isinstance(item, Sent) and item.reread]
         overflows = [gap for gap in self.told if gap.reason is GapReason.OVERFLOW]
-        assert bool(gaps) == (len(overflows) < len(self.told))
+        mere = [gap for gap in self.told if gap.reason is GapReason.REREAD]
+        assert bool(gaps) == (len(overflows) + len(mere) < len(self.told))
+        assert self.told or not rereads
+        assert sum(gap.dropped or 0 for gap in mere) <= len(rereads)
+        assert gaps or overflows or sum(gap.dropped or 0 for gap in mere) == len(rereads)
         if gaps:
             told, due = functools.reduce(merge_gaps, self.told), functools.reduce(merge_gaps, gaps)
             assert begins(told) <= begins(due)
         if counted:
             assert sum(gap.dropped or 0 for gap in overflows) == len(lost)
         first = min(map(begins, self.told), default=self.now)
-        assert all(first <= item.known_good for item in lost)
+        assert all(first <= item.known_good for item in [*lost, *rereads])
 
     @rule()
     def purge(self) -> None:
         """A stream of several channels unlistens one."""
         self.box.purge("b")
-        self.ready = [x for x in self.ready if isinstance(x, Gap) or x.lost or x.channel != "b"]
+        self.ready = [x for x in self.ready if isinstance(x, Gap) or self.stays(x)]
         if self.held is not None:
-            self.held = [x for x in self.held if x.lost or x.channel != "b"]
+            self.held = [x for x in self.held if self.stays(x)]
+
+    def stays(self, item: Sent) -> bool:
+        """Return whether a purge of "b" leaves it, or the gap in its place."""
+        return not item.waits or item.channel != "b"
 
     @invariant()
     def counts_agree(self) -> None:

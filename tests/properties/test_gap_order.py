@@ -13,7 +13,7 @@ from asyncnotify._channels.channel import Channel
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Subscriber
-from asyncnotify._model import GapReason, Notification
+from asyncnotify._model import GapReason, Notification, Reread
 from asyncnotify._subscriptions.worker import HandlerWorker
 from tests.unit.clock import JumpingLoop
 from tests.unit.fake_sources import TrimmingSource
@@ -33,10 +33,25 @@ MAILBOXES: dict[str, Callable[[], Mailbox]] = {
     "latest": LatestMailbox,
 }
 
+AGAIN = "again"
+"""A payload that does not say which value a row has: read it again."""
+
 STEPS = st.lists(
-    st.sampled_from([*KEYS, "lose", "recover", "miss", "fail", "fail", "wait", "wait long"]),
+    st.sampled_from(
+        [*KEYS, "hint a", "hint b", "lose", "recover", "miss", "fail", "fail", "wait", "wait long"]
+    ),
     max_size=40,
 )
+
+
+def number_of(text: str) -> int | Reread:
+    """Return the number that a payload is, unless it is a hint."""
+    return Reread(1) if text == AGAIN else int(text)
+
+
+TEXTS: list[Channel[Any]] = []
+NUMBERS: list[Channel[Any]] = [Channel(key, int) for key in KEYS]
+HINTS: list[Channel[Any]] = [Channel(key, decode=number_of) for key in KEYS]
 
 
 class ReplicatedTable:
@@ -47,6 +62,7 @@ class ReplicatedTable:
         self.known: dict[str, int] = {}
         self.connected = True
         self.failures = 0
+        self.takes_hints = channels is HINTS
         self.subscriber = Subscriber(KEYS, mailbox)
         self.worker = HandlerWorker(
             self.subscriber,
@@ -69,11 +85,12 @@ class ReplicatedTable:
             raise OSError
         self.known = dict(self.rows)
 
-    def commit(self, key: str) -> None:
-        """Change a row, and tell of it: heard while the connection is there."""
+    def commit(self, key: str, *, hint: bool = False) -> None:
+        """Change a row, and tell of it, or give a hint: heard while the connection is there."""
         self.rows[key] += 1
         if self.connected:
-            self.subscriber.mailbox.put(Notification(key, str(self.rows[key]), 7))
+            payload = AGAIN if hint and self.takes_hints else str(self.rows[key])
+            self.subscriber.mailbox.put(Notification(key, payload, 7))
 
     async def take_step(self, step: str) -> None:
         """Do one of STEPS."""
@@ -93,8 +110,8 @@ class ReplicatedTable:
                 await asyncio.sleep(0.05)
             case "wait long":
                 await asyncio.sleep(20)
-            case "a" | "b":
-                self.commit(step)
+            case "a" | "b" | "hint a" | "hint b":
+                self.commit(step[-1], hint=step.startswith("hint"))
             case _:
                 pass
 
@@ -120,7 +137,7 @@ async def follow(table: ReplicatedTable, steps: list[str]) -> None:
     assert known == table.rows
 
 
-@pytest.mark.parametrize("channels", [[], [Channel(key, int) for key in KEYS]], ids=["text", "int"])
+@pytest.mark.parametrize("channels", [TEXTS, NUMBERS, HINTS], ids=["text", "int", "hints"])
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("mailbox", MAILBOXES)
 @given(steps=STEPS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import msgspec
 import pydantic
 
-from asyncnotify import Batches, Channel, Gap, Listener, Notification, Notifier, Stream
+from asyncnotify import Batches, Channel, Gap, Listener, Notification, Notifier, Reread, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -61,6 +61,16 @@ def user_of_bytes(data: bytes) -> User:
     return User(data.decode())
 
 
+def user_or_reread(text: str) -> User | Reread:
+    """Return a user, or that the text says "read again"."""
+    return User(text) if text else Reread()
+
+
+def user_or_reread_of_bytes(data: bytes) -> User | Reread | None:
+    """Return a user or none, or that the bytes say "read again"."""
+    return User(data.decode()) if data else Reread(3)
+
+
 def any_to_bytes(thing: Any, /, default: Callable[[Any], Any] | None = None) -> bytes:  # noqa: ANN401 - as orjson.dumps does
     """Return JSON."""
     return repr(thing).encode() if default is None else b""
@@ -80,6 +90,10 @@ users_in_bytes = Channel("users", encode=bytes_of_user, decode=user_of_bytes, un
 users_to_send = Channel("users", encode=bytes_of_user)
 users_to_receive = Channel("users", decode=read_user)
 users_to_receive_in_bytes = Channel("users", decode=user_of_bytes, keys=[b"0123456789abcdef"])
+users_or_reread = Channel("users", decode=user_or_reread)
+users_both_ways = Channel("users", encode=write_user, decode=user_or_reread, unique=True)
+users_or_none = Channel("users", decode=user_or_reread_of_bytes)
+lengths_or_reread = Channel("lengths", decode=lambda text: len(text) if text else Reread())
 lengths = Channel("lengths", encode=str, decode=lambda text: 2 * len(text))
 numbers: Channel[int] = Channel("numbers", encode=lambda number: str(number + 1))
 json = Channel[dict[str, int]]("json", encode=any_to_bytes, decode=any_of_text)
@@ -101,6 +115,13 @@ assert_type(users_in_bytes, Channel[User])
 assert_type(users_to_send, Channel[User])
 assert_type(users_to_receive, Channel[User])
 assert_type(users_to_receive_in_bytes, Channel[User])
+assert_type(users_or_reread, Channel[User])
+assert_type(users_both_ways, Channel[User])
+assert_type(users_or_none, Channel[User | None])
+assert_type(lengths_or_reread, Channel[int])
+assert_type(users_or_reread.decode(""), User)
+assert_type(Reread(3).count, int | None)
+Reread("3")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 assert_type(numbers.decode("1"), int)
 assert_type(json, Channel[dict[str, int]])
 assert_type(anything, Channel[Any])

@@ -15,6 +15,7 @@ from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import PayloadDecodeError, PayloadError
 from asyncnotify._interrupts import is_interrupt
+from asyncnotify._logs import WarningLimit
 from asyncnotify._model import Notification
 from asyncnotify._subscriptions.decoding import Undecodable, decoding_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+LIMIT = WarningLimit()
 SIGNAL = signal.SIGTERM
 
 
@@ -103,7 +105,9 @@ def test_r56_the_limit_of_a_job_is_no_wrong_payload() -> None:
     box = LatestMailbox()
     box.release_without_gap()
     box.put(Notification("numbers", "1", 7))
-    decoding = decoding_of(Subscriber(["numbers"], box), box.peek, [channel], wants_gaps=True)
+    decoding = decoding_of(
+        Subscriber(["numbers"], box), box.peek, [channel], LIMIT, wants_gaps=True
+    )
     assert decoding is not None
     with pytest.raises(TimeLimitError):
         decoding.take()
@@ -128,7 +132,9 @@ def test_what_a_decoder_raises_is_no_interrupt(decode: Callable[[str], object]) 
     box = LatestMailbox()
     box.release_without_gap()
     box.put(Notification("numbers", "{", 7))
-    decoding = decoding_of(Subscriber(["numbers"], box), box.peek, [channel], wants_gaps=True)
+    decoding = decoding_of(
+        Subscriber(["numbers"], box), box.peek, [channel], LIMIT, wants_gaps=True
+    )
     assert decoding is not None
     assert isinstance(decoding.take(), Undecodable)
 

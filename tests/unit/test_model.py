@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from asyncnotify._model import Gap, GapReason, Notification, State, Stats
+from asyncnotify._model import Gap, GapReason, Notification, Reread, State, Stats
 
 NOTIFICATION = Notification("orders", "s3cret", 7)
 
@@ -95,3 +95,21 @@ def test_the_statistics_of_what_never_ran_are_all_zero() -> None:
     assert (stats.connected_since, stats.last_heartbeat) == (None, None)
     assert stats.heartbeat_round_trip is None
     assert stats.subscriptions == ()
+
+
+@pytest.mark.parametrize("count", [None, 0, 1, 2**63 - 1])
+def test_who_says_read_again_may_say_for_how_many_changes(count: int | None) -> None:
+    """It is a value: equal to its like, hashable, never changed, and survives pickling."""
+    made = Reread(count)
+    assert made == Reread(count=count) != Reread(2)
+    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - ours
+    assert hash(made) == hash(Reread(count))
+    with pytest.raises(AttributeError):
+        made.count = 5  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_sum_of_counts_can_be_shown() -> None:
+    """However often the largest is added: Python refuses to print a number that is too long."""
+    assert "digits" not in repr(Gap("orders", GapReason.REREAD, None, 10**6 * (2**63 - 1)))
+    with pytest.raises(ValueError, match=r"2\*\*63"):
+        Reread(2**63)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 from asyncnotify import ClosedError, Gap
 from asyncnotify._arguments import check_count
+from asyncnotify._channels.channel import RereadError
 from asyncnotify._errors import PayloadDecodeError
 from asyncnotify.log._values import Event, Position
 
@@ -37,8 +38,9 @@ class Consumer(Generic[ItemT_co]):
     committed behind what is done, at the latest when there is nothing more to be had. What was done
     since the last commit comes again after a crash.
 
-    An event that cannot be decoded is kept as a dead letter. Waiting may be cancelled, and loses
-    nothing. One task at a time may iterate.
+    An event that cannot be decoded is kept as a dead letter. So is one that says "read again",
+    unless the consumer has ``gaps=True``. Waiting may be cancelled, and loses nothing. One task
+    may iterate at a time.
     """
 
     def __init__(
@@ -175,12 +177,15 @@ class Consumer(Generic[ItemT_co]):
         item = self._items.popleft()
         if isinstance(item, Gap):
             return item if self._gaps else None
-        if isinstance(item.item, PayloadDecodeError):
+        if isinstance(item.item, PayloadDecodeError) and not self._is_shown(item.item):
             await self._bury(item)
             return None
         self._given = item.position
         self._outstanding.append(item)
-        return item.item
+        return item.shown
+
+    def _is_shown(self, error: PayloadDecodeError) -> bool:
+        return self._gaps and isinstance(error, RereadError)
 
     def put_back(self) -> None:
         """Take back what was given last, and has been lost on its way: it comes again."""

@@ -67,7 +67,8 @@ class Consuming(Running):
             name: 1 to 200 printable characters.
             channels: As for ``read()``.
             start: Where a consumer begins that is not in the database, as ``after`` of ``read()``.
-            gaps: Yield a Gap where events had been removed before they were consumed (``EXPIRED``).
+            gaps: Yield a Gap where events had been removed before they were consumed
+                (``EXPIRED``), and in place of an event that says "read again" (``REREAD``).
 
         Raises:
             LogNameError: No consumer can have this name.
@@ -94,7 +95,8 @@ class Consuming(Running):
 
         It runs while the log is started, by ``async with log`` or ``start()``. Events come one at a
         time, in their order. What the function raises is logged, and the event is handed over
-        again as ``on_error`` says.
+        again as ``on_error`` says. An event that cannot be decoded, or that says "read again", is
+        kept as a dead letter.
 
         Args:
             name: The name of the consumer, as for ``consumer()``.

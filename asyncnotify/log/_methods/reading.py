@@ -62,7 +62,8 @@ class Reading(Running):
                 at a time, an aware datetime, or later; ``"start"``: before all events that are
                 kept; ``"now"``: behind all that are committed when the reader begins.
             gaps: Yield a Gap where events had been removed before they were read (``EXPIRED``), and
-                in place of an event that cannot be decoded (``UNDECODABLE``).
+                in place of an event that cannot be decoded (``UNDECODABLE``) or that says "read
+                again" (``REREAD``).
 
         Raises:
             ChannelNameError: One of the names cannot be that of a channel.

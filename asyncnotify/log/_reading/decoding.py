@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from asyncnotify import Gap, GapReason
 from asyncnotify._channels.arguments import channels_of
+from asyncnotify._channels.channel import RereadError
 from asyncnotify._errors import PayloadDecodeError
 from asyncnotify._logs import Log
 from asyncnotify.log._values import Event, Position
@@ -35,6 +37,16 @@ class Decoded(NamedTuple):
     position: Position
     item: Event[Any] | PayloadDecodeError
     appended_at: datetime
+
+    @property
+    def shown(self) -> Event[Any] | Gap:
+        """The event, or a Gap in the place of one that has no payload."""
+        if isinstance(self.item, Event):
+            return self.item
+        channel, at = self.item.channel, self.appended_at
+        if isinstance(self.item, RereadError):
+            return Gap(channel, GapReason.REREAD, at, self.item.count)
+        return Gap(channel, GapReason.UNDECODABLE, at)
 
 
 class Decoder:
@@ -67,6 +79,8 @@ class Decoder:
         channel = self._channels.get(row["channel"])
         try:
             payload = row["payload"] if channel is None else channel.decode(row["payload"])
+        except RereadError as error:
+            return error
         except PayloadDecodeError as error:
             self.undecodable += 1
             log.error("event %s at %s cannot be decoded: %s", row["uid"], position, error)  # noqa: TRY400 - its traceback may quote the payload

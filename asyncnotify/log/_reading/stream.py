@@ -32,7 +32,7 @@ from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
     from asyncnotify._backoff import Backoff
-    from asyncnotify.log._reading.decoding import Decoded, Decoder
+    from asyncnotify.log._reading.decoding import Decoder
     from asyncnotify.log._reading.wake_ups import WakeUps
     from asyncnotify.log._walk.cursor import Cursor, Portion
 
@@ -97,12 +97,6 @@ async def take_place(cursor: Cursor, after: After) -> Expired | None:
         return await cursor.at_time(after)
     await (cursor.at_start() if after == "start" else cursor.at_end())
     return None
-
-
-def _item(decoded: Decoded) -> Event[Any] | Gap:
-    if isinstance(decoded.item, Event):
-        return decoded.item
-    return Gap(decoded.item.channel, GapReason.UNDECODABLE, decoded.appended_at)
 
 
 class LogStream(Generic[ItemT_co]):
@@ -216,7 +210,13 @@ class LogStream(Generic[ItemT_co]):
                 self._after = item.position
             if isinstance(item, Event) or self._gaps:
                 return cast("ItemT_co", item)
+            if item.reason is GapReason.REREAD:
+                self._warn_of(item)
         return None
+
+    def _warn_of(self, gap: Gap) -> None:
+        text = 'an event on %r says "read again", and this reader is not told: it has no gaps=True'
+        log.warning(_warnings, ("reread", id(self)), text, gap.channel)
 
     async def batches(self, limit: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
         """
@@ -266,7 +266,7 @@ class LogStream(Generic[ItemT_co]):
             log.warning(_warnings, ("expired", id(self)), text, portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
-            self._items.extend(map(_item, self._decoder.decoded(portion)))
+            self._items.extend(decoded.shown for decoded in self._decoder.decoded(portion))
 
     # -- the place ----------------------------------------------------------------------------
 

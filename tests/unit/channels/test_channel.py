@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncnotify._channels.channel import Channel, bare_decoder, undecodable
+from asyncnotify._channels.channel import Channel, RereadError, bare_decoder, undecodable
 from asyncnotify._channels.envelope import TEXT_LIMIT
 from asyncnotify._errors import (
     ChannelDirectionError,
@@ -24,6 +24,7 @@ from asyncnotify._errors import (
     PayloadError,
     PayloadTooLargeError,
 )
+from asyncnotify._model import Reread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -519,3 +520,14 @@ def test_r44_hostile_payloads_are_read_or_refused() -> None:
                 assert isinstance(read, kind)
                 assert payload == own or "signed" not in repr(channel)
     assert refused > count * len(HOSTILE_CHANNELS) / 2
+
+
+def test_a_text_that_says_read_again_has_no_payload_to_return() -> None:
+    """Decoded by hand it is an error of its own kind, with the count; it survives copying."""
+    channel: Channel[str] = Channel("orders", decode=lambda _: Reread(3))
+    with pytest.raises(PayloadDecodeError, match='says "read again"') as caught:
+        channel.decode("secret")
+    assert isinstance(caught.value, RereadError)
+    for error in (caught.value, copy.copy(caught.value)):
+        assert (error.channel, error.count, error.__cause__) == ("orders", 3, None)
+        assert "secret" not in f"{error} {error!r}"

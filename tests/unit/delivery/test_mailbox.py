@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 START, RECONNECT = GapReason.START, GapReason.RECONNECT
 OVERFLOW, UNLISTENED = GapReason.OVERFLOW, GapReason.UNLISTENED
+REREAD, UNDECODABLE = GapReason.REREAD, GapReason.UNDECODABLE
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = EARLY + timedelta(hours=1)
 
@@ -32,7 +33,10 @@ LOSSES = st.builds(
 OVERFLOWS = st.builds(
     Gap, st.sampled_from(["a", None]), st.just(OVERFLOW), TIMES, st.integers(1, 9)
 )
-GAPS = LOSSES | OVERFLOWS | st.just(Gap("a", START))
+REREADS = st.builds(
+    Gap, st.sampled_from(["a", None]), st.just(REREAD), TIMES, st.none() | st.integers(0, 9)
+)
+GAPS = LOSSES | OVERFLOWS | REREADS | st.just(Gap("a", START))
 
 
 # -- one gap for several --------------------------------------------------------------------------
@@ -51,6 +55,13 @@ GAPS = LOSSES | OVERFLOWS | st.just(Gap("a", START))
         (Gap("a", RECONNECT, None), Gap("a", RECONNECT, LATE), Gap("a", RECONNECT, None)),
         (Gap("a", START), Gap("a", OVERFLOW, None, 3), Gap("a", START)),
         (Gap("a", RECONNECT, EARLY), Gap(None, RECONNECT, LATE), Gap(None, RECONNECT, EARLY)),
+        (Gap("a", REREAD, EARLY, 2), Gap("a", REREAD, LATE, 3), Gap("a", REREAD, EARLY, 5)),
+        (Gap("a", REREAD, EARLY, 2), Gap("a", REREAD, LATE), Gap("a", REREAD, EARLY)),
+        (Gap("a", REREAD, EARLY, 2), Gap("a", RECONNECT, LATE), Gap("a", RECONNECT, EARLY)),
+        (Gap("a", UNDECODABLE, LATE), Gap("a", REREAD, EARLY, 2), Gap("a", UNDECODABLE, EARLY)),
+        (Gap("a", REREAD, EARLY, 2), Gap("a", OVERFLOW, LATE, 3), Gap("a", OVERFLOW, EARLY, 3)),
+        (Gap("a", OVERFLOW, LATE, 3), Gap("a", REREAD, EARLY, 2), Gap("a", OVERFLOW, EARLY, 3)),
+        (Gap("a", START), Gap("a", REREAD, EARLY, 2), Gap("a", START)),
     ],
 )
 def test_two_gaps_become_one_that_tells_as_much(older: Gap | None, newer: Gap, merged: Gap) -> None:
@@ -67,8 +78,11 @@ def test_a_merged_gap_covers_each_of_its_parts(one: Gap, two: Gap, three: Gap) -
         merged.since is None or (p.since is not None and merged.since <= p.since) for p in parts
     )
     assert merged.channel == ("a" if all(part.channel == "a" for part in parts) else None)
-    if all(part.reason is OVERFLOW for part in parts):
-        assert merged.dropped == sum(part.dropped or 0 for part in parts)
+    worse = [part for part in parts if part.reason is not REREAD]
+    counts = [part.dropped for part in worse or parts]
+    if all(part.reason is OVERFLOW for part in worse) and None not in counts:
+        assert merged.dropped == sum(count or 0 for count in counts)
+        assert merged.reason is (OVERFLOW if worse else REREAD)
     else:
         assert merged.dropped is None
         assert merged.reason is not OVERFLOW

@@ -13,7 +13,8 @@ from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import PayloadDecodeError
-from asyncnotify._model import Gap, GapReason, Notification
+from asyncnotify._logs import WarningLimit
+from asyncnotify._model import Gap, GapReason, Notification, Reread
 from asyncnotify._subscriptions.decoding import (
     DecodeErrors,
     Decoding,
@@ -29,8 +30,20 @@ if TYPE_CHECKING:
     from asyncnotify._delivery.mailbox import Item
     from asyncnotify._subscriptions.decoding import Taken
 
+LIMIT: Final = WarningLimit()
 NUMBERS: Final = Channel("numbers", int)
 GAP: Final = Gap("numbers", GapReason.RECONNECT)
+EARLY: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def number_of(text: str) -> int | Reread:
+    """Return a number; "*" says "read again", and so does "*3", for three changes."""
+    if text.startswith("*"):
+        return Reread(int(text[1:]) if text[1:] else None)
+    return int(text)
+
+
+REREADS: Final = Channel("numbers", decode=number_of)
 
 
 class Interrupted(BaseException):
@@ -74,7 +87,7 @@ def decoder(*channels: Channel[Any]) -> Callable[[Item], Taken]:
 
 def decoding(subscriber: Subscriber, *channels: Channel[Any], gaps: bool = True) -> Decoding:
     """Return what takes from a subscription, and decodes."""
-    made = decoding_of(subscriber, subscriber.mailbox.peek, channels, wants_gaps=gaps)
+    made = decoding_of(subscriber, subscriber.mailbox.peek, channels, LIMIT, wants_gaps=gaps)
     assert made is not None
     return made
 
@@ -107,7 +120,9 @@ def test_text_needs_no_decoder(channels: tuple[Channel[Any], ...]) -> None:
     """Where every payload is its text there is nothing to call: the mailbox is taken from."""
     assert decoder_of(channels) is None
     subscriber = Subscriber(["a"], LatestMailbox())
-    assert decoding_of(subscriber, subscriber.mailbox.peek, channels, wants_gaps=True) is None
+    assert (
+        decoding_of(subscriber, subscriber.mailbox.peek, channels, LIMIT, wants_gaps=True) is None
+    )
 
 
 def test_a_payload_is_replaced_by_its_value() -> None:
@@ -330,6 +345,102 @@ def described(item: Any) -> object:  # noqa: ANN401
     if isinstance(item, Gap):
         return str(item.reason)
     return item.notification.payload if isinstance(item, Undecodable) else item.payload
+
+
+# -- "read again" ----------------------------------------------------------------------------------
+
+
+def begun(*texts: str) -> Subscriber:
+    """Return a subscription that has begun, and holds notifications of these texts."""
+    source = TrimmingSource()
+    source.verified_at = at(EARLY)
+    box = BoundedMailbox(100, "drop_oldest", channel="numbers", source=source)
+    subscriber = Subscriber(["numbers"], box, gaps_wanted=False)
+    subscriber.begin()
+    for text in texts:
+        box.put(Notification("numbers", text, 7))
+    return subscriber
+
+
+def seen(made: Decoding, *, together: bool) -> list[object]:
+    """Return what a consumer sees of all that waits, taken one by one or as a list."""
+    if together:
+        items: list[Any] = [*made.take_many(100, 10.0)]
+    else:
+        taken = list(iter(taking(made), None))
+        items = [item for item in taken if isinstance(item, Notification | Gap)]
+    return [item if isinstance(item, Gap) else item.payload for item in items]
+
+
+def reread(count: int | None, since: datetime | None = EARLY) -> Gap:
+    """Return the Gap in the place of payloads that say "read again"."""
+    return Gap("numbers", GapReason.REREAD, since, count)
+
+
+UNKNOWN: Final = Gap("numbers", GapReason.UNDECODABLE, EARLY)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("texts", "expected", "counts"),
+    [
+        ("*", [reread(None)], (0, 1, 0)),
+        ("1 *3 2", [1, reread(3), 2], (2, 1, 0)),
+        ("1 *3 *4 2 *5", [1, reread(7), 2, reread(5)], (2, 3, 0)),
+        ("*3 * *4 1", [reread(None), 1], (1, 3, 0)),
+        ("*3 *4 x *5 y z 1 *6", [reread(7), UNKNOWN, reread(5), UNKNOWN, 1, reread(6)], (1, 4, 3)),
+        ("x *0", [UNKNOWN, reread(0)], (0, 1, 1)),
+        ("*-1 *9999999999999999999", [UNKNOWN], (0, 0, 2)),
+    ],
+)
+def test_a_payload_that_says_read_again_is_a_gap_in_its_place(
+    texts: str, expected: list[object], counts: tuple[int, int, int], *, together: bool
+) -> None:
+    """One for each run of them, with the sum of what they count; its since is what is known."""
+    subscriber = begun(*texts.split())
+    made = decoding(subscriber, REREADS)
+    assert seen(made, together=together) == expected
+    subscriber.gaps_taken = sum(isinstance(item, Gap) for item in expected)
+    stats = subscriber.stats()
+    assert (stats.delivered, stats.rereads, stats.decode_errors) == counts
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_nobody_is_told_to_read_again_who_wants_no_gaps(
+    caplog: pytest.LogCaptureFixture, *, together: bool
+) -> None:
+    """It is counted, and a WARNING says so once a minute, with the sender, not with the payload."""
+    subscriber = begun("1", "*3", "*", "2", "*4")
+    made = decoding_of(
+        subscriber, subscriber.mailbox.peek, [REREADS], WarningLimit(), wants_gaps=False
+    )
+    assert made is not None
+    assert seen(made, together=together) == [1, 2]
+    stats = subscriber.stats()
+    assert (stats.rereads, stats.delivered, stats.decode_errors, stats.gaps) == (3, 2, 0, 1)
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning == (
+        "a payload on channel 'numbers' says \"read again\", for 3 changes, and nothing here reads"
+        " again: pass resync= to listen(), or gaps=True to stream() (sent by backend 7)"
+    )
+
+
+def test_who_is_told_to_read_again_needs_no_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The sender does so on purpose."""
+    assert seen(decoding(begun("*3"), REREADS), together=False) == [reread(3)]
+    assert not caplog.records
+
+
+def test_with_latest_a_newer_payload_replaces_one_that_says_read_again() -> None:
+    """As it replaces any other; the time is unknown then, so that everything has to be read."""
+    subscriber = Subscriber(["numbers"], LatestMailbox(), gaps_wanted=False)
+    subscriber.begin()
+    for text in ("*3", "2", "*4"):
+        subscriber.mailbox.put(Notification("numbers", text, 7))
+    assert seen(decoding(subscriber, REREADS), together=False) == [reread(4, None)]
+    assert (subscriber.stats().rereads, subscriber.stats().conflated) == (1, 2)
 
 
 # -- counting and telling -------------------------------------------------------------------------

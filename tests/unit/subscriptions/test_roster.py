@@ -30,6 +30,7 @@ SUBSCRIPTION = SubscriptionStats(
     resync_errors=10,
     decode_errors=4,
     gaps=5,
+    rereads=6,
 )
 
 
@@ -38,14 +39,14 @@ def test_a_subscription_is_counted_in() -> None:
     totals = Totals()
     totals.add(SUBSCRIPTION)
     totals.add(SUBSCRIPTION)
-    assert totals == Totals(2, 4, 26, 8, 10)
+    assert totals == Totals(2, 4, 26, 8, 10, 12)
 
 
 def test_a_snapshot_leaves_the_totals_as_they_are() -> None:
     """Counting open subscriptions in for one look does not count them for good."""
-    past = Totals(10, 20, 30, 40, 50)
-    assert past.plus([SUBSCRIPTION, SUBSCRIPTION]) == Totals(12, 24, 56, 48, 60)
-    assert past.plus([]) == past == Totals(10, 20, 30, 40, 50)
+    past = Totals(10, 20, 30, 40, 50, 60)
+    assert past.plus([SUBSCRIPTION, SUBSCRIPTION]) == Totals(12, 24, 56, 48, 60, 72)
+    assert past.plus([]) == past == Totals(10, 20, 30, 40, 50, 60)
 
 
 @pytest_asyncio.fixture
