@@ -29,7 +29,7 @@ from asyncnotify._channels.channel import Channel
 from asyncnotify._connection.limits import Limits
 from asyncnotify._delivery.buffering import Buffering
 from asyncnotify._delivery.registry import Subscriber
-from asyncnotify._errors import ClosedError, ConnectError, NotStartedError
+from asyncnotify._errors import ConnectError
 from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
@@ -38,6 +38,7 @@ from asyncnotify._owner import leave_to_parent, warn_of_unclosed
 from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
+from asyncnotify._run.runs import Runs
 from asyncnotify._subscriptions.registration import Registration
 from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._subscriptions.stream import Stream
@@ -61,7 +62,6 @@ HandlerT = TypeVar("HandlerT", bound=Handler[str])
 
 _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
-_NOT_STARTED = "the listener has not been started: use `async with` or `await start()`"
 
 
 class Listener:
@@ -152,7 +152,7 @@ class Listener:
         self._keepalive = keepalive
         self._announcer = Announcer(self._dialer.target, on_event, start_timeout)
         self._registrations: dict[Registration, None] = {}
-        self._lifetime: Lifetime | None = None
+        self._runs = Runs()
         self._notifier = self._new_notifier()
 
     def _new_notifier(self) -> ListenersNotifier:
@@ -179,8 +179,8 @@ class Listener:
         )
 
     def _notifier_connected(self, pid: int) -> None:
-        if self._lifetime is not None:
-            self._lifetime.note_other(pid)
+        if self._runs.last is not None:
+            self._runs.last.note_other(pid)
 
     @classmethod
     def from_sqlalchemy(cls, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -205,8 +205,8 @@ class Listener:
         return f"<Listener {self._dialer.target} {self.state}>"
 
     def __del__(self) -> None:
-        lifetime: Lifetime | None = getattr(self, "_lifetime", None)  # a wrong argument: no object
-        if lifetime is not None and not lifetime.has_ended and not self._is_fork:
+        runs: Runs | None = getattr(self, "_runs", None)  # a wrong argument: no object
+        if runs is not None and runs.present_here is not None:
             warn_of_unclosed(self)
 
     # -- lifetime -----------------------------------------------------------------------------
@@ -229,13 +229,13 @@ class Listener:
             ClosedError: The listener was closed meanwhile.
             WrongLoopError: The listener runs in another event loop, or no loop of asyncio runs.
         """
-        if self._run_here is not None:
-            await self._running().wait_started()
+        if self._runs.present_here is not None:
+            await self._runs.running().wait_started()
             return
-        if self._is_fork:
-            leave_to_parent(self._lifetime, self._notifier)
+        if self._runs.last_is_parents:
+            leave_to_parent(self._runs.last, self._notifier)
         self._notifier = self._new_notifier()
-        self._lifetime = Lifetime(
+        self._runs.last = lifetime = Lifetime(
             ListeningConnections(
                 self._dialer, self._keepalive, timeout=self._limits.command_timeout
             ),
@@ -245,7 +245,7 @@ class Listener:
             announcer=self._announcer,
         )
         try:
-            await self._lifetime.start(self._registrations)
+            await lifetime.start(self._registrations)
         except ConnectError as error:
             error.__traceback__ = None  # all of its frames are ours
             raise
@@ -267,10 +267,8 @@ class Listener:
             WrongLoopError: The listener runs in another event loop or process.
         """
         check_timeout("timeout", timeout)
-        if self._lifetime is not None and not self._lifetime.has_ended:
-            self._lifetime.owner.check()
-            seconds = self._limits.close_timeout if timeout is None else timeout
-            await self._lifetime.end(drain=True, timeout=seconds)
+        seconds = self._limits.close_timeout if timeout is None else timeout
+        await self._runs.end(drain=True, timeout=seconds)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -285,9 +283,8 @@ class Listener:
         """Close; after an exception without letting handlers finish."""
         if exc_type is None:
             await self.aclose()
-        elif self._lifetime is not None and not self._lifetime.has_ended:
-            self._lifetime.owner.check()
-            await self._lifetime.end(drain=False, timeout=self._limits.close_timeout)
+        else:
+            await self._runs.end(drain=False, timeout=self._limits.close_timeout)
 
     # -- listening ----------------------------------------------------------------------------
 
@@ -384,7 +381,7 @@ class Listener:
             slow_after=slow_after,
         )
         check_timeout("timeout", timeout)
-        lifetime = self._running()
+        lifetime = self._runs.running()
         worker = registration.new_worker(lifetime.router)
         await lifetime.roster.serve(worker, timeout)
         return Subscription(lifetime.roster, registration.channel.name, worker)
@@ -450,8 +447,8 @@ class Listener:
                 in_thread=in_thread,
                 slow_after=slow_after,
             )
-            if self._run_here is not None:
-                lifetime = self._running()
+            if self._runs.present_here is not None:
+                lifetime = self._runs.running()
                 lifetime.roster.serve_soon(registration.new_worker(lifetime.router))
             self._registrations[registration] = None
             return handler
@@ -571,8 +568,7 @@ class Listener:
             WrongLoopError: The listener runs in another event loop or process.
         """
         name = name_of(channel)
-        running = self._lifetime is not None and not self._lifetime.has_ended
-        lifetime = self._running() if running else None
+        lifetime = self._runs.running() if self._runs.has_present else None
         self._registrations = {r: None for r in self._registrations if r.channel.name != name}
         if lifetime is not None:
             await lifetime.roster.unlisten(name)
@@ -631,7 +627,7 @@ class Listener:
         """
         check_retry(connection, retry=retry)
         name, text = encoded(channel, payload)
-        lifetime = self._running() if connection is None else None
+        lifetime = self._runs.running() if connection is None else None
         await self._notifier.notify(name, text, connection=connection, retry=retry)
         if lifetime is not None:
             lifetime.note_sent(name)
@@ -659,7 +655,7 @@ class Listener:
             Exception: What ``pairs`` raised.
         """
         check_pairs(pairs, may_be_async=True)
-        self._running()
+        self._runs.running()
         return await self._notifier.notify_many(pairs)
 
     # -- state --------------------------------------------------------------------------------
@@ -667,14 +663,14 @@ class Listener:
     @property
     def channels(self) -> frozenset[str]:
         """The channels of all subscriptions, whether or not the server has confirmed them yet."""
-        if (run := self._run_here) is not None:
-            return run.roster.channels
+        if (lifetime := self._runs.present_here) is not None:
+            return lifetime.roster.channels
         return frozenset(registration.channel.name for registration in self._registrations)
 
     @property
     def state(self) -> State:
         """What the listener is doing in this process: in a fork it is NEW until it is started."""
-        return State.NEW if self._lifetime is None or self._is_fork else self._lifetime.state
+        return self._runs.state
 
     @property
     def is_connected(self) -> bool:
@@ -696,7 +692,7 @@ class Listener:
             WrongLoopError: The call came from another event loop or process.
         """
         check_timeout("timeout", timeout)
-        await self._running().wait_connected(timeout)
+        await self._runs.running().wait_connected(timeout)
 
     async def wait_closed(self, timeout: float | None = None) -> None:
         """
@@ -716,12 +712,7 @@ class Listener:
             WrongLoopError: The call came from another event loop or process.
         """
         check_timeout("timeout", timeout)
-        lifetime = self._lifetime
-        if lifetime is None:
-            raise NotStartedError(_NOT_STARTED)
-        if self._is_fork or not lifetime.has_ended:
-            lifetime.owner.check()
-        await lifetime.wait_ended(timeout)
+        await self._runs.wait_ended(timeout)
 
     def stats(self) -> Stats:
         """
@@ -729,7 +720,7 @@ class Listener:
 
         In a fork they begin at 0 when the listener is started there.
         """
-        return Stats() if self._lifetime is None or self._is_fork else self._lifetime.stats()
+        return self._runs.stats()
 
     async def health(self, *, server: bool = True) -> dict[str, Any]:
         """
@@ -760,7 +751,7 @@ class Listener:
             WrongLoopError: The call came from another event loop or process.
         """
         check_flag("server", server)
-        return await health_of(self._running(), server=server)
+        return await health_of(self._runs.running(), server=server)
 
     def events(self) -> EventStream:
         """Return the connection events from here on, as an asynchronous iterator."""
@@ -768,30 +759,10 @@ class Listener:
 
     # -- inside -------------------------------------------------------------------------------
 
-    @property
-    def _is_fork(self) -> bool:
-        """Whether the last run was begun by the process of which this one is a fork."""
-        return self._lifetime is not None and self._lifetime.owner.is_other_process
-
-    @property
-    def _run_here(self) -> Lifetime | None:
-        """The present run of this process, in whatever event loop."""
-        run = self._lifetime
-        return None if run is None or run.has_ended or self._is_fork else run
-
-    def _running(self) -> Lifetime:
-        """Return the present run; raise if there is none, or if it belongs elsewhere."""
-        if self._lifetime is None:
-            raise NotStartedError(_NOT_STARTED)
-        if self._lifetime.has_ended and not self._is_fork:
-            raise ClosedError(self._lifetime.how_ended)
-        self._lifetime.owner.check()
-        return self._lifetime
-
     def _enlist(
         self, channels: tuple[str, ...], buffering: Buffering, *, gaps_wanted: bool
     ) -> tuple[Roster, Subscriber]:
-        lifetime = self._running()
+        lifetime = self._runs.running()
         mailbox = buffering.new_mailbox(channels, lifetime.router)
         subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps_wanted)
         lifetime.roster.enlist(subscriber)

@@ -38,8 +38,8 @@ needs_linux = pytest.mark.skipif(
 
 def connection_of(listener: Listener) -> Connection:
     """Return the connection that a listener has opened by itself."""
-    assert listener._lifetime is not None  # noqa: SLF001 - nobody else knows it
-    session = listener._lifetime._session_loop.session  # noqa: SLF001 - as above
+    lifetime = listener._runs.running()  # noqa: SLF001 - nobody else knows the session
+    session = lifetime._session_loop.session  # noqa: SLF001 - as above
     assert isinstance(session, ListeningSession)
     return session._connection  # noqa: SLF001 - as above
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,12 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
     if path.stem not in WITHOUT_RULES and path.relative_to(PACKAGE).parts[0] not in OUTER_PARTS
 )
+FACADES = {"_listener.py", "_blocking/listener.py", "log/_blocking.py", "log/_log.py"}
+"""Each is one class, whose methods are contracts: in several modules help() would be in pieces."""
+
+MOST_LINES = 400
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+DOCUMENTED = ast.Module | ast.ClassDef | FUNCTIONS
 VIRTUAL_TIME = {TESTS / "unit", TESTS / "properties"}
 RANDOM_TIMES = {TESTS / "chaos"}
 TEST = re.compile(r"""def (test_\w+)\(.*?\) -> None:[^\n]*\n\s*(r?\"{3})?""", re.DOTALL)
@@ -40,6 +47,39 @@ def test_every_module_of_the_core_has_its_unit_tests() -> None:
     """In a file of its own name, in the folder of its own room."""
     files = [unit_tests_of(module) for module in MODULES]
     assert [str(file) for file in files if not (TESTS / file).is_file()] == []
+
+
+def code_lines_of(module: Path) -> int:
+    """Return how many lines a module has that are neither empty nor docstrings or overloads."""
+    source = module.read_text(encoding="utf-8")
+    code = [bool(line.strip()) for line in source.splitlines()]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            code[text.lineno - 1 : text.end_lineno] = [False] * _height(text.lineno, text)
+        if isinstance(node, FUNCTIONS) and any(map(_is_overload, node.decorator_list)):
+            begin = node.decorator_list[0].lineno
+            code[begin - 1 : node.end_lineno] = [False] * _height(begin, node)
+    return sum(code)
+
+
+def _height(begin: int, node: ast.stmt) -> int:
+    return (node.end_lineno or begin) - begin + 1
+
+
+def _is_overload(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == "overload"
+
+
+def test_no_module_is_longer_than_can_be_read_at_once() -> None:
+    """Of the classes that users call, the docstrings and overloads are not counted."""
+    heights = {
+        str(module.relative_to(PACKAGE)): len(module.read_text(encoding="utf-8").splitlines())
+        for module in PACKAGE.rglob("*.py")
+    }
+    for facade in FACADES & heights.keys():
+        heights[facade] = code_lines_of(PACKAGE / facade)
+    assert {name: height for name, height in heights.items() if height > MOST_LINES} == {}
 
 
 def test_every_test_has_a_docstring() -> None:
