@@ -59,6 +59,15 @@ def longest_delay(backoff: ExponentialBackoff) -> float:
     return random.uniform(backoff.cap / 2, backoff.cap)  # noqa: S311 - jitter, not a secret
 
 
+def shortened(seconds: float) -> float:
+    """
+    Return up to a tenth less than these seconds.
+
+    For the age of a connection: those that began together are then not all replaced at once.
+    """
+    return random.uniform(0.9 * seconds, seconds)  # noqa: S311 - jitter, not a secret
+
+
 class Delays:
     """The delays of one outage. They never end, whatever the caller's iterator does."""
 

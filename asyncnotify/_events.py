@@ -217,7 +217,7 @@ class Announcer:
         """Report an event everywhere; what the callback raises is logged."""
         self._log(event)
         for stream in tuple(self._streams):
-            stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            stream._put(event)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
         if self._callback is not None:
             self._call(self._callback, event)
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
         __slots__ = ()
         _fields: tuple[str, ...]
 
-        def __new__(cls, *fields: Any, **named: Any) -> Self: ...  # noqa: ANN401
+        def __new__(cls, *fields: Any, **named: Any) -> Self: ...  # noqa: ANN401 - of any type
         def _asdict(self) -> dict[str, Any]: ...
-        def _replace(self, **changes: Any) -> Self: ...  # noqa: ANN401
+        def _replace(self, **changes: Any) -> Self: ...  # noqa: ANN401 - of any type
 else:
     _NamedTuple = NamedTuple
 

@@ -75,11 +75,11 @@ def start(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     if caller is None:
         return Context().run(create)
     # Documented for the implementors of tasks
-    asyncio.tasks._leave_task(loop, caller)  # noqa: SLF001
+    asyncio.tasks._leave_task(loop, caller)  # noqa: SLF001 - as above
     try:
         return Context().run(create)
     finally:
-        asyncio.tasks._enter_task(loop, caller)  # noqa: SLF001
+        asyncio.tasks._enter_task(loop, caller)  # noqa: SLF001 - as above
 
 
 async def cancel(tasks: Collection[asyncio.Future[Any]], grace: float = CANCEL_GRACE) -> None:

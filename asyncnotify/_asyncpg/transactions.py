@@ -243,7 +243,7 @@ async def _begin(connection: Any, lent: Any) -> None:
     if not lent.driver_connection.is_in_transaction():
         # Private. The public way is to execute something: that would leave a prepared statement
         # behind, in a session that others get
-        await lent.dbapi_connection._start_transaction()  # noqa: SLF001
+        await lent.dbapi_connection._start_transaction()  # noqa: SLF001 - as above
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ async def prepare(connection: Any, query: str, name: str) -> Callable[..., Await
     if not below or not hasattr(statement, "_state"):
         fetch: Callable[..., Awaitable[list[Any]]] = statement.fetch
         return fetch
-    return functools.partial(_fetch, statement, statement._state, protocol)  # noqa: SLF001
+    return functools.partial(_fetch, statement, statement._state, protocol)  # noqa: SLF001 - as above
 
 
 def _fetch(_statement: object, state: Any, protocol: Any, *arguments: object) -> Awaitable[Any]:

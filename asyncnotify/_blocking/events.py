@@ -109,7 +109,7 @@ class EventRelay:
     def __call__(self, event: ConnectionEvent) -> None:
         """Pass one event on; raise what ``on_event`` raises."""
         for stream in self._streams:
-            stream._put(event)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            stream._put(event)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
         self._news.wake()
         if self._on_event is not None:
             self._on_event(event)

@@ -304,7 +304,7 @@ class _DaemonThreads(ThreadPoolExecutor):
     once its main thread has ended, though other threads go on.
     """
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - passed on
         """Call the function in a thread of its own."""
         call: Future[T] = Future()
 

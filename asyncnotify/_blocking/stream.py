@@ -310,7 +310,7 @@ class BlockingStream(Generic[ItemT_co]):
 
 async def fetch_the_rest(stream: BlockingStream[Any]) -> None:
     """Fetch all that is buffered, once no more can arrive. Called in the event loop."""
-    await stream._fetch_the_rest()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    await stream._fetch_the_rest()  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
 
 
 def _was_cancelled(outcome: Outcome[Any]) -> bool:
@@ -319,7 +319,7 @@ def _was_cancelled(outcome: Outcome[Any]) -> bool:
 
 def _forked() -> None:
     for stream in _streams:
-        stream._renew()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        stream._renew()  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
 
 
 if hasattr(os, "register_at_fork"):

@@ -61,4 +61,4 @@ class BlockingSubscription:
 
 async def withdraw(subscription: BlockingSubscription) -> None:
     """Cancel a subscription that its caller never got. Called in the event loop."""
-    await subscription._subscription.cancel()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    await subscription._subscription.cancel()  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]

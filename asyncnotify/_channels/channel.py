@@ -280,10 +280,10 @@ def encoded_up_to(channel: Channel[T], payload: T, limit: int) -> str:
         PayloadError: As of ``encode()``.
         PayloadTooLargeError: The text has over ``limit`` bytes, or is too long to be compressed.
     """
-    text = channel._coded(payload)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    compressed = channel._text_limit  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    text = channel._coded(payload)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
+    compressed = channel._text_limit  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
     text = check_payload(channel.name, text, limit if compressed == PAYLOAD_LIMIT else compressed)
-    for layer in channel._layers:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    for layer in channel._layers:  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
         text = layer.seal(text)
     return check_payload(channel.name, text, limit)
 
@@ -298,7 +298,7 @@ def bare_decoder(channel: Channel[T]) -> Callable[[str], T | Reread] | None:
         ChannelDirectionError: The channel was made without ``decode``.
     """
     check_direction(channel, "decode")
-    return channel._decoder  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return channel._decoder  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
 
 
 def undecodable(name: str, error: BaseException) -> PayloadDecodeError:
@@ -310,7 +310,7 @@ def undecodable(name: str, error: BaseException) -> PayloadDecodeError:
 
 def check_direction(channel: Channel[Any], direction: Literal["encode", "decode"]) -> None:
     """Raise ChannelDirectionError if the channel was made without the function that is needed."""
-    if channel._missing == direction:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    if channel._missing == direction:  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
         raise ChannelDirectionError(channel.name, direction)
 
 

@@ -10,10 +10,10 @@ and what comes behind it from the new one: nothing twice, and nothing not at all
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._backoff import shortened
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._errors import ConnectionLostError, describe_error
 from asyncnotify._logs import Log, WarningLimit
@@ -37,10 +37,6 @@ as a rule. No other command is given meanwhile."""
 
 _MOST_HELD: Final = 65_536
 """Notifications that may be held between the marker of one session and that of the other."""
-
-_EARLIEST: Final = 0.9
-"""The least part of the age after which a connection is replaced. Listeners that were started
-together then do not all connect at once."""
 
 _FAREWELL: Final = 1.0
 """Seconds for closing a connection in whose place another one is."""
@@ -257,7 +253,7 @@ class Replacement:
         """Count the age of a new session from here on."""
         self.end()
         if self._max_age is not None:
-            self._due = self._loop.time() + self._max_age * random.uniform(_EARLIEST, 1)  # noqa: S311
+            self._due = self._loop.time() + shortened(self._max_age)
 
     def end(self) -> None:
         """Give up what is being prepared."""

@@ -263,4 +263,6 @@ def _raise_what_concerns_all(refused: Mapping[str, Exception]) -> None:
 
 def _drawn_below_cap(delay: float) -> float:
     """Return the delay, or one drawn below the cap: listeners that lost one server spread out."""
-    return delay if delay <= _SHORT_LIVED_CAP else random.uniform(0, _SHORT_LIVED_CAP)  # noqa: S311
+    if delay <= _SHORT_LIVED_CAP:
+        return delay
+    return random.uniform(0, _SHORT_LIVED_CAP)  # noqa: S311 - jitter, not a secret

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._backoff import shortened
 from asyncnotify._errors import without_frames
 from asyncnotify._publishing.errors import (
     closed_in_flight,
@@ -50,10 +50,6 @@ class _User(Enum):
 
 _NOBODY, _CALL, _RUN = _User  # a member costs more to look up than the rest of a comparison
 
-
-_EARLIEST: Final = 0.9
-"""The least part of the age after which a connection is replaced: publishers that were started
-together then do not all connect at once."""
 
 _FAREWELL: Final = 1.0
 """Seconds for closing a connection that has its age."""
@@ -264,8 +260,7 @@ class Publisher:
     def _count_age(self) -> None:
         self._forget_age()
         if self._max_age is not None:
-            age = self._max_age * random.uniform(_EARLIEST, 1)  # noqa: S311
-            self._expiry = self._loop.call_later(age, self._expire)
+            self._expiry = self._loop.call_later(shortened(self._max_age), self._expire)
 
     def _forget_age(self) -> None:
         self._expired = False

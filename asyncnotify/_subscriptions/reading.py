@@ -326,7 +326,7 @@ def names(channels: tuple[Channel[Any], ...]) -> str:
 
 def _forget(roster: Roster, subscriber: Subscriber) -> None:
     # The loop may be closed; or the interpreter, and then contextlib is no more
-    try:  # noqa: SIM105
+    try:  # noqa: SIM105 - as above
         roster.forget_soon(subscriber)
-    except Exception:  # noqa: BLE001, S110
+    except Exception:  # noqa: BLE001, S110 - as above
         pass

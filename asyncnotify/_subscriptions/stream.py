@@ -163,7 +163,7 @@ class Stream(Generic[ItemT_co]):
         """
         item: Any = self._take()
         if item.__class__ is Notification:  # nearly always: the hot path ends here
-            return item  # type: ignore[return-value]  # cast() would be a call for each
+            return item  # type: ignore[return-value]  # cast() would be a call for each one
         if item is None and (arrival := self._mailbox.next_arrival(self._loop)) is not None:
             try:
                 await arrival
@@ -174,7 +174,7 @@ class Stream(Generic[ItemT_co]):
                 raise
             item = self._take()
             if item.__class__ is Notification:
-                return item  # type: ignore[return-value]
+                return item  # type: ignore[return-value]  # as above
         try:
             if item is _NOT_READY:
                 self._read_from(await self._state.ready())
@@ -182,7 +182,7 @@ class Stream(Generic[ItemT_co]):
             if item.__class__ is Gap:
                 reading.subscriber.gaps_taken += 1
                 if reading.wants_gaps:
-                    return item  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+                    return item  # type: ignore[return-value] # pyright: ignore[reportReturnType] # as above
             found: ItemT_co = await reading.next()
             return found
         finally:
@@ -246,7 +246,7 @@ class Stream(Generic[ItemT_co]):
 
 def end_of(stream: Stream[Any]) -> ClosedError:
     """Return the error for who uses a stream that brings no more."""
-    how = stream._how_ended  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    how = stream._how_ended  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
     return ClosedError(f"the stream of {how}; make another with listener.stream()")
 
 

@@ -33,6 +33,9 @@ RANDOM_TIMES = {TESTS / "chaos"}
 TEST = re.compile(r"""def (test_\w+)\(.*?\) -> None:[^\n]*\n\s*(r?\"{3})?""", re.DOTALL)
 """A definition, and the quotes that its body begins with; reading the syntax would take 1 s."""
 
+SUPPRESSION = re.compile(r"# (noqa|type: ignore|pyright: ignore|pragma)\b")
+REASON = re.compile(r"# noqa: [A-Z0-9, ]+ - \S|ignore\[[\w, -]+\]\s+# (?!pyright|type|noqa)\w")
+
 SLEEP = re.compile(r"^\s.*\b(?:time|asyncio)\.sleep\((?!0\))")
 """A call in a function, of more than one turn of the event loop."""
 
@@ -80,6 +83,18 @@ def test_no_module_is_longer_than_can_be_read_at_once() -> None:
     for facade in FACADES & heights.keys():
         heights[facade] = code_lines_of(PACKAGE / facade)
     assert {name: height for name, height in heights.items() if height > MOST_LINES} == {}
+
+
+def test_what_a_checker_is_told_to_overlook_has_a_reason() -> None:
+    """Behind the rules that are switched off in a line."""
+    bare = [
+        f"{module.relative_to(PACKAGE)}:{number}"
+        for module in sorted(PACKAGE.rglob("*.py"))
+        if "log" not in module.relative_to(PACKAGE).parts
+        for number, line in enumerate(module.read_text(encoding="utf-8").splitlines(), start=1)
+        if SUPPRESSION.search(line) and not REASON.search(line)
+    ]
+    assert bare == []
 
 
 def test_every_test_has_a_docstring() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify._backoff import Delays, ExponentialBackoff, longest_delay
+from asyncnotify._backoff import Delays, ExponentialBackoff, longest_delay, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +148,14 @@ def test_r11_an_iterator_that_fails_does_not_end_the_retries(
 def test_r11_what_is_no_iterator_does_not_end_the_retries(backoff: Callable[[], Any]) -> None:
     """Nor does a callable that raises."""
     assert 2.5 <= Delays(backoff).next() <= 5.0
+
+
+def test_ages_are_a_little_less_than_what_was_asked_for() -> None:
+    """And not all the same: connections that began together are not all replaced at once."""
+    ages = [shortened(100) for _ in range(100)]
+    assert min(ages) >= 90
+    assert max(ages) <= 100
+    assert max(ages) - min(ages) > 5
 
 
 def test_the_longest_delays_are_near_the_cap() -> None:

@@ -144,7 +144,7 @@ class Forwarder:
 
     def _send(self, data: memoryview) -> int:
         """Return how much the kernel took: 0 if it is full (then wait) or the sink is dead."""
-        assert self._sink is not None  # noqa: S101  # _may_pass() said so
+        assert self._sink is not None  # noqa: S101 - _may_pass() said so
         try:
             return self._sink.send(data)
         except (BlockingIOError, InterruptedError):

@@ -63,7 +63,7 @@ class PatternDetector:
             WaitTimeoutError: They have not come within ``timeout`` seconds.
         """
         await self._changes.until(lambda: self.detected, timeout, f"{self!r}")
-        assert self.connection is not None  # noqa: S101  # detected says so
+        assert self.connection is not None  # noqa: S101 - detected says so
         return self.connection
 
     def inspect(self, connection: ProxiedConnection, direction: Direction, data: bytes) -> None:

@@ -142,7 +142,7 @@ def unprivileged_account() -> Account | None:
 
 def working_directory(account: Account | None) -> Path:
     """Return a new private directory, owned by the account, in a place it can reach."""
-    places = [tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108  # mkdtemp is safe there
+    places = [tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108 - mkdtemp is safe there
     place = next((p for p in places if account is None or _can_reach(Path(p), account)), None)
     directory = Path(tempfile.mkdtemp(prefix="asyncnotify-pg-", dir=place)).resolve()
     if account is not None:

@@ -126,5 +126,5 @@ class WrapperProcess:
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # noqa: S101
+    assert pipe is not None  # noqa: S101 - it was asked for
     return pipe

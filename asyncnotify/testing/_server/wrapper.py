@@ -204,8 +204,8 @@ def _exec(request: dict[str, Any], wrapper: int) -> NoReturn:
         os.chdir(request["cwd"])
         _drop_privileges(request["account"])
         _die_with(wrapper)
-        os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606
-    except BaseException as error:  # noqa: BLE001  # the child must never run the parent's code
+        os.execve(request["argv"][0], request["argv"], request["env"])  # noqa: S606 - a list, no shell
+    except BaseException as error:  # noqa: BLE001 - the child must never run the parent's code
         os.write(2, f"cannot run {request['argv'][0]}: {error}\n".encode())
     finally:
         os._exit(127)

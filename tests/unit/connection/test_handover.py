@@ -173,7 +173,7 @@ async def test_r13_a_new_session_of_another_server_is_a_loss(harness: Supervisor
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sessions be replaced at their age exactly."""
-    monkeypatch.setattr("asyncnotify._connection.handover._EARLIEST", 1)
+    monkeypatch.setattr("asyncnotify._connection.handover.shortened", float)
 
 
 @pytest.mark.usefixtures("exact")
