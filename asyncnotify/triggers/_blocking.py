@@ -1,0 +1,122 @@
+"""The same for connections that block."""
+
+from __future__ import annotations
+
+from asyncnotify._arguments import check_seconds, type_name
+from asyncnotify.triggers._connections import (
+    blocking_session_on,
+    take_in_thread,
+    take_in_thread_when_unlocked,
+)
+from asyncnotify.triggers._status import Status
+from asyncnotify.triggers._steps import inspecting, installing, removing, upgrading
+from asyncnotify.triggers._table import DEFAULT_LOCK_TIMEOUT, DEFAULT_TIMEOUT, Table
+
+
+class BlockingTable:
+    """
+    Installs a Table on connections that block: SQLAlchemy's and psycopg's.
+
+    Args:
+        table: The Table. All else that it does needs no connection.
+
+    Raises:
+        TypeError: It is no Table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        _check_table(table)
+        self._table = table
+
+    def __repr__(self) -> str:
+        return f"<BlockingTable {self._table.name}>"
+
+    @property
+    def table(self) -> Table:
+        """The Table."""
+        return self._table
+
+    def install(
+        self,
+        connection: object,
+        *,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """
+        Do as ``Table.install()``, on SQLAlchemy's Connection or Session, or psycopg's Connection.
+
+        Raises:
+            UnknownTableError: The database has no table of this name.
+            LockTimeoutError: The table was in use all the time.
+            TypeError: The connection is of another kind.
+            ValueError: A number of seconds is not positive and finite.
+            Exception: What the driver raises.
+        """
+        check_seconds("lock_timeout", lock_timeout)
+        check_seconds("timeout", timeout)
+        definition = self._table.definition
+        take_in_thread_when_unlocked(
+            blocking_session_on(connection),
+            lambda: installing(definition, lock_timeout),
+            self._table.name,
+            timeout,
+        )
+
+    def upgrade(self, connection: object) -> None:
+        """
+        Do as ``Table.upgrade()``.
+
+        Raises:
+            NotInstalledError: The function is not there.
+            UnknownTableError: The database has no table of this name.
+            TypeError: The connection is of another kind.
+            Exception: What the driver raises.
+        """
+        take_in_thread(blocking_session_on(connection), upgrading(self._table.definition))
+
+    def status(self, connection: object) -> Status:
+        """
+        Do as ``Table.status()``.
+
+        Raises:
+            UnknownTableError: The database has no table of this name.
+            TypeError: The connection is of another kind.
+            Exception: What the driver raises.
+        """
+        session = blocking_session_on(connection)
+        return take_in_thread(session, inspecting(self._table.definition))
+
+    def remove(
+        self,
+        connection: object,
+        *,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """
+        Do as ``Table.remove()``.
+
+        Raises:
+            UnknownTableError: The database has no table of this name.
+            LockTimeoutError: The table was in use all the time.
+            TypeError: The connection is of another kind.
+            ValueError: A number of seconds is not positive and finite.
+            Exception: What the driver raises.
+        """
+        check_seconds("lock_timeout", lock_timeout)
+        check_seconds("timeout", timeout)
+        definition = self._table.definition
+        take_in_thread_when_unlocked(
+            blocking_session_on(connection),
+            lambda: removing(definition, lock_timeout),
+            self._table.name,
+            timeout,
+        )
+
+
+def _check_table(table: object) -> None:
+    """Raise TypeError unless it is a Table."""
+    if not isinstance(table, Table):
+        msg = f"table must be a Table, not of type {type_name(table)}"
+        raise TypeError(msg)

@@ -1,0 +1,257 @@
+"""Executing steps on a connection of the caller's, of whichever library."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import asyncpg
+
+from asyncnotify._arguments import type_name
+from asyncnotify.triggers._errors import LockTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from asyncnotify.triggers._steps import Query, Rows, Steps
+
+T = TypeVar("T")
+
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_PAUSE: Final = 0.2
+"""Seconds between two attempts at a lock, in which those who wait behind it can go on."""
+
+_TAKEN: Final = (
+    "an asyncpg Connection, a connection acquired from its Pool, SQLAlchemy's AsyncConnection or"
+    " AsyncSession, or psycopg's AsyncConnection"
+)
+_TAKEN_IN_THREADS: Final = "SQLAlchemy's Connection or Session, or psycopg's Connection"
+
+
+class AsyncSession(Protocol):
+    """What is needed of a connection that is awaited."""
+
+    async def execute(self, query: Query) -> Rows:
+        """Execute a statement; return its rows, if it has any."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        """Begin a transaction, or a savepoint in the one of the caller's."""
+        ...
+
+
+class BlockingSession(Protocol):
+    """What is needed of a connection that blocks."""
+
+    def execute(self, query: Query) -> Rows:
+        """Execute a statement; return its rows, if it has any."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """Begin a transaction, or a savepoint in the one of the caller's."""
+        ...
+
+
+async def take(session: AsyncSession, steps: Steps[T]) -> T:
+    """Take steps in one transaction; raises what the driver raises."""
+    async with session.transaction():
+        try:
+            query = next(steps)
+            while True:
+                query = steps.send(await session.execute(query))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def take_in_thread(session: BlockingSession, steps: Steps[T]) -> T:
+    """Do as ``take()``, on a connection that blocks."""
+    with session.transaction():
+        try:
+            query = next(steps)
+            while True:
+                query = steps.send(session.execute(query))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+async def take_when_unlocked(
+    session: AsyncSession, steps: Callable[[], Steps[T]], table: str, timeout: float
+) -> T:
+    """
+    Take steps, and again where a lock was not to be had, for so many seconds.
+
+    Raises:
+        LockTimeoutError: There was no lock within this time.
+        Exception: What the driver raises.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return await take(session, steps())
+        except Exception as error:
+            if not _again(error, deadline, table, timeout):
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+def take_in_thread_when_unlocked(
+    session: BlockingSession, steps: Callable[[], Steps[T]], table: str, timeout: float
+) -> T:
+    """Do as ``take_when_unlocked()``, on a connection that blocks."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return take_in_thread(session, steps())
+        except Exception as error:
+            if not _again(error, deadline, table, timeout):
+                raise
+        time.sleep(_PAUSE)
+
+
+def _again(error: Exception, deadline: float, table: str, timeout: float) -> bool:
+    """Return whether an error may pass, and there is time left."""
+    driver = getattr(error, "orig", error)
+    if getattr(driver, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+        return False
+    if time.monotonic() + _PAUSE > deadline:
+        raise LockTimeoutError(table, timeout) from error
+    return True
+
+
+# -- the libraries --------------------------------------------------------------------------------
+
+
+def session_on(connection: Any) -> AsyncSession:  # noqa: ANN401 - of several libraries
+    """
+    Return a connection of the caller's as what steps are taken on.
+
+    Raises:
+        TypeError: It is of another kind.
+    """
+    if isinstance(connection, asyncpg.Connection):  # also one of a pool: its metaclass says so
+        return _OnAsyncpg(connection)
+    if _is_of(connection, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession"):
+        return _OnSqlalchemy(connection)
+    if _is_of(connection, "psycopg", "AsyncConnection"):
+        return _OnPsycopg(connection)
+    if _is_blocking(connection):
+        msg = f"a connection of type {type_name(connection)} blocks: use BlockingTable(table)"
+        raise TypeError(msg)
+    msg = f"connection must be {_TAKEN}, not of type {type_name(connection)}"
+    raise TypeError(msg)
+
+
+def blocking_session_on(connection: Any) -> BlockingSession:  # noqa: ANN401 - of several libraries
+    """
+    Return a connection of the caller's that blocks as what steps are taken on.
+
+    Raises:
+        TypeError: It is of another kind.
+    """
+    if _is_of(connection, "sqlalchemy", "Connection"):
+        return _OnBlockingSqlalchemy(connection)
+    if _is_of(connection, "sqlalchemy.orm", "Session"):
+        return _OnBlockingSqlalchemy(connection.connection())
+    if _is_of(connection, "psycopg", "Connection"):
+        return _OnBlockingPsycopg(connection)
+    msg = f"connection must be {_TAKEN_IN_THREADS}, not of type {type_name(connection)}"
+    raise TypeError(msg)
+
+
+def _is_blocking(connection: object) -> bool:
+    return _is_of(connection, "sqlalchemy", "Connection") or any(
+        _is_of(connection, module, name)
+        for module, name in (("sqlalchemy.orm", "Session"), ("psycopg", "Connection"))
+    )
+
+
+def _is_of(connection: object, module: str, *names: str) -> bool:
+    """Return whether it is of a library, which need not be installed for anything else."""
+    library = sys.modules.get(module)
+    classes = tuple(kind for name in names if (kind := getattr(library, name, None)) is not None)
+    return isinstance(connection, classes)
+
+
+class _OnAsyncpg:
+    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+        self._connection = connection
+
+    async def execute(self, query: Query) -> Rows:
+        if query.has_rows:
+            return [tuple(row) for row in await self._connection.fetch(query.text)]
+        await self._connection.execute(query.text)
+        return ()
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        return self._connection.transaction()
+
+
+_RAW: Final = {"no_parameters": True}
+"""Nothing in a statement is a placeholder, whatever signs are in the name of a column."""
+
+
+class _OnSqlalchemy:
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
+        self._given = connection
+        self._connection: Any = None
+
+    async def execute(self, query: Query) -> Rows:
+        result = await self._connection.exec_driver_sql(query.text, execution_options=_RAW)
+        return [tuple(row) for row in result.all()] if query.has_rows else ()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        is_session = _is_of(self._given, "sqlalchemy.ext.asyncio", "AsyncSession")
+        self._connection = await self._given.connection() if is_session else self._given
+        async with self._connection.begin_nested():
+            yield
+
+
+class _OnBlockingSqlalchemy:
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
+        self._connection = connection
+
+    def execute(self, query: Query) -> Rows:
+        result = self._connection.exec_driver_sql(query.text, execution_options=_RAW)
+        return [tuple(row) for row in result.all()] if query.has_rows else ()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[None]:
+        with self._connection.begin_nested():
+            yield
+
+
+class _OnPsycopg:
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
+        self._connection = connection
+
+    async def execute(self, query: Query) -> Rows:
+        # Not connection.execute(): its cursors may make other rows
+        async with sys.modules["psycopg"].AsyncCursor(self._connection) as cursor:
+            await cursor.execute(query.text, prepare=False)
+            return [tuple(row) for row in await cursor.fetchall()] if query.has_rows else ()
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        manager: AbstractAsyncContextManager[object] = self._connection.transaction()
+        return manager
+
+
+class _OnBlockingPsycopg:
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
+        self._connection = connection
+
+    def execute(self, query: Query) -> Rows:
+        # Not connection.execute(): its cursors may make other rows
+        with sys.modules["psycopg"].Cursor(self._connection) as cursor:
+            cursor.execute(query.text, prepare=False)
+            return [tuple(row) for row in cursor.fetchall()] if query.has_rows else ()
+
+    def transaction(self) -> AbstractContextManager[object]:
+        manager: AbstractContextManager[object] = self._connection.transaction()
+        return manager

@@ -1,0 +1,107 @@
+"""The bodies of functions that append to a durable log: one event for each row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.triggers._sql.notifying import each_row, open_rows
+from asyncnotify.triggers._sql.payloads import head
+from asyncnotify.triggers._sql.rows import json_of, types_of
+
+if TYPE_CHECKING:
+    from asyncnotify.triggers._definition import Definition
+
+_PORTION_COUNT: Final = 1_000
+_PORTION_BYTES: Final = 1_048_576
+"""Events and bytes that one call of the log's function takes; a larger event goes alone."""
+
+
+def for_statements(definition: Definition) -> str:
+    """Return the body for statement-level triggers. Any failure aborts the statement."""
+    return f"""
+#variable_conflict use_column
+DECLARE
+    items pg_catalog.refcursor;
+    item pg_catalog.record;
+    payload pg_catalog.text;
+    payloads pg_catalog.text[] := '{{}}';
+    keys pg_catalog.text[] := '{{}}';
+    size pg_catalog.int8 := 0;
+BEGIN{_on_truncate(definition)}
+{open_rows(definition)}
+    LOOP
+        FETCH items INTO item;
+        EXIT WHEN NOT FOUND;
+        payload := {head("item.operation", definition.columns, "item.types")} || item.data || ']}}';
+        payloads := payloads || payload;
+        keys := keys || ({_key_of(definition, "COALESCE(item.key, item.data)")});
+        size := size + pg_catalog.octet_length(payload);
+        IF pg_catalog.cardinality(payloads) >= {_PORTION_COUNT} OR size >= {_PORTION_BYTES} THEN
+            {_append_many(definition)}
+            payloads := '{{}}';
+            keys := '{{}}';
+            size := 0;
+        END IF;
+    END LOOP;
+    IF size > 0 THEN
+        {_append_many(definition)}
+    END IF;
+    RETURN NULL;
+END
+"""
+
+
+def for_rows(definition: Definition) -> str:
+    """Return the body for row-level triggers. Any failure aborts the statement."""
+    begin = head("operation", definition.columns, types_of("NEW", definition.columns))
+    payload = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
+    key = _key_of(definition, json_of("NEW", definition.key))
+    return f"""
+DECLARE
+    operation pg_catalog.text;
+    was pg_catalog.record;
+BEGIN{_on_truncate(definition)}
+{each_row(definition, "        " + _append(definition, payload, key))}
+    RETURN NULL;
+END
+"""
+
+
+def _on_truncate(definition: Definition) -> str:
+    """Return the statements for TRUNCATE: one that leaves other rows says "read again"."""
+    truncate, reread = ('\'{"op":"truncate"}\'', '\'{"op":"truncate","reread":null}\'')
+    return f"""
+    IF TG_OP = 'TRUNCATE' THEN
+        IF TG_NARGS > 0 OR EXISTS (
+            SELECT FROM pg_catalog.pg_inherits AS link
+            JOIN pg_catalog.pg_class AS parent ON parent.oid = link.inhparent
+            WHERE link.inhparent = TG_RELID AND parent.relkind <> 'p'
+        ) THEN
+            {_append(definition, reread, "NULL")}
+        ELSE
+            {_append(definition, truncate, "NULL")}
+        END IF;
+        RETURN NULL;
+    END IF;"""
+
+
+def _key_of(definition: Definition, array: str) -> str:
+    """Return the expression for the key of an event: the column's text, or a JSON array of all."""
+    if len(definition.key) > 1:
+        return array
+    return f"({array})::pg_catalog.json ->> 0"
+
+
+def _append(definition: Definition, payload: str, key: str) -> str:
+    return (
+        f"PERFORM asyncnotify.{definition.log}_append({definition.literal_channel()},"
+        f" {payload}, {key});"
+    )
+
+
+def _append_many(definition: Definition) -> str:
+    channels = (
+        f"pg_catalog.array_fill({definition.literal_channel()}::pg_catalog.text,"
+        " ARRAY[pg_catalog.cardinality(payloads)])"
+    )
+    return f"PERFORM asyncnotify.{definition.log}_append_many({channels}, payloads, keys);"

@@ -1,0 +1,69 @@
+"""PL/pgSQL that makes payloads of rows, with sizes in bytes of the server's encoding."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.triggers._names import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncnotify.triggers._definition import Definition
+
+PAYLOAD_LIMIT: Final = 7_999
+"""Bytes: NOTIFY_PAYLOAD_MAX_LENGTH - 1 in the server's async.c."""
+
+NUMBER: Final = """
+    number := COALESCE(NULLIF(pg_catalog.current_setting('asyncnotify.change', true), ''), '0')
+        ::pg_catalog.int8 + 1;
+    PERFORM pg_catalog.set_config('asyncnotify.change', number::pg_catalog.text, true);"""
+"""Numbers the statements of a transaction: of equal payloads in one, the server sends the first."""
+
+
+def head(operation: str, columns: Iterable[str], types: str) -> str:
+    """Return the expression for what a payload begins with: SQL expressions for its two parts."""
+    names = json.dumps(list(columns), ensure_ascii=False, separators=(",", ":"))
+    columns_part = literal(f',"columns":{names},"types":')
+    return (
+        f"""'{{"op":"' || {operation} || '","n":' || number\n"""
+        f"""            || {columns_part} || {types} || ',"rows":['"""
+    )
+
+
+def send(definition: Definition, payload: str) -> str:
+    """Return the statement that sends a payload: an SQL expression."""
+    return (
+        f"PERFORM pg_catalog.pg_notify({definition.literal_channel()}::pg_catalog.text,"
+        f" ({payload})::pg_catalog.text);"
+    )
+
+
+def send_reread(definition: Definition, count: str) -> str:
+    """Return the statement that says "read again": how many rows, as an SQL expression."""
+    payload = (
+        f"""'{{"op":"' || pg_catalog.lower(TG_OP) || '","n":' || number"""
+        f""" || ',"reread":' || COALESCE(({count})::pg_catalog.text, 'null') || '}}'"""
+    )
+    return send(definition, payload)
+
+
+def on_failure(definition: Definition) -> str:
+    """
+    Return how a function ends that sends NOTIFY, whatever goes wrong in it.
+
+    What a statement has changed is more than what is told of it: the statement goes on, and those
+    who listen are told to read.
+    """
+    where = literal(f"asyncnotify: the changes of {definition.qualified} were not told one by one")
+    reread = send(
+        definition,
+        """'{"op":"' || pg_catalog.lower(TG_OP) || '","n":' || (EXTRACT(epoch FROM"""
+        """ pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8 || ',"reread":null}'""",
+    )
+    return f"""
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING USING MESSAGE = {where} || ': ' || SQLERRM, ERRCODE = SQLSTATE;
+    {reread}
+    RETURN NULL;"""

@@ -1,0 +1,136 @@
+"""The queries by which a function reads the rows that its statement has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.triggers._names import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncnotify.triggers._definition import Definition
+
+OLD_ROWS: Final = "asyncnotify_old"
+NEW_ROWS: Final = "asyncnotify_new"
+"""The transition tables: all rows of the statement, as they were and as they are."""
+
+
+def json_of(alias: str, columns: Iterable[str]) -> str:
+    """Return the expression for a JSON array of columns, as a text."""
+    return f"pg_catalog.json_build_array({_listed(alias, columns)})::pg_catalog.text"
+
+
+def types_of(alias: str, columns: Iterable[str]) -> str:
+    """Return the expression for a JSON array of the oids of the columns' types, as a text."""
+    # coalesce() with NULL has the base type of a domain
+    types = (
+        f"pg_catalog.pg_typeof(COALESCE({column}, NULL))::pg_catalog.oid::pg_catalog.int8"
+        for column in _each(alias, columns)
+    )
+    return f"pg_catalog.json_build_array({', '.join(types)})::pg_catalog.text"
+
+
+def differs(columns: Iterable[str], one: str = "old", other: str = "new") -> str:
+    """Return the condition that columns differ in any byte: every type has this operator."""
+    columns = tuple(columns)
+    left, right = _listed(one, columns), _listed(other, columns)
+    # Without the casts the operator would be applied to column by column
+    as_record = "::pg_catalog.record"
+    return f"ROW({left}){as_record} OPERATOR(pg_catalog.*<>) ROW({right}){as_record}"
+
+
+def changed_rows(definition: Definition, operation: str) -> str:
+    """
+    Return the query for what a statement-level trigger of an operation tells.
+
+    Its columns are the operation, the row, its key and the types, all of them texts. An update of
+    a key is a delete of the old one and an insert of the new one, and deletes come first.
+    """
+    match operation:
+        case "insert":
+            return _appeared(definition)
+        case "delete":
+            return _gone(definition)
+        case _:
+            gone = _gone(definition, NEW_ROWS)
+            appeared = _appeared(definition, OLD_ROWS)
+            return f"{gone}\nUNION ALL\n{appeared}\nUNION ALL\n{_updated(definition)}"
+
+
+def filter_of(definition: Definition, *, is_update: bool) -> list[str]:
+    """Return the conditions that a row must meet to be told."""
+    conditions = [] if definition.when is None else [f"({definition.when}\n)"]
+    if is_update and definition.watch:
+        conditions.append(differs(definition.watch))
+    return conditions
+
+
+def _appeared(definition: Definition, unless_in: str | None = None) -> str:
+    source = f"{NEW_ROWS} AS new"
+    return _query(definition, "insert", "new", source, "old", unless_in)
+
+
+def _gone(definition: Definition, unless_in: str | None = None) -> str:
+    source = f"{OLD_ROWS} AS old"
+    return _query(definition, "delete", "old", source, "new", unless_in)
+
+
+def _query(  # noqa: PLR0917 - the parts of one query
+    definition: Definition,
+    operation: str,
+    alias: str,
+    source: str,
+    other_alias: str,
+    unless_in: str | None,
+) -> str:
+    conditions = filter_of(definition, is_update=False)
+    if definition.when is not None:
+        # Where there is one row only, a condition may call it by both names
+        source = f"{source}, LATERAL (SELECT {alias}.*) AS {other_alias}"
+    if unless_in is not None:
+        same = _same_key(definition, "asyncnotify_other", alias)
+        among = f"{unless_in} AS asyncnotify_other"
+        conditions.append(f"NOT EXISTS (SELECT FROM {among} WHERE {same})")
+    return _select(definition, operation, alias, source, conditions)
+
+
+def _updated(definition: Definition) -> str:
+    conditions = filter_of(definition, is_update=True)
+    same = _same_key(definition, "old", "new")
+    if definition.is_filtered:
+        source = f"{NEW_ROWS} AS new JOIN {OLD_ROWS} AS old ON {same}"
+    else:
+        source = f"{NEW_ROWS} AS new"
+        conditions.append(f"EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})")
+    return _select(definition, "update", "new", source, conditions)
+
+
+def _same_key(definition: Definition, one: str, other: str) -> str:
+    # The first condition is what can be joined by a hash, the second one is what is meant: who
+    # listens compares what was sent, and cannot know that 'a' and 'A' are equal in some collation
+    equal = " AND ".join(
+        f"{one}.{quoted(name)} OPERATOR(pg_catalog.=) {other}.{quoted(name)}"
+        for name in definition.key
+    )
+    return f"{equal} AND NOT {differs(definition.key, one, other)}"
+
+
+def _select(
+    definition: Definition, operation: str, alias: str, source: str, conditions: list[str]
+) -> str:
+    where = f"\n    WHERE {' AND '.join(conditions)}" if conditions else ""
+    row = json_of(alias, definition.columns)
+    key = json_of(alias, definition.key)
+    types = types_of(alias, definition.columns)
+    return f"""    SELECT '{operation}' AS operation, {row} AS data,
+        {key if definition.columns != definition.key else "NULL"} AS key, {types} AS types
+    FROM {source}{where}"""
+
+
+def _listed(alias: str, columns: Iterable[str]) -> str:
+    return ", ".join(_each(alias, columns))
+
+
+def _each(alias: str, columns: Iterable[str]) -> list[str]:
+    return [f"{alias}.{quoted(name)}" for name in columns]

@@ -1,0 +1,61 @@
+"""All statements that install a Table, and those that remove it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.triggers._names import dollar_quotes, literal
+from asyncnotify.triggers._sql import logging, notifying
+from asyncnotify.triggers._sql.triggers import make_triggers
+
+if TYPE_CHECKING:
+    from asyncnotify.triggers._definition import Definition
+
+_SETTINGS: Final = """
+SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off
+SET jit = off"""
+"""The plan of a query is kept for a session: what is good for one row must not be taken for a
+million, and what is compiled for a million must not be for one."""
+
+COMMENT: Final = "asyncnotify.triggers "
+
+
+def body_of(definition: Definition) -> str:
+    """Return the body of the function."""
+    room = notifying if definition.log is None else logging
+    make = room.for_rows if definition.level == "row" else room.for_statements
+    body: str = make(definition)
+    return body
+
+
+def function_statements(definition: Definition) -> list[str]:
+    """Return the statements that make or replace the function: none locks the table."""
+    body, function = body_of(definition), definition.qualified_function
+    tag = dollar_quotes(body)
+    create = (
+        f"CREATE OR REPLACE FUNCTION {function} RETURNS pg_catalog.trigger\n"
+        f"LANGUAGE plpgsql SECURITY INVOKER{_SETTINGS}\nAS {tag}{body}{tag}"
+    )
+    return [
+        create,
+        f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
+        f"COMMENT ON FUNCTION {function} IS {literal(COMMENT + fingerprint(definition))}",
+    ]
+
+
+def install_statements(definition: Definition) -> list[str]:
+    """Return the statements that install a Table, to be run in one transaction."""
+    return [*function_statements(definition), make_triggers(definition)]
+
+
+def removal_statements(definition: Definition) -> list[str]:
+    """Return the statements that remove a Table: the triggers go with their function."""
+    return [f"DROP FUNCTION IF EXISTS {definition.qualified_function} CASCADE"]
+
+
+def fingerprint(definition: Definition) -> str:
+    """Return a hash of all that is installed: it differs where the SQL would."""
+    text = body_of(definition) + _SETTINGS + make_triggers(definition)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""The triggers of a table, its partitions and its children: one statement makes all of them fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncnotify.triggers._names import dollar_quotes, joined, literal
+from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS, changed_rows
+
+if TYPE_CHECKING:
+    from asyncnotify.triggers._definition import Definition
+
+TREE: Final = """
+        WITH RECURSIVE tree (relid) AS (
+            SELECT {root}
+            UNION
+            SELECT link.inhrelid FROM pg_catalog.pg_inherits AS link JOIN tree
+                ON link.inhparent OPERATOR(pg_catalog.=) tree.relid
+        )"""
+"""A table with all that is written to it: partitions and children, of any depth."""
+
+_ROW: Final = 1
+_BITS: Final = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
+"""Of pg_trigger.tgtype."""
+
+
+class Trigger(NamedTuple):
+    """
+    One trigger of a table.
+
+    Attributes:
+        name: Its name.
+        type: What pg_trigger.tgtype says of it.
+        events: What stands behind AFTER.
+        level: What stands behind the name of the table.
+    """
+
+    name: str
+    type: int
+    events: str
+    level: str
+
+    @property
+    def is_row_level(self) -> bool:
+        """Whether the partitions of a table get it by themselves."""
+        return bool(self.type & _ROW)
+
+
+def triggers_of(definition: Definition) -> list[Trigger]:
+    """Return the triggers that a table has, three or four of them, or two."""
+    if definition.level == "statement":
+        return [_statement_level(definition, operation) for operation in definition.operations]
+    triggers: list[Trigger] = []
+    of_rows = [one for one in definition.operations if one != "truncate"]
+    if of_rows:
+        events = " OR ".join(one.upper() for one in of_rows)
+        bits = _ROW + sum(_BITS[one] for one in of_rows)
+        name = joined(definition.trigger, "row")
+        triggers.append(Trigger(name, bits, events, "FOR EACH ROW"))
+    if "truncate" in definition.operations:
+        triggers.append(_statement_level(definition, "truncate"))
+    return triggers
+
+
+def _statement_level(definition: Definition, operation: str) -> Trigger:
+    tables = {
+        "insert": f"REFERENCING NEW TABLE AS {NEW_ROWS} ",
+        "update": f"REFERENCING OLD TABLE AS {OLD_ROWS} NEW TABLE AS {NEW_ROWS} ",
+        "delete": f"REFERENCING OLD TABLE AS {OLD_ROWS} ",
+    }
+    level = f"{tables.get(operation, '')}FOR EACH STATEMENT"
+    name = joined(definition.trigger, operation)
+    return Trigger(name, _BITS[operation], operation.upper(), level)
+
+
+def make_triggers(definition: Definition) -> str:
+    """
+    Return the statement that makes the triggers of a table fit, and touches none that does.
+
+    It also tries the condition and the comparison of keys on no rows, so that what cannot work is
+    refused here. Locks: ShareRowExclusive where one is made, AccessExclusive where another has to
+    go.
+    """
+    body = f"""
+#variable_conflict use_column
+DECLARE
+    root CONSTANT pg_catalog.regclass := {literal(definition.qualified)};
+    function CONSTANT pg_catalog.regprocedure := {literal(definition.qualified_function)};
+    before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+    part pg_catalog.record;
+    wanted pg_catalog.record;
+    present pg_catalog.record;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_attribute
+        WHERE attrelid = root AND attname IN ({_names(definition)})
+            AND attgenerated = 'v'
+    ) THEN
+        RAISE EXCEPTION 'asyncnotify: triggers do not see virtual generated columns'
+        USING ERRCODE = 'feature_not_supported';
+    END IF;
+{_trial(definition)}
+    FOR part IN {TREE.format(root="root::pg_catalog.oid")}
+        SELECT class.oid::pg_catalog.regclass AS name, class.oid = root AS is_root,
+            class.relispartition AS is_partition
+        FROM tree JOIN pg_catalog.pg_class AS class ON class.oid = tree.relid
+        WHERE class.relkind IN ('r', 'p')
+        ORDER BY class.oid <> root, class.oid
+    LOOP
+        FOR present IN
+            SELECT tgname, tgenabled, (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
+                AND (tgnargs > 0) = NOT part.is_root AS fits
+            FROM pg_catalog.pg_trigger
+            WHERE tgrelid = part.name AND tgfoid = function
+                AND tgparentid = 0
+        LOOP
+            IF NOT present.fits THEN
+                EXECUTE 'DROP TRIGGER ' || pg_catalog.quote_ident(present.tgname)
+                    || ' ON ' || part.name;
+            ELSIF present.tgenabled = 'D' THEN
+                EXECUTE 'ALTER TABLE ' || part.name || ' ENABLE TRIGGER '
+                    || pg_catalog.quote_ident(present.tgname);
+            END IF;
+        END LOOP;
+        FOR wanted IN SELECT * FROM (VALUES
+{_to_be_made(definition)}
+        ) AS it (name, events, level, is_inherited) LOOP
+            CONTINUE WHEN wanted.is_inherited AND part.is_partition AND NOT part.is_root;
+            CONTINUE WHEN EXISTS (
+                SELECT FROM pg_catalog.pg_trigger
+                WHERE tgrelid = part.name AND tgname = wanted.name AND tgfoid = function
+            );
+            EXECUTE 'CREATE TRIGGER ' || pg_catalog.quote_ident(wanted.name) || ' AFTER '
+                || wanted.events || ' ON ' || part.name || ' ' || wanted.level
+                || {literal(f" EXECUTE FUNCTION {definition.qualified_function[:-1]}")}
+                || CASE WHEN part.is_root THEN ')' ELSE '''part'')' END;
+        END LOOP;
+    END LOOP;
+    PERFORM pg_catalog.set_config('search_path', before, true);
+END
+"""
+    tag = dollar_quotes(body)
+    return f"DO {tag}{body}{tag}"
+
+
+def _names(definition: Definition) -> str:
+    names = dict.fromkeys((*definition.columns, *definition.watch))
+    return ", ".join(map(literal, names))
+
+
+def _wanted(definition: Definition) -> str:
+    return ", ".join(f"({literal(one.name)}, {one.type})" for one in triggers_of(definition))
+
+
+def _to_be_made(definition: Definition) -> str:
+    return ",\n".join(
+        f"            ({literal(one.name)}, {literal(one.events)}, {literal(one.level)},"
+        f" {str(one.is_row_level).lower()})"
+        for one in triggers_of(definition)
+    )
+
+
+def _trial(definition: Definition) -> str:
+    """Return a statement that reads no rows by the query for updates, which has all conditions."""
+    none = f"(SELECT * FROM {definition.qualified} WHERE false)"
+    query = changed_rows(definition, "update")
+    return f"""    PERFORM FROM (
+    WITH {OLD_ROWS} AS {none}, {NEW_ROWS} AS {none}
+{query}
+    ) AS trial;"""

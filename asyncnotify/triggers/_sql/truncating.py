@@ -1,0 +1,46 @@
+"""What a function says of TRUNCATE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncnotify.triggers._names import literal
+from asyncnotify.triggers._sql.payloads import NUMBER, send, send_reread
+
+if TYPE_CHECKING:
+    from asyncnotify.triggers._definition import Definition
+
+
+def on_truncate(definition: Definition) -> str:
+    """
+    Return the statements for TRUNCATE.
+
+    A partition or a child that is truncated alone leaves rows in the others: then one has to read
+    again. Not so right after a TRUNCATE of the whole, which fires the triggers of every partition.
+    """
+    truncate = """'{"op":"truncate","n":' || number || '}'"""
+    mark = f"{definition.qualified_function} "
+    marked = literal(mark)
+    return f"""
+    IF TG_OP = 'TRUNCATE' THEN
+        IF TG_NARGS > 0 AND pg_catalog.current_setting('asyncnotify.truncated', true)
+            = {marked} || pg_catalog.current_setting('asyncnotify.change', true)
+        THEN
+            RETURN NULL;
+        END IF;{_indented(NUMBER)}
+        PERFORM pg_catalog.set_config('asyncnotify.truncated', {marked} || number, true);
+        IF TG_NARGS > 0 OR EXISTS (
+            SELECT FROM pg_catalog.pg_inherits AS link
+            JOIN pg_catalog.pg_class AS parent ON parent.oid = link.inhparent
+            WHERE link.inhparent = TG_RELID AND parent.relkind <> 'p'
+        ) THEN
+            {send_reread(definition, "NULL")}
+        ELSE
+            {send(definition, truncate)}
+        END IF;
+        RETURN NULL;
+    END IF;"""
+
+
+def _indented(statements: str) -> str:
+    return statements.replace("\n", "\n    ")

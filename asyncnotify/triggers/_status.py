@@ -1,0 +1,61 @@
+"""What is installed of a Table, beside what should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TriggerState(StrEnum):
+    """How what is installed differs from what should be."""
+
+    FINE = "fine"
+    """Everything is there, as this Table makes it."""
+    OUTDATED = "outdated"
+    """The function, or a trigger, is another one than this Table makes."""
+    DISABLED = "disabled"
+    """A trigger is there, and switched off by ``ALTER TABLE … DISABLE TRIGGER``."""
+    UNCOVERED = "uncovered"
+    """A partition or a child has no trigger: what is written straight into it is not told."""
+    MISSING = "missing"
+    """The function, or a trigger of the table itself, is not there."""
+
+
+_FROM_WORST = (
+    TriggerState.MISSING,
+    TriggerState.UNCOVERED,
+    TriggerState.DISABLED,
+    TriggerState.OUTDATED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    What is installed of a Table.
+
+    Attributes:
+        function: The state of the function: fine, outdated or missing.
+        tables: The state of the triggers of the table, and of each of its partitions and children,
+            by name with the schema, quoted as in SQL. ``install()`` makes all of them fine, except
+            foreign tables, which can have no such trigger.
+    """
+
+    function: TriggerState
+    tables: Mapping[str, TriggerState]
+
+    @property
+    def state(self) -> TriggerState:
+        """The worst of all."""
+        found = {self.function, *self.tables.values()}
+        return next((state for state in _FROM_WORST if state in found), TriggerState.FINE)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether all is as this Table makes it."""
+        return self.state is TriggerState.FINE
+
+    def having(self, state: TriggerState) -> tuple[str, ...]:
+        """Return the tables in a state."""
+        return tuple(name for name, has in self.tables.items() if has is state)

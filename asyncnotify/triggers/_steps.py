@@ -1,0 +1,159 @@
+"""What is to be asked of the server to install, inspect and remove: no I/O, no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+
+from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
+from asyncnotify.triggers._names import literal
+from asyncnotify.triggers._sql.statements import (
+    COMMENT,
+    body_of,
+    fingerprint,
+    function_statements,
+    install_statements,
+    removal_statements,
+)
+from asyncnotify.triggers._sql.triggers import TREE, triggers_of
+from asyncnotify.triggers._status import Status, TriggerState
+
+if TYPE_CHECKING:
+    from asyncnotify.triggers._definition import Definition
+    from asyncnotify.triggers._sql.triggers import Trigger
+
+T = TypeVar("T")
+Rows: TypeAlias = Sequence[Sequence[Any]]
+
+
+class Query(NamedTuple):
+    """A statement without parameters, and whether it answers with rows."""
+
+    text: str
+    has_rows: bool = False
+
+
+Steps: TypeAlias = Generator[Query, Rows, T]
+"""Yields what is to be executed, is sent the rows, and returns the result."""
+
+_DISABLED: Final = "D"
+
+
+def installing(definition: Definition, lock_timeout: float) -> Steps[None]:
+    """Make all that is needed, or bring what is there up to date."""
+    yield from _locked(definition, install_statements(definition), lock_timeout)
+
+
+def removing(definition: Definition, lock_timeout: float) -> Steps[None]:
+    """Remove the function and all its triggers."""
+    yield from _locked(definition, removal_statements(definition), lock_timeout)
+
+
+def upgrading(definition: Definition) -> Steps[None]:
+    """Replace the function of a Table that is installed."""
+    yield from _exists(definition)
+    if (yield from _function(definition)) is None:
+        raise NotInstalledError(definition.qualified)
+    for statement in (_lock(definition), *function_statements(definition)):
+        yield Query(statement)
+
+
+def inspecting(definition: Definition) -> Steps[Status]:
+    """Compare what is installed with what should be."""
+    yield from _exists(definition)
+    known = yield from _function(definition)
+    rows = yield Query(_triggers_query(definition), has_rows=True)
+    return status_of(definition, known, rows)
+
+
+def status_of(definition: Definition, known: tuple[str, str] | None, rows: Rows) -> Status:
+    """
+    Return the status, of the function's comment and body, and of rows for each table.
+
+    A row has the name of a table, whether it is the table itself, and its triggers, each as a text
+    of type, state and name.
+    """
+    if known is None:
+        function = TriggerState.MISSING
+    elif known == (COMMENT + fingerprint(definition), body_of(definition)):
+        function = TriggerState.FINE
+    else:
+        function = TriggerState.OUTDATED
+    wanted = triggers_of(definition)
+    tables = {str(name): _state_of(wanted, has, is_root=is_root) for name, is_root, has in rows}
+    return Status(function, tables)
+
+
+def _state_of(wanted: Sequence[Trigger], has: Sequence[str], *, is_root: bool) -> TriggerState:
+    """Return the state of the triggers of one table."""
+    present = {name: (int(kind), enabled) for name, kind, enabled, *_ in map(_fields, has)}
+    # A row-level trigger of a partitioned table is there in each partition, under the same name
+    due = {one.name: one.type for one in wanted}
+    if not due.keys() <= present.keys():
+        return TriggerState.MISSING if is_root else TriggerState.UNCOVERED
+    if {name: kind for name, (kind, _) in present.items()} != due:
+        return TriggerState.OUTDATED
+    if any(enabled == _DISABLED for _, enabled in present.values()):
+        return TriggerState.DISABLED
+    return TriggerState.FINE
+
+
+def _fields(text: str) -> list[str]:
+    """Return name, type and state of a trigger: the name may hold anything."""
+    kind, enabled, name = text.split(" ", 2)
+    return [name, kind, enabled]
+
+
+def _locked(definition: Definition, statements: Sequence[str], timeout: float) -> Steps[None]:
+    """Execute statements, each of which waits for a lock so many seconds at most."""
+    yield from _exists(definition)
+    rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
+    yield Query(_lock(definition))
+    yield Query(f"SET LOCAL lock_timeout = {max(1, round(timeout * 1000))}")
+    for statement in statements:
+        yield Query(statement)
+    yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")
+
+
+def _lock(definition: Definition) -> str:
+    return f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})"
+
+
+def _exists(definition: Definition) -> Steps[None]:
+    query = f"SELECT pg_catalog.to_regclass({literal(definition.qualified)}) IS NOT NULL"
+    rows = yield Query(query, has_rows=True)
+    if not rows[0][0]:
+        raise UnknownTableError(definition.qualified)
+
+
+def _function(definition: Definition) -> Steps[tuple[str, str] | None]:
+    """Return comment and body of the function; None if it is not there."""
+    query = f"""
+        SELECT COALESCE(pg_catalog.obj_description(oid, 'pg_proc'), ''), prosrc
+        FROM pg_catalog.pg_proc
+        WHERE oid OPERATOR(pg_catalog.=)
+            pg_catalog.to_regprocedure({literal(definition.qualified_function)})
+    """
+    rows = yield Query(query, has_rows=True)
+    return (str(rows[0][0]), str(rows[0][1])) if rows else None
+
+
+def _triggers_query(definition: Definition) -> str:
+    root = f"pg_catalog.to_regclass({literal(definition.qualified)})::pg_catalog.oid"
+    equals = "OPERATOR(pg_catalog.=)"
+    return f"""{TREE.format(root=root)}
+        SELECT pg_catalog.concat(
+                pg_catalog.quote_ident(schema.nspname), '.', pg_catalog.quote_ident(class.relname)
+            ),
+            class.oid {equals} {root},
+            ARRAY(
+                SELECT pg_catalog.concat(tgtype, ' ', tgenabled, ' ', tgname)
+                FROM pg_catalog.pg_trigger
+                WHERE tgrelid {equals} class.oid AND tgfoid {equals}
+                    pg_catalog.to_regprocedure({literal(definition.qualified_function)})
+            )
+        FROM tree
+        JOIN pg_catalog.pg_class AS class ON class.oid {equals} tree.relid
+        JOIN pg_catalog.pg_namespace AS schema ON schema.oid {equals} class.relnamespace
+        ORDER BY 1
+    """

@@ -1,0 +1,267 @@
+"""Table: what of a table is to be told, and the triggers that tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, cast
+
+from asyncnotify import Channel
+from asyncnotify._arguments import check_seconds
+from asyncnotify.log import Log
+from asyncnotify.triggers._changes import Change, Decoder
+from asyncnotify.triggers._connections import session_on, take, take_when_unlocked
+from asyncnotify.triggers._definition import OPERATIONS, Definition, Types, check_types, define
+from asyncnotify.triggers._sql.statements import (
+    fingerprint,
+    function_statements,
+    install_statements,
+    removal_statements,
+)
+from asyncnotify.triggers._status import Status
+from asyncnotify.triggers._steps import inspecting, installing, removing, upgrading
+
+DEFAULT_LOCK_TIMEOUT = 2.0
+DEFAULT_TIMEOUT = 60.0
+
+
+class Table:
+    """
+    A table that tells of its changes: by NOTIFY, or by events in a durable log.
+
+    Immutable. The constructor touches no network and no event loop.
+
+    Once ``install()`` has made the triggers, each statement that changes rows sends notifications
+    on ``changes``, within its transaction: whoever listens gets them once that commits, and never
+    if it rolls back. Who changes the rows, and in which language, does not matter. Sending aborts
+    no statement: where something cannot be told, the notification says "read again", which is a
+    ``Gap`` with reason ``REREAD`` to those who listen.
+
+    Not told: what is written with ``session_replication_role = replica``, by logical replication,
+    and straight into a partition that was attached after ``install()``; ``status()`` names it.
+
+    Args:
+        name: The table, as ``shop.orders``; without a schema that of ``public``. A name is as the
+            catalog has it: nothing is folded to lower case. A part with a dot is quoted as in SQL,
+            as ``shop."odd.name"``.
+        key: The column, or columns, that say which row it is: of a primary key, as a rule.
+        watch: Columns: an update that leaves all of them as they are is not told. Without any,
+            every update is.
+        when: A condition in SQL on ``old`` and ``new``, such as ``"new.total > 0"``: what does not
+            meet it is not told. Where there is one row only, both names stand for it: of a delete
+            the row that has gone. Types, functions and operators that are not PostgreSQL's own
+            need their schema. It is part of the SQL: never make it of foreign text.
+        channel: The name of the channel; by default that of the table, with its schema unless
+            that is ``public``.
+        payload: Columns whose values are sent along with the key.
+        level: ``"statement"``: one trigger call for each statement, rows sent together.
+            ``"row"``: one call and one notification for each row.
+        operations: Which operations are told.
+        max_notifications: One statement sends so many notifications at most; if its rows need
+            more, it sends one that says "read again". With ``level="statement"`` only.
+        to: ``"notify"``, or ``"log"``: each row becomes an event of a log, of any size, in the
+            transaction of the statement, and ``changes`` is the channel of these events. What
+            cannot be appended aborts the statement.
+        log: The log, or its name. Roles that write to the table need the right to append to it:
+            ``Log.grants(append=…)``.
+        types: What makes values of a column, such as an enumeration's class: called with the
+            value, unless that is None. Without, values are of the types that asyncpg has for uuid,
+            numeric, bytea, dates and times, also of domains over them, and all else as in JSON.
+        trigger: What the names of the function and the triggers begin with, at most 40 bytes. Two
+            Tables for one table of the database need different ones.
+
+    Raises:
+        ChannelNameError: The server would refuse or cut the name of the channel.
+        DefinitionError: An argument has a value that cannot be.
+        LogNameError: No log can have this name.
+        TypeError: An argument is of the wrong type.
+        ValueError: ``max_notifications`` is not a whole number, at least 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        # rows
+        key: str | Iterable[str],
+        watch: str | Iterable[str] = (),
+        when: str | None = None,
+        # notifications
+        channel: str | None = None,
+        payload: str | Iterable[str] = (),
+        level: Literal["statement", "row"] = "statement",
+        operations: Iterable[Literal["insert", "update", "delete", "truncate"]] = OPERATIONS,
+        max_notifications: int = 16,
+        # where to
+        to: Literal["notify", "log"] = "notify",
+        log: Log | str | None = None,
+        # names and types
+        types: Types | None = None,
+        trigger: str | None = None,
+    ) -> None:
+        self._definition = define(
+            name,
+            key,
+            watch,
+            when,
+            channel,
+            payload,
+            level,
+            operations,
+            max_notifications,
+            to,
+            log,
+            trigger,
+        )
+        columns = self._definition.columns
+        decoder = Decoder(self._definition.key, columns, check_types(types, columns))
+        decode = cast("Callable[[str], Change]", decoder)
+        self._changes: Channel[Change] = Channel(self._definition.channel, decode=decode)
+
+    def __repr__(self) -> str:
+        return f"<Table {self.name} on channel {self._changes.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The name with its schema, quoted as in SQL."""
+        return self._definition.qualified
+
+    @property
+    def definition(self) -> Definition:
+        """The checked arguments."""
+        return self._definition
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of each row that is told, the key first."""
+        return self._definition.columns
+
+    @property
+    def changes(self) -> Channel[Change]:
+        """
+        The channel on which the changes arrive: for ``listen()``, ``stream()`` and ``Log.read()``.
+
+        Nothing can be sent on it from Python.
+        """
+        return self._changes
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the SQL: another one where this Table, or the library, makes other SQL."""
+        return fingerprint(self._definition)
+
+    # -- SQL ----------------------------------------------------------------------------------
+
+    def statements(self) -> list[str]:
+        """
+        Return what ``install()`` executes, for a migration: to be run in one transaction.
+
+        None has parameters or placeholders. They may be run again, and then change only what
+        differs. A statement that makes a trigger waits for transactions that write to the table:
+        set ``lock_timeout``.
+        """
+        return install_statements(self._definition)
+
+    def upgrade_statements(self) -> list[str]:
+        """Return what ``upgrade()`` executes: it replaces the function, and locks no table."""
+        return function_statements(self._definition)
+
+    def removal_statements(self) -> list[str]:
+        """Return what ``remove()`` executes: it locks the table against everybody."""
+        return removal_statements(self._definition)
+
+    # -- the database -------------------------------------------------------------------------
+
+    async def install(
+        self,
+        connection: object,
+        *,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """
+        Make the function and the triggers, also of each partition and child; idempotent.
+
+        In a transaction of its own; if the connection is in one, in a savepoint of that, and it is
+        in force once that commits. SQLAlchemy always begins one: commit it. Several processes may
+        install at once. Only what differs from what should be is touched. Needs to own the table,
+        and the right to create in its schema.
+
+        Cancelling it leaves the transaction rolled back, or its outcome unknown while it commits.
+
+        Args:
+            connection: An asyncpg Connection, or one acquired from its Pool; SQLAlchemy's
+                AsyncConnection or AsyncSession; psycopg's AsyncConnection.
+            lock_timeout: Seconds that an attempt waits for a lock on the table: all that write to
+                the table wait behind it.
+            timeout: Seconds in which attempts are begun.
+
+        Raises:
+            UnknownTableError: The database has no table of this name.
+            LockTimeoutError: The table was in use all the time.
+            TypeError: The connection is of another kind.
+            ValueError: A number of seconds is not positive and finite.
+            Exception: What the driver raises, such as for a column that the table has not.
+        """
+        check_seconds("lock_timeout", lock_timeout)
+        check_seconds("timeout", timeout)
+        await take_when_unlocked(
+            session_on(connection),
+            lambda: installing(self._definition, lock_timeout),
+            self.name,
+            timeout,
+        )
+
+    async def upgrade(self, connection: object) -> None:
+        """
+        Replace the function of a Table that is installed. No table is locked.
+
+        Enough where ``status()`` says that the function alone is outdated, as after an update of
+        asyncnotify. Transactions and cancelling as for ``install()``.
+
+        Raises:
+            NotInstalledError: The function is not there.
+            UnknownTableError: The database has no table of this name.
+            TypeError: The connection is of another kind.
+            Exception: What the driver raises.
+        """
+        await take(session_on(connection), upgrading(self._definition))
+
+    async def status(self, connection: object) -> Status:
+        """
+        Compare what is installed with what should be.
+
+        Raises:
+            UnknownTableError: The database has no table of this name.
+            TypeError: The connection is of another kind.
+            Exception: What the driver raises.
+        """
+        return await take(session_on(connection), inspecting(self._definition))
+
+    async def remove(
+        self,
+        connection: object,
+        *,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """
+        Remove the function and its triggers; nothing if there are none.
+
+        An attempt locks the table against readers as well, once no transaction uses it. Arguments,
+        transactions, cancelling and errors as for ``install()``.
+
+        Raises:
+            UnknownTableError: The database has no table of this name.
+            LockTimeoutError: The table was in use all the time.
+            TypeError: The connection is of another kind.
+            ValueError: A number of seconds is not positive and finite.
+            Exception: What the driver raises.
+        """
+        check_seconds("lock_timeout", lock_timeout)
+        check_seconds("timeout", timeout)
+        await take_when_unlocked(
+            session_on(connection),
+            lambda: removing(self._definition, lock_timeout),
+            self.name,
+            timeout,
+        )
