@@ -49,11 +49,6 @@ class Gateway:
         _all.add(self)
 
     @property
-    def lock(self) -> threading.RLock:
-        """While a thread holds this lock, no loop is opened. It must not wait for the loop then."""
-        return self._lock
-
-    @property
     def is_open(self) -> bool:
         """Whether there is a loop that takes calls."""
         return self._portal is not None and self._portal.is_open
@@ -129,6 +124,22 @@ class Gateway:
     ) -> T:
         """Call a coroutine function in the loop; return what it returns."""
         return self.portal.call(function, undo=undo)
+
+    def call_or(self, function: Callable[[], Awaitable[T]], otherwise: Callable[[], T], /) -> T:
+        """
+        Call a coroutine function in the loop, or another function while there is no loop.
+
+        A loop that ends before it has run the function is none.
+        """
+        while True:
+            with self._lock:
+                if not self.is_open:
+                    return otherwise()
+            try:
+                return self.call(function)
+            except ClosedError:
+                if self.is_open:  # it is the function that has raised it
+                    raise
 
     def check_process(self) -> None:
         """Raise WrongLoopError in a fork of the process in which the loop runs."""

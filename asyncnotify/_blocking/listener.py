@@ -499,11 +499,7 @@ class BlockingListener:
             WrongLoopError: The call came from the thread of an event loop, or another process.
         """
         unlisten = functools.partial(self._listener.unlisten, channel)
-        with self._gateway.lock:
-            if not self._gateway.is_open:
-                _finish_at_once(unlisten())
-                return
-        self._gateway.call(unlisten)
+        self._gateway.call_or(unlisten, lambda: _finish_at_once(unlisten()))
 
     @overload
     def notify(
@@ -678,11 +674,7 @@ class BlockingListener:
 
     def _changed(self, change: Callable[[], object]) -> None:
         """Make a change where nothing else changes: in the loop, or before there is one."""
-        with self._gateway.lock:
-            if not self._gateway.is_open:
-                change()
-                return
-        self._gateway.call(awaitable(change))
+        self._gateway.call_or(awaitable(change), change)
 
     async def _wound_up(self, seconds: float) -> None:
         await self._listener.aclose(seconds)

@@ -202,25 +202,39 @@ class BlockingStream(Generic[ItemT_co]):
 
     def _wait(self, deadline: float | None) -> None:
         """Return when an item may be there; raise what ends the stream, or TimeoutError."""
+        failure: BaseException | None = None
         try:
             self._gateway.check_owner()
             self._waiting.add(threading.get_ident())
+            self._check_end()
             if not self._items:
-                self._check_end()
-                self._wait_for(self._fetching(), deadline)
+                failure = self._failure_of_fetching(deadline)
+                self._check_end()  # closing the listener breaks off fetching, once that is over
+                if failure is not None and not self._items:
+                    raise failure
         finally:
             self._leave()
-            del self
+            del self, failure
 
-    def _wait_for(self, fetch: Call[list[ItemT_co]], deadline: float | None) -> None:
+    def _failure_of_fetching(self, deadline: float | None) -> BaseException | None:
+        """Wait until an item may be there, or fetching has failed: return what it raised."""
+        fetch: Call[list[ItemT_co]] | None = None
         try:
+            fetch = self._fetching()
             if not self._news.wait(functools.partial(self._is_settled, fetch), deadline):
                 self._look_once_more(fetch)
-            if not self._items:
-                self._check(fetch.outcome)
-                self._check_end()
+            return self._failure_of(fetch.outcome)
+        except ClosedError as error:  # the listener was closed since its end was looked for
+            return error.with_traceback(None)
         finally:
             del self, fetch
+
+    def _failure_of(self, outcome: Outcome[list[ItemT_co]]) -> BaseException | None:
+        failure = outcome.exception() if outcome.done() else None
+        if not isinstance(failure, StopAsyncIteration):
+            return failure
+        self._end = EOFError(_ENDED)
+        return None
 
     def _is_settled(self, fetch: Call[list[ItemT_co]]) -> bool:
         return bool(self._items) or self._closed or fetch.outcome.done()
@@ -232,28 +246,16 @@ class BlockingStream(Generic[ItemT_co]):
                 self._stop_fetching()
 
     def _check_end(self) -> None:
-        """Raise what ends the stream."""
+        """Raise what ends the stream, once all that it brought has been taken."""
+        end = EOFError(_ENDED) if self._closed else self._end
         try:
-            self._has_told_end = self._closed or isinstance(self._end, EOFError)
-            if self._closed:
-                raise EOFError(_ENDED)
-            if self._end is not None:
-                raise self._end.with_traceback(None)
+            # The last items are added before the end is set: look for them after it
+            if end is not None and not self._items:
+                if isinstance(end, EOFError):
+                    self._has_told_end = True
+                raise end.with_traceback(None)
         finally:
-            del self
-
-    def _check(self, outcome: Outcome[list[ItemT_co]]) -> None:
-        """Raise what fetching raised, if it has ended."""
-        error = outcome.exception() if outcome.done() else None
-        try:
-            if self._closed:
-                return
-            if isinstance(error, StopAsyncIteration):
-                self._end = EOFError(_ENDED)
-            elif error is not None:
-                raise error
-        finally:
-            del self, outcome, error
+            del self, end
 
     def _fetching(self) -> Call[list[ItemT_co]]:
         """Return what is being fetched. The thread that finds that nothing is begins to fetch."""
@@ -296,8 +298,9 @@ class BlockingStream(Generic[ItemT_co]):
         self._news.wake()
 
     def _take_in(self, batch: list[ItemT_co]) -> None:
-        if not self._closed:
-            self._items.extend(batch)
+        self._items.extend(batch)
+        if self._closed:  # maybe since: who closes it clears them afterwards
+            self._items.clear()
 
     def _renew(self) -> None:
         """In a fork: drop the items, which the parent process hands out, and its threads."""

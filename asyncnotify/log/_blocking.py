@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Final, Generic, Self, TypeVar
 
 from asyncnotify._arguments import check_count, check_timeout
 from asyncnotify._blocking.gateway import Gateway
+from asyncnotify._errors import ClosedError, NotStartedError
 from asyncnotify.log._consuming.consumer import DEFAULT_BATCH, Consumer
 from asyncnotify.log._reading.stream import LogStream
 
@@ -81,7 +83,8 @@ class BlockingLogStream(Generic[ItemT_co]):
         check_timeout("timeout", timeout)
         if not self._items:
             fetch = functools.partial(self._fetch, timeout)
-            self._items.extend(self._gateway.call(fetch, undo=self._put_back))
+            with contextlib.suppress(ClosedError):  # of the log: this is an end as well
+                self._items.extend(self._gateway.call(fetch, undo=self._put_back))
         if not self._items:
             raise EOFError(_ENDED)
         return self._items.popleft()
@@ -98,7 +101,7 @@ class BlockingLogStream(Generic[ItemT_co]):
     def close(self) -> None:
         """End the stream. Idempotent."""
         self._items.clear()
-        if self._gateway.is_open:
+        with contextlib.suppress(ClosedError, NotStartedError):
             self._gateway.call(self._stream.aclose)
 
 
@@ -164,13 +167,14 @@ class BlockingConsumer(Generic[ItemT_co]):
         """
         check_count("count", count)
         fetch = functools.partial(self._consumer.next_batch, count)
-        while batch := self._gateway.call(fetch, undo=self._put_back):
-            yield batch
+        with contextlib.suppress(ClosedError):  # of the log
+            while batch := self._gateway.call(fetch, undo=self._put_back):
+                yield batch
 
     async def _put_back(self, _: Iterable[ItemT_co]) -> None:
         self._consumer.put_back()
 
     def close(self) -> None:
         """Commit what is done, and let others serve the consumer. Idempotent."""
-        if self._gateway.is_open:
+        with contextlib.suppress(ClosedError, NotStartedError):
             self._gateway.call(self._consumer.aclose)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from asyncnotify import Channel, ClosedError, WrongLoopError
 from asyncnotify.log import BlockingLog, Event, Log, UnknownConsumerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NUMBERS = Channel("numbers", int)
 NOT_FOR_THREADS = {"aclose", "on", "retry", "start"}
@@ -91,13 +90,21 @@ def test_a_consumer_goes_on_where_it_left_off(log: BlockingLog) -> None:
         log.pause("mailer")
 
 
-def test_closing_ends_who_waits(dsn: str, log: BlockingLog) -> None:
-    """A stream ends, and further calls say that the log is closed."""
-    stream = log.read(after="now")
-    with stream:
-        threading.Timer(0.1, log.close).start()
-        with contextlib.suppress(ClosedError):
-            assert list(stream) == []
+@pytest.mark.parametrize("kind", ["stream", "consumer", "batches"])
+def test_closing_ends_who_waits(log: BlockingLog, kind: str) -> None:
+    """Whoever takes events, before or after the end, is told of that; calls are refused."""
+    stream, consumer = log.read(after="now"), log.consumer("mailer")
+    take: dict[str, Callable[[], Iterator[object]]] = {
+        "stream": lambda: iter(stream),
+        "consumer": lambda: iter(consumer),
+        "batches": consumer.batches,
+    }
+    with stream, consumer:
+        closing = threading.Timer(0.1, log.close)
+        closing.start()
+        for _ in range(2):
+            assert list(take[kind]()) == []
+            closing.join()
     with pytest.raises(ClosedError):
         log.append("things", "x")
 

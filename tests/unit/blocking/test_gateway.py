@@ -5,7 +5,7 @@ import gc
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -69,6 +69,37 @@ def test_one_loop_serves_until_it_is_closed(owner: Owner) -> None:
     owner.gateway.close()
     assert not owner.gateway.is_open
     assert owner.gateway.open() is not first
+
+
+class ClosedOnTheWay(Gateway):
+    """A gateway that another thread closes just before a call."""
+
+    def call(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as that of Gateway
+        """Call when it is closed."""
+        self.close()
+        return super().call(*arguments, **options)
+
+
+def test_a_call_or_another_is_made_whenever_it_is_closed(owner: Owner) -> None:
+    """Before, after and in between; an error of the function's own is raised."""
+
+    async def fail() -> int:
+        msg = "of its own"
+        raise ClosedError(msg)
+
+    own = threading.get_ident()
+    assert owner.gateway.call_or(here, lambda: own) == own
+    owner.gateway.open()
+    assert owner.gateway.call_or(here, lambda: own) != own
+    with pytest.raises(ClosedError, match="of its own"):
+        owner.gateway.call_or(fail, lambda: own)
+    closed_on_the_way = ClosedOnTheWay(end_nothing, close_timeout=5.0)
+    closed_on_the_way.open()
+    assert closed_on_the_way.call_or(here, lambda: own) == own
+
+
+async def end_nothing(_: float) -> None:
+    """End nothing."""
 
 
 def test_what_runs_is_kept_until_it_is_closed() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -12,10 +14,13 @@ from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.stream import BlockingStream, fetch_the_rest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 TIMEOUT = 20.0
 LIMIT = 3
+FEWEST_STEPS = 30
+"""Lines that a thread runs which waits in vain: if there are fewer, the test has not seen them."""
 
 
 class FakeStream:
@@ -194,6 +199,69 @@ def test_what_is_buffered_survives_the_close_of_the_listener(harness: Harness) -
     assert harness.taken(3) == list("bcd")
     with pytest.raises(EOFError):
         harness.stream.get(0)
+
+
+class AtStep:
+    """Calls a function before one of the lines of the stream's module that this thread runs."""
+
+    def __init__(self, number: int, function: Callable[[], object]) -> None:
+        self._left = number
+        self._function = function
+        self._tracer: Any = None
+
+    @property
+    def has_called(self) -> bool:
+        """Whether there was a line of this number."""
+        return self._left < 0
+
+    def __enter__(self) -> Self:
+        self._tracer = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._tracer)
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - as settrace() takes it
+        if frame.f_globals.get("__name__") != fetch_the_rest.__module__:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == -1:
+                self._function()  # it is not traced
+        return self._trace
+
+
+@pytest.mark.parametrize("payloads", ["", "a", "abcd"])
+def test_wherever_the_listener_is_closed_the_stream_brings_all_and_ends(payloads: str) -> None:
+    """Closed by another thread at any step of the consumer's, it is no error, and loses nothing."""
+    numbers = itertools.count()
+    while (taken := _taken_when_closed_at(next(numbers), payloads)) is not None:
+        assert taken == [*payloads]
+    assert next(numbers) > FEWEST_STEPS
+
+
+def _taken_when_closed_at(number: int, payloads: str) -> list[str] | None:
+    """Return what a consumer got, or None if it waited in vain and there was no such step."""
+    harness = Harness()
+
+    def close() -> None:
+        harness.put(*payloads)
+        harness.finish(StopAsyncIteration())
+        harness.gateway.close(TIMEOUT)
+
+    taken: list[str] = []
+    with AtStep(number, close) as at_step:
+        while True:
+            try:
+                taken.append(harness.stream.get(0.001).payload)
+            except TimeoutError:
+                if not at_step.has_called:
+                    break
+            except EOFError:
+                return taken
+    close()
+    return None
 
 
 def test_without_a_loop_it_says_why() -> None:
