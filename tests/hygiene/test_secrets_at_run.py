@@ -205,7 +205,8 @@ async def overflows(harness: SecretsHarness) -> None:
         async with run.listener.stream("flood", buffer=2, overflow="fail") as stream:
             await run.notify("flood", 100)
             await run.delivers()
-            while run.listener.stats().dropped < 97 + 97 + 98:  # noqa: ASYNC110 - judged later
+            # It may arrive in pieces: the two that fail end at the first loss, and drop no more
+            while run.listener.stats().dropped < 97 + 1 + 1:  # noqa: ASYNC110 - judged later
                 await asyncio.sleep(0)
             await run.raises(BufferOverflowError, _exhaust(stream))
         await run.record_everything()
