@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
-from asyncnotify import Channel
+from asyncnotify import Channel, Reread
 
 if TYPE_CHECKING:
     import random
@@ -12,13 +12,43 @@ if TYPE_CHECKING:
 
     from asyncnotify import Notification
 
-__all__ = ["CHANNELS", "FENCE", "NEWEST", "PRICES", "UNREADABLE", "Change", "Row", "Rows"]
+__all__ = [
+    "CHANNELS",
+    "FENCE",
+    "MARKS",
+    "NEWEST",
+    "PEOPLE",
+    "PRICES",
+    "TYPED",
+    "Change",
+    "Row",
+    "Rows",
+]
 
 CHANNELS: Final = ("orders", "stock", "people", "prices")
 """What is notified on."""
 
+UNREADABLE: Final = "!"
+"""Begins a payload that is no integer."""
+
+AGAIN: Final = "?"
+"""Begins a payload that says "read again" to those who read PEOPLE."""
+
+
+def _number(text: str) -> int | Reread:
+    return Reread(1) if text.startswith(AGAIN) else int(text)
+
+
 PRICES: Final = Channel("prices", int)
 """The last of them for those who want integers; now and then a payload is none."""
+
+PEOPLE: Final = Channel("people", decode=_number)
+"""Another for those who want integers; now and then a payload says "read again" instead."""
+
+TYPED: Final = {PRICES.name: PRICES, PEOPLE.name: PEOPLE}
+
+MARKS: Final = {PRICES.name: UNREADABLE, PEOPLE.name: AGAIN}
+"""What begins a payload that has no integer to give, by channel."""
 
 FENCE: Final = "fence"
 """The channel of notifications that mark a place in the server's order."""
@@ -28,9 +58,6 @@ KEYS: Final = 300
 
 NEWEST: Final = -1
 """The key of the row that holds the last number sent on its channel."""
-
-UNREADABLE: Final = "!"
-"""Begins a payload that is no integer."""
 
 Row: TypeAlias = tuple[str, int]
 """A channel and a key."""
@@ -54,7 +81,7 @@ class Change(NamedTuple):
     @classmethod
     def of(cls, notification: Notification[Any]) -> Self:
         """Read what a notification tells, decoded or not."""
-        number, rest = divmod(int(str(notification.payload).lstrip(UNREADABLE)), KEYS * 2)
+        number, rest = divmod(int(str(notification.payload).lstrip(UNREADABLE + AGAIN)), KEYS * 2)
         key, removed = divmod(rest, 2)
         return cls(number, key, bool(removed))
 

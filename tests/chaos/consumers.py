@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncnotify import BufferOverflowError, Gap, PayloadDecodeError
-from tests.chaos.changes import CHANNELS, NEWEST, PRICES, Change
+from tests.chaos.changes import CHANNELS, NEWEST, PEOPLE, PRICES, Change
 from tests.chaos.judge.numbers import Record
 from tests.chaos.judge.table import differences
 
@@ -314,6 +314,27 @@ class Typed(Applying):
             self.apply(PRICES.name, change)
 
 
+class Hinted(Applying):
+    """One that wants integers, and now and then is told to read again instead."""
+
+    @property
+    def source(self) -> Channel[int]:
+        """Its channel is always the same."""
+        return PEOPLE
+
+
+class HintedNoting(Hinted, Noting):
+    """One of them that is never late."""
+
+
+class HintedSlow(Hinted, Slow):
+    """One of them that is slow, and overflows."""
+
+
+class HintedConcurrent(Hinted, Concurrent):
+    """One of them with several calls at once."""
+
+
 class Failing(Slow):
     """One that ends when it overflows, and is subscribed again."""
 
@@ -353,3 +374,5 @@ def handlers(context: Context) -> Iterator[Consumer]:
     for kind in (Slow, SlowNewest, SmallNewest, Raising, Rereading, Latest, Concurrent, Failing):
         yield kind(context, context.chance.choice(CHANNELS))
     yield Typed(context, PRICES.name)
+    for hinted in (Hinted, HintedNoting, HintedSlow, HintedConcurrent):
+        yield hinted(context, PEOPLE.name)

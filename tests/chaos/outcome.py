@@ -29,6 +29,7 @@ class Outcome:
     recoveries: tuple[float, ...]
     verdicts: tuple[tuple[str, Verdict], ...]
     misplaced_starts: int
+    rereads: int
     fences: int
     consumers: int
     failed_resyncs: int
@@ -55,6 +56,7 @@ class Outcome:
             "untold": sum(len(v.untold) for v in verdicts),
             "duplicated": sum(len(v.duplicated) for v in verdicts),
             "reordered": sum(len(v.reordered) for v in verdicts),
+            "told to read again": self.rereads,
             "resyncs that failed": self.failed_resyncs,
             "copies compared with the table": self.fences * self.consumers,
             "wrong rows": len(self.wrong_rows),

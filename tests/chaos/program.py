@@ -111,6 +111,7 @@ def _judge(
         recoveries=tuple(chaos.recoveries),
         verdicts=tuple(verdicts),
         misplaced_starts=sum(not record.begins_with_its_gap for record in records),
+        rereads=sum(record.rereads for record in records),
         fences=chaos.fences.passed,
         consumers=len(chaos.consumers),
         failed_resyncs=sum(consumer.failures for consumer in chaos.consumers),

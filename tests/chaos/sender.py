@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from tests.chaos.changes import CHANNELS, FENCE, PRICES, UNREADABLE, Change
+from tests.chaos.changes import CHANNELS, FENCE, MARKS, Change
 
 if TYPE_CHECKING:
     import random
@@ -75,8 +75,8 @@ class Sender:
         self.begun += 1
         change = Change.draw(self.begun, self._chance)
         payload = change.payload()
-        if channel == PRICES.name and self._chance.random() < 0.05:
-            payload = UNREADABLE + payload
+        if channel in MARKS and self._chance.random() < 0.1:
+            payload = MARKS[channel] + payload
         statement = _REMOVE if change.removed else _PUT
         await self._execute(statement, change.number, channel, change.key, payload)
         self.committed_by[change.number] = time.monotonic()

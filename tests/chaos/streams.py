@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncnotify import BufferOverflowError, Gap, PayloadDecodeError
-from tests.chaos.changes import CHANNELS, NEWEST, PRICES, Change
+from tests.chaos.changes import CHANNELS, NEWEST, TYPED, Change
 from tests.chaos.consumers import SMALL, Consumer
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class TypedReading(Reading):
 
     @property
     def sources(self) -> Iterator[str | Channel[Any]]:
-        """Take integers from one of them."""
-        return iter([PRICES if c == PRICES.name else c for c in self.channels])
+        """Take integers from two of them."""
+        return (TYPED.get(channel, channel) for channel in self.channels)
 
 
 class SlowReading(Reading):
@@ -148,6 +148,10 @@ class SlowOldest(SlowReading):
     """A slow one, whose buffer overflows at its head."""
 
     options: ClassVar = {"buffer": SMALL, "overflow": "drop_oldest"}
+
+
+class SlowTyped(TypedReading, SlowOldest):
+    """One of them for which some of the channels are typed."""
 
 
 class FailingReading(SlowReading):
@@ -184,6 +188,17 @@ class BatchReading(Reading):
             self.busy -= 1
 
 
+class TypedBatches(TypedReading, BatchReading):
+    """One of them for which some of the channels are typed."""
+
+    def on_error(self, error: BaseException, item: Notification[Any] | Gap) -> None:
+        """Leave what could not be decoded to its Gap: on_error is called behind the list."""
+
+
+class TypedLatest(TypedReading, LatestReading):
+    """One that wants the last number only, for which some of the channels are typed."""
+
+
 class LeavingReading(Reading):
     """One that leaves its stream after some items, in one way or another, and begins again."""
 
@@ -206,7 +221,9 @@ class LeavingReading(Reading):
 
 def streams(context: Context) -> Iterator[Consumer]:
     """Yield one consumer of each kind, on all channels or on two of them."""
-    for kind in (Reading, TypedReading, BatchReading, LeavingReading, LatestReading):
+    for kind in (Reading, BatchReading, LeavingReading, LatestReading):
         yield kind(context, *CHANNELS)
+    for typed in (TypedReading, TypedBatches, TypedLatest, SlowTyped):
+        yield typed(context, *CHANNELS)
     for slow in (SlowReading, SlowOldest, FailingReading):
         yield slow(context, *context.chance.sample(CHANNELS, 2))

@@ -50,6 +50,7 @@ async def test_r17_r46_nothing_is_lost_in_silence(
     assert sum(len(verdict.covered) for _, verdict in outcome.verdicts) > recoveries
     assert outcome.fences >= 3, outcome
     assert outcome.failed_resyncs > recoveries, outcome
+    assert outcome.rereads > 10, outcome
 
 
 @pytest.mark.parametrize(

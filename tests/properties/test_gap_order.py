@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncnotify._channels.channel import Channel
@@ -141,6 +141,8 @@ async def follow(table: ReplicatedTable, steps: list[str]) -> None:
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("mailbox", MAILBOXES)
 @given(steps=STEPS)
+@example(steps=["wait long", "hint a", "fail", "hint b", "lose", "recover", "b", "hint b"])
+@example(steps=["wait long", "a", "hint a", "hint b"])
 def test_r46_what_a_consumer_knows_is_the_table(
     steps: list[str], mailbox: str, concurrency: int, channels: list[Channel[Any]]
 ) -> None:

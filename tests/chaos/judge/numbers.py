@@ -67,6 +67,11 @@ class Record:
         first, *others = [told.gap.reason for told in self.told] or [GapReason.START]
         return first is GapReason.START and GapReason.START not in others
 
+    @property
+    def rereads(self) -> int:
+        """How many Gaps it was told of because the sender said "read again"."""
+        return sum(told.gap.reason is GapReason.REREAD for told in self.told)
+
     def verdict(self, sent: Mapping[str, Sequence[int]]) -> Verdict:
         """Judge it by what was sent on its channels while it listened."""
         numbers = {item for item in self._seen if isinstance(item, int)}
