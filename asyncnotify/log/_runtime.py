@@ -139,6 +139,7 @@ class Runtime:
             gaps=gaps,
             poll=options.poll,
             backoff=options.backoff,
+            losses=lambda: self._shared.losses,
             on_close=self._closed,
         )
         self._streams.add(stream)

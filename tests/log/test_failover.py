@@ -113,6 +113,52 @@ async def test_trap_8_after_a_failover_that_lost_ticks_nothing_is_missing(
         await promoted.close()
 
 
+async def test_a_reader_whose_idle_connection_moves_to_a_promoted_standby_misses_nothing(
+    primary: PostgresServer,
+) -> None:
+    """
+    The servers change between two queries: no query fails, and still the place is looked up anew.
+
+    Beyond the end of what the new server has, its next ticks would be taken for read.
+    """
+    with primary.standby() as standby:
+        source, copy = await connected(primary), await connected(standby)
+        await append(source, "kept")
+        assert await Reader(source).payloads() == ["kept"]
+        await until_replayed(source, copy)
+        await copy.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+        await copy.execute("SELECT pg_reload_conf()")
+        while await copy.fetchval("SELECT count(*) FROM pg_stat_wal_receiver"):
+            pass
+        servers = [primary]
+
+        async def connect() -> Connection:
+            return await connected(servers[-1])
+
+        async with (
+            asyncio.timeout(60),
+            Log("orders", connect=connect) as log,
+            log.read(after="start") as stream,
+        ):
+            read = [(await anext(stream)).payload]
+            for n in range(5):  # a tick each
+                await append(source, f"lost {n}")
+                read.append((await anext(stream)).payload)
+            assert read == ["kept", *(f"lost {n}" for n in range(5))]
+            source.terminate()
+            copy.terminate()
+            await asyncio.to_thread(primary.stop, "immediate")
+            await asyncio.to_thread(standby.promote)
+            servers.append(standby)
+            promoted = await connected(standby)
+            await append(promoted, "new 1")
+            async with Log("orders", standby.dsn) as other:
+                assert await payloads(other, "start", 2) == ["kept", "new 1"]
+            await append(promoted, "new 2")
+            assert [(await anext(stream)).payload for _ in range(2)] == ["new 1", "new 2"]
+            await promoted.close()
+
+
 async def copied(source: PostgresServer, target: PostgresServer) -> None:
     """Copy the database to another cluster, as pg_dump does."""
 

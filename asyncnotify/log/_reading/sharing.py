@@ -27,6 +27,15 @@ class SharedSessions:
         self._idle: list[Session] = []
         self._free = asyncio.Semaphore(_MOST)
         self._is_closed = False
+        self._losses = 0
+
+    @property
+    def losses(self) -> int:
+        """How many connections have been lost. The next one may lead to another server."""
+        kept = [session for session in self._idle if not session.lost]
+        self._losses += len(self._idle) - len(kept)
+        self._idle = kept
+        return self._losses
 
     async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
         """Return the rows of the answer; raises as opening a session and ``fetch()`` on it do."""
@@ -41,6 +50,7 @@ class SharedSessions:
                 yield session
             except BaseException:
                 if session.lost:
+                    self._losses += 1
                     await self._sessions.close(session)
                 else:
                     await self._put_back(session)
@@ -52,6 +62,7 @@ class SharedSessions:
             session = self._idle.pop()
             if not session.lost:
                 return session
+            self._losses += 1
         return await self._sessions.open()
 
     async def _put_back(self, session: Session) -> None:

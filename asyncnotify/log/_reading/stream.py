@@ -122,9 +122,12 @@ class LogStream(Generic[ItemT_co]):
         gaps: bool,
         poll: float,
         backoff: Backoff,
+        losses: Callable[[], int],
         on_close: Callable[[LogStream[Any]], None],
     ) -> None:
         self._cursor = cursor
+        self._losses = losses
+        self._losses_seen = 0
         self._decoder = decoder
         self._wake_ups = wake_ups
         self._after: After = after
@@ -272,6 +275,7 @@ class LogStream(Generic[ItemT_co]):
 
     async def _start(self) -> None:
         """Listen for wake-ups before looking, so that none is missed; then take the place."""
+        self._see_losses()
         if not self._is_placed:
             await self._wake_ups.start()
             expired = await self._take_place()
@@ -292,14 +296,24 @@ class LogStream(Generic[ItemT_co]):
         cause = error.__cause__
         if isinstance(error, PERMANENT) or (self._is_new and cause and is_permanent(cause)):
             raise error
-        # The server that comes back may have been restored, or be another one
-        if self._is_placed:
-            self._after = self._cursor.position
-            self._is_placed = False
+        self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
         log.warning(_warnings, id(self), text, describe_error(error))
         self._is_lost = True
         await asyncio.sleep(self._delays.next())
+
+    def _see_losses(self) -> None:
+        """Notice connections that were lost while no query ran on them."""
+        losses = self._losses()
+        if losses != self._losses_seen:
+            self._losses_seen = losses
+            self._take_place_anew()
+
+    def _take_place_anew(self) -> None:
+        """The server that comes back may have been restored, or be another one."""
+        if self._is_placed:
+            self._after = self._cursor.position
+            self._is_placed = False
 
     def _recovered(self) -> None:
         if self._is_lost:

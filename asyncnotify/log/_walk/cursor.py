@@ -46,12 +46,17 @@ class Expired(NamedTuple):
     since: datetime | None
 
 
+class _OtherServerError(Exception):
+    """The last tick that was read is not one of this server's: it does not know what was read."""
+
+
 class Cursor:
     """
     A place in the order of a log, which only moves forward.
 
     One of the ``at_…()`` methods has to be called first, and again after a failure: a server that
-    has been restored, or a standby that has been promoted, may know less than was read.
+    has been restored, or a standby that has been promoted, may know less than was read. Where
+    no failure told of another server, the ticks do: the place is then taken anew.
 
     Attributes:
         last: The last tick that has been read as a whole.
@@ -154,13 +159,17 @@ class Cursor:
                 self._after = self._read = 0
         except ExpiredError as error:
             return await self._expired(error.first)
+        except _OtherServerError:
+            return await self.at_position(self.position) or await self.portion()
         return None
 
     async def _look_ahead(self) -> bool:
         """Learn of the ticks that follow; return whether there are any."""
         ticks = await self._walk.news(self.last.number, _AHEAD)
-        if ticks[0].number > self.last.number:
+        if ticks and ticks[0].number > self.last.number:
             raise ExpiredError(ticks[0].number)
+        if not ticks or ticks[0] != self.last:
+            raise _OtherServerError
         self._ahead.extend(ticks[1:])
         return bool(self._ahead)
 
