@@ -33,7 +33,7 @@ TESTS_TIME_LIMIT = 900.0
 """Seconds for one run of the tests, in CI: a server that hangs must not hold up all that follows.
 Elsewhere a run takes as long as the machine needs; each test has a limit, scaled to that."""
 
-PROCESSES = 3
+PROCESSES = 4
 """For two cores: much of a test's time goes into waiting for a server."""
 
 PYTEST = ("python", "-m", "pytest")
