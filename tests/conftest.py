@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import secrets
 import signal
@@ -442,6 +443,17 @@ def own_server(template: PostgresServer) -> Iterator[PostgresServer]:
     """A running server of the test's own, to be stopped, frozen, killed."""
     with PostgresServer(template=template) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def keeps_logging() -> Iterator[None]:
+    """Undo what a library that a test runs does to the root logger: it is every test's."""
+    root = logging.getLogger()
+    level, handlers, disabled = root.level, [*root.handlers], root.manager.disable
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    logging.disable(disabled)
 
 
 @pytest.fixture(autouse=True)

@@ -25,8 +25,9 @@ from asyncnotify._subscriptions.stream import Stream, end_of
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
 
-_LAST_LOOK: Final = 0.1
-"""Seconds beyond its timeout that get() may take, where something blocks the event loop."""
+_LAST_LOOK: Final = 1.0
+"""Seconds beyond its timeout that get() may take, where something blocks the event loop or others
+use the processors: 0.1 s was too short for an item to be fetched on a machine with a load of 15."""
 
 _ENDED: Final = "the stream has ended"
 

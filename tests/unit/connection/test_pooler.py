@@ -157,8 +157,7 @@ async def test_r39_without_a_second_connection_nothing_is_proven(
         await probe.finished()
         assert now() - began == (0.0 if connects else pytest.approx(PROBE_TIMEOUT))
         await pooler.conclude(probe)
-    (record,) = [r for r in caplog.records if r.name == "asyncnotify.connection"]
-    assert record.levelno == logging.WARNING
+    (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert ("no more connections" if connects else "TimeoutError") in record.getMessage()
 
 
