@@ -80,8 +80,18 @@ SERVER_PROGRAMS = "tests/support/server_programs.py"
 OWN_SERVER = ("ASYNCNOTIFY_PG_BIN", "ASYNCNOTIFY_TEST_DSN", "ASYNCNOTIFY_TEST_PG")
 """Who sets one of them has chosen the server."""
 
-NOT_ON_EVERY_PYTHON = ("tests/chaos", "tests/examples", "tests/integration", "tests/typing")
-"""Tests that take long: `tests` runs them, and the variants of dependencies and loops."""
+NOT_ON_EVERY_PYTHON = (
+    "tests/chaos",
+    "tests/examples",
+    "tests/integration",
+    "tests/test_flakiness.py",
+    "tests/test_server_choice.py",
+    "tests/typing",
+)
+"""Tests that take long: `tests` runs them, and the variants of dependencies and loops. So it is
+with those that send hundreds of thousands."""
+
+WITHOUT_LOAD = ("-m", "not load and not soak")
 
 THOROUGH = "--hypothesis-profile=thorough"
 """Tries ten times as many examples as a developer waits for; what they are is fixed."""
@@ -293,7 +303,7 @@ def tests_all(session: nox.Session, variant: str) -> None:
             pins = _lowest_dependencies(version)
             session.log("lowest dependencies: %s", ", ".join(pins))
         case _:
-            options = [f"--ignore={folder}" for folder in NOT_ON_EVERY_PYTHON]
+            options = [*WITHOUT_LOAD, *(f"--ignore={path}" for path in NOT_ON_EVERY_PYTHON)]
     session.install(f".[{extras}]", *pins)
     server = SERVER_OF[version if variant == "newest" else variant]
     _run_tests(session, *_server_option(session, server), *options)
@@ -333,7 +343,7 @@ def coverage(session: nox.Session) -> None:
     """Measure how much of the core is reached by the tests that inject no faults."""
     session.install(".[test]", *_group("coverage"))
     session.run("coverage", "erase")
-    command = ("coverage", "run", "-m", "pytest", "-m", "not load and not soak")
+    command = ("coverage", "run", "-m", "pytest", *WITHOUT_LOAD)
     _run_tests(session, *WITHOUT_FAULTS, command=command)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
