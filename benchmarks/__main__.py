@@ -31,6 +31,7 @@ from benchmarks.workloads import (
     idle,
     latency,
     listening,
+    log,
     million,
     publishing,
     recovery,
@@ -59,6 +60,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "growth": growth.measure,
     "publishing": publishing.measure,
     "writers": writers.measure,
+    "log": log.measure,
 }
 HERE: Final = Path(__file__).parent
 DOCUMENT: Final = Path("docs", "performance.md")
@@ -73,6 +75,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; or all"
     )
     parser.add_argument("--quick", action="store_true", help="small numbers: to try it")
+    parser.add_argument(
+        "--large", action="store_true", help="let the log grow to 10,000,000 events: it takes long"
+    )
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, {QUICK_ROUNDS} if quick")
     parser.add_argument(
         "--python",
@@ -129,6 +134,7 @@ async def measure(
         entering = set_up(
             rounds=options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
             quick=options.quick,
+            large=options.large,
             progress=status.update,
             pythons={version_of(path): path for path in options.python},
         )

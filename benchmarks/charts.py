@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from benchmarks.results import Report, Section, Series
+    from benchmarks.results import Column, Report, Section, Series
 
 OURS: Final = "#0b6e99"
 OTHERS: Final = "#b8bec5"
@@ -110,6 +110,35 @@ def _writers(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib'
     return True
 
 
+def _log_append(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
+    """Draw how much can be appended."""
+    table = summarise(report, "log append")
+    if table is None:
+        return False
+    _grouped(figure.subplots(), table, "events a second", scale="log")
+    return True
+
+
+def _log_consume(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
+    """Draw how much can be consumed."""
+    table = summarise(report, "log consume")
+    if table is None:
+        return False
+    _grouped(figure.subplots(), table, "events a second", scale="log")
+    return True
+
+
+def _log_growth(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
+    """Draw what the log costs by the number of events that it holds."""
+    section = _section(report, "log growth")
+    if section is None:
+        return False
+    for column, axes in zip(section.columns, figure.subplots(1, len(section.columns)), strict=True):
+        _draw_lines(axes, section, column)
+        axes.set_title(column.heading.replace(", ", "\n"), fontsize=9)
+    return True
+
+
 def _growth(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     """Draw each kind of growth, size against cost, both by tens."""
     keys = ("burst", "channels", "fan-out", "recovery")
@@ -117,16 +146,23 @@ def _growth(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     shown = [section for section in sections if section is not None]
     figure.set_size_inches(8, 6.5)
     for section, axes in zip(shown, figure.subplots(2, 2).flat, strict=False):
-        for (name, line), colour in zip(_lines(section.series).items(), _COLOURS, strict=False):
-            sizes, values = _points(line, section.columns[0].figure)
-            axes.plot(sizes, values, marker="o", label=name, color=colour)
-        axes.set(xscale="log", yscale="log", ylabel=section.columns[0].heading)
+        _draw_lines(axes, section, section.columns[0])
+        axes.set_ylabel(section.columns[0].heading)
         axes.set_title(section.title.replace(", ", "\n"), fontsize=9)
-        low, high = axes.get_ylim()
-        axes.set_ylim(low / 3, high * 3)
-        _plain_numbers(axes)
-        axes.legend(fontsize=8)
     return bool(shown)
+
+
+def _draw_lines(axes: Any, section: Section, column: Column) -> None:  # noqa: ANN401 - matplotlib's
+    """Draw a line for each peer, size against a figure."""
+    for (name, line), colour in zip(_lines(section.series).items(), _COLOURS, strict=False):
+        sizes, values = _points(line, column.figure)
+        if sizes:
+            axes.plot(sizes, values, marker="o", label=name, color=colour)
+    axes.set(xscale="log", yscale="log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 3, high * 3)
+    _plain_numbers(axes)
+    axes.legend(fontsize=8)
 
 
 def _plain_numbers(axes: Any) -> None:  # noqa: ANN401 - matplotlib's
@@ -208,4 +244,7 @@ _CHARTS: Final[dict[str, Callable[[Report, Any], bool]]] = {
     "publishing": _publishing,
     "writers": _writers,
     "growth": _growth,
+    "log-append": _log_append,
+    "log-consume": _log_consume,
+    "log-growth": _log_growth,
 }

@@ -52,6 +52,7 @@ class Environment:
         quick: Whether to take smaller numbers.
         progress: Called with a line about what runs now.
         pythons: Further interpreters, by their version.
+        large: Whether to take the largest numbers as well.
     """
 
     server: PostgresServer
@@ -61,6 +62,7 @@ class Environment:
     quick: bool
     progress: Callable[[str], None]
     pythons: Mapping[str, str] = field(default_factory=dict)
+    large: bool = False
 
     @property
     def dsn(self) -> str:
@@ -135,13 +137,14 @@ async def set_up(
     quick: bool,
     progress: Callable[[str], None],
     pythons: Mapping[str, str],
+    large: bool = False,
 ) -> AsyncGenerator[Environment]:
     """Run a server, with two connections to it."""
     progress("starting PostgreSQL")
     with PostgresServer(settings={"max_connections": "200"}) as server:
         sender, killer = await asyncpg.connect(server.dsn), await asyncpg.connect(server.dsn)
         try:
-            yield Environment(server, sender, killer, rounds, quick, progress, pythons)
+            yield Environment(server, sender, killer, rounds, quick, progress, pythons, large)
         finally:
             sender.terminate()
             killer.terminate()

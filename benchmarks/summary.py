@@ -57,6 +57,14 @@ SUMMARIES: Final = {
     "writers": _Kind("Commits with NOTIFY", "writers, ", "{} writers", 0, _median("rate")),
     "latency p50": _Kind("Latency, median", "latency, ", "{}", 0, _median("p50")),
     "latency p99": _Kind("Latency, 99 of 100", "latency, ", "{}", 0, _median("p99")),
+    "log append": _Kind(
+        "Appending one event a transaction", "log append, ", "{} writers", 0, _median("rate")
+    ),
+    "log consume": _Kind(
+        "Consuming, each batch committed", "log consume, ", "{} a batch", 0, _median("rate")
+    ),
+    "log latency p50": _Kind("Latency, median", "log latency, ", "{}", 2, _median("p50")),
+    "log latency p99": _Kind("Latency, 99 of 100", "log latency, ", "{}", 2, _median("p99")),
 }
 
 

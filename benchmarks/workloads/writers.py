@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
-import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -15,7 +11,7 @@ import asyncpg
 from asyncnotify.testing.server import PostgresServer
 from benchmarks import programs
 from benchmarks.environment import START_TIME
-from benchmarks.launcher import PeerError
+from benchmarks.pgbench import transactions
 from benchmarks.results import Column, Section
 from benchmarks.rounds import Measurement, take_turns
 
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.results import Figures
 
 _SECONDS = 1
-_WITHIN = 30.0
-_RATE = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
 _TABLES = """
     CREATE TABLE plain (id bigserial PRIMARY KEY, value int);
     CREATE TABLE by_row (LIKE plain INCLUDING ALL);
@@ -59,39 +53,8 @@ async def _commits(
         if listeners:
             started = sessions.start(server.dsn, workload="listeners", sessions=listeners)
             await (await stack.enter_async_context(started)).receive("ready", START_TIME)
-        rate = await _pgbench(server, script, writers)
+        rate = await transactions(server, script, writers, seconds=_SECONDS)
     return {"rate": rate, "cost": 1e6 / rate}
-
-
-def _written(file: Path, text: str) -> Path:
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-async def _pgbench(server: PostgresServer, script: str, writers: int) -> float:
-    with tempfile.TemporaryDirectory(prefix="asyncnotify-bench-") as directory:
-        file = _written(Path(directory, "script.sql"), " ".join(script.split()))
-        options = ("-n", "-M", "prepared", "-T", str(_SECONDS), "-c", str(writers), "-f", str(file))
-        process = await asyncio.create_subprocess_exec(
-            server.bin_dir / "pgbench",
-            *options,
-            server.dsn,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            async with asyncio.timeout(_WITHIN):
-                output, _ = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            message = "stalled"
-            raise PeerError(message) from None
-    said = output.decode(errors="replace")
-    found = _RATE.search(said)
-    if found is None:
-        raise PeerError(said.strip().splitlines()[-1] if said.strip() else "pgbench said nothing")
-    return float(found[1])
 
 
 async def measure(environment: Environment) -> list[Section]:

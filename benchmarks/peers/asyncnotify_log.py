@@ -1,0 +1,123 @@
+"""asyncnotify's log: a consumer by batches, a handler, a stream, and many consumers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from asyncnotify.log import Log
+from benchmarks.peers.protocol import Meter, Options, run, say
+from benchmarks.peers.queues import Ages, Progress, portions
+
+if TYPE_CHECKING:
+    from asyncnotify.log import Event
+
+_APPEND = "SELECT asyncnotify.bench_append('things', <payload>, wake => %s)"
+_FILL = """
+    SELECT asyncnotify.bench_append_many(
+        array_agg('things'::text), array_agg(<payload>), wake => false
+    ) FROM generate_series($1::int, $2::int) AS number
+"""
+
+
+async def fill(options: Options) -> None:
+    """Make the log anew, with so many events."""
+    connection = await asyncpg.connect(options.dsn)
+    await connection.execute("DROP SCHEMA IF EXISTS asyncnotify CASCADE")
+    async with Log("bench", options.dsn) as log:
+        await log.install()
+    for statement, first, last in portions(_FILL, options.number("count")):
+        await connection.execute(statement, first, last)
+    await connection.close()
+    say("done")
+
+
+async def statement(options: Options) -> None:
+    """Tell how an event is appended."""
+    say("statement", sql=_APPEND % options.text("wake", "true"))
+
+
+async def consume(options: Options) -> None:
+    """Take batches; the cursor is committed behind each. One event more is there than counts."""
+    progress = Progress(options)
+    async with Log("bench", options.dsn) as log, log.consumer("bench") as consumer:
+        say("ready")
+        batches = consumer.batches(options.number("batch"))
+        while not progress.is_done:
+            progress.add(len(await anext(batches)))
+        await anext(batches)  # which commits the last one
+        progress.tell()
+        await batches.aclose()
+
+
+async def latency(options: Options) -> None:
+    """Note how old each event is when its handler runs."""
+    ages = Ages(options)
+    log = Log("bench", options.dsn)
+
+    @log.on("bench", start="now")
+    async def note(event: Event[str]) -> None:
+        ages.note(event.payload)
+
+    async with log:
+        say("ready")
+        await ages.all_here.wait()
+        ages.tell()
+
+
+async def stream_latency(options: Options) -> None:
+    """Note how old each event is when a loop over ``read()`` gets it."""
+    ages = Ages(options)
+    async with Log("bench", options.dsn) as log, log.read(after="now") as events:
+        await log.append("things", str(time.monotonic_ns()))
+        say("ready")
+        async for event in events:
+            ages.note(event.payload)
+            if ages.all_here.is_set():
+                break
+        ages.tell()
+
+
+async def consumers(options: Options) -> None:
+    """Let several consumers take the same events, each all of them; then let them wait."""
+    size, count = options.number("consumers"), options.number("count")
+
+    async def follow(log: Log, name: str, done: asyncio.Barrier) -> None:
+        received = 0
+        async with log.consumer(name) as consumer:
+            await done.wait()
+            async for batch in consumer.batches():
+                received += len(batch)
+                if received == count:
+                    await done.wait()
+
+    async with Log("bench", options.dsn) as log, asyncio.TaskGroup() as group:
+        step = asyncio.Barrier(size + 1)
+        for number in range(size):
+            group.create_task(follow(log, f"consumer {number}", step))
+        await step.wait()
+        say("ready")
+        meter = Meter()
+        await step.wait()
+        figures = meter.read()
+        await asyncio.sleep(1.0)  # until they wait
+        idle, seconds = Meter(), options.number("seconds")
+        await asyncio.sleep(seconds)
+        say("done", **figures, idle=idle.read()["cpu"] / max(1, seconds) * 100)
+        await asyncio.Event().wait()
+
+
+WORKLOADS = {
+    "fill": fill,
+    "statement": statement,
+    "consume": consume,
+    "latency": latency,
+    "stream_latency": stream_latency,
+    "consumers": consumers,
+}
+
+if __name__ == "__main__":
+    run(WORKLOADS)
