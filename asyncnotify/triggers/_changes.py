@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
-from asyncnotify.triggers._reread import Reread
+from asyncnotify import Reread
 from asyncnotify.triggers._values import Convert, converter, whole_number
 
 OPERATIONS: Final = {"insert", "update", "delete", "truncate"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal, cast
+from collections.abc import Iterable
+from typing import Literal
 
 from asyncnotify import Channel
 from asyncnotify._arguments import check_seconds
@@ -114,8 +114,7 @@ class Table:
         )
         columns = self._definition.columns
         decoder = Decoder(self._definition.key, columns, check_types(types, columns))
-        decode = cast("Callable[[str], Change]", decoder)
-        self._changes: Channel[Change] = Channel(self._definition.channel, decode=decode)
+        self._changes: Channel[Change] = Channel(self._definition.channel, decode=decoder)
 
     def __repr__(self) -> str:
         return f"<Table {self.name} on channel {self._changes.name!r}>"
