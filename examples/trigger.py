@@ -1,12 +1,13 @@
 """
-A copy of a table in memory, kept by the triggers in trigger.sql.
+What changes in a table, told by triggers that asyncnotify makes.
 
     DATABASE_URL=postgresql://localhost/postgres python trigger.py
 
 Then, in psql: ``INSERT INTO products VALUES ('tea', 3.20)``. Nobody has to think of NOTIFY.
 
-A notification says which row has changed; the row is read again. So it does not matter who sent
-it, or that a newer change has come in between. At a gap the whole table is read again.
+What cannot be told change by change is a Gap: what was sent while there was no connection, a
+statement that changes too much, a key that is too long for a notification. Any role may notify, so
+a program that acts on a price reads the row, with rights of its own: live_query.py does.
 """
 
 from __future__ import annotations
@@ -14,69 +15,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from asyncnotify import Gap, Listener, Notification
-
-if TYPE_CHECKING:
-    from decimal import Decimal
-
-    Pool = asyncpg.Pool[asyncpg.Record]
+from asyncnotify.triggers import Change, Table
 
 DSN = os.environ.get("DATABASE_URL")
-SCHEMA = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+SCHEMA = "CREATE TABLE IF NOT EXISTS products (sku text PRIMARY KEY, price numeric NOT NULL)"
+
+products = Table("products", key="sku", payload="price")
 
 
-class Products:
-    """The prices of all products, by their sku."""
+def show(item: Notification[Change] | Gap) -> None:
+    """Print what has changed."""
+    match item:
+        case Notification(payload=Change(operation="truncate")):
+            print("all products are gone")
+        case Notification(payload=Change(operation="delete", keys=keys)):
+            print(f"gone: {', '.join(keys)}")
+        case Notification(payload=Change(rows=rows)):
+            for row in rows:
+                print(f"{row['sku']} costs {row.get('price', 'what does not fit in here')}")
+        case Gap(reason=reason):
+            print(f"{reason}: read the table")
 
-    def __init__(self, pool: Pool) -> None:
-        self.prices: dict[str, Decimal] = {}
-        self._pool = pool
 
-    async def follow(self, listener: Listener) -> None:
-        """Bring the copy up to date, again and again."""
-        async for item in listener.stream("products", gaps=True):
-            while True:
-                try:
-                    await self._read(item)
-                except FAILURES as error:
-                    print(f"trying again: {error}")
-                    await asyncio.sleep(1)
-                else:
-                    break
-
-    async def _read(self, item: Notification[str] | Gap) -> None:
-        match item:
-            case Notification(payload=sku) if sku:
-                await self._read_row(sku)
-            case _:
-                await self._read_table()
-
-    async def _read_row(self, sku: str) -> None:
-        price = await self._pool.fetchval("SELECT price FROM products WHERE sku = $1", sku)
-        if price is None:
-            self.prices.pop(sku, None)
-            print(f"{sku} is gone")
-        else:
-            self.prices[sku] = price
-            print(f"{sku} costs {price}")
-
-    async def _read_table(self) -> None:
-        rows = await self._pool.fetch("SELECT sku, price FROM products")
-        self.prices = {row["sku"]: row["price"] for row in rows}
-        print(f"read all {len(rows)} products")
+async def install() -> None:
+    """Make the table and its triggers, unless they are there."""
+    connection = await asyncpg.connect(DSN)
+    try:
+        await connection.execute(SCHEMA)
+        await products.install(connection)
+    finally:
+        await connection.close()
 
 
 async def main() -> None:
-    """Follow the table until Ctrl-C."""
-    async with asyncpg.create_pool(DSN, min_size=0) as pool, Listener(DSN) as listener:
-        await pool.execute(SCHEMA)
-        await Products(pool).follow(listener)
+    """Print every change until Ctrl-C."""
+    await install()
+    async with Listener(DSN) as listener:
+        async for item in listener.stream(products.changes, gaps=True):
+            show(item)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from asyncnotify import Listener
-from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
     from tests.examples.conftest import ExampleRunner, Program
@@ -163,42 +162,33 @@ async def test_config_is_read_again_when_the_reading_fails(runner: ExampleRunner
     await program.interrupt()
 
 
-async def needs_replaceable_triggers(runner: ExampleRunner) -> None:
-    """Skip the test where the server cannot run the example's SQL."""
-    async with runner.connect() as connection:
-        version = await connection.fetchval("SHOW server_version")
-    needs_version(version, 14, "CREATE OR REPLACE TRIGGER")
-
-
 async def test_r45_trigger(fragile_runner: ExampleRunner) -> None:
-    """Every change of the table reaches the copy, also what an outage has hidden."""
+    """Every change of the table is told, and an outage where changes may be missing."""
     runner = fragile_runner
-    await needs_replaceable_triggers(runner)
     program = await runner.run("trigger")
-    await program.expect("read all 0 products")
+    await program.expect("start: read the table")
     await runner.execute("INSERT INTO products VALUES ('tea', 3.20)")
     await program.expect("tea costs 3.20")
     await runner.execute("UPDATE products SET sku = 'mate', price = 4")
-    await program.expect("tea is gone")
+    await program.expect("gone: tea")
     await program.expect("mate costs 4")
     async with runner.outage():
         await runner.execute("INSERT INTO products VALUES ('milk', 1), ('salt', 2)")
-    await program.expect("read all 3 products")
+    await program.expect("reconnect: read the table")
     await runner.execute("DELETE FROM products WHERE sku = 'mate'")
-    await program.expect("mate is gone")
+    await program.expect("gone: mate")
     await runner.execute("TRUNCATE products")
-    await program.expect("read all 0 products")
+    await program.expect("all products are gone")
     await program.interrupt()
 
 
 async def test_r45_trigger_takes_keys_that_are_too_large(runner: ExampleRunner) -> None:
-    """A row commits though its key does not fit in a notification; everything is read then."""
-    await needs_replaceable_triggers(runner)
+    """A row commits though its key does not fit in a notification: its reader reads again."""
     program = await runner.run("trigger")
-    await program.expect("read all 0 products")
+    await program.expect("start: read the table")
     await runner.execute("INSERT INTO products VALUES (repeat('x', 8000), 1)")
-    await program.expect("read all 1 products")
-    await runner.execute("INSERT INTO products VALUES (repeat('y', 7999), 2)")
+    await program.expect("reread: read the table")
+    await runner.execute("INSERT INTO products VALUES (repeat('y', 7000), 2)")
     await program.expect("y costs 2")
     await program.interrupt()
 
@@ -215,9 +205,8 @@ HIJACK = """
 
 async def test_r45_trigger_cannot_be_hijacked(runner: ExampleRunner) -> None:
     """Functions and operators found first on the search path of who writes are not run."""
-    await needs_replaceable_triggers(runner)
     program = await runner.run("trigger")
-    await program.expect("read all 0 products")
+    await program.expect("start: read the table")
     await runner.execute(HIJACK)
     async with runner.connect() as writer:
         await writer.execute("SET search_path = evil, pg_catalog, public")
@@ -225,5 +214,24 @@ async def test_r45_trigger_cannot_be_hijacked(runner: ExampleRunner) -> None:
     await program.expect("tea costs 3")
     await program.interrupt()
     again = await runner.run("trigger")
-    await again.expect("read all 1 products")
+    await again.expect("start: read the table")
     await again.interrupt()
+
+
+async def test_live_query(fragile_runner: ExampleRunner) -> None:
+    """What is printed is what the query returns, also of what an outage has hidden."""
+    runner = fragile_runner
+    program = await runner.run("live_query")
+    await program.expect("no products")
+    await runner.execute("INSERT INTO products VALUES ('tea', 3.20), ('gold', 4000)")
+    await program.expect("tea 3.20")
+    await runner.execute("UPDATE products SET sku = 'mate', price = 4 WHERE sku = 'tea'")
+    await program.expect("mate 4")
+    await runner.execute("UPDATE products SET price = price * 3")
+    await program.expect("no products")
+    async with runner.outage():
+        await runner.execute("UPDATE products SET price = 5")
+    await program.expect("gold 5, mate 5")
+    await runner.execute("TRUNCATE products")
+    await program.expect("no products")
+    await program.interrupt()
