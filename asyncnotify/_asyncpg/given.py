@@ -14,6 +14,7 @@ from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.untraced import unwrapped
 from asyncnotify._errors import ConfigurationError, describe_error
 from asyncnotify._logs import Log
+from asyncnotify._tasks import CANCEL_GRACE
 
 log = Log("connection")
 
@@ -93,7 +94,7 @@ async def give_back(thing: Any) -> None:
     closing = None if isinstance(thing, asyncpg.Pool) else _closing(thing)
     if closing is not None:
         task = asyncio.ensure_future(_finish(closing))
-        await asyncio.wait({task})
+        await asyncio.wait({task}, timeout=_SECONDS + CANCEL_GRACE)
 
 
 def discard(given: Any) -> asyncio.Task[None] | None:

@@ -26,6 +26,7 @@ from asyncnotify._asyncpg.statements import (
 )
 from asyncnotify._errors import ConfigurationError, describe_error, mark_as_callers
 from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._tasks import CANCEL_GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -294,7 +295,7 @@ class BorrowedSession(PublishingSession):
         return False
 
     async def close(self, timeout: float) -> None:
-        """Give the connection back, within this many seconds."""
+        """Give the connection back, within this many seconds; or else terminate it."""
         borrowed, self._borrowed = self._borrowed, None
         if borrowed is None:
             return
@@ -304,10 +305,12 @@ class BorrowedSession(PublishingSession):
         )
         giving_back.add_done_callback(_note_failure)
         try:
-            await asyncio.wait({giving_back})
-        except BaseException:
-            self.terminate()  # the pool's part ends soon
-            raise
+            # Its own timeout does not bound all that a pool waits for
+            await asyncio.wait({giving_back}, timeout=timeout + CANCEL_GRACE)
+        finally:
+            if not giving_back.done():
+                self.terminate()  # the pool's part ends soon
+                giving_back.cancel()
 
     def terminate(self) -> None:
         """Drop the connection at once, without waiting for anything."""

@@ -68,7 +68,10 @@ class OtherProgram:
                 self.succeeded += 1
         finally:
             with suppress(*LOST):  # or soon every name would be taken, in every session
-                await connection.execute("DEALLOCATE ALL", timeout=1.0)
+                # Not by its timeout=: before 0.32 asyncpg first waits without one for the answer to
+                # a command cancelled earlier, for ever if the connection has been lost since
+                async with asyncio.timeout(1.0):
+                    await connection.execute("DEALLOCATE ALL")
             connection.terminate()
 
     def _name(self) -> str:

@@ -14,7 +14,6 @@ from asyncnotify.testing._server.errors import BinariesNotFoundError
 from tests.chaos import program as chaos
 from tests.chaos.pooler import pooler_of
 from tests.chaos.publishing import run_publishing
-from tests.support.driver_features import MAY_HANG_ON_TWO_SESSIONS
 from tests.support.pgbouncer import PoolMode
 
 if TYPE_CHECKING:
@@ -87,8 +86,6 @@ async def test_r47_the_same_holds_behind_a_pooler(
     Three programs share two connections to the server with two others, which prepare statements.
     The pooler is restarted, too.
     """
-    if mode == "session" and MAY_HANG_ON_TWO_SESSIONS:
-        pytest.skip("may not end with this version of asyncpg; why is not known")
     try:
         outcome = await run_publishing(own_server, seconds=seconds, seed=SEED, pooler=mode)
     except BinariesNotFoundError as error:

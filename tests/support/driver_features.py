@@ -10,7 +10,3 @@ _VERSION: Final = tuple(int(part) for part in version("asyncpg").split(".")[:2])
 TELLS_LAST_WORDS: Final = _VERSION >= (0, 32)
 """Whether the server's error is told that answers a prepared statement and ends the session. Where
 it is not, the statement is in doubt."""
-
-MAY_HANG_ON_TWO_SESSIONS: Final = _VERSION < (0, 32)
-"""Whether many programs behind a PgBouncer with two sessions may wait for each other without end.
-Seen with 0.29, in about every other run, and not with 0.32; the cause is not known."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -71,3 +73,29 @@ async def test_r53_what_comes_too_late_is_discarded() -> None:
     await task
     assert thing.closed == 1
     await give_back(connection)
+
+
+class Stubborn(Closable):
+    """Somebody's own class, which does not stop closing when it is told to."""
+
+    async def close(self) -> None:
+        """Note each time it is told to."""
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+                return
+            self.closed += 1
+            if self.closed > 1:
+                return
+
+
+async def test_giving_back_takes_two_seconds_whatever_happens() -> None:
+    """Also with a class that ignores cancellation, which is left to its own task."""
+    thing = Stubborn()
+    began = asyncio.get_running_loop().time()
+    await give_back(thing)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.3)
+    assert thing.closed == 1
+    (left,) = asyncio.all_tasks() - {asyncio.current_task()}
+    left.cancel()
+    await asyncio.wait({left})

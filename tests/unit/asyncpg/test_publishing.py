@@ -111,3 +111,14 @@ async def test_r31_giving_back_that_is_cancelled_ends_the_connection() -> None:
     await asyncio.wait({resting})
     assert resting.cancelled()
     assert pool.connection.terminated
+
+
+async def test_a_pool_that_does_not_take_it_back_in_time_loses_the_connection() -> None:
+    """Whatever the pool waits for, beyond the timeout that it was given: sending goes on."""
+    pool = Pool()
+    pool.returns = False
+    session = await borrowed(pool)
+    began = asyncio.get_running_loop().time()
+    await session.rest()
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5.0, abs=0.3)
+    assert pool.connection.terminated
