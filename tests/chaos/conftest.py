@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from tests.faults.conftest import (
     battered_server,
-    own_rig,
-    rig,
-    road,
+    connects_by,
+    database,
+    own_database,
     spare_databases,
     spare_dsn,
 )
 
-__all__ = ["battered_server", "own_rig", "rig", "road", "spare_databases", "spare_dsn"]
+__all__ = [
+    "battered_server",
+    "connects_by",
+    "database",
+    "own_database",
+    "spare_databases",
+    "spare_dsn",
+]

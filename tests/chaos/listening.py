@@ -1,4 +1,4 @@
-"""Everything at once: a server, listeners by both roads to the driver, consumers, faults."""
+"""Everything at once: a server, listeners by a DSN and by connect=, consumers, faults."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _FAULTS_BETWEEN_FENCES: Final = 6
 
 
 class Chaos:
-    """Listeners by both roads and past the faulty network, with consumers of every kind."""
+    """Listeners by a DSN, by connect= and past the faulty network, with consumers of every kind."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ Everything at once: listeners under faults drawn at random, and a verdict.
     python -m tests.chaos --seconds 120 --seed 7
 
 A sender numbers what it notifies, in one transaction with a change of a row. Several listeners, by
-both roads to the driver, hold handlers and streams of every kind; some are slow, or raise, or
+a DSN and connect=, hold handlers and streams of every kind; some are slow, or raise, or
 leave, and their resync fails now and then. Meanwhile one fault after the other is injected into the
 network, the server and the event loop.
 

@@ -36,7 +36,7 @@ from tests.chaos.other_program import OTHER, SCHEMA, WRONG_ROWS, OtherProgram
 from tests.chaos.pooler import pooler_of, restarting
 from tests.chaos.sender import WAIT_LIMIT
 from tests.chaos.stepped_clock import stepping
-from tests.chaos.transactions import FAILURES, ROADS
+from tests.chaos.transactions import FAILURES, KINDS_OF_TRANSACTION
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Publishing:
         self._dsn = proxy.proxied_dsn((pooler or server).dsn)
         self._faults: Sequence[Fault] = (*_FAULTS, *((restarting(pooler),) if pooler else ()))
         self._over = False
-        self._roads = itertools.cycle(ROADS)
+        self._kinds_of_transaction = itertools.cycle(KINDS_OF_TRANSACTION)
         self.committed: Counter[str] = Counter()
         """How many transactions, by the driver or SQLAlchemy."""
         self._fence = asyncio.Event()
@@ -135,8 +135,8 @@ class Publishing:
         async with AsyncExitStack() as stack:
             listening = await self._listen(stack)
             async with asyncio.TaskGroup() as group:
-                for road in (self._own, self._by_connect, self._by_pool):
-                    group.create_task(self._program(road.__name__, road()))
+                for program in (self._own, self._by_connect, self._by_pool):
+                    group.create_task(self._program(program.__name__, program()))
                 for other in self.others:
                     group.create_task(other.run())
                 await self._inject_faults(seconds)
@@ -220,7 +220,10 @@ class Publishing:
         """Send within a transaction, which commits or rolls back."""
         outcome = Outcome.REFUSED
         with suppress(*FAILURES):
-            async with asyncio.timeout(2.0), next(self._roads)(self._dsn) as transaction:
+            async with (
+                asyncio.timeout(2.0),
+                next(self._kinds_of_transaction)(self._dsn) as transaction,
+            ):
                 await notifier.notify(_CHANNEL, payload, connection=transaction.connection)
                 if int(payload[-1]) % 2:
                     await transaction.rollback()

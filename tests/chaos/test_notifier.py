@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.faults.conftest import Rig
+    from tests.faults.conftest import ProxiedDatabase
 
     Fault = Callable[[], Awaitable[object]]
 
@@ -119,12 +119,12 @@ class PublishingRecord:
 
 
 async def publish_under(
-    rig: Rig, notifier: Notifier, faults: list[Fault], *, rest: float
+    database: ProxiedDatabase, notifier: Notifier, faults: list[Fault], *, rest: float
 ) -> PublishingRecord:
     """Let fifty tasks publish through one notifier while one fault after another is injected."""
     record = PublishingRecord()
     async with Listener(
-        rig.dsn, backoff=SHORT_BACKOFF, heartbeat=0.1, heartbeat_timeout=5.0
+        database.dsn, backoff=SHORT_BACKOFF, heartbeat=0.1, heartbeat_timeout=5.0
     ) as listener:
         stream = listener.stream("orders", FENCE, gaps=True, buffer=1_000_000)
         async with stream, notifier:
@@ -154,9 +154,9 @@ async def publish_under(
     return record
 
 
-async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(rig: Rig) -> None:
+async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(database: ProxiedDatabase) -> None:
     """The listener stays connected: every call that succeeded has arrived, once, in order."""
-    proxy = rig.proxy
+    proxy = database.proxy
 
     async def reset() -> None:
         proxy.reset()
@@ -180,14 +180,14 @@ async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(rig: Rig) -> No
         proxy.accept()
 
     async def terminated() -> None:
-        async with ServerFaults(rig.dsn) as server_faults:
-            *_, pid = await server_faults.sessions(database=rig.dsn.rpartition("/")[2])
+        async with ServerFaults(database.dsn) as server_faults:
+            *_, pid = await server_faults.sessions(database=database.dsn.rpartition("/")[2])
             await server_faults.terminate(pid)
 
     kinds = [reset, fin, reset_in_flight, answer_lost, refused, terminated]
     faults: list[Fault] = [*kinds * 5, forgotten]
-    notifier = Notifier(rig.proxied, operation_timeout=0.3, connect_timeout=1.0)
-    record = await publish_under(rig, notifier, faults, rest=0.02)
+    notifier = Notifier(database.proxied_dsn, operation_timeout=0.3, connect_timeout=1.0)
+    record = await publish_under(database, notifier, faults, rest=0.02)
     assert record.gaps == []
     record.check()
     assert len(record.acknowledged) > 1_000
@@ -196,12 +196,12 @@ async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(rig: Rig) -> No
 
 
 async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
-    own_rig: Rig, battered_server: PostgresServer
+    own_database: ProxiedDatabase, battered_server: PostgresServer
 ) -> None:
     """Backends and postmaster die by kill -9: what succeeded has arrived, or fell in a gap."""
 
     async def backend_killed() -> None:
-        pids = await own_rig.backends()
+        pids = await own_database.backends()
         battered_server.kill_backend(pids[-1])
 
     async def server_killed() -> None:
@@ -212,8 +212,8 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
         await asyncio.to_thread(battered_server.restart, "immediate")
 
     faults: list[Fault] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
-    notifier = Notifier(own_rig.proxied, operation_timeout=1.0, connect_timeout=1.0)
-    record = await publish_under(own_rig, notifier, faults, rest=0.5)
+    notifier = Notifier(own_database.proxied_dsn, operation_timeout=1.0, connect_timeout=1.0)
+    record = await publish_under(own_database, notifier, faults, rest=0.5)
     record.check()
     assert len(record.gaps) >= len(faults)
     received = record.acknowledged.keys() & set(record.arrived)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["FAILURES", "ROADS", "Transaction"]
+__all__ = ["FAILURES", "KINDS_OF_TRANSACTION", "Transaction"]
 
 FAILURES: Final = (*LOST, DBAPIError, psycopg.Error)
 """What drivers raise when the server or the pooler has gone, or refuses a transaction."""
@@ -69,7 +69,7 @@ async def _of_psycopg(dsn: str) -> AsyncGenerator[Transaction]:
         await connection.close()
 
 
-ROADS: Final[tuple[Callable[[str], AbstractAsyncContextManager[Transaction]], ...]] = (
-    *(_of_asyncpg, _of_sqlalchemy, _of_psycopg),
-)
+KINDS_OF_TRANSACTION: Final[
+    tuple[Callable[[str], AbstractAsyncContextManager[Transaction]], ...]
+] = (*(_of_asyncpg, _of_sqlalchemy, _of_psycopg),)
 """Each opens a connection of its own, and ends it."""

@@ -1,4 +1,4 @@
-"""A listener on either road, the database that sends to it, and what its handlers keep."""
+"""A listener by a DSN or by ``connect=``, the database that sends to it, and what handlers keep."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Inbox(Generic[T]):
         return items
 
 
-class Road:
+class ListenerFactory:
     """Makes listeners: that connect by a DSN, or by ``connect=`` with plain connections."""
 
     def __init__(self, name: str, dsn: str) -> None:
@@ -179,15 +179,15 @@ def dsn(pg_server: SharedServer, maintenance: Maintenance, databases: list[str])
 
 
 @pytest.fixture(params=["dsn", "connect"])
-def road(request: pytest.FixtureRequest, dsn: str) -> Road:
+def factory(request: pytest.FixtureRequest, dsn: str) -> ListenerFactory:
     """Each of the two ways in which notifications leave the driver."""
-    return Road(request.param, dsn)
+    return ListenerFactory(request.param, dsn)
 
 
 @pytest_asyncio.fixture
-async def listener(road: Road) -> AsyncIterator[Listener]:
+async def listener(factory: ListenerFactory) -> AsyncIterator[Listener]:
     """A running listener."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         yield listener
 
 

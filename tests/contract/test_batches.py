@@ -23,7 +23,7 @@ from asyncnotify.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from asyncnotify import Batches, Listener, Stream
-    from tests.contract.conftest import Database, Road
+    from tests.contract.conftest import Database, ListenerFactory
 
     Form = Channel[Any]  # or a name: one overload of stream() will do for the type checkers
 
@@ -85,9 +85,9 @@ async def test_a_list_is_all_that_waits_up_to_its_limit(
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "10", None], ids=repr)
-def test_a_limit_that_is_no_count_is_refused(road: Road, limit: Any) -> None:  # noqa: ANN401
+def test_a_limit_that_is_no_count_is_refused(factory: ListenerFactory, limit: Any) -> None:  # noqa: ANN401
     """At once, though nothing runs."""
-    stream = road.listener().stream("orders")
+    stream = factory.listener().stream("orders")
     with pytest.raises(ValueError, match="limit"):
         stream.batches(limit)
 
@@ -169,9 +169,9 @@ async def test_async_for_begins_and_break_ends(listener: Listener, database: Dat
     assert await database.server_channels(listener) == set()
 
 
-async def test_lists_end_as_the_stream_does(road: Road, database: Database) -> None:
+async def test_lists_end_as_the_stream_does(factory: ListenerFactory, database: Database) -> None:
     """Closing lets what is buffered be taken; unlisten() and aclose() do not."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         buffered = await listener.stream(NUMBERS).__aenter__()
         unlistened = await listener.stream(Channel("events", int)).__aenter__()
         closed = await listener.stream("orders").__aenter__()
@@ -190,9 +190,9 @@ async def test_lists_end_as_the_stream_does(road: Road, database: Database) -> N
     assert await waiting is None
 
 
-async def test_a_stream_that_was_never_begun_has_no_lists(road: Road) -> None:
+async def test_a_stream_that_was_never_begun_has_no_lists(factory: ListenerFactory) -> None:
     """Before the start it says so, and when it was closed before its first step."""
-    listener = road.listener()
+    listener = factory.listener()
     with pytest.raises(NotStartedError):
         await anext(listener.stream("orders").batches())
     async with listener:
@@ -203,10 +203,13 @@ async def test_a_stream_that_was_never_begun_has_no_lists(road: Road) -> None:
 
 
 async def test_lists_that_cannot_begin_may_be_tried_again(
-    road: Road, dsn: str, database: Database
+    factory: ListenerFactory, dsn: str, database: Database
 ) -> None:
     """While the server is away the first step raises at the timeout; later it begins."""
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         batches = listener.stream("orders", timeout=0.05).batches()
         proxy.refuse()
         proxy.reset()

@@ -12,7 +12,7 @@ from asyncnotify import BufferOverflowError, Gap, GapReason, Notification
 
 if TYPE_CHECKING:
     from asyncnotify import Listener, Stream, SubscriptionStats
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
@@ -169,7 +169,7 @@ async def test_r28_fail_ends_a_stream(listener: Listener, database: Database) ->
 
 
 async def test_r28_fail_ends_a_handler(
-    road: Road, listener: Listener, database: Database, new_inbox: type[Text]
+    factory: ListenerFactory, listener: Listener, database: Database, new_inbox: type[Text]
 ) -> None:
     """What fitted is handled, on_error gets the error; other subscriptions go on."""
     told: asyncio.Queue[tuple[BaseException, object]] = asyncio.Queue()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify import Stream
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Any_ = Inbox[Notification[Any]]
 
@@ -144,11 +144,11 @@ async def test_every_consumer_gets_the_value_that_was_sent(
 
 
 async def test_a_notifier_and_a_listener_need_share_the_channel_only(
-    road: Road, listener: Listener
+    factory: ListenerFactory, listener: Listener
 ) -> None:
     """What notify() and notify_many() of a Notifier encode is what streams decode, in order."""
     totals = Channel("totals", int)
-    notifier = Notifier(road.dsn)
+    notifier = Notifier(factory.dsn)
     async with notifier, listener.stream(ORDERS, totals) as stream:
         await notifier.notify(ORDERS, Order(1))
         assert (
@@ -160,10 +160,12 @@ async def test_a_notifier_and_a_listener_need_share_the_channel_only(
         assert await payloads(stream, 4) == [Order(1), Order(2), 3, Order(4, ["x"])]
 
 
-async def test_a_decorated_handler_gets_values(road: Road, new_inbox: type[Any_]) -> None:
+async def test_a_decorated_handler_gets_values(
+    factory: ListenerFactory, new_inbox: type[Any_]
+) -> None:
     """on() takes a Channel, before the start and after it."""
     inbox = new_inbox()
-    listener = road.listener()
+    listener = factory.listener()
     decorated = listener.on(ORDERS)(inbox)
     assert decorated is inbox
     assert listener.channels == {"orders"}
@@ -200,7 +202,7 @@ async def test_functions_that_code_bytes_need_nothing_around_them(listener: List
 
 
 async def test_r48_a_channel_of_one_function_is_used_in_its_direction(
-    road: Road, listener: Listener, database: Database, new_inbox: type[Any_]
+    factory: ListenerFactory, listener: Listener, database: Database, new_inbox: type[Any_]
 ) -> None:
     """What a trigger sends is received; what is sent, others receive; no more is asked for."""
     receiving = Channel("sizes", decode=int)
@@ -214,10 +216,10 @@ async def test_r48_a_channel_of_one_function_is_used_in_its_direction(
         assert await payloads(stream, 1) == [8]
 
 
-async def test_r48_the_other_direction_is_refused_before_any_io(road: Road) -> None:
+async def test_r48_the_other_direction_is_refused_before_any_io(factory: ListenerFactory) -> None:
     """By every call that would send or listen, also of what has not been started."""
     receiving, sending = Channel("sizes", decode=int), Channel("sizes", encode=str)
-    listener, notifier = road.listener(), Notifier(road.dsn)
+    listener, notifier = factory.listener(), Notifier(factory.dsn)
     listen: list[Callable[[], Any]] = [
         lambda: listener.stream(sending),
         lambda: listener.stream("orders", sending),

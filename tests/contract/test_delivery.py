@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from asyncnotify import Listener
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
 AT_ONCE = partial(repeat, 0.0)
 MILLION = 1_000_000
@@ -179,11 +179,11 @@ async def test_r16_a_burst_of_the_smallest_overflows_nobody_who_keeps_up(
     assert listener.stats().dropped == 0
 
 
-async def test_r18_one_gap_per_generation(road: Road, database: Database) -> None:
+async def test_r18_one_gap_per_generation(factory: ListenerFactory, database: Database) -> None:
     """Every connection begins with exactly one Gap in each subscription."""
     async with (
-        traffic_on(road.dsn, "numbers") as traffic,
-        road.listener(backoff=AT_ONCE) as listener,
+        traffic_on(factory.dsn, "numbers") as traffic,
+        factory.listener(backoff=AT_ONCE) as listener,
         listener.stream("numbers", gaps=True) as one,
         listener.stream("numbers", "others", gaps=True) as several,
     ):
@@ -202,7 +202,7 @@ async def test_r18_one_gap_per_generation(road: Road, database: Database) -> Non
 
 
 async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
-    road: Road, database: Database, new_inbox: type[Inbox[int | str]]
+    factory: ListenerFactory, database: Database, new_inbox: type[Inbox[int | str]]
 ) -> None:
     """State read on seeing a Gap, and the notifications after it, leave out nothing."""
     seen = new_inbox()
@@ -211,9 +211,9 @@ async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
         seen(await reader.fetchval("SELECT coalesce(max(number), 0) FROM numbers"))
 
     async with (
-        connected(road.dsn) as reader,
-        traffic_on(road.dsn, "numbers"),
-        road.listener(backoff=AT_ONCE) as listener,
+        connected(factory.dsn) as reader,
+        traffic_on(factory.dsn, "numbers"),
+        factory.listener(backoff=AT_ONCE) as listener,
     ):
         await listener.listen("numbers", lambda n: seen(n.payload), resync=read_state)
         state = await seen.next()
@@ -230,14 +230,14 @@ async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
 
 
 async def test_every_number_missing_is_inside_a_gap_and_later_than_its_since(
-    road: Road, database: Database
+    factory: ListenerFactory, database: Database
 ) -> None:
     """Whatever is published while connections come and go arrives, or a Gap stands there."""
     history, last = History(), 0
     since: datetime | None = None  # of the earliest Gap after the last number
     async with (
-        traffic_on(road.dsn, "numbers") as traffic,
-        road.listener(backoff=AT_ONCE) as listener,
+        traffic_on(factory.dsn, "numbers") as traffic,
+        factory.listener(backoff=AT_ONCE) as listener,
         listener.stream("numbers", *map(str, range(20)), gaps=True) as stream,
     ):
         for _ in range(15):
@@ -275,11 +275,11 @@ async def test_r19_what_is_sent_after_listen_returned_arrives(
         assert await inbox.payloads(1) == [str(n)]
 
 
-async def test_r19_a_fresh_connection_misses_nothing_after_listen(road: Road) -> None:
+async def test_r19_a_fresh_connection_misses_nothing_after_listen(factory: ListenerFactory) -> None:
     """Amid traffic, 40 fresh connections receive all from what followed listen() on."""
-    async with traffic_on(road.dsn, "numbers") as traffic:
+    async with traffic_on(factory.dsn, "numbers") as traffic:
         for _ in range(40):
-            async with road.listener() as listener, listener.stream("numbers") as stream:
+            async with factory.listener() as listener, listener.stream("numbers") as stream:
                 under_way = traffic.last + 1
                 first = int((await anext(stream)).payload)
                 assert first <= under_way + 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asyncnotify import Listener, Notification
-    from tests.contract.conftest import Road
+    from tests.contract.conftest import ListenerFactory
 
     Inbox: TypeAlias = "asyncio.Queue[Notification[str]]"
 
@@ -24,16 +24,16 @@ TRANSLATABLE = "café"
 
 
 @pytest_asyncio.fixture
-async def latin1(road: Road) -> AsyncIterator[Listener]:
-    """A listener on a database that is encoded in LATIN1, over either road."""
-    admin = await asyncpg.connect(road.dsn)
+async def latin1(factory: ListenerFactory) -> AsyncIterator[Listener]:
+    """A listener on a database that is encoded in LATIN1, however it connects."""
+    admin = await asyncpg.connect(factory.dsn)
     name = "asyncnotify_test_latin1"
     await admin.execute(
         f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
     )
-    dsn = road.dsn.rpartition("/")[0] + f"/{name}"
+    dsn = factory.dsn.rpartition("/")[0] + f"/{name}"
     try:
-        async with road.listener(dsn) as listener:
+        async with factory.listener(dsn) as listener:
             yield listener
     finally:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -28,17 +28,17 @@ from asyncnotify.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from asyncnotify import ConnectionEvent
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
 AT_ONCE = partial(repeat, 0.0)
 
 
-async def test_events_of_a_life_with_losses(road: Road, database: Database) -> None:
+async def test_events_of_a_life_with_losses(factory: ListenerFactory, database: Database) -> None:
     """They come in order, to the callback and to a stream alike, with pids and counts."""
     told: list[ConnectionEvent] = []
-    listener = road.listener(on_event=told.append, backoff=AT_ONCE)
+    listener = factory.listener(on_event=told.append, backoff=AT_ONCE)
     events = listener.events()
     pids = []
     async with listener:
@@ -60,11 +60,11 @@ async def test_events_of_a_life_with_losses(road: Road, database: Database) -> N
             assert (event.channels, event.downtime > 0) == (1, True)
 
 
-async def test_attempts_are_told(road: Road, dsn: str) -> None:
+async def test_attempts_are_told(factory: ListenerFactory, dsn: str) -> None:
     """Each attempt that fails is told with its number, the delay and the cause."""
     async with (
         FaultProxy.for_dsn(dsn) as proxy,
-        road.listener(proxy.proxied_dsn(dsn), backoff=AT_ONCE) as listener,
+        factory.listener(proxy.proxied_dsn(dsn), backoff=AT_ONCE) as listener,
     ):
         events = listener.events()
         proxy.refuse()
@@ -87,14 +87,14 @@ async def test_attempts_are_told(road: Road, dsn: str) -> None:
 
 
 async def test_an_on_event_that_raises_harms_nothing(
-    road: Road, database: Database, caplog: pytest.LogCaptureFixture
+    factory: ListenerFactory, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the callback raises is logged; connecting and closing go on."""
 
     def fail(event: ConnectionEvent) -> None:
         raise LookupError
 
-    async with road.listener(on_event=fail) as listener:
+    async with factory.listener(on_event=fail) as listener:
         await database.interrupt(listener)
         await database.fence(listener)
     assert listener.state is State.CLOSED
@@ -103,9 +103,9 @@ async def test_an_on_event_that_raises_harms_nothing(
     assert {record.getMessage() for record in errors} == {"on_event raised; the listener goes on"}
 
 
-async def test_an_events_stream_ends_with_the_run(road: Road) -> None:
+async def test_an_events_stream_ends_with_the_run(factory: ListenerFactory) -> None:
     """It waits across the start, survives cancelled waits, and ends after Closed."""
-    listener = road.listener()
+    listener = factory.listener()
     events = listener.events()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -117,9 +117,9 @@ async def test_an_events_stream_ends_with_the_run(road: Road) -> None:
         await anext(events)
 
 
-async def test_stats_before_during_and_after(road: Road, database: Database) -> None:
+async def test_stats_before_during_and_after(factory: ListenerFactory, database: Database) -> None:
     """They are there in every state, frozen when the run is over, and new at the next start."""
-    listener = road.listener()
+    listener = factory.listener()
     assert listener.stats() == Stats()
     began = datetime.now(UTC)
     async with listener:
@@ -134,7 +134,9 @@ async def test_stats_before_during_and_after(road: Road, database: Database) -> 
         assert listener.stats().received == 0
 
 
-async def test_stats_add_up_exactly(road: Road, database: Database, inbox: Text) -> None:
+async def test_stats_add_up_exactly(
+    factory: ListenerFactory, database: Database, inbox: Text
+) -> None:
     """Each notification is delivered, dropped, conflated or waiting, whatever befell it."""
     gate = asyncio.Event()
 
@@ -145,7 +147,7 @@ async def test_stats_add_up_exactly(road: Road, database: Database, inbox: Text)
         if int(notification.payload) % 7 == 0:
             raise LookupError
 
-    async with road.listener(backoff=AT_ONCE) as listener:
+    async with factory.listener(backoff=AT_ONCE) as listener:
         subscriptions = [
             await listener.listen("orders", inbox),
             await listener.listen("orders", fail),
@@ -194,9 +196,9 @@ async def test_stats_of_what_has_ended_stay_counted(
     assert subscription.stats().delivered == 4
 
 
-async def test_heartbeats_are_told(road: Road, database: Database) -> None:
+async def test_heartbeats_are_told(factory: ListenerFactory, database: Database) -> None:
     """stats() says when the server last answered, and how long that took."""
-    async with road.listener(heartbeat=0.01) as listener:
+    async with factory.listener(heartbeat=0.01) as listener:
         while (stats := listener.stats()).last_heartbeat is None:
             await database.backends()
         assert stats.heartbeat_round_trip is not None
@@ -225,9 +227,12 @@ async def test_health_is_json_and_agrees_with_the_stats(
     assert (await listener.health(server=False))["generation"] == 2
 
 
-async def test_health_while_down(road: Road, dsn: str) -> None:
+async def test_health_while_down(factory: ListenerFactory, dsn: str) -> None:
     """Without a connection health() returns all the same, and says what is wrong."""
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         events = listener.events()
         proxy.refuse()
         proxy.reset()
@@ -243,7 +248,7 @@ async def test_health_while_down(road: Road, dsn: str) -> None:
 
 
 async def test_log_records_have_fields(
-    road: Road,
+    factory: ListenerFactory,
     database: Database,
     inbox: Inbox[Notification[str]],
     caplog: pytest.LogCaptureFixture,
@@ -255,7 +260,7 @@ async def test_log_records_have_fields(
         inbox(notification)
         raise LookupError
 
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         await listener.listen("orders", fail)
         first = (await database.backends())[0]["pid"]
         await database.notify("orders", "1")

@@ -124,7 +124,7 @@ async def test_it_connects_where_the_engine_does(
         assert len(await database.backends()) == 2
 
 
-async def test_its_connections_take_the_fast_road(
+async def test_its_connections_call_the_fast_hook(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They hand notifications over without a callback that is registered with the driver."""

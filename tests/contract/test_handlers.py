@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from asyncnotify import Listener
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
@@ -34,13 +34,13 @@ from asyncnotify import Listener
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
-dsn, road, error = sys.argv[1:]
+dsn, factory, error = sys.argv[1:]
 
 async def fail(notification):
     raise {"SystemExit": SystemExit(7), "KeyboardInterrupt": KeyboardInterrupt()}[error]
 
 async def main():
-    async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
+    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
         await listener.listen("orders", fail)
         await listener.notify("orders")
         await asyncio.sleep(10)  # what the handler raises ends it
@@ -164,10 +164,12 @@ async def test_a_handler_that_cancels_its_own_task_goes_on(
     ("error", "codes"),
     [("SystemExit", {7}), ("KeyboardInterrupt", {-signal.SIGINT, 128 + signal.SIGINT})],
 )
-def test_r25_exit_and_interrupt_end_the_program(road: Road, error: str, codes: set[int]) -> None:
+def test_r25_exit_and_interrupt_end_the_program(
+    factory: ListenerFactory, error: str, codes: set[int]
+) -> None:
     """SystemExit and KeyboardInterrupt are not contained: they end the program."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RAISES, road.dsn, road.name, error],
+        [sys.executable, "-W", "error", "-c", RAISES, factory.dsn, factory.name, error],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -236,7 +238,9 @@ class Lines(logging.Handler):
 
 
 @pytest.mark.parametrize("registered", [False, True])
-async def test_a_handler_that_never_returns_is_named(road: Road, *, registered: bool) -> None:
+async def test_a_handler_that_never_returns_is_named(
+    factory: ListenerFactory, *, registered: bool
+) -> None:
     """By a warning, after slow_after, which tells the place; it goes on, and so do others."""
 
     async def never_return(_: Notification[str]) -> None:
@@ -245,7 +249,7 @@ async def test_a_handler_that_never_returns_is_named(road: Road, *, registered: 
     lines, logger = Lines(), logging.getLogger("asyncnotify.handler")
     logger.addHandler(lines)
     try:
-        async with road.listener(close_timeout=0.1) as listener:
+        async with factory.listener(close_timeout=0.1) as listener:
             if registered:
                 listener.on("orders", slow_after=0.05)(never_return)
             else:
@@ -386,7 +390,7 @@ async def test_r25_what_is_raised_in_a_thread_is_an_error_of_the_handler(
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_r31_a_thread_that_blocks_does_not_keep_close_from_returning(
-    road: Road, database: Database, inbox: Text, concurrency: int
+    factory: ListenerFactory, database: Database, inbox: Text, concurrency: int
 ) -> None:
     """The call is left to itself; no thread is left once it has returned."""
     loop, gate, ended = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
@@ -396,7 +400,7 @@ async def test_r31_a_thread_that_blocks_does_not_keep_close_from_returning(
         gate.wait(10)
         loop.call_soon_threadsafe(ended.set)
 
-    async with road.listener(close_timeout=0.1) as listener:
+    async with factory.listener(close_timeout=0.1) as listener:
         await listener.listen("orders", block, in_thread=True, concurrency=concurrency)
         await database.notify("orders", *map(str, range(concurrency)))
         await inbox.payloads(concurrency)
@@ -408,10 +412,12 @@ async def test_r31_a_thread_that_blocks_does_not_keep_close_from_returning(
             assert not thread.is_alive()
 
 
-async def test_a_handler_in_a_thread_may_close_the_listener(road: Road, database: Database) -> None:
+async def test_a_handler_in_a_thread_may_close_the_listener(
+    factory: ListenerFactory, database: Database
+) -> None:
     """By the event loop, as any thread does: the call does not wait for the handler."""
     loop, closed = asyncio.get_running_loop(), asyncio.Event()
-    listener = road.listener(close_timeout=30)
+    listener = factory.listener(close_timeout=30)
     await listener.start()
 
     def close(_: Notification[str]) -> None:

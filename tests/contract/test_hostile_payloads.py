@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
     from asyncnotify import Notification, Stream
-    from tests.contract.conftest import Road
+    from tests.contract.conftest import ListenerFactory
 
 TOTAL: Final = 100_000
 GOOD_EVERY: Final = 100
@@ -258,7 +258,7 @@ async def take_lists(stream: Stream[Notification[Any]]) -> list[int]:
 
 
 @pytest.mark.load
-async def test_r44_good_ones_arrive_whatever_else_is_sent(road: Road) -> None:
+async def test_r44_good_ones_arrive_whatever_else_is_sent(factory: ListenerFactory) -> None:
     """
     Of 100,000, one in a hundred good, handlers, a stream and lists get every good one in order.
 
@@ -266,8 +266,8 @@ async def test_r44_good_ones_arrive_whatever_else_is_sent(road: Road) -> None:
     """
     handled = Handled()
     async with (
-        road.listener() as listener,
-        Notifier(road.dsn) as notifier,
+        factory.listener() as listener,
+        Notifier(factory.dsn) as notifier,
         listener.stream(*CHANNELS, buffer=BUFFER, on_error=handled.tell) as stream,
         listener.stream(*CHANNELS, buffer=BUFFER) as batched,
         beating() as pulse,

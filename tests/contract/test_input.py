@@ -25,7 +25,7 @@ from asyncnotify.testing.server import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
@@ -206,9 +206,9 @@ async def test_a_server_without_tls_refuses_when_tls_is_required(dsn: str) -> No
         await Listener(dsn, ssl="require", start_timeout=0.2).start()
 
 
-async def test_a_database_that_is_not_there_is_refused_at_once(road: Road) -> None:
+async def test_a_database_that_is_not_there_is_refused_at_once(factory: ListenerFactory) -> None:
     """An unknown database is an error of the start, in one attempt, with the server's words."""
-    listener = road.listener(f"{road.dsn}_not_there")
+    listener = factory.listener(f"{factory.dsn}_not_there")
     with pytest.raises(ConnectError, match="does not exist") as caught:
         await listener.start()
     assert isinstance(caught.value.__cause__, asyncpg.InvalidCatalogNameError)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asyncnotify import ConnectionEvent
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ class StuckHandler:
             raise
 
 
-async def test_the_states_of_a_life(road: Road) -> None:
+async def test_the_states_of_a_life(factory: ListenerFactory) -> None:
     """It is new, then connected, then closed, and says so; it starts anew after that."""
-    listener = road.listener()
+    listener = factory.listener()
     assert (listener.state, listener.is_connected) == (State.NEW, False)
     for _ in range(2):
         async with listener as entered:
@@ -71,10 +71,10 @@ async def test_the_states_of_a_life(road: Road) -> None:
 
 
 async def test_start_and_close_in_different_tasks(
-    road: Road, database: Database, inbox: Inbox[Notification[str]]
+    factory: ListenerFactory, database: Database, inbox: Inbox[Notification[str]]
 ) -> None:
     """Each call of its life may come from a task of its own."""
-    listener = road.listener()
+    listener = factory.listener()
     await asyncio.create_task(listener.start())
     await asyncio.create_task(listener.listen("orders", inbox))
     await database.notify("orders", "1")
@@ -83,19 +83,19 @@ async def test_start_and_close_in_different_tasks(
     assert await database.until_backends(0) == []
 
 
-async def test_start_while_it_runs_only_waits(road: Road, database: Database) -> None:
+async def test_start_while_it_runs_only_waits(factory: ListenerFactory, database: Database) -> None:
     """Several calls of start(), at once and later, make one connection."""
-    listener = road.listener()
+    listener = factory.listener()
     await asyncio.gather(*(listener.start() for _ in range(5)))
     await listener.start()
     assert len(await database.backends()) == 1
     await listener.aclose()
 
 
-async def test_close_is_idempotent_and_ends_with_one_event(road: Road) -> None:
+async def test_close_is_idempotent_and_ends_with_one_event(factory: ListenerFactory) -> None:
     """However often and from how many tasks it is closed, one Closed comes, as the last event."""
     events: list[ConnectionEvent] = []
-    listener = road.listener(on_event=events.append)
+    listener = factory.listener(on_event=events.append)
     await listener.aclose()
     await listener.start()
     await asyncio.gather(*(listener.aclose() for _ in range(5)))
@@ -103,9 +103,9 @@ async def test_close_is_idempotent_and_ends_with_one_event(road: Road) -> None:
     assert [type(event) for event in events] == [Connected, Closed]
 
 
-async def test_wait_closed_returns_when_another_task_has_closed(road: Road) -> None:
+async def test_wait_closed_returns_when_another_task_has_closed(factory: ListenerFactory) -> None:
     """So a program that only listens needs nothing else to wait for, however often it starts."""
-    listener = road.listener()
+    listener = factory.listener()
     with pytest.raises(NotStartedError):
         await listener.wait_closed()
     for _ in range(2):
@@ -119,9 +119,9 @@ async def test_wait_closed_returns_when_another_task_has_closed(road: Road) -> N
         await listener.wait_closed()
 
 
-async def test_wait_closed_may_be_cancelled(road: Road) -> None:
+async def test_wait_closed_may_be_cancelled(factory: ListenerFactory) -> None:
     """The listener goes on, and others go on waiting."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         staying, leaving = [asyncio.create_task(listener.wait_closed()) for _ in range(2)]
         await asyncio.sleep(0)
         leaving.cancel()
@@ -133,10 +133,10 @@ async def test_wait_closed_may_be_cancelled(road: Road) -> None:
 
 
 async def test_losing_a_running_listener_is_warned_of(
-    road: Road, database: Database, inbox: Inbox[Notification[str]]
+    factory: ListenerFactory, database: Database, inbox: Inbox[Notification[str]]
 ) -> None:
     """It runs on, with its handlers: who has no reference to it cannot close it."""
-    listener = road.listener()
+    listener = factory.listener()
     await listener.start()
     await listener.listen("orders", inbox)
     run, held = listener._runs.running(), [listener]  # noqa: SLF001 - to end it
@@ -149,9 +149,9 @@ async def test_losing_a_running_listener_is_warned_of(
     await run.end(drain=False, timeout=1)
 
 
-async def test_losing_any_other_listener_is_not_warned_of(road: Road) -> None:
+async def test_losing_any_other_listener_is_not_warned_of(factory: ListenerFactory) -> None:
     """One that was never started, that is closed, or whose start has failed or was cancelled."""
-    new, closed, cancelled = road.listener(), road.listener(), road.listener()
+    new, closed, cancelled = factory.listener(), factory.listener(), factory.listener()
     failed = Listener("postgresql://127.0.0.1:1/nowhere", start_timeout=0.01)
     await closed.start()
     await closed.aclose()
@@ -169,10 +169,12 @@ async def test_losing_any_other_listener_is_not_warned_of(road: Road) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_close_from_a_handler(road: Road, database: Database, concurrency: int) -> None:
+async def test_close_from_a_handler(
+    factory: ListenerFactory, database: Database, concurrency: int
+) -> None:
     """A handler may close its listener: the call returns to it soon, and it goes on."""
     closed: asyncio.Future[State] = asyncio.get_running_loop().create_future()
-    listener = road.listener(close_timeout=30.0)
+    listener = factory.listener(close_timeout=30.0)
     await listener.start()
 
     async def close(_: Notification[str]) -> None:
@@ -187,11 +189,11 @@ async def test_close_from_a_handler(road: Road, database: Database, concurrency:
 
 
 async def test_close_from_resync(
-    road: Road, database: Database, inbox: Inbox[Notification[str]]
+    factory: ListenerFactory, database: Database, inbox: Inbox[Notification[str]]
 ) -> None:
     """A resync may close its listener."""
     closed: asyncio.Future[State] = asyncio.get_running_loop().create_future()
-    listener = road.listener(close_timeout=30.0)
+    listener = factory.listener(close_timeout=30.0)
 
     async def close(_: Gap) -> None:
         await listener.aclose()
@@ -203,9 +205,9 @@ async def test_close_from_resync(
         assert await closed is State.CLOSED
 
 
-async def test_close_while_starting(road: Road, silent_dsn: str) -> None:
+async def test_close_while_starting(factory: ListenerFactory, silent_dsn: str) -> None:
     """Closed while it starts, it ends at once, and start() says why."""
-    listener = road.listener(silent_dsn)
+    listener = factory.listener(silent_dsn)
     starting = asyncio.create_task(listener.start())
     await asyncio.sleep(0)
     assert f"{listener!r}".endswith(" connecting>")
@@ -217,15 +219,15 @@ async def test_close_while_starting(road: Road, silent_dsn: str) -> None:
 
 
 async def test_cancelled_start_leaves_nothing(
-    road: Road, silent_dsn: str, database: Database
+    factory: ListenerFactory, silent_dsn: str, database: Database
 ) -> None:
     """A start that is cancelled is closed, and may be tried again."""
-    listener = road.listener(silent_dsn)
+    listener = factory.listener(silent_dsn)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await listener.start()
     assert listener.state is State.CLOSED
-    other = road.listener()
+    other = factory.listener()
     starting = asyncio.create_task(other.start())
     while not await database.backends():
         assert not starting.done()
@@ -235,18 +237,20 @@ async def test_cancelled_start_leaves_nothing(
     assert await database.until_backends(0) == []
 
 
-async def test_start_gives_up_in_time(road: Road, silent_dsn: str) -> None:
+async def test_start_gives_up_in_time(factory: ListenerFactory, silent_dsn: str) -> None:
     """start() raises at its timeout, with the state closed and no password in the text."""
-    listener = road.listener(silent_dsn, start_timeout=0.1)
+    listener = factory.listener(silent_dsn, start_timeout=0.1)
     with pytest.raises(ConnectTimeoutError, match=r"within 0\.1 s"):
         await listener.start()
     assert listener.state is State.CLOSED
 
 
-async def test_r31_close_of_a_live_server_is_quick(road: Road, database: Database) -> None:
+async def test_r31_close_of_a_live_server_is_quick(
+    factory: ListenerFactory, database: Database
+) -> None:
     """With idle handlers and streams, closing takes far less than its timeout."""
     loop = asyncio.get_running_loop()
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         await listener.listen("orders", lambda _: None)
         await listener.stream("events").__aenter__()
         await listener.notify("orders", "1")
@@ -257,10 +261,10 @@ async def test_r31_close_of_a_live_server_is_quick(road: Road, database: Databas
 
 @pytest.mark.parametrize("timeout", [0.0, 0.3])
 async def test_r31_close_with_a_stuck_handler_keeps_to_its_timeout(
-    road: Road, database: Database, timeout: float
+    factory: ListenerFactory, database: Database, timeout: float
 ) -> None:
     """A handler that does not end is cancelled at the timeout of the call."""
-    listener, handler = road.listener(), StuckHandler()
+    listener, handler = factory.listener(), StuckHandler()
     await listener.start()
     await listener.listen("orders", handler)
     await database.notify("orders", "1", "2")
@@ -276,9 +280,9 @@ async def test_r31_close_with_a_stuck_handler_keeps_to_its_timeout(
     assert await database.until_backends(0) == []
 
 
-async def test_cancelled_close_closes_at_once(road: Road, database: Database) -> None:
+async def test_cancelled_close_closes_at_once(factory: ListenerFactory, database: Database) -> None:
     """Cancelling aclose() gives up waiting for handlers, not closing."""
-    listener, handler = road.listener(), StuckHandler()
+    listener, handler = factory.listener(), StuckHandler()
     await listener.start()
     await listener.listen("orders", handler)
     await database.notify("orders", "1")
@@ -294,10 +298,10 @@ async def test_cancelled_close_closes_at_once(road: Road, database: Database) ->
 
 
 async def test_close_lets_handlers_and_streams_finish(
-    road: Road, database: Database, inbox: Inbox[Notification[str]]
+    factory: ListenerFactory, database: Database, inbox: Inbox[Notification[str]]
 ) -> None:
     """What was buffered is handed over before aclose() returns; a stream yields it, and ends."""
-    listener, gate = road.listener(), asyncio.Event()
+    listener, gate = factory.listener(), asyncio.Event()
     await listener.start()
 
     async def slow(notification: Notification[str]) -> None:
@@ -319,11 +323,11 @@ async def test_close_lets_handlers_and_streams_finish(
 
 
 async def test_leaving_with_an_exception_drops_what_is_buffered(
-    road: Road, database: Database
+    factory: ListenerFactory, database: Database
 ) -> None:
     """An exception in the block closes without draining: the running handler is cancelled."""
     handler = StuckHandler()
-    listener = road.listener(close_timeout=30.0)
+    listener = factory.listener(close_timeout=30.0)
 
     async def use() -> None:
         async with listener:
@@ -340,11 +344,11 @@ async def test_leaving_with_an_exception_drops_what_is_buffered(
 
 
 async def test_restart_serves_registered_handlers_anew(
-    road: Road, database: Database, inbox: Inbox[Notification[str]]
+    factory: ListenerFactory, database: Database, inbox: Inbox[Notification[str]]
 ) -> None:
     """Handlers of on() are served in each run, each with a Gap at its start, and new counters."""
     gaps: list[Gap] = []
-    listener = road.listener()
+    listener = factory.listener()
     listener.on("orders", resync=gaps.append)(inbox)
     for n in range(3):
         async with listener:
@@ -355,19 +359,23 @@ async def test_restart_serves_registered_handlers_anew(
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan")])
-async def test_a_timeout_of_close_that_cannot_be_is_refused(road: Road, timeout: float) -> None:
+async def test_a_timeout_of_close_that_cannot_be_is_refused(
+    factory: ListenerFactory, timeout: float
+) -> None:
     """It changes nothing: the listener goes on, until it is closed in earnest."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         with pytest.raises(ValueError, match="timeout"):
             await listener.aclose(timeout=timeout)
         assert listener.is_connected
 
 
-async def test_what_is_asked_for_while_it_closes_is_refused(road: Road, database: Database) -> None:
+async def test_what_is_asked_for_while_it_closes_is_refused(
+    factory: ListenerFactory, database: Database
+) -> None:
     """A handler that finishes its work then cannot subscribe to more, but may still send."""
     refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
     begun, closing = asyncio.Event(), asyncio.Event()
-    listener = road.listener()
+    listener = factory.listener()
 
     async def handle(_: Notification[str]) -> None:
         begun.set()
@@ -389,9 +397,9 @@ async def test_what_is_asked_for_while_it_closes_is_refused(road: Road, database
     assert "closed" in str(await refused)
 
 
-async def test_calls_need_a_running_listener(road: Road) -> None:
+async def test_calls_need_a_running_listener(factory: ListenerFactory) -> None:
     """Before the start and after the end every call says which it is."""
-    listener = road.listener()
+    listener = factory.listener()
     stream = listener.stream("orders")
     for error in (NotStartedError, ClosedError):
         calls = [
@@ -408,10 +416,10 @@ async def test_calls_need_a_running_listener(road: Road) -> None:
             pass
 
 
-async def test_wait_connected(road: Road, dsn: str) -> None:
+async def test_wait_connected(factory: ListenerFactory, dsn: str) -> None:
     """It returns once listening, at the start and again after a loss, or raises in time."""
     async with FaultProxy.for_dsn(dsn) as proxy:
-        async with road.listener(proxy.proxied_dsn(dsn)) as listener:
+        async with factory.listener(proxy.proxied_dsn(dsn)) as listener:
             await listener.wait_connected()
             await cut_off(listener, proxy)
             with pytest.raises(ConnectTimeoutError):
@@ -435,9 +443,9 @@ async def cut_off(listener: Listener, proxy: FaultProxy) -> None:
     assert isinstance(await anext(events), ConnectionLost)
 
 
-def test_made_at_import_time(road: Road) -> None:
+def test_made_at_import_time(factory: ListenerFactory) -> None:
     """Neither making one nor registering handlers needs an event loop."""
-    listener = road.listener()
+    listener = factory.listener()
     inbox: list[str] = []
     done: list[asyncio.Event] = []
 

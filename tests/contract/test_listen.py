@@ -15,7 +15,7 @@ from asyncnotify.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from asyncnotify import Listener, Subscription
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
@@ -177,10 +177,12 @@ async def test_cancel_is_idempotent_and_works_from_the_handler(
     assert "orders" not in await database.server_channels(listener)
 
 
-async def test_on_before_and_after_the_start(road: Road, database: Database, inbox: Text) -> None:
+async def test_on_before_and_after_the_start(
+    factory: ListenerFactory, database: Database, inbox: Text
+) -> None:
     """A registered handler listens from the start on, or soon if it is registered later."""
     gaps: list[Gap] = []
-    listener = road.listener()
+    listener = factory.listener()
     assert listener.on("before", resync=gaps.append)(inbox) is inbox
     assert listener.channels == {"before"}
     async with listener:
@@ -196,10 +198,13 @@ async def test_on_before_and_after_the_start(road: Road, database: Database, inb
 
 
 async def test_r20_listen_while_down_waits_for_the_reconnect(
-    road: Road, dsn: str, database: Database, inbox: Text
+    factory: ListenerFactory, dsn: str, database: Database, inbox: Text
 ) -> None:
     """Called while there is no connection, listen() returns once the next one listens."""
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         proxy.refuse()
         proxy.reset()
         listening = asyncio.create_task(listener.listen("orders", inbox))
@@ -214,11 +219,14 @@ async def test_r20_listen_while_down_waits_for_the_reconnect(
 
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
 async def test_r20_listen_that_gives_up_is_withdrawn_whole(
-    road: Road, dsn: str, database: Database, inbox: Text, how: str
+    factory: ListenerFactory, dsn: str, database: Database, inbox: Text, how: str
 ) -> None:
     """After a timeout or a cancellation nothing of the subscription is left, nor runs later."""
     gaps: list[Gap] = []
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         proxy.refuse()
         proxy.reset()
         if how == "timeout":
@@ -243,7 +251,7 @@ async def test_r20_listen_that_gives_up_is_withdrawn_whole(
 
 
 async def test_listen_that_overtakes_unlisten_loses_nothing(
-    road: Road, dsn: str, database: Database, new_inbox: type[Text]
+    factory: ListenerFactory, dsn: str, database: Database, new_inbox: type[Text]
 ) -> None:
     """A channel that is wanted again while UNLISTEN is under way misses nothing from then on."""
     inboxes = {f"channel {n}": new_inbox() for n in range(10)}
@@ -256,7 +264,10 @@ async def test_listen_that_overtakes_unlisten_loses_nothing(
             async with sending:
                 await database.notify(channel, payload)
 
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         old = [await listener.listen(channel, new_inbox()) for channel in inboxes]
         proxy.delay(to_client=0.02)
         unlistening = proxy.detect(b"UNLISTEN")
@@ -269,7 +280,7 @@ async def test_listen_that_overtakes_unlisten_loses_nothing(
 
 
 async def test_r22_listening_is_what_is_desired_after_any_race(
-    road: Road, database: Database
+    factory: ListenerFactory, database: Database
 ) -> None:
     """After 5,000 calls by 50 tasks, with connections lost, the server agrees with the desire."""
     source = random.Random(22)
@@ -288,7 +299,7 @@ async def test_r22_listening_is_what_is_desired_after_any_race(
                 case _:
                     await asyncio.sleep(0)
 
-    async with road.listener(heartbeat=None, backoff=partial(repeat, 0.0)) as listener:
+    async with factory.listener(heartbeat=None, backoff=partial(repeat, 0.0)) as listener:
         tossing = asyncio.gather(*(toss(listener) for _ in range(50)))
         for _ in range(2):
             await database.interrupt(listener)

@@ -25,7 +25,7 @@ from tests.support.server_features import needs_small_queue, small_queue
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
@@ -152,14 +152,14 @@ async def test_a_refusal_fails_its_own_call_only(
 
 @pytest.mark.parametrize(("channel", "payload", "error"), LIMITS)
 async def test_r40_limits_are_exact_and_kept_before_any_io(
-    road: Road,
+    factory: ListenerFactory,
     database: Database,
     channel: str,
     payload: str,
     error: type[ValueError] | None,
 ) -> None:
     """What the server would refuse is refused before anything is sent; the rest passes."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         if error is None:
             async with listener.stream(channel) as stream:
                 await listener.notify(channel, payload)
@@ -195,10 +195,13 @@ async def fill_queue(listener: Listener) -> None:
 
 @pytest.mark.parametrize("answer", [None, b"SELECT 1"], ids=["not-sent", "sent"])
 async def test_a_connection_that_dies_in_flight_leaves_doubt(
-    road: Road, dsn: str, database: Database, inbox: Text, answer: bytes | None
+    factory: ListenerFactory, dsn: str, database: Database, inbox: Text, answer: bytes | None
 ) -> None:
     """Sent or not, the call says that nobody knows; it is not repeated, the next one is served."""
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         await listener.listen("orders", inbox)
         await listener.notify("orders", "0")
         proxy.cut_on(b"doubtful", then=ProxiedConnection.reset, answer=answer)
@@ -243,13 +246,13 @@ async def test_cancelled_calls_do_not_hold_up_the_others(
 
 
 async def test_a_handler_may_notify_while_the_listener_closes(
-    road: Road, database: Database, inbox: Text
+    factory: ListenerFactory, database: Database, inbox: Text
 ) -> None:
     """Handlers that finish what is buffered can still send; after that, calls are refused."""
     gate = asyncio.Event()
-    async with road.listener() as observer:
+    async with factory.listener() as observer:
         await observer.listen("done", inbox)
-        listener = road.listener()
+        listener = factory.listener()
         await listener.start()
 
         async def answer(notification: Notification[str]) -> None:
@@ -268,9 +271,9 @@ async def test_a_handler_may_notify_while_the_listener_closes(
             await listener.notify("done", "4")
 
 
-async def test_calls_that_wait_when_it_closes_are_answered(road: Road) -> None:
+async def test_calls_that_wait_when_it_closes_are_answered(factory: ListenerFactory) -> None:
     """No call of notify() hangs or is forgotten when the listener is closed under it."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         calls = [asyncio.create_task(listener.notify("orders", str(n))) for n in range(5_000)]
         await asyncio.sleep(0)
     results = await asyncio.gather(*calls, return_exceptions=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify import Listener
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
 
@@ -39,7 +39,7 @@ from asyncnotify import Listener, Stats, WrongLoopError
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
-dsn, road = sys.argv[1:]
+dsn, factory = sys.argv[1:]
 
 async def misuse(listener, stream):
     refused = 0
@@ -68,7 +68,7 @@ async def in_child(listener, stream):
     return refused
 
 async def main():
-    async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
+    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
         async with listener.stream("orders") as stream:
             await listener.notify("orders", "before")
             assert (await anext(stream)).payload == "before"
@@ -139,9 +139,9 @@ async def test_r35_handles_are_refused_elsewhere(
         assert await inbox.payloads(1) == ["1"]
 
 
-def test_a_closed_loop_is_told_of(road: Road) -> None:
+def test_a_closed_loop_is_told_of(factory: ListenerFactory) -> None:
     """A listener whose loop was closed under it says so, not that someone has closed it."""
-    listener = road.listener()
+    listener = factory.listener()
 
     async def start() -> None:
         await listener.start()
@@ -181,10 +181,10 @@ async def test_a_stream_collected_by_another_thread_ends_its_subscription(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_r55_a_fork_says_so_and_may_start_anew(road: Road) -> None:
+def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None:
     """In a forked child it is new, and calls raise until it is started; the parent goes on."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKS, road.dsn, road.name],
+        [sys.executable, "-W", "error", "-c", FORKS, factory.dsn, factory.name],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from asyncnotify import Listener, Stream
     from asyncnotify.typing import Overflow
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Items = Stream[Notification[Any] | Gap]
 
@@ -269,10 +269,10 @@ async def test_a_handler_without_resync_goes_on_and_a_warning_says_so(
 # -- threads --------------------------------------------------------------------------------------
 
 
-def test_threads_are_told_too(road: Road) -> None:
+def test_threads_are_told_too(factory: ListenerFactory) -> None:
     """A blocking stream yields the Gap, a plain handler's resync is called with it."""
     gaps: list[Gap] = []
-    with BlockingListener(road.dsn) as listener:
+    with BlockingListener(factory.dsn) as listener:
         handler = listener.listen(NUMBERS, lambda _: None, resync=gaps.append)
         with listener.stream(NUMBERS, gaps=True) as stream:
             for text in ("1", "again 3", "2"):

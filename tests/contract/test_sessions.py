@@ -11,18 +11,20 @@ import pytest
 
 if TYPE_CHECKING:
     from asyncnotify import Listener, Notification
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
 OPEN_FILES = Path("/proc/self/fd")
 
 
-async def test_r36_the_database_can_be_dropped_after_close(road: Road, database: Database) -> None:
+async def test_r36_the_database_can_be_dropped_after_close(
+    factory: ListenerFactory, database: Database
+) -> None:
     """Once aclose() has returned no session is left to hinder DROP DATABASE."""
     name = await database.connection.fetchval("SELECT current_database() || '_dropped'")
     create = f"CREATE DATABASE {name} TEMPLATE template0"
     await database.connection.execute(create)
-    base, _, _ = road.dsn.rpartition("/")
-    async with road.listener(f"{base}/{name}") as listener:
+    base, _, _ = factory.dsn.rpartition("/")
+    async with factory.listener(f"{base}/{name}") as listener:
         await listener.listen("orders", lambda _: None)
         await listener.notify("orders", "1")
     async with asyncio.timeout(1.0):
@@ -52,12 +54,12 @@ async def test_r37_one_backend_and_a_second_only_for_notify(
 
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="counts open files in /proc")
 async def test_r34_cycles_leave_nothing(
-    road: Road, database: Database, inbox: Inbox[Notification[str]]
+    factory: ListenerFactory, database: Database, inbox: Inbox[Notification[str]]
 ) -> None:
     """Fifty lives leave no file, no task, no thread and no session behind."""
 
     async def live() -> None:
-        async with road.listener() as listener:
+        async with factory.listener() as listener:
             await listener.listen("orders", inbox)
             await listener.notify("orders", "1")
             await inbox.next()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from asyncnotify import Listener
-    from tests.contract.conftest import Database, Road
+    from tests.contract.conftest import Database, ListenerFactory
 
 
 async def take(stream: Stream[Notification[str]], count: int) -> list[str]:
@@ -273,10 +273,13 @@ async def test_a_reader_that_gives_up_when_its_turn_comes_passes_it_on(
 
 
 async def test_a_reader_that_gives_up_at_the_first_step_ends_no_other(
-    road: Road, dsn: str, database: Database
+    factory: ListenerFactory, dsn: str, database: Database
 ) -> None:
     """If the task that began the stream is cancelled, one that waits beside it still gets all."""
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         stream = listener.stream("orders")
         proxy.pause("to_client")
         first, second = (asyncio.ensure_future(anext(stream)) for _ in range(2))
@@ -364,10 +367,16 @@ async def test_r30_timeout_around_anext_loses_nothing(
 
 @pytest.mark.parametrize("begin", [Stream.__aenter__, Stream.__anext__])
 async def test_a_stream_that_cannot_begin_may_be_tried_again(
-    road: Road, dsn: str, database: Database, begin: Callable[[Stream[Any]], Awaitable[Any]]
+    factory: ListenerFactory,
+    dsn: str,
+    database: Database,
+    begin: Callable[[Stream[Any]], Awaitable[Any]],
 ) -> None:
     """While the server is away it raises at its timeout; later the same stream begins."""
-    async with FaultProxy.for_dsn(dsn) as proxy, road.listener(proxy.proxied_dsn(dsn)) as listener:
+    async with (
+        FaultProxy.for_dsn(dsn) as proxy,
+        factory.listener(proxy.proxied_dsn(dsn)) as listener,
+    ):
         stream = listener.stream("orders", timeout=0.05)
         proxy.refuse()
         proxy.reset()
@@ -381,9 +390,9 @@ async def test_a_stream_that_cannot_begin_may_be_tried_again(
             assert await take(stream, 1) == ["1"]
 
 
-async def test_streams_end_with_the_listener(road: Road, database: Database) -> None:
+async def test_streams_end_with_the_listener(factory: ListenerFactory, database: Database) -> None:
     """When the listener is closed, a waiting reader meets the end, not an error."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         stream = await listener.stream("orders").__aenter__()
         reading = asyncio.ensure_future(anext(stream, None))
         await asyncio.sleep(0)
@@ -393,9 +402,11 @@ async def test_streams_end_with_the_listener(road: Road, database: Database) -> 
         aiter(stream)
 
 
-async def test_a_stream_that_ends_unread_is_read_to_its_end(road: Road, database: Database) -> None:
+async def test_a_stream_that_ends_unread_is_read_to_its_end(
+    factory: ListenerFactory, database: Database
+) -> None:
     """Who iterates it only when the listener has been closed gets what it had buffered."""
-    async with road.listener() as listener:
+    async with factory.listener() as listener:
         stream, empty = listener.stream("orders"), listener.stream("events")
         for each in (stream, empty):
             await each.__aenter__()

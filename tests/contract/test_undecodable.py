@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify import Listener, Stream, Subscription
-    from tests.contract.conftest import Database, Inbox, Road
+    from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Any_ = Inbox[Any]
 
@@ -52,14 +52,14 @@ from asyncnotify import Channel, Listener
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
-dsn, road, error, consumer = sys.argv[1:]
+dsn, factory, error, consumer = sys.argv[1:]
 
 def fail(text):
     raise {"SystemExit": SystemExit(7), "KeyboardInterrupt": KeyboardInterrupt()}[error]
 
 async def main():
     orders = Channel("orders", encode=str, decode=fail)
-    async with Listener(dsn) if road == "dsn" else Listener(connect=connect) as listener:
+    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
         if consumer.startswith("handler"):
             await listener.listen(orders, print, concurrency=int(consumer[-1]))
             await listener.notify("orders")
@@ -219,13 +219,13 @@ async def test_r44_whatever_a_decoder_raises_is_an_error_of_that_payload(
     [("SystemExit", {7}), ("KeyboardInterrupt", {-signal.SIGINT, 128 + signal.SIGINT})],
 )
 def test_r25_exit_and_interrupt_end_the_program(
-    road: Road, error: str, codes: set[int], consumer: str
+    factory: ListenerFactory, error: str, codes: set[int], consumer: str
 ) -> None:
     """SystemExit and KeyboardInterrupt of a decoder end the program as they should."""
-    if road.name == "connect" and consumer in {"handler3", "batches"}:
-        pytest.skip("decoding does not know the road: half of the programs will do")
+    if factory.name == "connect" and consumer in {"handler3", "batches"}:
+        pytest.skip("decoding does not know the factory: half of the programs will do")
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXITS, road.dsn, road.name, error, consumer],
+        [sys.executable, "-W", "error", "-c", EXITS, factory.dsn, factory.name, error, consumer],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from asyncnotify import Listener, Notifier
 from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.connection import RegisteredCallback
-from tests.contract.conftest import Road
+from tests.contract.conftest import ListenerFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +61,11 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_r50_listening_leaves_no_trace(
-    road: Road, database: Database, noted: list[str]
+    factory: ListenerFactory, database: Database, noted: list[str]
 ) -> None:
     """LISTEN, heartbeats, reconnects and UNLISTEN, on connections of either kind."""
     async with (
-        road.listener(heartbeat=0.02, backoff=lambda: iter([0.0] * 9)) as listener,
+        factory.listener(heartbeat=0.02, backoff=lambda: iter([0.0] * 9)) as listener,
         listener.stream("orders") as stream,
     ):
         await asyncio.create_task(lose_and_find(listener, database))
@@ -154,8 +154,8 @@ async def test_r33_without_what_is_private_to_the_driver_its_public_methods_serv
     """On connections of either kind: it listens, reconnects, and listens no more."""
     monkeypatch.setattr(untraced, "_COMPILED", None)
     monkeypatch.setattr(RegisteredCallback, "of", nothing)
-    for road in (Road("dsn", dsn), Road("connect", dsn)):
-        async with road.listener() as listener:
+    for factory in (ListenerFactory("dsn", dsn), ListenerFactory("connect", dsn)):
+        async with factory.listener() as listener:
             async with listener.stream("a", "b") as stream:
                 await database.interrupt(listener)
                 await listener.notify_many([("a", "1"), ("b", "2")])

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[asyncpg.Record]
     Login = tuple[str | None, str | None]
-    Road = Literal["dsn", "connect"]
+    ConnectsBy = Literal["dsn", "connect"]
     Items = Stream[Notification[str] | Gap]
 
 E_co = TypeVar("E_co", bound=ConnectionEvent, covariant=True)
@@ -67,13 +67,13 @@ BACKENDS = """
 class Subject:
     """A listener under test, with all that it says of its connection, and when."""
 
-    def __init__(self, rig: Rig, options: dict[str, Any]) -> None:
-        self._rig = rig
+    def __init__(self, database: ProxiedDatabase, options: dict[str, Any]) -> None:
+        self._database = database
         self._stream_of_events = asyncio.Queue[ConnectionEvent]()
         self._fences: dict[str, asyncio.Future[None]] = {}
         self.events: list[ConnectionEvent] = []
         self.times: list[float] = []
-        self.listener = rig.listener(**options, on_event=self._note)
+        self.listener = database.listener(**options, on_event=self._note)
 
     def _note(self, event: ConnectionEvent) -> None:
         self.events.append(event)
@@ -117,9 +117,9 @@ class Subject:
 
     async def fence(self, timeout: float = WAIT_LIMIT) -> None:
         """Send a notification and see it arrive: what was sent before it has arrived as well."""
-        name = f"fence {next(self._rig.numbers)}"
+        name = f"fence {next(self._database.numbers)}"
         arrived = self._fences[name] = asyncio.get_running_loop().create_future()
-        await self._rig.notify(FENCE, name)
+        await self._database.notify(FENCE, name)
         async with asyncio.timeout(timeout):
             await arrived
 
@@ -131,7 +131,7 @@ class Subject:
 
     async def terminate_backend(self) -> None:
         """Let the server end the listening session."""
-        await self._rig.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", self.pid)
+        await self._database.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", self.pid)
 
     async def flap(self) -> Reconnected:
         """Lose the connection, once, and come back."""
@@ -176,19 +176,19 @@ class Wire:
                 await self._news.wait()
 
 
-class Rig:
+class ProxiedDatabase:
     """A database, a proxy before it, and listeners that go through the proxy."""
 
-    def __init__(self, dsn: str, proxy: FaultProxy, road: Road) -> None:
+    def __init__(self, dsn: str, proxy: FaultProxy, connects_by: ConnectsBy) -> None:
         self.dsn = dsn
         self.proxy = proxy
-        self.road = road
-        self.login: Callable[[], Login] = lambda: (None, None)  # for the road connect=
-        self.opened: list[Connection] = []  # by the road connect=
+        self.connects_by = connects_by
+        self.login: Callable[[], Login] = lambda: (None, None)  # with connect=
+        self.opened: list[Connection] = []  # with connect=
         self.numbers = itertools.count(1)
 
     @property
-    def proxied(self) -> str:
+    def proxied_dsn(self) -> str:
         """The DSN that leads through the proxy."""
         return self.proxy.proxied_dsn(self.dsn)
 
@@ -196,7 +196,7 @@ class Rig:
         """Open a connection through the proxy, as a caller's ``connect=`` does."""
         user, password = self.login()
         connection = await asyncpg.connect(
-            self.proxied,
+            self.proxied_dsn,
             user=user,
             password=password,
             server_settings={"application_name": OURS},
@@ -209,10 +209,10 @@ class Rig:
         return Wire(self.proxy)
 
     def listener(self, **options: Any) -> Listener:  # noqa: ANN401 - as Listener takes them
-        """Make a listener that goes through the proxy, by the test's road."""
+        """Make a listener that goes through the proxy, as the test says."""
         options = {"backoff": SHORT_BACKOFF, **options}
-        if self.road == "dsn":
-            return Listener(self.proxied, **options)
+        if self.connects_by == "dsn":
+            return Listener(self.proxied_dsn, **options)
         return Listener(connect=self.connect, **options)
 
     def subject(self, **options: Any) -> Subject:  # noqa: ANN401 - as Listener takes them
@@ -282,7 +282,7 @@ class Rig:
 
 
 @pytest.fixture
-def road() -> Road:
+def connects_by() -> ConnectsBy:
     """How the listeners get their connections; tests that try both override it."""
     return "dsn"
 
@@ -312,10 +312,10 @@ def spare_dsn(
 
 
 @pytest_asyncio.fixture
-async def rig(spare_dsn: str, road: Road) -> AsyncIterator[Rig]:
+async def database(spare_dsn: str, connects_by: ConnectsBy) -> AsyncIterator[ProxiedDatabase]:
     """The shared server, with a proxy before one of its databases."""
     async with FaultProxy.for_dsn(spare_dsn) as proxy:
-        yield Rig(spare_dsn, proxy, road)
+        yield ProxiedDatabase(spare_dsn, proxy, connects_by)
 
 
 @pytest.fixture(scope="session")
@@ -328,14 +328,16 @@ def battered_server(template: PostgresServer) -> Iterator[PostgresServer]:
 
 
 @pytest_asyncio.fixture
-async def own_rig(battered_server: PostgresServer, road: Road) -> AsyncIterator[Rig]:
+async def own_database(
+    battered_server: PostgresServer, connects_by: ConnectsBy
+) -> AsyncIterator[ProxiedDatabase]:
     """A server that may be harmed, behind a proxy; no session of ours may stay in it."""
     battered_server.start()
     async with FaultProxy.for_dsn(battered_server.dsn) as proxy:
-        rig = Rig(battered_server.dsn, proxy, road)
-        yield rig
+        database = ProxiedDatabase(battered_server.dsn, proxy, connects_by)
+        yield database
         try:
-            await rig.until_backends(0)
+            await database.until_backends(0)
         except BaseException:
             battered_server.close()  # the next test gets a new one
             raise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncnotify import Listener
     from asyncnotify.testing.proxy import FaultProxy
-    from tests.faults.conftest import Rig, Subject
+    from tests.faults.conftest import ProxiedDatabase, Subject
 
     Call = Callable[[Listener], Coroutine[Any, Any, object]]
 
@@ -24,7 +24,7 @@ AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 CHANNELS = ("orders", "other")
 WAIT_LIMIT = scaled(10.0)
 
-pytestmark = pytest.mark.parametrize("road", ["dsn", "connect"])
+pytestmark = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
 class Steps:
@@ -126,14 +126,14 @@ async def _awaited(awaitable: Awaitable[object]) -> object:
 
 
 async def every_moment(
-    rig: Rig, trial: Callable[[Moment], Awaitable[bool]], *, at_least: int = 1
+    database: ProxiedDatabase, trial: Callable[[Moment], Awaitable[bool]], *, at_least: int = 1
 ) -> None:
     """Make a trial for every moment, until the call is over before it; no task may be left."""
     made = 0
     for kind in ("early", "late", "read"):
         for number in itertools.count(1):
             before = asyncio.all_tasks()
-            interrupted = await trial(Moment(rig.proxy, kind, number))
+            interrupted = await trial(Moment(database.proxy, kind, number))
             await no_more_than(before, f"{kind} {number}")
             if not interrupted:
                 break
@@ -152,16 +152,16 @@ async def no_more_than(before: set[asyncio.Task[Any]], moment: str) -> None:
 
 
 @pytest.fixture
-async def subject(rig: Rig) -> AsyncIterator[Subject]:
+async def subject(database: ProxiedDatabase) -> AsyncIterator[Subject]:
     """A running listener that loses no time between attempts."""
-    async with rig.running(backoff=AT_ONCE) as subject:
+    async with database.running(backoff=AT_ONCE) as subject:
         yield subject
 
 
-async def check(rig: Rig, subject: Subject, *, sessions: int = 1) -> None:
+async def check(database: ProxiedDatabase, subject: Subject, *, sessions: int = 1) -> None:
     """Check that the server and the listener agree, and that no session is left over."""
-    await rig.check_agreement(subject, CHANNELS)
-    await rig.until_backends(sessions)
+    await database.check_agreement(subject, CHANNELS)
+    await database.until_backends(sessions)
 
 
 async def listened(listener: Listener) -> None:
@@ -187,7 +187,7 @@ async def first_item(listener: Listener) -> None:
 
 @pytest.mark.parametrize("call", [listened, entered, first_item])
 async def test_r32_listening_may_be_cancelled_anywhere(
-    rig: Rig, subject: Subject, call: Call
+    database: ProxiedDatabase, subject: Subject, call: Call
 ) -> None:
     """listen() or a stream's beginning, cancelled anywhere, is withdrawn whole."""
 
@@ -195,18 +195,18 @@ async def test_r32_listening_may_be_cancelled_anywhere(
         interrupted = await moment.interrupts(call(subject.listener))
         if interrupted:
             assert subject.listener.channels == {"fence"}
-        await check(rig, subject)
+        await check(database, subject)
         for channel in CHANNELS:
             await subject.listener.unlisten(channel)
         return interrupted
 
-    await every_moment(rig, trial, at_least=4)
+    await every_moment(database, trial, at_least=4)
     assert subject.count(ConnectionLost) == 0
 
 
 @pytest.mark.parametrize("how", ["unlisten", "cancel", "aclose"])
 async def test_r32_unlistening_may_be_cancelled_anywhere(
-    rig: Rig, subject: Subject, how: str
+    database: ProxiedDatabase, subject: Subject, how: str
 ) -> None:
     """unlisten() and its like, cancelled anywhere, have ended the subscription all the same."""
     received: list[Notification[str]] = []
@@ -220,123 +220,125 @@ async def test_r32_unlistening_may_be_cancelled_anywhere(
     async def trial(moment: Moment) -> bool:
         interrupted = await moment.interrupts(await begin())
         assert subject.listener.channels == {"fence"}
-        await check(rig, subject)
+        await check(database, subject)
         return interrupted
 
-    await every_moment(rig, trial, at_least=4)
+    await every_moment(database, trial, at_least=4)
     assert received == []
     assert subject.count(ConnectionLost) == 0
 
 
-async def test_r32_notify_may_be_cancelled_anywhere(rig: Rig, subject: Subject) -> None:
+async def test_r32_notify_may_be_cancelled_anywhere(
+    database: ProxiedDatabase, subject: Subject
+) -> None:
     """notify(), cancelled anywhere, leaves a publisher that works, on one connection."""
     await subject.listener.notify("orders", "first")
 
     async def trial(moment: Moment) -> bool:
         interrupted = await moment.interrupts(subject.listener.notify("orders", repr(moment)))
         await subject.listener.notify("orders", "next")
-        await check(rig, subject, sessions=2)
+        await check(database, subject, sessions=2)
         return interrupted
 
-    await every_moment(rig, trial, at_least=3)
+    await every_moment(database, trial, at_least=3)
 
 
-async def test_r32_the_first_notify_may_be_cancelled_anywhere(rig: Rig) -> None:
+async def test_r32_the_first_notify_may_be_cancelled_anywhere(database: ProxiedDatabase) -> None:
     """notify(), cancelled while its connection is being made, leaves no second connection."""
 
     async def trial(moment: Moment) -> bool:
-        async with rig.running(backoff=AT_ONCE) as subject:
+        async with database.running(backoff=AT_ONCE) as subject:
             interrupted = await moment.interrupts(subject.listener.notify("orders", "first"))
             await subject.listener.notify("orders", "next")
-            await rig.until_backends(2)
+            await database.until_backends(2)
         return interrupted
 
-    await every_moment(rig, trial, at_least=6)
+    await every_moment(database, trial, at_least=6)
 
 
 async def test_r32_waiting_for_an_item_may_be_cancelled_anywhere(
-    rig: Rig, subject: Subject
+    database: ProxiedDatabase, subject: Subject
 ) -> None:
     """anext() on a stream, cancelled anywhere, leaves the item to the next call."""
     async with subject.listener.stream("orders") as stream:
 
         async def trial(moment: Moment) -> bool:
             interrupting = asyncio.create_task(moment.interrupts(anext(stream)))
-            await rig.notify("orders", repr(moment))
+            await database.notify("orders", repr(moment))
             interrupted = await interrupting
             if interrupted:
                 assert (await anext(stream)).payload == repr(moment)
             return interrupted
 
-        await every_moment(rig, trial, at_least=3)
+        await every_moment(database, trial, at_least=3)
 
 
-async def test_r32_start_may_be_cancelled_anywhere(rig: Rig) -> None:
+async def test_r32_start_may_be_cancelled_anywhere(database: ProxiedDatabase) -> None:
     """start(), cancelled anywhere, leaves nothing running, and may be called again."""
 
     async def trial(moment: Moment) -> bool:
-        subject = rig.subject(backoff=AT_ONCE)
+        subject = database.subject(backoff=AT_ONCE)
         for channel in CHANNELS:
             subject.listener.on(channel)(print)
         interrupted = await moment.interrupts(subject.listener.start())
         if interrupted:
             subject.check_state(State.CLOSED)
-            await rig.proxy.wait_idle()
+            await database.proxy.wait_idle()
             await subject.listener.start()
         await subject.set_up_fence()
-        await check(rig, subject)
+        await check(database, subject)
         await subject.listener.aclose()
-        await rig.proxy.wait_idle()
+        await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(rig, trial, at_least=6)
+    await every_moment(database, trial, at_least=6)
 
 
-async def test_r32_aclose_may_be_cancelled_anywhere(rig: Rig) -> None:
+async def test_r32_aclose_may_be_cancelled_anywhere(database: ProxiedDatabase) -> None:
     """aclose(), cancelled anywhere, has closed all the same, without waiting for handlers."""
 
     async def trial(moment: Moment) -> bool:
-        async with rig.running(backoff=AT_ONCE) as subject:
+        async with database.running(backoff=AT_ONCE) as subject:
             await subject.listener.notify("orders")
             interrupted = await moment.interrupts(subject.listener.aclose())
             subject.check_state(State.CLOSED)
-            await rig.proxy.wait_idle()
+            await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(rig, trial, at_least=2)
+    await every_moment(database, trial, at_least=2)
 
 
 @pytest.mark.parametrize("call", [listened, connected, entered])
 async def test_r32_callers_may_be_cancelled_anywhere_in_a_reconnect(
-    rig: Rig, subject: Subject, call: Call
+    database: ProxiedDatabase, subject: Subject, call: Call
 ) -> None:
     """Calls that wait for a reconnect, cancelled at any point of it, do not disturb it."""
     await subject.listener.listen("other", print)
 
     async def trial(moment: Moment) -> bool:
-        rig.proxy.reset()
+        database.proxy.reset()
         await subject.until(ConnectionLost)
         interrupted = await moment.interrupts(call(subject.listener))
         await subject.comes_back()
-        await check(rig, subject)
+        await check(database, subject)
         await subject.listener.unlisten("orders")
         if "other" not in subject.listener.channels:
             await subject.listener.listen("other", print)
         return interrupted
 
-    await every_moment(rig, trial)
+    await every_moment(database, trial)
 
 
-async def test_r32_a_reconnect_may_be_closed_anywhere(rig: Rig) -> None:
+async def test_r32_a_reconnect_may_be_closed_anywhere(database: ProxiedDatabase) -> None:
     """aclose() at any point of a reconnect leaves no connection, however far that had come."""
 
     async def trial(moment: Moment) -> bool:
-        async with rig.running(backoff=AT_ONCE) as subject:
-            rig.proxy.reset()
+        async with database.running(backoff=AT_ONCE) as subject:
+            database.proxy.reset()
             await subject.until(ConnectionLost)
             interrupted = await moment.interrupts(connected(subject.listener))
             await subject.listener.aclose()
-            await rig.proxy.wait_idle()
+            await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(rig, trial, at_least=6)
+    await every_moment(database, trial, at_least=6)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify import Listener, Subscription
-    from tests.faults.conftest import Rig
+    from tests.faults.conftest import ProxiedDatabase
 
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "backoff": AT_ONCE}
@@ -27,9 +27,9 @@ CALLS_BETWEEN_FAULTS = 100
 WAIT_LIMIT = scaled(30.0)
 
 
-def faults(rig: Rig) -> tuple[Callable[[], object], ...]:
+def faults(database: ProxiedDatabase) -> tuple[Callable[[], object], ...]:
     """Return what is done to the network, in turns."""
-    proxy = rig.proxy
+    proxy = database.proxy
     return (
         proxy.reset,
         lambda: proxy.cut_on(b"LISTEN", then=ProxiedConnection.reset),
@@ -42,8 +42,8 @@ def faults(rig: Rig) -> tuple[Callable[[], object], ...]:
 class Churn:
     """Calls at random, and a fault after every so many of them."""
 
-    def __init__(self, rig: Rig, listener: Listener) -> None:
-        self._faults = itertools.cycle(faults(rig))
+    def __init__(self, database: ProxiedDatabase, listener: Listener) -> None:
+        self._faults = itertools.cycle(faults(database))
         self._listener = listener
         self._calls = itertools.count(1)
 
@@ -70,20 +70,22 @@ class Churn:
                 await self._listener.unlisten(channel)
 
 
-@pytest.mark.parametrize("road", ["dsn", "connect"])
-async def test_r22_the_server_agrees_after_a_thousand_calls_under_faults(rig: Rig) -> None:
+@pytest.mark.parametrize("connects_by", ["dsn", "connect"])
+async def test_r22_the_server_agrees_after_a_thousand_calls_under_faults(
+    database: ProxiedDatabase,
+) -> None:
     """Fifty tasks listen and unlisten while connections die; in the end both sides agree."""
-    async with rig.running(**LIMITS) as subject:
-        churn = Churn(rig, subject.listener)
+    async with database.running(**LIMITS) as subject:
+        churn = Churn(database, subject.listener)
         async with asyncio.timeout(WAIT_LIMIT), asyncio.TaskGroup() as group:
             for seed in range(TASKS):
                 group.create_task(churn.run(seed))
-        assert rig.proxy.accepted > 4
-        rig.proxy.heal()
+        assert database.proxy.accepted > 4
+        database.proxy.heal()
         await subject.listener.wait_connected()
-        await rig.until_backends(1)
+        await database.until_backends(1)
         assert subject.listener.channels > {"fence"}
-        await rig.check_agreement(subject, CHANNELS)
+        await database.check_agreement(subject, CHANNELS)
         for channel in CHANNELS[::2]:
             await subject.listener.unlisten(channel)
-        await rig.check_agreement(subject, CHANNELS)
+        await database.check_agreement(subject, CHANNELS)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.faults.conftest import Rig, Subject
+    from tests.faults.conftest import ProxiedDatabase, Subject
 
 BEAT = b"pg_listening_channels"
 FOR_EVER = 60.0
@@ -44,7 +44,7 @@ PATIENT = {
 class ListenerHarness(NamedTuple):
     """A listener about to be closed, and the calls that wait in it."""
 
-    rig: Rig
+    database: ProxiedDatabase
     subject: Subject
     calls: list[asyncio.Task[object]]
 
@@ -59,8 +59,8 @@ async def connected(harness: ListenerHarness) -> None:
 
 async def between_attempts(harness: ListenerHarness) -> None:
     """The server refuses; the next attempt is due in a minute."""
-    harness.rig.proxy.refuse()
-    harness.rig.proxy.reset()
+    harness.database.proxy.refuse()
+    harness.database.proxy.reset()
     while (await harness.subject.until(RetryScheduled)).delay < FOR_EVER:
         pass
 
@@ -75,15 +75,15 @@ async def waiting_for_a_connection(harness: ListenerHarness) -> None:
 
 async def dialling(harness: ListenerHarness) -> None:
     """The server does not answer."""
-    dials = harness.rig.proxy.accepted
-    harness.rig.proxy.silent()
-    harness.rig.proxy.reset()
-    await harness.rig.proxy.wait_for_dials(dials + 1)
+    dials = harness.database.proxy.accepted
+    harness.database.proxy.silent()
+    harness.database.proxy.reset()
+    await harness.database.proxy.wait_for_dials(dials + 1)
 
 
 async def listening(harness: ListenerHarness) -> None:
     """LISTEN is lost on its way."""
-    sent = harness.rig.proxy.cut_on(b'LISTEN "orders"', then=ProxiedConnection.pause)
+    sent = harness.database.proxy.cut_on(b'LISTEN "orders"', then=ProxiedConnection.pause)
     harness.call(harness.subject.listener.listen("orders", print))
     await sent.wait()
     harness.call(harness.subject.listener.listen("more orders", print))
@@ -93,7 +93,7 @@ async def unlistening(harness: ListenerHarness) -> None:
     """UNLISTEN is lost on its way."""
     await harness.subject.listener.listen("orders", print)
     await harness.subject.listener.listen("more orders", print)
-    sent = harness.rig.proxy.cut_on(b'UNLISTEN "orders"', then=ProxiedConnection.pause)
+    sent = harness.database.proxy.cut_on(b'UNLISTEN "orders"', then=ProxiedConnection.pause)
     harness.call(harness.subject.listener.unlisten("orders"))
     await sent.wait()
     harness.call(harness.subject.listener.unlisten("more orders"))
@@ -101,19 +101,19 @@ async def unlistening(harness: ListenerHarness) -> None:
 
 async def listening_again(harness: ListenerHarness) -> None:
     """The LISTEN of a reconnect is lost on its way."""
-    sent = harness.rig.proxy.cut_on(b'LISTEN "fence"', then=ProxiedConnection.pause)
-    harness.rig.proxy.reset()
+    sent = harness.database.proxy.cut_on(b'LISTEN "fence"', then=ProxiedConnection.pause)
+    harness.database.proxy.reset()
     await sent.wait()
 
 
 async def probing(harness: ListenerHarness) -> None:
     """A heartbeat is lost on its way."""
-    await harness.rig.proxy.cut_on(BEAT, then=ProxiedConnection.pause).wait()
+    await harness.database.proxy.cut_on(BEAT, then=ProxiedConnection.pause).wait()
 
 
 async def unheard(harness: ListenerHarness) -> None:
     """Nothing comes and goes any more, which nobody knows yet."""
-    harness.rig.proxy.black_hole()
+    harness.database.proxy.black_hole()
 
 
 async def with_a_stuck_handler(harness: ListenerHarness) -> None:
@@ -125,10 +125,10 @@ async def with_a_stuck_handler(harness: ListenerHarness) -> None:
         await asyncio.Event().wait()
 
     await harness.subject.listener.listen("orders", handler, buffer=10)
-    await harness.rig.notify_all(["orders"] * 1, "first")
+    await harness.database.notify_all(["orders"] * 1, "first")
     await begun.wait()
     query = "SELECT count(pg_notify('orders', n::text)) FROM generate_series(1, 100) n"
-    await harness.rig.fetchval(query)
+    await harness.database.fetchval(query)
     await harness.subject.fence()
 
 
@@ -146,7 +146,7 @@ async def with_a_failing_resync(harness: ListenerHarness) -> None:
 
 async def notifying(harness: ListenerHarness) -> None:
     """A notification is lost on its way, and others wait behind it."""
-    sent = harness.rig.proxy.cut_on(b"lost", then=ProxiedConnection.pause)
+    sent = harness.database.proxy.cut_on(b"lost", then=ProxiedConnection.pause)
     harness.call(harness.subject.listener.notify("orders", "lost"))
     await sent.wait()
     harness.call(harness.subject.listener.notify("orders", "behind"))
@@ -154,10 +154,10 @@ async def notifying(harness: ListenerHarness) -> None:
 
 async def dialling_for_notify(harness: ListenerHarness) -> None:
     """The connection for a notification is being made, and the server does not answer."""
-    dials = harness.rig.proxy.accepted
-    harness.rig.proxy.silent()
+    dials = harness.database.proxy.accepted
+    harness.database.proxy.silent()
     harness.call(harness.subject.listener.notify("orders"))
-    await harness.rig.proxy.wait_for_dials(dials + 1)
+    await harness.database.proxy.wait_for_dials(dials + 1)
 
 
 def hardly_ever() -> Iterator[float]:
@@ -182,18 +182,18 @@ OTHER_STATES = (
 
 
 @pytest.mark.parametrize(
-    ("state", "road"),
+    ("state", "connects_by"),
     [
         *((state, "dsn") for state in DRIVER_STATES + OTHER_STATES),
         *((state, "connect") for state in DRIVER_STATES),
     ],
 )
 async def test_r31_aclose_is_in_time(
-    rig: Rig, state: Callable[[ListenerHarness], Awaitable[None]]
+    database: ProxiedDatabase, state: Callable[[ListenerHarness], Awaitable[None]]
 ) -> None:
     """In every state aclose() returns within its timeout, and every waiting call is released."""
-    async with rig.running(**{**PATIENT, **OPTIONS.get(state, {})}) as subject:
-        harness = ListenerHarness(rig, subject, [])
+    async with database.running(**{**PATIENT, **OPTIONS.get(state, {})}) as subject:
+        harness = ListenerHarness(database, subject, [])
         await state(harness)
         began = time.monotonic()
         await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
@@ -203,8 +203,8 @@ async def test_r31_aclose_is_in_time(
         assert subject.count(Closed) == 1
         assert isinstance(subject.events[-1], Closed)
         await ended_by_closing(harness.calls)
-        rig.proxy.heal()
-        await rig.until_backends(0)
+        database.proxy.heal()
+        await database.until_backends(0)
 
 
 async def ended_by_closing(calls: list[asyncio.Task[object]]) -> None:
@@ -215,7 +215,7 @@ async def ended_by_closing(calls: list[asyncio.Task[object]]) -> None:
         assert result is None or isinstance(result, AsyncNotifyError | StopAsyncIteration), result
 
 
-async def test_r31_aclose_leaves_a_handler_that_will_not_end(rig: Rig) -> None:
+async def test_r31_aclose_leaves_a_handler_that_will_not_end(database: ProxiedDatabase) -> None:
     """A handler that goes on though it was cancelled is given up on, not waited for."""
     begun, over = asyncio.Event(), asyncio.Event()
 
@@ -225,9 +225,9 @@ async def test_r31_aclose_leaves_a_handler_that_will_not_end(rig: Rig) -> None:
             with suppress(asyncio.CancelledError):
                 await over.wait()
 
-    async with rig.running() as subject:
+    async with database.running() as subject:
         await subject.listener.listen("orders", handler)
-        await rig.notify("orders")
+        await database.notify("orders")
         await begun.wait()
         async with asyncio.timeout(WAIT_LIMIT):
             await subject.listener.aclose(timeout=0.1)
@@ -235,9 +235,9 @@ async def test_r31_aclose_leaves_a_handler_that_will_not_end(rig: Rig) -> None:
         over.set()
 
 
-async def test_r31_aclose_on_a_live_server_is_quick(rig: Rig) -> None:
+async def test_r31_aclose_on_a_live_server_is_quick(database: ProxiedDatabase) -> None:
     """With nothing to wait for, aclose() says goodbye and returns at once."""
-    async with rig.running() as subject, subject.listener.stream("orders"):
+    async with database.running() as subject, subject.listener.stream("orders"):
         await subject.listener.notify("orders")
         began = time.monotonic()
         await subject.listener.aclose()
@@ -246,10 +246,10 @@ async def test_r31_aclose_on_a_live_server_is_quick(rig: Rig) -> None:
 
 
 async def test_r31_aclose_does_not_wait_for_a_frozen_session(
-    own_rig: Rig, battered_server: PostgresServer
+    own_database: ProxiedDatabase, battered_server: PostgresServer
 ) -> None:
     """A server process that has stopped cannot hold up the end."""
-    async with own_rig.running() as subject:
+    async with own_database.running() as subject:
         battered_server.freeze_backend(subject.pid)
         began = time.monotonic()
         await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
@@ -257,30 +257,32 @@ async def test_r31_aclose_does_not_wait_for_a_frozen_session(
         battered_server.thaw_backend(subject.pid)
 
 
-@pytest.mark.parametrize("road", ["dsn", "connect"])
+@pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 @pytest.mark.parametrize("fault", [FaultProxy.silent, FaultProxy.refuse, FaultProxy.black_hole])
-async def test_r31_aclose_ends_a_start(rig: Rig, fault: Callable[[FaultProxy], None]) -> None:
+async def test_r31_aclose_ends_a_start(
+    database: ProxiedDatabase, fault: Callable[[FaultProxy], None]
+) -> None:
     """A start() that is still trying ends with an error when the listener is closed."""
-    fault(rig.proxy)
-    subject = rig.subject(**PATIENT, backoff=hardly_ever)
+    fault(database.proxy)
+    subject = database.subject(**PATIENT, backoff=hardly_ever)
     starting = asyncio.create_task(subject.listener.start())
     if fault is FaultProxy.refuse:
         await subject.until(RetryScheduled)
     else:
-        await rig.proxy.wait_for_dials(1)
+        await database.proxy.wait_for_dials(1)
     began = time.monotonic()
     await subject.listener.aclose(timeout=CLOSE_TIMEOUT)
     assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
     with pytest.raises(ClosedError):
         await starting
     assert subject.count(Closed) == 1
-    rig.proxy.heal()
-    await rig.proxy.wait_idle()
+    database.proxy.heal()
+    await database.proxy.wait_idle()
 
 
-async def test_r31_aclose_does_not_wait_for_a_name_service(rig: Rig) -> None:
+async def test_r31_aclose_does_not_wait_for_a_name_service(database: ProxiedDatabase) -> None:
     """A lookup that hangs in its thread does not hold up the end."""
-    listener = Listener(rig.proxied.replace("127.0.0.1", "localhost"))
+    listener = Listener(database.proxied_dsn.replace("127.0.0.1", "localhost"))
     with dns_hangs(FOR_EVER, "localhost") as lookups:
         starting = asyncio.create_task(listener.start())
         async with asyncio.timeout(WAIT_LIMIT):

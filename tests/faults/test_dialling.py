@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.faults.conftest import Rig, Subject
+    from tests.faults.conftest import ProxiedDatabase, Subject
 
     Fault = Callable[[FaultProxy], None]
 
 LIMITS = {"connect_timeout": 0.1}
 WAIT_LIMIT = scaled(10.0)
 
-both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 on_the_way = pytest.mark.parametrize(
     "fault",
     [
@@ -56,33 +56,35 @@ async def fails_to_connect(subject: Subject) -> None:
         pass
 
 
-@both_roads
+@by_dsn_and_by_connect
 @on_the_way
-async def test_r8_what_is_in_the_way_is_outlasted(rig: Rig, fault: Fault) -> None:
+async def test_r8_what_is_in_the_way_is_outlasted(database: ProxiedDatabase, fault: Fault) -> None:
     """Whatever becomes of new connections is tried again, at start and later, until it is over."""
-    fault(rig.proxy)
-    subject = rig.subject(**LIMITS)
+    fault(database.proxy)
+    subject = database.subject(**LIMITS)
     starting = asyncio.create_task(subject.listener.start())
     await fails_to_connect(subject)
     subject.check_state(State.CONNECTING)
-    rig.proxy.heal()
+    database.proxy.heal()
     async with asyncio.timeout(WAIT_LIMIT):
         await starting
     await subject.set_up_fence()
 
-    fault(rig.proxy)
-    rig.proxy.reset()
+    fault(database.proxy)
+    database.proxy.reset()
     await subject.until(ConnectionLost)
     await fails_to_connect(subject)
     subject.check_state(State.RECONNECTING)
-    rig.proxy.heal()
+    database.proxy.heal()
     await subject.comes_back()
     subject.check_state(State.CONNECTED)
     await subject.listener.aclose()
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "prefer"])
-async def test_r54_zeros_do_not_hang_the_event_loop(rig: Rig, sslmode: str) -> None:
+async def test_r54_zeros_do_not_hang_the_event_loop(
+    database: ProxiedDatabase, sslmode: str
+) -> None:
     """The driver's reader never ends on a message of type zero: such a peer is refused before."""
     greeting = b"N" if sslmode == "prefer" else b""
     zeros = b"\0" * 5
@@ -113,28 +115,30 @@ async def test_r54_zeros_do_not_hang_the_event_loop(rig: Rig, sslmode: str) -> N
         await asyncio.wait({starting})
 
 
-@both_roads
+@by_dsn_and_by_connect
 @pytest.mark.parametrize("fault", [FaultProxy.refuse, FaultProxy.silent])
-async def test_p8_start_gives_up_in_time_and_leaves_nothing(rig: Rig, fault: Fault) -> None:
+async def test_p8_start_gives_up_in_time_and_leaves_nothing(
+    database: ProxiedDatabase, fault: Fault
+) -> None:
     """After start_timeout start() says what failed last; no task and no connection stays."""
-    fault(rig.proxy)
-    subject = rig.subject(**LIMITS, start_timeout=0.5)
+    fault(database.proxy)
+    subject = database.subject(**LIMITS, start_timeout=0.5)
     with pytest.raises(ConnectTimeoutError) as refused:
         await subject.listener.start()
     assert isinstance(refused.value.__cause__, OSError)
     subject.check_state(State.CLOSED)
-    await rig.proxy.wait_idle()
+    await database.proxy.wait_idle()
 
 
-def by_name(rig: Rig) -> str:
+def by_name(database: ProxiedDatabase) -> str:
     """Return the DSN that leads through the proxy by a host name."""
-    return rig.proxied.replace("127.0.0.1", "localhost")
+    return database.proxied_dsn.replace("127.0.0.1", "localhost")
 
 
-async def test_r8_a_name_service_that_fails_is_asked_again(rig: Rig) -> None:
+async def test_r8_a_name_service_that_fails_is_asked_again(database: ProxiedDatabase) -> None:
     """A host name that cannot be resolved is tried again; later its last addresses serve."""
     events: asyncio.Queue[object] = asyncio.Queue()
-    listener = Listener(by_name(rig), on_event=events.put_nowait)
+    listener = Listener(by_name(database), on_event=events.put_nowait)
 
     async def fails() -> None:
         while not isinstance(event := await events.get(), RetryScheduled):
@@ -147,22 +151,24 @@ async def test_r8_a_name_service_that_fails_is_asked_again(rig: Rig) -> None:
             await fails()
         await starting
         with dns_fails("localhost"):
-            rig.proxy.reset()
+            database.proxy.reset()
             while not isinstance(await events.get(), Reconnected):
                 pass
         await listener.aclose()
 
 
-async def test_r10_a_lookup_that_hangs_is_not_joined_by_another(rig: Rig) -> None:
+async def test_r10_a_lookup_that_hangs_is_not_joined_by_another(database: ProxiedDatabase) -> None:
     """While a lookup hangs in its thread no further one is begun: threads must not pile up."""
-    listener = Listener(by_name(rig), connect_timeout=0.05, start_timeout=0.8)
+    listener = Listener(by_name(database), connect_timeout=0.05, start_timeout=0.8)
     with dns_hangs(30, "localhost") as lookups:
         with pytest.raises(ConnectTimeoutError):
             await listener.start()
         assert lookups.peak == 1
 
 
-async def test_r14_a_connection_that_comes_too_late_is_thrown_away(rig: Rig) -> None:
+async def test_r14_a_connection_that_comes_too_late_is_thrown_away(
+    database: ProxiedDatabase,
+) -> None:
     """What connect= returns after it was given up, or after the end, does not stay open."""
     too_late = asyncio.Event()
     tries = asyncio.Semaphore(0)
@@ -172,7 +178,7 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(rig: Rig) -> 
         while not too_late.is_set():
             with suppress(asyncio.CancelledError):
                 await too_late.wait()
-        return await rig.connect()
+        return await database.connect()
 
     listener = Listener(connect=connect, connect_timeout=0.05)
     starting = asyncio.create_task(listener.start())
@@ -181,10 +187,10 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(rig: Rig) -> 
     await listener.aclose(timeout=0.1)
     with pytest.raises(ClosedError):
         await starting
-    opened = rig.proxy.detect(b"Z\0\0\0\5", "to_client")
+    opened = database.proxy.detect(b"Z\0\0\0\5", "to_client")
     too_late.set()
     await opened.wait()
-    await rig.proxy.wait_idle()
+    await database.proxy.wait_idle()
 
 
 async def test_r8_a_missing_socket_is_tried_again() -> None:
@@ -195,33 +201,33 @@ async def test_r8_a_missing_socket_is_tried_again() -> None:
     assert isinstance(refused.value.__cause__, OSError)
 
 
-async def test_r8_a_full_server_is_tried_again(own_rig: Rig) -> None:
+async def test_r8_a_full_server_is_tried_again(own_database: ProxiedDatabase) -> None:
     """53300, too many connections: the listener waits for its turn, at start and later."""
-    await own_rig.fetchval("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
-    subject = own_rig.subject(user="crowded")
+    await own_database.fetchval("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    subject = own_database.subject(user="crowded")
     starting = asyncio.create_task(subject.listener.start())
     assert isinstance((await subject.until(RetryScheduled)).cause, asyncpg.TooManyConnectionsError)
-    await own_rig.fetchval("ALTER ROLE crowded CONNECTION LIMIT 1")
+    await own_database.fetchval("ALTER ROLE crowded CONNECTION LIMIT 1")
     await starting
-    await own_rig.fetchval("ALTER ROLE crowded CONNECTION LIMIT 0")
+    await own_database.fetchval("ALTER ROLE crowded CONNECTION LIMIT 0")
     await subject.terminate_backend()
     await subject.until(ConnectionLost)
     assert isinstance((await subject.until(RetryScheduled)).cause, asyncpg.TooManyConnectionsError)
     subject.check_state(State.RECONNECTING)
-    await own_rig.fetchval("ALTER ROLE crowded CONNECTION LIMIT 1")
+    await own_database.fetchval("ALTER ROLE crowded CONNECTION LIMIT 1")
     await subject.until(Reconnected)
     await subject.listener.aclose()
-    await own_rig.fetchval("DROP ROLE crowded")
+    await own_database.fetchval("DROP ROLE crowded")
 
 
 async def test_r8_a_server_that_shuts_down_is_tried_again(
-    own_rig: Rig, battered_server: PostgresServer
+    own_database: ProxiedDatabase, battered_server: PostgresServer
 ) -> None:
     """57P03, not accepting now: start() waits for the server to come back."""
-    other = await asyncpg.connect(own_rig.dsn)  # a smart shutdown waits for it
+    other = await asyncpg.connect(own_database.dsn)  # a smart shutdown waits for it
     stopping = asyncio.create_task(asyncio.to_thread(battered_server.stop, "smart"))
-    await until_refused(own_rig.dsn)
-    subject = own_rig.subject()
+    await until_refused(own_database.dsn)
+    subject = own_database.subject()
     starting = asyncio.create_task(subject.listener.start())
     cause = (await subject.until(RetryScheduled)).cause
     assert isinstance(cause, asyncpg.CannotConnectNowError)
@@ -243,14 +249,14 @@ async def until_refused(dsn: str) -> None:
 
 
 async def test_a_smart_shutdown_waits_for_the_listener(
-    own_rig: Rig, battered_server: PostgresServer
+    own_database: ProxiedDatabase, battered_server: PostgresServer
 ) -> None:
     """A smart shutdown looks like nothing at all from here; it ends when the listener closes."""
-    other = await asyncpg.connect(own_rig.dsn)
-    async with own_rig.running(heartbeat=0.02, heartbeat_timeout=2.0) as subject:
+    other = await asyncpg.connect(own_database.dsn)
+    async with own_database.running(heartbeat=0.02, heartbeat_timeout=2.0) as subject:
         stopping = asyncio.create_task(asyncio.to_thread(battered_server.stop, "smart"))
-        await until_refused(own_rig.dsn)
-        with own_rig.wire() as wire:
+        await until_refused(own_database.dsn)
+        with own_database.wire() as wire:
             await wire.until(3, b"SELECT 1\0", "to_client")
         await other.close()
         assert subject.listener.is_connected

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.server import PostgresServer
 
-    Road = str
+    ConnectsBy = str
     Events = asyncio.Queue[ConnectionEvent]
 
 CAP = 0.2
 BACKOFF = ExponentialBackoff(initial=0.01, cap=CAP)
 WAIT_LIMIT = scaled(10.0)
 
-both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ def standby(own_server: PostgresServer) -> Iterator[PostgresServer]:
     standby.close()
 
 
-def listener_on(road: Road, *servers: PostgresServer, events: Events, **limits: float) -> Listener:
+def listener_on(
+    connects_by: ConnectsBy, *servers: PostgresServer, events: Events, **limits: float
+) -> Listener:
     """Make a listener that knows these servers, in this order."""
     hosts = ",".join(f"{server.host}:{server.port}" for server in servers)
     dsn = f"postgresql://postgres@{hosts}/postgres"
@@ -54,7 +56,9 @@ def listener_on(road: Road, *servers: PostgresServer, events: Events, **limits: 
         return await asyncpg.connect(dsn, server_settings=settings)
 
     options: dict[str, Any] = {"backoff": BACKOFF, "on_event": events.put_nowait, **limits}
-    return Listener(dsn, **options) if road == "dsn" else Listener(connect=connect, **options)
+    return (
+        Listener(dsn, **options) if connects_by == "dsn" else Listener(connect=connect, **options)
+    )
 
 
 async def delivers_from(listener: Listener, server: PostgresServer) -> bool:
@@ -129,13 +133,13 @@ async def test_r13_a_silent_primary_does_not_hold_up_the_failover(
         assert await delivers_from(listener, standby)
 
 
-@both_roads
+@by_dsn_and_by_connect
 async def test_r13_a_lone_standby_is_waited_for(
-    own_server: PostgresServer, standby: PostgresServer, road: Road
+    own_server: PostgresServer, standby: PostgresServer, connects_by: ConnectsBy
 ) -> None:
     """LISTEN is refused on a standby (25006): start() waits until that is promoted."""
     events: Events = asyncio.Queue()
-    listener = listener_on(road, standby, events=events)
+    listener = listener_on(connects_by, standby, events=events)
     listener.on("orders")(print)
     starting = asyncio.create_task(listener.start())
     failed = await until(events, RetryScheduled)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from asyncnotify import Stream
-    from tests.faults.conftest import Rig
+    from tests.faults.conftest import ProxiedDatabase
 
     Heard = Stream[Notification[str]]
     Send = Callable[[Notifier, str], Awaitable[object]]
@@ -29,16 +29,16 @@ IDLE = {"application_name": OURS, "idle_session_timeout": "300ms"}
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def needs_idle_session_timeout(rig: Rig) -> None:
+async def needs_idle_session_timeout(database: ProxiedDatabase) -> None:
     """Skip where the server does not end sessions that are idle."""
-    needs_version(await rig.fetchval("SHOW server_version"), 14, "idle_session_timeout")
+    needs_version(await database.fetchval("SHOW server_version"), 14, "idle_session_timeout")
 
 
 @pytest_asyncio.fixture
-async def heard(rig: Rig) -> AsyncIterator[Heard]:
+async def heard(database: ProxiedDatabase) -> AsyncIterator[Heard]:
     """What arrives on orders."""
     settings = {"application_name": "tests"}
-    listener = Listener(rig.dsn, server_settings=settings)
+    listener = Listener(database.dsn, server_settings=settings)
     async with listener, listener.stream("orders") as stream:
         yield stream
 
@@ -59,7 +59,7 @@ async def many(notifier: Notifier, payload: str) -> None:
 
 
 ways = pytest.mark.parametrize("send", [alone, together, many])
-roads = pytest.mark.parametrize("pooled", [False, True], ids=["own", "pool"])
+of_either_kind = pytest.mark.parametrize("pooled", [False, True], ids=["own", "pool"])
 
 
 @asynccontextmanager
@@ -98,102 +98,112 @@ async def arrived(heard: Heard, payload: str) -> bool:
 
 
 @ways
-@roads
+@of_either_kind
 async def test_what_is_sent_after_a_goodbye_goes_out_on_a_new_connection(
-    rig: Rig, heard: Heard, send: Send, *, pooled: bool
+    database: ProxiedDatabase, heard: Heard, send: Send, *, pooled: bool
 ) -> None:
     """The goodbye has arrived, and the loop has had no turn to read it: the call just succeeds."""
-    async with notifier_of(rig.dsn, pooled=pooled) as notifier:
-        wait_until_ended(rig.dsn)
+    async with notifier_of(database.dsn, pooled=pooled) as notifier:
+        wait_until_ended(database.dsn)
         await send(notifier, "again")
         await notifier.notify("orders", "last")
         assert await arrived(heard, "again")
 
 
 @ways
-@roads
+@of_either_kind
 async def test_a_goodbye_that_crosses_a_statement_says_that_it_was_not_run(
-    rig: Rig, heard: Heard, send: Send, *, pooled: bool
+    database: ProxiedDatabase, heard: Heard, send: Send, *, pooled: bool
 ) -> None:
     """It is read as the answer: a session that was ended for being idle has run nothing."""
     if not (TELLS_LAST_WORDS or pooled or send is many):
         pytest.skip("this version of asyncpg does not tell what the server has answered")
-    async with notifier_of(rig.proxied, pooled=pooled) as notifier:
-        rig.proxy.pause("to_client")
-        wait_until_ended(rig.dsn)
-        with rig.wire() as wire:
+    async with notifier_of(database.proxied_dsn, pooled=pooled) as notifier:
+        database.proxy.pause("to_client")
+        wait_until_ended(database.dsn)
+        with database.wire() as wire:
             sending = asyncio.ensure_future(send(notifier, "again"))
             await wire.until(1, b"")  # whatever is written first: a statement is prepared once
-            rig.proxy.resume()
+            database.proxy.resume()
             await sending
         await notifier.notify("orders", "last")
         assert await arrived(heard, "again")
 
 
 @ways
-@roads
+@of_either_kind
 @pytest.mark.parametrize("end", ["fin", "reset"])
 async def test_an_end_without_goodbye_is_noticed_before_a_statement(
-    rig: Rig, heard: Heard, send: Send, end: str, *, pooled: bool
+    database: ProxiedDatabase, heard: Heard, send: Send, end: str, *, pooled: bool
 ) -> None:
     """A connection that something in between has ended in the same turn is not written to."""
-    async with notifier_of(rig.proxied, pooled=pooled, idle_session_timeout="0") as notifier:
-        getattr(rig.proxy, end)()
+    async with notifier_of(
+        database.proxied_dsn, pooled=pooled, idle_session_timeout="0"
+    ) as notifier:
+        getattr(database.proxy, end)()
         await send(notifier, "again")
         await notifier.notify("orders", "last")
         assert await arrived(heard, "again")
 
 
 @ways
-@roads
+@of_either_kind
 @pytest.mark.parametrize("goodbye", [b"57P05", b"57P01"])
 async def test_between_the_goodbye_and_the_end_nothing_is_sent_on_the_old_connection(
-    rig: Rig, heard: Heard, send: Send, goodbye: bytes, *, pooled: bool
+    database: ProxiedDatabase, heard: Heard, send: Send, goodbye: bytes, *, pooled: bool
 ) -> None:
     """The last words have been read, and the end of the connection has not come."""
     seconds = "300ms" if goodbye == b"57P05" else "0"
-    async with notifier_of(rig.proxied, pooled=pooled, idle_session_timeout=seconds) as notifier:
-        rig.proxy.hold_fin()
-        words = rig.proxy.detect(goodbye, "to_client")
+    async with notifier_of(
+        database.proxied_dsn, pooled=pooled, idle_session_timeout=seconds
+    ) as notifier:
+        database.proxy.hold_fin()
+        words = database.proxy.detect(goodbye, "to_client")
         if goodbye == b"57P01":
-            [pid] = await rig.backends()
-            await rig.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", pid)
+            [pid] = await database.backends()
+            await database.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", pid)
         await words.wait()
-        await rig.until_backends(0)  # and the loop has had many turns
+        await database.until_backends(0)  # and the loop has had many turns
         await send(notifier, "again")
-        rig.proxy.heal()
+        database.proxy.heal()
         await notifier.notify("orders", "last")
         assert await arrived(heard, "again")
 
 
-async def test_without_a_server_it_is_told_that_nothing_was_sent(rig: Rig) -> None:
+async def test_without_a_server_it_is_told_that_nothing_was_sent(database: ProxiedDatabase) -> None:
     """The goodbye is heard, and no new connection can be made: ConnectError, not a maybe."""
-    async with notifier_of(rig.proxied, pooled=False, idle_session_timeout="0") as notifier:
-        rig.proxy.refuse()
-        rig.proxy.fin()
+    async with notifier_of(
+        database.proxied_dsn, pooled=False, idle_session_timeout="0"
+    ) as notifier:
+        database.proxy.refuse()
+        database.proxy.fin()
         with pytest.raises(ConnectError):
             await notifier.notify("orders", "x")
-        rig.proxy.heal()
+        database.proxy.heal()
         await notifier.notify("orders", "y")
 
 
-async def test_what_was_written_before_the_end_remains_unknown(rig: Rig) -> None:
+async def test_what_was_written_before_the_end_remains_unknown(database: ProxiedDatabase) -> None:
     """A connection that ends without a word while a statement is on its way says nothing."""
-    async with notifier_of(rig.proxied, pooled=False, idle_session_timeout="0") as notifier:
-        rig.proxy.pause("to_client")
-        with rig.wire() as wire:
+    async with notifier_of(
+        database.proxied_dsn, pooled=False, idle_session_timeout="0"
+    ) as notifier:
+        database.proxy.pause("to_client")
+        with database.wire() as wire:
             sending = asyncio.ensure_future(notifier.notify("orders", "unknown"))
             await wire.until(1, b"unknown")
-            rig.proxy.fin()
+            database.proxy.fin()
             with pytest.raises(ConnectionLostError):
                 await sending
 
 
-async def test_what_was_not_even_prepared_was_not_sent(rig: Rig) -> None:
+async def test_what_was_not_even_prepared_was_not_sent(database: ProxiedDatabase) -> None:
     """A server that does not answer what comes before the statement has not seen the payload."""
-    async with notifier_of(rig.proxied, pooled=False, idle_session_timeout="0") as notifier:
-        rig.proxy.black_hole("to_client")
+    async with notifier_of(
+        database.proxied_dsn, pooled=False, idle_session_timeout="0"
+    ) as notifier:
+        database.proxy.black_hole("to_client")
         with pytest.raises(ConnectError, match="not sent"):
             await notifier.notify_many([("orders", "x"), ("orders", "y")])
-        rig.proxy.resume()
+        database.proxy.resume()
         await notifier.notify("orders", "z")

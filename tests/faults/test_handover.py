@@ -27,17 +27,19 @@ if TYPE_CHECKING:
 WAIT_LIMIT = 20.0
 REPLACEMENTS = 5
 
-both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
-def listener_on(dsn: str, road: str = "dsn", **options: Any) -> Listener:  # noqa: ANN401
+def listener_on(dsn: str, connects_by: str = "dsn", **options: Any) -> Listener:  # noqa: ANN401
     """Make a listener whose connections are replaced several times a second."""
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         return await asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
     options = {"max_connection_age": 0.1, **options}
-    return Listener(dsn, **options) if road == "dsn" else Listener(connect=connect, **options)
+    return (
+        Listener(dsn, **options) if connects_by == "dsn" else Listener(connect=connect, **options)
+    )
 
 
 async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
@@ -87,10 +89,10 @@ class Sender:
         return items
 
 
-@both_roads
-async def test_r16_nothing_is_missed_doubled_or_reordered(dsn: str, road: str) -> None:
+@by_dsn_and_by_connect
+async def test_r16_nothing_is_missed_doubled_or_reordered(dsn: str, connects_by: str) -> None:
     """While two sessions send without a pause, connections are replaced, and there is no Gap."""
-    listener = listener_on(dsn, road)
+    listener = listener_on(dsn, connects_by)
     events = listener.events()
     stop, begun = asyncio.Event(), asyncio.Semaphore(0)
     senders = [Sender(dsn, channel, stop) for channel in ("a", "b")]
@@ -108,10 +110,10 @@ async def test_r16_nothing_is_missed_doubled_or_reordered(dsn: str, road: str) -
         assert listener.stats().reconnects == 0
 
 
-@both_roads
-async def test_r22_channels_come_and_go_meanwhile(dsn: str, road: str) -> None:
+@by_dsn_and_by_connect
+async def test_r22_channels_come_and_go_meanwhile(dsn: str, connects_by: str) -> None:
     """The new session listens on what the old one does, and on nothing else."""
-    listener = listener_on(dsn, road)
+    listener = listener_on(dsn, connects_by)
     events = listener.events()
     async with asyncio.timeout(WAIT_LIMIT), listener:
         await listener.listen("kept", print)

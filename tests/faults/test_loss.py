@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.faults.conftest import Items, Rig, Subject
+    from tests.faults.conftest import Items, ProxiedDatabase, Subject
 
-    Fault = Callable[[Rig, Subject], Awaitable[object]]
+    Fault = Callable[[ProxiedDatabase, Subject], Awaitable[object]]
     ServerFault = Callable[[PostgresServer, int], object]
 
 AT_ONCE = 0.25  # seconds; measured: 0.013 at most
@@ -27,27 +27,27 @@ WAIT_LIMIT = scaled(10.0)
 HEARTBEAT, TIMEOUT = 0.3, 0.3
 SLACK = 0.5  # seconds beyond heartbeat and timeout
 
-both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
-async def terminated(rig: Rig, subject: Subject) -> None:
+async def terminated(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the server end the session."""
-    await rig.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", subject.pid)
+    await database.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", subject.pid)
 
 
-async def reset(rig: Rig, subject: Subject) -> None:
+async def reset(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the network send RST."""
-    rig.proxy.reset()
+    database.proxy.reset()
 
 
-async def closed(rig: Rig, subject: Subject) -> None:
+async def closed(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the network close the connection cleanly."""
-    rig.proxy.fin()
+    database.proxy.fin()
 
 
-async def half_closed(rig: Rig, subject: Subject) -> None:
+async def half_closed(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the network give us EOF, and go on taking what we send."""
-    rig.proxy.half_close()
+    database.proxy.half_close()
 
 
 async def sees_one_gap(stream: Items, reason: GapReason) -> None:
@@ -58,14 +58,19 @@ async def sees_one_gap(stream: Items, reason: GapReason) -> None:
     assert gap.reason is reason
 
 
-@both_roads
+@by_dsn_and_by_connect
 @pytest.mark.parametrize("fault", [terminated, reset, closed, half_closed])
-async def test_r1_a_cut_connection_is_noticed_at_once(rig: Rig, fault: Fault) -> None:
+async def test_r1_a_cut_connection_is_noticed_at_once(
+    database: ProxiedDatabase, fault: Fault
+) -> None:
     """The listener is not connected any more as soon as its connection is cut, and comes back."""
-    async with rig.running() as subject, subject.listener.stream("orders", gaps=True) as stream:
+    async with (
+        database.running() as subject,
+        subject.listener.stream("orders", gaps=True) as stream,
+    ):
         await sees_one_gap(stream, GapReason.START)
         pid, began = subject.pid, time.monotonic()
-        await fault(rig, subject)
+        await fault(database, subject)
         lost = await subject.until(ConnectionLost)
         assert subject.time_of(ConnectionLost) - began < AT_ONCE
         assert lost.backend_pid == pid
@@ -109,10 +114,10 @@ async def noticed_at_once(server: PostgresServer, subject: Subject, fault: Serve
     "fault", [restarted, restarted_at_once, killed, killed_with_its_postmaster]
 )
 async def test_r1_a_server_that_goes_away_is_noticed_at_once(
-    own_rig: Rig, battered_server: PostgresServer, fault: ServerFault
+    own_database: ProxiedDatabase, battered_server: PostgresServer, fault: ServerFault
 ) -> None:
     """The listener notices a server that restarts or dies, and is back when the server is."""
-    async with own_rig.running() as subject, subject.listener.stream("a", gaps=True) as stream:
+    async with own_database.running() as subject, subject.listener.stream("a", gaps=True) as stream:
         await sees_one_gap(stream, GapReason.START)
         await noticed_at_once(battered_server, subject, fault)
         await subject.until(Reconnected)
@@ -121,30 +126,30 @@ async def test_r1_a_server_that_goes_away_is_noticed_at_once(
 
 
 async def test_r1_the_death_of_another_session_is_noticed_at_once(
-    own_rig: Rig, battered_server: PostgresServer
+    own_database: ProxiedDatabase, battered_server: PostgresServer
 ) -> None:
     """When any session's process is killed, the server ends ours too; the listener comes back."""
-    other = await asyncpg.connect(own_rig.dsn)
-    async with own_rig.running() as subject:
+    other = await asyncpg.connect(own_database.dsn)
+    async with own_database.running() as subject:
         pid = other.get_server_pid()
         await noticed_at_once(battered_server, subject, lambda server, _: server.kill_backend(pid))
         await subject.comes_back()
     other.terminate()
 
 
-async def silenced(rig: Rig, subject: Subject) -> None:
+async def silenced(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the network drop everything."""
-    rig.proxy.pause()
+    database.proxy.pause()
 
 
-async def unheard(rig: Rig, subject: Subject) -> None:
+async def unheard(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the network drop what we send, and deliver what the server sends."""
-    rig.proxy.pause("to_server")
+    database.proxy.pause("to_server")
 
 
-async def dismissed(rig: Rig, subject: Subject) -> None:
+async def dismissed(database: ProxiedDatabase, subject: Subject) -> None:
     """Let the server end the session, and the network keep from us that it did."""
-    rig.proxy.hold_fin()
+    database.proxy.hold_fin()
     await subject.terminate_backend()
 
 
@@ -158,22 +163,24 @@ async def noticed_by_heartbeat(subject: Subject, fault: Awaitable[object]) -> No
     assert lost.cause is not None
 
 
-@both_roads
+@by_dsn_and_by_connect
 @pytest.mark.parametrize("fault", [silenced, unheard, dismissed])
-async def test_r2_a_silent_connection_is_noticed_by_the_heartbeat(rig: Rig, fault: Fault) -> None:
+async def test_r2_a_silent_connection_is_noticed_by_the_heartbeat(
+    database: ProxiedDatabase, fault: Fault
+) -> None:
     """A connection that falls silent is given up after heartbeat and timeout, and replaced."""
-    async with rig.running(heartbeat=HEARTBEAT, heartbeat_timeout=TIMEOUT) as subject:
-        await noticed_by_heartbeat(subject, fault(rig, subject))
-        rig.proxy.heal()
+    async with database.running(heartbeat=HEARTBEAT, heartbeat_timeout=TIMEOUT) as subject:
+        await noticed_by_heartbeat(subject, fault(database, subject))
+        database.proxy.heal()
         await subject.comes_back()
 
 
-@both_roads
+@by_dsn_and_by_connect
 async def test_r2_a_frozen_session_is_noticed_by_the_heartbeat(
-    own_rig: Rig, battered_server: PostgresServer
+    own_database: ProxiedDatabase, battered_server: PostgresServer
 ) -> None:
     """A session whose process has stopped is given up after heartbeat and timeout, and replaced."""
-    async with own_rig.running(heartbeat=HEARTBEAT, heartbeat_timeout=TIMEOUT) as subject:
+    async with own_database.running(heartbeat=HEARTBEAT, heartbeat_timeout=TIMEOUT) as subject:
         pid = subject.pid
         freezing = asyncio.to_thread(battered_server.freeze_backend, pid)
         await noticed_by_heartbeat(subject, freezing)
@@ -181,13 +188,13 @@ async def test_r2_a_frozen_session_is_noticed_by_the_heartbeat(
         battered_server.thaw_backend(pid)  # a stopped process cannot see that we have left
 
 
-@both_roads
-async def test_r33_a_dead_connection_is_dropped_without_waiting(rig: Rig) -> None:
+@by_dsn_and_by_connect
+async def test_r33_a_dead_connection_is_dropped_without_waiting(database: ProxiedDatabase) -> None:
     """The next attempt follows the loss at once: nothing waits for a dead connection to close."""
-    async with rig.running(heartbeat=0.1, heartbeat_timeout=0.1) as subject:
-        rig.proxy.pause()
+    async with database.running(heartbeat=0.1, heartbeat_timeout=0.1) as subject:
+        database.proxy.pause()
         await subject.until(ConnectionLost)
         back = await subject.until(Reconnected)
         assert back.attempts == 1
-        assert rig.proxy.dials[-1] - subject.time_of(ConnectionLost) < DROPPED
+        assert database.proxy.dials[-1] - subject.time_of(ConnectionLost) < DROPPED
         await subject.fence()

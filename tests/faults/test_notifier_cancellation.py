@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable
 
     from asyncnotify import Stream
-    from tests.faults.conftest import Rig
+    from tests.faults.conftest import ProxiedDatabase
     from tests.faults.test_cancellation import Moment
 
     Heard = Stream[Notification[str]]
@@ -29,16 +29,16 @@ AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 
 
 @pytest_asyncio.fixture
-async def heard(rig: Rig) -> AsyncIterator[Heard]:
+async def heard(database: ProxiedDatabase) -> AsyncIterator[Heard]:
     """What arrives on orders, past the proxy."""
-    async with Listener(rig.dsn) as listener, listener.stream("orders") as stream:
+    async with Listener(database.dsn) as listener, listener.stream("orders") as stream:
         yield stream
 
 
 @pytest_asyncio.fixture
-async def notifier(rig: Rig) -> AsyncIterator[Notifier]:
+async def notifier(database: ProxiedDatabase) -> AsyncIterator[Notifier]:
     """A running notifier, behind the proxy."""
-    async with Notifier(rig.proxied, backoff=AT_ONCE) as notifier:
+    async with Notifier(database.proxied_dsn, backoff=AT_ONCE) as notifier:
         await notifier.notify("orders", "warm")
         yield notifier
 
@@ -58,21 +58,23 @@ async def check(notifier: Notifier, heard: Heard, moment: Moment, must: Iterable
     assert len(found) == len(set(found))
 
 
-async def test_r32_a_call_that_is_alone(rig: Rig, notifier: Notifier, heard: Heard) -> None:
+async def test_r32_a_call_that_is_alone(
+    database: ProxiedDatabase, notifier: Notifier, heard: Heard
+) -> None:
     """notify(), cancelled anywhere: one connection, and the next call is served."""
 
     async def trial(moment: Moment) -> bool:
         interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
         await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
-        await rig.until_backends(2)
+        await database.until_backends(2)
         return interrupted
 
-    await every_moment(rig, trial, at_least=3)
+    await every_moment(database, trial, at_least=3)
 
 
 @pytest.mark.parametrize("retry", [False, True])
 async def test_r32_a_call_among_others(
-    rig: Rig, notifier: Notifier, heard: Heard, *, retry: bool
+    database: ProxiedDatabase, notifier: Notifier, heard: Heard, *, retry: bool
 ) -> None:
     """Cancelled anywhere, a call that waits with others, or is sent with them, harms none."""
 
@@ -84,14 +86,14 @@ async def test_r32_a_call_among_others(
         interrupted = await moment.interrupts(mine)
         await asyncio.gather(*others)
         await check(notifier, heard, moment, names)
-        await rig.until_backends(2)
+        await database.until_backends(2)
         return interrupted
 
-    await every_moment(rig, trial, at_least=3)
+    await every_moment(database, trial, at_least=3)
 
 
 async def test_r32_the_call_that_others_wait_behind(
-    rig: Rig, notifier: Notifier, heard: Heard
+    database: ProxiedDatabase, notifier: Notifier, heard: Heard
 ) -> None:
     """The lone call in flight is cancelled anywhere: those that gathered behind it are sent."""
 
@@ -108,28 +110,28 @@ async def test_r32_the_call_that_others_wait_behind(
             await asyncio.gather(*others)
             await many
         await check(notifier, heard, moment, names)
-        await rig.until_backends(2)
+        await database.until_backends(2)
         return interrupted
 
-    await every_moment(rig, trial, at_least=3)
+    await every_moment(database, trial, at_least=3)
 
 
-async def test_r32_the_first_call(rig: Rig, heard: Heard) -> None:
+async def test_r32_the_first_call(database: ProxiedDatabase, heard: Heard) -> None:
     """Cancelled while its connection is being made, it leaves one connection at most."""
 
     async def trial(moment: Moment) -> bool:
-        notifier = Notifier(rig.proxied, backoff=AT_ONCE)
+        notifier = Notifier(database.proxied_dsn, backoff=AT_ONCE)
         interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
         await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
-        await rig.until_backends(2)
+        await database.until_backends(2)
         await notifier.aclose()
-        await rig.proxy.wait_idle()
+        await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(rig, trial, at_least=6)
+    await every_moment(database, trial, at_least=6)
 
 
-async def test_r32_many(rig: Rig, notifier: Notifier, heard: Heard) -> None:
+async def test_r32_many(database: ProxiedDatabase, notifier: Notifier, heard: Heard) -> None:
     """notify_many(), cancelled anywhere: what arrived is a beginning of it, and it works on."""
 
     async def trial(moment: Moment) -> bool:
@@ -138,35 +140,35 @@ async def test_r32_many(rig: Rig, notifier: Notifier, heard: Heard) -> None:
             notifier.notify_many(("orders", name) for name in names)
         )
         await check(notifier, heard, moment, () if interrupted else names)
-        await rig.until_backends(2)
+        await database.until_backends(2)
         return interrupted
 
-    await every_moment(rig, trial, at_least=4)
+    await every_moment(database, trial, at_least=4)
 
 
-async def test_r32_start(rig: Rig, heard: Heard) -> None:
+async def test_r32_start(database: ProxiedDatabase, heard: Heard) -> None:
     """start(), cancelled anywhere, leaves nothing, and may be called again."""
 
     async def trial(moment: Moment) -> bool:
-        notifier = Notifier(rig.proxied, backoff=AT_ONCE)
+        notifier = Notifier(database.proxied_dsn, backoff=AT_ONCE)
         interrupted = await moment.interrupts(notifier.start())
         if interrupted:
-            await rig.proxy.wait_idle()
+            await database.proxy.wait_idle()
             await notifier.start()
         await check(notifier, heard, moment, ())
         await notifier.aclose()
-        await rig.proxy.wait_idle()
+        await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(rig, trial, at_least=6)
+    await every_moment(database, trial, at_least=6)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-async def test_r32_aclose(rig: Rig, *, busy: bool) -> None:
+async def test_r32_aclose(database: ProxiedDatabase, *, busy: bool) -> None:
     """aclose(), cancelled anywhere, has closed all the same, and every caller is told."""
 
     async def trial(moment: Moment) -> bool:
-        notifier = Notifier(rig.proxied, backoff=AT_ONCE)
+        notifier = Notifier(database.proxied_dsn, backoff=AT_ONCE)
         await notifier.start()
         calls = [
             asyncio.create_task(notifier.notify("orders", str(n))) for n in range(50 if busy else 0)
@@ -185,18 +187,18 @@ async def test_r32_aclose(rig: Rig, *, busy: bool) -> None:
             await asyncio.gather(*calls, return_exceptions=True)
         with pytest.raises(ClosedError):
             await notifier.notify("orders")
-        await rig.proxy.wait_idle()
+        await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(rig, trial, at_least=1)
+    await every_moment(database, trial, at_least=1)
 
 
 @pytest_asyncio.fixture
-async def pool(rig: Rig) -> AsyncIterator[Pool]:
+async def pool(database: ProxiedDatabase) -> AsyncIterator[Pool]:
     """A pool of one connection, through the proxy."""
     settings = {"application_name": OURS}
     async with asyncpg.create_pool(
-        rig.proxied, min_size=0, max_size=1, server_settings=settings
+        database.proxied_dsn, min_size=0, max_size=1, server_settings=settings
     ) as pool:
         yield pool
 
@@ -211,7 +213,9 @@ async def check_free(pool: Pool) -> None:
                 break
 
 
-async def test_r32_a_call_through_a_pool(rig: Rig, pool: Pool, heard: Heard) -> None:
+async def test_r32_a_call_through_a_pool(
+    database: ProxiedDatabase, pool: Pool, heard: Heard
+) -> None:
     """Cancelled while it borrows, sends, or gives back, the pool is none the smaller."""
     async with Notifier(pool=pool, backoff=AT_ONCE) as notifier:
 
@@ -219,10 +223,10 @@ async def test_r32_a_call_through_a_pool(rig: Rig, pool: Pool, heard: Heard) -> 
             interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
             await check_free(pool)
             await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
-            await rig.until_backends(2)
+            await database.until_backends(2)
             return interrupted
 
-        await every_moment(rig, trial, at_least=3)
+        await every_moment(database, trial, at_least=3)
 
 
 @contextmanager
@@ -238,7 +242,7 @@ def no_complaints() -> Generator[None]:
     assert complaints == []
 
 
-async def test_r32_aclose_with_a_pool(rig: Rig, pool: Pool) -> None:
+async def test_r32_aclose_with_a_pool(database: ProxiedDatabase, pool: Pool) -> None:
     """aclose(), cancelled anywhere while calls go through a pool, gives back what it had."""
 
     async def trial(moment: Moment) -> bool:
@@ -254,17 +258,17 @@ async def test_r32_aclose_with_a_pool(rig: Rig, pool: Pool) -> None:
         return interrupted
 
     with no_complaints():
-        await every_moment(rig, trial, at_least=1)
+        await every_moment(database, trial, at_least=1)
 
 
-async def test_giving_back_may_be_given_up(rig: Rig, pool: Pool) -> None:
+async def test_giving_back_may_be_given_up(database: ProxiedDatabase, pool: Pool) -> None:
     """Closed while the server does not answer the pool, it leaves no failure unseen."""
     with no_complaints():
         notifier = Notifier(pool=pool, operation_timeout=0.1)
-        held = rig.proxy.cut_on(b"UNLISTEN", then="black_hole")  # the pool cleans up
+        held = database.proxy.cut_on(b"UNLISTEN", then="black_hole")  # the pool cleans up
         await notifier.notify("orders", "1")
         await held.wait()
         await notifier.aclose(0)
         await asyncio.sleep(0.2)  # the pool gives up as well
-        rig.proxy.heal()
+        database.proxy.heal()
         await check_free(pool)

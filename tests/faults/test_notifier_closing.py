@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from asyncnotify.testing.server import PostgresServer
-    from tests.faults.conftest import Rig
+    from tests.faults.conftest import ProxiedDatabase
 
 FOR_EVER = 60.0
 CLOSE_TIMEOUT, SLACK = 0.2, 1.0
@@ -31,11 +31,11 @@ CLOSE_TIMEOUT, SLACK = 0.2, 1.0
 class NotifierHarness:
     """A notifier about to be closed, with the calls that are in progress then."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
+    def __init__(self, database: ProxiedDatabase) -> None:
+        self.database = database
         self.calls: list[asyncio.Task[object]] = []
         self.notifier = Notifier(
-            rig.proxied,
+            database.proxied_dsn,
             connect_timeout=FOR_EVER,
             operation_timeout=FOR_EVER,
             start_timeout=FOR_EVER,
@@ -68,7 +68,7 @@ async def at_rest(harness: NotifierHarness) -> None:
 async def alone_in_flight(harness: NotifierHarness) -> None:
     """A call that is alone gets no answer."""
     await harness.warm()
-    held = harness.rig.proxy.cut_on(b"alone", then="black_hole")
+    held = harness.database.proxy.cut_on(b"alone", then="black_hole")
     harness.call(harness.notifier.notify("orders", "alone"))
     await held.wait()
 
@@ -76,7 +76,7 @@ async def alone_in_flight(harness: NotifierHarness) -> None:
 async def several_in_flight(harness: NotifierHarness) -> None:
     """Calls together get no answer, others wait, and others wait for room."""
     await harness.warm()
-    held = harness.rig.proxy.cut_on(b"more", then="black_hole")
+    held = harness.database.proxy.cut_on(b"more", then="black_hole")
     harness.call(harness.notifier.notify("orders", "alone"))
     harness.call(harness.notifier.notify("orders", "more"))
     await held.wait()
@@ -87,7 +87,7 @@ async def several_in_flight(harness: NotifierHarness) -> None:
 async def many_in_flight(harness: NotifierHarness) -> None:
     """notify_many() gets no answer, with more to come."""
     await harness.warm()
-    held = harness.rig.proxy.cut_on(b"999", then="black_hole")
+    held = harness.database.proxy.cut_on(b"999", then="black_hole")
     harness.call(harness.notifier.notify_many(("orders", str(n)) for n in range(3_000)))
     await held.wait()
     harness.call_several()
@@ -96,14 +96,14 @@ async def many_in_flight(harness: NotifierHarness) -> None:
 
 async def dialling(harness: NotifierHarness) -> None:
     """The server is silent when it is connected to."""
-    harness.rig.proxy.silent()
+    harness.database.proxy.silent()
     harness.call_several()
-    await harness.rig.proxy.wait_for_dials(1)
+    await harness.database.proxy.wait_for_dials(1)
 
 
 async def starting(harness: NotifierHarness) -> None:
     """start() waits for its next attempt, for a minute."""
-    harness.rig.proxy.refuse()
+    harness.database.proxy.refuse()
     harness.call(harness.notifier.start())
     await asyncio.wait(harness.calls, timeout=0.05)
 
@@ -111,9 +111,9 @@ async def starting(harness: NotifierHarness) -> None:
 async def trying_again(harness: NotifierHarness) -> None:
     """Calls with retry=True wait for their next attempt."""
     await harness.warm()
-    harness.rig.proxy.refuse()
-    harness.rig.proxy.half_close()
-    await harness.rig.proxy.wait_idle()
+    harness.database.proxy.refuse()
+    harness.database.proxy.half_close()
+    await harness.database.proxy.wait_idle()
     for n in range(3):
         harness.call(harness.notifier.notify("orders", str(n), retry=True))
     await asyncio.wait(harness.calls, timeout=0.05)
@@ -122,7 +122,7 @@ async def trying_again(harness: NotifierHarness) -> None:
 async def saying_goodbye(harness: NotifierHarness) -> None:
     """The server does not notice that it leaves."""
     await harness.warm()
-    harness.rig.proxy.black_hole()
+    harness.database.proxy.black_hole()
 
 
 STATES = [
@@ -152,10 +152,10 @@ async def check_calls(harness: NotifierHarness) -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("how", ["aclose", "twice", "at once", "cancelled"])
 async def test_r31_aclose_is_bounded_in_every_state(
-    rig: Rig, state: Callable[[NotifierHarness], Awaitable[None]], how: str
+    database: ProxiedDatabase, state: Callable[[NotifierHarness], Awaitable[None]], how: str
 ) -> None:
     """It keeps its timeout, tells every caller, leaves no session, and start() begins anew."""
-    harness = NotifierHarness(rig)
+    harness = NotifierHarness(database)
     await state(harness)
     closes = [asyncio.create_task(harness.notifier.aclose(0 if how == "at once" else None))]
     if how == "twice":
@@ -170,11 +170,11 @@ async def test_r31_aclose_is_bounded_in_every_state(
             await asyncio.wait(harness.calls)
     assert time.monotonic() - began < CLOSE_TIMEOUT + SLACK
     await check_calls(harness)
-    rig.proxy.heal()
+    database.proxy.heal()
     await harness.notifier.aclose()
     with pytest.raises(ClosedError):
         await harness.notifier.notify("orders", "late")
-    await rig.proxy.wait_idle()
+    await database.proxy.wait_idle()
     await harness.notifier.start()
     await harness.notifier.notify("orders", "anew")
     await harness.notifier.aclose()
@@ -182,12 +182,12 @@ async def test_r31_aclose_is_bounded_in_every_state(
 
 @pytest.mark.parametrize("harm", ["freeze", "stop"])
 async def test_r31_aclose_is_bounded_without_a_server(
-    own_rig: Rig, battered_server: PostgresServer, harm: str
+    own_database: ProxiedDatabase, battered_server: PostgresServer, harm: str
 ) -> None:
     """The server stands still, or is down, with calls in flight and waiting."""
-    harness = NotifierHarness(own_rig)
+    harness = NotifierHarness(own_database)
     await harness.warm()
-    pids = await own_rig.backends()
+    pids = await own_database.backends()
     if harm == "freeze":
         for pid in pids:
             battered_server.freeze_backend(pid)
@@ -209,12 +209,12 @@ async def test_r31_aclose_is_bounded_without_a_server(
         await asyncio.to_thread(battered_server.start)
 
 
-async def test_aclose_flushes_while_the_network_is_slow(rig: Rig) -> None:
+async def test_aclose_flushes_while_the_network_is_slow(database: ProxiedDatabase) -> None:
     """Within its timeout, what was accepted is sent, and in order."""
-    async with Listener(rig.dsn) as listener, listener.stream("orders") as heard:
-        notifier = Notifier(rig.proxied)
+    async with Listener(database.dsn) as listener, listener.stream("orders") as heard:
+        notifier = Notifier(database.proxied_dsn)
         await notifier.start()
-        rig.proxy.delay(to_server=0.03, to_client=0.03)
+        database.proxy.delay(to_server=0.03, to_client=0.03)
         calls = [asyncio.create_task(notifier.notify("orders", str(n))) for n in range(50)]
         await asyncio.sleep(0)
         await notifier.aclose(WAIT_LIMIT)
@@ -222,31 +222,31 @@ async def test_aclose_flushes_while_the_network_is_slow(rig: Rig) -> None:
         assert [(await anext(heard)).payload for _ in range(50)] == [str(n) for n in range(50)]
 
 
-async def test_a_start_beside_aclose_does_not_cut_it_short(rig: Rig) -> None:
+async def test_a_start_beside_aclose_does_not_cut_it_short(database: ProxiedDatabase) -> None:
     """start() is refused while somebody closes; what was accepted is still sent."""
-    notifier = Notifier(rig.proxied)
+    notifier = Notifier(database.proxied_dsn)
     await notifier.notify("orders", "warm")
-    held = rig.proxy.cut_on(b"accepted", then="black_hole")
+    held = database.proxy.cut_on(b"accepted", then="black_hole")
     call = asyncio.create_task(notifier.notify("orders", "accepted"))
     await held.wait()
     closing = asyncio.create_task(notifier.aclose(WAIT_LIMIT))
     await asyncio.sleep(0)
     with pytest.raises(ClosedError):
         await notifier.start()
-    rig.proxy.heal()
+    database.proxy.heal()
     await call
     await closing
 
 
-async def test_an_old_start_does_not_close_what_was_begun_after(rig: Rig) -> None:
+async def test_an_old_start_does_not_close_what_was_begun_after(database: ProxiedDatabase) -> None:
     """A start() that was closed under its wait learns of it, and touches nothing that is newer."""
-    notifier = Notifier(rig.proxied, backoff=lambda: iter((0.0, 0.2, FOR_EVER)))
-    rig.proxy.drop_new()
+    notifier = Notifier(database.proxied_dsn, backoff=lambda: iter((0.0, 0.2, FOR_EVER)))
+    database.proxy.drop_new()
     old = asyncio.create_task(notifier.start())
-    await rig.proxy.wait_for_dials(1)
+    await database.proxy.wait_for_dials(1)
     await asyncio.wait({old}, timeout=0.05)
     await notifier.aclose()
-    rig.proxy.accept()
+    database.proxy.accept()
     await notifier.start()
     async with asyncio.timeout(WAIT_LIMIT):
         with pytest.raises(ClosedError):

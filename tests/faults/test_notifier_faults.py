@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncnotify import Stream
     from asyncnotify.testing.proxy import PatternDetector
     from asyncnotify.testing.server import PostgresServer
-    from tests.faults.conftest import Rig
+    from tests.faults.conftest import ProxiedDatabase
 
     Heard = Stream[Notification[str]]
     Send = Callable[[Notifier, str], Awaitable[object]]
@@ -41,9 +41,9 @@ ANSWER = b"SELECT 1\0"
 
 
 @pytest_asyncio.fixture
-async def heard(rig: Rig) -> AsyncIterator[Heard]:
+async def heard(database: ProxiedDatabase) -> AsyncIterator[Heard]:
     """What arrives on orders, past the proxy."""
-    async with Listener(rig.dsn) as listener, listener.stream("orders") as stream:
+    async with Listener(database.dsn) as listener, listener.stream("orders") as stream:
         yield stream
 
 
@@ -58,10 +58,10 @@ async def payloads(heard: Heard, end: str) -> list[str]:
     return found
 
 
-def notifier_of(rig: Rig, **options: Any) -> Notifier:  # noqa: ANN401 - as Notifier takes them
+def notifier_of(database: ProxiedDatabase, **options: Any) -> Notifier:  # noqa: ANN401 - as Notifier takes them
     """Return a notifier with short timeouts that goes through the proxy."""
     options = {"operation_timeout": TIMEOUT, "backoff": SHORT_BACKOFF, **options}
-    return Notifier(rig.proxied, **options)
+    return Notifier(database.proxied_dsn, **options)
 
 
 # -- in flight ------------------------------------------------------------------------------------
@@ -93,24 +93,24 @@ ways = pytest.mark.parametrize("send", [alone, together, many])
 @pytest.mark.parametrize("fault", ["reset", "fin", "pause"])
 @pytest.mark.parametrize("sent", [True, False], ids=["sent", "not sent"])
 async def test_a_connection_that_dies_in_flight_leaves_doubt(
-    rig: Rig, heard: Heard, send: Send, fault: str, *, sent: bool
+    database: ProxiedDatabase, heard: Heard, send: Send, fault: str, *, sent: bool
 ) -> None:
     """Told in time, in words that say so; whether it was sent or not, the next call works."""
-    async with notifier_of(rig) as notifier:
+    async with notifier_of(database) as notifier:
         await notifier.notify("orders", "warm")
         verb: Callable[[ProxiedConnection], object] = {
             "reset": ProxiedConnection.reset,
             "fin": ProxiedConnection.fin,
             "pause": ProxiedConnection.pause,
         }[fault]
-        rig.proxy.cut_on(b"doubtful", then=verb, answer=ANSWER if sent else None)
+        database.proxy.cut_on(b"doubtful", then=verb, answer=ANSWER if sent else None)
         began = time.monotonic()
         with pytest.raises(ConnectionLostError, match="may or may not have been sent") as caught:
             await send(notifier, "doubtful")
         assert time.monotonic() - began < TIMEOUT + SLACK
         assert caught.value.__cause__ is not None
         await notifier.notify("orders", "next")
-        assert rig.proxy.accepted == 2
+        assert database.proxy.accepted == 2
     found = await payloads(heard, "next")
     assert ("doubtful" in found) == sent
     assert len(found) == len(set(found))
@@ -118,13 +118,13 @@ async def test_a_connection_that_dies_in_flight_leaves_doubt(
 
 @ways
 async def test_a_frozen_backend_is_given_up_in_time(
-    own_rig: Rig, battered_server: PostgresServer, send: Send
+    own_database: ProxiedDatabase, battered_server: PostgresServer, send: Send
 ) -> None:
     """Its process stands still: the call ends at its deadline, and the next has another."""
-    async with notifier_of(own_rig) as notifier:
+    async with notifier_of(own_database) as notifier:
         for way in (alone, many):  # by the same statements, each of which is prepared once
             await way(notifier, "warm")
-        [pid] = await own_rig.backends()
+        [pid] = await own_database.backends()
         battered_server.freeze_backend(pid)
         try:
             began = time.monotonic()
@@ -137,14 +137,16 @@ async def test_a_frozen_backend_is_given_up_in_time(
             battered_server.thaw_backend(pid)
 
 
-async def test_fatal_without_fin_concerns_one_call_at_most(rig: Rig, heard: Heard) -> None:
+async def test_fatal_without_fin_concerns_one_call_at_most(
+    database: ProxiedDatabase, heard: Heard
+) -> None:
     """The server's last words come without an end: the connection is replaced."""
-    async with notifier_of(rig) as notifier:
+    async with notifier_of(database) as notifier:
         await notifier.notify("orders", "warm")
-        rig.proxy.hold_fin()
-        [_, pid] = await rig.backends()
-        words = rig.proxy.detect(b"57P01", "to_client")
-        await rig.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", pid)
+        database.proxy.hold_fin()
+        [_, pid] = await database.backends()
+        words = database.proxy.detect(b"57P01", "to_client")
+        await database.fetchval("SELECT pg_catalog.pg_terminate_backend($1)", pid)
         await words.wait()
         results = [
             (await asyncio.gather(notifier.notify("orders", str(n)), return_exceptions=True))[0]
@@ -152,18 +154,20 @@ async def test_fatal_without_fin_concerns_one_call_at_most(rig: Rig, heard: Hear
         ]
         assert results[1:] == [None, None]
         assert results[0] is None or isinstance(results[0], ConnectionLostError)
-        rig.proxy.heal()
+        database.proxy.heal()
         await notifier.notify("orders", "end")
     assert (await payloads(heard, "end"))[-2:] == ["1", "2"]
 
 
-async def test_a_connection_lost_between_calls_is_replaced(rig: Rig, heard: Heard) -> None:
+async def test_a_connection_lost_between_calls_is_replaced(
+    database: ProxiedDatabase, heard: Heard
+) -> None:
     """Killed while nothing is in flight, any number of times: no caller gets an error."""
-    async with notifier_of(rig) as notifier:
+    async with notifier_of(database) as notifier:
         for n in range(5):
             await notifier.notify("orders", str(n))
-            rig.proxy.half_close()
-            await rig.proxy.wait_idle()  # the driver has noticed, and closed its end
+            database.proxy.half_close()
+            await database.proxy.wait_idle()  # the driver has noticed, and closed its end
         assert await notifier.notify_many([("orders", "end")]) == 1
     assert await payloads(heard, "end") == [str(n) for n in range(5)]
 
@@ -197,40 +201,46 @@ def before_reading(proxy: FaultProxy, what: bytes) -> PatternDetector:
 
 
 @ways
-async def test_r3_a_blocked_loop_is_no_dead_connection(rig: Rig, send: Send) -> None:
+async def test_r3_a_blocked_loop_is_no_dead_connection(
+    database: ProxiedDatabase, send: Send
+) -> None:
     """The loop stands still past the deadline, the server is healthy: no call fails."""
-    async with notifier_of(rig, operation_timeout=0.03) as notifier:
+    async with notifier_of(database, operation_timeout=0.03) as notifier:
         await notifier.notify("orders", "warm")
         await notifier.notify_many([("orders", "warm"), ("orders", "too")])
         for place in (when_asked, when_answered, before_reading) * 2:
-            blocked = place(rig.proxy, b"blocked")
+            blocked = place(database.proxy, b"blocked")
             await send(notifier, "blocked")
             await blocked.wait()
-        assert rig.proxy.accepted == 1
+        assert database.proxy.accepted == 1
 
 
-async def test_r3_a_loop_blocked_before_a_slow_answer_is_no_dead_connection(rig: Rig) -> None:
+async def test_r3_a_loop_blocked_before_a_slow_answer_is_no_dead_connection(
+    database: ProxiedDatabase,
+) -> None:
     """The loop stood still; the answer then takes a while, but less than it may."""
-    async with notifier_of(rig, operation_timeout=0.5) as notifier:
-        rig.proxy.delay(to_client=0.1)
+    async with notifier_of(database, operation_timeout=0.5) as notifier:
+        database.proxy.delay(to_client=0.1)
         call = asyncio.create_task(notifier.notify("orders", "first"))  # two round trips
-        await rig.proxy.wait_for_bytes(b"pg_notify")
+        await database.proxy.wait_for_bytes(b"pg_notify")
         block_loop(0.7)
         await call
-        assert rig.proxy.accepted == 1
+        assert database.proxy.accepted == 1
 
 
-async def test_r4_a_slow_network_is_no_dead_connection(rig: Rig, heard: Heard) -> None:
+async def test_r4_a_slow_network_is_no_dead_connection(
+    database: ProxiedDatabase, heard: Heard
+) -> None:
     """Latency, and single bytes, cost time only."""
-    async with notifier_of(rig, operation_timeout=2.0) as notifier:
-        rig.proxy.delay(to_server=0.05, to_client=0.05)
+    async with notifier_of(database, operation_timeout=2.0) as notifier:
+        database.proxy.delay(to_server=0.05, to_client=0.05)
         await alone(notifier, "0")
         await together(notifier, "1")
-        rig.proxy.delay()
-        rig.proxy.trickle(1)
+        database.proxy.delay()
+        database.proxy.trickle(1)
         await alone(notifier, "2")
         await notifier.notify("orders", "end")
-        assert rig.proxy.accepted == 1
+        assert database.proxy.accepted == 1
     assert await payloads(heard, "end") == ["0", "first", "1", "another", "2"]
 
 
@@ -238,19 +248,23 @@ async def test_r4_a_slow_network_is_no_dead_connection(rig: Rig, heard: Heard) -
 
 
 @pytest.mark.parametrize("answer", [ANSWER, None], ids=["sent", "not sent"])
-async def test_a_retry_arrives_at_least_once(rig: Rig, heard: Heard, answer: bytes | None) -> None:
+async def test_a_retry_arrives_at_least_once(
+    database: ProxiedDatabase, heard: Heard, answer: bytes | None
+) -> None:
     """What is lost in flight is sent again: once if it had not been sent, twice if it had."""
-    async with notifier_of(rig) as notifier:
+    async with notifier_of(database) as notifier:
         await notifier.notify("orders", "warm")
-        rig.proxy.cut_on(b"again", then=ProxiedConnection.reset, answer=answer)
+        database.proxy.cut_on(b"again", then=ProxiedConnection.reset, answer=answer)
         await notifier.notify("orders", "again", retry=True)
         await notifier.notify("orders", "end")
     assert await payloads(heard, "end") == ["warm", *["again"] * (2 if answer else 1)]
 
 
-async def test_retries_survive_restarts(own_rig: Rig, battered_server: PostgresServer) -> None:
+async def test_retries_survive_restarts(
+    own_database: ProxiedDatabase, battered_server: PostgresServer
+) -> None:
     """Killed, restarted and gone for a while, the server gets them all in the end."""
-    async with notifier_of(own_rig, retry_timeout=20.0, connect_timeout=1.0) as notifier:
+    async with notifier_of(own_database, retry_timeout=20.0, connect_timeout=1.0) as notifier:
         for number, harm in enumerate((battered_server.kill, battered_server.stop)):
             await notifier.notify("orders", "warm", retry=True)
             await asyncio.to_thread(harm)
@@ -261,7 +275,7 @@ async def test_retries_survive_restarts(own_rig: Rig, battered_server: PostgresS
             await asyncio.wait(calls, timeout=0.05)
             assert not any(call.done() for call in calls)
             await asyncio.to_thread(battered_server.start)
-            async with Listener(own_rig.dsn) as listener, listener.stream("orders") as heard:
+            async with Listener(own_database.dsn) as listener, listener.stream("orders") as heard:
                 await asyncio.gather(*calls)
                 await notifier.notify("orders", "end", retry=True)
                 found = await payloads(heard, "end")
@@ -270,23 +284,23 @@ async def test_retries_survive_restarts(own_rig: Rig, battered_server: PostgresS
 
 
 @pytest.mark.parametrize("fault", ["refuse", "drop_new", "silent"])
-async def test_retries_end_with_the_last_error(rig: Rig, fault: str) -> None:
+async def test_retries_end_with_the_last_error(database: ProxiedDatabase, fault: str) -> None:
     """After retry_timeout the caller learns that it was not sent; when all is well it works."""
-    async with notifier_of(rig, retry_timeout=0.5, connect_timeout=0.1) as notifier:
-        getattr(rig.proxy, fault)()
-        rig.proxy.reset()
-        await rig.proxy.wait_idle()
+    async with notifier_of(database, retry_timeout=0.5, connect_timeout=0.1) as notifier:
+        getattr(database.proxy, fault)()
+        database.proxy.reset()
+        await database.proxy.wait_idle()
         with pytest.raises((ConnectError, ConnectionLostError)):
             await notifier.notify("orders", "0")  # from here on it knows that there is none
-        before = rig.proxy.accepted
+        before = database.proxy.accepted
         began = time.monotonic()
         with pytest.raises(ConnectError) as caught:
             await notifier.notify("orders", "1", retry=True)
         assert 0.25 < time.monotonic() - began < 0.5 + SLACK
         assert caught.value.__cause__ is not None
         if fault != "refuse":
-            assert rig.proxy.accepted - before >= 2
-        rig.proxy.accept()
+            assert database.proxy.accepted - before >= 2
+        database.proxy.accept()
         await notifier.notify("orders", "2", retry=True)
 
 
@@ -308,18 +322,18 @@ async def test_a_mistake_is_not_tried_again() -> None:
     assert next(asked) == 2
 
 
-async def test_r12_start_tells_of_a_wrong_database_at_once(own_rig: Rig) -> None:
+async def test_r12_start_tells_of_a_wrong_database_at_once(own_database: ProxiedDatabase) -> None:
     """Trying again would not make the database: start() does not wait for its timeout."""
-    base, _, _ = own_rig.proxied.rpartition("/")
+    base, _, _ = own_database.proxied_dsn.rpartition("/")
     notifier = Notifier(f"{base}/nowhere", start_timeout=WAIT_LIMIT)
     async with asyncio.timeout(WAIT_LIMIT / 5):
         with pytest.raises(ConnectError) as caught:
             await notifier.start()
     assert isinstance(caught.value.__cause__, asyncpg.InvalidCatalogNameError)
-    assert own_rig.proxy.accepted == 1
+    assert own_database.proxy.accepted == 1
 
 
-async def test_a_backoff_of_ones_own_is_asked_for_each_series(rig: Rig) -> None:
+async def test_a_backoff_of_ones_own_is_asked_for_each_series(database: ProxiedDatabase) -> None:
     """backoff= is called once for each call that has to be tried again."""
     series: list[list[float]] = []
 
@@ -329,10 +343,10 @@ async def test_a_backoff_of_ones_own_is_asked_for_each_series(rig: Rig) -> None:
             series[-1].append(delay)
             yield delay
 
-    async with notifier_of(rig, backoff=backoff, retry_timeout=0.05) as notifier:
-        rig.proxy.refuse()
-        rig.proxy.reset()
-        await rig.proxy.wait_idle()
+    async with notifier_of(database, backoff=backoff, retry_timeout=0.05) as notifier:
+        database.proxy.refuse()
+        database.proxy.reset()
+        await database.proxy.wait_idle()
         with pytest.raises((ConnectError, ConnectionLostError)):
             await notifier.notify("orders", "0")  # from here on it knows that there is none
         series.clear()

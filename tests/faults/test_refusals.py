@@ -23,9 +23,9 @@ from asyncnotify import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from tests.faults.conftest import Rig, Subject
+    from tests.faults.conftest import ProxiedDatabase, Subject
 
-both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
 class PasswordStore:
@@ -42,33 +42,37 @@ class PasswordStore:
 
 
 @asynccontextmanager
-async def alice(rig: Rig, *, options: str = "PASSWORD 'right'") -> AsyncGenerator[None]:
+async def alice(
+    database: ProxiedDatabase, *, options: str = "PASSWORD 'right'"
+) -> AsyncGenerator[None]:
     """Have a role of this name for a while; the server wants its password."""
-    await rig.fetchval(f"CREATE ROLE alice LOGIN {options}")
+    await database.fetchval(f"CREATE ROLE alice LOGIN {options}")
     try:
         yield
     finally:
-        await rig.fetchval("DROP ROLE alice")
+        await database.fetchval("DROP ROLE alice")
 
 
-def as_alice(rig: Rig, store: PasswordStore) -> Subject:
-    """Make a listener that logs in as this role, by the test's road."""
-    if rig.road == "dsn":
-        return rig.subject(user="alice", password=store.ask)
-    rig.login = lambda: ("alice", store.ask())
-    return rig.subject()
+def as_alice(database: ProxiedDatabase, store: PasswordStore) -> Subject:
+    """Make a listener that logs in as this role, as the test says."""
+    if database.connects_by == "dsn":
+        return database.subject(user="alice", password=store.ask)
+    database.login = lambda: ("alice", store.ask())
+    return database.subject()
 
 
-@both_roads
+@by_dsn_and_by_connect
 @pytest.mark.parametrize(
     "options",
     ["PASSWORD 'other'", "PASSWORD 'right' VALID UNTIL '2000-01-01'", "PASSWORD NULL"],
 )
-async def test_r12_a_password_that_is_refused_ends_the_start(own_rig: Rig, options: str) -> None:
+async def test_r12_a_password_that_is_refused_ends_the_start(
+    own_database: ProxiedDatabase, options: str
+) -> None:
     """A wrong, an expired and a missing password are no reason to try again at the start."""
-    async with alice(own_rig, options=options):
+    async with alice(own_database, options=options):
         store = PasswordStore("right")
-        subject = as_alice(own_rig, store)
+        subject = as_alice(own_database, store)
         with pytest.raises(ConnectError) as refused:
             await subject.listener.start()
     assert not isinstance(refused.value, ConnectTimeoutError)
@@ -92,10 +96,10 @@ async def test_r12_a_password_that_is_refused_ends_the_start(own_rig: Rig, optio
     ],
 )
 async def test_r12_what_no_retry_can_mend_ends_the_start(
-    own_rig: Rig, options: dict[str, object], cause: type[Exception]
+    own_database: ProxiedDatabase, options: dict[str, object], cause: type[Exception]
 ) -> None:
     """No such role, none that may log in, no database, a bad setting: start() raises at once."""
-    subject = own_rig.subject(**options)
+    subject = own_database.subject(**options)
     with pytest.raises(ConnectError) as refused:
         await subject.listener.start()
     assert not isinstance(refused.value, ConnectTimeoutError)
@@ -103,16 +107,18 @@ async def test_r12_what_no_retry_can_mend_ends_the_start(
     assert subject.count(RetryScheduled) == 0
 
 
-@both_roads
-async def test_r12_a_rotated_password_is_asked_for_until_it_is_right(own_rig: Rig) -> None:
+@by_dsn_and_by_connect
+async def test_r12_a_rotated_password_is_asked_for_until_it_is_right(
+    own_database: ProxiedDatabase,
+) -> None:
     """A running listener whose password is refused is degraded, and recovers with the new one."""
-    async with alice(own_rig):
+    async with alice(own_database):
         store = PasswordStore("right")
-        subject = as_alice(own_rig, store)
+        subject = as_alice(own_database, store)
         async with subject.listener:
             await subject.set_up_fence()
             await subject.until(Connected)
-            await own_rig.fetchval("ALTER ROLE alice PASSWORD 'rotated'")
+            await own_database.fetchval("ALTER ROLE alice PASSWORD 'rotated'")
             await subject.fence()  # the session that is open goes on
             await subject.terminate_backend()
             await subject.until(ConnectionLost)
@@ -125,7 +131,9 @@ async def test_r12_a_rotated_password_is_asked_for_until_it_is_right(own_rig: Ri
             subject.check_state(State.CONNECTED)
 
 
-async def test_r12_a_password_callable_that_fails_is_asked_again(own_rig: Rig) -> None:
+async def test_r12_a_password_callable_that_fails_is_asked_again(
+    own_database: ProxiedDatabase,
+) -> None:
     """What the callable raises is tried again, at start and later, and its text is not repeated."""
     working = False
 
@@ -135,8 +143,8 @@ async def test_r12_a_password_callable_that_fails_is_asked_again(own_rig: Rig) -
             raise RuntimeError(msg)
         return "right"
 
-    async with alice(own_rig):
-        subject = own_rig.subject(user="alice", password=password)
+    async with alice(own_database):
+        subject = own_database.subject(user="alice", password=password)
         starting = asyncio.create_task(subject.listener.start())
         failed = await subject.until(RetryScheduled)
         assert isinstance(failed.cause.__cause__, RuntimeError)
@@ -153,7 +161,7 @@ async def test_r12_a_password_callable_that_fails_is_asked_again(own_rig: Rig) -
         await subject.listener.aclose()
 
 
-async def test_r12_a_connect_that_fails_is_called_again(rig: Rig) -> None:
+async def test_r12_a_connect_that_fails_is_called_again(database: ProxiedDatabase) -> None:
     """What connect= raises is tried again, at start and later."""
     working = False
 
@@ -161,9 +169,9 @@ async def test_r12_a_connect_that_fails_is_called_again(rig: Rig) -> None:
         if not working:
             msg = "no route yet"
             raise LookupError(msg)
-        return await rig.connect()
+        return await database.connect()
 
-    rig.road = "connect"
+    database.connects_by = "connect"
     listener = Listener(connect=connect, start_timeout=0.5)
     with pytest.raises(ConnectTimeoutError) as refused:
         await listener.start()
@@ -172,45 +180,47 @@ async def test_r12_a_connect_that_fails_is_called_again(rig: Rig) -> None:
     async with listener:
         events = listener.events()
         working = False
-        rig.proxy.reset()
+        database.proxy.reset()
         assert isinstance(await anext(events), ConnectionLost)
         assert isinstance(await anext(events), RetryScheduled)
         working = True
         await listener.wait_connected(10.0)
 
 
-async def test_r12_a_dropped_database_is_waited_for(own_rig: Rig) -> None:
+async def test_r12_a_dropped_database_is_waited_for(own_database: ProxiedDatabase) -> None:
     """When its database is dropped the listener is degraded; made anew it is listened on."""
-    await own_rig.fetchval("CREATE DATABASE doomed")
-    subject = own_rig.subject(database="doomed")
+    await own_database.fetchval("CREATE DATABASE doomed")
+    subject = own_database.subject(database="doomed")
     async with subject.listener:
         await subject.listener.listen("orders", print)
-        await own_rig.fetchval("DROP DATABASE doomed WITH (FORCE)")
+        await own_database.fetchval("DROP DATABASE doomed WITH (FORCE)")
         await subject.until(ConnectionLost)
         gone = await subject.until(RetryScheduled)
         assert isinstance(gone.cause, asyncpg.InvalidCatalogNameError)
         subject.check_state(State.DEGRADED)
-        await own_rig.fetchval("CREATE DATABASE doomed")
+        await own_database.fetchval("CREATE DATABASE doomed")
         await subject.until(Reconnected)
         assert subject.listener.is_connected
-    await own_rig.fetchval("DROP DATABASE doomed")
+    await own_database.fetchval("DROP DATABASE doomed")
 
 
-async def test_r12_a_database_that_refuses_connections_is_waited_for(own_rig: Rig) -> None:
+async def test_r12_a_database_that_refuses_connections_is_waited_for(
+    own_database: ProxiedDatabase,
+) -> None:
     """ALLOW_CONNECTIONS false is waited out, at start and later."""
-    await own_rig.fetchval("CREATE DATABASE shut ALLOW_CONNECTIONS false")
-    subject = own_rig.subject(database="shut")
+    await own_database.fetchval("CREATE DATABASE shut ALLOW_CONNECTIONS false")
+    subject = own_database.subject(database="shut")
     starting = asyncio.create_task(subject.listener.start())
     closed = await subject.until(RetryScheduled)
     assert isinstance(closed.cause, asyncpg.ObjectNotInPrerequisiteStateError)
-    await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")
+    await own_database.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")
     await starting
-    await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS false")
+    await own_database.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS false")
     await subject.terminate_backend()
     await subject.until(ConnectionLost)
     await subject.until(RetryScheduled)
     subject.check_state(State.DEGRADED)
-    await own_rig.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")
+    await own_database.fetchval("ALTER DATABASE shut ALLOW_CONNECTIONS true")
     await subject.until(Reconnected)
     await subject.listener.aclose()
-    await own_rig.fetchval("DROP DATABASE shut")
+    await own_database.fetchval("DROP DATABASE shut")

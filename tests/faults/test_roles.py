@@ -153,8 +153,8 @@ async def test_r54_a_role_whose_transactions_wait_listens_and_notifies(waiting_r
             waiting_role, server_settings={"application_name": "asyncnotify"}
         )
 
-    roads: list[dict[str, Any]] = [{"dsn": waiting_role}, {"connect": connect}]
-    for arguments in roads:
+    ways: list[dict[str, Any]] = [{"dsn": waiting_role}, {"connect": connect}]
+    for arguments in ways:
         async with (
             asyncio.timeout(WAIT_LIMIT),
             Listener(**arguments, **HEARTBEAT, start_timeout=5.0) as listener,

@@ -15,7 +15,7 @@ from asyncnotify import ConnectionLost, Gap, GapReason, Notification
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from tests.faults.conftest import Items, Rig
+    from tests.faults.conftest import Items, ProxiedDatabase
 
 BEAT = b"pg_listening_channels"
 HEARTBEAT = 0.1
@@ -23,7 +23,7 @@ AUDIT = 6 * HEARTBEAT
 SLACK = 0.5
 WAIT_LIMIT = scaled(5.0)
 
-pytestmark = pytest.mark.parametrize("road", ["connect"])  # it lets us at the connection
+pytestmark = pytest.mark.parametrize("connects_by", ["connect"])  # it lets us at the connection
 
 
 async def take(stream: Items) -> Notification[str] | Gap:
@@ -32,12 +32,12 @@ async def take(stream: Items) -> Notification[str] | Gap:
         return await anext(stream)
 
 
-async def strip(rig: Rig, command: str) -> None:
+async def strip(database: ProxiedDatabase, command: str) -> None:
     """Run a command on the listener's own connection, as soon as a heartbeat leaves it free."""
-    await rig.proxy.wait_for_bytes(BEAT)
+    await database.proxy.wait_for_bytes(BEAT)
     while True:
         try:
-            await rig.opened[-1].execute(command)
+            await database.opened[-1].execute(command)
         except asyncpg.InterfaceError:
             await asyncio.sleep(0)
         else:
@@ -55,43 +55,47 @@ async def chat(dsn: str, channel: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["UNLISTEN *", "DISCARD ALL"])
-async def test_r6_every_channel_stripped_is_listened_on_again(rig: Rig, command: str) -> None:
+async def test_r6_every_channel_stripped_is_listened_on_again(
+    database: ProxiedDatabase, command: str
+) -> None:
     """UNLISTEN * behind our back is found by an audit: LISTEN is repeated, a Gap says so."""
-    async with rig.running(heartbeat=HEARTBEAT) as subject:
+    async with database.running(heartbeat=HEARTBEAT) as subject:
         async with subject.listener.stream("a", "b", gaps=True) as stream:
             first = await take(stream)
             assert isinstance(first, Gap)
-            await strip(rig, command)
+            await strip(database, command)
             stripped, at = time.monotonic(), datetime.now(UTC)
-            await rig.notify("a", "unheard")
+            await database.notify("a", "unheard")
             gap = await take(stream)
             assert time.monotonic() - stripped < AUDIT + SLACK
             assert isinstance(gap, Gap)
             assert gap.reason is GapReason.UNLISTENED
             assert gap.since is not None
             assert gap.since <= at
-            assert await rig.heard(subject, ["a", "b"]) == {"a", "b"}
+            assert await database.heard(subject, ["a", "b"]) == {"a", "b"}
         assert subject.count(ConnectionLost) == 0
 
 
-async def test_r6_one_channel_stripped_is_found_while_another_keeps_talking(rig: Rig) -> None:
+async def test_r6_one_channel_stripped_is_found_while_another_keeps_talking(
+    database: ProxiedDatabase,
+) -> None:
     """Notifications on one channel do not put off the audit that misses another."""
     async with (
-        rig.running(heartbeat=HEARTBEAT) as subject,
+        database.running(heartbeat=HEARTBEAT) as subject,
         subject.listener.stream("quiet", gaps=True) as quiet,
         subject.listener.stream("chatty", gaps=True) as chatty,
     ):
         assert isinstance(await take(quiet), Gap)
         assert isinstance(await take(chatty), Gap)
-        chatting = asyncio.create_task(chat(rig.dsn, "chatty"))
-        await strip(rig, "UNLISTEN quiet")
+        chatting = asyncio.create_task(chat(database.dsn, "chatty"))
+        await strip(database, "UNLISTEN quiet")
         stripped = time.monotonic()
         gap = await take(quiet)
         assert time.monotonic() - stripped < AUDIT + SLACK
         assert isinstance(gap, Gap)
         assert gap.reason is GapReason.UNLISTENED
         await end(chatting)
-        await rig.notify("quiet", "heard")
+        await database.notify("quiet", "heard")
         heard = await take(quiet)
         assert isinstance(heard, Notification)
         assert heard.payload == "heard"
@@ -100,35 +104,35 @@ async def test_r6_one_channel_stripped_is_found_while_another_keeps_talking(rig:
         assert stats.gaps == 1
 
 
-async def test_r6_what_is_listened_on_besides_does_no_harm(rig: Rig) -> None:
+async def test_r6_what_is_listened_on_besides_does_no_harm(database: ProxiedDatabase) -> None:
     """A LISTEN that somebody added on our connection is neither repaired nor delivered."""
-    async with rig.running(heartbeat=HEARTBEAT) as subject:
-        await strip(rig, "LISTEN stranger")
-        with rig.wire() as wire:
+    async with database.running(heartbeat=HEARTBEAT) as subject:
+        await strip(database, "LISTEN stranger")
+        with database.wire() as wire:
             await wire.until(3, BEAT)
-        await rig.notify("stranger")
+        await database.notify("stranger")
         await subject.fence()
         assert subject.count(ConnectionLost) == 0
         stats = subject.listener.stats()
         assert (stats.gaps, stats.reconnects) == (1, 0)
-        await strip(rig, "UNLISTEN *")
-        with rig.wire() as wire:
+        await strip(database, "UNLISTEN *")
+        with database.wire() as wire:
             await wire.until(1, b'LISTEN "fence"')
         await subject.fence()
 
 
-async def test_r6_a_channel_exchanged_for_another_is_found(rig: Rig) -> None:
+async def test_r6_a_channel_exchanged_for_another_is_found(database: ProxiedDatabase) -> None:
     """An audit looks at which channels the server listens on, not only at how many."""
     async with (
-        rig.running(heartbeat=HEARTBEAT) as subject,
+        database.running(heartbeat=HEARTBEAT) as subject,
         subject.listener.stream("a", gaps=True) as stream,
     ):
         assert isinstance(await take(stream), Gap)
-        await strip(rig, "UNLISTEN a; LISTEN stranger")
+        await strip(database, "UNLISTEN a; LISTEN stranger")
         gap = await take(stream)
         assert isinstance(gap, Gap)
         assert gap.reason is GapReason.UNLISTENED
-        assert await rig.heard(subject, ["a"]) == {"a"}
+        assert await database.heard(subject, ["a"]) == {"a"}
 
 
 async def end(task: asyncio.Task[None]) -> None:

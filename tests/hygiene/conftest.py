@@ -127,18 +127,18 @@ async def asyncio_errors() -> AsyncIterator[list[str]]:
 
 
 @pytest.fixture
-def road() -> str:
+def connects_by() -> str:
     """How a listener is given the password; tests that try several ways override this fixture."""
     return "dsn"
 
 
 @pytest_asyncio.fixture
 async def harness(
-    guarded_server: PostgresServer, root: Connection, detector: SecretDetector, road: str
+    guarded_server: PostgresServer, root: Connection, detector: SecretDetector, connects_by: str
 ) -> AsyncIterator[SecretsHarness]:
     """A server that requires a password, behind a proxy, and a detector of secrets."""
     async with FaultProxy.for_dsn(guarded_server.dsn) as proxy:
-        yield SecretsHarness(guarded_server, proxy, root, detector, road)
+        yield SecretsHarness(guarded_server, proxy, root, detector, connects_by)
 
 
 # -- a server that errs -------------------------------------------------------------------------

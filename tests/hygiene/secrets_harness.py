@@ -58,13 +58,13 @@ class SecretsHarness:
         proxy: FaultProxy,
         root: Connection,
         detector: SecretDetector,
-        road: str,
+        connects_by: str,
     ) -> None:
         self.server = server
         self.proxy = proxy
         self.root = root
         self.detector = detector
-        self.road = road
+        self.connects_by = connects_by
 
     def dsn(self, *, port: int = 0, database: str = "postgres", password: str = PASSWORD) -> str:
         """Return a URL with a password, through the proxy unless another port is given."""
@@ -79,13 +79,13 @@ class SecretsHarness:
         password: str = PASSWORD,
         **options: Any,  # noqa: ANN401 - as Listener takes them
     ) -> Listener:
-        """Make a listener that is given the password by the test's road."""
+        """Make a listener that is given the password as the test says."""
         options = {"backoff": SHORT_BACKOFF, "on_event": self.detector.record, **options}
-        if self.road == "keywords":
+        if self.connects_by == "keywords":
             options |= {"user": USER, "password": password, "database": database}
             return Listener(host="127.0.0.1", port=port or self.proxy.port, **options)
         dsn = self.dsn(port=port, database=database, password=password)
-        if self.road == "dsn":
+        if self.connects_by == "dsn":
             return Listener(dsn, **options)
         settings = {"application_name": OURS}
         connect = functools.partial(asyncpg.connect, dsn, server_settings=settings)

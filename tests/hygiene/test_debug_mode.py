@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.server import PostgresServer
 
-ROADS: Final = ("dsn", "password", "async password", "connect", "pool")
+WAYS_TO_CONNECT: Final = ("dsn", "password", "async password", "connect", "pool")
 
 
 def tells_all(loop: asyncio.AbstractEventLoop) -> None:
@@ -54,13 +54,13 @@ def dsn_of(server: PostgresServer) -> str:
     return server.dsn_for("postgres", user=USER, password=PASSWORD)
 
 
-def connecting(server: PostgresServer, road: str) -> dict[str, Any]:
-    """Return the arguments that connect by a road."""
-    if road == "dsn":
+def connecting(server: PostgresServer, connects_by: str) -> dict[str, Any]:
+    """Return the arguments that connect in one of these ways."""
+    if connects_by == "dsn":
         return {"dsn": dsn_of(server)}
-    if road == "connect":
+    if connects_by == "connect":
         return {"connect": lambda: asyncpg.connect(dsn_of(server))}
-    given: Callable[[], object] = password if road == "async password" else lambda: PASSWORD
+    given: Callable[[], object] = password if connects_by == "async password" else lambda: PASSWORD
     return {
         "host": "127.0.0.1",
         "port": server.port,
@@ -71,16 +71,16 @@ def connecting(server: PostgresServer, road: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def notifier_by(server: PostgresServer, road: str) -> AsyncGenerator[Notifier]:
-    """Have a notifier that connects by a road."""
-    if road == "pool":
+async def notifier_by(server: PostgresServer, connects_by: str) -> AsyncGenerator[Notifier]:
+    """Have a notifier that connects in one of these ways."""
+    if connects_by == "pool":
         async with (
             asyncpg.create_pool(dsn_of(server), min_size=1, max_size=1) as pool,
             Notifier(pool=pool) as notifier,
         ):
             yield notifier
     else:
-        async with Notifier(**connecting(server, road)) as notifier:
+        async with Notifier(**connecting(server, connects_by)) as notifier:
             yield notifier
 
 
@@ -133,16 +133,16 @@ async def read(stream: Any, count: int) -> None:  # noqa: ANN401 - of a channel 
             assert PAYLOAD in str((await anext(stream)).payload)
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("connects_by", WAYS_TO_CONNECT)
 async def test_r43_a_loop_in_debug_mode_tells_no_secret(
-    detector: SecretDetector, guarded_server: PostgresServer, road: str
+    detector: SecretDetector, guarded_server: PostgresServer, connects_by: str
 ) -> None:
-    """Handlers of every kind, streams, batches, and sending in every way, on every road."""
+    """Handlers of every kind, streams, batches, and sending and connecting in every way."""
     tells_all(asyncio.get_running_loop())
     logging.getLogger("asyncio").setLevel(logging.INFO)
     inbox = Inbox()
     texts, objects = Channel("texts"), Channel("objects", dict)
-    options = connecting(guarded_server, "dsn" if road == "pool" else road)
+    options = connecting(guarded_server, "dsn" if connects_by == "pool" else connects_by)
     async with Listener(**options, backoff=SHORT_BACKOFF) as listener:
         await listener.listen(texts, inbox.take)
         await listener.listen(texts, inbox.take_at_once, resync=ignore)
@@ -152,7 +152,7 @@ async def test_r43_a_loop_in_debug_mode_tells_no_secret(
         await listener.listen(objects, inbox.take)
         await listener.listen(texts, fail_with_payload, in_thread=True, on_error=ignore)
         reading = asyncio.create_task(read(listener.stream("texts"), 1))
-        async with notifier_by(guarded_server, road) as notifier:
+        async with notifier_by(guarded_server, connects_by) as notifier:
             await notifier.notify("texts", PAYLOAD)
             await reading
             await asyncio.gather(
@@ -165,11 +165,11 @@ async def test_r43_a_loop_in_debug_mode_tells_no_secret(
     checked(detector, "asyncnotify connection", "asyncnotify handler of 'texts'")
 
 
-@pytest.mark.parametrize("road", ["dsn", "connect"])
+@pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 async def test_r43_the_loop_of_the_threads_tells_no_secret(
     detector: SecretDetector,
     guarded_server: PostgresServer,
-    road: str,
+    connects_by: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same through the classes for threads, whose loop is their own."""
@@ -181,7 +181,7 @@ async def test_r43_the_loop_of_the_threads_tells_no_secret(
         return loop
 
     monkeypatch.setattr(loops, "_new_loop", new_debug_loop)
-    await asyncio.to_thread(use_blocking, connecting(guarded_server, road))
+    await asyncio.to_thread(use_blocking, connecting(guarded_server, connects_by))
     checked(detector, "asyncnotify call from a thread")
 
 

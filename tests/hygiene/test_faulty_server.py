@@ -10,7 +10,13 @@ import pytest
 
 from asyncnotify import GapReason
 from asyncnotify.testing.server import PostgresServer
-from tests.hygiene.test_server_bug import both_roads, delivers, gap_of, listener_by, repairs
+from tests.hygiene.test_server_bug import (
+    by_dsn_and_by_connect,
+    delivers,
+    gap_of,
+    listener_by,
+    repairs,
+)
 from tests.support.server_programs import cached_programs
 
 if TYPE_CHECKING:
@@ -59,10 +65,10 @@ async def provoke(server: PostgresServer) -> None:
             await connection.execute("VACUUM (FREEZE)")
 
 
-@both_roads
+@by_dsn_and_by_connect
 @pytest.mark.timeout(300)  # spends a million transactions: 4 s on an idle machine
 async def test_the_real_bug_of_listen_is_repaired_at_once(
-    faulty_server: PostgresServer, detector: SecretDetector, road: str
+    faulty_server: PostgresServer, detector: SecretDetector, connects_by: str
 ) -> None:
     """Where a plain LISTEN fails with 58P01, a listener listens, and tells it by a warning."""
     await provoke(faulty_server)
@@ -70,7 +76,7 @@ async def test_the_real_bug_of_listen_is_repaired_at_once(
         with pytest.raises(asyncpg.UndefinedFileError, match="could not access status"):
             await root.execute("LISTEN orders")
         async with (
-            listener_by(road, faulty_server.dsn) as listener,
+            listener_by(connects_by, faulty_server.dsn) as listener,
             listener.stream("orders", gaps=True) as stream,
         ):
             assert await gap_of(stream) is GapReason.START

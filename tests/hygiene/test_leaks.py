@@ -49,7 +49,7 @@ AT_ONCE: Final = ExponentialBackoff(initial=0.001, cap=0.002)
 
 pytestmark = pytest.mark.skipif(not PROCESS.exists(), reason="looks at itself in /proc")
 
-on_every_road = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ def resident() -> float:
 
 
 class Owner:
-    """A database, and listeners on it by one road."""
+    """A database, and listeners on it by a DSN or by connect=."""
 
-    def __init__(self, dsn: str, admin: Connection, road: str) -> None:
+    def __init__(self, dsn: str, admin: Connection, connects_by: str) -> None:
         self.dsn = dsn
         self.admin = admin
-        self._road = road
+        self._connects_by = connects_by
 
     def listener(self, **options: Any) -> Listener:  # noqa: ANN401 - as Listener takes them
-        """Make a listener by the test's road."""
+        """Make a listener as the test says."""
         options = {"backoff": AT_ONCE, **options}
-        if self._road == "dsn":
+        if self._connects_by == "dsn":
             return Listener(self.dsn, **options)
         settings = {"application_name": OURS}
         connect = functools.partial(asyncpg.connect, self.dsn, server_settings=settings)
@@ -115,13 +115,13 @@ class Owner:
 
 
 @pytest_asyncio.fixture
-async def place(dsn: str, admin: Connection, road: str) -> AsyncIterator[Owner]:
+async def place(dsn: str, admin: Connection, connects_by: str) -> AsyncIterator[Owner]:
     """The test's database."""
-    yield Owner(dsn, admin, road)
+    yield Owner(dsn, admin, connects_by)
 
 
 @pytest.fixture
-def road() -> str:
+def connects_by() -> str:
     """How listeners connect; tests that try both ways override it."""
     return "dsn"
 
@@ -219,7 +219,7 @@ async def check_lives(place: Owner, life: Life, *, times: int, warm_up: int) -> 
             await life(place)
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r34_a_hundred_lives_leave_nothing(place: Owner) -> None:
     """Started, used and closed a hundred times: all is as it was before."""
     await check_lives(place, live, times=100, warm_up=20)
@@ -233,7 +233,7 @@ async def test_r34_however_they_end_lives_leave_nothing(place: Owner, life: Life
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r34_a_thousand_lives_leave_nothing(place: Owner) -> None:
     """Started, used and closed a thousand times: all is as it was, but for 5 MiB at most."""
     await check_lives(place, live, times=1_000, warm_up=100)
@@ -295,7 +295,7 @@ async def check_losses(place: Owner, *, times: int, warm_up: int) -> None:
     assert stats.received == flapping.losses
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r15_a_hundred_losses_leave_nothing(place: Owner) -> None:
     """Each is one reconnect and one Gap for each subscription; all is as it was before."""
     await check_losses(place, times=100, warm_up=20)
@@ -303,18 +303,18 @@ async def test_r15_a_hundred_losses_leave_nothing(place: Owner) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r15_a_thousand_losses_leave_nothing(place: Owner) -> None:
     """Each is one reconnect and one Gap; all is as it was, but for 5 MiB at most."""
     await check_losses(place, times=1_000, warm_up=100)
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r14_a_listen_that_fails_leaves_no_session(
-    injector: ErrorInjector, root: Connection, road: str
+    injector: ErrorInjector, root: Connection, connects_by: str
 ) -> None:
     """A connection on which LISTEN was refused is dropped, in use or new: one is left."""
-    place = Owner(injector.dsn, root, road)
+    place = Owner(injector.dsn, root, connects_by)
     refusal = error_response("53200", "out of shared memory")
 
     async def look() -> Footprint:
@@ -339,11 +339,13 @@ def pausing_after(*attempts: int) -> Callable[[], Iterator[float]]:
     return lambda: (0.5 if number in attempts else 0.0 for number in itertools.count())
 
 
-@on_every_road
-async def test_r28_nothing_grows_with_the_number_of_failures(place: Owner, road: str) -> None:
+@by_dsn_and_by_connect
+async def test_r28_nothing_grows_with_the_number_of_failures(
+    place: Owner, connects_by: str
+) -> None:
     """After three hundred attempts in vain all is as after twenty; an error has no more causes."""
     async with FaultProxy.for_dsn(place.dsn) as proxy:
-        flaky = Owner(proxy.proxied_dsn(place.dsn), place.admin, road)
+        flaky = Owner(proxy.proxied_dsn(place.dsn), place.admin, connects_by)
         listener = flaky.listener(backoff=pausing_after(20, 320))
         events = listener.events()
 

@@ -162,7 +162,7 @@ STARTS: Final = (
 )
 
 
-@pytest.mark.parametrize("road", ["dsn", "keywords"])
+@pytest.mark.parametrize("connects_by", ["dsn", "keywords"])
 @pytest.mark.parametrize("row", STARTS, ids=lambda row: row.__name__)
 async def test_r43_a_start_that_fails_tells_no_secret(harness: SecretsHarness, row: Row) -> None:
     """Neither what start() raises, with all its causes, nor the log, nor the events."""
@@ -256,13 +256,13 @@ async def test_r43_a_password_that_was_taken_for_a_setting_is_not_told(
     await fails_mutely(harness, f"postgresql://127.0.0.1:{password}@127.0.0.1/postgres")
 
 
-@pytest.mark.parametrize("road", ["dsn", "keywords"])
+@pytest.mark.parametrize("connects_by", ["dsn", "keywords"])
 async def test_r43_a_password_that_is_no_unicode_is_not_told(
-    harness: SecretsHarness, road: str
+    harness: SecretsHarness, connects_by: str
 ) -> None:
     """PGPASSWORD in another encoding holds a lone surrogate, which no connection can send."""
     options: dict[str, Any] = {"user": USER, "password": f"{HALVES[0]}\udcff", **SOON}
-    if road == "dsn":
+    if connects_by == "dsn":
         options["dsn"] = f"postgresql://127.0.0.1:{harness.server.port}/postgres"
     else:
         options |= {"host": "127.0.0.1", "port": harness.server.port, "database": "postgres"}

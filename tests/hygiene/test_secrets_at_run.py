@@ -290,7 +290,7 @@ RUNS: Final = (
 )
 
 
-@pytest.mark.parametrize("road", ["dsn", "connect"])
+@pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 @pytest.mark.parametrize("row", RUNS, ids=lambda row: row.__name__)
 async def test_r43_whatever_goes_wrong_no_secret_is_told(
     harness: SecretsHarness, row: Row, asyncio_errors: list[str]

@@ -40,13 +40,13 @@ USAGE = "SELECT pg_catalog.pg_notification_queue_usage()"
 REPAIRING = "LISTEN failed with"
 FLOOD = "SELECT count(pg_notify('c', lpad(g::text, 7000, '0'))) FROM generate_series(1, 9) g"
 
-both_roads = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
-def listener_by(road: str, dsn: str, **options: Any) -> Listener:  # noqa: ANN401 - as it takes them
-    """Make a listener that connects by this road."""
+def listener_by(connects_by: str, dsn: str, **options: Any) -> Listener:  # noqa: ANN401 - as it takes them
+    """Make a listener that connects by a DSN or by connect=."""
     options = {"backoff": SHORT_BACKOFF, **options}
-    if road == "dsn":
+    if connects_by == "dsn":
         return Listener(dsn, **options)
     settings = {"application_name": OURS}
     return Listener(
@@ -81,7 +81,7 @@ async def delivers(root: Connection, stream: Items, channel: str = "orders") -> 
     assert item[:2] == (channel, "news")
 
 
-@both_roads
+@by_dsn_and_by_connect
 @pytest.mark.parametrize(
     "error",
     [
@@ -94,11 +94,11 @@ async def test_the_bug_of_listen_is_repaired_at_once(
     injector: ErrorInjector,
     root: Connection,
     detector: SecretDetector,
-    road: str,
+    connects_by: str,
     error: tuple[str, str],
 ) -> None:
     """Known by its code or its text, it is met with an emptied queue and one more LISTEN."""
-    async with listener_by(road, injector.dsn) as listener:
+    async with listener_by(connects_by, injector.dsn) as listener:
         injector.answer("LISTEN", error_response(*error))
         async with listener.stream("orders", gaps=True) as stream:
             assert said(injector) == ['LISTEN "orders"', USAGE, 'LISTEN "orders"']
@@ -121,13 +121,13 @@ async def test_the_repair_is_a_warning_of_the_connection(
     assert "emptying the queue has repaired that" in record.getMessage()
 
 
-@both_roads
+@by_dsn_and_by_connect
 async def test_a_replay_that_meets_the_bug_is_repaired(
-    injector: ErrorInjector, root: Connection, detector: SecretDetector, road: str
+    injector: ErrorInjector, root: Connection, detector: SecretDetector, connects_by: str
 ) -> None:
     """It does not cost the new connection, and every channel is listened on again."""
     channels = [f"channel {number}" for number in range(5)]
-    listener = listener_by(road, injector.dsn)
+    listener = listener_by(connects_by, injector.dsn)
     events = listener.events()
     async with listener, listener.stream(*channels, gaps=True) as stream:
         assert await gap_of(stream) is GapReason.START
@@ -141,12 +141,12 @@ async def test_a_replay_that_meets_the_bug_is_repaired(
     assert repairs(detector) == 1
 
 
-@both_roads
+@by_dsn_and_by_connect
 async def test_a_first_start_that_meets_the_bug_is_repaired(
-    injector: ErrorInjector, detector: SecretDetector, road: str
+    injector: ErrorInjector, detector: SecretDetector, connects_by: str
 ) -> None:
     """start() with a handler that was registered before is not delayed by it."""
-    listener = listener_by(road, injector.dsn)
+    listener = listener_by(connects_by, injector.dsn)
     listener.on("orders")(print)
     injector.answer("LISTEN", TRUNCATED)
     async with listener:
@@ -154,12 +154,12 @@ async def test_a_first_start_that_meets_the_bug_is_repaired(
     assert repairs(detector) == 1
 
 
-@both_roads
+@by_dsn_and_by_connect
 async def test_what_the_repair_does_not_cure_costs_the_connection(
-    injector: ErrorInjector, root: Connection, detector: SecretDetector, road: str
+    injector: ErrorInjector, root: Connection, detector: SecretDetector, connects_by: str
 ) -> None:
     """It is tried once for a LISTEN; then the session is replaced, with its cause, and a Gap."""
-    listener = listener_by(road, injector.dsn)
+    listener = listener_by(connects_by, injector.dsn)
     events = listener.events()
     async with listener, listener.stream("other", gaps=True) as stream:
         assert await gap_of(stream) is GapReason.START
@@ -304,13 +304,13 @@ async def test_r40_a_standby_surfaces_to_the_caller(
             assert len(opened) == 2
 
 
-@both_roads
+@by_dsn_and_by_connect
 async def test_r22_an_unlisten_that_the_server_cancels_is_given_again(
-    guarded_server: PostgresServer, road: str
+    guarded_server: PostgresServer, connects_by: str
 ) -> None:
     """UNLISTEN that ran into statement_timeout is repeated: the server must agree in the end."""
     async with ErrorInjector(guarded_server) as injector:
-        listener = listener_by(road, injector.dsn)
+        listener = listener_by(connects_by, injector.dsn)
         async with listener:
             await listener.listen("orders", print)
             injector.answer("UNLISTEN", error_response("57014", "canceling statement"))

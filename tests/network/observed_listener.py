@@ -93,7 +93,7 @@ async def fetchval(dsn: str, query: str, *args: object) -> Any:  # noqa: ANN401 
         await connection.close(timeout=WAIT_LIMIT)
 
 
-class Road:
+class KeptConnections:
     """What a caller passes as ``connect=``, and the connections that were opened by it."""
 
     def __init__(self, dsn: str) -> None:

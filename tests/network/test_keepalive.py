@@ -11,7 +11,7 @@ import pytest
 
 from asyncnotify import Keepalive, Listener
 from asyncnotify._asyncpg.session import ListeningSession
-from tests.network.observed_listener import Road, execute, observing, socket_dsn
+from tests.network.observed_listener import KeptConnections, execute, observing, socket_dsn
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,12 +72,12 @@ async def test_r38_keepalive_is_set_at_both_ends(
     pooled_server: PostgresServer, keepalive: Keepalive | None
 ) -> None:
     """The listening connection and the notifying one probe the other end, and are probed by it."""
-    road = Road(pooled_server.dsn)
+    kept = KeptConnections(pooled_server.dsn)
     given: dict[str, Any] = {} if keepalive is None else {"keepalive": keepalive}
-    async with Listener(connect=road.connect, heartbeat=60, **given) as listener:
+    async with Listener(connect=kept.connect, heartbeat=60, **given) as listener:
         await listener.notify("orders")
-        assert len(road.opened) == 2
-        for connection in road.opened:  # idle, so that it may be asked behind the listener's back
+        assert len(kept.opened) == 2
+        for connection in kept.opened:  # idle, so that it may be asked behind the listener's back
             found = options_of(connection), await settings_of(connection)
             assert found == expected(keepalive or DEFAULT)
 
@@ -97,10 +97,10 @@ async def test_r38_keepalive_is_set_on_connections_of_its_own(
 async def test_keepalive_can_be_left_alone(pooled_server: PostgresServer) -> None:
     """With keepalive=None neither end is touched."""
     untouched = await asyncpg.connect(pooled_server.dsn)
-    road = Road(pooled_server.dsn)
-    async with Listener(connect=road.connect, heartbeat=60, keepalive=None):
-        assert options_of(road.opened[0]) == options_of(untouched)
-        assert await settings_of(road.opened[0]) == await settings_of(untouched) == SERVERS_DEFAULT
+    kept = KeptConnections(pooled_server.dsn)
+    async with Listener(connect=kept.connect, heartbeat=60, keepalive=None):
+        assert options_of(kept.opened[0]) == options_of(untouched)
+        assert await settings_of(kept.opened[0]) == await settings_of(untouched) == SERVERS_DEFAULT
     await untouched.close()
 
 
@@ -122,13 +122,13 @@ async def test_r38_a_server_that_refuses_keepalive_is_listened_to(
 ) -> None:
     """Where the role may not change settings they stay, which is said at DEBUG only."""
     caplog.set_level(logging.DEBUG, "asyncnotify")
-    road = Road(pooled_server.dsn_for("postgres", user="alice", password=alice))
+    kept = KeptConnections(pooled_server.dsn_for("postgres", user="alice", password=alice))
     await execute(pooled_server.dsn, f"REVOKE EXECUTE {NO_SET_CONFIG} FROM PUBLIC")
     try:
-        listener = Listener(connect=road.connect, heartbeat=60, keepalive=GIVEN)
+        listener = Listener(connect=kept.connect, heartbeat=60, keepalive=GIVEN)
         async with observing(listener, pooled_server.dsn) as observed:
             await observed.delivers()
-            assert await settings_of(road.opened[0]) == SERVERS_DEFAULT
+            assert await settings_of(kept.opened[0]) == SERVERS_DEFAULT
     finally:
         await execute(pooled_server.dsn, f"GRANT EXECUTE {NO_SET_CONFIG} TO PUBLIC")
     refusals = [r for r in caplog.records if "stay as they are" in r.getMessage()]

@@ -27,7 +27,7 @@ from asyncnotify.testing.proxy import FaultProxy
 from tests.network.observed_listener import (
     SHORT_BACKOFF,
     WAIT_LIMIT,
-    Road,
+    KeptConnections,
     Stopwatch,
     execute,
     fetchval,
@@ -47,15 +47,15 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 OURS = "asyncnotify"
 WRONG = "battery-staple"
 
-on_every_road = pytest.mark.parametrize("road", ["dsn", "connect"])
+by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
-def listener_by(road: str, dsn: str) -> Listener:
-    """Make a listener that connects by this road."""
+def listener_by(connects_by: str, dsn: str) -> Listener:
+    """Make a listener that connects by a DSN or by connect=."""
     limits: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "backoff": SHORT_BACKOFF}
-    if road == "dsn":
+    if connects_by == "dsn":
         return Listener(dsn, **limits)
-    return Listener(connect=Road(dsn).connect, **limits)
+    return Listener(connect=KeptConnections(dsn).connect, **limits)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -66,7 +66,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_r39_a_pooler_that_never_delivers_is_refused(new_pooler: NewPooler) -> None:
     """In transaction and statement mode start() raises in time, and says what to do instead."""
     poolers = [new_pooler(pool_mode=mode) for mode in ("transaction", "statement")]
-    listeners = [listener_by(road, p.dsn) for p in poolers for road in ("dsn", "connect")]
+    listeners = [
+        listener_by(connects_by, p.dsn) for p in poolers for connects_by in ("dsn", "connect")
+    ]
     began = Stopwatch()
     starts = await asyncio.gather(
         *(listener.start() for listener in listeners), return_exceptions=True
@@ -79,14 +81,14 @@ async def test_r39_a_pooler_that_never_delivers_is_refused(new_pooler: NewPooler
         assert listener.state is State.CLOSED
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r39_a_pooler_in_session_mode_delivers(
-    new_pooler: NewPooler, road: str, caplog: pytest.LogCaptureFixture
+    new_pooler: NewPooler, connects_by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Notifications arrive through it, the listener's own as well, and nobody is warned."""
     pooler = new_pooler()
     began = Stopwatch()
-    listener = listener_by(road, pooler.dsn)
+    listener = listener_by(connects_by, pooler.dsn)
     async with observing(listener, pooler.dsn) as observed, listener.stream("orders") as stream:
         assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
         await observed.delivers()
@@ -96,17 +98,17 @@ async def test_r39_a_pooler_in_session_mode_delivers(
     assert warnings(caplog) == []
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_the_pid_of_a_session_behind_a_pooler_is_the_servers(
     new_pooler: NewPooler,
     pooled_server: PostgresServer,
-    road: str,
+    connects_by: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """PgBouncer tells its clients pids of its own making: no event, report or log line has one."""
     caplog.set_level(logging.INFO)
     ours = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{OURS}'"
-    async with observing(listener_by(road, new_pooler().dsn), pooled_server.dsn) as observed:
+    async with observing(listener_by(connects_by, new_pooler().dsn), pooled_server.dsn) as observed:
         pid = await fetchval(pooled_server.dsn, ours)
         assert (await observed.listener.health())["backend_pid"] == pid
         await execute(pooled_server.dsn, f"SELECT pg_terminate_backend({pid})")
@@ -139,12 +141,12 @@ async def test_r39_a_connection_through_a_pool_of_sessions_is_replaced(
         assert listener.stats().reconnects == 0
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r39_sessions_lost_behind_the_pooler_are_replaced(
-    new_pooler: NewPooler, pooled_server: PostgresServer, road: str
+    new_pooler: NewPooler, pooled_server: PostgresServer, connects_by: str
 ) -> None:
     """When the server ends the session behind it, the listener comes back through the pooler."""
-    listener = listener_by(road, new_pooler().dsn)
+    listener = listener_by(connects_by, new_pooler().dsn)
     async with observing(listener, pooled_server.dsn) as observed:
         await observed.delivers()
         terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -154,13 +156,13 @@ async def test_r39_sessions_lost_behind_the_pooler_are_replaced(
         await observed.delivers()
 
 
-@on_every_road
+@by_dsn_and_by_connect
 async def test_r39_a_pooler_that_restarts_is_waited_for(
-    new_pooler: NewPooler, pooled_server: PostgresServer, road: str
+    new_pooler: NewPooler, pooled_server: PostgresServer, connects_by: str
 ) -> None:
     """While the pooler is down it is tried again; once it is up, the listener is back."""
     pooler = new_pooler()
-    async with observing(listener_by(road, pooler.dsn), pooled_server.dsn) as observed:
+    async with observing(listener_by(connects_by, pooler.dsn), pooled_server.dsn) as observed:
         await observed.delivers()
         pooler.stop()
         await observed.until(ConnectionLost)
@@ -221,9 +223,9 @@ async def test_r38_the_sessions_of_a_pool_keep_their_own_keepalive(
 ) -> None:
     """The connection behind a pooler is not ours, so nothing is set there."""
     pooler = new_pooler()
-    road = Road(pooler.dsn)
-    async with Listener(connect=road.connect, keepalive=Keepalive(7, 7, 7, 7), heartbeat=60):
-        ours = await road.opened[0].fetchval("SHOW tcp_keepalives_idle")
+    kept = KeptConnections(pooler.dsn)
+    async with Listener(connect=kept.connect, keepalive=Keepalive(7, 7, 7, 7), heartbeat=60):
+        ours = await kept.opened[0].fetchval("SHOW tcp_keepalives_idle")
     assert ours == await fetchval(pooler.dsn, "SHOW tcp_keepalives_idle")
     assert ours != "7"
 
@@ -239,10 +241,10 @@ async def test_r39_the_proof_leaves_no_channel_behind(
     new_pooler: NewPooler, settings: dict[str, str]
 ) -> None:
     """Once started, the listening session listens on what was asked for, and on nothing else."""
-    road = Road(new_pooler(settings=settings).dsn)
-    async with Listener(connect=road.connect, heartbeat=60) as listener:
+    kept = KeptConnections(new_pooler(settings=settings).dsn)
+    async with Listener(connect=kept.connect, heartbeat=60) as listener:
         await listener.listen("orders", print)
-        found = await road.opened[0].fetch("SELECT pg_listening_channels() AS channel")
+        found = await kept.opened[0].fetch("SELECT pg_listening_channels() AS channel")
     assert [row["channel"] for row in found] == ["orders"]
 
 

@@ -17,7 +17,7 @@ from asyncnotify._asyncpg.session import ListeningSession
 from tests.network.arrivals import CHANNEL, OTHER_CHANNEL
 from tests.network.observed_listener import WAIT_LIMIT
 from tests.network.other_programs import other_programs, settings_of
-from tests.network.publishing_roads import ROADS, STATEMENTS, sending_by
+from tests.network.senders import SENDERS, STATEMENTS, sending_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from tests.network.arrivals import Arrivals
     from tests.network.conftest import NewPooler
     from tests.network.other_programs import OtherPrograms
-    from tests.network.publishing_roads import Send
+    from tests.network.senders import Send
     from tests.support.pgbouncer import PgBouncer, PoolMode
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
 MODES: Final[tuple[PoolMode, ...]] = ("session", "transaction", "statement")
 CASES: Final = [
-    *((road, mode) for road in ROADS for mode in MODES if mode != "statement"),
-    *((road, "statement") for road in STATEMENTS),
+    *((sender, mode) for sender in SENDERS for mode in MODES if mode != "statement"),
+    *((sender, "statement") for sender in STATEMENTS),
 ]
 ROUNDS: Final = [
     pytest.param(15, id="quick"),
@@ -82,13 +82,13 @@ def pooler(request: pytest.FixtureRequest, new_pooler: NewPooler) -> PgBouncer:
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-@pytest.mark.parametrize(("road", "pooler"), CASES, indirect=["pooler"])
-async def test_r47_what_returned_has_arrived_on_every_road(
-    pooler: PgBouncer, pooled_server: PostgresServer, arrivals: Arrivals, road: str, rounds: int
+@pytest.mark.parametrize(("sender", "pooler"), CASES, indirect=["pooler"])
+async def test_r47_what_returned_has_arrived_however_it_was_sent(
+    pooler: PgBouncer, pooled_server: PostgresServer, arrivals: Arrivals, sender: str, rounds: int
 ) -> None:
     """Every call succeeds and arrives, once, and no program runs a statement of another."""
     async with (
-        ROADS[road](pooler.dsn, pooled_server.dsn) as send,
+        SENDERS[sender](pooler.dsn, pooled_server.dsn) as send,
         other_programs(pooler, arrivals.server) as others,
     ):
         await others.arrive()
@@ -125,13 +125,13 @@ async def test_r47_each_connection_is_judged_anew(
 
 
 @pytest.mark.parametrize("pooler", ["statement"], indirect=True)
-@pytest.mark.parametrize("road", ["asyncpg in a transaction", "psycopg in a transaction"])
+@pytest.mark.parametrize("sender", ["asyncpg in a transaction", "psycopg in a transaction"])
 async def test_r47_a_transaction_in_a_pool_of_statements_is_refused(
-    pooler: PgBouncer, pooled_server: PostgresServer, arrivals: Arrivals, road: str
+    pooler: PgBouncer, pooled_server: PostgresServer, arrivals: Arrivals, sender: str
 ) -> None:
     """The pooler ends the connection that begins one: every call raises, and nothing arrives."""
     async with (
-        ROADS[road](pooler.dsn, pooled_server.dsn) as send,
+        SENDERS[sender](pooler.dsn, pooled_server.dsn) as send,
         other_programs(pooler, arrivals.server) as others,
     ):
         await others.arrive()
@@ -145,16 +145,16 @@ async def test_r47_a_transaction_in_a_pool_of_statements_is_refused(
 
 
 @pytest.mark.parametrize("pooler", MODES, indirect=True)
-@pytest.mark.parametrize("road", ["dsn", "pool"])
+@pytest.mark.parametrize("connects_by", ["dsn", "pool"])
 @pytest.mark.parametrize("kind", ["many", "many on one"])
 async def test_r47_batches_arrive_whole_and_in_order(
-    pooler: PgBouncer, arrivals: Arrivals, road: str, kind: str
+    pooler: PgBouncer, arrivals: Arrivals, connects_by: str, kind: str
 ) -> None:
     """notify_many(), and calls that meet, on one channel and on two."""
     channels = [CHANNEL, OTHER_CHANNEL if kind == "many" else CHANNEL]
     pairs = [(channels[n % 2], f"{n} Grüße, O'Reilly \\ {n}") for n in range(3_000)]
     async with (
-        notifier_by(road, pooler.dsn) as notifier,
+        notifier_by(connects_by, pooler.dsn) as notifier,
         other_programs(pooler, arrivals.server, kind) as others,
     ):
         await others.arrive()
@@ -168,10 +168,10 @@ async def test_r47_batches_arrive_whole_and_in_order(
 
 
 @asynccontextmanager
-async def notifier_by(road: str, dsn: str) -> AsyncGenerator[Notifier]:
+async def notifier_by(connects_by: str, dsn: str) -> AsyncGenerator[Notifier]:
     """Have a notifier that connects, or borrows, through the pooler."""
     async with contextlib.AsyncExitStack() as stack:
-        if road == "pool":
+        if connects_by == "pool":
             pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=1))
             yield await stack.enter_async_context(Notifier(pool=pool))
         else:
@@ -226,9 +226,9 @@ async def test_r47_a_listener_that_lost_its_session_runs_no_statement_of_another
     session.terminate()
 
 
-@pytest.mark.parametrize("road", ["dsn", "pool"])
+@pytest.mark.parametrize("connects_by", ["dsn", "pool"])
 async def test_r47_one_that_is_refused_takes_no_other_with_it(
-    pooler: PgBouncer, pooled_server: PostgresServer, server: Connection, road: str
+    pooler: PgBouncer, pooled_server: PostgresServer, server: Connection, connects_by: str
 ) -> None:
     """A batch is refused as a whole; of calls that met, each then learns its own outcome."""
     await server.execute(
@@ -239,7 +239,7 @@ async def test_r47_one_that_is_refused_takes_no_other_with_it(
         async with (
             Listener(pooled_server.dsn_for("latin1")) as listener,
             listener.stream(CHANNEL) as stream,
-            notifier_by(road, pooler.dsn_for("latin1")) as notifier,
+            notifier_by(connects_by, pooler.dsn_for("latin1")) as notifier,
         ):
             with pytest.raises(asyncpg.UntranslatableCharacterError):
                 await notifier.notify_many((CHANNEL, payload) for payload in payloads)

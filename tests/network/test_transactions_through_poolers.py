@@ -17,7 +17,7 @@ from asyncnotify import Notifier
 from asyncnotify.testing.proxy import FaultProxy
 from tests.network.arrivals import CHANNEL
 from tests.network.other_programs import settings_of
-from tests.network.publishing_roads import url_of
+from tests.network.senders import url_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

@@ -179,7 +179,7 @@ class Sentry:
             self._sdk.isolation_scope() as scope,
             self._sdk.start_transaction(op="http.server", name=REQUEST) as span,
         ):
-            scope.clear_breadcrumbs()  # those of earlier roads
+            scope.clear_breadcrumbs()  # those of earlier uses
             yield span.trace_id
             outside, self._noted = self._noted, []
             self._sdk.capture_message("an error in the request")

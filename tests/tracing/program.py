@@ -1,4 +1,4 @@
-"""Go every road under one agent: ``python -m tests.tracing.program AGENT DSN``, for a test."""
+"""Try every use under one agent: ``python -m tests.tracing.program AGENT DSN``, for a test."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def main(name: str, dsn: str) -> None:
-    """Switch the agent on; then write a line of JSON for each road."""
+    """Switch the agent on; then write a line of JSON for each use."""
     agent = AGENTS[name][1]()
     # After the agent: what they import is what it replaces functions of
-    roads = importlib.import_module("tests.tracing.roads")
-    for road in roads.ROADS:
-        print(json.dumps([road, tried(road, agent, dsn)]), flush=True)  # noqa: T201 - the result
+    uses = importlib.import_module("tests.tracing.uses")
+    for use in uses.USES:
+        print(json.dumps([use, tried(use, agent, dsn)]), flush=True)  # noqa: T201 - the result
 
 
 def tried(name: str, agent: Agent, dsn: str) -> list[str]:
-    """Go one road; return what is wrong with it."""
-    roads = importlib.import_module("tests.tracing.roads")
+    """Try one use; return what is wrong with it."""
+    uses = importlib.import_module("tests.tracing.uses")
     trial = importlib.import_module("tests.tracing.trial").Trial(agent, name, dsn)
     try:
-        ended = roads.ROADS[name](trial)
+        ended = uses.USES[name](trial)
         if ended is not None:
-            asyncio.run(asyncio.wait_for(ended, roads.WAIT_LIMIT))
+            asyncio.run(asyncio.wait_for(ended, uses.WAIT_LIMIT))
     except Exception:  # noqa: BLE001 - whatever it is, the test shows it
         trial.wrong.append(traceback.format_exc())
     agent.take()

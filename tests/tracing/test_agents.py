@@ -3,7 +3,7 @@ Under a tracing agent everything works, and what is ours leaves no span and no b
 
 What sends in a request is noted in the trace of that request, or not at all; and nothing that
 outlives a request is in its trace. An agent replaces functions for a whole process, so each has a
-process of its own, in which every road is gone.
+process of its own, in which everything is tried.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import pytest
 
 from tests.support.machine import scaled
 from tests.tracing.agents import AGENTS
-from tests.tracing.roads import ROADS
+from tests.tracing.uses import USES
 
 LIMIT: Final = scaled(50.0)
-"""Seconds for all roads; they take 5."""
+"""Seconds for all uses; they take 5."""
 
 PROGRAM: Final = f"""
 import sys
@@ -32,7 +32,7 @@ main(*sys.argv[1:])
 """
 
 _outcomes: Final[dict[str, dict[str, list[str]]]] = {}
-"""By agent and road, what was found wrong."""
+"""By agent and use, what was found wrong."""
 
 
 def is_installed(module: str) -> bool:
@@ -44,7 +44,7 @@ def is_installed(module: str) -> bool:
 
 
 def go(agent: str, dsn: str) -> dict[str, list[str]]:
-    """Go every road under this agent."""
+    """Try each use under this agent."""
     command = [sys.executable, "-c", PROGRAM, agent, dsn]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -53,7 +53,7 @@ def go(agent: str, dsn: str) -> dict[str, list[str]]:
 
 @pytest.fixture
 def outcomes(request: pytest.FixtureRequest, agent: str) -> dict[str, list[str]]:
-    """What was found wrong on each road: they are gone once."""
+    """What was found wrong with each use: they are tried once."""
     module, _ = AGENTS[agent]
     if not is_installed(module):
         pytest.skip(f"{module} is not installed")
@@ -62,10 +62,10 @@ def outcomes(request: pytest.FixtureRequest, agent: str) -> dict[str, list[str]]
     return _outcomes[agent]
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("agent", AGENTS)
 def test_r60_every_road_can_be_gone_and_leaves_no_trace(
-    outcomes: dict[str, list[str]], agent: str, road: str
+    outcomes: dict[str, list[str]], agent: str, use: str
 ) -> None:
     """It works; heartbeats, LISTEN and connections are noted nowhere, and no request is kept."""
-    assert outcomes[road] == []
+    assert outcomes[use] == []

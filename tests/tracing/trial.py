@@ -1,4 +1,4 @@
-"""What an agent may note of asyncnotify, and what it may not: judged while a road is tried."""
+"""What an agent may note of asyncnotify, and what it may not: judged while a use is tried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OTHERS: Final[dict[tuple[str, str], str]] = {
     ("sentry", "notifier_pool"): "UNLISTEN *",
     ("sentry", "*"): "breadcrumb: connect",
 }
-"""By agent and road, what others do, and what is therefore noted outside of requests: the caller's
+"""By agent and use, what others do, and what is therefore noted outside of requests: the caller's
 ``connect=``, and the pool, which resets a connection that it gets back. A breadcrumb of Sentry's
 outside of a request is kept with nothing."""
 
@@ -35,20 +35,20 @@ _LOSE: Final = b"""
 
 class Trial:
     """
-    One road under one agent.
+    One use under one agent.
 
     Args:
         agent: Which one.
-        road: Which one.
+        use: Which one.
         dsn: The database.
     """
 
-    def __init__(self, agent: Agent, road: str, dsn: str) -> None:
+    def __init__(self, agent: Agent, use: str, dsn: str) -> None:
         self.agent = agent
         self.dsn = dsn
         self.wrong: list[str] = []
         name = type(agent).__name__.lower()
-        self._others = [text for key in (road, "*") if (text := OTHERS.get((name, key)))]
+        self._others = [text for key in (use, "*") if (text := OTHERS.get((name, key)))]
         self._traces: set[str] = set()
 
     @contextlib.contextmanager

@@ -2,7 +2,7 @@
 What asyncnotify needs of asyncpg beyond its documentation.
 
 A failure here means that the installed asyncpg has changed where it promised nothing: the public
-road still serves, slower. That the driver does call the hook is shown against a server.
+callback still serves, slower. That the driver does call the hook is shown against a server.
 """
 
 from __future__ import annotations

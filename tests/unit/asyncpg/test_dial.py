@@ -114,7 +114,7 @@ async def test_an_application_name_of_ones_own_is_kept(
 async def test_without_the_hook_the_drivers_own_class_serves(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where asyncpg is not as expected, notifications take the public road."""
+    """Where asyncpg is not as expected, notifications come by the public callback."""
     monkeypatch.setattr(attempts, "hook_is_intact", lambda: False)
     await dialer(host=ONE).dial()
     assert driver.calls[0]["connection_class"] is asyncpg.Connection

@@ -336,7 +336,7 @@ async def test_an_expected_notification_is_noticed_and_delivered(harness: Sessio
     assert [channel for _, channel, _ in harness.arrived] == ["a", "probe", "b"]
 
 
-async def test_only_connections_of_our_own_class_take_the_fast_road(
+async def test_only_connections_of_our_own_class_call_the_fast_hook(
     harness: SessionHarness,
 ) -> None:
     """asyncpg calls every connection an instance of ours; its class says what is true."""

@@ -237,11 +237,11 @@ def test_r46_what_cannot_be_decoded_is_a_gap_in_its_place(*, wants_gaps: bool) -
     assert subscriber.decode_errors == 3
 
 
-Road = tuple[BoundedMailbox | LatestMailbox, Subscriber, Decoding]
+Parts = tuple[BoundedMailbox | LatestMailbox, Subscriber, Decoding]
 
 
 @pytest.fixture(params=["bounded", "latest"])
-def road(request: pytest.FixtureRequest) -> Road:
+def parts(request: pytest.FixtureRequest) -> Parts:
     """A typed channel and others into one mailbox that has begun, and what takes from it."""
     source = TrimmingSource()
     box = (
@@ -262,9 +262,9 @@ def lose_and_listen_again(subscriber: Subscriber) -> None:
     subscriber.begin()
 
 
-def test_r46_no_gap_overtakes_what_follows_a_payload_that_cannot_be_decoded(road: Road) -> None:
+def test_r46_no_gap_overtakes_what_follows_a_payload_that_cannot_be_decoded(parts: Parts) -> None:
     """While resync fails, a newer gap is taken only if it comes next, also behind such a one."""
-    box, subscriber, made = road
+    box, subscriber, made = parts
     take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "before the loss", 1))
@@ -274,9 +274,9 @@ def test_r46_no_gap_overtakes_what_follows_a_payload_that_cannot_be_decoded(road
     assert [described(take()) for _ in range(2)] == ["before the loss", "reconnect"]
 
 
-def test_a_gap_of_such_payloads_merges_with_a_neighbour_while_resync_fails(road: Road) -> None:
+def test_a_gap_of_such_payloads_merges_with_a_neighbour_while_resync_fails(parts: Parts) -> None:
     """As any other gap: nothing stands between them."""
-    box, subscriber, made = road
+    box, subscriber, made = parts
     take = taking(made)
     box.put(Notification("numbers", "x", 1))
     lose_and_listen_again(subscriber)
@@ -285,9 +285,9 @@ def test_a_gap_of_such_payloads_merges_with_a_neighbour_while_resync_fails(road:
     assert take() is None
 
 
-def test_r23_nothing_is_left_of_a_subscription_that_is_ended_at_such_a_gap(road: Road) -> None:
+def test_r23_nothing_is_left_of_a_subscription_that_is_ended_at_such_a_gap(parts: Parts) -> None:
     """What follows the gap is discarded with the buffer: no call of the handler is owed."""
-    box, _, made = road
+    box, _, made = parts
     take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "behind", 1))
@@ -296,9 +296,9 @@ def test_r23_nothing_is_left_of_a_subscription_that_is_ended_at_such_a_gap(road:
     assert take() is None
 
 
-def test_what_follows_such_a_payload_waits_in_the_buffer(road: Road) -> None:
+def test_what_follows_such_a_payload_waits_in_the_buffer(parts: Parts) -> None:
     """So a consumer that looks whether something waits finds the gap, and what is behind it."""
-    box, _, made = road
+    box, _, made = parts
     take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "behind", 1))
@@ -309,9 +309,9 @@ def test_what_follows_such_a_payload_waits_in_the_buffer(road: Road) -> None:
     assert (box.taken, box.gaps) == (4, 2)
 
 
-def test_items_and_lists_of_a_typed_stream_may_be_taken_in_turn(road: Road) -> None:
+def test_items_and_lists_of_a_typed_stream_may_be_taken_in_turn(parts: Parts) -> None:
     """A list begins where the last item ended, also in the middle of such payloads."""
-    box, _, made = road
+    box, _, made = parts
     take = taking(made)
     box.put(Notification("numbers", "x", 1))
     box.put(Notification("texts", "behind", 1))

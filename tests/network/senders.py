@@ -1,4 +1,4 @@
-"""Every road on which a notification leaves, each opened through a pooler."""
+"""Every way in which a notification is sent, each opened through a pooler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     Send: TypeAlias = Callable[[str], Awaitable[None]]
-    Road: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Send]]
+    Sender: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Send]]
 
 
 def sending_by(notifier: Notifier | Listener) -> Send:
@@ -150,11 +150,11 @@ def url_of(dsn: str, driver: str) -> str:
     return dsn.replace("postgresql://", f"postgresql+{driver}://")
 
 
-def on_sqlalchemy(driver: str, kind: type[AsyncSession] | None, isolation: str | None) -> Road:
+def on_sqlalchemy(driver: str, kind: type[AsyncSession] | None, isolation: str | None) -> Sender:
     """Send on SQLAlchemy's connection or session, of an engine whose pool holds one."""
 
     @asynccontextmanager
-    async def road(pooler: str, server: str) -> AsyncGenerator[Send]:
+    async def sender(pooler: str, server: str) -> AsyncGenerator[Send]:
         options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
         if isolation:
             options["isolation_level"] = isolation
@@ -173,10 +173,10 @@ def on_sqlalchemy(driver: str, kind: type[AsyncSession] | None, isolation: str |
         with contextlib.suppress(asyncpg.PostgresError):
             await engine.dispose()
 
-    return road
+    return sender
 
 
-STATEMENTS: Final[dict[str, Road]] = {
+STATEMENTS: Final[dict[str, Sender]] = {
     "dsn": by_dsn,
     "connect": by_connect,
     "engine": by_engine,
@@ -190,7 +190,7 @@ STATEMENTS: Final[dict[str, Road]] = {
 }
 """Those on which nobody needs a transaction of several statements."""
 
-TRANSACTIONS: Final[dict[str, Road]] = {
+TRANSACTIONS: Final[dict[str, Sender]] = {
     "asyncpg in a transaction": on_asyncpg_in_a_transaction,
     "psycopg in a transaction": on_psycopg_in_a_transaction,
     "connection on asyncpg": on_sqlalchemy("asyncpg", None, None),
@@ -203,4 +203,4 @@ TRANSACTIONS: Final[dict[str, Road]] = {
 }
 """Those on which the caller, or the driver, begins one: a pool of statements refuses that."""
 
-ROADS: Final = {**STATEMENTS, **TRANSACTIONS}
+SENDERS: Final = {**STATEMENTS, **TRANSACTIONS}

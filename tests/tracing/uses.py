@@ -1,4 +1,4 @@
-"""Every road on which an application listens and sends, gone under a tracing agent."""
+"""Every way in which an application listens and sends, tried under a tracing agent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAIT_LIMIT: Final = scaled(20.0)
 """Seconds until a fact that must come has come, on however slow a machine."""
 
 HEARTBEAT: Final = 0.02
-"""Seconds: many heartbeats pass while a road is tried."""
+"""Seconds: many heartbeats pass while a use is tried."""
 
 LIVELY: Final[dict[str, Any]] = {"heartbeat": HEARTBEAT, "backoff": lambda: iter(lambda: 0.0, 1.0)}
 
@@ -361,12 +361,12 @@ def _send_in_turn(
         trial.look("after a request")
 
 
-AsyncRoad: TypeAlias = "Callable[[Trial], Awaitable[None]]"
-Road: TypeAlias = "Callable[[Trial], None]"
+AsyncUse: TypeAlias = "Callable[[Trial], Awaitable[None]]"
+Use: TypeAlias = "Callable[[Trial], None]"
 
-ROADS: Final[dict[str, AsyncRoad | Road]] = {
-    road.__name__: road
-    for road in (
+USES: Final[dict[str, AsyncUse | Use]] = {
+    use.__name__: use
+    for use in (
         own_statements,
         listener_dsn,
         listener_connect,
