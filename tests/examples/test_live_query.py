@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
-ROUNDS: Final = 100
 ROUNDS_BETWEEN_FENCES: Final = 4
 STATEMENTS: Final = (
     """INSERT INTO products SELECT 'p' || n, {b} FROM generate_series({a}, {a} + 5) n
@@ -100,9 +99,15 @@ class LiveQueryHarness:
         assert self.rows == {row["sku"]: row for row in rows}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("seed", "rounds"),
+    [
+        (1, 100),
+        pytest.param(2, 2_000, marks=[pytest.mark.soak, pytest.mark.timeout(400)]),
+    ],
+)
 async def test_r46_a_live_query_equals_the_query_at_every_fence(
-    runner: ExampleRunner, seed: int
+    runner: ExampleRunner, seed: int, rounds: int
 ) -> None:
     """After statements at random, and with connections that are cut, refused and silent."""
     chance = random.Random(seed)
@@ -120,7 +125,7 @@ async def test_r46_a_live_query_equals_the_query_at_every_fence(
         query = example.LiveQuery(pool, example.products, example.QUERY, harness.on_read)
         async with listener, asyncio.TaskGroup() as group:
             following = group.create_task(query.follow(listener))
-            for number in range(1, ROUNDS + 1):
+            for number in range(1, rounds + 1):
                 if chance.random() < 0.3:
                     await harness.break_something()
                 await harness.write()
@@ -128,6 +133,6 @@ async def test_r46_a_live_query_equals_the_query_at_every_fence(
                     await harness.compare()
             stats = listener.stats()
             following.cancel()
-    assert harness.fences == ROUNDS // ROUNDS_BETWEEN_FENCES
+    assert harness.fences == rounds // ROUNDS_BETWEEN_FENCES
     assert min(stats.delivered, stats.reconnects, stats.rereads) > 5, stats
     assert stats.decode_errors == 0
