@@ -8,6 +8,7 @@ from asyncnotify.log._blocking import BlockingConsumer, BlockingLogStream
 from asyncnotify.log._blocking_log import BlockingLog
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._errors import (
+    BucketCountError,
     EntryError,
     LogError,
     LogNameError,
@@ -28,6 +29,7 @@ __all__ = [
     "BlockingConsumer",
     "BlockingLog",
     "BlockingLogStream",
+    "BucketCountError",
     "Consumer",
     "ConsumerStatus",
     "DeadLetter",

@@ -171,9 +171,11 @@ class BlockingLog:
         *channels: str | Channel[Any],
         start: After = "start",
         gaps: bool = False,
+        buckets: int = 1,
     ) -> BlockingConsumer[Any]:
         """Return a durable consumer; as ``Log.consumer()``."""
-        made = _made(lambda: self._log.consumer(name, *channels, start=start, gaps=gaps))
+        consumer = self._log.consumer
+        made = _made(lambda: consumer(name, *channels, start=start, gaps=gaps, buckets=buckets))
         return BlockingConsumer(self._gateway, self._call(made))
 
     # -- operating ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Every exception that the log raises on purpose, besides those of asyncnotify its
         ├── PositionError (ValueError)        a text or a position that is none of this log
         ├── NotInstalledError                 the database has no log of this name
         ├── SchemaVersionError                the log was installed by a newer version
+        ├── BucketCountError (ValueError)     a consumer has another number of buckets
         ├── UnknownConsumerError (LookupError)  no consumer has this name, or it has been dropped
         └── StandbyError                      the server is a standby, which cannot order events
 """
@@ -101,6 +102,33 @@ class SchemaVersionError(LogError):
         return (
             f"log {self.log!r} has a schema of version {self.installed}, and this asyncnotify"
             f" knows versions up to {self.known}: update asyncnotify"
+        )
+
+
+class BucketCountError(LogError, ValueError):
+    """
+    A consumer has another number of buckets than was asked for: the first use has fixed it.
+
+    With another number, a key would belong to another bucket, whose cursor stands elsewhere. To
+    have another number, take another name, or ``drop()`` the consumer and make it anew.
+
+    Attributes:
+        consumer: The name of the consumer.
+        wanted: The number that was asked for.
+        present: The number that it has.
+    """
+
+    def __init__(self, consumer: str, wanted: int, present: int) -> None:
+        super().__init__(consumer, wanted, present)
+        self.consumer = consumer
+        self.wanted = wanted
+        self.present = present
+
+    def __str__(self) -> str:
+        return (
+            f"consumer {self.consumer!r} was made with buckets={self.present}, not {self.wanted},"
+            " and that is fixed: use this number, or another name, or drop() the consumer and make"
+            " it anew with start= where it shall begin"
         )
 
 

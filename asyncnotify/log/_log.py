@@ -148,6 +148,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
 
         Raises:
             NotInstalledError: The database has no such log.
+            BucketCountError: A consumer has another number of buckets.
             ConnectError: There is no connection.
             ConnectionLostError: The connection died.
             PoolerError: A pooler is in between.
@@ -160,7 +161,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         runtime.is_started = True
         try:
             for handling in self._handlings.values():
-                await runtime.register(handling.consumer, handling.begin)
+                await runtime.register(handling.consumer, handling.begin, handling.buckets)
         except BaseException:
             runtime.is_started = False
             raise

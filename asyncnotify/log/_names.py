@@ -84,6 +84,15 @@ class Names:
         """The channel on which appenders notify; at most 56 bytes."""
         return f"asyncnotify_log_{self.log}"
 
+    def bucket_lock(self, consumer: str, number: int) -> int:
+        """Return the key of the lock that one who serves a bucket of a consumer holds alone."""
+        # No name of a consumer holds NUL
+        return self.lock_key(f"consumer {consumer}" + (f"\0{number}" if number else ""))
+
+    def members_lock(self, consumer: str) -> int:
+        """Return the key of the lock that all hold together who share a consumer's buckets."""
+        return self.lock_key(f"members {consumer}")
+
     def lock_key(self, what: str) -> int:
         """
         Return the key of an advisory lock for a purpose: 64 bits with a sign.

@@ -9,6 +9,7 @@ from asyncnotify.log._errors import UnknownConsumerError
 from asyncnotify.log._schema.tables import REGISTRY
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
+from asyncnotify.log._walk.buckets import bucket_number
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -71,6 +72,17 @@ class Operations:
         [row] = await self._queries.fetch(self._call("discard($1, $2)"), consumer, event_id)
         return bool(row[0])
 
+    async def buckets_of(self, consumer: str) -> int | None:
+        """Return how many buckets a consumer has; None if it is not there."""
+        query = f"SELECT buckets FROM {self._names.consumers} WHERE consumer = $1 AND bucket = 0"
+        rows = await self._queries.fetch(query, consumer)
+        return rows[0][0] if rows else None
+
+    async def add(self, consumer: str, buckets: int, position: Position) -> None:
+        """Make a consumer, unless it is there."""
+        call = self._call("add_consumer($1, $2, $3, $4, $5)")
+        await self._queries.fetch(call, consumer, buckets, *position[1:])
+
     async def seek(self, consumer: str, position: Position) -> None:
         """Move a consumer's cursor."""
         await self._known("seek_consumer($1, $2, $3, $4)", consumer, *position[1:])
@@ -108,7 +120,7 @@ def _consumers_query(names: Names) -> str:
     # `behind` is the tick behind which all is still to be consumed: the consumer's own, if it has
     # got to its end
     return f"""
-        SELECT c.consumer AS name, c.epoch, c.tick, c.id,
+        SELECT c.consumer AS name, c.bucket, c.buckets, c.epoch, c.tick, c.id,
             greatest(0, newest.total - coalesce(behind.total, oldest.total))
                 AS lag_events,
             coalesce((
@@ -121,7 +133,8 @@ def _consumers_query(names: Names) -> str:
                 WHERE a.pid = c.pid AND a.backend_start <= c.taken_at) AS is_served,
             c.paused AS is_paused,
             (SELECT pg_catalog.count(*) FROM {names.dead_letters} AS d
-                WHERE d.consumer = c.consumer) AS dead_letters,
+                WHERE d.consumer = c.consumer
+                    AND {bucket_number("c.buckets")} = c.bucket) AS dead_letters,
             c.committed_at,
             coalesce(behind.tick, oldest.tick) <= {names.prefix}_consumed_up_to()
                 AS holds_retention

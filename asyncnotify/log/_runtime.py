@@ -8,6 +8,7 @@ import random
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._owner import Owner
@@ -15,8 +16,11 @@ from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.feed import Feed
-from asyncnotify.log._consuming.handler import HandlerWorker, handle_dead_letter
+from asyncnotify.log._consuming.handler import BucketsWorker, HandlerWorker, handle_dead_letter
+from asyncnotify.log._consuming.merging import MergedFeed
 from asyncnotify.log._consuming.serving import Server
+from asyncnotify.log._consuming.sharing import Sharing
+from asyncnotify.log._errors import BucketCountError
 from asyncnotify.log._operating import Operations
 from asyncnotify.log._reading.decoding import Decoder
 from asyncnotify.log._reading.sharing import SharedSessions
@@ -24,6 +28,7 @@ from asyncnotify.log._reading.stream import LogStream, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
 from asyncnotify.log._sessions import session_of
 from asyncnotify.log._waking import Waker
+from asyncnotify.log._walk.buckets import WHOLE, Bucket
 from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from asyncnotify import Listener
     from asyncnotify._backoff import Backoff
     from asyncnotify.log._consuming.handler import Handling
+    from asyncnotify.log._consuming.sharing import Served
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._sessions import Sessions
@@ -97,7 +103,7 @@ class Runtime:
         self._shared = SharedSessions(options.sessions)
         self._wake_ups: WakeUps | None = None
         self._expiring: asyncio.Task[None] | None = None
-        self._handlers: dict[asyncio.Task[None], HandlerWorker] = {}
+        self._handlers: dict[asyncio.Task[bool], HandlerWorker | BucketsWorker] = {}
         self._consumers: weakref.WeakSet[Consumer[Any]] = weakref.WeakSet()
         self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
 
@@ -146,51 +152,83 @@ class Runtime:
         return stream
 
     def consumer(
-        self, name: str, channels: tuple[object, ...], begin: After, *, gaps: bool
+        self,
+        name: str,
+        channels: tuple[object, ...],
+        begin: After,
+        *,
+        gaps: bool,
+        buckets: int,
     ) -> Consumer[Any]:
         """Return a durable consumer, which the user iterates."""
-        consumer: Consumer[Any] = Consumer(
-            name,
-            self._feed(name, channels, begin),
-            gaps=gaps,
-            on_close=self._consumers.discard,
-        )
+        feeds = self._feeds(name, channels, begin, buckets)
+        feed = feeds(0) if buckets == WHOLE else MergedFeed(feeds, self._sharing_of(name, buckets))
+        on_close = self._consumers.discard
+        consumer: Consumer[Any] = Consumer(name, feed, gaps=gaps, on_close=on_close)
         self._consumers.add(consumer)
         return consumer
 
     def serve(self, handling: Handling) -> None:
         """Have a task serve a consumer by calling a function."""
-        worker = HandlerWorker(
-            handling, self._feed(handling.consumer, handling.channels, handling.begin)
+        name, buckets = handling.consumer, handling.buckets
+        feeds = self._feeds(name, handling.channels, handling.begin, buckets)
+        worker = (
+            HandlerWorker(handling, feeds(0))
+            if buckets == WHOLE
+            else BucketsWorker(handling, feeds, self._sharing_of(name, buckets))
         )
         task = start(worker.run(), name=f"asyncnotify log handler {handling.consumer}")
         self._handlers[task] = worker
 
-    def _feed(self, name: str, channels: tuple[object, ...], begin: After) -> Feed:
+    def _feeds(
+        self, name: str, channels: tuple[object, ...], begin: After, buckets: int
+    ) -> Callable[[int], Feed]:
+        """Return a function that makes what gives the events of one bucket of a consumer."""
         self._keep_expiring()
+        channels_of(channels)
         options = self._options
-        decoder = Decoder(options.names.log, channels)
-        statements = Statements(options.names, decoder.names)
-        server = Server(options.sessions, options.names, name, statements, DEFAULT_SIZE)
-        register = functools.partial(self.register, name, begin)
-        return Feed(
-            register,
-            server,
-            decoder,
-            self.wake_ups(),
-            backoff=options.backoff,
-            poll=options.poll,
+
+        def feed(number: int) -> Feed:
+            bucket = Bucket(number, buckets)
+            decoder = Decoder(options.names.log, channels)
+            statements = Statements(options.names, decoder.names, bucket)
+            return Feed(
+                functools.partial(self.register, name, begin, buckets),
+                Server(
+                    options.sessions,
+                    options.names,
+                    name,
+                    bucket,
+                    statements=statements,
+                    size=DEFAULT_SIZE,
+                ),
+                decoder,
+                self.wake_ups(),
+                backoff=options.backoff,
+                poll=options.poll,
+            )
+
+        return feed
+
+    def _sharing_of(self, name: str, buckets: int) -> Callable[[Callable[[int], Served]], Sharing]:
+        """Return a function that makes what keeps this process's share of the buckets."""
+        options = self._options
+        names, backoff = options.names, options.backoff
+        return lambda begin: Sharing(
+            options.sessions, names, name, count=buckets, begin=begin, backoff=backoff
         )
 
-    async def register(self, name: str, begin: After) -> None:
-        """Make a consumer in the database, if it is not there."""
-        names = self._options.names
-        known = f"SELECT FROM {names.consumers} WHERE consumer = $1"
-        if await self._shared.fetch(known, name):
-            return
-        position = await self.place(begin)
-        add = f"SELECT {names.prefix}_add_consumer($1, 0, 1, $2, $3, $4)"
-        await self._shared.fetch(add, name, *position[1:])
+    async def register(self, name: str, begin: After, buckets: int) -> None:
+        """
+        Make a consumer in the database, if it is not there.
+
+        Raises:
+            BucketCountError: It is there with another number of buckets.
+        """
+        while (present := await self.operations.buckets_of(name)) is None:
+            await self.operations.add(name, buckets, await self.place(begin))
+        if present != buckets:
+            raise BucketCountError(name, buckets, present)
 
     @property
     def operations(self) -> Operations:

@@ -11,13 +11,15 @@ from asyncnotify.log._values import Event, Position
 @dataclass(frozen=True, slots=True)
 class ConsumerStatus:
     """
-    Where a durable consumer stands.
+    Where a durable consumer stands; or one of its buckets, if it is split.
 
     Attributes:
         name: Its name.
+        bucket: Which of its buckets, from 0 on.
+        buckets: How many it has; 1: it is not split.
         position: The place in the log behind which it goes on.
-        lag_events: How many events, of any channel, it has before it: exact at the end of a tick,
-            otherwise somewhat more.
+        lag_events: How many events, of any channel, and of any bucket, it has before it: exact at
+            the end of a tick, otherwise somewhat more.
         lag_seconds: How long the oldest of them has been there to be consumed; 0 without any.
         pid: The backend pid of the session that has served it last.
         is_served: Whether that session is still there.
@@ -29,6 +31,8 @@ class ConsumerStatus:
     """
 
     name: str
+    bucket: int
+    buckets: int
     position: Position
     lag_events: int
     lag_seconds: float
@@ -72,7 +76,7 @@ class LogStatus:
         size: Bytes of the events that are kept, with their indexes.
         retention: How long events are kept at least.
         limit: How long they are kept at most where a consumer is behind; None: for ever.
-        consumers: The durable consumers, by name.
+        consumers: The durable consumers, by name, and each bucket of those that are split.
         oldest_writer: The oldest transaction that has written, of those that the owner of the log
             may see; None without any.
     """

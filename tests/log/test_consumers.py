@@ -16,6 +16,7 @@ import pytest_asyncio
 from asyncnotify import Channel, ExponentialBackoff, Gap, GapReason, Reread
 from asyncnotify.log import Event, Log, LogNameError, Retry, UnknownConsumerError
 from asyncnotify.log._consuming.serving import Server, TakenOverError
+from asyncnotify.log._walk.buckets import Bucket
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE
 from tests.log.conftest import NAMES, append
@@ -183,7 +184,9 @@ async def test_trap_13_the_commit_of_one_who_was_replaced_is_refused(
     async with log.consumer("mailer"):
         pass
     sessions = log._sessions  # noqa: SLF001
-    server = Server(sessions, NAMES, "mailer", Statements(NAMES), DEFAULT_SIZE)
+    server = Server(
+        sessions, NAMES, "mailer", Bucket(), statements=Statements(NAMES), size=DEFAULT_SIZE
+    )
     zombie = await server.open()
     portion = await zombie.cursor.portion()
     assert portion is not None

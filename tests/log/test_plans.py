@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify.log._schema.installing import install
+from asyncnotify.log._walk.buckets import Bucket, bucket_number
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.ticks import Tick
 from asyncnotify.log._walk.walk import Walk
@@ -83,16 +84,19 @@ async def ticks(request: pytest.FixtureRequest, admin: Connection) -> list[Tick]
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("bucket", [Bucket(), Bucket(0, 2), Bucket(1, 2)])
 @pytest.mark.parametrize("channels", [None, ["things"]])
 async def test_trap_9_a_poll_reads_some_pages(
-    admin: Connection, ticks: list[Tick], channels: list[str] | None, mode: str
+    admin: Connection, ticks: list[Tick], channels: list[str] | None, bucket: Bucket, mode: str
 ) -> None:
     """The newest events are found by the index on ids, an empty poll as well, and no more."""
     await admin.execute(f"SET plan_cache_mode = {mode}")
-    sql = Statements(NAMES, channels)
+    sql = Statements(NAMES, channels, bucket)
     last, tick = ticks
     snapshot = tick.snapshot.text
-    for after, found in ((last.top, 1), (tick.top, 0)):
+    mine = f"SELECT {bucket_number(str(bucket.of))} = $1 FROM {NAMES.events} WHERE id > $2"
+    is_mine = await admin.fetchval(mine, bucket.number, last.top)
+    for after, found in ((last.top, int(is_mine)), (tick.top, 0)):
         arguments = after, tick.top, 1_000, 10**6, *sql.chosen
         for query, more in ((sql.visible, [snapshot]), (sql.whole, [])):
             plan = await explained(admin, query, *arguments, *more)

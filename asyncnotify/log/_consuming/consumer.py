@@ -16,6 +16,7 @@ from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
     from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._consuming.merging import MergedFeed
     from asyncnotify.log._reading.decoding import Decoded
 
 ItemT_co = TypeVar("ItemT_co", covariant=True)
@@ -33,6 +34,8 @@ class Consumer(Generic[ItemT_co]):
 
     Its place in the log is kept in the database under its name. One process at a time serves a
     name; others that iterate it wait, and one of them goes on when that one has left, or died.
+    With ``buckets=`` this is true of each bucket: those who iterate have equal shares of them.
+    Events of one key come in their order, those of different buckets in any.
 
     Each event comes at least once: an event is done when the next one is asked for. The cursor is
     committed behind what is done, at the latest when there is nothing more to be had. What was done
@@ -46,7 +49,7 @@ class Consumer(Generic[ItemT_co]):
     def __init__(
         self,
         name: str,
-        feed: Feed,
+        feed: Feed | MergedFeed,
         *,
         gaps: bool,
         on_close: Callable[[Consumer[Any]], None],

@@ -7,13 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify import Gap, GapReason
-from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.log._consuming.serving import TakenOverError
-from asyncnotify.log._reading.stream import PASSING, PERMANENT
+from asyncnotify.log._reading.failures import PASSING, raise_if_final
 from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
@@ -114,6 +113,7 @@ class Feed:
         behind the last commit.
 
         Raises:
+            BusyError: Another session serves this bucket, of several, or the consumer is paused.
             UnknownConsumerError: The consumer is not there, or has been dropped.
             Exception: What retrying will not help against.
         """
@@ -134,6 +134,10 @@ class Feed:
             Exception: What retrying will not help against.
         """
         return await self._move(lambda serving: serving.commit(position))
+
+    async def holds(self) -> bool:
+        """Return whether what was given last is still to be handled here; as ``commit()``."""
+        return await self._move(lambda serving: serving.check())
 
     async def bury(self, position: Position, attempts: int, error: str) -> bool:
         """Keep an event as a dead letter; as ``commit()``, which does not follow from it."""
@@ -249,9 +253,6 @@ class Feed:
             log.info("consuming goes on")
 
     async def _wait_to_retry(self, error: Exception) -> None:
-        cause = error.__cause__
-        is_final = cause is not None and not self._has_served and is_permanent(cause)
-        if isinstance(error, PERMANENT) or is_final:
-            raise error
+        raise_if_final(error, is_new=not self._has_served)
         await self.lose(error)
         await asyncio.sleep(self._delays.next())

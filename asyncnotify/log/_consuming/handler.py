@@ -19,15 +19,17 @@ from asyncnotify._tasks import cancel, start
 from asyncnotify.log._consuming.serving import (
     MARK,
     MARKED,
+    BusyError,
     TakenOverError,
     TransactionEndedError,
 )
 from asyncnotify.log._errors import LogError
-from asyncnotify.log._reading.stream import PASSING, PERMANENT
+from asyncnotify.log._reading.failures import PASSING, PERMANENT
 from asyncnotify.log._values import Event
 
 if TYPE_CHECKING:
     from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._consuming.sharing import Served, Sharing
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.decoding import Decoded
     from asyncnotify.log._reading.stream import After
@@ -56,6 +58,7 @@ class Handling(NamedTuple):
             does there.
         retry: What to do when the function raises.
         begin: Where a new consumer begins.
+        buckets: Into how many buckets the consumer is split.
     """
 
     consumer: str
@@ -64,6 +67,7 @@ class Handling(NamedTuple):
     transactional: bool
     retry: Retry
     begin: After
+    buckets: int
 
 
 class _HandlerError(Exception):
@@ -94,11 +98,17 @@ def _errors_of_what_was_written() -> Generator[None]:
 
 
 class HandlerWorker:
-    """Calls the function with one event after another, and moves the cursor."""
+    """
+    Calls the function with one event after another, and moves the cursor.
+
+    Attributes:
+        is_handling: Whether it does so now, and does not wait for events.
+    """
 
     def __init__(self, handling: Handling, feed: Feed) -> None:
         self._handling = handling
         self._feed = feed
+        self.is_handling: bool = False
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -106,12 +116,18 @@ class HandlerWorker:
         self._is_stopping = True
         self._feed.interrupt()
 
-    async def run(self) -> None:
-        """Run until stopped or cancelled, or until the function has to be stopped."""
+    async def run(self) -> bool:
+        """
+        Run until stopped or cancelled, or until the function has to be stopped.
+
+        Returns whether it may run again: it has been stopped, or others serve the bucket.
+        """
         name = self._handling.consumer
         try:
             while not self._is_stopping:
                 await self._step()
+        except BusyError:
+            return True
         except _HandlerError as error:
             log.error(  # noqa: TRY400 - each error has been logged with its traceback
                 "handler %r is stopped, as Retry(then='stop') says: %s",
@@ -120,21 +136,27 @@ class HandlerWorker:
             )
         except (LogError, *PERMANENT):
             log.exception("handler %r has ended: retrying will not help", name)
+        else:
+            return True
         finally:
             await self._feed.aclose()
+        return False
 
     async def _step(self) -> None:
         try:
             found = await self._feed.next()
             if not isinstance(found, Gap):
+                self.is_handling = True
                 await self._handle_all(found)
-        except (_HandlerError, LogError, *PERMANENT):
+        except (BusyError, _HandlerError, LogError, *PERMANENT):
             raise
         except Exception as error:
             # A handler that ends by what nobody has thought of would be missed by nobody
             log.exception("handler %r is interrupted", self._handling.consumer)
             await self._feed.lose(error)
             await asyncio.sleep(_PAUSE)
+        finally:
+            self.is_handling = False
 
     async def _handle_all(self, found: Any) -> None:  # noqa: ANN401 - a sequence of Decoded
         """Handle events, and commit behind the last: a whole portion, or up to a loss."""
@@ -237,6 +259,71 @@ class HandlerWorker:
             attempt,
             exc_info=error,
         )
+
+
+class _ServedBucket:
+    """A bucket whose events are handed to the function, by a worker in a task of its own."""
+
+    def __init__(self, worker: HandlerWorker, name: str) -> None:
+        self._worker = worker
+        self.is_released: bool = False
+        self.task = start(worker.run(), name=name)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._worker.is_handling
+
+    def release(self) -> None:
+        self.is_released = True
+        self._worker.stop()
+
+
+class BucketsWorker:
+    """
+    Calls the function with the events of a share of the consumer's buckets, at the same time.
+
+    Args:
+        handling: What the user gave.
+        feeds: Makes what gives the events of the bucket of a number.
+        sharing: Makes what keeps the share, with a function that begins to serve a bucket.
+    """
+
+    def __init__(
+        self,
+        handling: Handling,
+        feeds: Callable[[int], Feed],
+        sharing: Callable[[Callable[[int], Served]], Sharing],
+    ) -> None:
+        self._handling = handling
+        self._feeds = feeds
+        self._sharing = sharing(self._begin)
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End after the events that are being handled."""
+        self._is_stopping = True
+        self._sharing.stop()
+
+    async def run(self) -> bool:
+        """Run until stopped or cancelled, or until retrying will not help."""
+        while not self._is_stopping:
+            try:
+                await self._sharing.run()
+            except (LogError, *PERMANENT):
+                log.exception("handler %r has ended: retrying will not help", self._name)
+                return False
+            except Exception:
+                log.exception("handler %r is interrupted", self._name)
+                await asyncio.sleep(_PAUSE)
+        return True
+
+    @property
+    def _name(self) -> str:
+        return self._handling.consumer
+
+    def _begin(self, number: int) -> Served:
+        worker = HandlerWorker(self._handling, self._feeds(number))
+        return _ServedBucket(worker, f"asyncnotify log handler {self._name} {number}")
 
 
 async def handle_dead_letter(

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify.log._errors import LogError, UnknownConsumerError
 from asyncnotify.log._values import Position
+from asyncnotify.log._walk.buckets import WHOLE
 from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._walk.buckets import Bucket
     from asyncnotify.log._walk.cursor import Expired
     from asyncnotify.log._walk.statements import Statements
     from asyncnotify.log._walk.walk import Size
@@ -27,6 +29,10 @@ MARK: Final = "pg_catalog.set_config('asyncnotify.transaction', 'marked', true)"
 MARKED: Final = "pg_catalog.current_setting('asyncnotify.transaction', true) = 'marked'"
 """A setting that ends with the transaction in which it is made: whoever finds it is still in that
 transaction, which no function of the user's has committed or rolled back."""
+
+
+class BusyError(Exception):
+    """Another session serves the bucket, or it is paused."""
 
 
 class TakenOverError(Exception):
@@ -48,6 +54,12 @@ class Serving:
     """
     A session that serves a consumer.
 
+    Args:
+        session: The session.
+        names: Of the log.
+        owner: The consumer, its bucket, and the token that proves that it is this session's.
+        cursor: A place in the log.
+
     Attributes:
         session: The session.
         cursor: The place in the log up to which it has read.
@@ -55,14 +67,13 @@ class Serving:
     """
 
     def __init__(
-        self, session: Session, names: Names, consumer: str, token: int, cursor: Cursor
+        self, session: Session, names: Names, owner: tuple[str, int, int], cursor: Cursor
     ) -> None:
         self.session = session
         self.cursor = cursor
         self.expired: Expired | None = None
         self._names = names
-        self._consumer = consumer
-        self._token = token
+        self._owner = owner
 
     async def commit(self, position: Position) -> None:
         """
@@ -108,7 +119,7 @@ class Serving:
         await self._is_done(f"SELECT {self._names.prefix}_{function}", *arguments)
 
     async def _is_done(self, query: str, *arguments: object) -> None:
-        [row] = await self.session.fetch(query, self._consumer, 0, self._token, *arguments)
+        [row] = await self.session.fetch(query, *self._owner, *arguments)
         if row[0] is None:
             raise TransactionEndedError
         if not row[0]:
@@ -117,12 +128,13 @@ class Serving:
 
 class Server:
     """
-    Makes sessions that serve one consumer.
+    Makes sessions that serve one consumer, or one bucket of it.
 
     Args:
         sessions: Makes connections.
         names: Of the log.
         consumer: The checked name.
+        bucket: Which of its buckets. A consumer that is not split has one.
         statements: Of the events that it wants.
         size: How much is read at once.
     """
@@ -132,21 +144,25 @@ class Server:
         sessions: Sessions,
         names: Names,
         consumer: str,
+        bucket: Bucket,
+        *,
         statements: Statements,
         size: Size,
     ) -> None:
         self._sessions = sessions
         self._names = names
         self._consumer = consumer
+        self._bucket = bucket
         self._statements = statements
         self._size = size
-        self._lock = names.lock_key(f"consumer {consumer}")
+        self._lock = names.bucket_lock(consumer, bucket.number)
 
     async def open(self) -> Serving:
         """
         Return a session that serves the consumer, once no other does. May be cancelled.
 
         Raises:
+            BusyError: Another session serves this bucket, of several, or the consumer is paused.
             UnknownConsumerError: There is no such consumer.
             Exception: As of ``Sessions.open()`` and ``Session.fetch()``.
         """
@@ -155,7 +171,8 @@ class Server:
             row = await self._taken(session)
             walk = Walk(session, self._statements, self._size)
             cursor = Cursor(walk, self._names.log)
-            serving = Serving(session, self._names, self._consumer, row["token"], cursor)
+            owner = (self._consumer, self._bucket.number, row["token"])
+            serving = Serving(session, self._names, owner, cursor)
             position = Position(self._names.log, row["epoch"], row["tick"], row["id"])
             serving.expired = await cursor.at_position(position)
         except BaseException:
@@ -166,15 +183,14 @@ class Server:
 
     async def _taken(self, session: Session) -> Any:  # noqa: ANN401 - a record of the driver's
         """Return the consumer's row once this session has its lock, and it is not paused."""
-        take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, 0, $2)"
+        take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, $2, $3)"
         while True:
-            rows = await session.fetch(take, self._consumer, self._lock)
-            if rows and not rows[0]["paused"]:
-                return rows[0]
+            rows = await session.fetch(take, self._consumer, self._bucket.number, self._lock)
             if rows:
-                await session.execute(f"SELECT pg_catalog.pg_advisory_unlock({self._lock})")
-            else:
-                await self._check_known(session)
+                return rows[0]
+            await self._check_known(session)
+            if self._bucket.of != WHOLE:
+                raise BusyError
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
     async def _check_known(self, session: Session) -> None:

@@ -16,6 +16,7 @@ from asyncnotify.log._names import check_consumer_name
 from asyncnotify.log._reading.stream import After, check_after
 from asyncnotify.log._retry import Retry
 from asyncnotify.log._values import Event
+from asyncnotify.log._walk.buckets import check_buckets
 
 T = TypeVar("T")
 HandlerT = TypeVar("HandlerT", bound=EventHandler)
@@ -28,12 +29,22 @@ class Consuming(Running):
 
     @overload
     def consumer(
-        self, name: str, *channels: str, start: After = ..., gaps: Literal[False] = False
+        self,
+        name: str,
+        *channels: str,
+        start: After = ...,
+        gaps: Literal[False] = False,
+        buckets: int = ...,
     ) -> Consumer[Event[str]]: ...
 
     @overload
     def consumer(
-        self, name: str, *channels: Channel[T], start: After = ..., gaps: Literal[False] = False
+        self,
+        name: str,
+        *channels: Channel[T],
+        start: After = ...,
+        gaps: Literal[False] = False,
+        buckets: int = ...,
     ) -> Consumer[Event[T]]: ...
 
     @overload
@@ -43,11 +54,17 @@ class Consuming(Running):
         *channels: str | Channel[Any],
         start: After = ...,
         gaps: Literal[False] = False,
+        buckets: int = ...,
     ) -> Consumer[Event[Any]]: ...
 
     @overload
     def consumer(
-        self, name: str, *channels: str | Channel[Any], start: After = ..., gaps: bool
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        start: After = ...,
+        gaps: bool,
+        buckets: int = ...,
     ) -> Consumer[Event[Any] | Gap]: ...
 
     def consumer(
@@ -56,6 +73,7 @@ class Consuming(Running):
         *channels: str | Channel[Any],
         start: After = "start",
         gaps: bool = False,
+        buckets: int = 1,
     ) -> Consumer[Any]:
         """
         Return a durable consumer, whose place in the log is kept in the database under its name.
@@ -69,18 +87,24 @@ class Consuming(Running):
             start: Where a consumer begins that is not in the database, as ``after`` of ``read()``.
             gaps: Yield a Gap where events had been removed before they were consumed
                 (``EXPIRED``), and in place of an event that says "read again" (``REREAD``).
+            buckets: Into how many parts the events are split, 1 to 256, by a hash of their keys:
+                so many processes, at most, can share the name, and each key keeps its order. An
+                event without a key has no order, and goes to any of them. The number is fixed when
+                the consumer is made: with another one, what the iteration raises is a
+                BucketCountError.
 
         Raises:
             LogNameError: No consumer can have this name.
             ChannelNameError: One of the names cannot be that of a channel.
             TypeError: As of ``read()``.
-            ValueError: As of ``read()``.
+            ValueError: As of ``read()``, or ``buckets`` is not 1 to 256.
             WrongLoopError: The call came from another event loop or process.
         """
         check_consumer_name(name)
         check_after(start)
         check_flag("gaps", gaps)
-        return self._running().consumer(name, channels, start, gaps=gaps)
+        check_buckets(buckets)
+        return self._running().consumer(name, channels, start, gaps=gaps, buckets=buckets)
 
     def on(
         self,
@@ -89,6 +113,7 @@ class Consuming(Running):
         transactional: bool = False,
         on_error: Retry = _DEFAULT_RETRY,
         start: After = "start",
+        buckets: int = 1,
     ) -> Callable[[HandlerT], HandlerT]:
         """
         Register a handler: a durable consumer that calls a function with each event.
@@ -107,18 +132,22 @@ class Consuming(Running):
                 Otherwise the event comes at least once.
             on_error: What to do when the function raises.
             start: As for ``consumer()``.
+            buckets: As for ``consumer()``. Events come one at a time in each bucket, and those of
+                different buckets at the same time, also in one process. ``Retry(then="stop")``
+                stops the bucket of the event, in this process.
 
         Raises:
             LogNameError: No consumer can have this name, or a handler has it.
             ChannelNameError: One of the names cannot be that of a channel.
             TypeError: The function cannot be called as it would be, or an argument is of a wrong
                 type.
-            ValueError: As of ``read()``.
+            ValueError: As of ``read()``, or ``buckets`` is not 1 to 256.
         """
         check_consumer_name(name)
         check_after(start)
         check_flag("transactional", transactional)
         check_kind("on_error", on_error, Retry)
+        check_buckets(buckets)
         channels_of(channels)
         if name in self._handlings:
             raise LogNameError(name, "consumer", "a handler of this log has this name")
@@ -126,7 +155,7 @@ class Consuming(Running):
         def register(function: HandlerT) -> HandlerT:
             check_event_handler(function, transactional=transactional)
             self._handlings[name] = Handling(
-                name, channels, function, transactional, on_error, start
+                name, channels, function, transactional, on_error, start, buckets
             )
             return function
 

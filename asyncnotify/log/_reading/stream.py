@@ -9,24 +9,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
-import asyncpg
-
-from asyncnotify import (
-    ClosedError,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLostError,
-    Gap,
-    GapReason,
-    ListenTimeoutError,
-    PoolerError,
-)
+from asyncnotify import ClosedError, Gap, GapReason
 from asyncnotify._arguments import check_count
-from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify.log._errors import StandbyError
+from asyncnotify.log._reading.failures import PASSING, raise_if_final
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.cursor import Expired
 
@@ -43,22 +31,7 @@ After: TypeAlias = Position | datetime | Literal["start", "now"]
 log = Log("log")
 _warnings: Final = WarningLimit()
 
-PASSING: Final = (
-    ConnectError,
-    ConnectionLostError,
-    ListenTimeoutError,
-    StandbyError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-)
-"""What may pass by itself, except for the two below: also a statement that was cancelled, and a
-lock that could not be had in time."""
-
 DEFAULT_BATCH: Final = 1_000
-
-PERMANENT: Final = (ConfigurationError, PoolerError)
 
 
 def check_after(after: object) -> None:
@@ -293,9 +266,7 @@ class LogStream(Generic[ItemT_co]):
     # -- losses -------------------------------------------------------------------------------
 
     async def _wait_to_retry(self, error: Exception) -> None:
-        cause = error.__cause__
-        if isinstance(error, PERMANENT) or (self._is_new and cause and is_permanent(cause)):
-            raise error
+        raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
         log.warning(_warnings, id(self), text, describe_error(error))

@@ -13,7 +13,7 @@ ATTRIBUTES: Final = """
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"""
 
 CURSOR_FUNCTIONS: Final = (
-    "add_consumer(text, integer, integer, integer, bigint, bigint)",
+    "add_consumer(text, integer, integer, bigint, bigint)",
     "take_consumer(text, integer, bigint)",
     "has_consumer(text, integer, bigint)",
     "hold_consumer(text, integer, bigint)",
@@ -48,14 +48,19 @@ def functions_of_cursors(names: Names) -> Iterator[str]:
 
 
 def _add(names: Names) -> str:
-    """Make a consumer if there is none of the name; it begins at this position."""
+    """Make a consumer with so many buckets, if there is none; it begins at this position."""
+    # The first bucket decides: who meets another waits for its commit, and adds none of its own
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_add_consumer(
-        consumer text, bucket integer, buckets integer, epoch integer, tick bigint, id bigint
+        consumer text, buckets integer, epoch integer, tick bigint, id bigint
     ) RETURNS void {ATTRIBUTES} AS $function$
     BEGIN
         INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
-        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING;
+        VALUES ($1, 0, $2, $3, $4, $5) ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
+            SELECT $1, number, $2, $3, $4, $5 FROM generate_series(1, $2 - 1) AS number;
+        END IF;
     END
     $function$
     """
@@ -75,7 +80,7 @@ def _take(names: Names) -> str:
         RETURN QUERY
         UPDATE {names.consumers} AS c
         SET token = c.token + 1, pid = pg_backend_pid(), taken_at = clock_timestamp()
-        WHERE c.consumer = $1 AND c.bucket = $2 RETURNING c.*;
+        WHERE c.consumer = $1 AND c.bucket = $2 AND NOT c.paused RETURNING c.*;
         IF NOT FOUND THEN
             PERFORM pg_advisory_unlock(lock);
         END IF;

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.log._walk.buckets import WHOLE, Bucket, bucket_number
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,6 +25,7 @@ _OUTPUT: Final = (
 )
 
 
+_ALL: Final = Bucket()
 _OF_LATE: Final = "(x, id) > (late_x, $1) AND (x, id) <= (late_x, $2)"
 """Pairs: only the index on xid and id can be walked for them. Of single conditions a planner may
 take the ids alone, and read on until the xid comes."""
@@ -41,6 +44,7 @@ class Statements:
     Args:
         names: Of the log.
         channels: Only events of these; None: of all.
+        bucket: Only events of this one.
 
     Attributes:
         chosen: Arguments that say which events.
@@ -56,9 +60,15 @@ class Statements:
         late_in_range: The xids from ``$1`` to below ``$2`` that have events.
     """
 
-    def __init__(self, names: Names, channels: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, names: Names, channels: Sequence[str] | None = None, bucket: Bucket = _ALL
+    ) -> None:
         self.chosen: tuple[object, ...] = () if channels is None else (list(channels),)
         choice = "" if channels is None else "AND channel = ANY ($5::pg_catalog.text[])"
+        if bucket.of != WHOLE:
+            number, count = (f"${5 + len(self.chosen) + n}::pg_catalog.int8" for n in range(2))
+            choice += f" AND {bucket_number(count)} = {number}"
+            self.chosen += tuple(bucket)
         own = f"${5 + len(self.chosen)}::pg_catalog.text"
         sees = f"AND pg_catalog.pg_visible_in_snapshot(x, {own}::pg_catalog.pg_snapshot)"
         self.tick: str = f"SELECT {names.prefix}_tick()"

@@ -1,0 +1,168 @@
+"""The events of several buckets for one who iterates them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from asyncnotify._tasks import cancel, start
+from asyncnotify.log._consuming.serving import BusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncnotify import Gap
+    from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._consuming.sharing import Served, Sharing
+    from asyncnotify.log._reading.decoding import Decoded
+    from asyncnotify.log._values import Position
+
+
+class _Source:
+    """
+    A bucket that is served: it reads a portion ahead, and the next once that is done with.
+
+    Attributes:
+        feed: Gives the bucket's events, and moves its cursor.
+        found: The portion.
+        is_released: It ends, or has ended.
+        is_busy: The user handles the portion.
+    """
+
+    def __init__(self, feed: Feed, on_found: Callable[[_Source], None]) -> None:
+        self.feed = feed
+        self.found: Sequence[Decoded] | Gap = ()
+        self.is_released = False
+        self.is_busy: bool = False
+        self._on_found = on_found
+        self._done = asyncio.Event()
+        self.task = start(self._run(), name="asyncnotify log bucket")
+
+    async def _run(self) -> bool:
+        try:
+            while True:
+                self.found = await self.feed.next()
+                self._done.clear()
+                self._on_found(self)
+                await self._done.wait()
+        except BusyError:
+            return True
+        finally:
+            self.is_released = True
+            await self.feed.aclose()
+
+    def release(self) -> None:
+        """End now, or once what was given to the user is done with."""
+        if not self.is_released:
+            self.is_released = True
+            if not self.is_busy:
+                self.task.cancel()
+
+    def give(self) -> Sequence[Decoded] | Gap:
+        """Return the portion, which the user handles now."""
+        self.is_busy = True
+        return self.found
+
+    def go_on(self) -> None:
+        """Read the next portion: this one is done with, and the cursor has been moved."""
+        self.is_busy = False
+        self.found = ()
+        if self.is_released:
+            self.task.cancel()
+        else:
+            self._done.set()
+
+
+class MergedFeed:
+    """
+    Gives the events of those buckets of a consumer that this process serves, as a Feed does.
+
+    Each portion is of one bucket; what is moved is the cursor of that whose portion came last.
+    Buckets that have events take turns.
+
+    Args:
+        feeds: Makes the Feed of the bucket of a number.
+        sharing: Makes what keeps the share, with a function that begins to serve a bucket.
+    """
+
+    def __init__(
+        self,
+        feeds: Callable[[int], Feed],
+        sharing: Callable[[Callable[[int], Served]], Sharing],
+    ) -> None:
+        self._feeds = feeds
+        self._first = feeds(0)
+        self._sharing = sharing(self._begin)
+        self._running: asyncio.Task[None] | None = None
+        self._found: deque[_Source] = deque()
+        self._given: _Source | None = None
+        self._news = asyncio.Event()
+        self._is_closed = False
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether this process serves one of the buckets now, as far as it knows."""
+        return self._sharing.is_serving
+
+    async def ready(self) -> None:
+        """Return once the consumer is in the database; raises as ``Feed.ready()``."""
+        await self._first.ready()
+
+    async def next(self) -> Sequence[Decoded] | Gap:
+        """Return the next events of a bucket; none once it is closed. As ``Feed.next()``."""
+        await self.ready()
+        given, self._given = self._given, None
+        if given is not None:
+            given.go_on()
+        while not self._is_closed:
+            self._run()
+            while self._found:
+                source = self._found[0]
+                # A seek may have come since it was read
+                is_current = not source.is_released and await source.feed.holds()
+                self._found.popleft()
+                if is_current:
+                    self._given = source
+                    return source.give()
+                source.go_on()
+            self._news.clear()
+            await self._news.wait()
+        return ()
+
+    def _run(self) -> None:
+        """Have the share kept; raise what has ended that."""
+        if self._running is None:
+            self._running = start(self._sharing.run(), name="asyncnotify log buckets")
+            self._running.add_done_callback(lambda _: self._news.set())
+        elif self._running.done():
+            running, self._running = self._running, None
+            running.result()
+
+    async def commit(self, position: Position) -> bool:
+        """Move the cursor of the bucket whose events came last; as ``Feed.commit()``."""
+        return self._given is not None and await self._given.feed.commit(position)
+
+    async def bury(self, position: Position, attempts: int, error: str) -> bool:
+        """Keep an event of that bucket as a dead letter; as ``Feed.bury()``."""
+        return self._given is not None and await self._given.feed.bury(position, attempts, error)
+
+    async def aclose(self) -> None:
+        """Give all buckets back to whoever shares them."""
+        self._is_closed = True
+        self._news.set()
+        self._sharing.stop()
+        if self._given is not None:
+            self._given.go_on()
+        if self._running is not None:
+            try:
+                await asyncio.wait({self._running})
+            finally:
+                await cancel({self._running})
+
+    def _begin(self, number: int) -> Served:
+        return _Source(self._feeds(number), self._on_found)
+
+    def _on_found(self, source: _Source) -> None:
+        self._found.append(source)
+        self._news.set()

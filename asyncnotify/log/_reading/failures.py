@@ -1,0 +1,45 @@
+"""Which failures pass by themselves, so that one who reads or consumes tries again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from asyncnotify import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    ListenTimeoutError,
+    PoolerError,
+)
+from asyncnotify._asyncpg.failures import is_permanent
+from asyncnotify.log._errors import StandbyError
+
+PASSING: Final = (
+    ConnectError,
+    ConnectionLostError,
+    ListenTimeoutError,
+    StandbyError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+)
+"""What may pass by itself, except for the two below: also a statement that was cancelled, and a
+lock that could not be had in time."""
+
+PERMANENT: Final = (ConfigurationError, PoolerError)
+
+
+def raise_if_final(error: Exception, *, is_new: bool) -> None:
+    """
+    Raise an error, one of PASSING, that will not pass.
+
+    Args:
+        error: What has been raised.
+        is_new: There has never been a connection: what the server refuses now, it will refuse.
+    """
+    cause = error.__cause__
+    if isinstance(error, PERMANENT) or (is_new and cause is not None and is_permanent(cause)):
+        raise error
