@@ -354,6 +354,8 @@ def chaos(session: nox.Session) -> None:
     """
     Break everything at random for two minutes, and judge; ``-- --minutes 10`` for a soak.
 
+    ``-- --log`` judges the durable log.
+
     The program is among the tests, which are not installed: so this one runs from the sources.
     """
     session.install(".[test,uvloop]")

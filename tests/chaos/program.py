@@ -14,8 +14,9 @@ last fault everybody must soon hear again what is sent.
 
 With ``--publishing`` it judges notifiers instead, each call by what became of it, with
 ``--pooler transaction`` the same through a PgBouncer, and with ``--pooler session --listening``
-listeners that connect through that. ``--uvloop``, ``--eager`` and ``--stepped-clock`` choose the
-loop, the tasks and the clock; the environment variable ``ASYNCNOTIFY_PG_BIN`` chooses the server.
+listeners that connect through that; with ``--log`` the durable log. ``--uvloop``, ``--eager`` and
+``--stepped-clock`` choose the loop, the tasks and the clock; ``--pg 13``, or the environment
+variable ``ASYNCNOTIFY_PG_BIN``, the server.
 
 The seed decides which faults are drawn and when, not what the machine makes of it.
 """
@@ -36,16 +37,19 @@ from asyncnotify.testing.server import PostgresServer
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge.since import late
 from tests.chaos.listening import Chaos
+from tests.chaos.log.program import run_log
 from tests.chaos.outcome import Outcome
 from tests.chaos.pooler import pooler_of, restarting
 from tests.chaos.publishing import run_publishing
 from tests.chaos.stepped_clock import with_stepped_clock
 from tests.chaos.variants import add_variants, loop_factory
+from tests.support.server_programs import VERSIONS, programs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.chaos.faults import Fault
+    from tests.chaos.log.outcome import LogOutcome
     from tests.chaos.publishing import PublishingOutcome
     from tests.support.pgbouncer import PgBouncer
 
@@ -130,7 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = options.seconds if options.minutes is None else options.minutes * 60
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"chaos for {seconds:g} s, seed {seed}", flush=True)  # noqa: T201 - a program
-    with PostgresServer() as server, asyncio.Runner(loop_factory=loop_factory(options)) as runner:
+    programs = programs_of(options.pg) if options.pg else None
+    with (
+        PostgresServer(bin_dir=programs) as server,
+        asyncio.Runner(loop_factory=loop_factory(options)) as runner,
+    ):
         outcome = runner.run(_chosen(options, server, seconds, seed))
     print(outcome)  # noqa: T201
     for line in outcome.broken:
@@ -140,7 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _chosen(
     options: argparse.Namespace, server: PostgresServer, seconds: float, seed: int
-) -> Outcome | PublishingOutcome:
+) -> Outcome | PublishingOutcome | LogOutcome:
+    if options.log:
+        return await run_log(server, seconds=seconds, seed=seed, retention=options.retention)
     if options.publishing or (options.pooler and not options.listening):
         return await run_publishing(
             server,
@@ -187,5 +197,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --pooler session: judge listeners through it",
     )
+    parser.add_argument("--log", action="store_true", help="judge the durable log instead")
+    parser.add_argument(
+        "--retention",
+        action="store_true",
+        help="with --log: remove events seconds after they were committed",
+    )
+    parser.add_argument("--pg", choices=VERSIONS, help="the version of PostgreSQL")
     add_variants(parser)
     return parser

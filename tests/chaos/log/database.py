@@ -1,0 +1,78 @@
+"""What the judges read in the database itself, past the faulty network."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from tests.chaos.judge.log_history import History, Rule, Seen
+from tests.chaos.log.writers import APPLICATION
+from tests.chaos.sender import LOST
+from tests.support.server_faults import ServerFaults
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from tests.chaos.judge.log_history import Place
+
+__all__ = ["committed", "connected", "end_writers", "has_effect", "read_effects", "watch_cursors"]
+
+_TIMEOUT: Final = 5.0
+_CURSORS: Final = "SELECT consumer, epoch, tick, id FROM asyncnotify.chaos_consumers"
+_EFFECTS: Final = "SELECT name, epoch, tick, id FROM effects ORDER BY n"
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    """Connect for as long as the block runs."""
+    connection = await asyncpg.connect(dsn, timeout=_TIMEOUT, command_timeout=_TIMEOUT)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+async def watch_cursors(dsn: str, cursors: Mapping[str, list[tuple[float, Place]]]) -> None:
+    """Note again and again where the cursors of consumers stand."""
+    while True:
+        with suppress(*LOST, TimeoutError):
+            async with connected(dsn) as connection:
+                while True:
+                    for row in await connection.fetch(_CURSORS):
+                        if (noted := cursors.get(row["consumer"])) is not None:
+                            noted.append((time.monotonic(), (row["epoch"], row["tick"], row["id"])))
+                    await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+
+
+async def end_writers(dsn: str) -> None:
+    """End what writers have left open: from here on it is known what was committed."""
+    async with ServerFaults(dsn) as faults:
+        for pid in await faults.terminate(application_name=APPLICATION):
+            await faults.until_gone(pid)
+
+
+async def committed(dsn: str) -> set[str]:
+    """Return the names of the events whose transactions have committed."""
+    async with connected(dsn) as connection:
+        return {row[0] for row in await connection.fetch("TABLE sent", timeout=60.0)}
+
+
+async def has_effect(dsn: str, name: str) -> bool:
+    """Return whether the transactional consumer has got so far."""
+    async with connected(dsn) as connection:
+        query = "SELECT name FROM effects ORDER BY n DESC LIMIT 1"
+        return bool(await connection.fetchval(query) == name)
+
+
+async def read_effects(dsn: str) -> History:
+    """Return what the transactional consumer has written, as a history."""
+    async with connected(dsn) as connection:
+        rows = await connection.fetch(_EFFECTS, timeout=60.0)
+    history = History("transactional", Rule.ONCE)
+    history.entries += [Seen((row[1], row[2], row[3]), row[0]) for row in rows]
+    return history
