@@ -43,6 +43,7 @@ BEGIN{_on_truncate(definition)}
             size := 0;
         END IF;
     END LOOP;
+    CLOSE items;
     IF size > 0 THEN
         {_append_many(definition)}
     END IF;
@@ -61,7 +62,7 @@ DECLARE
     operation pg_catalog.text;
     was pg_catalog.record;
 BEGIN{_on_truncate(definition)}
-{each_row(definition, "        " + _append(definition, payload, key))}
+{each_row(definition, f"        {_append(definition, payload, key)}")}
     RETURN NULL;
 END
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncnotify.triggers._sql.payloads import (
     NUMBER,
@@ -18,36 +18,75 @@ from asyncnotify.triggers._sql.rows import (
     changed_rows,
     differs,
     filter_of,
+    first_row,
     json_of,
     types_of,
 )
 from asyncnotify.triggers._sql.truncating import on_truncate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncnotify.triggers._definition import Definition
+
+ROW_OPERATIONS: Final = ("insert", "delete", "update")
 
 
 def for_statements(definition: Definition) -> str:
     """
     Return the body for statement-level triggers.
 
-    Rows are collected into payloads, each filled up to what the server takes. Nothing is sent
-    before the last row is known to fit in the number of payloads that are allowed.
+    One row is sent at once. Several are collected into payloads, each filled up to what the server
+    takes, and nothing is sent before the last row is known to fit in the payloads that are allowed.
     """
     return f"""
 #variable_conflict use_column
 DECLARE
     number pg_catalog.int8;
+    are_more pg_catalog.bool;
+    is_told pg_catalog.bool;
+    data pg_catalog.text;
+    types pg_catalog.text;
     total pg_catalog.int8;
     items pg_catalog.refcursor;
     item pg_catalog.record;
-    operation pg_catalog.text := '';
+    operation pg_catalog.text := pg_catalog.lower(TG_OP);
     payloads pg_catalog.text[] := '{{}}';
-    payload pg_catalog.text := '';
-    room pg_catalog.int4 := -1;
+    payload pg_catalog.text;
+    item_payload pg_catalog.text;
+    room pg_catalog.int4;
     must_read pg_catalog.bool := false;
 BEGIN{on_truncate(definition)}
-{open_rows(definition)}
+    BEGIN
+{_branches(first_row(definition, operation) for operation in ROW_OPERATIONS)}
+    IF are_more IS NULL OR NOT are_more AND is_told IS NOT TRUE THEN
+        RETURN NULL;
+    END IF;{NUMBER}
+    payload := {head("operation", definition.columns, "types")} || data || ']}}';
+    IF are_more OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
+{_indented(_collect(definition), 1)}
+    END IF;{on_failure(definition)}
+    IF must_read THEN
+        {send_reread(definition, "total")}
+    ELSE
+        FOREACH item_payload IN ARRAY payloads LOOP
+            {send(definition, "item_payload")}
+        END LOOP;
+        IF payload IS NOT NULL THEN
+            {send(definition, "payload")}
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+"""
+
+
+def _collect(definition: Definition) -> str:
+    """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
+    return f"""{open_rows(definition)}
+    operation := '';
+    payload := NULL;
+    room := -1;
     LOOP
         EXIT WHEN must_read;
         FETCH items INTO item;
@@ -57,53 +96,64 @@ BEGIN{on_truncate(definition)}
             room := room - pg_catalog.octet_length(item.data) - 1;
             CONTINUE;
         END IF;
-        IF number IS NULL THEN{_indented(NUMBER, 2)}
-        ELSE
+        IF payload IS NOT NULL THEN
             payloads := payloads || (payload || ']}}');
         END IF;
         operation := item.operation;
         payload := {head("operation", definition.columns, "item.types")} || item.data;
         room := {PAYLOAD_LIMIT - 2} - pg_catalog.octet_length(payload);
 {_too_large(definition)}
-        must_read := room < 0 OR pg_catalog.cardinality(payloads)
-            >= {definition.max_notifications};
+        must_read := room < 0
+            OR pg_catalog.cardinality(payloads) >= {definition.max_notifications};
     END LOOP;
+    CLOSE items;
+    payload := payload || ']}}';
     IF must_read THEN
 {_count()}
-        {send_reread(definition, "total")}
-    ELSIF number IS NOT NULL THEN
-        FOREACH payload IN ARRAY payloads || (payload || ']}}') LOOP
-            {send(definition, "payload")}
-        END LOOP;
-    END IF;
-    RETURN NULL;{on_failure(definition)}
-END
-"""
+    END IF;"""
+
+
+def _branches(statements: Iterable[str]) -> str:
+    """Return a statement for each operation, of which one is executed."""
+    branches = (
+        f"TG_OP = '{operation.upper()}' THEN\n        {statement}"
+        for operation, statement in zip(ROW_OPERATIONS, statements, strict=True)
+    )
+    return "    IF " + "\n    ELSIF ".join(branches) + "\n    END IF;"
 
 
 def open_rows(definition: Definition) -> str:
-    branches = [
-        f"TG_OP = '{operation.upper()}' THEN{shortcut}\n        OPEN items FOR\n{query};"
-        for operation, query, shortcut in (
-            ("insert", changed_rows(definition, "insert"), ""),
-            ("delete", changed_rows(definition, "delete"), ""),
-            ("update", changed_rows(definition, "update"), _shortcut(definition)),
-        )
-    ]
-    return "    IF " + "\n    ELSIF ".join(branches) + "\n    END IF;"
+    """
+    Return the statements that open the cursor ``items`` on all rows to be told.
+
+    The plan of a query is kept for the session: a loop, which is good for two rows, must not be
+    taken for a million, and what was compiled for a million must not be for two.
+    """
+    queries = (changed_rows(definition, operation) for operation in ROW_OPERATIONS)
+    return f"""    DECLARE
+        loops CONSTANT pg_catalog.text := pg_catalog.current_setting('enable_nestloop');
+        jit CONSTANT pg_catalog.text := pg_catalog.current_setting('jit');
+    BEGIN
+        PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
+            pg_catalog.set_config('jit', 'off', true);{_shortcut(definition)}
+{_branches(f"OPEN items FOR{chr(10)}{query};" for query in queries)}
+        PERFORM pg_catalog.set_config('enable_nestloop', loops, true),
+            pg_catalog.set_config('jit', jit, true);
+    END;"""
 
 
 def _shortcut(definition: Definition) -> str:
     """Say at once that so many updated rows do not fit: joining them would take a while."""
-    if definition.is_filtered:
+    if definition.is_filtered or definition.log is not None:
         return ""
     smallest = len("[1],") + 3 * (len(definition.columns) - 1)
     most = definition.max_notifications * PAYLOAD_LIMIT // smallest
     return f"""
-        SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
-        IF total > {most} THEN{_indented(NUMBER, 2)}
-            {send_reread(definition, "total")}
-            RETURN NULL;
+        IF TG_OP = 'UPDATE' THEN
+            SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
+            IF total > {most} THEN
+                must_read := true;
+            END IF;
         END IF;"""
 
 
@@ -136,21 +186,32 @@ def _count() -> str:
 
 
 def for_rows(definition: Definition) -> str:
-    """Return the body for row-level triggers: one payload for each row."""
+    """Return the body for row-level triggers: a payload for each row, two for another key."""
     return f"""
 DECLARE
     number pg_catalog.int8;
     operation pg_catalog.text;
     payload pg_catalog.text;
+    payloads pg_catalog.text[] := '{{}}';
+    must_read pg_catalog.bool := false;
+    total pg_catalog.int8 := 1;
     was pg_catalog.record;
 BEGIN{on_truncate(definition)}
-{each_row(definition, _send_row(definition))}
-    RETURN NULL;{on_failure(definition)}
+    BEGIN
+{_indented(each_row(definition, _make_payload(definition)), 1)}{on_failure(definition)}
+    IF must_read THEN
+        {send_reread(definition, "total")}
+    ELSE
+        FOREACH payload IN ARRAY payloads LOOP
+            {send(definition, "payload")}
+        END LOOP;
+    END IF;
+    RETURN NULL;
 END
 """
 
 
-def _send_row(definition: Definition) -> str:
+def _make_payload(definition: Definition) -> str:
     def payload(columns: tuple[str, ...]) -> str:
         begin = head("operation", columns, types_of("NEW", columns))
         return f"{begin} || {json_of('NEW', columns)} || ']}}'"
@@ -163,16 +224,13 @@ def _send_row(definition: Definition) -> str:
         END IF;"""
     return f"""{_indented(NUMBER, 1)}
         payload := {payload(definition.columns)};{shorter}
-        IF pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
-            {send_reread(definition, "1")}
-        ELSE
-            {send(definition, "payload")}
-        END IF;"""
+        must_read := must_read OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT};
+        payloads := payloads || payload;"""
 
 
-def each_row(definition: Definition, told: str) -> str:
+def each_row(definition: Definition, make: str) -> str:
     """
-    Return the statements of a row-level trigger, around those that tell of the row ``NEW``.
+    Return the statements of a row-level trigger, around those that are executed for a row ``NEW``.
 
     Where there is one row only, a condition may call it by both names.
     """
@@ -181,10 +239,7 @@ def each_row(definition: Definition, told: str) -> str:
     skip = f"\n        CONTINUE WHEN {watched};" if definition.watch else ""
     if conditions:
         skip += f"\n        CONTINUE WHEN ({conditions[0]}) IS NOT TRUE;"
-    return f"""    FOREACH operation IN ARRAY CASE WHEN TG_OP <> 'UPDATE'
-        THEN ARRAY[pg_catalog.lower(TG_OP)]
-        WHEN {differs(definition.key, "OLD", "NEW")} THEN '{{delete,insert}}'
-        ELSE '{{update}}' END
+    return f"""    FOREACH operation IN ARRAY {_operations_of_row(definition)}
     LOOP
         IF operation = 'delete' THEN
             was := NEW;
@@ -195,8 +250,16 @@ def each_row(definition: Definition, told: str) -> str:
             END IF;
             OLD := NEW;
         END IF;{skip}
-{told}
+{make}
     END LOOP;"""
+
+
+def _operations_of_row(definition: Definition) -> str:
+    """Return the array of what a row-level trigger tells of its row."""
+    return f"""CASE WHEN TG_OP <> 'UPDATE'
+        THEN ARRAY[pg_catalog.lower(TG_OP)]
+        WHEN {differs(definition.key, "OLD", "NEW")} THEN '{{delete,insert}}'
+        ELSE '{{update}}' END"""
 
 
 def _indented(statements: str, levels: int) -> str:

@@ -16,9 +16,9 @@ PAYLOAD_LIMIT: Final = 7_999
 """Bytes: NOTIFY_PAYLOAD_MAX_LENGTH - 1 in the server's async.c."""
 
 NUMBER: Final = """
-    number := COALESCE(NULLIF(pg_catalog.current_setting('asyncnotify.change', true), ''), '0')
-        ::pg_catalog.int8 + 1;
-    PERFORM pg_catalog.set_config('asyncnotify.change', number::pg_catalog.text, true);"""
+    number := pg_catalog.set_config('asyncnotify.change', (COALESCE(NULLIF(
+        pg_catalog.current_setting('asyncnotify.change', true), ''), '0')::pg_catalog.int8 + 1
+        )::pg_catalog.text, true)::pg_catalog.int8;"""
 """Numbers the statements of a transaction: of equal payloads in one, the server sends the first."""
 
 
@@ -51,19 +51,19 @@ def send_reread(definition: Definition, count: str) -> str:
 
 def on_failure(definition: Definition) -> str:
     """
-    Return how a function ends that sends NOTIFY, whatever goes wrong in it.
+    Return how a block ends that makes payloads, whatever goes wrong in it.
 
-    What a statement has changed is more than what is told of it: the statement goes on, and those
-    who listen are told to read.
+    What a statement changes matters more than what is told of it: the statement goes on, and those
+    who listen are told to read. Nothing is sent within the block: in a subtransaction that takes
+    twice as long.
     """
-    where = literal(f"asyncnotify: the changes of {definition.qualified} were not told one by one")
-    reread = send(
-        definition,
-        """'{"op":"' || pg_catalog.lower(TG_OP) || '","n":' || (EXTRACT(epoch FROM"""
-        """ pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8 || ',"reread":null}'""",
+    where = literal(
+        f"asyncnotify: the changes of {definition.qualified} were not told one by one: "
     )
+    number = NUMBER.replace("\n", "\n    ")
     return f"""
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING USING MESSAGE = {where} || ': ' || SQLERRM, ERRCODE = SQLSTATE;
-    {reread}
-    RETURN NULL;"""
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING USING MESSAGE = {where} || SQLERRM, ERRCODE = SQLSTATE;{number}
+        must_read := true;
+        total := NULL;
+    END;"""

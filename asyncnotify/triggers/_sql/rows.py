@@ -47,15 +47,45 @@ def changed_rows(definition: Definition, operation: str) -> str:
     Its columns are the operation, the row, its key and the types, all of them texts. An update of
     a key is a delete of the old one and an insert of the new one, and deletes come first.
     """
-    match operation:
-        case "insert":
-            return _appeared(definition)
-        case "delete":
-            return _gone(definition)
-        case _:
-            gone = _gone(definition, NEW_ROWS)
-            appeared = _appeared(definition, OLD_ROWS)
-            return f"{gone}\nUNION ALL\n{appeared}\nUNION ALL\n{_updated(definition)}"
+    if operation != "update":
+        return _one_sided(definition, operation)
+    gone = _one_sided(definition, "delete", unless_in=NEW_ROWS)
+    appeared = _one_sided(definition, "insert", unless_in=OLD_ROWS)
+    return f"{gone}\nUNION ALL\n{appeared}\nUNION ALL\n{_updated(definition)}"
+
+
+def first_row(definition: Definition, operation: str) -> str:
+    """
+    Return the query for one row that a statement has changed, and whether there are others.
+
+    Its columns are whether that is so, or the key is another one; whether the row is to be told;
+    the row and the types. Most statements change one row, and this needs no join.
+    """
+    alias, source = _aliased(definition, operation)
+    rows = OLD_ROWS if operation == "delete" else NEW_ROWS
+    others = f"EXISTS (SELECT FROM {rows} OFFSET 1)"
+    if operation == "update":
+        source = f"{NEW_ROWS} AS new, {OLD_ROWS} AS old"
+        others += f"\n            OR {differs(definition.key)}"
+    told = filter_of(definition, is_update=operation == "update")
+    return f"""SELECT {others},
+            {" AND ".join(told) or "true"},
+            {json_of(alias, definition.columns)},
+            {types_of(alias, definition.columns)}
+        INTO are_more, is_told, data, types
+        FROM {source} LIMIT 1;"""
+
+
+def _aliased(definition: Definition, operation: str) -> tuple[str, str]:
+    """Return how a condition calls the rows of an operation that has one of each, and those."""
+    alias, rows, other = (
+        ("old", OLD_ROWS, "new") if operation == "delete" else ("new", NEW_ROWS, "old")
+    )
+    source = f"{rows} AS {alias}"
+    if definition.when is not None:
+        # Where there is one row only, a condition may call it by both names
+        source = f"{source}, LATERAL (SELECT {alias}.*) AS {other}"
+    return alias, source
 
 
 def filter_of(definition: Definition, *, is_update: bool) -> list[str]:
@@ -66,28 +96,10 @@ def filter_of(definition: Definition, *, is_update: bool) -> list[str]:
     return conditions
 
 
-def _appeared(definition: Definition, unless_in: str | None = None) -> str:
-    source = f"{NEW_ROWS} AS new"
-    return _query(definition, "insert", "new", source, "old", unless_in)
-
-
-def _gone(definition: Definition, unless_in: str | None = None) -> str:
-    source = f"{OLD_ROWS} AS old"
-    return _query(definition, "delete", "old", source, "new", unless_in)
-
-
-def _query(  # noqa: PLR0917 - the parts of one query
-    definition: Definition,
-    operation: str,
-    alias: str,
-    source: str,
-    other_alias: str,
-    unless_in: str | None,
-) -> str:
+def _one_sided(definition: Definition, operation: str, unless_in: str | None = None) -> str:
+    """Return the query for rows inserted or deleted, or for those of other rows' keys."""
+    alias, source = _aliased(definition, operation)
     conditions = filter_of(definition, is_update=False)
-    if definition.when is not None:
-        # Where there is one row only, a condition may call it by both names
-        source = f"{source}, LATERAL (SELECT {alias}.*) AS {other_alias}"
     if unless_in is not None:
         same = _same_key(definition, "asyncnotify_other", alias)
         among = f"{unless_in} AS asyncnotify_other"

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
 
 _SETTINGS: Final = """
-SET search_path = pg_catalog, pg_temp
-SET enable_nestloop = off
-SET jit = off"""
-"""The plan of a query is kept for a session: what is good for one row must not be taken for a
-million, and what is compiled for a million must not be for one."""
+SET search_path = pg_catalog, pg_temp"""
 
 COMMENT: Final = "asyncnotify.triggers "
 

@@ -1,0 +1,296 @@
+"""Installing, upgrading, inspecting and removing: on every kind of connection, beside others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from asyncnotify.triggers import (
+    BlockingTable,
+    LockTimeoutError,
+    NotInstalledError,
+    Table,
+    TriggerState,
+    UnknownTableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.triggers.conftest import Connect, Connection, Telling
+
+MAKE = "CREATE TABLE t (id int PRIMARY KEY, \"50%:x\" text DEFAULT '')"
+
+
+def defined(max_notifications: int = 16) -> Table:
+    """Return a table with names in which drivers may see placeholders."""
+    channel = "50% :of '\\ it"
+    limit = max_notifications
+    return Table("t", key="id", payload="50%:x", channel=channel, max_notifications=limit)
+
+
+@pytest.fixture
+def table() -> Table:
+    """A table that is not installed."""
+    return defined()
+
+
+async def state(table: Table, connection: Connection) -> TriggerState:
+    """Return the state that is the worst of all."""
+    return (await table.status(connection)).state
+
+
+async def test_all_steps_on_asyncpg(admin: Connection, table: Table) -> None:
+    """Missing, installed, outdated, upgraded, disabled, installed again, removed; each twice."""
+    await admin.execute(MAKE)
+    assert await state(table, admin) is TriggerState.MISSING
+    with pytest.raises(NotInstalledError, match="public"):
+        await table.upgrade(admin)
+    await table.install(admin)
+    await table.install(admin)
+    assert (await table.status(admin)).is_fine
+    newer = defined(max_notifications=17)
+    assert newer.fingerprint != table.fingerprint
+    assert (await newer.status(admin)).function is TriggerState.OUTDATED
+    await newer.upgrade(admin)
+    assert (await newer.status(admin)).is_fine
+    await admin.execute("ALTER TABLE t DISABLE TRIGGER asyncnotify_update")
+    assert await state(newer, admin) is TriggerState.DISABLED
+    await newer.install(admin)
+    assert (await newer.status(admin)).is_fine
+    await admin.execute("DROP TRIGGER asyncnotify_delete ON t")
+    assert await state(newer, admin) is TriggerState.MISSING
+    await newer.install(admin)
+    await newer.remove(admin)
+    await newer.remove(admin)
+    assert await state(table, admin) is TriggerState.MISSING
+
+
+async def test_a_function_replaced_by_hand_is_outdated(admin: Connection, table: Table) -> None:
+    """Its comment stays, and the body tells."""
+    await admin.execute(MAKE)
+    await table.install(admin)
+    await admin.execute("""
+        CREATE OR REPLACE FUNCTION asyncnotify_t() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN RETURN NULL; END'
+    """)
+    assert (await table.status(admin)).function is TriggerState.OUTDATED
+
+
+async def test_statements_do_the_same(admin: Connection, table: Table) -> None:
+    """What is printed, executed one by one, installs, upgrades and removes; also twice."""
+    await admin.execute(MAKE)
+    for statement in [*table.statements(), *table.statements(), *table.upgrade_statements()]:
+        await admin.execute(statement)
+    assert (await table.status(admin)).is_fine
+    assert await admin.fetchval("SHOW search_path") == '"$user", public'
+    for statement in table.removal_statements():
+        await admin.execute(statement)
+    assert await state(table, admin) is TriggerState.MISSING
+
+
+async def test_within_a_transaction_of_the_callers(admin: Connection, table: Table) -> None:
+    """What is installed is rolled back with it, and its settings stay as they were."""
+    await admin.execute(MAKE)
+    transaction = admin.transaction()
+    await transaction.start()
+    await admin.execute("SET LOCAL lock_timeout = '7s'")
+    await table.install(admin)
+    assert await admin.fetchval("SHOW lock_timeout") == "7s"
+    assert (await table.status(admin)).is_fine
+    await transaction.rollback()
+    assert await state(table, admin) is TriggerState.MISSING
+
+
+async def test_a_connection_of_a_pool(dsn: str, table: Table) -> None:
+    """One acquired from asyncpg's pool will do."""
+    settings = {"application_name": "tests"}
+    pool = asyncpg.create_pool(dsn, min_size=1, max_size=1, server_settings=settings)
+    async with pool, pool.acquire() as connection:
+        await connection.execute(MAKE)
+        await table.install(connection)
+        assert (await table.status(connection)).is_fine
+        await table.remove(connection)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_sqlalchemy(dsn: str, table: Table, driver: str) -> None:
+    """AsyncConnection and AsyncSession: it is there once the caller's transaction commits."""
+    engine = create_async_engine(dsn.replace("postgresql://", f"postgresql+{driver}://"))
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(MAKE, execution_options={"no_parameters": True})
+        await connection.commit()
+        await table.install(connection)
+        assert (await table.status(connection)).is_fine
+        await connection.rollback()
+        assert (await table.status(connection)).state is TriggerState.MISSING
+    async with AsyncSession(engine) as session, session.begin():
+        await table.install(session)
+        await table.upgrade(session)
+    async with engine.connect() as connection:
+        assert (await table.status(connection)).is_fine
+        await table.remove(connection)
+    await engine.dispose()
+
+
+async def test_psycopg(dsn: str, table: Table) -> None:
+    """psycopg's AsyncConnection, in autocommit mode or not."""
+    for autocommit in (True, False):
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=autocommit) as connection:
+            await connection.execute("DROP TABLE IF EXISTS t")
+            await connection.execute(MAKE)
+            await table.install(connection)
+            assert (await table.status(connection)).is_fine
+            await table.remove(connection)
+            assert (await table.status(connection)).state is TriggerState.MISSING
+
+
+def connections(dsn: str) -> Iterator[Any]:
+    """Yield connections that block, each with the table made."""
+    engine = create_engine(dsn.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        connection.exec_driver_sql(MAKE, execution_options={"no_parameters": True})
+        yield connection
+    with Session(engine) as session:
+        session.connection().exec_driver_sql(MAKE, execution_options={"no_parameters": True})
+        yield session
+    engine.dispose()
+    with psycopg.connect(dsn) as plain:
+        plain.execute(MAKE.encode())
+        yield plain
+
+
+def test_connections_that_block(dsn: str, table: Table) -> None:
+    """BlockingTable does the same on SQLAlchemy's Connection and Session, and psycopg's."""
+    blocking = BlockingTable(table)
+    assert blocking.table is table
+    for connection in connections(dsn):
+        blocking.install(connection)
+        blocking.upgrade(connection)
+        assert blocking.status(connection).is_fine
+        blocking.remove(connection)
+        assert blocking.status(connection).state is TriggerState.MISSING
+
+
+async def test_other_objects_are_refused(dsn: str, table: Table) -> None:
+    """With a TypeError that says what to give."""
+    with pytest.raises(TypeError, match="asyncpg Connection"):
+        await table.install(dsn)
+    with pytest.raises(TypeError, match="SQLAlchemy's Connection"):
+        BlockingTable(table).install(dsn)
+    with psycopg.connect(dsn) as connection, pytest.raises(TypeError, match="BlockingTable"):
+        await table.install(connection)
+    with pytest.raises(TypeError, match="must be a Table"):
+        BlockingTable("orders")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_table_that_is_not_there(admin: Connection) -> None:
+    """Every call says so."""
+    table = Table("shop.Orders", key="id")
+    for call in (table.install, table.upgrade, table.status, table.remove):
+        with pytest.raises(UnknownTableError, match="Orders"):
+            await call(admin)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"key": "nothing"}, {"key": "id", "watch": "nothing"}, {"key": "id", "when": "new.x > 0"}],
+)
+async def test_what_cannot_work_is_refused_at_once(
+    admin: Connection, options: dict[str, Any]
+) -> None:
+    """A column that is not there, in any argument, and nothing is left behind."""
+    await admin.execute(MAKE)
+    table = Table("t", **options)
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await table.install(admin)
+    assert await state(table, admin) is TriggerState.MISSING
+
+
+async def test_virtual_columns_are_refused(admin: Connection) -> None:
+    """Triggers see NULL in them."""
+    if int(await admin.fetchval("SHOW server_version_num")) < 180_000:
+        pytest.skip("virtual generated columns came with PostgreSQL 18")
+    await admin.execute("CREATE TABLE t (id int, v int GENERATED ALWAYS AS (id + 1) VIRTUAL)")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="virtual"):
+        await Table("t", key="id", payload="v").install(admin)
+    await Table("t", key="id").install(admin)
+
+
+# -- beside others --------------------------------------------------------------------------------
+
+
+async def test_several_install_at_once(admin: Connection, connect: Connect, table: Table) -> None:
+    """All succeed, and the triggers are there once."""
+    await admin.execute(MAKE)
+
+    async def install() -> None:
+        async with connect() as connection:
+            await table.install(connection)
+
+    await asyncio.gather(*(install() for _ in range(5)))
+    assert (await table.status(admin)).is_fine
+    assert await admin.fetchval("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == 4
+
+
+async def test_a_table_in_use_is_tried_again(
+    admin: Connection, connect: Connect, table: Table
+) -> None:
+    """Attempts end after lock_timeout, so that others can write in between; then comes the next."""
+    await admin.execute(MAKE)
+    async with connect() as writer, connect() as other:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(LockTimeoutError, match="within") as caught:
+            await table.install(admin, lock_timeout=0.1, timeout=0.5)
+        assert isinstance(caught.value.__cause__, asyncpg.LockNotAvailableError)
+        assert await state(table, admin) is TriggerState.MISSING
+        installing = asyncio.create_task(table.install(admin, lock_timeout=0.1, timeout=60))
+        await other.execute("INSERT INTO t VALUES (2)")
+        await transaction.commit()
+        await installing
+    assert (await table.status(admin)).is_fine
+
+
+async def test_an_upgrade_waits_for_no_writer(
+    admin: Connection, connect: Connect, table: Table
+) -> None:
+    """The function is replaced while another transaction holds the table's strongest lock."""
+    await admin.execute(MAKE)
+    await table.install(admin)
+    newer = defined(max_notifications=17)
+    async with connect() as writer, writer.transaction():
+        await writer.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        await admin.execute("SET lock_timeout = '1s'")
+        await newer.upgrade(admin)
+    assert (await newer.status(admin)).is_fine
+
+
+async def test_without_a_superuser(admin: Connection, telling: Telling) -> None:
+    """The owner of a schema installs; who may only write needs no right to the function."""
+    name = await admin.fetchval("SELECT current_database()")
+    owner, writer = f"{name}_owner", f"{name}_writer"
+    await admin.execute(f"CREATE ROLE {owner}; CREATE ROLE {writer}")
+    try:
+        await admin.execute(f"CREATE SCHEMA shop AUTHORIZATION {owner}; SET ROLE {owner}")
+        await admin.execute("CREATE TABLE shop.t (id int PRIMARY KEY)")
+        told = await telling("shop.t", key="id")
+        await admin.execute(f"GRANT USAGE ON SCHEMA shop TO {writer}")
+        await admin.execute(f"GRANT INSERT ON shop.t TO {writer}")
+        await admin.execute(f"RESET ROLE; SET ROLE {writer}")
+        assert await told.keys_after("INSERT INTO shop.t VALUES (1)") == [("insert", [1])]
+        await admin.execute("RESET ROLE")
+        rights = "SELECT has_function_privilege($1, 'shop.asyncnotify_t()', 'EXECUTE')"
+        assert await admin.fetchval(rights, owner)
+        assert not await admin.fetchval(rights, writer)
+    finally:
+        await admin.execute("RESET ROLE; DROP SCHEMA IF EXISTS shop CASCADE")
+        await admin.execute(f"DROP ROLE {owner}; DROP ROLE {writer}")

@@ -1,0 +1,98 @@
+"""What others can do: put objects in the way, call the function, write into the SQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncnotify.triggers import Table
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tests.triggers.conftest import Connection, Telling
+
+HIJACK = """
+    CREATE SCHEMA evil;
+    CREATE FUNCTION evil.stolen() RETURNS int LANGUAGE plpgsql AS
+        'BEGIN RAISE EXCEPTION ''hijacked''; END';
+    CREATE FUNCTION evil.pg_notify(text, varchar) RETURNS void LANGUAGE sql AS
+        'SELECT evil.stolen()';
+    CREATE FUNCTION evil.pg_notify(text, text) RETURNS void LANGUAGE sql AS
+        'SELECT evil.stolen()';
+    CREATE FUNCTION evil.octet_length(text) RETURNS int LANGUAGE sql AS 'SELECT evil.stolen()';
+    CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS 'SELECT evil.stolen()::text';
+    CREATE FUNCTION evil.equal(varchar, varchar) RETURNS bool LANGUAGE sql AS
+        'SELECT evil.stolen() = 1';
+    CREATE FUNCTION evil.json_build_array(varchar) RETURNS json LANGUAGE sql AS
+        'SELECT evil.stolen()::text::json';
+    CREATE OPERATOR evil.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = evil.equal);
+    CREATE OPERATOR evil.> (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = evil.equal);
+    CREATE FUNCTION evil.joined(text, text) RETURNS text LANGUAGE sql AS
+        'SELECT evil.stolen()::text';
+    CREATE OPERATOR evil.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.joined);
+    CREATE TABLE evil.asyncnotify_new (id varchar);
+    CREATE TABLE evil.asyncnotify_old (id varchar);
+    CREATE TABLE evil.pg_trigger (x int);
+    CREATE TABLE evil.pg_inherits (x int);
+"""
+PATHS = ["evil, pg_catalog, public", "pg_temp, evil, public"]
+
+
+def warnings_of(connection: Connection) -> list[asyncpg.PostgresLogMessage]:
+    """Return a list of the warnings that a connection will get."""
+    warnings: list[asyncpg.PostgresLogMessage] = []
+
+    def keep(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity == "WARNING":
+            warnings.append(message)
+
+    connection.add_log_listener(keep)
+    return warnings
+
+
+@pytest.mark.parametrize("level", ["statement", "row"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_nothing_is_hijacked(
+    admin: Connection, telling: Telling, level: str, path: str
+) -> None:
+    """Functions, operators and tables in a schema on the search path are never used."""
+    await admin.execute("CREATE TABLE public.t (id varchar PRIMARY KEY, v varchar)")
+    await admin.execute(HIJACK)
+    await admin.execute(f"SET search_path = {path}")
+    warnings = warnings_of(admin)
+    told = await telling("t", key="id", payload="v", watch="v", when="new.v > ''", level=level)
+    await admin.execute("CREATE TEMP TABLE asyncnotify_new (id int)")
+    await told.after("INSERT INTO public.t VALUES ('a', 'x'), ('b', 'y')")
+    await told.after("UPDATE public.t SET v = 'z'")
+    seen = await told.keys_after("UPDATE public.t SET id = id OPERATOR(pg_catalog.||) id")
+    assert {operation for operation, _ in seen} == {"delete", "insert"}
+    assert await told.after("DELETE FROM public.t")
+    assert await told.after("TRUNCATE public.t")
+    assert (await told.table.status(admin)).is_fine
+    await told.table.upgrade(admin)
+    await told.table.remove(admin)
+    assert warnings == []
+
+
+async def test_the_function_is_its_callers(admin: Connection) -> None:
+    """It runs with the rights of who writes, has a fixed path, and nobody may execute it."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await Table("t", key="id").install(admin)
+    query = """
+        SELECT prosecdef, proconfig, proacl::text FROM pg_proc WHERE proname = 'asyncnotify_t'
+    """
+    row = await admin.fetchrow(query)
+    assert row is not None
+    definer, settings, rights = row
+    assert (definer, settings) == (False, ["search_path=pg_catalog, pg_temp"])
+    assert "=X" not in rights.replace("postgres=X", "")
+
+
+async def test_dollar_quotes_in_a_condition(admin: Connection, telling: Telling) -> None:
+    """A condition cannot end the function's body."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    told = await telling("t", key="id", when="new.v <> '$asyncnotify$' AND new.v <> $$'$$")
+    assert await told.after("INSERT INTO t VALUES (1, '$asyncnotify$')") == []
+    assert await told.keys_after("INSERT INTO t VALUES (2, 'x')") == [("insert", [2])]

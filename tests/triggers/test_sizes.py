@@ -1,0 +1,163 @@
+"""Payloads of up to 7,999 bytes in the server's encoding, and no statement aborted by one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from asyncnotify import Reread
+from asyncnotify.triggers import Change, Table
+from tests.triggers.conftest import Told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.conftest import SharedServer
+    from tests.triggers.conftest import Connection, Telling
+
+LIMIT = 7_999
+LEVELS = pytest.mark.parametrize("level", ["statement", "row"])
+
+
+@LEVELS
+async def test_a_row_fits_up_to_the_last_byte(
+    admin: Connection, telling: Telling, level: str
+) -> None:
+    """A payload of 7,999 bytes is sent whole, one of 8,000 with the key only."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    told = await telling("t", key="id", payload="v", level=level)
+    (empty,) = await told.payloads_after("INSERT INTO t VALUES (1, '')")
+    most = LIMIT - len(empty)
+    await told.after("DELETE FROM t")
+    (full,) = await told.after(f"INSERT INTO t VALUES (1, repeat('x', {most}))")
+    assert (full.whole, len(full.rows[0]["v"])) == (True, most)
+    (cut,) = await told.after(f"UPDATE t SET v = repeat('x', {most + 1})")
+    assert cut == Change("update", (1,), ({"id": 1},), whole=False)
+
+
+@LEVELS
+async def test_a_key_that_is_too_large_says_read_again(
+    admin: Connection, telling: Telling, level: str
+) -> None:
+    """No payload can hold it; the statement goes on."""
+    await admin.execute("CREATE TABLE t (id text, v int)")
+    told = await telling("t", key="id", payload="v", level=level)
+    assert await told.after("INSERT INTO t VALUES (repeat('x', 8000), 1)") == [Reread(1)]
+    assert await admin.fetchval("SELECT count(*) FROM t") == 1
+
+
+async def test_payloads_are_filled_and_counted(admin: Connection, telling: Telling) -> None:
+    """Many rows share a payload; where they need more than allowed, one says "read again"."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    told = await telling("t", key="id", max_notifications=3)
+    await admin.execute("INSERT INTO t SELECT n FROM generate_series(10000, 12700) AS n")
+    changes = await told.after()
+    assert len(changes) == 3
+    assert [key for change in changes for key in change.keys] == list(range(10000, 12701))
+    assert await told.after("UPDATE t SET v = 'x'") != [Reread(2701)]
+    await told.after("INSERT INTO t SELECT n FROM generate_series(13000, 13999) AS n")
+    assert await told.after("UPDATE t SET v = 'x'") == [Reread(3701)]
+    assert await told.after("DELETE FROM t") == [Reread(3701)]
+
+
+async def test_small_and_large_rows_in_one_statement(admin: Connection, telling: Telling) -> None:
+    """A row that is too large stands between the others, with its key."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    told = await telling("t", key="id", payload="v")
+    values = "(1, 'a'), (2, repeat('x', 9000)), (3, repeat('y', 9000)), (4, 'b'), (5, 'c')"
+    changes = await told.after(f"INSERT INTO t VALUES {values}")
+    assert [(change.keys, change.whole) for change in changes] == [
+        ((1,), True),
+        ((2,), False),
+        ((3,), False),
+        ((4, 5), True),
+    ]
+
+
+@LEVELS
+async def test_a_condition_that_fails_aborts_nothing(
+    admin: Connection, telling: Telling, level: str
+) -> None:
+    """The statement goes on with a warning, and those who listen are told to read."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    told = await telling("t", key="id", when="1 / new.v > 0", level=level)
+    warnings: list[asyncpg.PostgresLogMessage] = []
+
+    def keep(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        warnings.append(message)
+
+    admin.add_log_listener(keep)
+    (reread,) = await told.after("INSERT INTO t VALUES (1, 0)")
+    assert isinstance(reread, Reread)
+    assert [(warning.sqlstate, warning.severity) for warning in warnings] == [("22012", "WARNING")]
+    assert await told.keys_after("INSERT INTO t VALUES (2, 1)") == [("insert", [2])]
+
+
+@LEVELS
+async def test_a_column_that_is_gone_aborts_nothing(
+    admin: Connection, telling: Telling, level: str
+) -> None:
+    """Who renames a key column forgets a trigger: writes go on, each told as "read again"."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    told = await telling("t", key="id", level=level)
+    await admin.execute("ALTER TABLE t RENAME id TO number")
+    statements = "INSERT INTO t VALUES (1, 0)", "UPDATE t SET v = 1", "DELETE FROM t"
+    for statement in statements:
+        (reread,) = await told.after(statement)
+        assert isinstance(reread, Reread)
+
+
+@contextlib.asynccontextmanager
+async def database_of(
+    admin: Connection, server: SharedServer, encoding: str
+) -> AsyncGenerator[tuple[Connection, Connection]]:
+    """Make a database with another encoding; yield two connections to it."""
+    name = f"{await admin.fetchval('SELECT current_database()')}_{encoding.lower()}"
+    options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    await admin.execute(f"CREATE DATABASE {name} {options}")
+    connections: list[Connection] = []
+    try:
+        for _ in range(2):
+            settings = {"application_name": "tests"}
+            dsn = server.dsn_for(name)
+            connections.append(await asyncpg.connect(dsn, server_settings=settings))
+        yield connections[0], connections[1]
+    finally:
+        for connection in connections:
+            await connection.close(timeout=5.0)
+        await admin.execute(f"DROP DATABASE {name}")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "letter", "size"), [("UTF8", "é", 2), ("LATIN1", "é", 1), ("EUC_JP", "あ", 2)]
+)
+async def test_sizes_are_bytes_of_the_servers_encoding(
+    admin: Connection, pg_server: SharedServer, encoding: str, letter: str, size: int
+) -> None:
+    """A letter counts as many bytes as the server's encoding has for it, in names as well."""
+    async with database_of(admin, pg_server, encoding) as (writer, reader):
+        await writer.execute(f'CREATE TABLE "t{letter}" ("k{letter}" int PRIMARY KEY, v text)')
+        table = Table(f"t{letter}", key=f"k{letter}", payload="v", channel=f"c{letter}")
+        await table.install(writer)
+        assert (await table.status(writer)).is_fine
+        told = Told(writer, reader, table)
+        await told.listen()
+        (change,) = await told.after(f"INSERT INTO \"t{letter}\" VALUES (1, '{letter}')")
+        assert change.rows == ({f"k{letter}": 1, "v": letter},)
+        most = (LIMIT - await size_of_empty(told, letter)) // size
+        fits, cut = f"repeat('{letter}', {most})", f"repeat('{letter}', {most + 1})"
+        (change,) = await told.after(f'UPDATE "t{letter}" SET v = {fits}')
+        assert (change.whole, change.rows[0]["v"]) == (True, letter * most)
+        (change,) = await told.after(f'UPDATE "t{letter}" SET v = {cut}')
+        assert (change.whole, change.keys) == (False, (1,))
+
+
+async def size_of_empty(told: Told, letter: str) -> int:
+    """Return the bytes of a payload without the letters in its value, in the encoding."""
+    await told.after(f"UPDATE \"t{letter}\" SET v = ''")
+    payloads = await told.payloads_after(f'UPDATE "t{letter}" SET v = v')
+    encoding = await told.encoding()
+    return len(payloads[0].encode(encoding))
