@@ -4,8 +4,9 @@ The durable log: events in rows, appended in the caller's transaction, and read 
 NOTIFY only wakes those who read. The module's path is its API, with the names in ``__all__``.
 """
 
-from asyncnotify.log._blocking import BlockingConsumer, BlockingLogStream
-from asyncnotify.log._blocking_log import BlockingLog
+from asyncnotify.log._blocking.connection import BlockingConnection
+from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
+from asyncnotify.log._blocking.log import BlockingLog
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._errors import (
     BucketCountError,
@@ -26,6 +27,7 @@ from asyncnotify.log._values import Event, Position
 
 __all__ = [
     "After",
+    "BlockingConnection",
     "BlockingConsumer",
     "BlockingLog",
     "BlockingLogStream",

@@ -31,8 +31,8 @@ from asyncnotify.typing import Backoff, Connect, Dsn
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
-_DEFAULT_BACKOFF = ExponentialBackoff()
-_DEFAULT_KEEPALIVE = Keepalive()
+DEFAULT_BACKOFF = ExponentialBackoff()
+DEFAULT_KEEPALIVE = Keepalive()
 
 
 class Log(Installing, Appending, Reading, Consuming, Operating):
@@ -80,13 +80,13 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         connect: Connect | None = None,
         connect_timeout: float = 10.0,
         operation_timeout: float = 30.0,
-        keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
+        keepalive: Keepalive | None = DEFAULT_KEEPALIVE,
         # waking
         wake: Wake = "commit",
         listener: Listener | None = None,
         poll: float = 5.0,
         # reconnection
-        backoff: Backoff = _DEFAULT_BACKOFF,
+        backoff: Backoff = DEFAULT_BACKOFF,
         # limits
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them

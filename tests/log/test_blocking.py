@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,16 +13,44 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from asyncnotify import Channel, ClosedError, WrongLoopError
-from asyncnotify.log import BlockingLog, Event, Log, UnknownConsumerError
+from asyncnotify.log import (
+    BlockingConnection,
+    BlockingConsumer,
+    BlockingLog,
+    BlockingLogStream,
+    Consumer,
+    Event,
+    Log,
+    LogNameError,
+    LogStream,
+    Retry,
+    UnknownConsumerError,
+)
+from tests.log.test_consumers import AT_ONCE
+from tests.package.test_parity import members, parameters
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NUMBERS = Channel("numbers", int)
-NOT_FOR_THREADS = {"aclose", "on", "retry", "start"}
-"""Handlers are called in the event loop; ``close()`` closes."""
-
-OF_THE_LOG = {"append_entries", "call_for"}
+PAIRS: dict[type, type] = {
+    Log: BlockingLog,
+    LogStream: BlockingLogStream,
+    Consumer: BlockingConsumer,
+}
+DIFFERENT = {
+    "Log.__init__(pool)": "a pool belongs to an event loop, which is not the log's own",
+    "Log.__init__(listener)": "so does a listener",
+    "Log.append_entries": "what a BlockingLog calls, and no user",
+    "Log.call_for": "what a BlockingLog calls, and no user",
+    "LogStream.get": "in asyncio anext() within asyncio.timeout() does the same",
+    "LogStream.at_hand": "what a BlockingLogStream calls, and no user",
+    "LogStream.end": "what a log calls, and no user",
+    "LogStream.put_back": "what a BlockingLogStream calls, and no user",
+    "Consumer.next_batch": "what a BlockingConsumer calls, and no user",
+    "Consumer.put_back": "what a BlockingConsumer calls, and no user",
+}
 
 
 @pytest.fixture
@@ -123,16 +152,201 @@ def test_options_of_another_event_loop_are_refused() -> None:
             BlockingLog("orders", **options)
 
 
-def test_both_logs_have_the_same_methods() -> None:
-    """With the same arguments, but for what threads cannot have."""
-    for name, method in inspect.getmembers(Log):
-        if name.startswith("_") or name in NOT_FOR_THREADS | OF_THE_LOG:
-            continue
-        blocking = getattr(BlockingLog, name)
-        if inspect.isfunction(method) and name != "statements":
-            assert [*inspect.signature(blocking).parameters] == [
-                *inspect.signature(method).parameters
-            ]
+@pytest.mark.parametrize("cls", PAIRS, ids=lambda cls: cls.__name__)
+def test_both_faces_are_the_same(cls: type) -> None:
+    """Same members, with the same parameters and defaults; what differs has a reason."""
+    ours, theirs = _members(cls), _members(PAIRS[cls])
+    found = {f"{cls.__name__}.{member}" for member in ours.keys() ^ theirs.keys()}
+    for member in ours.keys() & theirs.keys():
+        where, one, other = f"{cls.__name__}.{member}", ours[member], theirs[member]
+        assert isinstance(one, property) == isinstance(other, property), where
+        if member == "__init__" and cls is not Log:
+            continue  # users call no other
+        if callable(one):
+            missing = parameters(one).keys() ^ parameters(other).keys()
+            found |= {f"{where}({parameter})" for parameter in missing}
+            common = [n for n in parameters(one).items() if n[0] not in missing]
+            assert common == [n for n in parameters(other).items() if n[0] not in missing], where
+    assert found == {entry for entry in DIFFERENT if entry.startswith(f"{cls.__name__}.")}
+
+
+def _members(cls: type) -> dict[str, Any]:
+    """Return what users may call or read, also of the classes that it is made of."""
+    parts = [part for part in reversed(cls.__mro__) if part.__module__.startswith("asyncnotify")]
+    return {name: member for part in parts for name, member in members(part).items()}
+
+
+# -- handlers -------------------------------------------------------------------------------------
+
+
+class Calls:
+    """What a handler was called with, and in which threads."""
+
+    def __init__(self) -> None:
+        self.payloads: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.threads: set[int] = set()
+
+    def note(self, payload: str) -> None:
+        """Keep a payload."""
+        self.threads.add(threading.get_ident())
+        self.payloads.put(payload)
+
+    def taken(self, count: int) -> list[str]:
+        """Return the next so many payloads; they have to come soon."""
+        return [self.payloads.get(timeout=20) for _ in range(count)]
+
+
+def test_handlers_run_in_worker_threads_and_resume(dsn: str, log: BlockingLog) -> None:
+    """From start() or ``with`` on; close() lets the call that runs return, and commits."""
+    calls = Calls()
+    for payload in ("a", "b", "c"):
+        served = BlockingLog("orders", dsn)
+
+        @served.on("mailer")
+        def mail(event: Event[str]) -> None:
+            calls.note(event.payload)
+
+        with served:
+            log.append("things", payload)
+            assert calls.taken(1) == [payload]
+    assert threading.get_ident() not in calls.threads
+    assert calls.payloads.empty()
+
+
+def test_a_log_that_was_closed_can_be_started_again(dsn: str, log: BlockingLog) -> None:
+    """With the same handlers; a start while it runs does nothing."""
+    calls = Calls()
+    served = BlockingLog("orders", dsn)
+
+    @served.on("mailer", NUMBERS)
+    def mail(event: Event[int]) -> None:
+        calls.note(str(event.payload))
+
+    for number in range(2):
+        served.start()
+        served.start()
+        log.append(NUMBERS, number)
+        assert calls.taken(1) == [str(number)]
+        served.close()
+
+
+def test_what_a_transactional_handler_writes_and_appends_is_there_once(
+    dsn: str, log: BlockingLog
+) -> None:
+    """By a connection whose methods are asyncpg's; an attempt that raised has left nothing."""
+    served = BlockingLog("orders", dsn)
+    attempts: list[str] = []
+
+    @served.on("projection", "things", transactional=True, on_error=Retry(2, backoff=AT_ONCE))
+    def project(event: Event[str], connection: BlockingConnection) -> None:
+        connection.execute("INSERT INTO effects VALUES ($1)", event.payload)
+        connection.executemany("INSERT INTO effects VALUES ($1)", [["x"], ["y"]])
+        served.append("done", event.payload, connection=connection)
+        served.append_many([("done", event.payload)], connection=connection)
+        attempts.append(event.payload)
+        if len(attempts) == 1:
+            raise ValueError
+        count = "SELECT count(*) FROM effects"
+        assert connection.fetchval(count) == 3
+        assert connection.fetchrow(count)[0] == len(connection.fetch("SELECT FROM effects"))
+        lent.append(connection)
+
+    lent: list[BlockingConnection] = []
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE effects (payload text)")
+    with served, served.read("done", after="now") as stream:
+        log.append("things", "a")
+        assert [stream.get(timeout=20).payload for _ in range(2)] == ["a", "a"]
+        with pytest.raises(TimeoutError):
+            stream.get(timeout=0.05)
+        with pytest.raises(ClosedError, match="has ended"):
+            lent[0].execute("SELECT 1")
+    assert attempts == ["a", "a"]
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute("SELECT payload FROM effects ORDER BY 1").fetchall()
+    assert found == [("a",), ("x",), ("y",)]
+
+
+def test_closing_gives_up_a_handler_that_does_not_return(dsn: str, log: BlockingLog) -> None:
+    """Its transaction is rolled back, also where it waits for the server, and it is told."""
+    entered, told = threading.Event(), threading.Event()
+    served = BlockingLog("orders", dsn, close_timeout=0.1)
+
+    @served.on("projection", transactional=True)
+    def project(event: Event[str], connection: BlockingConnection) -> None:
+        entered.set()
+        try:
+            connection.execute("SELECT pg_sleep(600)")
+        except ClosedError:
+            told.set()
+            raise
+
+    with served:
+        log.append("things", "a")
+        assert entered.wait(20)
+    assert told.wait(20)
+    [status] = log.status().consumers
+    assert status.lag_events == 1
+
+
+def test_dead_letters_are_retried_by_the_handler(dsn: str, log: BlockingLog) -> None:
+    """Of a consumer with buckets, too; one without a handler here is refused."""
+    calls = Calls()
+    served = BlockingLog("orders", dsn)
+
+    @served.on("mailer", on_error=Retry(1), buckets=2)
+    def mail(event: Event[str]) -> None:
+        calls.note(event.payload)
+        if len(served.dead_letters()) == 0:
+            raise ValueError
+
+    log.append("things", "a", key="k")
+    with served:
+        assert calls.taken(1) == ["a"]
+        deadline = time.monotonic() + scaled(20)
+        while not (letters := served.dead_letters("mailer")) and time.monotonic() < deadline:
+            pass
+        served.retry(letters[0])
+        assert calls.taken(1) == ["a"]
+        assert served.dead_letters() == []
+    with pytest.raises(UnknownConsumerError):
+        log.retry(letters[0])
+
+
+def test_wrong_handlers_are_refused_when_they_are_given(log: BlockingLog) -> None:
+    """Those that would need an event loop, or do not take the arguments, and names used twice."""
+
+    async def asynchronous(event: object) -> None: ...
+
+    def of_one(event: object) -> None: ...
+
+    wrong: list[Any] = [5, asynchronous, lambda: None]
+    for function in wrong:
+        with pytest.raises(TypeError):
+            log.on("mailer")(function)
+    with pytest.raises(TypeError):
+        log.on("mailer", transactional=True)(of_one)
+    log.on("mailer")(print)
+    with pytest.raises(LogNameError):
+        log.on("mailer")
+
+
+def test_a_stream_gives_batches_and_tells_its_place(log: BlockingLog) -> None:
+    """The place is that of the last event given, not of those that were fetched."""
+    log.append_many([("things", str(n)) for n in range(5)])
+    with log.read(after="start") as stream:
+        batches = stream.batches(2)
+        batch = next(batches)
+        assert [event.payload for event in batch] == ["0", "1"]
+        place = stream.position
+        assert place is not None
+        assert place == batch[-1].position
+        assert len(next(batches)) == 2
+    with log.read(after=place) as stream:
+        assert stream.position == place
+        assert next(stream).payload == "2"
+    with pytest.raises(ValueError, match="limit"):
+        next(stream.batches(0))
 
 
 def test_the_callers_own_rows_are_in_the_same_transaction(dsn: str, log: BlockingLog) -> None:

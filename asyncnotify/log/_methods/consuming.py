@@ -21,7 +21,7 @@ from asyncnotify.log._walk.buckets import check_buckets
 T = TypeVar("T")
 HandlerT = TypeVar("HandlerT", bound=EventHandler)
 
-_DEFAULT_RETRY = Retry()
+DEFAULT_RETRY = Retry()
 
 
 class Consuming(Running):
@@ -111,7 +111,7 @@ class Consuming(Running):
         name: str,
         *channels: str | Channel[Any],
         transactional: bool = False,
-        on_error: Retry = _DEFAULT_RETRY,
+        on_error: Retry = DEFAULT_RETRY,
         start: After = "start",
         buckets: int = 1,
     ) -> Callable[[HandlerT], HandlerT]:

@@ -9,21 +9,27 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from asyncnotify import Channel
-from asyncnotify._arguments import check_pairs
+from asyncnotify import Channel, Keepalive
+from asyncnotify._arguments import check_pairs, is_async
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._asyncpg.transactions import call_within_thread
-from asyncnotify._blocking.gateway import Gateway
+from asyncnotify._asyncpg.transactions import call_within, call_within_thread
+from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.portal import Portal
+from asyncnotify._blocking.threads import InWorkerThread
 from asyncnotify._errors import NotStartedError
-from asyncnotify.log._blocking import BlockingConsumer, BlockingLogStream
-from asyncnotify.log._entries import entry_of
-from asyncnotify.log._log import Log
+from asyncnotify.log._blocking.connection import BlockingConnection
+from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
+from asyncnotify.log._consuming.handler import EventHandler, check_event_handler
+from asyncnotify.log._entries import Entry, entry_of
+from asyncnotify.log._log import DEFAULT_BACKOFF, DEFAULT_KEEPALIVE, Log
+from asyncnotify.log._methods.consuming import DEFAULT_RETRY, HandlerT
 from asyncnotify.log._portions import portions_of
 from asyncnotify.log._reading.stream import After
+from asyncnotify.log._retry import Retry
+from asyncnotify.log._runtime import Wake
 from asyncnotify.log._status import DeadLetter, LogStatus
-from asyncnotify.typing import Dsn
+from asyncnotify.typing import Backoff, Connect, Dsn
 
 T = TypeVar("T")
 
@@ -33,14 +39,22 @@ class BlockingLog:
     A Log for threads: the same methods without ``await``.
 
     It runs an event loop in a daemon thread of its own. ``with BlockingLog(name, dsn) as log``
-    closes it; so does ``close()``. The first call opens it, in each process anew. There are no
-    handlers: iterate a consumer in a thread.
+    closes it; so does ``close()``. The first call opens it, in each process anew. Handlers are
+    plain functions, which are called in worker threads.
 
     Args:
         name: As for Log.
         dsn: As for Listener.
+        connect: As for Listener: an async callable, called in the event loop.
+        connect_timeout: Seconds for making a connection, for each host.
+        operation_timeout: Seconds in which the server has to answer a statement.
+        keepalive: TCP keepalive for both ends.
+        wake: As for Log.
+        poll: Seconds after which those who read look for new events, woken or not.
+        backoff: As for Listener; of those who read.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
-        options: As for Log, without ``pool`` and ``listener``, which belong to another event loop.
+        connect_kwargs: Further arguments of ``asyncpg.connect``. There are no ``pool`` and no
+            ``listener``, which belong to another event loop.
 
     Raises:
         LogNameError: No log can have this name.
@@ -53,15 +67,39 @@ class BlockingLog:
         name: str,
         dsn: Dsn | None = None,
         *,
+        # connection
+        connect: Connect | None = None,
+        connect_timeout: float = 10.0,
+        operation_timeout: float = 30.0,
+        keepalive: Keepalive | None = DEFAULT_KEEPALIVE,
+        # waking
+        wake: Wake = "commit",
+        poll: float = 5.0,
+        # reconnection
+        backoff: Backoff = DEFAULT_BACKOFF,
+        # limits
         close_timeout: float = 5.0,
-        **options: Any,  # noqa: ANN401 - as Log takes them
+        **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
         for option in ("pool", "listener"):
-            if option in options:
+            if option in connect_kwargs:
                 msg = f"{option}= belongs to an event loop that is not this one's"
                 raise TypeError(msg)
-        self._log = Log(name, dsn, close_timeout=close_timeout, **options)
+        self._log = Log(
+            name,
+            dsn,
+            connect=connect,
+            connect_timeout=connect_timeout,
+            operation_timeout=operation_timeout,
+            keepalive=keepalive,
+            wake=wake,
+            poll=poll,
+            backoff=backoff,
+            close_timeout=close_timeout,
+            **connect_kwargs,
+        )
         self._gateway = Gateway(self._log.aclose, close_timeout)
+        self._has_handlers = False
 
     @classmethod
     def from_sqlalchemy(cls, name: str, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
@@ -77,6 +115,9 @@ class BlockingLog:
         return self._log.name
 
     def __enter__(self) -> Self:
+        """Start what ``on()`` has registered, if anything; raises as ``Log.start()``."""
+        if self._has_handlers:
+            self.start()
         return self
 
     def __exit__(
@@ -86,6 +127,14 @@ class BlockingLog:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def start(self) -> None:
+        """
+        Have the handlers called that ``on()`` has registered; as ``Log.start()``.
+
+        Also after ``close()``.
+        """
+        self._gateway.start(self._log.start)
 
     def close(self, timeout: float | None = None) -> None:
         """Append what has been accepted, and close all; as ``Log.aclose()``."""
@@ -104,9 +153,16 @@ class BlockingLog:
         install = self._log.install
         self._call(functools.partial(install, retention=retention, limit=limit, ring=ring))
 
-    def statements(self, **options: Any) -> list[str]:  # noqa: ANN401 - as Log takes them
+    def statements(
+        self,
+        *,
+        since: int = 0,
+        retention: timedelta | None = None,
+        limit: timedelta | None = None,
+        ring: int | None = None,
+    ) -> list[str]:
         """Return what ``install()`` executes; as ``Log.statements()``."""
-        return self._log.statements(**options)
+        return self._log.statements(since=since, retention=retention, limit=limit, ring=ring)
 
     def grants(self, *, append: Iterable[str] = (), consume: Iterable[str] = ()) -> list[str]:
         """Return the statements that give roles their rights; as ``Log.grants()``."""
@@ -131,14 +187,14 @@ class BlockingLog:
             payload: A text, or what the Channel encodes.
             key: What the event is about.
             headers: Texts by name.
-            connection: SQLAlchemy's Connection or Session, or psycopg's Connection: the event is
-                part of its transaction.
+            connection: SQLAlchemy's Connection or Session, psycopg's Connection, or what a handler
+                was given: the event is part of its transaction.
         """
         entry = entry_of(channel, payload, key, headers)
-        if connection is not None:
-            call_within_thread(connection, self._log.call_for([entry]))
-        else:
+        if connection is None:
             self._call(lambda: self._log.append_entries([entry]))
+        else:
+            self._append_within(connection, [entry])
         return entry.id
 
     def append_many(self, events: Iterable[tuple[Any, ...]], *, connection: object = None) -> int:
@@ -148,7 +204,7 @@ class BlockingLog:
             return send_pairs(self._portal(), self._log.append_many, events)
         appended = 0
         for portion in portions_of(events):
-            call_within_thread(connection, self._log.call_for(portion))
+            self._append_within(connection, portion)
             appended += len(portion)
         return appended
 
@@ -162,7 +218,7 @@ class BlockingLog:
         self, *channels: str | Channel[Any], after: After = "now", gaps: bool = False
     ) -> BlockingLogStream[Any]:
         """Return the events of some channels as an iterator; as ``Log.read()``."""
-        stream = self._call(_made(lambda: self._log.read(*channels, after=after, gaps=gaps)))
+        stream = self._call(awaitable(lambda: self._log.read(*channels, after=after, gaps=gaps)))
         return BlockingLogStream(self._gateway, stream)
 
     def consumer(
@@ -175,8 +231,51 @@ class BlockingLog:
     ) -> BlockingConsumer[Any]:
         """Return a durable consumer; as ``Log.consumer()``."""
         consumer = self._log.consumer
-        made = _made(lambda: consumer(name, *channels, start=start, gaps=gaps, buckets=buckets))
+        options: dict[str, Any] = {"start": start, "gaps": gaps, "buckets": buckets}
+        made = awaitable(lambda: consumer(name, *channels, **options))
         return BlockingConsumer(self._gateway, self._call(made))
+
+    def on(
+        self,
+        name: str,
+        *channels: str | Channel[Any],
+        transactional: bool = False,
+        on_error: Retry = DEFAULT_RETRY,
+        start: After = "start",
+        buckets: int = 1,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """
+        Register a plain function as a handler; as ``Log.on()``.
+
+        It is called in worker threads, one event at a time, and of several buckets at the same
+        time. With ``transactional=True`` it gets the event and a BlockingConnection.
+
+        Raises:
+            TypeError: The function is an ``async def``, which is for Log.
+            Exception: As of ``Log.on()``.
+        """
+        register = self._log.on(
+            name,
+            *channels,
+            transactional=transactional,
+            on_error=on_error,
+            start=start,
+            buckets=buckets,
+        )
+
+        def register_served(function: HandlerT) -> HandlerT:
+            check_event_handler(function, transactional=transactional)
+            if is_async(function):
+                msg = "an async handler needs an event loop: use Log, or make it a plain function"
+                raise TypeError(msg)
+            called = InWorkerThread(function, self._gateway)
+            served = self._lending(called) if transactional else called
+            change = functools.partial(register, served)
+            self._gateway.call_or(awaitable(change), change)
+            self._has_handlers = True
+            return function
+
+        return register_served
 
     # -- operating ----------------------------------------------------------------------------
 
@@ -191,6 +290,10 @@ class BlockingLog:
     def dead_letters(self, consumer: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """Return events that a consumer could not handle; as ``Log.dead_letters()``."""
         return self._call(lambda: self._log.dead_letters(consumer, limit=limit))
+
+    def retry(self, letter: DeadLetter) -> None:
+        """Call the handler of a dead letter once more; as ``Log.retry()``."""
+        self._call(lambda: self._log.retry(letter))
 
     def discard(self, letter: DeadLetter) -> bool:
         """Remove a dead letter; as ``Log.discard()``."""
@@ -214,6 +317,25 @@ class BlockingLog:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _append_within(self, connection: object, entries: list[Entry]) -> None:
+        call = self._log.call_for(entries)
+        if isinstance(connection, BlockingConnection):
+            connection.call(lambda inner: call_within(inner, call))
+        else:
+            call_within_thread(connection, call)
+
+    def _lending(self, called: InWorkerThread) -> EventHandler:
+        """Return an async function that lends its connection to one in a worker thread."""
+
+        async def call(event: object, connection: Any) -> None:  # noqa: ANN401 - the driver's
+            lent = BlockingConnection(self._gateway, connection)
+            try:
+                await called(event, lent)
+            finally:
+                await lent.end()
+
+        return call
+
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         return self._portal().call(function)
 
@@ -222,12 +344,3 @@ class BlockingLog:
             return self._gateway.portal
         except NotStartedError:
             return self._gateway.open()
-
-
-def _made(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
-    """Return a coroutine function that calls a function which needs a running event loop."""
-
-    async def call() -> T:
-        return function()
-
-    return call

@@ -15,6 +15,7 @@ from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._errors import ClosedError, NotStartedError
 from asyncnotify.log._consuming.consumer import DEFAULT_BATCH, Consumer
 from asyncnotify.log._reading.stream import LogStream
+from asyncnotify.log._values import Event, Position
 
 T = TypeVar("T")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
@@ -37,11 +38,18 @@ class BlockingLogStream(Generic[ItemT_co]):
         self._gateway = gateway
         self._stream = stream
         self._items: deque[ItemT_co] = deque()
+        self._position = stream.position
 
     def __enter__(self) -> Self:
         """Take the place in the log where reading begins; raises as ``get()`` does."""
         self._gateway.call(self._stream.__aenter__)
+        self._position = self._stream.position
         return self
+
+    @property
+    def position(self) -> Position | None:
+        """The place behind the last event that was taken; as ``LogStream.position``."""
+        return self._position
 
     def __exit__(
         self,
@@ -87,7 +95,26 @@ class BlockingLogStream(Generic[ItemT_co]):
                 self._items.extend(self._gateway.call(fetch, undo=self._put_back))
         if not self._items:
             raise EOFError(_ENDED)
-        return self._items.popleft()
+        return self._taken()
+
+    def _taken(self) -> ItemT_co:
+        item = self._items.popleft()
+        if isinstance(item, Event):
+            self._position = item.position
+        return item
+
+    def batches(self, limit: int = DEFAULT_BATCH) -> Iterator[list[ItemT_co]]:
+        """
+        Yield lists of items: those that have been read, up to ``limit``, and at least one.
+
+        Raises:
+            ValueError: ``limit`` is not a whole number, at least 1.
+            Exception: As of ``get()``, but for EOFError.
+        """
+        check_count("limit", limit)
+        for first in self:
+            rest = min(limit - 1, len(self._items))
+            yield [first, *(self._taken() for _ in range(rest))]
 
     async def _fetch(self, timeout: float | None) -> list[ItemT_co]:
         stream = self._stream
