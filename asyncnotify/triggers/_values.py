@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -67,7 +67,7 @@ def converter(oid: int) -> Convert:
             return None
         try:
             return convert(value)
-        except (ValueError, TypeError, InvalidOperation, OverflowError):
+        except (ValueError, TypeError, AttributeError, ArithmeticError):
             return _with_floats(value)  # such as infinity, and dates before Christ
 
     return converted

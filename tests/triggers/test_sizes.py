@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import asyncpg
 import pytest
@@ -161,3 +161,19 @@ async def size_of_empty(told: Told, letter: str) -> int:
     payloads = await told.payloads_after(f'UPDATE "t{letter}" SET v = v')
     encoding = await told.encoding()
     return len(payloads[0].encode(encoding))
+
+
+@LEVELS
+async def test_bytes_that_nobody_could_read(
+    admin: Connection, pg_server: SharedServer, level: Literal["statement", "row"]
+) -> None:
+    """A database without an encoding may hold bytes that would end a listener's connection."""
+    async with database_of(admin, pg_server, "SQL_ASCII") as (writer, reader):
+        await writer.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        table = Table("t", key="id", payload="v", level=level)
+        await table.install(writer)
+        told = Told(writer, reader, table)
+        await told.listen()
+        assert await told.keys_after("INSERT INTO t VALUES (1, 'é')") == [("insert", [1])]
+        (reread,) = await told.after(r"INSERT INTO t VALUES (2, E'\xff')")
+        assert isinstance(reread, Reread)

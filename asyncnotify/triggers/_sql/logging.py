@@ -18,6 +18,7 @@ _PORTION_BYTES: Final = 1_048_576
 
 def for_statements(definition: Definition) -> str:
     """Return the body for statement-level triggers. Any failure aborts the statement."""
+    begin = head("item.operation", definition.columns, "item.types", is_numbered=False)
     return f"""
 #variable_conflict use_column
 DECLARE
@@ -32,7 +33,7 @@ BEGIN{_on_truncate(definition)}
     LOOP
         FETCH items INTO item;
         EXIT WHEN NOT FOUND;
-        payload := {head("item.operation", definition.columns, "item.types")} || item.data || ']}}';
+        payload := {begin} || item.data || ']}}';
         payloads := payloads || payload;
         keys := keys || ({_key_of(definition, "COALESCE(item.key, item.data)")});
         size := size + pg_catalog.octet_length(payload);
@@ -54,7 +55,8 @@ END
 
 def for_rows(definition: Definition) -> str:
     """Return the body for row-level triggers. Any failure aborts the statement."""
-    begin = head("operation", definition.columns, types_of("NEW", definition.columns))
+    types = types_of("NEW", definition.columns)
+    begin = head("operation", definition.columns, types, is_numbered=False)
     payload = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
     key = _key_of(definition, json_of("NEW", definition.key))
     return f"""

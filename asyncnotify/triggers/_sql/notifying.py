@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from asyncnotify.triggers._sql.payloads import (
     NUMBER,
     PAYLOAD_LIMIT,
+    check_readable,
     head,
     on_failure,
     send,
@@ -65,7 +66,7 @@ BEGIN{on_truncate(definition)}
     payload := {head("operation", definition.columns, "types")} || data || ']}}';
     IF are_more OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
 {_indented(_collect(definition), 1)}
-    END IF;{on_failure(definition)}
+    END IF;{check_readable("payloads || payload")}{on_failure(definition)}
     IF must_read THEN
         {send_reread(definition, "total")}
     ELSE
@@ -198,7 +199,8 @@ DECLARE
     was pg_catalog.record;
 BEGIN{on_truncate(definition)}
     BEGIN
-{_indented(each_row(definition, _make_payload(definition)), 1)}{on_failure(definition)}
+{_indented(each_row(definition, _make_payload(definition)), 1)}
+{check_readable("payloads")}{on_failure(definition)}
     IF must_read THEN
         {send_reread(definition, "total")}
     ELSE

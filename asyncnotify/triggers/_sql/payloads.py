@@ -22,14 +22,15 @@ NUMBER: Final = """
 """Numbers the statements of a transaction: of equal payloads in one, the server sends the first."""
 
 
-def head(operation: str, columns: Iterable[str], types: str) -> str:
+def head(operation: str, columns: Iterable[str], types: str, *, is_numbered: bool = True) -> str:
     """Return the expression for what a payload begins with: SQL expressions for its two parts."""
     names = json.dumps(list(columns), ensure_ascii=False, separators=(",", ":"))
-    columns_part = literal(f',"columns":{names},"types":')
-    return (
-        f"""'{{"op":"' || {operation} || '","n":' || number\n"""
-        f"""            || {columns_part} || {types} || ',"rows":['"""
-    )
+    columns_part = f',"columns":{names},"types":'
+    if is_numbered:
+        middle = f"""'","n":' || number\n            || {literal(columns_part)}"""
+    else:
+        middle = literal('"' + columns_part)
+    return f"""'{{"op":"' || {operation} || {middle} || {types} || ',"rows":['"""
 
 
 def send(definition: Definition, payload: str) -> str:
@@ -47,6 +48,20 @@ def send_reread(definition: Definition, count: str) -> str:
         f""" || ',"reread":' || COALESCE(({count})::pg_catalog.text, 'null') || '}}'"""
     )
     return send(definition, payload)
+
+
+def check_readable(payloads: str) -> str:
+    """
+    Return the statement that fails where those who listen could not read: an SQL expression.
+
+    A database of the encoding SQL_ASCII holds any bytes, and such as are no UTF-8 would end the
+    connection of everyone who listens.
+    """
+    text = f"pg_catalog.convert_to(pg_catalog.array_to_string({payloads}, ''), 'SQL_ASCII')"
+    return f"""
+    IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
+        PERFORM pg_catalog.length({text}, 'UTF8');
+    END IF;"""
 
 
 def on_failure(definition: Definition) -> str:

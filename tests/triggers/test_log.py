@@ -1,0 +1,112 @@
+"""Changes in a durable log: each row an event, in the transaction of its statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import asyncpg
+import pytest
+
+from asyncnotify import Gap, GapReason
+from asyncnotify.log import Log
+from asyncnotify.triggers import Change, Table
+
+if TYPE_CHECKING:
+    from tests.triggers.conftest import Connection
+
+LEVELS = pytest.mark.parametrize("level", ["statement", "row"])
+MANY = 2_500
+
+
+async def read(log: Log, table: Table, count: int) -> list[tuple[str | None, Any]]:
+    """Return keys and payloads of the first events; a gap stands without a key."""
+    found: list[tuple[str | None, Any]] = []
+    async with log.read(table.changes, after="start", gaps=True) as events:
+        while len(found) < count:
+            event = await anext(events)
+            if isinstance(event, Gap):
+                found.append((None, event.reason))
+            else:
+                found.append((event.key, event.payload))
+    return found
+
+
+@LEVELS
+async def test_rows_are_events(
+    admin: Connection, dsn: str, level: Literal["statement", "row"]
+) -> None:
+    """With the key of the row, of any size, in the order of the statements."""
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        table = Table("t", key="id", payload="v", to="log", log=log, level=level)
+        await table.install(admin)
+        assert (await table.status(admin)).is_fine
+        await admin.execute("INSERT INTO t VALUES (1, repeat('x', 100000)), (2, 'b')")
+        await admin.execute("UPDATE t SET id = 3 WHERE id = 2")
+        await admin.execute("BEGIN; DELETE FROM t; ROLLBACK")
+        await admin.execute("TRUNCATE t")
+        assert await read(log, table, 5) == [
+            ("1", Change("insert", (1,), ({"id": 1, "v": "x" * 100_000},))),
+            ("2", Change("insert", (2,), ({"id": 2, "v": "b"},))),
+            ("2", Change("delete", (2,), ({"id": 2, "v": "b"},))),
+            ("3", Change("insert", (3,), ({"id": 3, "v": "b"},))),
+            (None, Change("truncate")),
+        ]
+
+
+async def test_many_rows_and_composite_keys(admin: Connection, dsn: str) -> None:
+    """Nothing is left out, however many rows a statement has."""
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("CREATE TABLE t (a int, b text, PRIMARY KEY (a, b))")
+        table = Table("t", key=("a", "b"), to="log", log="things", channel="of_t")
+        await table.install(admin)
+        rows = f"SELECT n, 'x' FROM generate_series(1, {MANY}) AS n"
+        await admin.execute(f"INSERT INTO t {rows}")
+        found = await read(log, table, MANY)
+        assert found[0] == ('[1, "x"]', Change("insert", ((1, "x"),), ({"a": 1, "b": "x"},)))
+        assert [change.keys[0][0] for _, change in found] == list(range(1, MANY + 1))
+
+
+async def test_truncate_of_a_partition_is_a_gap(admin: Connection, dsn: str) -> None:
+    """Rows of the others are left: who reads the log has to read again."""
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+        await admin.execute("CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (9)")
+        table = Table("t", key="id", to="log", log=log)
+        await table.install(admin)
+        await admin.execute("TRUNCATE t_1")
+        ((_, reason),) = await read(log, table, 1)
+        assert reason is GapReason.REREAD
+
+
+@LEVELS
+async def test_what_cannot_be_appended_aborts_the_statement(
+    admin: Connection,
+    dsn: str,
+    level: Literal["statement", "row"],
+) -> None:
+    """A log loses nothing: without it, or the right to append to it, nothing is written."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await Table("t", key="id", to="log", log="things", level=level).install(admin)
+    with pytest.raises(asyncpg.InvalidSchemaNameError):
+        await admin.execute("INSERT INTO t VALUES (1)")
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("INSERT INTO t VALUES (1)")
+        role = f"{await admin.fetchval('SELECT current_database()')}_writer"
+        await admin.execute(f"CREATE ROLE {role}; GRANT INSERT ON t TO {role}")
+        try:
+            await admin.execute(f"SET ROLE {role}")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await admin.execute("INSERT INTO t VALUES (2)")
+            await admin.execute("RESET ROLE")
+            for grant in log.grants(append=[role]):
+                await admin.execute(grant)
+            await admin.execute(f"SET ROLE {role}")
+            await admin.execute("INSERT INTO t VALUES (2)")
+        finally:
+            await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+    assert await admin.fetchval("SELECT count(*) FROM t") == 2
