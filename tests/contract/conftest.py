@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
+import subprocess
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Listener, Reconnected
+from asyncnotify.testing.proxy import FaultProxy
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -63,6 +67,20 @@ class Inbox(Generic[T]):
         items = list(self._items)
         self._items.clear()
         return items
+
+
+def check_exit(codes: Collection[int], program: str, *arguments: str) -> None:
+    """Run a program that has to end with one of these codes, and with no warning."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode in codes, result.stderr
+    assert "never awaited" not in result.stderr
 
 
 class ListenerFactory:
@@ -189,6 +207,13 @@ async def listener(factory: ListenerFactory) -> AsyncIterator[Listener]:
     """A running listener."""
     async with factory.listener() as listener:
         yield listener
+
+
+@pytest_asyncio.fixture
+async def proxy(dsn: str) -> AsyncIterator[FaultProxy]:
+    """A proxy before the server."""
+    async with FaultProxy.for_dsn(dsn) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncnotify import Gap, GapReason, Notification, State
+from tests.contract.conftest import check_exit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -34,13 +32,13 @@ from asyncnotify import Listener
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
-dsn, factory, error = sys.argv[1:]
+dsn, connects_by, error = sys.argv[1:]
 
 async def fail(notification):
     raise {"SystemExit": SystemExit(7), "KeyboardInterrupt": KeyboardInterrupt()}[error]
 
 async def main():
-    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
+    async with Listener(dsn) if connects_by == "dsn" else Listener(connect=connect) as listener:
         await listener.listen("orders", fail)
         await listener.notify("orders")
         await asyncio.sleep(10)  # what the handler raises ends it
@@ -168,16 +166,7 @@ def test_r25_exit_and_interrupt_end_the_program(
     factory: ListenerFactory, error: str, codes: set[int]
 ) -> None:
     """SystemExit and KeyboardInterrupt are not contained: they end the program."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RAISES, factory.dsn, factory.name, error],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert result.returncode in codes, result.stderr
-    assert "never awaited" not in result.stderr
+    check_exit(codes, RAISES, factory.dsn, factory.name, error)
 
 
 async def test_an_error_in_on_error_is_logged(

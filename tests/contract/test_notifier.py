@@ -23,7 +23,6 @@ from asyncnotify import (
     PayloadError,
     PayloadTooLargeError,
 )
-from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
 from tests.contract.round_trips import RoundTrips
 from tests.support.server_features import needs_small_queue, small_queue
@@ -31,6 +30,7 @@ from tests.support.server_features import needs_small_queue, small_queue
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
+    from asyncnotify.testing.proxy import FaultProxy
     from tests.contract.conftest import Database, Inbox
 
     Text = Inbox[Notification[str]]
@@ -59,13 +59,6 @@ async def notifier(dsn: str) -> AsyncIterator[Notifier]:
     """A running notifier."""
     async with Notifier(dsn) as notifier:
         yield notifier
-
-
-@pytest_asyncio.fixture
-async def proxy(dsn: str) -> AsyncIterator[FaultProxy]:
-    """A proxy before the server."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
-        yield proxy
 
 
 # -- what arrives ---------------------------------------------------------------------------------

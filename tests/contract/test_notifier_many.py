@@ -33,13 +33,6 @@ if TYPE_CHECKING:
 
 
 @pytest_asyncio.fixture
-async def proxy(dsn: str) -> AsyncIterator[FaultProxy]:
-    """A proxy before the server."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
-        yield proxy
-
-
-@pytest_asyncio.fixture
 async def notifier(proxy: FaultProxy, dsn: str) -> AsyncIterator[Notifier]:
     """A running notifier, behind the proxy."""
     async with Notifier(proxy.proxied_dsn(dsn)) as notifier:

@@ -53,13 +53,6 @@ async def pool_of(dsn: str, size: int = 1, **options: Any) -> AsyncGenerator[Poo
 
 
 @pytest_asyncio.fixture
-async def proxy(dsn: str) -> AsyncIterator[FaultProxy]:
-    """A proxy before the server."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
-        yield proxy
-
-
-@pytest_asyncio.fixture
 async def pool(proxy: FaultProxy, dsn: str) -> AsyncIterator[Pool]:
     """A pool of a single connection, through the proxy."""
     async with pool_of(proxy.proxied_dsn(dsn)) as pool:

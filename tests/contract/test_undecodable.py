@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import random
 import signal
-import subprocess
-import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +20,7 @@ from asyncnotify import (
     Notification,
     PayloadDecodeError,
 )
+from tests.contract.conftest import check_exit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,14 +50,14 @@ from asyncnotify import Channel, Listener
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
-dsn, factory, error, consumer = sys.argv[1:]
+dsn, connects_by, error, consumer = sys.argv[1:]
 
 def fail(text):
     raise {"SystemExit": SystemExit(7), "KeyboardInterrupt": KeyboardInterrupt()}[error]
 
 async def main():
     orders = Channel("orders", encode=str, decode=fail)
-    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
+    async with Listener(dsn) if connects_by == "dsn" else Listener(connect=connect) as listener:
         if consumer.startswith("handler"):
             await listener.listen(orders, print, concurrency=int(consumer[-1]))
             await listener.notify("orders")
@@ -223,17 +221,10 @@ def test_r25_exit_and_interrupt_end_the_program(
 ) -> None:
     """SystemExit and KeyboardInterrupt of a decoder end the program as they should."""
     if factory.name == "connect" and consumer in {"handler3", "batches"}:
-        pytest.skip("decoding does not know the factory: half of the programs will do")
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXITS, factory.dsn, factory.name, error, consumer],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert result.returncode in codes, result.stderr
-    assert "never awaited" not in result.stderr
+        pytest.skip(
+            "decoding does not know how the listener connects: half of the programs will do"
+        )
+    check_exit(codes, EXITS, factory.dsn, factory.name, error, consumer)
 
 
 # -- the log --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from asyncnotify import (
     State,
     Stats,
 )
+from tests.unit.blocking.conftest import threads
 from tests.unit.fake_connection import FakeConnection
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ def ignore(notification: Notification[str]) -> None:
 
 async def aignore(notification: Notification[str]) -> None:
     """Do nothing, asynchronously."""
-
-
-def threads() -> list[str]:
-    """Return the names of the threads of ours."""
-    return [t.name for t in threading.enumerate() if t.name == "asyncnotify"]
 
 
 @pytest.mark.parametrize("options", [{"heartbeat": 0}, {"connect": 7}, {"no_such_option": 1}])

@@ -13,6 +13,7 @@ from asyncnotify import (
     ConnectError,
     PayloadTooLargeError,
 )
+from tests.unit.blocking.conftest import threads
 from tests.unit.fake_connection import FakeConnection
 
 if TYPE_CHECKING:
@@ -56,11 +57,6 @@ def notifier(connections: Connections) -> Iterator[BlockingNotifier]:
     yield notifier
     notifier.close()
     assert threads() == []
-
-
-def threads() -> list[str]:
-    """Return the names of the threads of ours."""
-    return [t.name for t in threading.enumerate() if t.name == "asyncnotify"]
 
 
 @pytest.mark.parametrize("options", [{"queue": 0}, {"connect": 7}, {"no_such_option": 1}])

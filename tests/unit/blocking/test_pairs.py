@@ -6,29 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify._blocking.call import Call
 from asyncnotify._blocking.pairs import send_pairs
-from asyncnotify._blocking.portal import Portal
 from asyncnotify._publishing.batching import BATCH_COUNT
+from tests.unit.blocking.conftest import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-TIMEOUT = 20.0
+    from asyncnotify._blocking.portal import Portal
 
 
 class UnreadableError(Exception):
     """What an iterable raises."""
-
-
-@pytest.fixture(scope="module")
-def portal() -> Iterator[Portal]:
-    """An event loop in a thread."""
-    portal = Portal()
-    portal.launch()
-    yield portal
-    portal.begin(Call(portal.stop))
-    portal.join(TIMEOUT)
 
 
 async def count_all(pairs: AsyncIterator[Any]) -> int:

@@ -6,25 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._blocking.call import Call
-from asyncnotify._blocking.portal import Portal
 from asyncnotify._blocking.threads import InWorkerThread, in_worker_thread, is_served_here
+from tests.unit.blocking.conftest import TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-TIMEOUT = 20.0
+    from asyncnotify._blocking.portal import Portal
+
 OWNER = object()
-
-
-@pytest.fixture(scope="module")
-def portal() -> Iterator[Portal]:
-    """A real event loop in a thread: worker threads wake no loop whose clock jumps."""
-    portal = Portal()
-    portal.launch()
-    yield portal
-    portal.begin(Call(portal.stop))
-    portal.join(TIMEOUT)
 
 
 def served(function: Callable[..., object], *, shielded: bool = False) -> InWorkerThread:
