@@ -60,9 +60,11 @@ async def sealed(call: Awaitable[T]) -> Sealed[T]:
         return Sealed(error=error)
 
 
-def start(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+def start(
+    coroutine: Coroutine[Any, Any, T], *, name: str, context: Context | None = None
+) -> asyncio.Task[T]:
     """
-    Start a task that outlives its caller, in an empty context.
+    Start a task that outlives its caller, in an empty context, or in one of its own.
 
     In the context of its first caller, say a web request, the log lines of the task, and the
     functions of users that it calls, would have the user and trace of that request for ever.
@@ -71,7 +73,8 @@ def start(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     or of the current task (New Relic) to the new one. So there is neither when it is called.
     """
     loop, caller = asyncio.get_running_loop(), asyncio.current_task()
-    create = functools.partial(loop.create_task, coroutine, name=name, context=Context())
+    context = Context() if context is None else context
+    create = functools.partial(loop.create_task, coroutine, name=name, context=context)
     if caller is None:
         return Context().run(create)
     # Documented for the implementors of tasks

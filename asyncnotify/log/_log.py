@@ -152,10 +152,12 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
             ConnectError: There is no connection.
             ConnectionLostError: The connection died.
             PoolerError: A pooler is in between.
+            ClosedError: The log is being closed.
             WrongLoopError: The log is used by another event loop.
             asyncpg.PostgresError: The server refused a statement.
         """
         runtime = self._running()
+        runtime.check_open()
         if runtime.is_started:
             return
         runtime.is_started = True
@@ -172,10 +174,12 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         """
         Append what has been accepted, and close the connections.
 
-        Idempotent. Cancelling the call closes at once.
+        Handlers finish the event that they have; streams and consumers end. Idempotent; may be
+        called from any task, also from a handler, for which it does not wait then. Cancelling the
+        call closes at once.
 
         Args:
-            timeout: Seconds after which what is not appended is given up; None: ``close_timeout``.
+            timeout: Seconds after which what is not done is given up; None: ``close_timeout``.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
@@ -186,12 +190,10 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         if runtime is None or runtime.owner.loop.is_closed():
             return
         runtime.owner.check()
-        self._runtime = None
         await runtime.aclose(self._close_timeout if timeout is None else timeout)
 
     async def __aenter__(self) -> Self:
-        if self._handlings:
-            await self.start()
+        await self.start()
         return self
 
     async def __aexit__(

@@ -9,14 +9,20 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from asyncnotify._channels.arguments import channels_of
-from asyncnotify._errors import describe_error
+from asyncnotify._errors import ClosedError, describe_error
 from asyncnotify._logs import Log
 from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
+from asyncnotify.log._closing import Closing, cancel_twice
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.feed import Feed
-from asyncnotify.log._consuming.handler import BucketsWorker, HandlerWorker, handle_dead_letter
+from asyncnotify.log._consuming.handler import (
+    BucketsWorker,
+    HandlerWorker,
+    handle_dead_letter,
+    running_handling,
+)
 from asyncnotify.log._consuming.merging import MergedFeed
 from asyncnotify.log._consuming.serving import Server
 from asyncnotify.log._consuming.sharing import Sharing
@@ -104,6 +110,9 @@ class Runtime:
         self._wake_ups: WakeUps | None = None
         self._expiring: asyncio.Task[None] | None = None
         self._handlers: dict[asyncio.Task[bool], HandlerWorker | BucketsWorker] = {}
+        self._served: list[tuple[Handling, asyncio.Task[bool]]] = []
+        self._closers: set[asyncio.Task[bool]] = set()  # of handlers that close the log
+        self._closing = Closing(self._finish, self._abandon)
         self._consumers: weakref.WeakSet[Consumer[Any]] = weakref.WeakSet()
         self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
 
@@ -134,6 +143,7 @@ class Runtime:
 
     def stream(self, channels: tuple[object, ...], after: After, *, gaps: bool) -> LogStream[Any]:
         """Return the events of some channels, or of all, from a place on."""
+        self.check_open()
         options = self._options
         decoder = Decoder(options.names.log, channels)
         walk = Walk(self._shared, Statements(options.names, decoder.names))
@@ -161,6 +171,7 @@ class Runtime:
         buckets: int,
     ) -> Consumer[Any]:
         """Return a durable consumer, which the user iterates."""
+        self.check_open()
         feeds = self._feeds(name, channels, begin, buckets)
         feed = feeds(0) if buckets == WHOLE else MergedFeed(feeds, self._sharing_of(name, buckets))
         on_close = self._consumers.discard
@@ -170,6 +181,7 @@ class Runtime:
 
     def serve(self, handling: Handling) -> None:
         """Have a task serve a consumer by calling a function."""
+        self.check_open()
         name, buckets = handling.consumer, handling.buckets
         feeds = self._feeds(name, handling.channels, handling.begin, buckets)
         worker = (
@@ -179,6 +191,7 @@ class Runtime:
         )
         task = start(worker.run(), name=f"asyncnotify log handler {handling.consumer}")
         self._handlers[task] = worker
+        self._served.append((handling, task))
 
     def _feeds(
         self, name: str, channels: tuple[object, ...], begin: After, buckets: int
@@ -278,26 +291,60 @@ class Runtime:
         self._streams.discard(stream)
         self.wake_ups().wake()
 
-    async def _stop_handlers(self, timeout: float) -> None:
-        for worker in self._handlers.values():
-            worker.stop()
-        if self._handlers:
-            _, late = await asyncio.wait(self._handlers, timeout=timeout)
-            await cancel(late)
+    # -- the end ------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """
+        Return unless the log is being closed.
+
+        Raises:
+            ClosedError: It is.
+        """
+        if self._closing.has_begun:
+            msg = "the log is being closed"
+            raise ClosedError(msg)
 
     async def aclose(self, timeout: float) -> None:
-        """End streams, append what has been accepted, and close; within about these seconds."""
+        """
+        End streams, append what has been accepted, and close; within about these seconds.
+
+        In a handler, return once all else has ended; another call waits for that handler, too.
+        """
+        handling = running_handling()
+        self._closers.update(task for other, task in self._served if other is handling)
+        self._closing.look_again()
+        await self._closing.end(timeout)
+        if handling is None and self._closers:
+            _, late = await asyncio.wait(self._closers, timeout=timeout)
+            await cancel_twice(late)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all has ended, but for handlers that asked for it."""
+        return self._closing.has_ended
+
+    def _to_end(self) -> set[asyncio.Task[bool]]:
+        return self._handlers.keys() - self._closers
+
+    async def _finish(self) -> None:
         for stream in list(self._streams):
             stream.end()
         if self._expiring is not None:
             await cancel({self._expiring})
-        await self._stop_handlers(timeout)
-        for consumer in list(self._consumers):
-            await consumer.aclose()
-        ending = [part.aclose(timeout) for part in (self._appender, self._waker) if part]
-        if self._wake_ups is not None:
-            ending.append(self._wake_ups.aclose())
-        try:
-            await asyncio.gather(*ending)
-        finally:
-            await self._shared.aclose()
+        for worker in self._handlers.values():
+            worker.stop()
+        await self._closing.wait_until_done(self._to_end)
+        await asyncio.gather(*(consumer.aclose() for consumer in list(self._consumers)))
+        await self._close_connections(self._closing.remaining)
+
+    async def _close_connections(self, timeout: float) -> None:
+        """Close what others work with."""
+        parts = [part for part in (self._appender, self._waker, self._wake_ups) if part]
+        await asyncio.gather(*(part.aclose(timeout) for part in parts))
+        await self._shared.aclose()
+
+    async def _abandon(self) -> None:
+        tasks: set[asyncio.Task[Any]] = {*self._to_end(), *({self._expiring} if self._expiring else ())}
+        await cancel_twice(tasks)
+        self._shared.terminate()
+        await self._close_connections(0.0)

@@ -10,6 +10,7 @@ from asyncnotify import Gap, GapReason
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.log._consuming.serving import TakenOverError
 from asyncnotify.log._reading.failures import PASSING, raise_if_final
@@ -30,6 +31,12 @@ of other channels back from being removed."""
 
 log = Log("log")
 _warnings: Final = WarningLimit()
+
+
+def _give_up(server: Server, serving: Serving) -> None:
+    """End the session of a consumer that nobody refers to any more, without waiting."""
+    serving.session.terminate()
+    start(server.close(serving), name="asyncnotify log consumer's end").add_done_callback(retrieve)
 
 
 class Feed:
@@ -73,6 +80,17 @@ class Feed:
         self._is_lost = False
         self._progress: Position | None = None
         self._progress_at = 0.0
+        self._owner = Owner()
+
+    def __del__(self) -> None:
+        serving = self._serving
+        if serving is None:
+            return
+        if self._owner.is_other_process:
+            leave_to_parent(serving)
+            return
+        with suppress(RuntimeError):  # the loop is closed, and its connections with it
+            self._owner.loop.call_soon_threadsafe(_give_up, self._server, serving)
 
     @property
     def serving(self) -> Serving:
@@ -185,17 +203,29 @@ class Feed:
             self._fetching.cancel()
 
     async def aclose(self) -> None:
-        """Give the consumer back to whoever waits for it."""
-        await self._settled()
-        fetching, self._fetching = self._fetching, None
-        if fetching is not None:
-            await cancel({fetching})
+        """Give the consumer back to whoever waits for it; if cancelled, at once."""
+        try:
+            await self._settled()
+            fetching, self._fetching = self._fetching, None
+            if fetching is not None:
+                await cancel({fetching})
+        except BaseException:
+            self._drop()
+            raise
         serving, self._serving = self._serving, None
         if serving is not None:
             try:
                 await self._server.close(serving)
             except Exception as error:  # noqa: BLE001 - the session ends in any case
                 log.debug("a consumer's session was lost: %s", describe_error(error))
+
+    def _drop(self) -> None:
+        """End the session, and with it what runs on it."""
+        if self._serving is not None:
+            self._serving.session.terminate()
+        for task in (self._moving, self._fetching):
+            if task is not None:
+                task.cancel()
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
@@ -59,6 +60,7 @@ class Handling(NamedTuple):
         retry: What to do when the function raises.
         begin: Where a new consumer begins.
         buckets: Into how many buckets the consumer is split.
+        context: In which the function was registered. Each call has a copy of it.
     """
 
     consumer: str
@@ -68,6 +70,16 @@ class Handling(NamedTuple):
     retry: Retry
     begin: After
     buckets: int
+    context: Context
+
+
+_running: ContextVar[Handling] = ContextVar("asyncnotify_log_handling")
+"""Whose function runs. A task that the function starts inherits the variable."""
+
+
+def running_handling() -> Handling | None:
+    """Return whose function, or a task that it has started, makes this call."""
+    return _running.get(None)
 
 
 class _HandlerError(Exception):
@@ -224,12 +236,15 @@ class HandlerWorker:
 
     async def _call(self, *arguments: object) -> None:
         """
-        Call the function in a task of its own: one call sees nothing of another's context.
+        Call the function in a task of its own, in a copy of the context it was registered in.
 
         Raises:
             _HandlerError: It raised; also a CancelledError that is not ours.
         """
-        calling = start(_result(self._handling.function, arguments), name="asyncnotify handler")
+        context = self._handling.context.copy()
+        context.run(_running.set, self._handling)
+        call = _result(self._handling.function, arguments)
+        calling = start(call, name="asyncnotify handler", context=context)
         try:
             await asyncio.wait({calling})
         except asyncio.CancelledError:

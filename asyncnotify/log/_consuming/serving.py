@@ -201,6 +201,8 @@ class Server:
     async def close(self, serving: Serving) -> None:
         """Give the consumer back, with its session."""
         session = serving.session
-        if not session.lost:
-            await session.execute(f"SELECT pg_catalog.pg_advisory_unlock({self._lock})")
-        await self._sessions.close(session)
+        try:
+            if not session.lost:
+                await session.execute(f"SELECT pg_catalog.pg_advisory_unlock({self._lock})")
+        finally:
+            await self._sessions.close(session)

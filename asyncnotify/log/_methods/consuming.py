@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from typing import Any, Literal, TypeVar, overload
 
 from asyncnotify import Channel, Gap
@@ -118,10 +119,11 @@ class Consuming(Running):
         """
         Register a handler: a durable consumer that calls a function with each event.
 
-        It runs while the log is started, by ``async with log`` or ``start()``. Events come one at a
-        time, in their order. What the function raises is logged, and the event is handed over
-        again as ``on_error`` says. An event that cannot be decoded, or that says "read again", is
-        kept as a dead letter.
+        It runs while the log is started, by ``async with log`` or ``start()``; if the log is
+        started already, at once. Each call has a copy of the context in which it is registered.
+        Events come one at a time, in their order. What the function raises is logged, and the event
+        is handed over again as ``on_error`` says. An event that cannot be decoded, or that says
+        "read again", is kept as a dead letter.
 
         Args:
             name: The name of the consumer, as for ``consumer()``.
@@ -142,6 +144,7 @@ class Consuming(Running):
             TypeError: The function cannot be called as it would be, or an argument is of a wrong
                 type.
             ValueError: As of ``read()``, or ``buckets`` is not 1 to 256.
+            WrongLoopError: The log runs in another event loop or process than the one that calls.
         """
         check_consumer_name(name)
         check_after(start)
@@ -149,14 +152,22 @@ class Consuming(Running):
         check_kind("on_error", on_error, Retry)
         check_buckets(buckets)
         channels_of(channels)
-        if name in self._handlings:
-            raise LogNameError(name, "consumer", "a handler of this log has this name")
+        _check_free(name, self._handlings)
 
         def register(function: HandlerT) -> HandlerT:
             check_event_handler(function, transactional=transactional)
-            self._handlings[name] = Handling(
-                name, channels, function, transactional, on_error, start, buckets
+            _check_free(name, self._handlings)
+            self._handlings[name] = handling = Handling(
+                name, channels, function, transactional, on_error, start, buckets, copy_context()
             )
+            runtime = self._runtime
+            if runtime is not None and runtime.is_started and not runtime.has_ended:
+                self._running().serve(handling)
             return function
 
         return register
+
+
+def _check_free(name: str, handlings: Mapping[str, Handling]) -> None:
+    if name in handlings:
+        raise LogNameError(name, "consumer", "a handler of this log has this name")

@@ -30,11 +30,11 @@ class Running:
         """Return what the log has in this event loop; refuse if another one has the log."""
         runtime = self._runtime
         if runtime is not None:
-            if runtime.owner.is_here:
+            if runtime.owner.is_here and not runtime.has_ended:
                 return runtime
             if runtime.owner.is_other_process:
                 leave_to_parent(runtime)
-            elif not runtime.owner.loop.is_closed():
+            elif not runtime.has_ended and not runtime.owner.loop.is_closed():
                 runtime.owner.check()
         self._runtime = Runtime(self._options)
         return self._runtime

@@ -71,8 +71,13 @@ class SharedSessions:
         else:
             await self._sessions.close(session)
 
+    def terminate(self) -> None:
+        """Drop what is idle now."""
+        for session in self._idle:
+            session.terminate()
+
     async def aclose(self) -> None:
         """Close what is idle now, and the others when they are put back."""
         self._is_closed = True
-        while self._idle:
-            await self._sessions.close(self._idle.pop())
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*map(self._sessions.close, idle))

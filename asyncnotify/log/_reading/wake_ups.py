@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from asyncnotify._errors import ClosedError
+
 if TYPE_CHECKING:
     from asyncnotify import Gap, Listener, Notification, Subscription
     from asyncnotify.log._names import Names
@@ -29,6 +31,7 @@ class WakeUps:
         self._subscription: Subscription | None = None
         self._news = asyncio.Event()
         self._starting = asyncio.Lock()
+        self._is_closed = False
         self.count: int = 0
 
     async def start(self) -> None:
@@ -39,6 +42,9 @@ class WakeUps:
             AsyncNotifyError: As of ``Listener.start()`` and ``Listener.listen()``.
         """
         async with self._starting:
+            if self._is_closed:
+                msg = "the log has been closed"
+                raise ClosedError(msg)
             if self._listener is None or self._subscription is not None:
                 return
             if self._owned:
@@ -69,11 +75,12 @@ class WakeUps:
     def _on_gap(self, _: Gap) -> None:
         self.wake()
 
-    async def aclose(self) -> None:
-        """Stop listening."""
+    async def aclose(self, timeout: float) -> None:
+        """Stop listening; a listener of the log's own ends within these seconds."""
+        self._is_closed = True
         self.wake()
         subscription, self._subscription = self._subscription, None
         if subscription is not None and not self._owned:
             await subscription.cancel()
         if self._owned and self._listener is not None:
-            await self._listener.aclose()
+            await self._listener.aclose(timeout)

@@ -1,0 +1,86 @@
+"""The end of what a log has in one event loop: once, whoever asks for it, and within its time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from asyncnotify._run.deadline import Deadline
+from asyncnotify._tasks import CANCEL_GRACE, cancel, start
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
+
+
+class Closing:
+    """
+    Ends all in a task of its own, so that no caller that is cancelled leaves half of it.
+
+    Args:
+        finish: Ends all in good order. It is cancelled when the time is over, and again if it then
+            waits for something.
+        abandon: Ends at once what is left.
+    """
+
+    def __init__(
+        self,
+        finish: Callable[[], Coroutine[Any, Any, None]],
+        abandon: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._finish = finish
+        self._abandon = abandon
+        self._deadline = Deadline()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether somebody has asked for the end."""
+        return self._task is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all has ended."""
+        return self._task is not None and self._task.done()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left for ending in good order."""
+        return self._deadline.remaining
+
+    def look_again(self) -> None:
+        """Let ``wait_until_done()`` ask again for its tasks."""
+        self._deadline.look_again()
+
+    async def wait_until_done(self, tasks: Callable[[], Collection[asyncio.Future[Any]]]) -> None:
+        """Return when all tasks, which may become fewer, are done, or when the time is over."""
+        await self._deadline.wait_until_done(tasks)
+
+    async def end(self, timeout: float) -> None:
+        """Return when all has ended; after so many seconds at once. Cancelled, it ends at once."""
+        if self._task is None:
+            self._task = start(self._run(), name="asyncnotify log closing")
+        self._deadline.shorten(timeout)
+        try:
+            await asyncio.wait({self._task})
+        except asyncio.CancelledError:
+            self._deadline.shorten(0.0)
+            await asyncio.wait({self._task}, timeout=2 * CANCEL_GRACE)
+            raise
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def _run(self) -> None:
+        work = start(self._finish(), name="asyncnotify log closing in good order")
+        try:
+            await self._deadline.wait_until_done(lambda: {work})
+        finally:
+            await cancel_twice({work})
+            await self._abandon()
+        if not work.cancelled():
+            work.result()
+
+
+async def cancel_twice(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancel tasks; those that then talk to a server in a ``finally``, that may hang, once more."""
+    for _ in range(2):
+        await cancel([task for task in tasks if not task.done()], CANCEL_GRACE / 2)
