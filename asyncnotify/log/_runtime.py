@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from asyncnotify._channels.arguments import channels_of
+from asyncnotify._delivery.turns import Turns
 from asyncnotify._errors import ClosedError, describe_error
 from asyncnotify._logs import Log
 from asyncnotify._owner import Owner
@@ -29,6 +30,7 @@ from asyncnotify.log._consuming.sharing import Sharing
 from asyncnotify.log._errors import BucketCountError
 from asyncnotify.log._operating import Operations
 from asyncnotify.log._reading.decoding import Decoder
+from asyncnotify.log._reading.pace import Pace
 from asyncnotify.log._reading.sharing import SharedSessions
 from asyncnotify.log._reading.stream import LogStream, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
@@ -102,6 +104,7 @@ class Runtime:
 
     def __init__(self, options: Options) -> None:
         self.owner = Owner()
+        self._turns = Turns(self.owner.loop)
         self.is_started = False
         self._options = options
         self._appender: Appender | None = None
@@ -156,6 +159,8 @@ class Runtime:
             poll=options.poll,
             backoff=options.backoff,
             losses=lambda: self._shared.losses,
+            owner=self.owner,
+            pace=Pace(self._turns),
             on_close=self._closed,
         )
         self._streams.add(stream)
@@ -174,8 +179,14 @@ class Runtime:
         self.check_open()
         feeds = self._feeds(name, channels, begin, buckets)
         feed = feeds(0) if buckets == WHOLE else MergedFeed(feeds, self._sharing_of(name, buckets))
-        on_close = self._consumers.discard
-        consumer: Consumer[Any] = Consumer(name, feed, gaps=gaps, on_close=on_close)
+        consumer: Consumer[Any] = Consumer(
+            name,
+            feed,
+            gaps=gaps,
+            owner=self.owner,
+            pace=Pace(self._turns),
+            on_close=self._consumers.discard,
+        )
         self._consumers.add(consumer)
         return consumer
 

@@ -15,9 +15,11 @@ from asyncnotify._errors import PayloadDecodeError
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
+    from asyncnotify._owner import Owner
     from asyncnotify.log._consuming.feed import Feed
     from asyncnotify.log._consuming.merging import MergedFeed
     from asyncnotify.log._reading.decoding import Decoded
+    from asyncnotify.log._reading.pace import Pace
 
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 
@@ -52,10 +54,14 @@ class Consumer(Generic[ItemT_co]):
         feed: Feed | MergedFeed,
         *,
         gaps: bool,
+        owner: Owner,
+        pace: Pace,
         on_close: Callable[[Consumer[Any]], None],
     ) -> None:
         self._name = name
         self._feed = feed
+        self._owner = owner
+        self._pace = pace
         self._gaps = gaps
         self._on_close = on_close
         self._items: deque[Decoded | Gap] = deque()
@@ -76,7 +82,7 @@ class Consumer(Generic[ItemT_co]):
     @property
     def is_serving(self) -> bool:
         """Whether events come to this process now, as far as it knows."""
-        return self._feed.is_serving
+        return not self._owner.is_other_process and self._feed.is_serving
 
     async def __aenter__(self) -> Self:
         """
@@ -86,6 +92,7 @@ class Consumer(Generic[ItemT_co]):
             ClosedError: The consumer has been closed.
             Exception: As of ``anext()``.
         """
+        self._owner.check()
         if self._is_closed:
             msg = f"consumer {self._name!r} has been closed"
             raise ClosedError(msg)
@@ -105,7 +112,11 @@ class Consumer(Generic[ItemT_co]):
         Commit what is done, and let others serve the consumer. Idempotent.
 
         The event that was given last is not done: it comes again.
+
+        Raises:
+            WrongLoopError: The call came from another event loop or process.
         """
+        self._owner.check()
         if self._is_closed:
             return
         self._is_closed = True
@@ -130,9 +141,13 @@ class Consumer(Generic[ItemT_co]):
             ConfigurationError: The arguments for connecting are wrong.
             ConnectError: The server refuses the role or the database; only before the first event.
             PoolerError: A pooler is in between.
+            WrongLoopError: The call came from another event loop or process.
             asyncpg.PostgresError: The server refused a statement.
         """
+        self._owner.check()
         self._finish()
+        if self._items:
+            await self._pace.turn()
         if self._is_due():
             await self._commit()
         while not self._is_closed:
@@ -158,6 +173,7 @@ class Consumer(Generic[ItemT_co]):
 
     async def next_batch(self, count: int) -> list[ItemT_co]:
         """Return the next of ``batches()``; none once the consumer has been closed."""
+        self._owner.check()
         self._finish()
         while not self._is_closed:
             await self._commit()

@@ -139,7 +139,8 @@ class Feed:
         if self._fetching is None:
             self._fetching = start(self._fetch(), name="asyncnotify log consumer")
         fetching = self._fetching
-        await asyncio.wait({fetching})
+        if not fetching.done():
+            await asyncio.wait({fetching})
         if self._fetching is fetching:
             self._fetching = None
         return () if fetching.cancelled() else fetching.result()
@@ -172,7 +173,8 @@ class Feed:
     async def _settled(self) -> None:
         """Return once a move that a cancelled caller has left is done."""
         if self._moving is not None:
-            await asyncio.wait({self._moving})
+            if not self._moving.done():
+                await asyncio.wait({self._moving})
             self._moving = None
 
     async def _moved(self, how: Callable[[Serving], Awaitable[None]]) -> bool:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
-from asyncnotify import ClosedError, Gap, GapReason
+from asyncnotify import Gap, GapReason
 from asyncnotify._arguments import check_count
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._tasks import retrieve, start
 from asyncnotify.log._reading.failures import PASSING, raise_if_final
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
     from asyncnotify._backoff import Backoff
+    from asyncnotify._owner import Owner
     from asyncnotify.log._reading.decoding import Decoder
+    from asyncnotify.log._reading.pace import Pace
     from asyncnotify.log._reading.wake_ups import WakeUps
     from asyncnotify.log._walk.cursor import Cursor, Portion
 
@@ -96,11 +99,19 @@ class LogStream(Generic[ItemT_co]):
         poll: float,
         backoff: Backoff,
         losses: Callable[[], int],
+        owner: Owner,
+        pace: Pace,
         on_close: Callable[[LogStream[Any]], None],
     ) -> None:
         self._cursor = cursor
         self._losses = losses
         self._losses_seen = 0
+        self._owner = owner
+        self._pace = pace
+        self._work: asyncio.Task[None] | None = None
+        self._is_at_end = False
+        self._seen = 0
+        self._retry_at = 0.0
         self._decoder = decoder
         self._wake_ups = wake_ups
         self._after: After = after
@@ -130,11 +141,9 @@ class LogStream(Generic[ItemT_co]):
         Raises:
             AsyncNotifyError: As of the first ``anext()``.
         """
+        self._owner.check()
         while not self._is_placed and not self._is_closed:
-            try:
-                await self._start()
-            except PASSING as error:
-                await self._wait_to_retry(error)
+            await self._done(self._start)
         return self
 
     async def __aexit__(
@@ -146,7 +155,13 @@ class LogStream(Generic[ItemT_co]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the stream. Idempotent; never waits."""
+        """
+        End the stream. Idempotent; never waits.
+
+        Raises:
+            WrongLoopError: The call came from another event loop or process.
+        """
+        self._owner.check()
         self.end()
         self._on_close(self)
 
@@ -154,6 +169,8 @@ class LogStream(Generic[ItemT_co]):
         """Let whoever waits for the next item learn that there is none."""
         self._is_closed = True
         self._items.clear()
+        if self._work is not None:
+            self._work.cancel()
 
     def __aiter__(self) -> Self:
         return self
@@ -170,8 +187,12 @@ class LogStream(Generic[ItemT_co]):
             ConnectError: The server refuses the role or the database; only before the first event.
             PoolerError: A pooler is in between.
             ClosedError: The listener that the log was given has been closed.
+            WrongLoopError: The call came from another event loop or process.
             asyncpg.PostgresError: The server refused a statement.
         """
+        self._owner.check()
+        if self._items:
+            await self._pace.turn()
         while not self._is_closed:
             if (item := self._taken()) is not None:
                 return item
@@ -218,23 +239,46 @@ class LogStream(Generic[ItemT_co]):
         self._items.extendleft(reversed(items))
 
     async def _fill(self) -> None:
-        """Read the next portion; if there is none, wait until there may be; or wait to retry."""
-        seen = self._wake_ups.count
-        try:
-            await self._start()
-            portion = await self._cursor.portion()
-        except ClosedError:
-            if not self._is_closed:
-                raise  # a listener of the caller's has been closed
-            return
-        except PASSING as error:
-            await self._wait_to_retry(error)
-            return
+        """Read the next portion; if there is none, wait until there may be."""
+        if self._is_at_end:
+            await self._wake_ups.wait(self._seen, self._poll)
+            self._is_at_end = False
+        await self._done(self._read)
+
+    async def _read(self) -> None:
+        self._seen = self._wake_ups.count
+        await self._start()
+        portion = await self._cursor.portion()
         self._recovered()
         if portion is None:
-            await self._wake_ups.wait(seen, self._poll)
+            self._is_at_end = True
         else:
             self._add(portion)
+
+    async def _done(self, what: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """
+        Return once this is done, or has failed in a way that may pass.
+
+        A task does it, so that a caller that is cancelled, again and again, costs no connection.
+        """
+        delay = self._retry_at - asyncio.get_running_loop().time()
+        if self._work is None and delay > 0:
+            await asyncio.sleep(delay)
+        if self._work is None:
+            self._work = start(what(), name="asyncnotify log reader")
+            self._work.add_done_callback(retrieve)
+        work = self._work
+        if not work.done():
+            await asyncio.wait({work})
+        if self._work is not work:
+            return  # another task that takes from this stream has seen to it
+        self._work = None
+        if work.cancelled() or self._is_closed:
+            return
+        try:
+            work.result()
+        except PASSING as error:
+            self._wait_to_retry(error)
 
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
@@ -265,13 +309,13 @@ class LogStream(Generic[ItemT_co]):
 
     # -- losses -------------------------------------------------------------------------------
 
-    async def _wait_to_retry(self, error: Exception) -> None:
+    def _wait_to_retry(self, error: Exception) -> None:
         raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
         log.warning(_warnings, id(self), text, describe_error(error))
         self._is_lost = True
-        await asyncio.sleep(self._delays.next())
+        self._retry_at = asyncio.get_running_loop().time() + self._delays.next()
 
     def _see_losses(self) -> None:
         """Notice connections that were lost while no query ran on them."""

@@ -1,0 +1,145 @@
+"""Taking events: from the right loop, with any patience, and beside other tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify import WrongLoopError
+from asyncnotify.log import Consumer, Event, Log, LogStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connection
+
+    Taker = LogStream[Event[str]] | Consumer[Event[str]]
+
+
+def stream_of(log: Log) -> LogStream[Event[str]]:
+    """Return a stream from the beginning."""
+    return log.read(after="start")
+
+
+def consumer_of(log: Log) -> Consumer[Event[str]]:
+    """Return a consumer from the beginning."""
+    return log.consumer("mailer")
+
+
+async def batch_of(taker: Taker) -> object:
+    """Take a batch."""
+    async for batch in taker.batches():
+        return batch
+    return None
+
+
+MAKERS = pytest.mark.parametrize("make", [stream_of, consumer_of])
+USES: list[Callable[[Any], Any]] = [
+    anext,
+    batch_of,
+    lambda taker: taker.__aenter__(),
+    lambda taker: taker.aclose(),
+]
+
+
+def refused(taker: Taker) -> int:
+    """Return how many uses of a taker are refused in a new event loop."""
+
+    async def use_all() -> int:
+        count = 0
+        for use in USES:
+            try:
+                await use(taker)
+            except WrongLoopError:
+                count += 1
+        return count
+
+    with asyncio.Runner() as runner:
+        return runner.run(use_all())
+
+
+@MAKERS
+async def test_other_loops_and_forks_are_refused_and_harm_nothing(
+    dsn: str, installed: Names, make: Callable[[Log], Taker]
+) -> None:
+    """Each use says so; no socket is touched: the owner goes on, on the same connection."""
+    async with Log("orders", dsn) as log, asyncio.timeout(20):
+        await log.append_many([("things", str(n)) for n in range(3)])
+        taker = make(log)
+        async with taker:
+            assert (await anext(taker)).payload == "0"
+            assert await asyncio.to_thread(refused, taker) == len(USES)
+            if (child := os.fork()) == 0:
+                asyncio._set_running_loop(None)  # noqa: SLF001
+                is_serving = isinstance(taker, Consumer) and taker.is_serving
+                os._exit(10 * is_serving + refused(taker))
+            _, status = await asyncio.to_thread(os.waitpid, child, 0)
+            assert os.waitstatus_to_exitcode(status) == len(USES)
+            assert [(await anext(taker)).payload for _ in range(2)] == ["1", "2"]
+
+
+@MAKERS
+async def test_the_impatient_get_everything(
+    dsn: str, installed: Names, make: Callable[[Log], Taker]
+) -> None:
+    """Who is cancelled sooner than a query takes gets all events in the end, and once each."""
+    async with Log("orders", dsn) as log, make(log) as taker, asyncio.timeout(30):
+        await log.append_many([("things", str(n)) for n in range(20)])
+        found: list[str] = []
+        while len(found) < 20:
+            taking = asyncio.ensure_future(anext(taker))
+            await asyncio.sleep(0)
+            taking.cancel()
+            try:
+                found.append((await taking).payload)
+            except asyncio.CancelledError:
+                continue
+        assert found == [str(n) for n in range(20)]
+
+
+@MAKERS
+async def test_a_backlog_leaves_the_loop_to_others(
+    dsn: str, installed: Names, make: Callable[[Log], Taker]
+) -> None:
+    """Who takes what is there, and works on it without waiting, lets others run now and then."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with Log("orders", dsn) as log, make(log) as taker:
+        await log.append_many([("things", str(n)) for n in range(150)])
+        await anext(taker)
+        other = asyncio.ensure_future(count())
+        for _ in range(100):
+            before = time.thread_time()
+            await anext(taker)
+            while time.thread_time() - before < 0.001:
+                pass
+        other.cancel()
+    assert turns >= 5
+
+
+async def test_a_consumer_that_nobody_refers_to_is_given_back(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """At once, whoever serves it next; its session ends, and no warning is given."""
+    async with Log("orders", dsn) as log, asyncio.timeout(20):
+        await log.append_many([("things", str(n)) for n in range(3)])
+        for _ in range(3):
+            async for event in log.consumer("mailer"):
+                assert event.payload == "0"
+                break
+            gc.collect()
+        [status] = (await log.status()).consumers
+        while status.is_served:
+            [status] = (await log.status()).consumers
