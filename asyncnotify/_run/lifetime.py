@@ -110,13 +110,15 @@ class Lifetime:
 
     async def start(self, registrations: Iterable[Registration]) -> None:
         """Return once listening; on failure and on cancellation nothing is left running."""
-        for registration in registrations:
-            self.roster.serve_soon(registration.new_worker(self.router))
-        self._task = start(self.run(), name="asyncnotify supervisor")
-        self._task.add_done_callback(self._run_ended)
         try:
+            for registration in registrations:
+                self.roster.serve_soon(registration.new_worker(self.router))
+            self._task = start(self.run(), name="asyncnotify supervisor")
+            self._task.add_done_callback(self._run_ended)
             await self.wait_started()
         except BaseException:
+            if self._task is None:
+                self._finish()  # no task will
             await self.end(drain=False, timeout=self._limits.close_timeout)
             raise
 
@@ -184,13 +186,15 @@ class Lifetime:
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         self._crash = None if task.cancelled() else task.exception()
-        if isinstance(self._crash, Exception):
-            log.critical(
-                "the listener has ended because of a bug in asyncnotify: nothing arrives until it"
-                " is started again; please report this traceback",
-                exc_info=self._crash,
-            )
-        self._finish()
+        try:
+            if isinstance(self._crash, Exception):
+                log.critical(
+                    "the listener has ended because of a bug in asyncnotify: nothing arrives until"
+                    " it is started again; please report this traceback",
+                    exc_info=self._crash,
+                )
+        finally:
+            self._finish()
 
     # -- while it runs --------------------------------------------------------------------------
 
@@ -267,12 +271,14 @@ class Lifetime:
     def _finish(self) -> None:
         if self._ended.done():
             return
-        self.roster.close(discard=not self._drain)
-        self.roster.stop_workers()
-        self._publishing.abandon()
-        self._ended.set_result(None)
-        self._announcer.check_owner = None
-        self._announcer.announce(Closed())
+        try:
+            self.roster.close(discard=not self._drain)
+            self.roster.stop_workers()
+            self._publishing.abandon()
+        finally:  # whoever waits for the end, in start() or aclose(), would wait for ever
+            self._ended.set_result(None)
+            self._announcer.check_owner = None
+            self._announcer.announce(Closed())
 
     # -- reports --------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import asyncpg
 import pytest
@@ -10,6 +10,7 @@ import pytest_asyncio
 from asyncnotify._errors import ClosedError, ConnectError, ConnectTimeoutError
 from asyncnotify._events import Closed, Connected
 from asyncnotify._model import State
+from asyncnotify._run.lifetime import log
 from asyncnotify._tasks import CANCEL_GRACE
 from tests.unit.lifetime_harness import START_TIMEOUT, LifetimeHarness
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asyncnotify._model import Notification
+
+BUG = ZeroDivisionError("a bug")
+
+
+def fail(*_: object, **__: object) -> NoReturn:
+    """Fail, as a bug would."""
+    raise BUG
 
 
 @pytest_asyncio.fixture
@@ -94,6 +102,43 @@ async def test_closing_while_it_starts_is_raised_by_start(harness: LifetimeHarne
         await starting
 
 
+async def test_a_start_that_fails_before_its_task_begins_ends_the_run() -> None:
+    """Nobody waits for it without end: neither another start() nor aclose()."""
+    harness = LifetimeHarness(start_timeout=None)
+    with pytest.raises(AttributeError):  # a bug, before the task of the run begins
+        await harness.start(harness.registration("a"), harness.registration(buffering=None))
+    assert harness.lifetime.has_ended
+    await harness.lifetime.end(drain=True, timeout=5)
+    with pytest.raises(ClosedError):
+        await harness.lifetime.wait_started()
+
+
+@pytest.mark.parametrize("what", ["log.critical", "publishing.abandon", "roster.close"])
+async def test_whoever_waits_learns_of_the_end_whatever_fails_then(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter of the program's for its log raises, or a part cannot be ended."""
+    told: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context.get("exception")))
+    harness = LifetimeHarness(start_timeout=None)
+    harness.server.dial_time = 10.0
+    starting = asyncio.create_task(harness.start())
+    await asyncio.sleep(1)
+    run = harness.lifetime
+    parts = {"log": log, "publishing": harness.publishing, "roster": run.roster}
+    part, name = what.split(".")
+    monkeypatch.setattr(parts[part], name, fail)
+    monkeypatch.setattr("asyncnotify._connection.supervisor.Supervisor._report_failure", fail)
+    harness.server.refusal = ConnectionRefusedError("no server")
+    with pytest.raises(ClosedError):
+        await starting
+    assert run.has_ended
+    assert told[-1] is BUG  # the loop's exception handler is told
+    assert [type(event) for event in harness.events][-1:] == [Closed]
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("asyncnotify")] == []
+
+
 # -- while it runs --------------------------------------------------------------------------------
 
 
@@ -160,18 +205,13 @@ async def test_wait_ended_raises_after_a_bug(
     harness: LifetimeHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that waits must not take that for an end in good order."""
-    bug = ZeroDivisionError("a bug")
-
-    def fail(*_: object, **__: object) -> None:
-        raise bug
-
     lifetime = await harness.start()
     monkeypatch.setattr("asyncnotify._connection.supervisor.Supervisor._drop", fail)
     harness.server.session.die()
     with pytest.raises(ClosedError, match="a bug in asyncnotify") as raised:
         await lifetime.wait_ended(5)
     assert isinstance(raised.value.__cause__, ExceptionGroup)
-    assert raised.value.__cause__.exceptions == (bug,)
+    assert raised.value.__cause__.exceptions == (BUG,)
 
 
 # -- the end --------------------------------------------------------------------------------------
