@@ -136,7 +136,7 @@ def _consumers_query(names: Names) -> str:
                 WHERE d.consumer = c.consumer
                     AND {bucket_number("c.buckets")} = c.bucket) AS dead_letters,
             c.committed_at,
-            coalesce(behind.tick, oldest.tick) <= {names.prefix}_consumed_up_to()
+            coalesce(behind.tick, oldest.tick) <= (SELECT {names.prefix}_consumed_up_to())
                 AS holds_retention
         FROM {names.consumers} AS c
         CROSS JOIN (SELECT * FROM {names.ticks} ORDER BY tick DESC LIMIT 1) AS newest

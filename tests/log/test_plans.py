@@ -7,11 +7,13 @@ An empty poll with a bound that the planner cannot see has read a million rows.
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import pytest_asyncio
 
+from asyncnotify.log._operating import Operations
 from asyncnotify.log._schema.installing import install
 from asyncnotify.log._walk.buckets import Bucket, bucket_number
 from asyncnotify.log._walk.statements import Statements
@@ -31,8 +33,18 @@ BIG_LOG: Final = f"""
     INSERT INTO asyncnotify.orders_events (slot, channel, payload)
     SELECT n / 20000, 'things', repeat('x', 20) FROM generate_series(1, {EVENTS}) AS n
 """
+TICKS: Final = 20_000
+MANY_TICKS: Final = f"""
+    INSERT INTO {NAMES.ticks} (tick, epoch, base, snapshot, own, top, final, total, taken_at)
+    SELECT n, epoch, base, snapshot, own, n, n, n, taken_at + n * interval '1 second'
+    FROM {NAMES.ticks}, generate_series(1, {TICKS}) AS n
+"""
 FEW: Final = 60  # buffers: some pages for each of the 8 partitions, and the catalogs
 SEQUENTIAL: Final = "Seq Scan"
+MANY_XIDS: Final = f"""
+    INSERT INTO asyncnotify.orders_events (x, slot, channel, payload)
+    SELECT (3 + n % 500)::text::xid8, n / 20000, 'things', 'x' FROM generate_series(1, {EVENTS}) n
+"""
 
 
 async def explained(connection: Connection, query: str, *arguments: object) -> dict[str, Any]:
@@ -173,3 +185,51 @@ async def test_trap_9_an_idle_tick_reads_some_pages(admin: Connection, ticks: li
     for _ in range(10):
         plan = await explained(admin, f"SELECT {NAMES.prefix}_tick()")
         assert buffers(plan) < 3 * FEW
+
+
+async def test_trap_9_old_statistics_do_not_make_a_tick_walk_the_index_on_xids(
+    admin: Connection, connect: Connect
+) -> None:
+    """That index can be skipped through for ids, which costs a step for each xid of the log."""
+    await install(admin, NAMES.log)
+    await admin.execute(BIG_LOG)
+    await admin.execute(f"VACUUM ANALYZE {NAMES.events}")
+    await admin.execute(MANY_XIDS)
+    await admin.execute(f"VACUUM {NAMES.events}")
+    await admin.execute(f"SELECT {NAMES.prefix}_tick()")
+    async with connect() as connection:
+        await connection.fetchval(f"SELECT {NAMES.prefix}_tick()")  # which reads the catalogs
+        plan = await explained(connection, f"SELECT {NAMES.prefix}_tick()")
+    assert buffers(plan) < 3 * FEW
+
+
+@pytest_asyncio.fixture
+async def many_ticks(admin: Connection) -> None:
+    """Many ticks, one a second."""
+    await install(admin, NAMES.log)
+    await admin.execute(MANY_TICKS)
+
+
+async def test_trap_9_a_time_is_found_by_halves(admin: Connection, many_ticks: None) -> None:
+    """Of many ticks, the newest one before a time; none, if all are newer."""
+    sql = Statements(NAMES).last_before
+    first = await admin.fetchval(f"SELECT taken_at FROM {NAMES.ticks} WHERE tick = 0")
+    for tick in (0, 1, 7_777, TICKS - 1, TICKS):
+        time = first + timedelta(seconds=tick + 0.5)
+        assert [row["tick"] for row in await admin.fetch(sql, time)] == [tick]
+        assert buffers(await explained(admin, sql, time)) < 2 * FEW
+    assert await admin.fetch(sql, first) == []
+
+
+async def test_trap_9_the_status_of_consumers_reads_some_pages_for_each(
+    admin: Connection, many_ticks: None
+) -> None:
+    """What holds retention up is looked up once, and not for each of them."""
+    for number in range(50):
+        add = f"SELECT {NAMES.prefix}_add_consumer('{number}', 0, 1, 1, {number * 400}, 0)"
+        await admin.execute(add)
+    queries = CountingQueries(admin)
+    status = await Operations(queries, NAMES).status()
+    assert len(status.consumers) == 50
+    assert [one.name for one in status.consumers if one.holds_retention] == ["0"]
+    assert queries.buffers < 50 * 25 + 1_000

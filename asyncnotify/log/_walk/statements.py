@@ -74,9 +74,7 @@ class Statements:
         self.tick: str = f"SELECT {names.prefix}_tick()"
         self.ticks: str = _ticks(names.ticks)
         self.place: str = _place(names)
-        self.last_before: str = f"""
-            SELECT tick FROM {names.ticks} WHERE taken_at < $1 ORDER BY tick DESC LIMIT 1
-        """
+        self.last_before: str = _last_before(names)
         self.news: str = _ticks(f"{names.prefix}_news($1, $2)")
         self.visible: str = _portion(names, _between_ids(names, f"{sees} {choice}"))
         self.whole: str = _portion(names, _between_ids(names, choice))
@@ -159,4 +157,23 @@ def _late_in_range(names: Names) -> str:
             ) FROM found WHERE late_x IS NOT NULL
         )
         SELECT late_x::pg_catalog.text FROM found WHERE late_x IS NOT NULL
+    """
+
+
+def _last_before(names: Names) -> str:
+    """The newest tick taken before ``$1``, found by halves: numbers and times ascend together."""
+    return f"""
+        WITH RECURSIVE search (low, high) AS (
+            SELECT (SELECT tick - 1 FROM {names.ticks} ORDER BY tick LIMIT 1),
+                (SELECT tick FROM {names.ticks} ORDER BY tick DESC LIMIT 1)
+            UNION ALL
+            SELECT CASE WHEN is_before THEN middle ELSE low END,
+                CASE WHEN is_before THEN high ELSE middle - 1 END
+            FROM search CROSS JOIN LATERAL (
+                SELECT tick AS middle, taken_at < $1 AS is_before FROM {names.ticks}
+                WHERE tick = (low + high + 1) / 2 LIMIT 1
+            ) AS half WHERE low < high
+        )
+        SELECT low AS tick FROM search
+        WHERE low = high AND low >= (SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1)
     """
