@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Gap, GapReason
-from asyncnotify.log import Event, Log, Position
+from asyncnotify.log import After, Event, Log, Position
 from tests.log.conftest import append
 
 if TYPE_CHECKING:
@@ -135,6 +135,32 @@ async def test_a_place_that_was_removed_is_told(log: Log, admin: Connection) -> 
         assert isinstance(gap, Gap)
         assert (gap.reason, event) == (GapReason.EXPIRED, "c")
     assert await taken(log, second.position, 1) == ["c"]
+
+
+async def test_a_consumer_that_begins_where_events_were_removed_is_told(
+    log: Log, admin: Connection
+) -> None:
+    """A new one, and one whose cursor is moved there; from a place that is kept none is."""
+    await append(admin, "a", "b")
+    async with log.read(after="start") as stream:
+        first, second = [await anext(stream) for _ in range(2)]
+    await age(admin, 8)
+    await append(admin, "c")
+    assert await log.expire() == 1
+    expired: list[After] = [first.position, datetime.now(UTC) - timedelta(days=9)]
+    async with asyncio.timeout(30), log.consumer("moved", start="now", gaps=True) as moved:
+        for number, place in enumerate(expired):
+            await log.seek("moved", place)
+            async with log.consumer(f"new {number}", start=place, gaps=True) as new:
+                for consumer in (moved, new):
+                    gap, event = [await anext(consumer) for _ in range(2)]
+                    assert isinstance(gap, Gap)
+                    assert isinstance(event, Event)
+                    assert (gap.reason, event.payload) == (GapReason.EXPIRED, "c")
+        await log.seek("moved", second.position)
+        event = await anext(moved)
+        assert isinstance(event, Event)
+        assert event.payload == "c"
 
 
 async def test_the_limit_counts_also_for_consumers(log: Log, admin: Connection) -> None:
