@@ -9,7 +9,13 @@ from asyncnotify.triggers._connections import (
     take_in_thread_when_unlocked,
 )
 from asyncnotify.triggers._status import Status
-from asyncnotify.triggers._steps import inspecting, installing, removing, upgrading
+from asyncnotify.triggers._steps import (
+    LockingSteps,
+    inspecting,
+    installing,
+    removing,
+    upgrading,
+)
 from asyncnotify.triggers._table import DEFAULT_LOCK_TIMEOUT, DEFAULT_TIMEOUT, Table
 
 
@@ -53,27 +59,27 @@ class BlockingTable:
             ValueError: A number of seconds is not positive and finite.
             Exception: What the driver raises.
         """
-        check_seconds("lock_timeout", lock_timeout)
-        check_seconds("timeout", timeout)
-        definition = self._table.definition
-        take_in_thread_when_unlocked(
-            blocking_session_on(connection),
-            lambda: installing(definition, lock_timeout),
-            self._table.name,
-            timeout,
-        )
+        self._take(connection, installing, lock_timeout, timeout)
 
-    def upgrade(self, connection: object) -> None:
+    def upgrade(
+        self,
+        connection: object,
+        *,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         """
         Do as ``Table.upgrade()``.
 
         Raises:
             NotInstalledError: The function is not there.
             UnknownTableError: The database has no table of this name.
+            LockTimeoutError: Another transaction was installing all the time.
             TypeError: The connection is of another kind.
+            ValueError: A number of seconds is not positive and finite.
             Exception: What the driver raises.
         """
-        take_in_thread(blocking_session_on(connection), upgrading(self._table.definition))
+        self._take(connection, upgrading, lock_timeout, timeout)
 
     def status(self, connection: object) -> Status:
         """
@@ -104,12 +110,17 @@ class BlockingTable:
             ValueError: A number of seconds is not positive and finite.
             Exception: What the driver raises.
         """
+        self._take(connection, removing, lock_timeout, timeout)
+
+    def _take(
+        self, connection: object, steps: LockingSteps, lock_timeout: float, timeout: float
+    ) -> None:
         check_seconds("lock_timeout", lock_timeout)
         check_seconds("timeout", timeout)
         definition = self._table.definition
         take_in_thread_when_unlocked(
             blocking_session_on(connection),
-            lambda: removing(definition, lock_timeout),
+            lambda: steps(definition, lock_timeout),
             self._table.name,
             timeout,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
@@ -36,6 +36,9 @@ class Query(NamedTuple):
 Steps: TypeAlias = Generator[Query, Rows, T]
 """Yields what is to be executed, is sent the rows, and returns the result."""
 
+LockingSteps: TypeAlias = "Callable[[Definition, float], Steps[None]]"
+"""Steps for a definition, that wait so many seconds for a lock."""
+
 _DISABLED: Final = "D"
 
 
@@ -49,13 +52,12 @@ def removing(definition: Definition, lock_timeout: float) -> Steps[None]:
     yield from _locked(definition, removal_statements(definition), lock_timeout)
 
 
-def upgrading(definition: Definition) -> Steps[None]:
+def upgrading(definition: Definition, lock_timeout: float) -> Steps[None]:
     """Replace the function of a Table that is installed."""
     yield from _exists(definition)
     if (yield from _function(definition)) is None:
         raise NotInstalledError(definition.qualified)
-    for statement in (_lock(definition), *function_statements(definition)):
-        yield Query(statement)
+    yield from _locked(definition, function_statements(definition), lock_timeout)
 
 
 def inspecting(definition: Definition) -> Steps[Status]:
@@ -108,15 +110,12 @@ def _locked(definition: Definition, statements: Sequence[str], timeout: float) -
     """Execute statements, each of which waits for a lock so many seconds at most."""
     yield from _exists(definition)
     rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
-    yield Query(_lock(definition))
     yield Query(f"SET LOCAL lock_timeout = {max(1, round(timeout * 1000))}")
+    # One at a time: a function that two replace at once is an error of the second one
+    yield Query(f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})")
     for statement in statements:
         yield Query(statement)
     yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")
-
-
-def _lock(definition: Definition) -> str:
-    return f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})"
 
 
 def _exists(definition: Definition) -> Steps[None]:

@@ -18,7 +18,13 @@ from asyncnotify.triggers._sql.statements import (
     removal_statements,
 )
 from asyncnotify.triggers._status import Status
-from asyncnotify.triggers._steps import inspecting, installing, removing, upgrading
+from asyncnotify.triggers._steps import (
+    LockingSteps,
+    inspecting,
+    installing,
+    removing,
+    upgrading,
+)
 
 DEFAULT_LOCK_TIMEOUT = 2.0
 DEFAULT_TIMEOUT = 60.0
@@ -43,7 +49,9 @@ class Table:
         name: The table, as ``shop.orders``; without a schema that of ``public``. A name is as the
             catalog has it: nothing is folded to lower case. A part with a dot is quoted as in SQL,
             as ``shop."odd.name"``.
-        key: The column, or columns, that say which row it is: of a primary key, as a rule.
+        key: The column, or columns, that say which row it is: of a primary key, as a rule. After
+            each statement no two rows may have the same one: not even within a transaction, as a
+            constraint that is deferred allows.
         watch: Columns: an update that leaves all of them as they are is not told. Without any,
             every update is.
         when: A condition in SQL on ``old`` and ``new``, such as ``"new.total > 0"``: what does not
@@ -201,29 +209,31 @@ class Table:
             ValueError: A number of seconds is not positive and finite.
             Exception: What the driver raises, such as for a column that the table has not.
         """
-        check_seconds("lock_timeout", lock_timeout)
-        check_seconds("timeout", timeout)
-        await take_when_unlocked(
-            session_on(connection),
-            lambda: installing(self._definition, lock_timeout),
-            self.name,
-            timeout,
-        )
+        await self._take(connection, installing, lock_timeout, timeout)
 
-    async def upgrade(self, connection: object) -> None:
+    async def upgrade(
+        self,
+        connection: object,
+        *,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         """
         Replace the function of a Table that is installed. No table is locked.
 
         Enough where ``status()`` says that the function alone is outdated, as after an update of
-        asyncnotify. Transactions and cancelling as for ``install()``.
+        asyncnotify. Waits for others that install, and for nobody else. Arguments, transactions and
+        cancelling as for ``install()``.
 
         Raises:
             NotInstalledError: The function is not there.
             UnknownTableError: The database has no table of this name.
+            LockTimeoutError: Another transaction was installing all the time.
             TypeError: The connection is of another kind.
+            ValueError: A number of seconds is not positive and finite.
             Exception: What the driver raises.
         """
-        await take(session_on(connection), upgrading(self._definition))
+        await self._take(connection, upgrading, lock_timeout, timeout)
 
     async def status(self, connection: object) -> Status:
         """
@@ -256,11 +266,16 @@ class Table:
             ValueError: A number of seconds is not positive and finite.
             Exception: What the driver raises.
         """
+        await self._take(connection, removing, lock_timeout, timeout)
+
+    async def _take(
+        self, connection: object, steps: LockingSteps, lock_timeout: float, timeout: float
+    ) -> None:
         check_seconds("lock_timeout", lock_timeout)
         check_seconds("timeout", timeout)
         await take_when_unlocked(
             session_on(connection),
-            lambda: removing(self._definition, lock_timeout),
+            lambda: steps(self._definition, lock_timeout),
             self.name,
             timeout,
         )

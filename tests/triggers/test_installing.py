@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -224,6 +225,21 @@ async def test_virtual_columns_are_refused(admin: Connection) -> None:
     await Table("t", key="id").install(admin)
 
 
+async def test_views_are_refused(admin: Connection) -> None:
+    """They have no rows of their own."""
+    await admin.execute("CREATE VIEW v AS SELECT 1 AS id")
+    with pytest.raises(asyncpg.WrongObjectTypeError, match="no table"):
+        await Table("v", key="id").install(admin)
+    await admin.execute("DROP VIEW v")
+
+
+def test_both_faces_are_alike() -> None:
+    """BlockingTable has the calls of Table that take a connection, with their arguments."""
+    for name in ("install", "upgrade", "status", "remove"):
+        ours = inspect.signature(getattr(BlockingTable, name))
+        assert ours == inspect.signature(getattr(Table, name))
+
+
 # -- beside others --------------------------------------------------------------------------------
 
 
@@ -258,6 +274,19 @@ async def test_a_table_in_use_is_tried_again(
         await transaction.commit()
         await installing
     assert (await table.status(admin)).is_fine
+
+
+async def test_an_installation_that_does_not_end(
+    admin: Connection, connect: Connect, table: Table
+) -> None:
+    """Others do not wait for ever for a transaction that has installed and stays open."""
+    await admin.execute(MAKE)
+    await table.install(admin)
+    async with connect() as other, other.transaction():
+        await table.install(other)
+        for call in (table.install, table.upgrade, table.remove):
+            with pytest.raises(LockTimeoutError):
+                await call(admin, lock_timeout=0.05, timeout=0.1)
 
 
 async def test_an_upgrade_waits_for_no_writer(

@@ -92,6 +92,10 @@ DECLARE
     present pg_catalog.record;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = root AND relkind IN ('r', 'p')) THEN
+        RAISE EXCEPTION 'asyncnotify: % is no table that can have such triggers', root
+        USING ERRCODE = 'wrong_object_type';
+    END IF;
     IF EXISTS (
         SELECT FROM pg_catalog.pg_attribute
         WHERE attrelid = root AND attname IN ({_names(definition)})
