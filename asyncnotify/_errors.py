@@ -278,6 +278,22 @@ def place_of(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
+def cannot_connect(target: str, cause: Exception, *, is_permanent: bool) -> ConnectError:
+    """
+    Return the error for who waits for a connection, with its cause.
+
+    Args:
+        target: The server, as messages name it.
+        cause: What connecting has raised.
+        is_permanent: Whether retrying will not help until something is fixed.
+    """
+    is_mistake = is_permanent and isinstance(cause, ValueError | TypeError | OverflowError)
+    kind = ConfigurationError if is_mistake else ConnectError
+    error = kind(f"cannot connect to {target}: {describe_error(cause)}")
+    error.__cause__ = cause
+    return error
+
+
 def describe_error(error: BaseException | None) -> str:
     """
     Return one line that describes an error: what the server or the system said, and no secret.

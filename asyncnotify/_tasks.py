@@ -15,6 +15,9 @@ T = TypeVar("T")
 CANCEL_GRACE: Final = 0.2
 """Seconds for a cancelled task to end: for the ``finally`` of a handler, not for its work."""
 
+CLOSE_GRACE: Final = 1.0
+"""Seconds for closing a connection in good order when another one has taken its place."""
+
 READ_GRACE: Final = 0.05
 """Seconds in which the loop reads its sockets once more before an answer counts as overdue: a timer
 may have fired only because the loop had been blocked."""

@@ -139,7 +139,7 @@ class BlockingListener:
             on_event=self._events,
             **connect_kwargs,
         )
-        self._gateway = Gateway(self._wound_up, close_timeout)
+        self._gateway = Gateway(self._end, close_timeout)
         self._streams: Instances[BlockingStream[Any]] = Instances()
 
     @classmethod
@@ -219,7 +219,7 @@ class BlockingListener:
         if exc_type is None:
             self.close()
         elif not self._gateway.is_of_other_process:
-            self._gateway.close(end=lambda _: self._broken_off(exc_type))
+            self._gateway.close(end=lambda _: self._end_after(exc_type))
 
     # -- listening ----------------------------------------------------------------------------
 
@@ -298,11 +298,11 @@ class BlockingListener:
         """
         registration = Registration(
             channel=channel_of(channel),
-            handler=self._served("handler", handler),
-            resync=self._served("resync", resync),
+            handler=self._in_worker_thread("handler", handler),
+            resync=self._in_worker_thread("resync", resync),
             buffering=Buffering(buffer, overflow, latest),
             concurrency=concurrency,
-            on_error=self._served("on_error", on_error),
+            on_error=self._in_worker_thread("on_error", on_error),
             slow_after=slow_after,
         )
         check_timeout("timeout", timeout)
@@ -370,8 +370,8 @@ class BlockingListener:
         """
         register = self._listener.on(
             channel,
-            resync=self._served("resync", resync),
-            on_error=self._served("on_error", on_error),
+            resync=self._in_worker_thread("resync", resync),
+            on_error=self._in_worker_thread("on_error", on_error),
             concurrency=concurrency,
             slow_after=slow_after,
             buffer=buffer,
@@ -380,7 +380,7 @@ class BlockingListener:
         )
 
         def register_served(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
-            self._changed(functools.partial(register, self._served("handler", handler)))
+            self._changed(functools.partial(register, self._in_worker_thread("handler", handler)))
             return handler
 
         return register_served
@@ -669,18 +669,18 @@ class BlockingListener:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _served(self, name: str, function: object) -> Any:  # noqa: ANN401 - None stays None
+    def _in_worker_thread(self, name: str, function: object) -> Any:  # noqa: ANN401 - None stays None
         return in_worker_thread(name, function, self._gateway)
 
     def _changed(self, change: Callable[[], object]) -> None:
         """Make a change where nothing else changes: in the loop, or before there is one."""
         self._gateway.call_or(awaitable(change), change)
 
-    async def _wound_up(self, seconds: float) -> None:
+    async def _end(self, seconds: float) -> None:
         await self._listener.aclose(seconds)
         await self._end_streams()
 
-    async def _broken_off(self, exc_type: type[BaseException]) -> None:
+    async def _end_after(self, exc_type: type[BaseException]) -> None:
         await self._listener.__aexit__(exc_type, None, None)
         await self._end_streams()
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from asyncnotify._backoff import shortened
 from asyncnotify._delivery.moment import Moment
+from asyncnotify._delivery.registry import portions
 from asyncnotify._errors import ConnectionLostError, describe_error
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._tasks import retrieve, start
+from asyncnotify._tasks import CLOSE_GRACE, retrieve, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from asyncnotify._connection.pooler import PoolerCheck
     from asyncnotify._connection.ports import ListeningConnections, ListeningSession
@@ -37,9 +38,6 @@ as a rule. No other command is given meanwhile."""
 
 _MOST_HELD: Final = 65_536
 """Notifications that may be held between the marker of one session and that of the other."""
-
-_FAREWELL: Final = 1.0
-"""Seconds for closing a connection in whose place another one is."""
 
 _ELSEWHERE: Final = "new connections lead to another server than this one"
 
@@ -169,9 +167,9 @@ class Handover:
     async def _catch_up(self, new: ListeningSession) -> None:
         """Let the new session listen on what the old one does, and on nothing else."""
         confirmed = self._registry.confirmed
-        for channels in _portions(confirmed - self._listened, new.batch_size):
+        for channels in portions(sorted(confirmed - self._listened), new.batch_size):
             _raise_refusal(await new.listen(channels))
-        for channels in _portions(self._listened - confirmed, new.batch_size):
+        for channels in portions(sorted(self._listened - confirmed), new.batch_size):
             await new.unlisten(channels)
         self._listened = confirmed
 
@@ -289,7 +287,7 @@ class Replacement:
 
     async def clean_up(self, old: ListeningSession, new: ListeningSession) -> None:
         """Close the session that was replaced, and unlisten on the marker of the new one."""
-        await old.close(_FAREWELL)
+        await old.close(CLOSE_GRACE)
         await new.unlisten([self._marker])
 
     def _failed(self, error: Exception) -> None:
@@ -331,12 +329,6 @@ def _raise_if_lost(session: ListeningSession) -> None:
     if session.lost:
         msg = "the new connection was lost"
         raise ConnectionLostError(msg)
-
-
-def _portions(channels: Iterable[str], size: int) -> Iterable[list[str]]:
-    rest = sorted(channels)
-    for begin in range(0, len(rest), size):
-        yield rest[begin : begin + size]
 
 
 def _terminate(task: asyncio.Task[ListeningSession]) -> None:

@@ -43,8 +43,8 @@ when a connection is closed, but not when its protocol has aborted."""
 
 
 @dataclass(slots=True)
-class Pulse:
-    """The last heartbeat that was answered."""
+class AnsweredHeartbeat:
+    """When the last heartbeat was answered, and after how many seconds; None before the first."""
 
     at: datetime | None = None
     round_trip: float | None = None
@@ -63,7 +63,7 @@ class SessionLoop:
         self, registry: Registry, router: Router, limits: Limits, failures: Failures
     ) -> None:
         self.session: ListeningSession | None = None
-        self.pulse = Pulse()
+        self.last_heartbeat = AnsweredHeartbeat()
         self.answered = False  # whether the server has answered a heartbeat in this session
         self._registry = registry
         self._router = router
@@ -165,7 +165,7 @@ class SessionLoop:
         self._replacement = replacement
         self._on_replaced = on_replaced
 
-    def delivers(self, *, audit: bool) -> None:
+    def note_delivery(self, *, audit: bool) -> None:
         """Note that this session delivers; with ``audit`` check it again every few heartbeats."""
         self.suspects = False
         self._audits_pooler = audit
@@ -270,7 +270,7 @@ class SessionLoop:
         )
         self._registry.refuse(channel, error)
 
-    # -- proof --------------------------------------------------------------------------------
+    # -- heartbeats --------------------------------------------------------------------------------
 
     def _until_heartbeat(self) -> float | None:
         """Return the seconds until the next heartbeat is due; None if there is none."""
@@ -291,7 +291,7 @@ class SessionLoop:
         self._router.touch()
         self._last_probe = self._loop.time()
         self.answered = True
-        self.pulse = Pulse(datetime.now(UTC), round_trip)
+        self.last_heartbeat = AnsweredHeartbeat(datetime.now(UTC), round_trip)
         if agrees:
             self._router.verify(asked_at)
         else:

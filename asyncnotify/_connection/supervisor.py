@@ -17,7 +17,7 @@ from asyncnotify._backoff import Delays, ExponentialBackoff, longest_delay
 from asyncnotify._connection.handover import Handover, Replacement
 from asyncnotify._connection.pooler import PoolerCheck
 from asyncnotify._connection.session_loop import loss_of
-from asyncnotify._errors import ConfigurationError, ConnectError, describe_error, without_frames
+from asyncnotify._errors import ConfigurationError, ConnectError, cannot_connect, without_frames
 from asyncnotify._events import (
     Connected,
     ConnectionEvent,
@@ -168,7 +168,7 @@ class Supervisor:
         await probe.finished()
         await probe.conclude(session)
         await session.find_pid()
-        self._session_loop.delivers(audit=session.behind_pooler)
+        self._session_loop.note_delivery(audit=session.behind_pooler)
 
     def _new_handover(self) -> Handover:
         return Handover(
@@ -205,12 +205,9 @@ class Supervisor:
     # -- reporting ----------------------------------------------------------------------------
 
     def _refuse_start(self, error: Exception) -> None:
-        msg = f"cannot connect to {self._connections.target}: {describe_error(error)}"
-        mistakes = (ValueError, TypeError, OverflowError)
-        kind = ConfigurationError if isinstance(error, mistakes) else ConnectError
-        refusal = error if isinstance(error, ConnectError) else kind(msg)
-        if refusal is not error:
-            refusal.__cause__ = error
+        refusal = error
+        if not isinstance(error, ConnectError):
+            refusal = cannot_connect(self._connections.target, error, is_permanent=True)
         self.started.set_exception(refusal)
 
     def _delay_after(self, error: Exception, delays: Delays) -> float:

@@ -231,11 +231,11 @@ class Registry:
         channel that becomes due meanwhile is left to the next call.
         """
         listen, unlisten = self._due()
-        for portion in _portions(unlisten, size):
+        for portion in portions(unlisten, size):
             if still_due := self._unwanted(portion):
                 self._unconfirm(still_due)  # before it is sent: who joins now waits for LISTEN
                 yield Unlisten(still_due)
-        for portion in _portions(listen, size):
+        for portion in portions(listen, size):
             if still_due := self._wanted(portion):
                 yield Listen(still_due)
 
@@ -330,6 +330,7 @@ class Registry:
             subscriber.begin()
 
 
-def _portions(channels: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def portions(channels: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield the channels in lists of up to ``size``, for one command each."""
     for start in range(0, len(channels), size):
         yield channels[start : start + size]

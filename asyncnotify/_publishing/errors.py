@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from asyncnotify._errors import (
     AsyncNotifyError,
     ClosedError,
-    ConfigurationError,
     ConnectError,
     ConnectionLostError,
+    cannot_connect,
     describe_error,
 )
 
@@ -38,11 +38,7 @@ def error_of_connecting(cause: Exception, target: str, failures: Failures) -> Ex
     """Return what callers are told when there is no connection."""
     if isinstance(cause, AsyncNotifyError):
         return cause
-    mistake = failures.is_permanent(cause) and isinstance(cause, ValueError | TypeError)
-    kind = ConfigurationError if mistake else ConnectError
-    error = kind(f"cannot connect to {target}: {describe_error(cause)}")
-    error.__cause__ = cause
-    return error
+    return cannot_connect(target, cause, is_permanent=failures.is_permanent(cause))
 
 
 def error_of_sending(cause: BaseException, failures: Failures) -> Exception:

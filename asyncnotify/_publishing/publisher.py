@@ -25,6 +25,7 @@ from asyncnotify._publishing.errors import (
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
 from asyncnotify._publishing.waiting import HALVING, WaitingCalls, fail, tell
 from asyncnotify._publishing.watchdog import Watchdog
+from asyncnotify._tasks import CLOSE_GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -49,10 +50,6 @@ class _User(Enum):
 
 
 _NOBODY, _CALL, _RUN = _User  # a member costs more to look up than the rest of a comparison
-
-
-_FAREWELL: Final = 1.0
-"""Seconds for closing a connection that has its age."""
 
 
 class Publisher:
@@ -84,7 +81,7 @@ class Publisher:
         self._user = _RUN
         self._news = asyncio.Event()
         self._waiting = WaitingCalls(queue, timeout, lambda: self._session is not None)
-        self._farewell = 0.0
+        self._close_within = 0.0
         self._unsent = 0  # connections, one after another, that ended before they sent anything
         self._overdue_session: PublishingSession | None = None
         self._watchdog = Watchdog(timeout, self._overdue)
@@ -193,7 +190,7 @@ class Publisher:
 
     def close(self, seconds: float) -> None:
         """Accept no more; run() sends what was accepted, and closes within these seconds."""
-        self._farewell = seconds
+        self._close_within = seconds
         self._waiting.close()
         self._wake()
 
@@ -211,7 +208,7 @@ class Publisher:
                 if session := await self._connected():
                     await self._send_all_that_waits(session)
             if self._session is not None:
-                await self._session.close(self._farewell)
+                await self._session.close(self._close_within)
         finally:
             if self._session is not None:
                 self._drop(self._session)
@@ -278,7 +275,7 @@ class Publisher:
         if self._expired and self._session is not None:
             session, self._session = self._session, None
             self._forget_age()
-            await session.close(_FAREWELL)
+            await session.close(CLOSE_GRACE)
 
     def _drop(self, session: PublishingSession) -> None:
         session.terminate()

@@ -326,7 +326,7 @@ class Lifetime:
 
     def stats(self) -> Stats:
         """Return a snapshot of the counters of this run."""
-        status, pulse = self._supervisor.status, self._session_loop.pulse
+        status, heartbeat = self._supervisor.status, self._session_loop.last_heartbeat
         subscriptions, totals = self.roster.stats()
         return Stats(
             state=self.state,
@@ -339,7 +339,7 @@ class Lifetime:
             gaps=totals.gaps,
             reconnects=max(0, status.generation - 1),
             connected_since=status.connected_since,
-            last_heartbeat=pulse.at,
-            heartbeat_round_trip=pulse.round_trip,
+            last_heartbeat=heartbeat.at,
+            heartbeat_round_trip=heartbeat.round_trip,
             subscriptions=subscriptions,
         )

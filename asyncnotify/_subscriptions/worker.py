@@ -84,7 +84,7 @@ class HandlerWorker:
     ) -> None:
         self.task: asyncio.Task[None] | None = None
         self.subscriber = subscriber
-        self.name: str = f"{', '.join(map(repr, subscriber.channels))}"
+        self.name: str = ", ".join(map(repr, subscriber.channels))
         self._mailbox = subscriber.mailbox
         self._warnings = WarningLimit() if warnings is None else warnings
         self._decoding = decoding_of(
@@ -290,7 +290,7 @@ class HandlerWorker:
             raise error
         self._others_ran = True
         self.subscriber.handler_errors += 1
-        await self._contain(error, "the handler", item, "the next notification follows")
+        await self._contain(error, _HANDLER, item, "the next notification follows")
 
     async def _await_if_needed(self, result: object) -> None:
         if inspect.isawaitable(result):

@@ -32,9 +32,9 @@ async def test_an_idle_server_is_asked_at_each_interval(harness: SupervisorHarne
         (22.0, "heartbeat"),
         (33.0, "heartbeat"),
     ]
-    pulse = harness.session_loop.pulse
-    assert pulse.at == at(34)
-    assert pulse.round_trip == pytest.approx(1.0)
+    heartbeat = harness.session_loop.last_heartbeat
+    assert heartbeat.at == at(34)
+    assert heartbeat.round_trip == pytest.approx(1.0)
 
 
 async def test_a_server_that_sends_is_not_asked_but_for_the_audit(

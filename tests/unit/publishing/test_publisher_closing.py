@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 REFUSAL = asyncpg.ProgramLimitExceededError("too many notifications in the NOTIFY queue")
-FAREWELL = 7.0
+CLOSE_WITHIN = 7.0
 
 
 @pytest_asyncio.fixture
@@ -35,15 +35,15 @@ async def test_closing_a_publisher_that_rests_parts_with_its_session(
 ) -> None:
     """It says goodbye, with the time it was given, and ends."""
     publisher = await server.start_with_session()
-    publisher.close(FAREWELL)
+    publisher.close(CLOSE_WITHIN)
     await server.running
-    assert server.closed == [(server.sessions[0], FAREWELL)]
+    assert server.closed == [(server.sessions[0], CLOSE_WITHIN)]
     assert server.sessions[0].lost
 
 
 async def test_closing_before_anything_was_sent_opens_nothing(server: FakePublishingServer) -> None:
     """A publisher without work has no session to part with."""
-    server.begin().close(FAREWELL)
+    server.begin().close(CLOSE_WITHIN)
     await server.running
     assert (server.sessions, server.closed) == ([], [])
 
@@ -53,7 +53,7 @@ async def test_closing_waits_for_a_lone_call(server: FakePublishingServer) -> No
     publisher = await server.start_with_session()
     call = server.call("alone")
     await asyncio.sleep(ANSWER_TIME / 2)
-    publisher.close(FAREWELL)
+    publisher.close(CLOSE_WITHIN)
     await turns()
     assert not server.closed
     await call
@@ -70,7 +70,7 @@ async def test_what_was_accepted_is_sent_and_what_waited_for_room_is_not(
     calls = server.call_each(["alone", "1", "2", "3", "4", "5"])
     await turns()
     many = publisher.publish_all(["c"], ["many"])
-    publisher.close(FAREWELL)
+    publisher.close(CLOSE_WITHIN)
     with pytest.raises(ClosedError):
         await publisher.publish("c", "late")
     with pytest.raises(ClosedError):
@@ -90,7 +90,7 @@ async def test_closing_goes_on_after_a_lone_call_that_fails(
     publisher = await server.start_with_session()
     call, other = server.call_each(["alone", "other"])
     await asyncio.sleep(ANSWER_TIME / 2)
-    publisher.close(FAREWELL)
+    publisher.close(CLOSE_WITHIN)
     if lost:
         server.sessions[0].terminate()
     else:
@@ -100,14 +100,14 @@ async def test_closing_goes_on_after_a_lone_call_that_fails(
     assert none is None
     await server.running
     assert server.payloads == ["other"]
-    assert server.closed == [(server.sessions[1], FAREWELL)]
+    assert server.closed == [(server.sessions[1], CLOSE_WITHIN)]
 
 
 async def test_closing_twice_is_closing_once(server: FakePublishingServer) -> None:
     """A second close() changes nothing, before the end and after it."""
     publisher = await server.start_with_session()
     server.close_time = 2
-    publisher.close(FAREWELL)
+    publisher.close(CLOSE_WITHIN)
     await turns()
     publisher.close(1)
     await server.running
@@ -264,7 +264,7 @@ async def test_closing_while_a_session_is_given_back_ends_it(
     """There is nothing left to part with."""
     await borrower.call("first")
     await asyncio.sleep(moment)
-    borrower.publisher.close(FAREWELL)
+    borrower.publisher.close(CLOSE_WITHIN)
     await borrower.running
     assert len(borrower.closed) <= 1
 
