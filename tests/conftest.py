@@ -173,7 +173,7 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
     """Return an event loop of uvloop, which cancels all tasks when the time of a test is over."""
     end = signal.getsignal(signal.SIGALRM)  # raises, which uvloop would drop
 
-    class Loop(importlib.import_module("uvloop").Loop):  # type: ignore[misc]
+    class Loop(importlib.import_module("uvloop").Loop):  # type: ignore[misc]  # an extra
         def close(self) -> None:
             super().close()
             signal.signal(signal.SIGALRM, end)

@@ -60,7 +60,7 @@ def test_that_passes():
 """
 
 
-def report(node_id: str, when: Any, outcome: Any) -> pytest.TestReport:  # noqa: ANN401 - as pytest takes it
+def report(node_id: str, when: Any, outcome: Any) -> pytest.TestReport:
     """Return what pytest says of one part of a test."""
     return pytest.TestReport(node_id, ("", 0, ""), {}, outcome, None, when)
 

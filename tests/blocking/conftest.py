@@ -25,11 +25,11 @@ class Inbox:
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def __call__(self, *items: Any) -> None:  # noqa: ANN401 - a handler, a resync, an on_error
+    def __call__(self, *items: Any) -> None:
         """Keep it."""
         self._items.put(items[0] if len(items) == 1 else items)
 
-    def next(self) -> Any:  # noqa: ANN401 - whatever it was called with
+    def next(self) -> Any:
         """Return what came next; it has to come soon."""
         return self._items.get(timeout=WAIT_LIMIT)
 

@@ -489,7 +489,7 @@ def test_r31_close_is_bounded_while_the_loop_is_blocked(own_server: PostgresServ
     """An on_event that blocks the event loop delays no close() by more than its timeout."""
     blocked, release = threading.Event(), threading.Event()
 
-    def on_event(event: Any) -> None:  # noqa: ANN401 - only one kind matters
+    def on_event(event: Any) -> None:
         if isinstance(event, ConnectionLost):
             blocked.set()
             release.wait(WAIT_LIMIT)

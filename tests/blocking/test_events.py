@@ -106,9 +106,9 @@ def test_nothing_is_kept_for_a_stream_that_is_gone(
 ) -> None:
     """A stream needs no end: it is forgotten with its last reference."""
     other = relay.stream(Gateway(nothing, 1.0))
-    assert len(list(relay._streams)) == 2  # noqa: SLF001
+    assert len(list(relay._streams)) == 2  # noqa: SLF001 - nothing is left
     del other
-    assert len(list(relay._streams)) == 1  # noqa: SLF001
+    assert len(list(relay._streams)) == 1  # noqa: SLF001 - nothing is left
 
 
 def test_the_event_loops_own_thread_cannot_wait_for_events(dsn: str) -> None:
@@ -131,7 +131,7 @@ def test_the_event_loops_own_thread_cannot_wait_for_events(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("on_event", [5, lambda: None, nothing, BlockingListener])
-def test_on_event_is_checked_before_it_is_wrapped(on_event: Any) -> None:  # noqa: ANN401
+def test_on_event_is_checked_before_it_is_wrapped(on_event: Any) -> None:
     """What the listener calls is its own; what the caller has given is checked all the same."""
     with pytest.raises(TypeError, match=r"^on_event "):
         BlockingListener(on_event=on_event)

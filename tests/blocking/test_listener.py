@@ -163,7 +163,7 @@ def test_r25_what_a_handler_raises_concerns_nobody_else(
     [async_function, AsyncCallable(), functools.partial(async_function, 1)],
     ids=["async def", "object", "partial"],
 )
-def test_async_functions_are_refused(listener: BlockingListener, function: Any) -> None:  # noqa: ANN401
+def test_async_functions_are_refused(listener: BlockingListener, function: Any) -> None:
     """What would have to be awaited is refused at once, and the way out is named."""
     calls: list[Callable[[], object]] = [
         lambda: listener.listen("orders", function),
@@ -225,7 +225,7 @@ def test_resync_comes_first_and_again_after_an_outage(
 
 async def execute(dsn: str, statement: str) -> None:
     """Execute a statement on a connection that is not ours."""
-    import asyncpg  # noqa: PLC0415
+    import asyncpg  # noqa: PLC0415 - by this test alone
 
     connection = await asyncpg.connect(dsn, server_settings={"application_name": "tests"})
     await connection.execute(statement)
@@ -507,7 +507,7 @@ def test_what_cannot_be_right_is_refused_and_leaves_nothing(dsn: str) -> None:
 
 def test_from_sqlalchemy(dsn: str, inbox: Inbox) -> None:
     """An engine says where to connect."""
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - by this test alone
 
     engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
     with BlockingListener.from_sqlalchemy(engine) as listener:

@@ -69,7 +69,7 @@ def connection(request: pytest.FixtureRequest, dsn: str) -> Iterator[Any]:
 
 def test_it_arrives_on_commit_and_never_after_a_rollback(
     listener: BlockingListener,
-    connection: Any,  # noqa: ANN401 - of any driver
+    connection: Any,
     inbox: Inbox,
 ) -> None:
     """Neither face needs a connection of its own for that."""
@@ -87,7 +87,7 @@ def test_it_arrives_on_commit_and_never_after_a_rollback(
 
 
 @pytest.mark.parametrize("face", [BlockingListener, BlockingNotifier])
-def test_what_is_no_connection_for_threads_is_refused(face: Any, dsn: str) -> None:  # noqa: ANN401
+def test_what_is_no_connection_for_threads_is_refused(face: Any, dsn: str) -> None:
     """The TypeError says what is taken instead; retrying a part of a transaction is refused."""
     of_sqlite = sqlite3.connect(":memory:")
     for wrong in (5, of_sqlite, create_engine("sqlite://")):

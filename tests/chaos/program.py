@@ -140,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.Runner(loop_factory=loop_factory(options)) as runner,
     ):
         outcome = runner.run(_chosen(options, server, seconds, seed))
-    print(outcome)  # noqa: T201
+    print(outcome)  # noqa: T201 - the result
     for line in outcome.broken:
-        print("BROKEN", line)  # noqa: T201
+        print("BROKEN", line)  # noqa: T201 - the result
     return 1 if outcome.broken else 0
 
 

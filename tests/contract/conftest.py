@@ -90,7 +90,7 @@ class ListenerFactory:
         self.name = name
         self.dsn = dsn
 
-    def listener(self, dsn: str | None = None, **options: Any) -> Listener:  # noqa: ANN401
+    def listener(self, dsn: str | None = None, **options: Any) -> Listener:
         """Return a new listener, of the test's database unless another is given."""
         dsn = dsn or self.dsn
         if self.name == "dsn":

@@ -85,7 +85,7 @@ async def test_a_list_is_all_that_waits_up_to_its_limit(
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "10", None], ids=repr)
-def test_a_limit_that_is_no_count_is_refused(factory: ListenerFactory, limit: Any) -> None:  # noqa: ANN401
+def test_a_limit_that_is_no_count_is_refused(factory: ListenerFactory, limit: Any) -> None:
     """At once, though nothing runs."""
     stream = factory.listener().stream("orders")
     with pytest.raises(ValueError, match="limit"):

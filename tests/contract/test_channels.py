@@ -401,7 +401,7 @@ NO_CHANNELS: Final = [None, 5, b"orders", ("orders",), Channel, Order, "", "a" *
 
 
 @pytest.mark.parametrize("channel", NO_CHANNELS, ids=lambda thing: f"{thing!r:.20}")
-async def test_what_is_no_channel_is_refused_before_anything_is_sent(channel: Any) -> None:  # noqa: ANN401
+async def test_what_is_no_channel_is_refused_before_anything_is_sent(channel: Any) -> None:
     """Every call that takes a channel says what is wrong with it, though nothing runs."""
     listener = Listener("postgresql://nowhere.invalid/db")
     calls: list[Callable[[], object]] = [
@@ -424,7 +424,7 @@ async def test_what_is_no_channel_is_refused_before_anything_is_sent(channel: An
 @pytest.mark.parametrize(
     "channels", [(ORDERS, Channel("orders", dict)), ("orders", ORDERS)], ids=["two", "name"]
 )
-def test_two_forms_of_one_channel_do_not_share_a_stream(channels: Any) -> None:  # noqa: ANN401
+def test_two_forms_of_one_channel_do_not_share_a_stream(channels: Any) -> None:
     """A stream that would decode one channel in two ways is refused; the same one twice is not."""
     listener = Listener("postgresql://nowhere.invalid/db")
     listener.stream(ORDERS, ORDERS)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Deaf(asyncpg.Connection):
     """Takes LISTEN for nothing, as some servers do that are not PostgreSQL."""
 
-    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:
         """Answer LISTEN as if it had been done."""
         query = "SELECT 1" if query.startswith("LISTEN") else query
         return await super().execute(query, *args, **kwargs)
@@ -25,7 +25,7 @@ class Deaf(asyncpg.Connection):
 class Refusing(asyncpg.Connection):
     """Does not know LISTEN."""
 
-    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:
         """Let the server refuse a statement in place of LISTEN."""
         query = "LISSEN" if query.startswith("LISTEN") else query
         return await super().execute(query, *args, **kwargs)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 RACY: Final = 10  # connections that are made at once
 
 
-def url_of(dsn: str, **parts: Any) -> str:  # noqa: ANN401
+def url_of(dsn: str, **parts: Any) -> str:
     """Return a DSN as SQLAlchemy writes it."""
     url = make_url(dsn).set(drivername="postgresql+asyncpg", **parts)
     return url.render_as_string(hide_password=False)
@@ -258,7 +258,7 @@ async def test_r58_hooks_of_the_application_run_undisturbed(
         monkeypatch.setattr(event, name, refuse)
     ours = [kind.from_sqlalchemy(engine) for kind in (Listener, Notifier) for _ in range(4)]
 
-    async def open_and_close(one: Any) -> None:  # noqa: ANN401 - a listener or a notifier
+    async def open_and_close(one: Any) -> None:
         async with one:
             await one.notify("orders", "1")
 

@@ -28,7 +28,7 @@ both_kinds = pytest.mark.parametrize("kind", [Listener, Notifier])
 wrapped = pytest.mark.parametrize("wrap", [as_it_is, wrapt.ObjectProxy], ids=["bare", "proxy"])
 
 
-async def refused(kind: Any, connect: Callable[[], Awaitable[object]]) -> str:  # noqa: ANN401
+async def refused(kind: Any, connect: Callable[[], Awaitable[object]]) -> str:
     """Start one whose connections are of no use; return what the error says."""
     async with asyncio.timeout(SECONDS):
         with pytest.raises(ConfigurationError) as caught:
@@ -40,7 +40,7 @@ async def refused(kind: Any, connect: Callable[[], Awaitable[object]]) -> str:  
 @wrapped
 async def test_r53_a_pool_gets_back_what_was_refused(
     dsn: str,
-    kind: Any,  # noqa: ANN401
+    kind: Any,
     wrap: Callable[[object], object],
 ) -> None:
     """It is not one connection short, and closes at once."""
@@ -62,7 +62,7 @@ async def test_r53_a_pool_gets_back_what_was_refused(
 @pytest.mark.parametrize("fault", ["transaction", "encoding"])
 async def test_r53_a_connection_that_would_never_deliver_is_closed(
     dsn: str,
-    kind: Any,  # noqa: ANN401
+    kind: Any,
     fault: str,
 ) -> None:
     """Nothing of it is left in the server."""
@@ -132,7 +132,7 @@ async def test_r53_what_comes_too_late_is_given_back(dsn: str) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
 
-        async def connect() -> Any:  # noqa: ANN401 - it is none that serves
+        async def connect() -> Any:
             try:
                 begun.set()
                 await go_on.wait()
@@ -152,7 +152,7 @@ async def test_r53_what_comes_too_late_is_given_back(dsn: str) -> None:
 async def test_r60_a_connection_within_a_proxy_serves(dsn: str) -> None:
     """As tracing agents return it from their ``connect()``: it is seen through."""
 
-    async def connect() -> Any:  # noqa: ANN401 - a proxy
+    async def connect() -> Any:
         bare = await asyncpg.connect(dsn, server_settings=SETTINGS)
         return wrapt.ObjectProxy(wrapt.ObjectProxy(bare))
 
@@ -167,7 +167,7 @@ async def test_r60_a_driver_whose_connect_is_wrapped_serves(
     """An agent that replaces ``asyncpg.connect`` does not keep us from connecting by a DSN."""
     real = asyncpg.connect
 
-    async def connect(*args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - as the real one
+    async def connect(*args: Any, **kwargs: Any) -> object:
         return wrapt.ObjectProxy(await real(*args, **kwargs))
 
     monkeypatch.setattr(asyncpg, "connect", connect)

@@ -79,7 +79,7 @@ def with_host(dsn: str, *hosts: str, scheme: str = "postgresql", query: str = ""
 async def test_bad_channel_names_are_refused_before_any_sql(
     listener: Listener,
     database: Database,
-    name: Any,  # noqa: ANN401 - also what is no str
+    name: Any,
 ) -> None:
     """Each way to name a channel raises ChannelNameError, a ValueError, naming the limit."""
     calls: list[Callable[[], Awaitable[object]]] = [
@@ -340,7 +340,7 @@ async def test_a_password_callable_that_raises_is_told_by_its_name(
 async def test_connect_has_to_return_a_connection(returned: object) -> None:
     """Anything else is a configuration error, in one attempt."""
 
-    async def connect() -> Any:  # noqa: ANN401 - that is the mistake
+    async def connect() -> Any:
         return returned
 
     with pytest.raises(ConfigurationError, match="connect="):
@@ -352,7 +352,7 @@ async def test_connect_must_not_return_a_pooled_connection(dsn: str) -> None:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         connection = await pool.acquire()
 
-        async def connect() -> Any:  # noqa: ANN401 - that is the mistake
+        async def connect() -> Any:
             return connection
 
         with pytest.raises(ConfigurationError, match="pool"):

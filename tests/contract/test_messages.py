@@ -105,7 +105,7 @@ async def after_close(made: Listener | Notifier, call: Callable[[Any], Any]) -> 
     return await call(made)
 
 
-def after_close_in_thread(made: Any) -> None:  # noqa: ANN401
+def after_close_in_thread(made: Any) -> None:
     """Send by what has been closed."""
     with made:
         pass
@@ -118,18 +118,18 @@ def get_in_thread(listener: BlockingListener, timeout: object) -> object:
         return stream.get(timeout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def enter(listener: Any) -> None:  # noqa: ANN401
+def enter(listener: Any) -> None:
     """Enter without ``async``."""
     with listener:
         pass
 
 
-def iterate(listener: Any) -> list[object]:  # noqa: ANN401
+def iterate(listener: Any) -> list[object]:
     """Iterate without ``async``."""
     return list(listener.stream("orders"))
 
 
-async def enter_async(listener: Any) -> None:  # noqa: ANN401
+async def enter_async(listener: Any) -> None:
     """Enter with an ``async`` that does not belong there."""
     async with listener:
         pass
@@ -204,7 +204,7 @@ async def within_psycopgs_threads(listener: Listener) -> None:
 async def connecting(listener: Listener, returning: Callable[[str], Any]) -> None:
     """Start a listener whose ``connect=`` returns something."""
 
-    async def connect() -> Any:  # noqa: ANN401
+    async def connect() -> Any:
         made = returning(dsn_of(listener))
         return await made if inspect.isawaitable(made) else made
 
@@ -244,27 +244,27 @@ def without_loop(listener: Listener) -> object:
     return in_thread(lambda: listener.notify("orders").send(None))
 
 
-def refused(**options: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def refused(**options: Any) -> Callable[[Listener], Any]:
     """Return what makes a listener with wrong options."""
     return lambda _: Listener(DSN, **options)
 
 
-def dsn(text: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def dsn(text: Any) -> Callable[[Listener], Any]:
     """Return what makes a listener with a wrong DSN."""
     return lambda _: Listener(text)
 
 
-def listen(*args: Any, **options: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def listen(*args: Any, **options: Any) -> Callable[[Listener], Any]:
     """Return what listens with wrong arguments."""
     return lambda listener: listener.listen(*args, **options)
 
 
-def notify(*args: Any, **options: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def notify(*args: Any, **options: Any) -> Callable[[Listener], Any]:
     """Return what sends with wrong arguments."""
     return lambda listener: listener.notify(*args, **options)
 
 
-def called(name: str, *args: Any, **options: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def called(name: str, *args: Any, **options: Any) -> Callable[[Listener], Any]:
     """Return what calls a method with wrong arguments."""
 
     def call(listener: Listener) -> object:
@@ -273,17 +273,17 @@ def called(name: str, *args: Any, **options: Any) -> Callable[[Listener], Any]: 
     return call
 
 
-def send_many(pairs: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def send_many(pairs: Any) -> Callable[[Listener], Any]:
     """Return what sends many with a wrong argument."""
     return lambda listener: listener.notify_many(pairs)
 
 
-def channel(*args: Any, **options: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def channel(*args: Any, **options: Any) -> Callable[[Listener], Any]:
     """Return what makes a wrong Channel."""
     return lambda _: Channel(*args, **options)
 
 
-def encoding(payload: object, *args: Any, **options: Any) -> Callable[[Listener], Any]:  # noqa: ANN401
+def encoding(payload: object, *args: Any, **options: Any) -> Callable[[Listener], Any]:
     """Return what encodes a payload by a Channel that does not take it."""
     made: Any = Channel("orders", *args, **options)
     return lambda _: made.encode(payload)
@@ -733,7 +733,7 @@ MESSAGES = {
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running(pg_server: Any) -> AsyncIterator[Listener]:  # noqa: ANN401
+async def running(pg_server: Any) -> AsyncIterator[Listener]:
     """One listener for all mistakes: none of them may end it."""
     async with Listener(pg_server.dsn) as listener:
         _dsns[listener] = pg_server.dsn

@@ -117,7 +117,7 @@ async def test_what_is_wrong_ends_it_and_says_what_was_sent(
     database: Database,
     inbox: Text,
     *,
-    bad: Any,  # noqa: ANN401 - it is wrong
+    bad: Any,
     error: type[Exception],
 ) -> None:
     """The whole transactions before a bad pair arrive; nothing of its own, nothing after it."""

@@ -39,7 +39,7 @@ PIDS = """
 
 
 @asynccontextmanager
-async def pool_of(dsn: str, size: int = 1, **options: Any) -> AsyncGenerator[Pool]:  # noqa: ANN401
+async def pool_of(dsn: str, size: int = 1, **options: Any) -> AsyncGenerator[Pool]:
     """Have a pool, closed in the end, which waits for every connection to be given back."""
     settings = {"application_name": NAME}
     options = {"min_size": size, "max_size": size, "server_settings": settings, **options}
@@ -361,7 +361,7 @@ async def test_a_pool_that_is_given_as_something_else_is_refused(pool: Pool) -> 
 
 
 @pytest.mark.parametrize("wrong", ["postgresql://host/db", object(), asyncpg.Connection])
-def test_what_is_no_pool_is_refused(wrong: Any) -> None:  # noqa: ANN401 - wrong on purpose
+def test_what_is_no_pool_is_refused(wrong: Any) -> None:
     """At once, and not after start_timeout."""
     with pytest.raises(TypeError, match="pool"):
         Notifier(pool=wrong)

@@ -36,7 +36,7 @@ def url_of(dsn: str, driver: str = "asyncpg") -> str:
 
 
 @contextlib.asynccontextmanager
-async def engine_of(dsn: str, **options: Any) -> AsyncGenerator[AsyncEngine]:  # noqa: ANN401
+async def engine_of(dsn: str, **options: Any) -> AsyncGenerator[AsyncEngine]:
     """Have an engine, disposed of in the end, which nobody has used."""
     engine = create_async_engine(url_of(dsn), **options)
     yield engine
@@ -193,7 +193,7 @@ async def test_an_event_that_connects_by_itself_is_asked(
 
     async with engine_of(dsn) as engine:
 
-        def connect(dialect: Any, _: object, args: Any, arguments: Any) -> object:  # noqa: ANN401
+        def connect(dialect: Any, _: object, args: Any, arguments: Any) -> object:
             made.append(dialect.connect(*args, **arguments))
             return made[-1]
 

@@ -34,14 +34,14 @@ COUNT: Final = "SELECT count(*) FROM orders"
 class Caller:
     """A connection of some driver within a transaction, and how that runs SQL and ends."""
 
-    def __init__(self, connection: Any, execute: Execute, transaction: Any = None) -> None:  # noqa: ANN401 - of any driver
+    def __init__(self, connection: Any, execute: Execute, transaction: Any = None) -> None:
         self.connection = connection
         self.execute = execute
         self.commit: End = (transaction or connection).commit
         self.rollback: End = (transaction or connection).rollback
 
 
-async def begun(connection: Any) -> Caller:  # noqa: ANN401 - a connection or a pool's proxy
+async def begun(connection: Any) -> Caller:
     """Begin a transaction on a connection of asyncpg's."""
     transaction = connection.transaction()
     await transaction.start()
@@ -103,7 +103,7 @@ def by_sqlalchemy(driver: str, kind: type[AsyncSession] | None, *, traced: bool 
 
     @asynccontextmanager
     async def open_it(dsn: str) -> AsyncGenerator[Caller]:
-        async def connect(**arguments: Any) -> Any:  # noqa: ANN401 - a proxy
+        async def connect(**arguments: Any) -> Any:
             return ObjectProxy(await asyncpg.connect(dsn, **arguments))
 
         url = dsn.replace("postgresql://", f"postgresql+{driver}://")

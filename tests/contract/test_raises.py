@@ -56,7 +56,7 @@ BLOCKING: Final[dict[str, Call]] = {
 }
 
 
-def function_of(name: str) -> Any:  # noqa: ANN401
+def function_of(name: str) -> Any:
     """Return a method by the names of its class and of its own."""
     cls, _, method = name.partition(".")
     return inspect.getattr_static(getattr(asyncnotify, cls), method)
@@ -156,8 +156,8 @@ async def test_r48_a_foreign_event_loop_is_told_so(dsn: str) -> None:
 )
 async def test_r48_a_wrong_pair_is_refused_by_what_is_listed(
     dsn: str,
-    face: Any,  # noqa: ANN401
-    pairs: Any,  # noqa: ANN401
+    face: Any,
+    pairs: Any,
 ) -> None:
     """As soon as notify_many() comes to it, and with a note on what has been sent before."""
     async with face(dsn) as sender:

@@ -44,7 +44,7 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def refuse() -> Any:  # noqa: ANN401 - it returns nothing
+def refuse() -> Any:
     """Refuse a connection, as a token service may."""
     message = "no token"
     raise ConnectionRefusedError(message)

@@ -110,7 +110,7 @@ def through(front: TlsFront, dsn: str, options: str) -> str:
     return f"postgresql://{parts.username}@localhost:{front.port}{parts.path}?{options}"
 
 
-async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
+async def until(events: EventStream, kind: type) -> Any:
     """Return the next event of this kind."""
     async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):
@@ -217,7 +217,7 @@ async def test_r54_an_ssl_callable_may_ask_a_service(dsn: str, error: Exception)
 
 
 @pytest.mark.parametrize("kind", [Listener, BlockingListener, Notifier, BlockingNotifier])
-def test_r48_what_cannot_be_asked_for_tls_is_refused_at_once(kind: Any) -> None:  # noqa: ANN401
+def test_r48_what_cannot_be_asked_for_tls_is_refused_at_once(kind: Any) -> None:
     """A function that takes arguments or never runs, a class, and a server's context."""
 
     def asks(_host: str) -> bool:
@@ -244,7 +244,7 @@ async def test_r54_what_a_callable_raises_is_tried_again(
     """A token service that answers nonsense for a while is weather; the log says what and where."""
     answers: list[Exception] = [error, error]
 
-    async def call() -> Any:  # noqa: ANN401 - a connection, or a password
+    async def call() -> Any:
         if answers:
             raise answers.pop()
         if argument == "connect":
@@ -268,7 +268,7 @@ async def test_r54_what_a_callable_declares_permanent_ends_the_start(
     refusals = [ConfigurationError("no such tenant"), asyncpg.InvalidPasswordError("no")]
     for refusal in refusals:
 
-        async def call(refusal: Exception = refusal) -> Any:  # noqa: ANN401 - it never returns
+        async def call(refusal: Exception = refusal) -> Any:
             raise refusal
 
         arguments: dict[str, Any] = {argument: call}
@@ -285,7 +285,7 @@ async def test_r54_what_a_callable_declares_permanent_ends_the_start(
 
 @pytest.mark.parametrize("kind", [Listener, Notifier])
 @pytest.mark.parametrize("keepalive", [3, True, "on", Keepalive])
-def test_r48_a_keepalive_of_another_type_is_refused_at_once(kind: Any, keepalive: Any) -> None:  # noqa: ANN401
+def test_r48_a_keepalive_of_another_type_is_refused_at_once(kind: Any, keepalive: Any) -> None:
     """In the constructor."""
     with pytest.raises(TypeError, match="keepalive must be a Keepalive or None"):
         kind("postgresql://db", keepalive=keepalive)

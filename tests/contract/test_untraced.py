@@ -43,7 +43,7 @@ def noting(noted: list[str], name: str, method: Callable[..., Any]) -> Callable[
     """Return what notes each call of a method."""
 
     @functools.wraps(method)
-    async def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method
+    async def call(*args: Any, **kwargs: Any) -> Any:
         if not BY_TEST.get():
             noted.append(f"{name}: {args[1:2]}")
         return await method(*args, **kwargs)
@@ -114,7 +114,7 @@ class Commenting(asyncpg.Connection):
 
     executed: ClassVar[list[str]] = []
 
-    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:
         """Execute it with the addition."""
         self.executed.append(query)
         return await super().execute(f"{query} /* shop */", *args, **kwargs)

@@ -208,19 +208,19 @@ class ProxiedDatabase:
         """Note what passes through the proxy."""
         return Wire(self.proxy)
 
-    def listener(self, **options: Any) -> Listener:  # noqa: ANN401 - as Listener takes them
+    def listener(self, **options: Any) -> Listener:
         """Make a listener that goes through the proxy, as the test says."""
         options = {"backoff": SHORT_BACKOFF, **options}
         if self.connects_by == "dsn":
             return Listener(self.proxied_dsn, **options)
         return Listener(connect=self.connect, **options)
 
-    def subject(self, **options: Any) -> Subject:  # noqa: ANN401 - as Listener takes them
+    def subject(self, **options: Any) -> Subject:
         """Make a listener that is not started yet, and watch it."""
         return Subject(self, options)
 
     @asynccontextmanager
-    async def running(self, **options: Any) -> AsyncGenerator[Subject]:  # noqa: ANN401 - as above
+    async def running(self, **options: Any) -> AsyncGenerator[Subject]:
         """Run a listener that is watched, with a fence set up."""
         subject = self.subject(**options)
         async with subject.listener:
@@ -228,7 +228,7 @@ class ProxiedDatabase:
             await subject.until(Connected)
             yield subject
 
-    async def fetchval(self, query: str, *args: object) -> Any:  # noqa: ANN401 - as the driver
+    async def fetchval(self, query: str, *args: object) -> Any:
         """Ask the server, on a connection of its own that no fault of the network concerns."""
         connection = await asyncpg.connect(self.dsn, timeout=WAIT_LIMIT)
         try:

@@ -30,7 +30,7 @@ REPLACEMENTS = 5
 by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
-def listener_on(dsn: str, connects_by: str = "dsn", **options: Any) -> Listener:  # noqa: ANN401
+def listener_on(dsn: str, connects_by: str = "dsn", **options: Any) -> Listener:
     """Make a listener whose connections are replaced several times a second."""
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
@@ -42,7 +42,7 @@ def listener_on(dsn: str, connects_by: str = "dsn", **options: Any) -> Listener:
     )
 
 
-async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
+async def until(events: EventStream, kind: type) -> Any:
     """Return the next event of this kind."""
     async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):

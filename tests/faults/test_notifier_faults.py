@@ -58,7 +58,7 @@ async def payloads(heard: Heard, end: str) -> list[str]:
     return found
 
 
-def notifier_of(database: ProxiedDatabase, **options: Any) -> Notifier:  # noqa: ANN401 - as Notifier takes them
+def notifier_of(database: ProxiedDatabase, **options: Any) -> Notifier:
     """Return a notifier with short timeouts that goes through the proxy."""
     options = {"operation_timeout": TIMEOUT, "backoff": SHORT_BACKOFF, **options}
     return Notifier(database.proxied_dsn, **options)
@@ -337,7 +337,7 @@ async def test_a_backoff_of_ones_own_is_asked_for_each_series(database: ProxiedD
     """backoff= is called once for each call that has to be tried again."""
     series: list[list[float]] = []
 
-    def backoff() -> Any:  # noqa: ANN401 - an iterator of seconds
+    def backoff() -> Any:
         series.append([])
         for delay in ExponentialBackoff(initial=0.001, cap=0.001)():
             series[-1].append(delay)

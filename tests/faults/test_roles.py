@@ -32,7 +32,7 @@ BACKOFF = ExponentialBackoff(initial=0.01, cap=0.1)
 HEARTBEAT: dict[str, Any] = {"heartbeat": 0.1, "heartbeat_timeout": 2.0}
 
 
-async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
+async def until(events: EventStream, kind: type) -> Any:
     """Return the next event of this kind."""
     async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):

@@ -173,7 +173,7 @@ def new_monitored(
         dsn: str = guarded_server.dsn,
         *,
         heartbeat_timeout: float = 2.0,
-        **options: Any,  # noqa: ANN401 - as Listener takes them
+        **options: Any,
     ) -> MonitoredListener:
         options = {"heartbeat": None, "backoff": SHORT_BACKOFF, "connect_timeout": 1.0, **options}
         options["heartbeat_timeout"] = heartbeat_timeout

@@ -77,7 +77,7 @@ class SecretsHarness:
         port: int = 0,
         database: str = "postgres",
         password: str = PASSWORD,
-        **options: Any,  # noqa: ANN401 - as Listener takes them
+        **options: Any,
     ) -> Listener:
         """Make a listener that is given the password as the test says."""
         options = {"backoff": SHORT_BACKOFF, "on_event": self.detector.record, **options}
@@ -91,7 +91,7 @@ class SecretsHarness:
         connect = functools.partial(asyncpg.connect, dsn, server_settings=settings)
         return Listener(connect=connect, **options)
 
-    def listener_with_short_start(self, **options: Any) -> Listener:  # noqa: ANN401 - as above
+    def listener_with_short_start(self, **options: Any) -> Listener:
         """Make a listener with a short ``start_timeout``."""
         return self.listener(**{**SOON, **options})
 
@@ -126,7 +126,7 @@ class SecretsHarness:
             await self.root.execute(f"ALTER ROLE {USER} {usual}")
 
     @asynccontextmanager
-    async def running(self, **options: Any) -> AsyncGenerator[RunningListener]:  # noqa: ANN401 - as above
+    async def running(self, **options: Any) -> AsyncGenerator[RunningListener]:
         """Run a listener with a handler and a stream, which have received the payload."""
         listener = self.listener(**options)
         run = RunningListener(self, listener)

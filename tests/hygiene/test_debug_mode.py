@@ -126,7 +126,7 @@ def fail_with_payload(notification: Notification[Any]) -> None:
     raise LookupError(notification.payload)
 
 
-async def read(stream: Any, count: int) -> None:  # noqa: ANN401 - of a channel or of several
+async def read(stream: Any, count: int) -> None:
     """Take so many from a stream, in a task whose result says nothing."""
     async with stream:
         for _ in range(count):

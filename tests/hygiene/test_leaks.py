@@ -91,7 +91,7 @@ class Owner:
         self.admin = admin
         self._connects_by = connects_by
 
-    def listener(self, **options: Any) -> Listener:  # noqa: ANN401 - as Listener takes them
+    def listener(self, **options: Any) -> Listener:
         """Make a listener as the test says."""
         options = {"backoff": AT_ONCE, **options}
         if self._connects_by == "dsn":

@@ -299,7 +299,7 @@ async def test_r43_the_error_of_a_callable_is_a_cause_and_no_more(
 ) -> None:
     """It may hold the secret: only itself, as the last cause, tells it; nothing repeats it."""
 
-    async def fail() -> Any:  # noqa: ANN401 - it never returns
+    async def fail() -> Any:
         raise own
 
     options: dict[str, Any] = {argument: fail, "backoff": SHORT_BACKOFF, "start_timeout": 0.1}

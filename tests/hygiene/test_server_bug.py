@@ -43,7 +43,7 @@ FLOOD = "SELECT count(pg_notify('c', lpad(g::text, 7000, '0'))) FROM generate_se
 by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 
 
-def listener_by(connects_by: str, dsn: str, **options: Any) -> Listener:  # noqa: ANN401 - as it takes them
+def listener_by(connects_by: str, dsn: str, **options: Any) -> Listener:
     """Make a listener that connects by a DSN or by connect=."""
     options = {"backoff": SHORT_BACKOFF, **options}
     if connects_by == "dsn":

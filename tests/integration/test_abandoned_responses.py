@@ -44,7 +44,7 @@ async def lines_of_lists(listener: Listener) -> AsyncIterator[str]:
         yield "".join(f"data: {notification.payload}\n\n" for notification in notifications)
 
 
-def starlette(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
+def starlette(listener: Listener) -> Any:
     """Return a StreamingResponse of Starlette's."""
 
     async def events(_: object) -> StreamingResponse:
@@ -53,7 +53,7 @@ def starlette(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
     return Starlette(routes=[Route("/events", events)])
 
 
-def starlette_with_lists(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
+def starlette_with_lists(listener: Listener) -> Any:
     """Return a StreamingResponse of Starlette's, fed by lists."""
 
     async def events(_: object) -> StreamingResponse:
@@ -62,7 +62,7 @@ def starlette_with_lists(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI a
     return Starlette(routes=[Route("/events", events)])
 
 
-def sse_starlette(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
+def sse_starlette(listener: Listener) -> Any:
     """Return an EventSourceResponse of sse-starlette's."""
 
     async def events(_: object) -> SseStarletteResponse:
@@ -71,7 +71,7 @@ def sse_starlette(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI applicat
     return Starlette(routes=[Route("/events", events)])
 
 
-def fastapi(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
+def fastapi(listener: Listener) -> Any:
     """Return a StreamingResponse of FastAPI's."""
     app = FastAPI()
 
@@ -82,7 +82,7 @@ def fastapi(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
     return app
 
 
-def fastapi_sse(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
+def fastapi_sse(listener: Listener) -> Any:
     """Return an endpoint of FastAPI's that yields server-sent events."""
     app = FastAPI()
 
@@ -94,7 +94,7 @@ def fastapi_sse(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI applicatio
     return app
 
 
-def litestar(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
+def litestar(listener: Listener) -> Any:
     """Return a Stream of Litestar's."""
 
     @get("/events")
@@ -105,7 +105,7 @@ def litestar(listener: Listener) -> Any:  # noqa: ANN401 - an ASGI application
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncGenerator[int]:  # noqa: ANN401 - an ASGI application
+async def serving(app: Any) -> AsyncGenerator[int]:
     """Serve the application; have its port."""
     with socket.create_server(("127.0.0.1", 0), backlog=CLIENTS) as listening:
         config = uvicorn.Config(app, log_config=None, lifespan="off")

@@ -49,7 +49,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("value", "kind"), VALUES)
-def test_pydantic_takes_the_values(value: object, kind: Any) -> None:  # noqa: ANN401
+def test_pydantic_takes_the_values(value: object, kind: Any) -> None:
     """What it has written as JSON it reads as an equal object of the same class."""
     adapter = pydantic.TypeAdapter[Any](kind)
     read = adapter.validate_json(adapter.dump_json(value))
@@ -58,7 +58,7 @@ def test_pydantic_takes_the_values(value: object, kind: Any) -> None:  # noqa: A
 
 
 @pytest.mark.parametrize(("value", "kind"), VALUES)
-def test_msgspec_takes_the_values(value: object, kind: Any) -> None:  # noqa: ANN401
+def test_msgspec_takes_the_values(value: object, kind: Any) -> None:
     """What it has written as JSON it reads as an equal object of the same class."""
     read = msgspec.json.decode(msgspec.json.encode(value), type=kind)
     assert (read, type(read)) == (value, type(value))
@@ -71,7 +71,7 @@ def test_pydantic_holds_a_notification_to_its_payloads_type() -> None:
         adapter.validate_python(("orders", "new", 7))
 
 
-async def answer(app: Any, path: str) -> Any:  # noqa: ANN401 - as JSON has it
+async def answer(app: Any, path: str) -> Any:
     """Return what an application answers."""
     sent: list[Message] = []
 
@@ -90,7 +90,7 @@ async def answer(app: Any, path: str) -> Any:  # noqa: ANN401 - as JSON has it
 @pytest.mark.parametrize(("value", "kind"), VALUES)
 async def test_fastapi_takes_the_values_as_a_responses_type(
     value: object,
-    kind: Any,  # noqa: ANN401
+    kind: Any,
 ) -> None:
     """It answers with the same JSON as pydantic, and describes it in its schema."""
     app = fastapi.FastAPI()
@@ -109,7 +109,7 @@ async def test_fastapi_takes_the_values_as_a_responses_type(
 @pytest.mark.parametrize(("value", "kind"), VALUES)
 async def test_litestar_takes_the_values_as_a_responses_type(
     value: object,
-    kind: Any,  # noqa: ANN401
+    kind: Any,
 ) -> None:
     """It answers with the same JSON as msgspec, and mentions it in its schema."""
 
@@ -124,7 +124,7 @@ async def test_litestar_takes_the_values_as_a_responses_type(
 
 
 @pytest.mark.parametrize(("value", "kind"), VALUES)
-def test_cattrs_takes_the_values(value: object, kind: Any) -> None:  # noqa: ANN401
+def test_cattrs_takes_the_values(value: object, kind: Any) -> None:
     """It makes them plain, and reads all back but notifications, which are generic tuples."""
     converters = pytest.importorskip("cattrs.preconf.json")
     converter = converters.make_converter()
@@ -139,32 +139,32 @@ async def test_dishka_provides_what_asyncnotify_has() -> None:
     """It reads the annotations of factories and constructors: a listener for all, values of it."""
     dishka = pytest.importorskip("dishka")
 
-    class OfListener(dishka.Provider):  # type: ignore[misc, name-defined]
+    class OfListener(dishka.Provider):  # type: ignore[misc, name-defined]  # an extra
         """Provides a listener that does not run, and what it says of itself."""
 
         scope = dishka.Scope.APP
 
-        @dishka.provide  # type: ignore[untyped-decorator]
+        @dishka.provide  # type: ignore[untyped-decorator]  # an extra
         def listener(self) -> Listener:
             """Return a listener, as a module has it."""
             return Listener("postgresql://127.0.0.1:1/nowhere")
 
-        @dishka.provide  # type: ignore[untyped-decorator]
+        @dishka.provide  # type: ignore[untyped-decorator]  # an extra
         def stats(self, listener: Listener) -> Stats:
             """Return its counters."""
             return listener.stats()
 
-        @dishka.provide  # type: ignore[untyped-decorator]
+        @dishka.provide  # type: ignore[untyped-decorator]  # an extra
         def gap(self) -> Gap:
             """Return a gap."""
             return GAP
 
-        @dishka.provide  # type: ignore[untyped-decorator]
+        @dishka.provide  # type: ignore[untyped-decorator]  # an extra
         def notification(self) -> Notification[str]:
             """Return a notification."""
             return TEXT
 
-        @dishka.provide  # type: ignore[untyped-decorator]
+        @dishka.provide  # type: ignore[untyped-decorator]  # an extra
         def notifier(self) -> Notifier:
             """Return a notifier that has sent nothing."""
             return Notifier("postgresql://127.0.0.1:1/nowhere")

@@ -375,7 +375,7 @@ def test_screen_uses_colours_on_a_terminal() -> None:
     ],
     ids=["--plain", "without rich"],
 )
-def test_screen_is_plain_where_asked_or_needed(script: str, hint: bool) -> None:  # noqa: FBT001
+def test_screen_is_plain_where_asked_or_needed(script: str, hint: bool) -> None:  # noqa: FBT001 - of a parametrised test
     """With --plain, and without rich, a terminal gets the lines that a pipe gets."""
     said = on_a_terminal(script)
     assert ANSI not in said

@@ -327,7 +327,7 @@ async def test_of_two_numbers_at_once_one_wins_whole(log: Log) -> None:
 
 
 @pytest.mark.parametrize("buckets", [0, -1, 257, True, 2.0, "4", None])
-def test_numbers_that_make_no_sense_are_refused(buckets: Any) -> None:  # noqa: ANN401
+def test_numbers_that_make_no_sense_are_refused(buckets: Any) -> None:
     """When they are given."""
     log = Log("orders")
     with pytest.raises((TypeError, ValueError), match="buckets"):
@@ -401,7 +401,7 @@ async def test_what_was_read_ahead_is_not_given_after_a_seek(log: Log, admin: Co
             assert payload in mine  # of the bucket that was being handled
 
 
-async def _are_found(log: Log, feed: Any, count: int) -> bool:  # noqa: ANN401
+async def _are_found(log: Log, feed: Any, count: int) -> bool:
     await log.status()
     return len(feed._found) == count  # noqa: SLF001
 

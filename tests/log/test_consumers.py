@@ -58,7 +58,7 @@ async def place(admin: Connection, consumer: str = "mailer") -> int:
     return int(await admin.fetchval(query, consumer))
 
 
-async def until(condition: Any) -> None:  # noqa: ANN401 - what returns an awaitable
+async def until(condition: Any) -> None:
     """Return once the condition holds."""
     async with asyncio.timeout(20):
         while not await condition():
@@ -279,7 +279,7 @@ async def test_a_dropped_consumer_says_so(log: Log, admin: Connection) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\0", "a\n", 5, None])
-def test_names_that_cannot_be_kept_are_refused(name: Any) -> None:  # noqa: ANN401
+def test_names_that_cannot_be_kept_are_refused(name: Any) -> None:
     """When they are given."""
     log = Log("orders")
     with pytest.raises(LogNameError):
@@ -456,7 +456,7 @@ def test_wrong_handlers_are_refused_when_they_are_given() -> None:
     """Functions that do not take the arguments, or would run nothing; a name used twice."""
     log = Log("orders")
 
-    def generator(event: object) -> Any:  # noqa: ANN401
+    def generator(event: object) -> Any:
         yield event
 
     def of_three(event: object, connection: object, more: object) -> None: ...

@@ -44,7 +44,7 @@ async def until_replayed(primary: Connection, standby: Connection) -> None:
             pass
 
 
-async def payloads(log: Log, after: Any, count: int) -> list[Any]:  # noqa: ANN401 - a place
+async def payloads(log: Log, after: Any, count: int) -> list[Any]:
     """Return the payloads, or Gaps, from a place on."""
     async with asyncio.timeout(30), log.read(after=after, gaps=True) as stream:
         items = [await anext(stream) for _ in range(count)]

@@ -42,7 +42,7 @@ async def test_what_ends_or_breaks_the_transaction_is_an_error_of_the_handler(
     log = Log("orders", dsn)
 
     @log.on("h", transactional=True, on_error=Retry(2, backoff=AT_ONCE))
-    async def handle(event: Event[str], connection: Any) -> None:  # noqa: ANN401 - the driver's
+    async def handle(event: Event[str], connection: Any) -> None:
         calls.append(event.payload)
         if event.payload == "bad":
             with contextlib.suppress(asyncpg.PostgresError):
@@ -70,7 +70,7 @@ async def test_a_dead_letter_whose_transaction_the_handler_ends_stays(
     log = Log("orders", dsn)
 
     @log.on("h", transactional=True, on_error=Retry(1))
-    async def handle(event: Event[str], connection: Any) -> None:  # noqa: ANN401 - the driver's
+    async def handle(event: Event[str], connection: Any) -> None:
         if asked.is_set():
             await connection.execute(WAYS[way])
             return

@@ -42,7 +42,7 @@ async def age(admin: Connection, days: float) -> None:
     await admin.execute(OLD, slot, timedelta(days=days))
 
 
-async def taken(log: Log, after: Any, count: int) -> list[Any]:  # noqa: ANN401 - a place
+async def taken(log: Log, after: Any, count: int) -> list[Any]:
     """Return payloads and Gaps from a place on."""
     async with asyncio.timeout(20), log.read(after=after, gaps=True) as stream:
         items = [await anext(stream) for _ in range(count)]

@@ -44,7 +44,7 @@ def new_pooler(pooled_server: PostgresServer) -> Iterator[NewPooler]:
     """Call it to have a PgBouncer before that server; it takes PgBouncer's arguments."""
     with ExitStack() as poolers:
 
-        def new(**options: Any) -> PgBouncer:  # noqa: ANN401 - as PgBouncer takes them
+        def new(**options: Any) -> PgBouncer:
             try:
                 return poolers.enter_context(PgBouncer(pooled_server, **options))
             except BinariesNotFoundError as error:

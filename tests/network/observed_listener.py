@@ -84,7 +84,7 @@ async def execute(dsn: str, query: str) -> None:
         await connection.close(timeout=WAIT_LIMIT)
 
 
-async def fetchval(dsn: str, query: str, *args: object) -> Any:  # noqa: ANN401 - as the driver
+async def fetchval(dsn: str, query: str, *args: object) -> Any:
     """Return the first value of a query's result, asked on a connection of its own."""
     connection = await asyncpg.connect(dsn, timeout=WAIT_LIMIT)
     try:

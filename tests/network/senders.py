@@ -31,7 +31,7 @@ def sending_by(notifier: Notifier | Listener) -> Send:
     return send
 
 
-def sending_within(connection: Any) -> Send:  # noqa: ANN401 - of any driver
+def sending_within(connection: Any) -> Send:
     """Return what sends a payload on a connection of the caller's."""
     notifier = Notifier()
 

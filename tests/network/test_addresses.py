@@ -161,10 +161,10 @@ async def test_canary_the_driver_connects_by_the_loop_that_it_is_given(dsn: str)
     asked: list[tuple[Any, ...]] = []
 
     class Loop:
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the loop's
+        def __getattr__(self, name: str) -> Any:
             return getattr(loop, name)
 
-        async def create_connection(self, factory: Any, *place: Any, **options: Any) -> Any:  # noqa: ANN401
+        async def create_connection(self, factory: Any, *place: Any, **options: Any) -> Any:
             asked.append(place)
             return await loop.create_connection(factory, *place, **options)
 

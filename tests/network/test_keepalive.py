@@ -46,7 +46,7 @@ def connection_of(listener: Listener) -> Connection:
 
 def options_of(connection: Connection) -> list[int]:
     """Return what the socket on our side is set to: whether to probe, then as Keepalive has it."""
-    transport: asyncio.Transport = connection._transport  # type: ignore[attr-defined] # noqa: SLF001
+    transport: asyncio.Transport = connection._transport  # type: ignore[attr-defined] # noqa: SLF001 - as above
     sock = transport.get_extra_info("socket")
     figures = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, n)) for n in SOCKET_OPTIONS]
     return [sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *figures]

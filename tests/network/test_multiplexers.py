@@ -42,7 +42,7 @@ PACKAGES = ("@electric-sql/pglite@0.5.14", "@electric-sql/pglite-socket@0.2.17")
 INSTALL_LIMIT = 120.0  # seconds
 
 
-async def until(events: EventStream, kind: type) -> Any:  # noqa: ANN401 - an event of that kind
+async def until(events: EventStream, kind: type) -> Any:
     """Return the next event of this kind."""
     async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):

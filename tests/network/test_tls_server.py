@@ -86,7 +86,7 @@ async def delivers(listener: Listener) -> None:
             assert (await anext(stream)).payload == "news"
 
 
-async def until(events: EventStream, kind: type[ConnectionEvent]) -> Any:  # noqa: ANN401
+async def until(events: EventStream, kind: type[ConnectionEvent]) -> Any:
     """Return the next event of this kind."""
     async with asyncio.timeout(WAIT_LIMIT):
         while not isinstance(event := await anext(events), kind):

@@ -50,7 +50,7 @@ def pooler(new_pooler: NewPooler) -> PgBouncer:
 
 
 @asynccontextmanager
-async def engine_of(dsn: str, driver: str, **options: Any) -> AsyncGenerator[AsyncEngine]:  # noqa: ANN401
+async def engine_of(dsn: str, driver: str, **options: Any) -> AsyncGenerator[AsyncEngine]:
     """Have an engine, whose pool holds one connection."""
     engine = create_async_engine(url_of(dsn, driver), pool_size=1, max_overflow=0, **options)
     yield engine
@@ -64,7 +64,7 @@ async def engine(request: pytest.FixtureRequest, pooler: PgBouncer) -> AsyncIter
         yield engine
 
 
-def opened(engine: AsyncEngine, kind: str) -> Any:  # noqa: ANN401 - SQLAlchemy is an extra
+def opened(engine: AsyncEngine, kind: str) -> Any:
     """Return SQLAlchemy's connection or session, to be entered."""
     return AsyncSession(engine) if kind == "session" else engine.connect()
 

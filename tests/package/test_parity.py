@@ -41,7 +41,7 @@ def raises(function: object) -> set[str]:
     return {SPELLED.get(name, name) for name in raised_names(function)}
 
 
-def parameters(function: Any) -> dict[str, tuple[Any, Any]]:  # noqa: ANN401
+def parameters(function: Any) -> dict[str, tuple[Any, Any]]:
     """Return the kind and the default of each parameter, in their order."""
     found = inspect.signature(function).parameters
     return {name: (parameter.kind, parameter.default) for name, parameter in found.items()}

@@ -166,7 +166,7 @@ REFUSING = [
 ]
 
 
-def subject(name: str) -> Any:  # noqa: ANN401
+def subject(name: str) -> Any:
     """Return an object of a class, which has never touched the network."""
     listeners = {"Listener": Listener, "BlockingListener": BlockingListener}
     if name in listeners:

@@ -137,7 +137,7 @@ class InterruptedStream:
                 self.got += [_described(item) for item in items]
 
 
-def _described(item: Any) -> object:  # noqa: ANN401 - an item
+def _described(item: Any) -> object:
     return str(item.reason) if isinstance(item, Gap) else item.payload
 
 

@@ -17,7 +17,7 @@ def resolving(**hosts: list[str]) -> Generator[None]:
     real = socket.getaddrinfo
     names = {name.replace("_", "."): addresses for name, addresses in hosts.items()}
 
-    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
         found: list[Any] = []
         for address in names.get(host, [host]):
             found += real(address, *args, **kwargs)

@@ -79,7 +79,7 @@ class Interrupter:
         gc.enable()
         self._before.clear()
 
-    def _on_call(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - as settrace() takes it
+    def _on_call(self, frame: FrameType, event: str, argument: object) -> Any:
         is_ours = str(frame.f_globals.get("__name__")).startswith(self._modules)
         if not is_ours or frame.f_code.co_name == "__del__":
             return None
@@ -90,7 +90,7 @@ class Interrupter:
             self._before[frame] = begun.opname
         return self._kept[1]
 
-    def _on_step(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - as settrace() takes it
+    def _on_step(self, frame: FrameType, event: str, argument: object) -> Any:
         if event == "return":
             called_by_c = frame.f_code.co_name.startswith("__")  # a slot of a class, as __call__
             self._returned = None if called_by_c else frame.f_back

@@ -73,7 +73,7 @@ class TlsServer:
         await self.execute("SELECT pg_catalog.pg_reload_conf()")
         expected = ssl.PEM_cert_to_DER_cert(certificate.certificate.read_text(encoding="ascii"))
         async with asyncio.timeout(WAIT_LIMIT):
-            while await asyncio.to_thread(shown, self.server.port) != expected:  # noqa: ASYNC110
+            while await asyncio.to_thread(shown, self.server.port) != expected:  # noqa: ASYNC110 - it tells of no change
                 await asyncio.sleep(0.01)  # polls: the server does not tell when it has read it
 
     async def sessions(self) -> list[dict[str, Any]]:

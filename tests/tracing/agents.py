@@ -62,7 +62,7 @@ class Datadog:
         trace = importlib.import_module("ddtrace.trace")
         spans: list[Any] = []
 
-        class Keep(trace.TraceFilter):  # type: ignore[misc,name-defined]
+        class Keep(trace.TraceFilter):  # type: ignore[misc,name-defined]  # an extra
             """Keeps spans, and sends none."""
 
             def process_trace(self, trace: list[Any]) -> None:
@@ -255,13 +255,13 @@ class NewRelic:
         engine = importlib.import_module("newrelic.core.stats_engine").StatsEngine
         record = engine.record_transaction
 
-        def keep(stats: object, transaction: Any) -> object:  # noqa: ANN401 - one of the agent's
+        def keep(stats: object, transaction: Any) -> object:
             self._noted += self._noted_below(transaction.root, transaction.guid)
             return record(stats, transaction)
 
         engine.record_transaction = keep
 
-    def _noted_below(self, node: Any, trace: str) -> list[Noted]:  # noqa: ANN401 - the agent's
+    def _noted_below(self, node: Any, trace: str) -> list[Noted]:
         noted: list[Noted] = []
         for child in node.children:
             text = getattr(child, "sql", None) or getattr(child, "name", "")

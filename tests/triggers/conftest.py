@@ -87,7 +87,7 @@ async def telling(admin: Connection, connect: Connect) -> AsyncIterator[Telling]
     """Install a table's triggers, and listen to what they tell."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def install(name: str, **options: Any) -> Told:  # noqa: ANN401 - as Table takes them
+        async def install(name: str, **options: Any) -> Told:
             table = Table(name, **options)
             await table.install(admin)
             reader = await stack.enter_async_context(connect())

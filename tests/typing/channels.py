@@ -71,12 +71,12 @@ def user_or_reread_of_bytes(data: bytes) -> User | Reread | None:
     return User(data.decode()) if data else Reread(3)
 
 
-def any_to_bytes(thing: Any, /, default: Callable[[Any], Any] | None = None) -> bytes:  # noqa: ANN401 - as orjson.dumps does
+def any_to_bytes(thing: Any, /, default: Callable[[Any], Any] | None = None) -> bytes:
     """Return JSON."""
     return repr(thing).encode() if default is None else b""
 
 
-def any_of_text(data: bytes | bytearray | memoryview | str, /) -> Any:  # noqa: ANN401 - as orjson.loads does
+def any_of_text(data: bytes | bytearray | memoryview | str, /) -> Any:
     """Return what JSON holds."""
     return data
 

@@ -45,19 +45,19 @@ class FakeConnection(HookedConnection):
         """Return what the test says."""
         return self.in_transaction
 
-    def get_settings(self) -> Any:  # noqa: ANN401 - the driver's own class has no constructor
+    def get_settings(self) -> Any:
         """Return the settings that matter, as a server from 14 on reports them."""
         return SimpleNamespace(client_encoding=self.encoding, **self.reported)
 
-    def add_termination_listener(self, callback: Any) -> None:  # noqa: ANN401
+    def add_termination_listener(self, callback: Any) -> None:
         """Note whom to tell of the end."""
         self.termination_listeners.append(callback)
 
-    def add_log_listener(self, callback: Any) -> None:  # noqa: ANN401
+    def add_log_listener(self, callback: Any) -> None:
         """Note whom to tell of warnings."""
         self.log_listeners.append(callback)
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """Answer; None for the time is never."""
         self.statements.append(query)
         if self.answer_time is None:
@@ -73,10 +73,10 @@ class FakeConnection(HookedConnection):
             raise self.answer
         return self.answer
 
-    async def prepare(self, query: str, **options: Any) -> Any:  # noqa: ANN401
+    async def prepare(self, query: str, **options: Any) -> Any:
         """Return what fetches the answer when asked."""
 
-        async def fetch(*_arguments: object) -> Any:  # noqa: ANN401 - what the test says
+        async def fetch(*_arguments: object) -> Any:
             return await self.execute(query)
 
         return SimpleNamespace(fetch=fetch)

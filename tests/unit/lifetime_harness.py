@@ -70,7 +70,7 @@ class LifetimeHarness:
         """Seconds since the test began."""
         return self.server.now
 
-    def registration(self, channel: str = "orders", **changes: Any) -> Registration:  # noqa: ANN401
+    def registration(self, channel: str = "orders", **changes: Any) -> Registration:
         """Return a handler that records payloads."""
         fields: dict[str, Any] = {
             "channel": Channel(channel),

@@ -209,7 +209,7 @@ def test_callbacks_that_are_not_given_are_not_checked() -> None:
         (None, False),
     ],
 )
-def test_what_makes_a_coroutine_is_async(function: Any, *, expected: bool) -> None:  # noqa: ANN401
+def test_what_makes_a_coroutine_is_async(function: Any, *, expected: bool) -> None:
     """Functions, partial ones, and objects with an async ``__call__``."""
     assert is_async(function) is expected
 

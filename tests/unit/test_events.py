@@ -212,7 +212,7 @@ async def test_a_stream_that_nobody_holds_is_forgotten() -> None:
     gc.collect()
     announcer.announce(LOST)
     assert await anext(kept) == LOST
-    assert len(announcer._streams) == 1  # noqa: SLF001
+    assert len(announcer._streams) == 1  # noqa: SLF001 - none is left
 
 
 # -- streams --------------------------------------------------------------------------------------

@@ -79,13 +79,13 @@ def limited(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(SIGNAL, before)
 
 
-def interrupted(text: object) -> Any:  # noqa: ANN401 - as a decoder
+def interrupted(text: object) -> Any:
     """Code a payload, and be interrupted in that."""
     signal.raise_signal(SIGNAL)
     return text
 
 
-def failing(text: object) -> Any:  # noqa: ANN401 - as a decoder
+def failing(text: object) -> Any:
     """Fail, in a function that is called with a frame."""
 
     def fail(frame: FrameType | None, more: tuple[object, ...]) -> None:

@@ -54,7 +54,7 @@ def test_a_notification_is_a_tuple() -> None:
     assert NOTIFICATION == ("orders", "s3cret", 7) == (channel, payload, pid)
     assert hash(NOTIFICATION) == hash(("orders", "s3cret", 7))
     assert pickle.loads(pickle.dumps(NOTIFICATION)) == NOTIFICATION  # noqa: S301 - ours
-    assert isinstance(pickle.loads(pickle.dumps(NOTIFICATION)), Notification)  # noqa: S301
+    assert isinstance(pickle.loads(pickle.dumps(NOTIFICATION)), Notification)  # noqa: S301 - its own
 
 
 def test_notifications_and_gaps_are_told_apart_by_match() -> None:

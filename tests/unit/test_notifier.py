@@ -103,8 +103,8 @@ def test_the_repr_holds_no_password() -> None:
 )
 async def test_p10_wrong_input_is_refused_before_a_connection_is_made(
     harness: NotifierHarness,
-    channel: Any,  # noqa: ANN401 - of a wrong type in some cases
-    payload: Any,  # noqa: ANN401 - as above
+    channel: Any,
+    payload: Any,
     error: type[Exception],
 ) -> None:
     """By notify() and by notify_many()."""

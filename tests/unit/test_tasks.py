@@ -34,7 +34,7 @@ async def test_r50_whoever_replaces_create_task_finds_no_caller(
     loop, found = asyncio.get_running_loop(), list[object]()
     create = loop.create_task
 
-    def replacement(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
+    def replacement(*args: Any, **kwargs: Any) -> Any:
         found.extend([REQUEST.get(), asyncio.current_task()])
         if fails:
             raise MemoryError

@@ -32,9 +32,9 @@ def test_what_it_defines_and_passes_on_is_listed() -> None:
 @pytest.mark.parametrize("face", [Listener, BlockingListener])
 @pytest.mark.parametrize(("method", "options"), OPTIONS)
 def test_the_options_are_what_the_methods_take_by_keyword(
-    face: Any,  # noqa: ANN401
+    face: Any,
     method: str,
-    options: Any,  # noqa: ANN401
+    options: Any,
 ) -> None:
     """Same names, same types; so `help()` and the type checkers say the same."""
     function = getattr(face, method)

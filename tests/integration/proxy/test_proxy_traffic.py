@@ -133,7 +133,7 @@ async def test_the_proxy_tells_what_it_is(harness: ProxyHarness) -> None:
 
 def open_files() -> int:
     """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # one call, no objects to be closed
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one call, no objects to be closed
 
 
 FAULTS: dict[str, Callable[[FaultProxy], object]] = {

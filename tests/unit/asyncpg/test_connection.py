@@ -51,9 +51,9 @@ def test_r33_the_hook_can_be_replaced_on_one_connection() -> None:
     connection = FakeConnection()
     arrived: list[tuple[int, str, str]] = []
     connection.hand_over_to(lambda pid, channel, payload: arrived.append((pid, channel, payload)))
-    connection._process_notification(7, "orders", "1")  # noqa: SLF001
+    connection._process_notification(7, "orders", "1")  # noqa: SLF001 - as asyncpg
     connection.hand_over_to(None)
-    connection._process_notification(7, "orders", "2")  # noqa: SLF001
+    connection._process_notification(7, "orders", "2")  # noqa: SLF001 - as asyncpg
     assert arrived == [(7, "orders", "1")]
 
 
@@ -89,7 +89,7 @@ def test_r33_a_callback_can_be_registered_by_itself() -> None:
     assert callback.remove(["a", "c"]) == ["a", "c"]
     connection.call("a")
     assert arrived == ["a", "b"]
-    assert connection._listeners.keys() == {"b"}  # noqa: SLF001
+    assert connection._listeners.keys() == {"b"}  # noqa: SLF001 - as asyncpg
 
 
 def test_a_callback_of_others_keeps_the_channel() -> None:

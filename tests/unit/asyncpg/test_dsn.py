@@ -90,7 +90,7 @@ def test_parameters_get_libpqs_names(pasted: str, meant: dict[str, str]) -> None
     ],
     ids=lambda url: type(url).__name__,
 )
-def test_url_objects_are_taken_with_their_password(url: Any) -> None:  # noqa: ANN401
+def test_url_objects_are_taken_with_their_password(url: Any) -> None:
     """SQLAlchemy's and pydantic's; a listener made of one shows no password."""
     assert options(url) == FULL
     for kind in (Listener, Notifier):
@@ -106,7 +106,7 @@ def test_the_query_of_a_url_object_counts() -> None:
 
 
 @pytest.mark.parametrize("kind", [Listener, Notifier])
-def test_a_url_whose_password_is_masked_is_refused(kind: Any) -> None:  # noqa: ANN401
+def test_a_url_whose_password_is_masked_is_refused(kind: Any) -> None:
     """``str(url)`` has put three asterisks in its place: the error says so."""
     masked = str(URL.create("postgresql+asyncpg", "joe", "s3cret", "db"))
     with pytest.raises(ConfigurationError, match="masked"):
@@ -114,7 +114,7 @@ def test_a_url_whose_password_is_masked_is_refused(kind: Any) -> None:  # noqa: 
 
 
 @pytest.mark.parametrize("thing", [b"postgresql://db", 1, URL, object(), ["postgresql://db"]])
-def test_what_is_no_dsn_is_a_type_error(thing: Any) -> None:  # noqa: ANN401
+def test_what_is_no_dsn_is_a_type_error(thing: Any) -> None:
     """It names the type that was given."""
     with pytest.raises(TypeError, match=f"not of type {type(thing).__name__}"):
         Listener(thing)
@@ -157,7 +157,7 @@ def test_what_is_no_dsn_is_a_type_error(thing: Any) -> None:  # noqa: ANN401
     ],
 )
 def test_r43_a_dsn_that_cannot_be_right_is_refused_in_the_constructor(
-    kind: Any,  # noqa: ANN401
+    kind: Any,
     dsn: str,
 ) -> None:
     """Without any I/O, and without repeating any part of it."""

@@ -88,11 +88,11 @@ class Transport(asyncio.Transport):
         self.protocol: Any = None
         self.aborted = False
 
-    def set_protocol(self, protocol: Any) -> None:  # noqa: ANN401 - of any kind
+    def set_protocol(self, protocol: Any) -> None:
         """Let another protocol take what arrives."""
         self.protocol = protocol
 
-    def get_protocol(self) -> Any:  # noqa: ANN401 - of any kind
+    def get_protocol(self) -> Any:
         """Return the one that does."""
         return self.protocol
 

@@ -7,7 +7,7 @@ from typing import Any
 from asyncnotify._asyncpg.notification_queue import describe_holders
 
 
-def holder(pid: int, **known: Any) -> dict[str, Any]:  # noqa: ANN401 - as a row has them
+def holder(pid: int, **known: Any) -> dict[str, Any]:
     """Return a row of what the server tells."""
     row = {"application_name": "report", "state": "idle in transaction", "seconds": 3600.4}
     return {"pid": pid, **row, **known}

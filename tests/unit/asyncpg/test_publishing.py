@@ -30,7 +30,7 @@ class Pool(asyncpg.Pool):
         self.error: Exception | None = None
         self.returns = True
 
-    def acquire(self, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - of the driver's own kind
+    def acquire(self, *, timeout: float | None = None) -> Any:
         """Give out the connection."""
         return self._give_out()
 
@@ -41,7 +41,7 @@ class Pool(asyncpg.Pool):
     async def _give_out(self) -> FakeConnection:
         return self.connection
 
-    async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ANN401 - as the driver's
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:
         """Take it back, or fail, or never return."""
         self.given_back.append(connection)
         if self.error is not None:

@@ -145,7 +145,7 @@ async def test_the_driver_names_a_host_and_gets_the_address(
     network.answers = {"192.0.2.1": 0.0}
     options: dict[str, Any] = {}
 
-    async def create_connection(factory: Callable[[], Any], **given: Any) -> Any:  # noqa: ANN401 - as the loop's
+    async def create_connection(factory: Callable[[], Any], **given: Any) -> Any:
         options.update(given)
         return "transport", factory()
 

@@ -25,7 +25,7 @@ def address(number: int) -> Address:
 class Network:
     """Stands for the network: connects, refuses or is silent, as the test says."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **behaviour: Any) -> None:  # noqa: ANN401
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **behaviour: Any) -> None:
         self.behaviour = {f"192.0.2.{name[1:]}": how for name, how in behaviour.items()}
         self.tried: list[tuple[str, float]] = []
         self.loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ async def test_r32_a_race_that_is_cancelled_leaves_no_socket(
     made: list[socket.socket] = []
     real = socket.socket
 
-    def note(*args: Any) -> socket.socket:  # noqa: ANN401 - as a socket takes them
+    def note(*args: Any) -> socket.socket:
         made.append(real(*args))
         return made[-1]
 

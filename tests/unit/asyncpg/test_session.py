@@ -239,7 +239,7 @@ async def test_r38_options_that_the_platform_refuses_stay_as_they_are(
         raise OSError
 
     sock = SimpleNamespace(family=socket.AF_INET, setsockopt=refuse)
-    harness.connection._transport = SimpleNamespace(get_extra_info={"socket": sock}.get)  # noqa: SLF001
+    harness.connection._transport = SimpleNamespace(get_extra_info={"socket": sock}.get)  # noqa: SLF001 - as asyncpg
     assert await harness.session.introduce(Keepalive())
     assert len(tried) > 1
     assert socket.SO_KEEPALIVE in tried
@@ -284,7 +284,7 @@ async def test_r59_a_server_that_does_not_tell_how_old_a_backend_is_has_the_bene
 
 def bring(harness: SessionHarness, channel: str = "a", payload: str = "1") -> None:
     """Let the driver hand over a notification."""
-    harness.connection._process_notification(9, channel, payload)  # noqa: SLF001
+    harness.connection._process_notification(9, channel, payload)  # noqa: SLF001 - as asyncpg
 
 
 async def test_notifications_come_straight_from_the_driver(harness: SessionHarness) -> None:

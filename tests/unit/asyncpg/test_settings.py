@@ -33,7 +33,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def complete(
     dsn: str | None = None,
     environ: dict[str, str] | None = None,
-    **arguments: Any,  # noqa: ANN401 - as Listener takes them
+    **arguments: Any,
 ) -> Settings:
     """Return all settings."""
     return Given(dsn, arguments).complete(environ or {})
@@ -42,7 +42,7 @@ def complete(
 def places(
     dsn: str | None = None,
     environ: dict[str, str] | None = None,
-    **arguments: Any,  # noqa: ANN401 - as Listener takes them
+    **arguments: Any,
 ) -> list[tuple[str, int]]:
     """Return where it is connected to, in this order."""
     return [(host.address, host.port) for host in complete(dsn, environ, **arguments).hosts]

@@ -32,7 +32,7 @@ class FakeSocket:
         self.options[level, option] = value
 
 
-def connection_on(sock: FakeSocket | None) -> Any:  # noqa: ANN401 - what is looked at of one
+def connection_on(sock: FakeSocket | None) -> Any:
     """Return what is looked at of a connection."""
     extras = {"socket": sock}
     get_extra_info: Callable[[str], FakeSocket | None] = extras.get

@@ -21,13 +21,13 @@ class Creator:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    async def __call__(self, *_: object, **arguments: Any) -> FakeConnection:  # noqa: ANN401
+    async def __call__(self, *_: object, **arguments: Any) -> FakeConnection:
         """Make a connection."""
         self.calls.append(arguments)
         return FakeConnection()
 
 
-def engine_of(creator: Creator, **options: Any) -> AsyncEngine:  # noqa: ANN401 - as the engine's
+def engine_of(creator: Creator, **options: Any) -> AsyncEngine:
     """Return an engine whose connections this function makes."""
     return create_async_engine(URL, connect_args={"async_creator_fn": creator, **options})
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def connection_to(
     peer: tuple[Any, ...], verify: ssl.VerifyMode | None, *, name: bool = True
-) -> Any:  # noqa: ANN401 - of the driver's
+) -> Any:
     """Return what is looked at of a connection; None: it has no TLS."""
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
     context = None if verify is None else SimpleNamespace(verify_mode=verify, check_hostname=name)
@@ -54,7 +54,7 @@ def test_a_socket_that_does_not_tell_its_peer_is_no_network() -> None:
 
     connection = connection_to(("192.0.2.7", 5432), None)
     for getpeername in (refuse, lambda: ("somewhere", 5432)):
-        connection._transport.get_extra_info("socket").getpeername = getpeername  # noqa: SLF001
+        connection._transport.get_extra_info("socket").getpeername = getpeername  # noqa: SLF001 - as asyncpg
         assert tls_weakness(connection) is None
 
 

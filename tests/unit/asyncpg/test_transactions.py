@@ -59,7 +59,7 @@ async def test_psycopg_sends_by_a_cursor_of_its_own_placeholders(
         async def __aexit__(self, *_: object) -> None:
             pass
 
-        async def execute(self, query: str, arguments: tuple[str, str], **options: Any) -> None:  # noqa: ANN401
+        async def execute(self, query: str, arguments: tuple[str, str], **options: Any) -> None:
             executed.append((query, arguments))
 
     module = SimpleNamespace(AsyncConnection=AsyncConnection, AsyncCursor=AsyncCursor)

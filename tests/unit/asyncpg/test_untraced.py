@@ -85,7 +85,7 @@ async def test_whoever_connects_in_place_of_asyncpg_is_asked(
     """A function of the program's own is no wrapper: it may know better how to connect."""
     asked: list[dict[str, Any]] = []
 
-    async def connect(**arguments: Any) -> object:  # noqa: ANN401 - as the real one
+    async def connect(**arguments: Any) -> object:
         asked.append(arguments)
         return None
 

@@ -124,7 +124,7 @@ def test_p12_a_stream_that_nobody_holds_is_gone() -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
-def test_a_wrong_timeout_is_refused(timeout: Any) -> None:  # noqa: ANN401 - of a wrong type
+def test_a_wrong_timeout_is_refused(timeout: Any) -> None:
     """Although an event is there."""
     harness = Harness()
     stream = harness.stream()

@@ -74,7 +74,7 @@ def test_one_loop_serves_until_it_is_closed(owner: Owner) -> None:
 class ClosedOnTheWay(Gateway):
     """A gateway that another thread closes just before a call."""
 
-    def call(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as that of Gateway
+    def call(self, *arguments: Any, **options: Any) -> Any:
         """Call when it is closed."""
         self.close()
         return super().call(*arguments, **options)

@@ -96,7 +96,7 @@ def test_what_needs_a_connection_says_that_there_is_none(
 
 
 @pytest.mark.parametrize("handler", [7, aignore, lambda: None])
-def test_r45_a_wrong_handler_is_refused_where_it_is_given(handler: Any) -> None:  # noqa: ANN401
+def test_r45_a_wrong_handler_is_refused_where_it_is_given(handler: Any) -> None:
     """An async one as well: it needs an event loop, which is not the caller's."""
     listener = BlockingListener(connect=Connections().connect)
     with pytest.raises(TypeError):

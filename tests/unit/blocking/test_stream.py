@@ -222,7 +222,7 @@ class AtStep:
     def __exit__(self, *_: object) -> None:
         sys.settrace(self._tracer)
 
-    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - as settrace() takes it
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         if frame.f_globals.get("__name__") != fetch_the_rest.__module__:
             return None
         if event == "line":

@@ -60,7 +60,7 @@ def test_r40_what_is_neither_is_refused(thing: object) -> None:
     ],
     ids=lambda thing: f"{thing!a:.30}",
 )
-def test_a_payload_becomes_text(channel: Any, payload: object, pair: tuple[str, str]) -> None:  # noqa: ANN401
+def test_a_payload_becomes_text(channel: Any, payload: object, pair: tuple[str, str]) -> None:
     """Of a name it is the text; of a Channel what that makes of it; always plain strings."""
     assert encoded(channel, payload) == pair
     assert {type(part) for part in encoded(channel, payload)} == {str}
@@ -83,7 +83,7 @@ def test_a_payload_becomes_text(channel: Any, payload: object, pair: tuple[str, 
     ids=lambda thing: f"{thing!a:.30}",
 )
 def test_r40_a_payload_that_cannot_be_sent_is_refused(
-    channel: Any,  # noqa: ANN401
+    channel: Any,
     payload: object,
     error: type[PayloadError],
 ) -> None:

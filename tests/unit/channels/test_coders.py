@@ -100,7 +100,7 @@ class Named(pydantic.BaseModel):
 
     order_id: int = pydantic.Field(alias="orderId")
 
-    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @pydantic.computed_field  # type: ignore[prop-decorator]  # as pydantic says
     @property
     def double(self) -> int:
         """Twice the number: part of what is shown, not of what is taken."""
@@ -227,7 +227,7 @@ def test_value_of_another_type_is_refused(kind: object, value: object) -> None:
     try:
         text = encode(value)
     except RefusedError as error:
-        assert error.reason.startswith(f"is of type {type(value).__name__}, not ")  # noqa: PT017
+        assert error.reason.startswith(f"is of type {type(value).__name__}, not ")  # noqa: PT017 - of one of many
         assert type(value) is not kind
     else:
         assert decode(text) == value

@@ -56,7 +56,7 @@ def of_any(data: str | bytes) -> str:
     return data
 
 
-def of_text_in_general(data: Any) -> str:  # noqa: ANN401 - that is the case
+def of_text_in_general(data: Any) -> str:
     """Take whatever comes."""
     return of_any(data)
 
@@ -66,7 +66,7 @@ def of_a_choice(data: Literal["é"]) -> str:
     return of_any(data)
 
 
-def unannotated(data):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201 # pyright: ignore[reportUnknownParameterType,reportMissingParameterType]
+def unannotated(data):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201 - what is tested # pyright: ignore[reportUnknownParameterType,reportMissingParameterType]
     """Say nothing."""
     return of_any(data)
 

@@ -226,7 +226,7 @@ NUMBERS: Final[list[tuple[Any, Callable[[float], object]]]] = [
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("kind", "build"), NUMBERS)
 def test_r48_no_null_is_sent_for_a_number(
-    kind: Any,  # noqa: ANN401 - any type
+    kind: Any,
     build: Callable[[float], object],
     number: float,
 ) -> None:

@@ -62,7 +62,7 @@ def test_r16_each_notification_is_delivered_once_and_in_order(
     behind: int,
     late: int,
     turns: list[bool],
-    finish: bool,  # noqa: FBT001
+    finish: bool,  # noqa: FBT001 - of a parametrised test
 ) -> None:
     """However the two sessions are read by turns, and whether the new one takes over or not."""
     asyncio.run(play(before, behind, late, turns, finish=finish))

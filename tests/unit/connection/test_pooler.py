@@ -91,7 +91,7 @@ class FakePooler:
         """Conclude it."""
         await probe.conclude(self._session())
 
-    def _session(self) -> Any:  # noqa: ANN401 - only what a probe uses of a session
+    def _session(self) -> Any:
         return SimpleNamespace(
             expect=self.expect,
             listen=self.listen,

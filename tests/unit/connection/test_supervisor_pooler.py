@@ -40,7 +40,7 @@ class PooledConnection(FakeConnection):
         self.pooler = pooler
         self.pid = len(pooler.made) + 1
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """Answer as the server does through a pooler."""
         await super().execute(query, *args, timeout=timeout)
         for verb, faults in self.pooler.faults.items():

@@ -14,7 +14,7 @@ from tests.unit.fake_sources import NO_LOOP, at
 
 
 @pytest.mark.parametrize("overflow", ["drop", "", 5, [], "DROP_OLDEST"])
-def test_an_unknown_policy_is_refused_with_the_known_ones(overflow: Any) -> None:  # noqa: ANN401
+def test_an_unknown_policy_is_refused_with_the_known_ones(overflow: Any) -> None:
     """The ValueError lists what may be chosen."""
     with pytest.raises(ValueError, match=r"'drop_oldest', 'drop_newest', 'fail', not"):
         Buffering(1, overflow, latest=False)
@@ -27,14 +27,14 @@ def test_a_buffer_that_is_too_small_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("options", [{"buffer": 5}, {"overflow": "drop_oldest"}])
-def test_r48_latest_is_not_combined_with_what_has_no_effect_then(options: Any) -> None:  # noqa: ANN401
+def test_r48_latest_is_not_combined_with_what_has_no_effect_then(options: Any) -> None:
     """A size or a policy given as well would have no effect."""
     with pytest.raises(TypeError, match=r"leave out buffer= and overflow="):
         Buffering(**options, latest=True)
 
 
 @pytest.mark.parametrize("latest", [1, 0, None, "false"])
-def test_r48_latest_is_true_or_false(latest: Any) -> None:  # noqa: ANN401
+def test_r48_latest_is_true_or_false(latest: Any) -> None:
     """A text from a configuration file would be true, whatever is written there."""
     with pytest.raises(TypeError, match="latest must be True or False"):
         Buffering(latest=latest)

@@ -233,7 +233,7 @@ async def test_a_wait_that_was_cancelled_before_is_not_woken(mailbox: Mailbox) -
     gone = [asyncio.ensure_future(mailbox.wait()) for _ in range(100)]
     later(lambda: [waiter.cancel() for waiter in gone])
     await asyncio.wait(gone)
-    assert not mailbox._waiters  # noqa: SLF001
+    assert not mailbox._waiters  # noqa: SLF001 - nothing is left
     later(lambda: mailbox.put(note()))
     assert await mailbox.wait()
 

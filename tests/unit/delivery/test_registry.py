@@ -388,12 +388,12 @@ def test_a_mailbox_that_ends_is_forgotten_by_the_delivery(harness: RegistryHarne
     """Nothing grows with the number of subscriptions that there have been."""
     subscriber = harness.subscriber("a")
     assert isinstance(subscriber.mailbox, BoundedMailbox)
-    harness.router._full[subscriber.mailbox] = _Excess(1, 0)  # noqa: SLF001
+    harness.router._full[subscriber.mailbox] = _Excess(1, 0)  # noqa: SLF001 - as if it had overflowed
     harness.router.warnings = WarningLimit()
     assert harness.router.warnings.allows(subscriber.mailbox)
     assert not harness.router.warnings.allows(subscriber.mailbox)
     harness.registry.remove(subscriber)
-    assert not harness.router._full  # noqa: SLF001
+    assert not harness.router._full  # noqa: SLF001 - nothing is left
     assert harness.router.warnings.allows(subscriber.mailbox)
     assert not harness.router.routes
 

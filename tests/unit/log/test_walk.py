@@ -22,7 +22,7 @@ class FakeTable:
         self._sizes = sizes
         self.steps: list[tuple[int, int]] = []
 
-    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, int | None]]:  # noqa: ANN401
+    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, int | None]]:
         """Return the rows between two ids, cut by number and by bytes."""
         after, end, rows, size, *_ = arguments
         self.steps.append((after, end))

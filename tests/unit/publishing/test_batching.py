@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LONG = "p" * 7_999
 
 
-async def batches(pairs: Any, count: int = 3) -> list[Batch]:  # noqa: ANN401 - anything goes
+async def batches(pairs: Any, count: int = 3) -> list[Batch]:
     """Return all portions."""
     return [batch async for batch in in_batches(pairs, count)]
 
@@ -37,7 +37,7 @@ def numbers(count: int) -> Pairs:
 
 @pytest.mark.parametrize("form", [list, iter, asynchronous], ids=["list", "iterator", "async"])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7])
-async def test_portions_hold_so_many_at_most(form: Any, count: int) -> None:  # noqa: ANN401
+async def test_portions_hold_so_many_at_most(form: Any, count: int) -> None:
     """All are yielded, in order, three at a time; the last portion holds the rest."""
     found = await batches(form(numbers(count)))
     assert [len(channels) for channels, _ in found] == [
@@ -48,7 +48,7 @@ async def test_portions_hold_so_many_at_most(form: Any, count: int) -> None:  # 
 
 
 @pytest.mark.parametrize("form", [list, asynchronous], ids=["list", "async"])
-async def test_portions_are_bounded_by_their_characters(form: Any) -> None:  # noqa: ANN401
+async def test_portions_are_bounded_by_their_characters(form: Any) -> None:
     """The notification that exceeds a million characters is the last one of its portion."""
     found = await batches(form([("c", LONG)] * 300), count=1_000)
     assert [len(channels) for channels, _ in found] == [126, 126, 48]
@@ -83,8 +83,8 @@ async def test_channels_encode_their_payloads() -> None:
 )
 @pytest.mark.parametrize("form", [list, asynchronous], ids=["list", "async"])
 async def test_what_is_wrong_ends_it_after_whole_portions(
-    form: Any,  # noqa: ANN401 - a callable of either kind
-    pair: Any,  # noqa: ANN401 - anything
+    form: Any,
+    pair: Any,
     error: type[Exception],
 ) -> None:
     """Portions before the bad pair are yielded; what was gathered after them is not."""

@@ -27,7 +27,7 @@ def test_a_time_must_be_a_positive_number_of_seconds(name: str, value: object) -
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "10", None])
-def test_the_queue_must_have_room_for_a_call(value: Any) -> None:  # noqa: ANN401 - of any type
+def test_the_queue_must_have_room_for_a_call(value: Any) -> None:
     """A whole number, at least 1."""
     with pytest.raises(ValueError, match="queue"):
         PublishingLimits(queue=value)

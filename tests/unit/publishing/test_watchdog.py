@@ -29,7 +29,7 @@ class WatchdogHarness:
 
     def timers(self) -> int:
         """Return how many timers are set: of all the loop's, as these tests set no other."""
-        handles = cast("list[asyncio.TimerHandle]", getattr(self.loop, "_scheduled"))  # noqa: B009
+        handles = cast("list[asyncio.TimerHandle]", getattr(self.loop, "_scheduled"))  # noqa: B009 - untyped
         return sum(not handle.cancelled() for handle in handles)
 
 

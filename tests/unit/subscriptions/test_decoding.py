@@ -340,7 +340,7 @@ def test_r28_such_gaps_do_not_count_against_the_buffer(payloads: str) -> None:
     assert box.dropped == 1
 
 
-def described(item: Any) -> object:  # noqa: ANN401
+def described(item: Any) -> object:
     """Return what is seen of an item."""
     if isinstance(item, Gap):
         return str(item.reason)

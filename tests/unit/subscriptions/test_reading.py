@@ -43,7 +43,7 @@ class ReadingHarness(RosterHarness):
 
         return Beginning(enlist, (channel,), gaps=gaps, on_error=on_error, timeout=timeout)
 
-    async def reading(self, **options: Any) -> Reading:  # noqa: ANN401 - as a beginning's
+    async def reading(self, **options: Any) -> Reading:
         """Return a stream that listens."""
         return await self.beginning(**options).ready()
 
@@ -130,7 +130,7 @@ async def test_what_cannot_be_decoded_is_reported_in_its_place(harness: ReadingH
     """Before the next item is taken; the report is not repeated."""
     reported: list[Any] = []
 
-    def on_error(_: BaseException, item: Any) -> None:  # noqa: ANN401 - what is reported
+    def on_error(_: BaseException, item: Any) -> None:
         reported.append(item.payload)
 
     reading = await harness.reading(on_error=on_error)
@@ -148,7 +148,7 @@ async def test_a_report_that_is_cancelled_goes_on_at_the_next_call(harness: Read
     """Each undecodable payload is reported once, and none is lost."""
     reported: list[Any] = []
 
-    async def on_error(_: BaseException, item: Any) -> None:  # noqa: ANN401 - what is reported
+    async def on_error(_: BaseException, item: Any) -> None:
         reported.append(item.payload)
         await asyncio.sleep(1)
 

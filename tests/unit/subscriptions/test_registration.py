@@ -21,7 +21,7 @@ def ignore(_: object) -> None:
     """Do nothing."""
 
 
-def registration(**changes: Any) -> Registration:  # noqa: ANN401 - of any field
+def registration(**changes: Any) -> Registration:
     """Return a registration of a handler that does nothing."""
     fields: dict[str, Any] = {
         "channel": Channel("orders"),

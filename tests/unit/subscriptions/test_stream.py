@@ -197,7 +197,7 @@ async def test_on_error_is_called_before_the_items_that_follow(harness: StreamHa
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5])
-async def test_a_wrong_limit_is_refused_at_once(harness: StreamHarness, limit: Any) -> None:  # noqa: ANN401
+async def test_a_wrong_limit_is_refused_at_once(harness: StreamHarness, limit: Any) -> None:
     """Not at the first step."""
     with pytest.raises(ValueError, match="limit"):
         harness.stream().batches(limit)

@@ -26,7 +26,7 @@ def threads() -> list[threading.Thread]:
 
 
 @pytest.fixture(autouse=True)
-def _leaves_no_thread() -> Any:  # noqa: ANN401
+def _leaves_no_thread() -> Any:
     yield
     for thread in threads():
         thread.join(DEADLINE)
@@ -161,5 +161,5 @@ def test_what_has_to_be_awaited_is_refused() -> None:
 
     with pytest.raises(TypeError, match="in_thread=True calls a plain function"):
         check_in_thread(handle)
-    (error,) = in_a_loop(lambda item: handle(item), 1)  # noqa: PLW0108
+    (error,) = in_a_loop(lambda item: handle(item), 1)  # noqa: PLW0108 - no name
     assert isinstance(error, TypeError)

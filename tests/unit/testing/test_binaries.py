@@ -59,11 +59,11 @@ def test_programs_in_a_folder_of_their_own_can_be_moved(tmp_path: Path, data: st
     bin_dir = tmp_path / "bin"
     (tmp_path / data).parent.mkdir(parents=True)
     (tmp_path / data).touch()
-    assert not _binaries._is_movable(bin_dir)  # noqa: SLF001
+    assert not _binaries._is_movable(bin_dir)  # noqa: SLF001 - what is tested
     (tmp_path / "lib").mkdir()
-    assert _binaries._is_movable(bin_dir)  # noqa: SLF001
+    assert _binaries._is_movable(bin_dir)  # noqa: SLF001 - what is tested
     (tmp_path / data).unlink()
-    assert not _binaries._is_movable(bin_dir)  # noqa: SLF001
+    assert not _binaries._is_movable(bin_dir)  # noqa: SLF001 - what is tested
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_major_version_is_the_first_number(version: str, major: int) -> None
 def test_newest_version_comes_first() -> None:
     """Versions are compared as numbers: 10 is newer than 9.6."""
     paths = [Path(f"/usr/lib/postgresql/{version}/bin") for version in ("9.6", "15", "10")]
-    ordered = sorted(paths, key=_binaries._newest_first)  # noqa: SLF001
+    ordered = sorted(paths, key=_binaries._newest_first)  # noqa: SLF001 - what is tested
     assert [path.parent.name for path in ordered] == ["15", "10", "9.6"]
 
 
@@ -99,4 +99,4 @@ def test_owner_is_held_to_the_bits_for_the_owner() -> None:
 def can_enter(mode: int, owner: int, group: int) -> bool:
     """Return whether nobody may enter a directory with these bits."""
     status = os.stat_result((mode, 0, 0, 0, owner, group, 0, 0, 0, 0))
-    return _binaries._can_enter(status, NOBODY)  # noqa: SLF001
+    return _binaries._can_enter(status, NOBODY)  # noqa: SLF001 - what is tested
