@@ -39,8 +39,10 @@ import sqlalchemy.ext.asyncio
 
 import asyncnotify
 import asyncnotify.log
+import asyncnotify.triggers
 from asyncnotify import Channel, Listener, Notifier, State, Stream
 from asyncnotify.log import Log
+from asyncnotify.triggers import Table
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ CALL: Final = re.compile(r"(?:await )?([a-z]\w*)\(\)")
 OF_THE_SERVER: Final = re.compile(r"now|pg_\w+")
 PUBLIC: Final = {
     name: getattr(module, name)
-    for module in (asyncnotify, asyncnotify.log)
+    for module in (asyncnotify, asyncnotify.log, asyncnotify.triggers)
     for name in module.__all__
 }
 TOOL: Final = re.compile(r"asyncnotify\.testing\.(\w+)\.(\w+)")
@@ -411,6 +413,7 @@ def test_arguments_exist() -> None:
         *calls,
         *senders,
         *logs,
+        *(Table, Table.install),
         asyncpg.connect,
     )  # the listener passes on what is asyncpg's
     known = {name for function in functions for name in inspect.signature(function).parameters}
