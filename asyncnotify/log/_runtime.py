@@ -359,7 +359,9 @@ class Runtime:
         await self._shared.aclose()
 
     async def _abandon(self) -> None:
-        tasks: set[asyncio.Task[Any]] = {*self._to_end(), *({self._expiring} if self._expiring else ())}
+        tasks: set[asyncio.Task[Any]] = {*self._to_end()}
+        if self._expiring is not None:
+            tasks.add(self._expiring)
         await cancel_twice(tasks)
         self._shared.terminate()
         await self._close_connections(0.0)

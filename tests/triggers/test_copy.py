@@ -110,7 +110,7 @@ class Copy:
 
 
 @contextlib.asynccontextmanager
-async def copying(dsn: str, **options: Any) -> AsyncGenerator[Copy]:  # noqa: ANN401 - as Table takes them
+async def copying(dsn: str, **options: Any) -> AsyncGenerator[Copy]:
     """Make the table with its triggers; yield an empty copy."""
     session = {"application_name": "tests", "client_min_messages": "warning"}
     admin = await asyncpg.connect(dsn, server_settings=session)
