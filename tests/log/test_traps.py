@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
 
 from asyncnotify import PayloadError
 from asyncnotify.log import EntryError, Log
+from asyncnotify.log._schema.cursors import CURSOR_FUNCTIONS
 from asyncnotify.log._walk.walk import Size
 from tests.log.conftest import NAMES, Reader, append
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
+
+
+CALLS: Final = [
+    "add_consumer('new', 4, 1, 0, 0)",
+    "take_consumer('mailer', 0, 7)",
+    "hold_consumer('mailer', 0, 0)",
+    "commit_consumer('mailer', 0, 0, 1, 0, 0)",
+    "seek_consumer('mailer', 1, 0, 0)",
+    "pause_consumer('mailer', true)",
+    "drop_consumer('mailer')",
+    "bury('mailer', 0, 0, 1, 0, 0, 1, '')",
+    "discard('mailer', gen_random_uuid())",
+]
+"""Of each function by which a consumer is moved."""
 
 
 async def test_trap_1_a_running_transaction_above_xmax_is_not_lost(
@@ -125,6 +140,41 @@ async def test_trap_7_a_tick_is_committed_to_disk(installed: Names, connect: Con
         async with connection.transaction():
             await connection.execute(f"SELECT {NAMES.prefix}_tick()")
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_trap_7_what_a_consumer_is_told_is_committed_to_disk(
+    installed: Names, connect: Connect, call: str
+) -> None:
+    """Cursors, tokens, consumers that are new or gone: a crash takes nothing of it back."""
+    async with connect() as connection:
+        await connection.execute(f"SELECT {NAMES.prefix}_add_consumer('mailer', 1, 1, 0, 0)")
+        await connection.execute("SET synchronous_commit = off")
+        async with connection.transaction():
+            await connection.execute(f"SELECT {NAMES.prefix}_{call}")
+            assert await connection.fetchval("SHOW synchronous_commit") == "on"
+
+
+def test_trap_7_every_function_that_moves_a_consumer_is_tried() -> None:
+    """All but the one that only reads."""
+    names = {call.partition("(")[0] for call in CALLS}
+    assert names == {call.partition("(")[0] for call in CURSOR_FUNCTIONS} - {"has_consumer"}
+
+
+async def test_trap_8_a_consumer_reads_its_cursor_again_after_each_loss(
+    installed: Names, admin: Connection, dsn: str
+) -> None:
+    """A server that has been restored knows less than was handled: what it lost comes again."""
+    async with Log("orders", dsn, poll=3600) as log:
+        await append(admin, "a", "b", "c")
+        async with log.consumer("mailer") as consumer:
+            assert [(await anext(consumer)).payload for _ in range(3)] == ["a", "b", "c"]
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM asyncnotify.orders_consumers;"
+                "UPDATE asyncnotify.orders_consumers SET tick = 1, id = 1"
+            )
+            async with asyncio.timeout(20):
+                assert [(await anext(consumer)).payload for _ in range(2)] == ["b", "c"]
 
 
 async def test_trap_10_a_large_transaction_is_walked_in_portions(

@@ -54,7 +54,7 @@ def _add(names: Names) -> str:
     CREATE OR REPLACE FUNCTION {names.prefix}_add_consumer(
         consumer text, buckets integer, epoch integer, tick bigint, id bigint
     ) RETURNS void {ATTRIBUTES} AS $function$
-    BEGIN
+    BEGIN{_DURABLE}
         INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
         VALUES ($1, 0, $2, $3, $4, $5) ON CONFLICT DO NOTHING;
         IF FOUND THEN
@@ -158,7 +158,7 @@ def _pause(names: Names) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_pause_consumer(consumer text, paused boolean)
     RETURNS boolean {ATTRIBUTES} AS $function$
-    BEGIN
+    BEGIN{_DURABLE}
         UPDATE {names.consumers} AS c SET paused = $2, token = c.token + 1 WHERE c.consumer = $1;
         IF NOT FOUND THEN
             RETURN false;
@@ -174,7 +174,7 @@ def _drop(names: Names) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_drop_consumer(consumer text)
     RETURNS boolean {ATTRIBUTES} AS $function$
-    BEGIN
+    BEGIN{_DURABLE}
         DELETE FROM {names.dead_letters} AS d WHERE d.consumer = $1;
         DELETE FROM {names.consumers} AS c WHERE c.consumer = $1;
         IF NOT FOUND THEN
@@ -218,7 +218,7 @@ def _discard(names: Names) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_discard(consumer text, uid uuid)
     RETURNS boolean {ATTRIBUTES} AS $function$
-    BEGIN
+    BEGIN{_DURABLE}
         DELETE FROM {names.dead_letters} AS d WHERE d.consumer = $1 AND d.uid = $2;
         RETURN FOUND;
     END
