@@ -35,7 +35,6 @@ from asyncnotify.log._reading.sharing import SharedSessions
 from asyncnotify.log._reading.stream import LogStream, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
 from asyncnotify.log._sessions import session_of
-from asyncnotify.log._values import Position
 from asyncnotify.log._waking import Waker
 from asyncnotify.log._walk.buckets import WHOLE, Bucket
 from asyncnotify.log._walk.cursor import Cursor
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._sessions import Sessions
     from asyncnotify.log._status import DeadLetter
+    from asyncnotify.log._values import Position
 
 
 Wake: TypeAlias = Literal["commit", "after", "poll"]
@@ -260,16 +260,12 @@ class Runtime:
         return Operations(self._shared, self._options.names)
 
     async def place(self, after: After) -> Position:
-        """
-        Return the position where a reader would begin.
-
-        Where events have been removed it is before them: whoever goes on there is told.
-        """
-        name = self._options.names.log
-        cursor = Cursor(Walk(self._shared, Statements(self._options.names)), name)
-        if await take_place(cursor, after) is None:
-            return cursor.position
-        return after if isinstance(after, Position) else Position(name, 1, 0, 0)
+        """Return the position where a reader would begin."""
+        cursor = Cursor(
+            Walk(self._shared, Statements(self._options.names)), self._options.names.log
+        )
+        await take_place(cursor, after)
+        return cursor.position
 
     async def try_again(self, handling: Handling, letter: DeadLetter) -> None:
         """Call a handler with a dead letter, and remove that if it returns."""
@@ -359,9 +355,7 @@ class Runtime:
         await self._shared.aclose()
 
     async def _abandon(self) -> None:
-        tasks: set[asyncio.Task[Any]] = {*self._to_end()}
-        if self._expiring is not None:
-            tasks.add(self._expiring)
-        await cancel_twice(tasks)
+        expiring = {self._expiring} if self._expiring else set()
+        await cancel_twice({*self._to_end(), *expiring})
         self._shared.terminate()
         await self._close_connections(0.0)

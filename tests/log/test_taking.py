@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify.log._names import Names
-    from tests.log.conftest import Connection
 
     Taker = LogStream[Event[str]] | Consumer[Event[str]]
 
@@ -129,17 +128,17 @@ async def test_a_backlog_leaves_the_loop_to_others(
     assert turns >= 5
 
 
+@pytest.mark.parametrize("buckets", [1, 2])
 async def test_a_consumer_that_nobody_refers_to_is_given_back(
-    dsn: str, installed: Names, admin: Connection
+    dsn: str, installed: Names, buckets: int
 ) -> None:
     """At once, whoever serves it next; its session ends, and no warning is given."""
     async with Log("orders", dsn) as log, asyncio.timeout(20):
         await log.append_many([("things", str(n)) for n in range(3)])
         for _ in range(3):
-            async for event in log.consumer("mailer"):
-                assert event.payload == "0"
+            async for event in log.consumer("mailer", buckets=buckets):
+                assert event.channel == "things"
                 break
             gc.collect()
-        [status] = (await log.status()).consumers
-        while status.is_served:
-            [status] = (await log.status()).consumers
+        while any(status.is_served for status in (await log.status()).consumers):
+            gc.collect()

@@ -71,6 +71,10 @@ class Consumer(Generic[ItemT_co]):
         self._committed_at = 0.0
         self._is_closed = False
 
+    def __del__(self) -> None:
+        if not self._is_closed:
+            self._feed.forget()
+
     def __repr__(self) -> str:
         return f"<Consumer {self._name!r}{' closed' if self._is_closed else ''}>"
 

@@ -82,15 +82,13 @@ class Feed:
         self._progress_at = 0.0
         self._owner = Owner()
 
-    def __del__(self) -> None:
-        serving = self._serving
-        if serving is None:
-            return
+    def forget(self) -> None:
+        """End the session, from whatever thread, without waiting: the consumer is collected."""
         if self._owner.is_other_process:
-            leave_to_parent(serving)
-            return
-        with suppress(RuntimeError):  # the loop is closed, and its connections with it
-            self._owner.loop.call_soon_threadsafe(_give_up, self._server, serving)
+            leave_to_parent(self._serving)
+        elif self._serving is not None:
+            with suppress(RuntimeError):  # the loop is closed, and its connections with it
+                self._owner.loop.call_soon_threadsafe(_give_up, self._server, self._serving)
 
     @property
     def serving(self) -> Serving:

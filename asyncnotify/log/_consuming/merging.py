@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncnotify._tasks import cancel, start
+from asyncnotify._owner import Owner
+from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.log._consuming.serving import BusyError
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ class MergedFeed:
         self._given: _Source | None = None
         self._news = asyncio.Event()
         self._is_closed = False
+        self._owner = Owner()
 
     @property
     def is_serving(self) -> bool:
@@ -159,6 +162,15 @@ class MergedFeed:
                 await asyncio.wait({self._running})
             finally:
                 await cancel({self._running})
+
+    def forget(self) -> None:
+        """Give all buckets back, from whatever thread, without waiting; as ``Feed.forget()``."""
+        if not self._owner.is_other_process:
+            with suppress(RuntimeError):  # the loop is closed
+                self._owner.loop.call_soon_threadsafe(self._begin_to_close)
+
+    def _begin_to_close(self) -> None:
+        start(self.aclose(), name="asyncnotify log consumer's end").add_done_callback(retrieve)
 
     def _begin(self, number: int) -> Served:
         return _Source(self._feeds(number), self._on_found)
