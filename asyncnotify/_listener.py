@@ -158,9 +158,8 @@ class Listener:
     def _new_notifier(self) -> ListenersNotifier:
         """Return what sends in the next run, on a connection that is not the listening one."""
         seconds = self._limits.operation_timeout
-        method = weakref.WeakMethod(
-            self._notifier_connected
-        )  # no run keeps a listener that is lost
+        # Weak: no run keeps a listener to which nobody has a reference any more
+        method = weakref.WeakMethod(self._notifier_connected)
 
         def on_open(pid: int) -> None:
             if (notifier_connected := method()) is not None:

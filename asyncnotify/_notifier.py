@@ -278,9 +278,9 @@ class Notifier:
                 AsyncSession (also SQLModel's, and an async_scoped_session), psycopg's
                 AsyncConnection, the connection of Tortoise's ``in_transaction()``, or a Database of
                 ``databases``. It is delivered when the transaction commits, and never if that rolls
-                back. PostgreSQL delivers equal notifications of
-                one transaction once; ``Channel(…, unique=True)`` makes each differ. There is no
-                deadline but those of the connection.
+                back. PostgreSQL delivers equal notifications of one transaction once;
+                ``Channel(…, unique=True)`` makes each differ. There is no deadline but those of the
+                connection.
             retry: Try again after a lost connection or a failed attempt to connect, for
                 ``retry_timeout`` seconds. The notification may then arrive twice.
 

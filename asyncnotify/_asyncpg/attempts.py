@@ -229,7 +229,7 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
             mark(error, Step.ARGUMENTS)  # the driver has looked at them, and done nothing else
         elif race.refusal is not None:
             raise _no_postgres(race.refusal) from error
-        elif _is_of_the_end(error):
+        elif _is_of_closed_transport(error):
             mark(error, Step.NETWORK)
         raise
     with suppress(AttributeError):
@@ -243,7 +243,7 @@ def _no_postgres(refusal: Exception) -> ConnectError:
     return error
 
 
-def _is_of_the_end(error: Exception) -> bool:
+def _is_of_closed_transport(error: Exception) -> bool:
     """Return whether this is how a transport that has just ended answers."""
     return isinstance(error, ValueError | RuntimeError) and not isinstance(error, UnicodeError)
 

@@ -116,7 +116,7 @@ class BoundedConnection:
             self.may_wait, self._defaults_set = False, True
 
     async def reset_defaults(self) -> None:
-        """Undo it, as far as the pooler gives the statement to the same session of the server."""
+        """Undo set_own_defaults(), if the pooler gives this to the same session of the server."""
         if self._defaults_set:
             changes = (f"RESET {name}" for name in OWN_DEFAULTS)
             await self._command(self._execute(";".join(changes)))
@@ -162,7 +162,7 @@ class BoundedConnection:
         return rows
 
     async def close(self, timeout: float) -> None:
-        """Say goodbye to the server, for at most this many seconds; then terminate."""
+        """End the session in good order, within this many seconds; then terminate."""
         if self._connection.is_closed():
             return
         closing = asyncio.ensure_future(self._connection.close())

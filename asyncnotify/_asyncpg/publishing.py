@@ -123,9 +123,9 @@ class PublishingSession(BoundedConnection):
     """
     A connection on which notifications are sent.
 
-    Sending has no deadline of its own: whoever calls it sees to that, and terminates the
-    connection when it is overdue or was cancelled. A task and a timer for each call would cost
-    as much as a third of it.
+    Sending has no deadline of its own: the caller sets one, and terminates the connection when a
+    call is overdue or was cancelled. A task and a timer for each call would cost a third of what
+    the call costs.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class PublishingSession(BoundedConnection):
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is known to be gone, or the server has said goodbye."""
+        """Whether the connection is known to be gone, or the server has ended it."""
         return super().lost or (self._arrivals is not None and self._arrivals.have_ended)
 
     def prepare_statements(self) -> None:
@@ -153,7 +153,7 @@ class PublishingSession(BoundedConnection):
         """Send one notification, in a transaction of its own."""
         try:
             if self._arrivals is not None and self._arrivals.wait():
-                await self._hear_goodbye()
+                await self._read_what_arrived()
             await self._statements.notify(channel, payload)
         except asyncpg.ProgramLimitExceededError as error:
             await self._send_again(error, lambda: self._statements.notify(channel, payload))
@@ -165,7 +165,7 @@ class PublishingSession(BoundedConnection):
         """Send these notifications, at least one, in this order, in one transaction."""
         try:
             if self._arrivals is not None and self._arrivals.wait():
-                await self._hear_goodbye()
+                await self._read_what_arrived()
             await self._statements.notify_all(channels, payloads)
         except asyncpg.ProgramLimitExceededError as error:
             await self._send_again(error, lambda: self._statements.notify_all(channels, payloads))
@@ -204,8 +204,8 @@ class PublishingSession(BoundedConnection):
             failures.mark_unsent(failure)
             raise
 
-    async def _hear_goodbye(self) -> None:
-        """Let the loop read what has arrived: while nothing is asked, that is mostly a goodbye."""
+    async def _read_what_arrived(self) -> None:
+        """Let the loop read what has arrived unasked: mostly it is the end of the session."""
         for _ in range(_TURNS_TO_READ):
             await asyncio.sleep(0)
             if self.lost:

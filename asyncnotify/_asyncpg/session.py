@@ -60,7 +60,7 @@ _UTF8: Final = frozenset({"UTF8", "SQL_ASCII"})
 _CANCELLED_AT_MOST: Final = 3
 """Times that a statement may be cancelled by somebody (57014) until the session is given up."""
 
-_LAST_WORDS: Final = frozenset({"57P01", "57P02"})
+_SHUTDOWN: Final = frozenset({"57P01", "57P02"})
 """SQLSTATEs of the server's warnings that it is going away."""
 
 _LISTENING: Final = "FROM pg_catalog.pg_listening_channels() AS channel"
@@ -126,12 +126,12 @@ class ListeningSession(BoundedConnection):
         """Return a future that is done when a notification arrives on this channel."""
         arrived: asyncio.Future[None] = self._loop.create_future()
 
-        def watch(pid: int, name: str, payload: str) -> None:
+        def look(pid: int, name: str, payload: str) -> None:
             if name == channel and not arrived.done():
                 arrived.set_result(None)
             self._deliver(pid, name, payload)
 
-        self._take_notifications(watch)
+        self._take_notifications(look)
         arrived.add_done_callback(lambda _: self._take_notifications(self._deliver))
         return arrived
 
@@ -201,9 +201,8 @@ class ListeningSession(BoundedConnection):
         if self._hooked:
             await self.command_channels("LISTEN", channels)
         elif self._registered_callback is not None:
-            self._registered_callback.add(
-                channels
-            )  # before: what is committed from LISTEN on arrives
+            # Before LISTEN, from which on what is committed arrives
+            self._registered_callback.add(channels)
             await self.command_channels("LISTEN", channels)
         else:
             for channel in channels:
@@ -351,7 +350,7 @@ class ListeningSession(BoundedConnection):
             self._hooked.hand_over_to(None)
 
     async def close(self, timeout: float) -> None:
-        """Say goodbye to the server, for at most this many seconds; then terminate."""
+        """End the session in good order, within this many seconds; then terminate."""
         attached, self._attached = self._attached, False
         if attached:
             await super().close(timeout)
@@ -376,7 +375,7 @@ class ListeningSession(BoundedConnection):
             self._on_lost()
 
     def _logged(self, _connection: Any, message: Any) -> None:
-        if message.sqlstate in _LAST_WORDS:
+        if message.sqlstate in _SHUTDOWN:
             self.notice = escaped(str(message).partition("\n")[0])
 
 

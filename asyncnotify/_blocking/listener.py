@@ -61,9 +61,9 @@ class BlockingListener:
 
     It runs in an event loop in a daemon thread, which all blocking listeners and notifiers of a
     process share, and calls handlers, ``resync`` and ``on_error``, which are plain functions, in
-    worker threads: those of one subscription one at a
-    time, unless ``concurrency`` says otherwise. One that blocks delays no other subscription,
-    however many there are. They may call every method here, as may any number of threads at once.
+    worker threads: those of one subscription one at a time, unless ``concurrency`` says otherwise.
+    One that blocks delays no other subscription, however many there are. They may call every method
+    here, as may any number of threads at once.
 
     ``with BlockingListener(dsn) as listener`` starts and closes it; so do ``start()`` and
     ``close()``. The constructor touches neither the network nor a thread. Calls that would block an

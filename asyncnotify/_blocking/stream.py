@@ -48,9 +48,9 @@ class BlockingStream(Generic[ItemT_co]):
 
     Waiting for the next item may end by a timeout, or by what a signal handler raises at whatever
     point, such as Ctrl-C or the time limit of a job, and loses nothing: the next call gets the
-    item. Any number of threads may take from one stream; each item goes to one of
-    them. Items that have been fetched, up to 1,000 at once, no longer count as backlog, and are
-    still handed out after ``unlisten()``.
+    item. Any number of threads may take from one stream; each item goes to one of them. Items that
+    have been fetched, up to 1,000 at once, no longer count as backlog, and are still handed out
+    after ``unlisten()``.
     """
 
     def __init__(self, gateway: Gateway, stream: Stream[ItemT_co], limit: int) -> None:

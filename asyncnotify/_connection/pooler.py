@@ -141,7 +141,7 @@ class PoolerProbe:
             return True
         self._shared = other.told_pid == self._pid
         if self._shared:
-            other.terminate()  # a multiplexer may not answer a goodbye
+            other.terminate()  # a multiplexer may not let it end in good order
             return False
         try:
             await asyncio.wait({self._arrived}, timeout=_PROBE_TIMEOUT)

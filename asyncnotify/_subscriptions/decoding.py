@@ -32,6 +32,7 @@ _LOG_INTERVAL: Final = 60.0
 """Seconds between two log lines of one subscription: any sender can send wrong payloads."""
 
 _OF_RUNS: Final = (GapReason.UNDECODABLE, GapReason.REREAD)
+"""Reasons for which one Gap stands for all that adjacent payloads tell of."""
 
 _DECODED_AT_ONCE: Final = 32
 """Payloads that are decoded between two looks at the clock."""
