@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.call import Call
-from asyncnotify._blocking.gateway import Gateway
+from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.waiting import Instances, News, Outcome, deadline_after, taking_from
 from asyncnotify._errors import (
     BufferOverflowError,
@@ -21,13 +21,13 @@ from asyncnotify._errors import (
 )
 from asyncnotify._model import Gap, Notification, SubscriptionStats
 from asyncnotify._subscriptions.batches import Batches
-from asyncnotify._subscriptions.stream import Stream, end_of
+from asyncnotify._subscriptions.stream import Stream, at_hand, end_of
 
 ItemT_co = TypeVar("ItemT_co", bound=Notification[Any] | Gap, covariant=True)
 
 _LAST_LOOK: Final = 1.0
-"""Seconds beyond its timeout that get() may take, where something blocks the event loop or others
-use the processors: 0.1 s was too short for an item to be fetched on a machine with a load of 15."""
+"""Seconds beyond its timeout that get() may take, where something blocks the event loop or other
+processes keep it from running."""
 
 _ENDED: Final = "the stream has ended"
 
@@ -56,6 +56,7 @@ class BlockingStream(Generic[ItemT_co]):
     def __init__(self, gateway: Gateway, stream: Stream[ItemT_co], limit: int) -> None:
         self._gateway = gateway
         self._stream = stream
+        self._limit = limit
         self._batches: Batches[ItemT_co] = stream.batches(limit)
         self._items: deque[ItemT_co] = deque()
         self._taking = taking_from(self._items)
@@ -275,16 +276,22 @@ class BlockingStream(Generic[ItemT_co]):
             with self._lock:
                 alone = len(self._waiting) == 1
                 if alone:
-                    self._stop_fetching()  # it looks into the mailbox before it stops
+                    self._stop_fetching()
             if alone:
-                self._news.wait(
-                    functools.partial(self._is_settled, fetch), deadline_after(_LAST_LOOK)
-                )
+                looked = functools.partial(self._is_settled, self._looking())
+                self._news.wait(looked, deadline_after(_LAST_LOOK))
+                del looked
             if not self._items and not (fetch.outcome.done() and not _was_cancelled(fetch.outcome)):
                 msg = f"{self!r} got no item within the timeout= of get()"
                 raise TimeoutError(msg)
         finally:
             del self, fetch
+
+    def _looking(self) -> Call[list[ItemT_co]]:
+        """Begin to take what waits: fetching may have been stopped while it waited for its turn."""
+        look = Call(awaitable(functools.partial(at_hand, self._stream, self._limit)))
+        look.outcome.add_done_callback(self._fetched)
+        return self._gateway.portal.begin(look)
 
     def _stop_fetching(self) -> None:
         """Leave what has not arrived yet to the mailbox, which keeps to its own rules."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._errors import BufferOverflowError
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 Enlist: TypeAlias = Callable[[], tuple[Roster, Subscriber]]
 """What makes a subscription, which begins once the server has confirmed its channels."""
+
+
+_GLANCE: Final = SLICE / 10
+"""Seconds of decoding for who does not wait: others may do the same in this turn of the loop."""
 
 
 class Phase(StrEnum):
@@ -142,6 +146,10 @@ class Beginning:
                 roster, subscriber, self.channels, gaps=self._gaps, on_error=self._on_error
             )
         return self._reading
+
+    def at_hand(self, limit: int) -> list[Any]:  # noqa: ARG002 - as that of Reading
+        """Return what waits: nothing yet."""
+        return []
 
     @property
     def _nobody_else_waits(self) -> bool:
@@ -275,10 +283,14 @@ class Reading:
             if batch := self._take_batch(limit):
                 return batch
 
-    def _take_batch(self, limit: int) -> list[Any]:
-        """Return what waits; of what has to be decoded, as much as a slice of time allows."""
+    def at_hand(self, limit: int) -> list[Any]:
+        """Return what waits, so many at most, without waiting for a turn; the list may be empty."""
+        return self._take_batch(limit, _GLANCE) if self.mailbox.readable else []
+
+    def _take_batch(self, limit: int, seconds: float = SLICE) -> list[Any]:
+        """Return what waits; of what has to be decoded, as much as this time allows."""
         if self._decoding is not None:
-            batch = self._decoding.take_many(limit, SLICE)
+            batch = self._decoding.take_many(limit, seconds)
             self._owes_a_turn = self._decoding.ran_out  # not now: cancelled, it would lose them
             return batch
         batch = waiting = [*islice(self.mailbox, limit)]

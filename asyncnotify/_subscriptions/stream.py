@@ -222,6 +222,9 @@ class Stream(Generic[ItemT_co]):
         finally:
             del self
 
+    def _at_hand(self, limit: int) -> list[ItemT_co]:
+        return self._state.at_hand(limit)
+
     async def aclose(self) -> None:
         """
         End the stream and throw away what it had buffered.
@@ -248,6 +251,11 @@ def end_of(stream: Stream[Any]) -> ClosedError:
     """Return the error for who uses a stream that brings no more."""
     how = stream._how_ended  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
     return ClosedError(f"the stream of {how}; make another with listener.stream()")
+
+
+def at_hand(stream: Stream[ItemT_co], limit: int) -> list[ItemT_co]:
+    """Return what waits, so many at most, without waiting at all; nothing before it began."""
+    return stream._at_hand(limit)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def _give_up(

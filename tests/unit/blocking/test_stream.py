@@ -30,6 +30,8 @@ class FakeStream:
         self.waiting: list[Notification[str]] = []
         self.end: BaseException | None = None
         self.entered = self.closed = False
+        self.turn = asyncio.Event()  # cleared while other consumers of the loop run
+        self.turn.set()
         self.asked = threading.Event()
         self._news = asyncio.Event()
 
@@ -54,8 +56,14 @@ class FakeStream:
     def __aiter__(self) -> Self:
         return self
 
+    def _at_hand(self, limit: int) -> list[Notification[str]]:
+        """Return what waits, for at_hand()."""
+        batch, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return batch
+
     async def __anext__(self) -> list[Notification[str]]:
         self.asked.set()
+        await self.turn.wait()
         while not self.waiting:
             if self.end is not None:
                 raise self.end
@@ -137,6 +145,19 @@ def test_a_timeout_loses_nothing(harness: Harness) -> None:
         harness.stream.get(0.01)
     harness.put("a")
     assert harness.stream.get(0).payload == "a"
+
+
+@pytest.mark.parametrize("timeout", [0, 0.001])
+def test_what_waits_is_returned_whoever_else_runs_in_the_loop(
+    harness: Harness, timeout: float
+) -> None:
+    """Fetching waits for its turn there; who waits no longer takes what there is."""
+    harness.gateway.call(awaitable(harness.behind.turn.clear))
+    harness.put(*"abcd")
+    assert [harness.stream.get(timeout).payload for _ in range(4)] == list("abcd")
+    with pytest.raises(TimeoutError):
+        harness.stream.get(timeout)
+    harness.gateway.call(awaitable(harness.behind.turn.set))
 
 
 def test_after_a_timeout_nothing_is_fetched_until_the_next_call(harness: Harness) -> None:
