@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -28,6 +29,7 @@ from asyncnotify.log import (
 )
 from tests.log.test_consumers import AT_ONCE
 from tests.package.test_parity import members, parameters
+from tests.support.interrupter import Alarm, each_point
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ DIFFERENT = {
     "LogStream.get": "in asyncio anext() within asyncio.timeout() does the same",
     "LogStream.at_hand": "what a BlockingLogStream calls, and no user",
     "LogStream.end": "what a log calls, and no user",
-    "LogStream.put_back": "what a BlockingLogStream calls, and no user",
     "Consumer.next_batch": "what a BlockingConsumer calls, and no user",
     "Consumer.put_back": "what a BlockingConsumer calls, and no user",
 }
@@ -359,3 +360,40 @@ def test_the_callers_own_rows_are_in_the_same_transaction(dsn: str, log: Blockin
     engine.dispose()
     with log.read(after="start") as stream, pytest.raises(TimeoutError):
         stream.get(timeout=0.05)
+
+
+TAKERS: dict[str, Callable[[BlockingLog, int], Any]] = {
+    "stream": lambda log, _: log.read(after="start"),
+    "consumer": lambda log, number: log.consumer(f"c{number}"),
+}
+
+
+def take_all(taker: Any, found: list[str], count: int, *, in_batches: bool) -> None:  # noqa: ANN401 - either kind
+    """Take events until there are so many."""
+    if in_batches:
+        for batch in taker.batches(2):
+            found.extend([event.payload for event in batch])
+            if len(found) >= count:
+                return
+    while len(found) < count:
+        event = next(taker)
+        found.append(event.payload)
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+@pytest.mark.parametrize("kind", TAKERS)
+def test_r56_what_a_signal_handler_raises_loses_no_event(
+    log: BlockingLog, kind: str, *, in_batches: bool
+) -> None:
+    """At whatever point of the log's own code it is raised: each event comes once."""
+    log.append_many([("things", str(n)) for n in range(5)])
+    points = 0
+    for interrupter in each_point("asyncnotify.log._blocking"):
+        found: list[str] = []
+        with TAKERS[kind](log, points) as taker:
+            with contextlib.suppress(Alarm), interrupter:
+                take_all(taker, found, 5, in_batches=in_batches)
+            take_all(taker, found, 5, in_batches=in_batches)
+            assert found == [str(n) for n in range(5)], points
+        points += 1
+    assert points > 5

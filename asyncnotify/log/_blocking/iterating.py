@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
 from asyncnotify._arguments import check_count, check_timeout
 from asyncnotify._blocking.gateway import Gateway
@@ -25,6 +24,11 @@ _FETCHED: Final = 1_000
 
 _ENDED: Final = "the stream has ended"
 
+# Items that have been fetched, how many of them have been taken, and the place before the first.
+# It is replaced as a whole: no call stands between that and the return of what was taken, so no
+# signal handler runs there, whose exception would lose it.
+_State: TypeAlias = "tuple[list[T], int, Position | None]"
+
 
 class BlockingLogStream(Generic[ItemT_co]):
     """
@@ -37,19 +41,25 @@ class BlockingLogStream(Generic[ItemT_co]):
     def __init__(self, gateway: Gateway, stream: LogStream[ItemT_co]) -> None:
         self._gateway = gateway
         self._stream = stream
-        self._items: deque[ItemT_co] = deque()
-        self._position = stream.position
+        self._state: _State[ItemT_co] = [], 0, stream.position
 
     def __enter__(self) -> Self:
         """Take the place in the log where reading begins; raises as ``get()`` does."""
-        self._gateway.call(self._stream.__aenter__)
-        self._position = self._stream.position
+        self._gateway.call(self._enter)
         return self
+
+    async def _enter(self) -> None:
+        await self._stream.__aenter__()
+        if not self._state[0]:
+            self._state = [], 0, self._stream.position
 
     @property
     def position(self) -> Position | None:
         """The place behind the last event that was taken; as ``LogStream.position``."""
-        return self._position
+        items, taken, before = self._state
+        events = (item for item in reversed(items[:taken]) if isinstance(item, Event))
+        last = next(events, None)
+        return before if last is None else last.position
 
     def __exit__(
         self,
@@ -89,19 +99,21 @@ class BlockingLogStream(Generic[ItemT_co]):
             Exception: As of the ``anext()`` of a LogStream.
         """
         check_timeout("timeout", timeout)
-        if not self._items:
-            fetch = functools.partial(self._fetch, timeout)
-            with contextlib.suppress(ClosedError):  # of the log: this is an end as well
-                self._items.extend(self._gateway.call(fetch, undo=self._put_back))
-        if not self._items:
-            raise EOFError(_ENDED)
-        return self._taken()
-
-    def _taken(self) -> ItemT_co:
-        item = self._items.popleft()
-        if isinstance(item, Event):
-            self._position = item.position
+        self._wait(timeout)
+        items, taken, before = self._state
+        item = items[taken]
+        self._state = items, taken + 1, before
         return item
+
+    def _wait(self, timeout: float | None) -> None:
+        """Return when there is an item to be taken."""
+        items, taken, _ = self._state
+        if taken == len(items):
+            with contextlib.suppress(ClosedError):  # of the log: this is an end as well
+                self._gateway.call(functools.partial(self._fetch, timeout))
+            items, taken, _ = self._state
+            if taken == len(items):
+                raise EOFError(_ENDED)
 
     def batches(self, limit: int = DEFAULT_BATCH) -> Iterator[list[ItemT_co]]:
         """
@@ -112,22 +124,31 @@ class BlockingLogStream(Generic[ItemT_co]):
             Exception: As of ``get()``, but for EOFError.
         """
         check_count("limit", limit)
-        for first in self:
-            rest = min(limit - 1, len(self._items))
-            yield [first, *(self._taken() for _ in range(rest))]
+        with contextlib.suppress(EOFError):
+            while True:
+                self._wait(None)
+                items, taken, before = self._state
+                batch = items[taken : taken + limit]
+                end = taken + len(batch)
+                self._state = items, end, before
+                yield batch
 
-    async def _fetch(self, timeout: float | None) -> list[ItemT_co]:
-        stream = self._stream
+    async def _fetch(self, timeout: float | None) -> None:
+        """Put items where a thread takes them, which may be interrupted while it waits."""
         async with asyncio.timeout(timeout):
-            first = await anext(stream, None)
-        return [] if first is None else [first, *stream.at_hand(_FETCHED)]
-
-    async def _put_back(self, items: Iterable[ItemT_co]) -> None:
-        self._stream.put_back([*items])
+            first = await anext(self._stream, None)
+        if first is None:
+            return
+        found = [first, *self._stream.at_hand(_FETCHED)]
+        items, taken, _ = self._state
+        if taken == len(items):  # nobody can take anything: only the loop changes it then
+            self._state = found, 0, self.position
+        else:
+            items.extend(found)
 
     def close(self) -> None:
         """End the stream. Idempotent."""
-        self._items.clear()
+        self._state = [], 0, self.position
         with contextlib.suppress(ClosedError, NotStartedError):
             self._gateway.call(self._stream.aclose)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
@@ -233,10 +233,6 @@ class LogStream(Generic[ItemT_co]):
         while len(found) < limit and (item := self._taken()) is not None:
             found.append(item)
         return found
-
-    def put_back(self, items: Sequence[Any]) -> None:
-        """Take back items that were given last, and were lost on their way: they come again."""
-        self._items.extendleft(reversed(items))
 
     async def _fill(self) -> None:
         """Read the next portion; if there is none, wait until there may be."""
