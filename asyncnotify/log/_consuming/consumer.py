@@ -188,12 +188,28 @@ class Consumer(Generic[ItemT_co]):
         return []
 
     async def _batch(self, count: int) -> list[ItemT_co]:
-        batch: list[ItemT_co] = []
+        batch = self._take_events(count)
         while self._items and len(batch) < count:
             item = await self._take()
             if item is not None:
                 batch.append(cast("ItemT_co", item))
+            batch += self._take_events(count - len(batch))
         return batch
+
+    def _take_events(self, count: int) -> list[ItemT_co]:
+        """Take the events that come first, up to ``count``; end before what is no event."""
+        items = self._items
+        taken: list[Decoded] = []
+        while items and len(taken) < count:
+            item = items[0]
+            if isinstance(item, Gap) or not isinstance(item.item, Event):
+                break
+            taken.append(item)
+            items.popleft()
+        if taken:
+            self._given = taken[-1].position
+            self._outstanding += taken
+        return cast("list[ItemT_co]", [one.item for one in taken])
 
     async def _take(self) -> Event[Any] | Gap | None:
         """Take an item; return None if it is nothing that the user wants to see."""

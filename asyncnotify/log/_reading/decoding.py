@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 log = Log("log")
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+_COLUMNS: Final = 7
+"""Of an event, in the order in which the statements give them; others follow."""
+
+_new: Final[Any] = tuple.__new__
+"""Makes a named tuple in half the time that its class takes: there are three for each event."""
 
 
 class Decoded(NamedTuple):
@@ -70,10 +75,15 @@ class Decoder:
 
     def decoded(self, portion: Portion) -> Iterator[Decoded]:
         """Yield the events of a portion, or why one cannot be decoded."""
-        tick = portion.tick
+        log, epoch, tick = self._log, portion.tick.epoch, portion.tick.number
         for row in portion.rows:
-            position = Position(self._log, tick.epoch, tick.number, row["id"])
-            yield Decoded(position, self._event(position, row), row["appended_at"])
+            number, uid, name, key, payload, headers, at = row[:_COLUMNS]
+            position = _new(Position, (log, epoch, tick, number))
+            if headers is None and name not in self._channels:  # the common case
+                event = _new(Event, (position, uid, name, payload, key, _NO_HEADERS, at))
+                yield _new(Decoded, (position, event, at))
+            else:
+                yield Decoded(position, self._event(position, row), at)
 
     def _event(self, position: Position, row: Any) -> Event[Any] | PayloadDecodeError:  # noqa: ANN401 - a record of the driver's
         channel = self._channels.get(row["channel"])
