@@ -35,6 +35,7 @@ from asyncnotify.log._reading.sharing import SharedSessions
 from asyncnotify.log._reading.stream import LogStream, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
 from asyncnotify.log._sessions import session_of
+from asyncnotify.log._values import Position
 from asyncnotify.log._waking import Waker
 from asyncnotify.log._walk.buckets import WHOLE, Bucket
 from asyncnotify.log._walk.cursor import Cursor
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._sessions import Sessions
     from asyncnotify.log._status import DeadLetter
-    from asyncnotify.log._values import Position
 
 
 Wake: TypeAlias = Literal["commit", "after", "poll"]
@@ -260,12 +260,16 @@ class Runtime:
         return Operations(self._shared, self._options.names)
 
     async def place(self, after: After) -> Position:
-        """Return the position where a reader would begin."""
-        cursor = Cursor(
-            Walk(self._shared, Statements(self._options.names)), self._options.names.log
-        )
-        await take_place(cursor, after)
-        return cursor.position
+        """
+        Return the position where a reader would begin.
+
+        Where events have been removed it is before them: whoever goes on there is told.
+        """
+        name = self._options.names.log
+        cursor = Cursor(Walk(self._shared, Statements(self._options.names)), name)
+        if await take_place(cursor, after) is None:
+            return cursor.position
+        return after if isinstance(after, Position) else Position(name, 1, 0, 0)
 
     async def try_again(self, handling: Handling, letter: DeadLetter) -> None:
         """Call a handler with a dead letter, and remove that if it returns."""
