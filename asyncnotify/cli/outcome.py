@@ -107,6 +107,10 @@ class Outcome:
             ("in the view", f"{len(self.view):,}", "", f"{len(self.table):,}"),
         ]
 
+    def notes(self) -> list[str]:
+        """Return how long each recovery took."""
+        return [f"listening again {recovery}" for recovery in self.recoveries]
+
     def problems(self) -> list[str]:
         """Describe every promise that was not kept."""
         found = list(self.failures)

@@ -65,6 +65,7 @@ class _Walk:
         self._places = [order.places[name] for name in order.names]
         self._numbers = {name: number for number, name in enumerate(order.names)}
         self._pending: list[_Seek] = []
+        self._latest = _Seek(None)
         self._next = 0
         self._batch = 0
         self._begins_batch = False
@@ -85,9 +86,10 @@ class _Walk:
                 self._begin_batch()
             case Kind.SEEKING:
                 number = None if mark.place is None else bisect_right(self._places, mark.place)
-                self._pending.append(_Seek(number))
+                self._latest = _Seek(number)
+                self._pending.append(self._latest)
             case Kind.SOUGHT:
-                self._pending[-1].is_done = True
+                self._latest.is_done = True  # a batch may have come from there before
                 self.seeks += 1
             case Kind.PAUSED:
                 self._in_pause = 0

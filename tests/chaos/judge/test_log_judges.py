@@ -143,6 +143,7 @@ def test_a_contradiction_in_the_order_is_found(entries: list[Entry], word: str) 
         ([BATCH, 0, 1, seek((0, 0, 0)), SOUGHT, BATCH, *range(8)], 0),
         ([BATCH, 0, 1, seek((0, 0, 0)), SOUGHT, BATCH, 2, BATCH, *range(8)], 0),
         ([BATCH, 0, seek(seen(4).place), BATCH, 5, 6, 7], 0),
+        ([BATCH, 0, seek(seen(4).place), BATCH, 5, SOUGHT, BATCH, 6, 7], 0),
         ([BATCH, 0, 1, PAUSED, BATCH, 2, RESUMED, BATCH, 3, 4, 5, 6, 7], 0),
         ([BATCH, 0, 1, BATCH, 3, 4, 5, 6, 7], 1),
         ([BATCH, 0, 1, 3, 4, 5, 6, 7], 1),
