@@ -368,7 +368,7 @@ TAKERS: dict[str, Callable[[BlockingLog, int], Any]] = {
 }
 
 
-def take_all(taker: Any, found: list[str], count: int, *, in_batches: bool) -> None:  # noqa: ANN401 - either kind
+def take_all(taker: Any, found: list[str], count: int, *, in_batches: bool) -> None:
     """Take events until there are so many."""
     if in_batches:
         for batch in taker.batches(2):
