@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
@@ -160,11 +160,14 @@ class Decoding:
         raw = self._peek()
         if raw is None:
             return None
-        if _may_grow(raw):
-            gap = raw
+        if isinstance(raw, Gap) and raw.reason in _OF_RUNS:
+            gap = raw  # more may belong to it
             raw = next(islice(self._mailbox, 1, None), None)
         taken: Any = None if raw is None else self._decode(raw)
         try:
+            if taken.__class__ is Notification and gap is None:
+                self._mailbox.take()  # nearly always
+                return taken
             if isinstance(taken, PassedOver) and (gap is None or gap.reason is taken.reason):
                 return self._pass_over(taken, gap)
             self._mailbox.take()
@@ -217,21 +220,23 @@ class Decoding:
     def _decoded(self, limit: int, seconds: float) -> _Decoded:
         """Decode what comes next, and let it stay."""
         decoded, decode = _Decoded(), self._decode
+        append = decoded.items.append
         taken: Any = None
         ends = time.monotonic() + seconds
         self.ran_out = False
+        count = 0
         try:
-            for raw in islice(self._mailbox, limit):
+            for count, raw in enumerate(islice(self._mailbox, limit), 1):
                 taken = decode(raw)
-                decoded.count += 1
                 if taken.__class__ is Notification and decoded.gap is None:
-                    decoded.items.append(taken)  # nearly always
+                    append(taken)  # nearly always
                 else:
                     self._add(taken, decoded)
                 taken = None
-                if not decoded.count % _DECODED_AT_ONCE and time.monotonic() > ends:
+                if not count % _DECODED_AT_ONCE and time.monotonic() > ends:
                     self.ran_out = True
                     break
+            decoded.count = count
             decoded.end_run(None)
             return decoded
         finally:
@@ -245,8 +250,8 @@ class Decoding:
                 decoded.gap = self._with_one_more(decoded.gap, taken)
             else:
                 self._warn_of(taken)
-        elif decoded.gap is None and _may_grow(taken):
-            decoded.gap = taken
+        elif decoded.gap is None and isinstance(taken, Gap) and taken.reason in _OF_RUNS:
+            decoded.gap = taken  # more may belong to it
         else:
             decoded.end_run(taken)
 
@@ -316,11 +321,6 @@ class _Decoded:
         """Add the gap of the run, if there is one, and what follows it."""
         self.items += [item for item in (self.gap, follower) if item is not None]
         self.gap = None
-
-
-def _may_grow(item: Taken) -> TypeGuard[Gap]:
-    """Return whether it is the gap of a run, of which more may follow."""
-    return isinstance(item, Gap) and item.reason in _OF_RUNS
 
 
 def decoding_of(
