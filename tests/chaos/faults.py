@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import asyncpg
 
 from asyncnotify.testing.faults import block_loop
 from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 from asyncnotify.testing.server import UnknownBackendError
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer, StopMode
 
 __all__ = ["FAULTS", "Fault", "Target"]
+
+_SERVER_LIMIT: Final = scaled(60.0)
+"""Seconds for the server to stop or start, while everybody connects anew and others are at work:
+once it had not stopped after 30 s."""
 
 
 class Target(Protocol):
@@ -147,13 +152,13 @@ async def crash(chaos: Target) -> None:
 async def restart(chaos: Target) -> None:
     """Restart the server."""
     mode: StopMode = chaos.chance.choice(("fast", "immediate"))
-    await asyncio.to_thread(chaos.server.restart, mode)
+    await asyncio.to_thread(chaos.server.restart, mode, timeout=_SERVER_LIMIT)
 
 
 async def kill(chaos: Target) -> None:
     """Kill the postmaster, and start it again."""
     await asyncio.to_thread(chaos.server.kill)
-    await asyncio.to_thread(chaos.server.start)
+    await asyncio.to_thread(chaos.server.start, timeout=_SERVER_LIMIT)
 
 
 FAULTS: tuple[Fault, ...] = (
