@@ -20,6 +20,7 @@ from asyncnotify.log._walk.buckets import Bucket
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE
 from tests.log.conftest import NAMES, append
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,7 +61,7 @@ async def place(admin: Connection, consumer: str = "mailer") -> int:
 
 async def until(condition: Any) -> None:
     """Return once the condition holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while not await condition():
             pass
 
