@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Generic, Self, TypeAlias, TypeVar
 
@@ -164,6 +164,7 @@ class BlockingConsumer(Generic[ItemT_co]):
     def __init__(self, gateway: Gateway, consumer: Consumer[ItemT_co]) -> None:
         self._gateway = gateway
         self._consumer = consumer
+        self._fetched: list[ItemT_co] = []  # until the thread that asked for them returns them
 
     @property
     def name(self) -> str:
@@ -200,7 +201,10 @@ class BlockingConsumer(Generic[ItemT_co]):
             WrongLoopError: The call came from the thread of an event loop, or another process.
             Exception: As of the ``anext()`` of a Consumer.
         """
-        for batch in self.batches(1):
+        self._fetch(1)
+        batch = self._fetched
+        self._fetched = []  # no call stands between this and the return: no signal handler runs
+        if batch:
             return batch[0]
         raise StopIteration
 
@@ -214,13 +218,24 @@ class BlockingConsumer(Generic[ItemT_co]):
             Exception: As of the ``anext()`` of a Consumer.
         """
         check_count("count", count)
-        fetch = functools.partial(self._consumer.next_batch, count)
-        with contextlib.suppress(ClosedError):  # of the log
-            while batch := self._gateway.call(fetch, undo=self._put_back):
-                yield batch
+        while True:
+            self._fetch(count)
+            batch = self._fetched
+            self._fetched = []
+            if not batch:
+                return
+            yield batch
 
-    async def _put_back(self, _: Iterable[ItemT_co]) -> None:
-        self._consumer.put_back()
+    def _fetch(self, count: int) -> None:
+        with contextlib.suppress(ClosedError):  # of the log
+            self._gateway.call(functools.partial(self._next_batch, count))
+
+    async def _next_batch(self, count: int) -> None:
+        """Fetch the next events; those come again that a thread was to return, and did not."""
+        if self._fetched:
+            self._fetched = []
+            self._consumer.put_back()
+        self._fetched = await self._consumer.next_batch(count)
 
     def close(self) -> None:
         """Commit what is done, and let others serve the consumer. Idempotent."""

@@ -190,7 +190,11 @@ class Consumer(Generic[ItemT_co]):
     async def _batch(self, count: int) -> list[ItemT_co]:
         batch = self._take_events(count)
         while self._items and len(batch) < count:
-            item = await self._take()
+            try:
+                item = await self._take()
+            except BaseException:
+                self.put_back()
+                raise
             if item is not None:
                 batch.append(cast("ItemT_co", item))
             batch += self._take_events(count - len(batch))
@@ -217,7 +221,11 @@ class Consumer(Generic[ItemT_co]):
         if isinstance(item, Gap):
             return item if self._gaps else None
         if isinstance(item.item, PayloadDecodeError) and not self._is_shown(item.item):
-            await self._bury(item)
+            try:
+                await self._bury(item)
+            except BaseException:
+                self._items.appendleft(item)
+                raise
             return None
         self._given = item.position
         self._outstanding.append(item)
