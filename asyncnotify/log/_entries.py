@@ -12,8 +12,8 @@ from asyncnotify._channels.names import check_channel, check_payload
 from asyncnotify._errors import PayloadError
 from asyncnotify.log._errors import EntryError
 
-PAYLOAD_LIMIT: Final = 268_435_456
-"""Bytes. PostgreSQL holds 1 GB less a little; in the text of a statement a byte may take two."""
+PAYLOAD_LIMIT: Final = 256_000_000
+"""Bytes. PostgreSQL reads a literal of less than 512 MiB, in which a byte may take two."""
 
 KEY_LIMIT: Final = 1_024
 HEADERS_LIMIT: Final = 65_536
@@ -56,7 +56,7 @@ def entry_of(
         ChannelNameError: The name is empty, over 63 bytes, or holds NUL or a lone surrogate.
         EntryError: The key or the headers cannot be stored.
         PayloadError: The payload cannot be encoded, or holds NUL or a lone surrogate.
-        PayloadTooLargeError: The payload is over 256 MiB.
+        PayloadTooLargeError: The payload is over 256 MB.
     """
     if isinstance(channel, Channel):
         name, text = channel.name, encoded_up_to(channel, payload, PAYLOAD_LIMIT)

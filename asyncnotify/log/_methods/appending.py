@@ -61,7 +61,7 @@ class Appending(Running):
 
         Args:
             channel: A name, or a Channel, which encodes the payload.
-            payload: A text, or what the Channel encodes; up to 256 MiB. One that compresses takes
+            payload: A text, or what the Channel encodes; up to 256 MB. One that compresses takes
                 256 KiB.
             key: What the event is about, up to 1,024 bytes.
             headers: Texts by name, up to 64 KiB in all.
