@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from tests.log.conftest import Connect, Connection
 
 EVENTS: Final = 60_000
-BIG_LOG: Final = f"""
+MANY: Final = 10_000_000
+SOAK: Final = (pytest.mark.soak, pytest.mark.timeout(3_600))
+BIG_LOG: Final = """
     INSERT INTO asyncnotify.orders_events (slot, channel, payload)
-    SELECT n / 20000, 'things', repeat('x', 20) FROM generate_series(1, {EVENTS}) AS n
+    SELECT n::int8 * 3 / {events}, 'things', repeat('x', 20) FROM generate_series(1, {events}) AS n
 """
 TICKS: Final = 20_000
 MANY_TICKS: Final = f"""
@@ -79,15 +81,24 @@ class CountingQueries:
         return await self._connection.fetch(query, *arguments)
 
 
-@pytest_asyncio.fixture(params=["analyzed", "never analyzed"])
+@pytest_asyncio.fixture(
+    params=[
+        ("analyzed", EVENTS),
+        ("never analyzed", EVENTS),
+        pytest.param(("analyzed", MANY), marks=SOAK),
+        pytest.param(("never analyzed", MANY), marks=SOAK),
+    ],
+    ids=lambda given: f"{given[0]}, {given[1]:,}",
+)
 async def ticks(request: pytest.FixtureRequest, admin: Connection) -> list[Tick]:
     """The two newest ticks of a log with many events."""
     await install(admin, NAMES.log)
     await admin.execute("ALTER TABLE asyncnotify.orders_events_0 SET (autovacuum_enabled = off)")
-    await admin.execute(BIG_LOG)
+    statistics, events = request.param
+    await admin.execute(BIG_LOG.format(events=events))
     await admin.execute(f"SELECT {NAMES.prefix}_tick()")
     await admin.execute("SELECT asyncnotify.orders_append('things', 'one more')")
-    if request.param == "analyzed":
+    if statistics == "analyzed":
         await admin.execute(f"ANALYZE {NAMES.events}")
     await admin.execute(f"SELECT {NAMES.prefix}_tick()")
     await admin.execute("SET jit = off")
@@ -121,11 +132,11 @@ async def test_trap_9_a_poll_reads_some_pages(
 async def test_trap_9_a_portion_reads_no_more_than_it_gives(
     admin: Connection, ticks: list[Tick], mode: str
 ) -> None:
-    """In the middle of a tick of 60,000 events, 1,000 are read, by the index."""
+    """In the middle of a large tick 1,000 are read, by the index."""
     await admin.execute(f"SET plan_cache_mode = {mode}")
     last, _ = ticks
     sql = Statements(NAMES)
-    middle = EVENTS // 2
+    middle = last.top // 2
     arguments = middle, middle + 1_000, 1_000, 10**6, last.snapshot.text
     plan = await explained(admin, sql.visible, *arguments)
     assert plan["Actual Rows"] == 1_000
@@ -142,14 +153,15 @@ async def test_trap_9_late_events_are_looked_up(
     await admin.execute(f"SET plan_cache_mode = {mode}")
     sql = Statements(NAMES)
     [x] = await admin.fetch(f"SELECT DISTINCT x::text FROM {NAMES.events} WHERE id = 1")
+    events = ticks[0].top
     big, none = x[0], str(ticks[1].own + 10**6)
-    for xid, after, found in ((none, 0, 0), (big, EVENTS - 500, 500)):
-        arguments = after, EVENTS, 1_000, 10**6, [xid]
+    for xid, after, found in ((none, 0, 0), (big, events - 500, 500)):
+        arguments = after, events, 1_000, 10**6, [xid]
         plan = await explained(admin, sql.late, *arguments)
         assert plan["Actual Rows"] == max(found, 1)
         assert buffers(plan) < FEW + found
-    for xid, after in ((none, 0), (big, EVENTS - 500)):
-        plan = await explained(admin, sql.first_late, after, EVENTS, [xid])
+    for xid, after in ((none, 0), (big, events - 500)):
+        plan = await explained(admin, sql.first_late, after, events, [xid])
         assert buffers(plan) < FEW
     plan = await explained(admin, sql.late_in_range, "3", str(int(big) + 1))
     assert plan["Actual Rows"] == 1
@@ -157,13 +169,13 @@ async def test_trap_9_late_events_are_looked_up(
 
 
 async def test_trap_9_a_large_tick_is_read_once(admin: Connection, ticks: list[Tick]) -> None:
-    """A walk of 60,000 events looks at a page about once for each portion that has part of it."""
+    """A walk of all events looks at a page about once for each portion that has part of it."""
     queries = CountingQueries(admin)
     walk = Walk(queries, Statements(NAMES))
     [zero] = await walk.ticks(0, 1)
     found = [len(rows) async for rows in walk.events(zero, ticks[0])]
-    assert found == [1_000] * (EVENTS // 1_000)
-    assert queries.buffers < 2 * EVENTS
+    assert found == [1_000] * (ticks[0].top // 1_000)
+    assert queries.buffers < 2 * ticks[0].top
 
 
 async def test_trap_9_a_tick_looks_up_late_transactions(
@@ -192,7 +204,7 @@ async def test_trap_9_old_statistics_do_not_make_a_tick_walk_the_index_on_xids(
 ) -> None:
     """That index can be skipped through for ids, which costs a step for each xid of the log."""
     await install(admin, NAMES.log)
-    await admin.execute(BIG_LOG)
+    await admin.execute(BIG_LOG.format(events=EVENTS))
     await admin.execute(f"VACUUM ANALYZE {NAMES.events}")
     await admin.execute(MANY_XIDS)
     await admin.execute(f"VACUUM {NAMES.events}")
@@ -225,9 +237,10 @@ async def test_trap_9_the_status_of_consumers_reads_some_pages_for_each(
     admin: Connection, many_ticks: None
 ) -> None:
     """What holds retention up is looked up once, and not for each of them."""
-    for number in range(50):
-        add = f"SELECT {NAMES.prefix}_add_consumer('{number}', 0, 1, 1, {number * 400}, 0)"
-        await admin.execute(add)
+    await admin.execute(
+        f"INSERT INTO {NAMES.consumers} (consumer, bucket, buckets, epoch, tick, id)"
+        " SELECT n::text, 0, 1, 1, n * 400, 0 FROM generate_series(0, 49) AS n"
+    )
     queries = CountingQueries(admin)
     status = await Operations(queries, NAMES).status()
     assert len(status.consumers) == 50
