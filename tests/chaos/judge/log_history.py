@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -20,6 +21,7 @@ __all__ = [
     "Seen",
     "Verdict",
     "judge_history",
+    "judge_keys",
     "order_of",
 ]
 
@@ -218,6 +220,16 @@ def judge_history(history: History, order: Order, lost: Iterable[str] = ()) -> V
         *(history.name, sum(1 for _ in history.seen), walk.again, walk.longest),
         *(walk.gaps, walk.removed, faults),
     )
+
+
+def judge_keys(history: History, order: Order, lost: Iterable[str] = ()) -> Verdict:
+    """Judge one to whom each event comes once, in the order of its key and no other."""
+    names = [seen.name for seen in history.seen]
+    faults = [f"missing: {name!r}" for name in sorted({*order.names, *lost} - {*names})]
+    faults += [f"doubled: {name!r}, {n} times" for name, n in Counter(names).items() if n > 1]
+    faults += _inverted(dict.fromkeys(names))
+    told = [f"{history.name}: {fault}" for fault in faults]
+    return Verdict(history.name, len(names), 0, 0, 0, 0, told)
 
 
 class _Walk:

@@ -13,6 +13,7 @@ from tests.chaos.judge.log_history import (
     Rule,
     Seen,
     judge_history,
+    judge_keys,
     order_of,
 )
 from tests.chaos.judge.log_seeks import judge_seeks
@@ -133,6 +134,21 @@ def test_a_contradiction_in_the_order_is_found(entries: list[Entry], word: str) 
     )
     [*faults] = order_of([first, second]).faults
     assert any(word in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("items", "word"),
+    [
+        ([1, 0, 3, 5, 2, 4, 7, 6], ""),
+        ([0, 1, 2, 3, 4, 5, 6], "missing: 'b/key 7'"),
+        ([0, 1, 2, 3, 4, 5, 6, 7, 3], "doubled: 'b/key 3', 2 times"),
+        ([2, 0, 1, 3, 4, 5, 6, 7], "inversion: 'a/key 0'"),
+    ],
+)
+def test_of_buckets_the_order_of_each_key_is_judged(items: list[int | Entry], word: str) -> None:
+    """Other keys may overtake; each event comes, and once."""
+    faults = judge_keys(history(Rule.ONCE, items), ORDER).faults
+    assert [word in fault for fault in faults] == [True] * bool(word), faults
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from tests.chaos.log.database import (
     committed,
     connected,
     end_writers,
-    has_effect,
     read_effects,
     watch_cursors,
+    without_effect,
 )
-from tests.chaos.log.process import LIMITS, LOG
+from tests.chaos.log.process import BUCKETS, LIMITS, LOG
 from tests.chaos.log.processes import Killed
 from tests.chaos.log.readers import LAST, SOUGHT, Reader, Sought
 from tests.chaos.log.recorded import ends_with, entries_in
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["LogChaos"]
 
 _RULES: Final = {"plain": Rule.COMMITTED, "batches": Rule.BATCHES}
-_TRANSACTIONAL: Final = ("transactional", "transactional 2")
-"""Two processes of one name: when one dies the other goes on."""
+_SHARED: Final = ("transactional", "transactional 2", "bucketed", "bucketed 2")
+"""Two processes of one name: one waits until the other dies, or they share the buckets."""
 
 _HEALED_AFTER: Final = 3
 """Faults; some hold a connection for ever, and with it a lock."""
@@ -65,6 +65,7 @@ class LogChaos:
     Attributes:
         ledger: What was appended.
         histories: What each has seen; complete after ``end()``.
+        bucketed: The same of the one whose buckets processes share: in order by key only.
         sought: The consumer whose cursor is moved.
         emptied: How many partitions retention has emptied.
     """
@@ -83,6 +84,7 @@ class LogChaos:
         self.chance = chance  # of the faults alone
         self.ledger = Ledger()
         self.histories: list[History] = []
+        self.bucketed = History("bucketed", Rule.ONCE)
         self.emptied = 0
         self._seconds = seconds
         self._retention = retention
@@ -128,12 +130,14 @@ class LogChaos:
         for name in (*_RULES, "transactional", SOUGHT):
             async with self._operator.consumer(name):
                 pass  # before anything is appended, so that all is kept for it
+        async with self._operator.consumer("bucketed", buckets=BUCKETS):
+            pass
         self._begin_to_consume()
         self._begin_to_read()
         self._begin_to_append()
 
     def _begin_to_consume(self) -> None:
-        for name in (*_RULES, *_TRANSACTIONAL):
+        for name in (*_RULES, *_SHARED):
             path = Path(self._folder.name, name)
             kind = name.partition(" ")[0]
             killed = Killed(kind, self._proxied, path, self._others, self._lives)
@@ -265,7 +269,8 @@ class LogChaos:
         for history in self.histories:
             if history.name in _RULES:
                 history.entries += entries_in(self._killed[history.name].path)
-        self.histories.append(await read_effects(self.server.dsn))
+        self.histories.append(await read_effects(self.server.dsn, "transactional"))
+        self.bucketed = await read_effects(self.server.dsn, "bucketed")
 
     async def _end_writing(self) -> None:
         """Let no transaction be open, and learn which were committed."""
@@ -291,8 +296,7 @@ class LogChaos:
     async def _behind(self) -> list[str]:
         """Return who has not had the last event."""
         behind = [n for n in _RULES if not ends_with(self._killed[n].path, LAST)]
-        if not await has_effect(self.server.dsn, LAST):
-            behind.append("transactional")
+        behind += await without_effect(self.server.dsn, LAST)
         names = [*(reader.history.name for reader in self._readers), SOUGHT]
         return behind + [n for n, task in zip(names, self._reading, strict=True) if not task.done()]
 

@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 
     from tests.chaos.judge.log_history import Place
 
-__all__ = ["committed", "connected", "end_writers", "has_effect", "read_effects", "watch_cursors"]
+__all__ = [
+    "committed",
+    "connected",
+    "end_writers",
+    "read_effects",
+    "watch_cursors",
+    "without_effect",
+]
 
 _TIMEOUT: Final = 5.0
 _CURSORS: Final = "SELECT consumer, epoch, tick, id FROM asyncnotify.chaos_consumers"
-_EFFECTS: Final = "SELECT name, epoch, tick, id FROM effects ORDER BY n"
+_EFFECTS: Final = "SELECT name, epoch, tick, id FROM effects WHERE consumer = $1 ORDER BY n"
+_LAST: Final = "SELECT name FROM effects WHERE consumer = $1 ORDER BY n DESC LIMIT 1"
+_COUNTS: Final = "SELECT consumer, count(*) FROM effects GROUP BY consumer"
 
 
 @asynccontextmanager
@@ -62,17 +71,20 @@ async def committed(dsn: str) -> set[str]:
         return {row[0] for row in await connection.fetch("TABLE sent", timeout=60.0)}
 
 
-async def has_effect(dsn: str, name: str) -> bool:
-    """Return whether the transactional consumer has got so far."""
+async def without_effect(dsn: str, name: str) -> list[str]:
+    """Return which of the consumers that write rows have not got to the event of this name."""
     async with connected(dsn) as connection:
-        query = "SELECT name FROM effects ORDER BY n DESC LIMIT 1"
-        return bool(await connection.fetchval(query) == name)
+        if await connection.fetchval(_LAST, "transactional") != name:
+            return ["transactional"]
+        counts = dict(await connection.fetch(_COUNTS))
+    # What is last in the order is not what the last bucket comes to
+    return ["bucketed"] if counts.get("bucketed", 0) < counts["transactional"] else []
 
 
-async def read_effects(dsn: str) -> History:
-    """Return what the transactional consumer has written, as a history."""
+async def read_effects(dsn: str, consumer: str) -> History:
+    """Return what a consumer has written, as a history."""
     async with connected(dsn) as connection:
-        rows = await connection.fetch(_EFFECTS, timeout=60.0)
-    history = History("transactional", Rule.ONCE)
+        rows = await connection.fetch(_EFFECTS, consumer, timeout=60.0)
+    history = History(consumer, Rule.ONCE)
     history.entries += [Seen((row[1], row[2], row[3]), row[0]) for row in rows]
     return history

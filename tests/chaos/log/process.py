@@ -24,9 +24,10 @@ from tests.chaos.log.recorded import Recorder, name_of, place_of
 if TYPE_CHECKING:
     from asyncnotify.log import Event
 
-__all__ = ["LIMITS", "LOG"]
+__all__ = ["BUCKETS", "LIMITS", "LOG"]
 
 LOG: Final = "chaos"
+BUCKETS: Final = 4
 LIMITS: Final[dict[str, Any]] = {
     "connect_timeout": 2.0,
     "operation_timeout": 2.0,
@@ -39,7 +40,7 @@ _BATCH: Final = 50
 _PAUSE: Final = 0.1
 _FAILING: Final = 0.02
 _AT_ONCE: Final = ExponentialBackoff(initial=0.001, cap=0.001)
-_INSERT: Final = "INSERT INTO effects (name, epoch, tick, id) VALUES ($1, $2, $3, $4)"
+_INSERT: Final = "INSERT INTO effects (consumer, name, epoch, tick, id) VALUES ($1, $2, $3, $4, $5)"
 
 
 async def plain(log: Log, recorder: Recorder) -> None:
@@ -60,10 +61,21 @@ async def batches(log: Log, recorder: Recorder) -> None:
 
 async def transactional(log: Log, recorder: Recorder) -> None:
     """Write a row for each event, in the transaction that moves the cursor; fail now and then."""
+    await _write_rows("transactional", 1, log, recorder)
 
-    @log.on("transactional", transactional=True, on_error=Retry(1_000, backoff=_AT_ONCE))
+
+async def bucketed(log: Log, recorder: Recorder) -> None:
+    """Do the same in buckets, which several processes share."""
+    await _write_rows("bucketed", BUCKETS, log, recorder)
+
+
+async def _write_rows(name: str, buckets: int, log: Log, recorder: Recorder) -> None:
+    retry = Retry(1_000, backoff=_AT_ONCE)
+
+    @log.on(name, transactional=True, on_error=retry, buckets=buckets)
     async def write(event: Event[str], connection: asyncpg.Connection[Any]) -> None:
-        await connection.execute(_INSERT, name_of(event.payload), *place_of(event.position))
+        place = place_of(event.position)
+        await connection.execute(_INSERT, name, name_of(event.payload), *place)
         recorder.item(event)
         if random.random() < _FAILING:
             raise ValueError(event.position)
@@ -77,7 +89,12 @@ async def transactional(log: Log, recorder: Recorder) -> None:
             await asyncio.Event().wait()
 
 
-KINDS: Final = {"plain": plain, "batches": batches, "transactional": transactional}
+KINDS: Final = {
+    "plain": plain,
+    "batches": batches,
+    "transactional": transactional,
+    "bucketed": bucketed,
+}
 
 
 async def main(kind: str, dsn: str, path: str) -> None:

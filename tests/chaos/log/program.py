@@ -2,10 +2,10 @@
 The durable log under faults drawn at random, and a verdict: ``python -m tests.chaos --log``.
 
 Twelve writers append in transactions that are slow, roll back and have savepoints. Three durable
-consumers are processes of their own, which are killed by SIGKILL and started again; readers read on
-from stored positions; the cursor of another consumer is moved, and the consumer paused. Meanwhile
-faults are injected into the network and the server, which is killed, too. With ``--retention``
-events are removed seconds after they were committed.
+consumers, and one in buckets, are processes of their own, which are killed by SIGKILL and started
+again; readers read on from stored positions; the cursor of another consumer is moved, and the
+consumer paused. Meanwhile faults are injected into the network and the server, which is killed,
+too. With ``--retention`` events are removed seconds after they were committed.
 
 At the end each consumer and each reader must have had all that was committed, in the one order:
 ``tests/chaos/judge/log_history.py`` says what may come again, and what a Gap has to stand for.
@@ -19,7 +19,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from asyncnotify.testing.proxy import FaultProxy
-from tests.chaos.judge.log_history import judge_history, order_of
+from tests.chaos.judge.log_history import judge_history, judge_keys, order_of
 from tests.chaos.judge.log_seeks import judge_seeks
 from tests.chaos.log.chaos import LogChaos
 from tests.chaos.log.outcome import LogOutcome
@@ -66,7 +66,7 @@ def _judge(
     seed: int,
     seconds: float,
 ) -> LogOutcome:
-    order = order_of([*chaos.histories, chaos.sought.history])
+    order = order_of([*chaos.histories, chaos.sought.history, chaos.bucketed])
     ledger = chaos.ledger
     lost = sorted(ledger.committed - order.places.keys())
     return LogOutcome(
@@ -79,7 +79,10 @@ def _judge(
         events=len(order.names) + len(lost),
         emptied=chaos.emptied,
         streams=chaos.streams,
-        verdicts=[judge_history(history, order, lost) for history in chaos.histories],
+        verdicts=[
+            *(judge_history(history, order, lost) for history in chaos.histories),
+            judge_keys(chaos.bucketed, order, lost),
+        ],
         sought=judge_seeks(chaos.sought.history, order),
         contradictions=order.faults,
         made_up=sorted(order.places.keys() - ledger.committed - ledger.doubtful),

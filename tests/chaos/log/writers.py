@@ -37,7 +37,7 @@ SCHEMA: Final = """
     CREATE TABLE sent (name text NOT NULL);
     CREATE TABLE effects (
         n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        name text, epoch int, tick bigint, id bigint
+        consumer text, name text, epoch int, tick bigint, id bigint
     );
 """
 """``counters`` numbers the events of a key: its row is locked to the commit, so the numbers are in
