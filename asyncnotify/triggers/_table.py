@@ -51,7 +51,8 @@ class Table:
             as ``shop."odd.name"``.
         key: The column, or columns, that say which row it is: of a primary key, as a rule. After
             each statement no two rows may have the same one: not even within a transaction, as a
-            constraint that is deferred allows.
+            constraint that is deferred allows. With ``level="row"`` this is so after each row,
+            which a constraint that is deferrable does not see to.
         watch: Columns: an update that leaves all of them as they are is not told. Without any,
             every update is.
         when: A condition in SQL on ``old`` and ``new``, such as ``"new.total > 0"``: what does not

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.triggers._sql.notifying import each_row, open_rows
+from asyncnotify.triggers._sql.notifying import (
+    PLAN_FOR_MANY,
+    RESTORE_SETTINGS,
+    SETTINGS,
+    each_row,
+    open_rows,
+)
 from asyncnotify.triggers._sql.payloads import head
-from asyncnotify.triggers._sql.rows import json_of, types_of
+from asyncnotify.triggers._sql.rows import changed_rows, json_of, types_of
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -27,9 +33,10 @@ DECLARE
     payload pg_catalog.text;
     payloads pg_catalog.text[] := '{{}}';
     keys pg_catalog.text[] := '{{}}';
-    size pg_catalog.int8 := 0;
+    size pg_catalog.int8 := 0;{SETTINGS}
 BEGIN{_on_truncate(definition)}
-{open_rows(definition)}
+{PLAN_FOR_MANY}
+{open_rows(definition, changed_rows(definition, "update"))}
     LOOP
         FETCH items INTO item;
         EXIT WHEN NOT FOUND;
@@ -44,7 +51,7 @@ BEGIN{_on_truncate(definition)}
             size := 0;
         END IF;
     END LOOP;
-    CLOSE items;
+    CLOSE items;{RESTORE_SETTINGS}
     IF size > 0 THEN
         {_append_many(definition)}
     END IF;

@@ -22,6 +22,7 @@ from asyncnotify.triggers._sql.rows import (
     first_row,
     json_of,
     types_of,
+    updated_rows,
 )
 from asyncnotify.triggers._sql.truncating import on_truncate
 
@@ -56,7 +57,7 @@ DECLARE
     payload pg_catalog.text;
     item_payload pg_catalog.text;
     room pg_catalog.int4;
-    must_read pg_catalog.bool := false;
+    must_read pg_catalog.bool := false;{SETTINGS}
 BEGIN{on_truncate(definition)}
     BEGIN
 {_branches(first_row(definition, operation) for operation in ROW_OPERATIONS)}
@@ -84,7 +85,8 @@ END
 
 def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
-    return f"""{open_rows(definition)}
+    return f"""{PLAN_FOR_MANY}{_shortcut(definition)}
+{open_rows(definition, updated_rows(definition))}
     operation := '';
     payload := NULL;
     room := -1;
@@ -92,6 +94,17 @@ def _collect(definition: Definition) -> str:
         EXIT WHEN must_read;
         FETCH items INTO item;
         EXIT WHEN NOT FOUND;
+        IF item.operation = '' THEN
+            -- A key is another one: begin again, with all joins that this needs
+            CLOSE items;
+            OPEN items FOR
+{changed_rows(definition, "update")};
+            operation := '';
+            payloads := '{{}}';
+            payload := NULL;
+            room := -1;
+            CONTINUE;
+        END IF;
         IF item.operation = operation AND pg_catalog.octet_length(item.data) < room THEN
             payload := payload || ',' || item.data;
             room := room - pg_catalog.octet_length(item.data) - 1;
@@ -107,7 +120,7 @@ def _collect(definition: Definition) -> str:
         must_read := room < 0
             OR pg_catalog.cardinality(payloads) >= {definition.max_notifications};
     END LOOP;
-    CLOSE items;
+    CLOSE items;{RESTORE_SETTINGS}
     payload := payload || ']}}';
     IF must_read THEN
 {_count()}
@@ -123,29 +136,33 @@ def _branches(statements: Iterable[str]) -> str:
     return "    IF " + "\n    ELSIF ".join(branches) + "\n    END IF;"
 
 
-def open_rows(definition: Definition) -> str:
-    """
-    Return the statements that open the cursor ``items`` on all rows to be told.
+SETTINGS: Final = """
+    loops pg_catalog.text;
+    jit pg_catalog.text;"""
+"""Variables for what a session has set."""
 
-    The plan of a query is kept for the session: a loop, which is good for two rows, must not be
-    taken for a million, and what was compiled for a million must not be for two.
-    """
-    queries = (changed_rows(definition, operation) for operation in ROW_OPERATIONS)
-    return f"""    DECLARE
-        loops CONSTANT pg_catalog.text := pg_catalog.current_setting('enable_nestloop');
-        jit CONSTANT pg_catalog.text := pg_catalog.current_setting('jit');
-    BEGIN
-        PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
-            pg_catalog.set_config('jit', 'off', true);{_shortcut(definition)}
-{_branches(f"OPEN items FOR{chr(10)}{query};" for query in queries)}
-        PERFORM pg_catalog.set_config('enable_nestloop', loops, true),
-            pg_catalog.set_config('jit', jit, true);
-    END;"""
+PLAN_FOR_MANY: Final = """
+    loops := pg_catalog.current_setting('enable_nestloop');
+    jit := pg_catalog.current_setting('jit');
+    PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
+        pg_catalog.set_config('jit', 'off', true);"""
+"""A plan is kept for the session: loops, which are good for two rows, must not be taken for a
+million, and what was compiled for a million must not be for two."""
+
+RESTORE_SETTINGS: Final = """
+    PERFORM pg_catalog.set_config('enable_nestloop', loops, true),
+        pg_catalog.set_config('jit', jit, true);"""
+
+
+def open_rows(definition: Definition, update: str) -> str:
+    """Return the statements that open the cursor ``items`` on all rows to be told."""
+    told = (changed_rows(definition, "insert"), changed_rows(definition, "delete"), update)
+    return _branches(f"OPEN items FOR{chr(10)}{query};" for query in told)
 
 
 def _shortcut(definition: Definition) -> str:
     """Say at once that so many updated rows do not fit: joining them would take a while."""
-    if definition.is_filtered or definition.log is not None:
+    if definition.is_filtered:
         return ""
     smallest = len("[1],") + 3 * (len(definition.columns) - 1)
     most = definition.max_notifications * PAYLOAD_LIMIT // smallest

@@ -54,6 +54,23 @@ def changed_rows(definition: Definition, operation: str) -> str:
     return f"{gone}\nUNION ALL\n{appeared}\nUNION ALL\n{_updated(definition)}"
 
 
+def updated_rows(definition: Definition) -> str:
+    """
+    Return the query for what an update tells that leaves all keys as they are.
+
+    As ``changed_rows()``, with one join in place of three. A row with another key has an empty
+    text for the operation: then the query has not told all.
+    """
+    # No column of a table is called like this, and NULL in it says that there is no such row
+    present = quoted("asyncnotify: is there")
+    old = f"(SELECT *, true AS {present} FROM {OLD_ROWS}) AS old"
+    source = f"{NEW_ROWS} AS new LEFT JOIN {old} ON {_same_key(definition, 'old', 'new')}"
+    missing = f"old.{present} IS NULL"
+    told = " AND ".join(filter_of(definition, is_update=True)) or "true"
+    operation = f"CASE WHEN {missing} THEN '' ELSE 'update' END"
+    return _select(definition, operation, "new", source, [f"({missing} OR {told})"])
+
+
 def first_row(definition: Definition, operation: str) -> str:
     """
     Return the query for one row that a statement has changed, and whether there are others.
@@ -104,7 +121,7 @@ def _one_sided(definition: Definition, operation: str, unless_in: str | None = N
         same = _same_key(definition, "asyncnotify_other", alias)
         among = f"{unless_in} AS asyncnotify_other"
         conditions.append(f"NOT EXISTS (SELECT FROM {among} WHERE {same})")
-    return _select(definition, operation, alias, source, conditions)
+    return _select(definition, f"'{operation}'", alias, source, conditions)
 
 
 def _updated(definition: Definition) -> str:
@@ -115,7 +132,7 @@ def _updated(definition: Definition) -> str:
     else:
         source = f"{NEW_ROWS} AS new"
         conditions.append(f"EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})")
-    return _select(definition, "update", "new", source, conditions)
+    return _select(definition, "'update'", "new", source, conditions)
 
 
 def _same_key(definition: Definition, one: str, other: str) -> str:
@@ -135,7 +152,7 @@ def _select(
     row = json_of(alias, definition.columns)
     key = json_of(alias, definition.key)
     types = types_of(alias, definition.columns)
-    return f"""    SELECT '{operation}' AS operation, {row} AS data,
+    return f"""    SELECT {operation} AS operation, {row} AS data,
         {key if definition.columns != definition.key else "NULL"} AS key, {types} AS types
     FROM {source}{where}"""
 
