@@ -92,7 +92,7 @@ class Shop:
     """
 
     def __init__(self, dsn: str, log: Log) -> None:
-        self.committed = 0
+        self.committed: int = 0
         self.dsn = dsn
         self._log = log
         self._stopping = False
