@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -21,6 +22,7 @@ Connection: TypeAlias = "asyncpg.Connection[Any]"
 Connect: TypeAlias = "Callable[[], AbstractAsyncContextManager[Connection]]"
 Telling: TypeAlias = "Callable[..., Awaitable[Told]]"
 FENCE = "asyncnotify_tests_fence"
+_NUMBERS = itertools.count()
 
 
 class Told:
@@ -53,8 +55,10 @@ class Told:
         """Execute statements; return the payloads that have arrived since the last call."""
         for statement in statements:
             await self._writer.execute(statement)
-        await self._writer.execute(f"NOTIFY {FENCE}")
-        await self._fences.get()
+        fence = str(next(_NUMBERS))
+        await self._writer.execute(f"NOTIFY {FENCE}, '{fence}'")
+        while await self._fences.get() != fence:  # those of other channels' readers arrive too
+            pass
         arrived, self._payloads = self._payloads, []
         return arrived
 
