@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Final, cast
 
@@ -112,6 +112,25 @@ def check_kind(name: str, value: object, kind: type) -> None:
     if value is not None and not isinstance(value, kind):
         what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         msg = f"{name} must be a {kind.__name__} or None, not {what}"
+        raise TypeError(msg)
+
+
+def check_present(name: str, value: object, kind: type) -> None:
+    """Raise TypeError unless the value is an object of this class."""
+    if not isinstance(value, kind):
+        what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        msg = f"{name} must be a {kind.__name__}, not {what}"
+        raise TypeError(msg)
+
+
+def check_names(name: str, value: object) -> None:
+    """Raise TypeError unless the value is an iterable of texts, and not itself a text."""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        what = f"the text {value!r}" if isinstance(value, str) else f"of type {type_name(value)}"
+        msg = f"{name} must be a list of names, not {what}"
+        raise TypeError(msg)
+    if not all(isinstance(one, str) and one for one in value):
+        msg = f"{name} must be a list of names, and one of them is empty, or no text"
         raise TypeError(msg)
 
 

@@ -17,7 +17,14 @@ Every exception that the log raises on purpose, besides those of asyncnotify its
 
 from __future__ import annotations
 
+from typing import Final
+
 from asyncnotify._errors import AsyncNotifyError
+
+_IN_ITS_PLACE: Final = {
+    "log": ", and the DSN is the second argument",
+    "consumer": ", and the channels or the function come after it",
+}
 
 
 class LogError(AsyncNotifyError):
@@ -41,7 +48,10 @@ class LogNameError(LogError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.kind} name {self.name!r:.100}: {self.reason}"
+        if isinstance(self.name, str) and "://" not in self.name:
+            return f"{self.kind} name {self.name!r:.100}: {self.reason}"
+        what = "a URL" if isinstance(self.name, str) else f"of type {type(self.name).__name__}"
+        return f"the name of a {self.kind} is {what}: {self.reason}{_IN_ITS_PLACE.get(self.kind)}"
 
 
 class EntryError(LogError, ValueError):

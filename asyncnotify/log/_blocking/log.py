@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -164,7 +164,7 @@ class BlockingLog:
         """Return what ``install()`` executes; as ``Log.statements()``."""
         return self._log.statements(since=since, retention=retention, limit=limit, ring=ring)
 
-    def grants(self, *, append: Iterable[str] = (), consume: Iterable[str] = ()) -> list[str]:
+    def grants(self, *, append: Collection[str] = (), consume: Collection[str] = ()) -> list[str]:
         """Return the statements that give roles their rights; as ``Log.grants()``."""
         return self._log.grants(append=append, consume=consume)
 

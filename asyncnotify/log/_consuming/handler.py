@@ -384,7 +384,13 @@ def _decoded(event: Event[str], payload: object) -> Event[Any]:
 def check_event_handler(function: object, *, transactional: bool) -> None:
     """Raise TypeError unless the function runs when it is called as it will be."""
     check_callable("handler", function)
-    check_runs("handler", function)
+    if isinstance(function, type):
+        msg = (
+            f"handler is the class {function.__name__}, and calling a class only makes an object:"
+            " give a function, or an object that can be called"
+        )
+        raise TypeError(msg)
+    check_runs("the handler", function)
     check_takes("handler", function, "the Event", *["the connection"] * transactional)
 
 

@@ -7,7 +7,7 @@ from contextvars import copy_context
 from typing import Any, Literal, TypeVar, overload
 
 from asyncnotify import Channel, Gap
-from asyncnotify._arguments import check_flag, check_kind
+from asyncnotify._arguments import check_flag, check_present
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.handler import EventHandler, Handling, check_event_handler
@@ -149,7 +149,7 @@ class Consuming(Running):
         check_consumer_name(name)
         check_after(start)
         check_flag("transactional", transactional)
-        check_kind("on_error", on_error, Retry)
+        check_present("on_error", on_error, Retry)
         check_buckets(buckets)
         channels_of(channels)
         _check_free(name, self._handlings)

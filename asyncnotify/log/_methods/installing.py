@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from asyncnotify._arguments import check_names
 from asyncnotify.log._methods.running import Running
 from asyncnotify.log._schema.installing import install
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
@@ -71,7 +72,7 @@ class Installing(Running):
         wanted = _settings(retention, limit, ring) or Settings()
         return statements_of(self.name, wanted, since=since)
 
-    def grants(self, *, append: Iterable[str] = (), consume: Iterable[str] = ()) -> list[str]:
+    def grants(self, *, append: Collection[str] = (), consume: Collection[str] = ()) -> list[str]:
         """
         Return the statements that give roles the rights to append, or to read and consume.
 
@@ -81,7 +82,12 @@ class Installing(Running):
         Args:
             append: Names of roles that append.
             consume: Names of roles that read and consume.
+
+        Raises:
+            TypeError: One of them is not a collection of names: a list, or a tuple.
         """
+        check_names("append", append)
+        check_names("consume", consume)
         statements: list[str] = []
         for role in append:
             statements.extend(grants_to_append(self._names, role))

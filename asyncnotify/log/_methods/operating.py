@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from asyncnotify._arguments import check_count
+from asyncnotify._arguments import check_count, check_present
 from asyncnotify.log._errors import UnknownConsumerError
 from asyncnotify.log._methods.running import Running
+from asyncnotify.log._names import check_consumer_name
 from asyncnotify.log._reading.stream import After, check_after
 from asyncnotify.log._status import DeadLetter, LogStatus
 
@@ -38,9 +39,12 @@ class Operating(Running):
 
         Raises:
             ValueError: ``limit`` is not a whole number, at least 1.
+            LogNameError: No consumer can have this name.
             Exception: As of ``status()``.
         """
         check_count("limit", limit)
+        if consumer is not None:
+            check_consumer_name(consumer)
         return await self._running().operations.dead_letters(consumer, limit)
 
     async def retry(self, letter: DeadLetter) -> None:
@@ -50,10 +54,12 @@ class Operating(Running):
         A transactional handler and the discarding share a transaction.
 
         Raises:
+            TypeError: ``letter`` is no DeadLetter.
             UnknownConsumerError: This Log has no handler for the consumer, by ``on()``.
             PayloadDecodeError: The payload still cannot be decoded.
             Exception: What the handler raised, or as of ``status()``: the letter stays.
         """
+        check_present("letter", letter, DeadLetter)
         handling = self._handlings.get(letter.consumer)
         if handling is None:
             raise UnknownConsumerError(letter.consumer)
@@ -64,8 +70,10 @@ class Operating(Running):
         Remove a dead letter; return whether it was still there.
 
         Raises:
+            TypeError: ``letter`` is no DeadLetter.
             Exception: As of ``status()``.
         """
+        check_present("letter", letter, DeadLetter)
         return await self._running().operations.discard(letter.consumer, letter.event.id)
 
     async def seek(self, consumer: str, to: After) -> None:
@@ -79,12 +87,14 @@ class Operating(Running):
             to: As ``after`` of ``read()``.
 
         Raises:
+            LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
             PositionError: This log has not given the position.
             TypeError: As of ``read()``.
             ValueError: As of ``read()``.
             Exception: As of ``status()``.
         """
+        check_consumer_name(consumer)
         check_after(to)
         runtime = self._running()
         await runtime.operations.seek(consumer, await runtime.place(to))
@@ -94,9 +104,11 @@ class Operating(Running):
         Let nobody serve a consumer, until ``resume()``; what it has before it is kept.
 
         Raises:
+            LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
             Exception: As of ``status()``.
         """
+        check_consumer_name(consumer)
         await self._running().operations.pause(consumer, paused=True)
 
     async def resume(self, consumer: str) -> None:
@@ -104,9 +116,11 @@ class Operating(Running):
         Let a consumer be served again that was paused.
 
         Raises:
+            LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
             Exception: As of ``status()``.
         """
+        check_consumer_name(consumer)
         await self._running().operations.pause(consumer, paused=False)
 
     async def drop(self, consumer: str) -> None:
@@ -117,7 +131,9 @@ class Operating(Running):
         UnknownConsumerError.
 
         Raises:
+            LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
             Exception: As of ``status()``.
         """
+        check_consumer_name(consumer)
         await self._running().operations.drop(consumer)
