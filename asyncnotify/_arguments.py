@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from math import isfinite
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
@@ -138,7 +139,10 @@ def _number(value: object) -> float | None:
     """Return a finite number as it is; None for NaN, infinity, a bool and any other type."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if isfinite(value) else None
+    try:
+        return value if isfinite(value) else None
+    except OverflowError:  # an int beyond every float
+        return None
 
 
 _CALLED_WITH: Final[dict[str, tuple[str, ...]]] = {
@@ -160,14 +164,7 @@ def check_callback(name: str, function: object) -> None:
         name: The name of the argument: one of those that are called back.
         function: The value of the argument.
     """
-    check_callable(name, function)
-    if isinstance(function, type):
-        msg = (
-            f"{name} is the class {function.__name__}, and calling a class only makes an object:"
-            " give a function, or an object that can be called"
-        )
-        raise TypeError(msg)
-    check_runs(name, function)
+    check_function(name, function)
     check_takes(name, function, *_CALLED_WITH[name])
 
 
@@ -226,6 +223,18 @@ def check_callable(name: str, function: object) -> None:
         raise TypeError(msg)
 
 
+def check_function(name: str, function: object) -> None:
+    """Raise TypeError unless the object can be called, and a call runs it."""
+    check_callable(name, function)
+    if isinstance(function, type):
+        msg = (
+            f"{name} is the class {function.__name__}, and calling a class only makes an object:"
+            " give a function, or an object that can be called"
+        )
+        raise TypeError(msg)
+    check_runs(name, function)
+
+
 def check_runs(name: str, function: object) -> None:
     """Raise TypeError for a generator function: calling it runs nothing of its body."""
     generators = inspect.isgeneratorfunction, inspect.isasyncgenfunction
@@ -233,6 +242,18 @@ def check_runs(name: str, function: object) -> None:
         msg = f"{name} contains a `yield`, so calling {name} would run nothing: remove the `yield`"
         if name == "handler":
             msg += "; for several notifications at a time use listener.stream(…).batches()"
+        raise TypeError(msg)
+
+
+def check_ran(name: str, result: object) -> None:
+    """Raise TypeError for a generator that a function has returned: nothing of its body has run."""
+    if inspect.isawaitable(result):
+        return
+    if isinstance(result, GeneratorType | AsyncGeneratorType):
+        msg = (
+            f"{name} returned a generator, {result.__name__}(), of whose body nothing has run:"
+            " call a function without `yield` there"
+        )
         raise TypeError(msg)
 
 

@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify._arguments import is_async
+from asyncnotify._arguments import check_ran, is_async
 from asyncnotify._tasks import Sealed
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class _Thread:
 
 
 def _refuse_awaitable(result: object) -> None:
+    check_ran("the handler", result)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

@@ -15,7 +15,7 @@ from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from asyncnotify._arguments import is_async
+from asyncnotify._arguments import check_ran, is_async
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.mailbox import Item, merge_gaps
@@ -293,6 +293,7 @@ class HandlerWorker:
         await self._contain(error, _HANDLER, item, "the next notification follows")
 
     async def _await_if_needed(self, result: object) -> None:
+        check_ran(_HANDLER, result)
         if inspect.isawaitable(result):
             # A coroutine is what a decorated or wrapped async def returns
             if isinstance(result, asyncio.Future) and not self._warned_of_future:
@@ -344,6 +345,7 @@ class HandlerWorker:
         self._now_in("resync")
         try:
             result = self._timed("resync", resync, gap, self.slow.blocks_after)
+            check_ran("resync", result)
             if inspect.isawaitable(result):
                 await result
         except BaseException as error:

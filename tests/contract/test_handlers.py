@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from asyncnotify import Gap, GapReason, Notification, State
 from tests.contract.conftest import check_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from asyncnotify import Listener
     from tests.contract.conftest import Database, Inbox, ListenerFactory
@@ -136,6 +136,49 @@ async def test_r25_an_awaitable_from_a_plain_function_is_awaited(
     await database.notify("orders", "1", "2", "3")
     assert await inbox.payloads(3) == ["1", "2", "3"]
     assert [r.getMessage() for r in caplog.records if r.name == "asyncnotify.handler"] == []
+
+
+def generates(item: object) -> Iterator[object]:
+    """Have a body that a call does not run."""
+    yield item
+
+
+async def generates_async(item: object) -> AsyncIterator[object]:
+    """Have a body that a call does not run."""
+    yield item
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"in_thread": True}])
+@pytest.mark.parametrize("function", [generates, generates_async])
+async def test_r48_a_generator_that_a_handler_returns_is_an_error(
+    listener: Listener, function: Callable[[object], object], options: dict[str, Any]
+) -> None:
+    """Behind a wrapper, where no check at the beginning sees it: nothing of its body has run."""
+    told: asyncio.Queue[BaseException] = asyncio.Queue()
+    subscription = await listener.listen(
+        "orders",
+        lambda n: function(n),  # noqa: PLW0108 - what hides that it is a generator function
+        on_error=lambda error, _: told.put_nowait(error),
+        **options,
+    )
+    await listener.notify("orders")
+    error = await asyncio.wait_for(told.get(), 10)
+    assert isinstance(error, TypeError)
+    assert f"{function.__name__}(), of whose body nothing has run" in str(error)
+    assert subscription.stats().handler_errors == 1
+
+
+async def test_r48_a_resync_that_returns_a_generator_has_not_succeeded(listener: Listener) -> None:
+    """It is called again, as one that raises is."""
+    told: asyncio.Queue[BaseException] = asyncio.Queue()
+    await listener.listen(
+        "orders",
+        lambda _: None,
+        resync=lambda gap: generates(gap),  # noqa: PLW0108 - see above
+        on_error=lambda error, _: told.put_nowait(error),
+    )
+    for _ in range(2):
+        assert isinstance(await asyncio.wait_for(told.get(), 10), TypeError)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

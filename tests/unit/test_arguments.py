@@ -24,7 +24,7 @@ from asyncnotify._keepalive import Keepalive
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-NO_NUMBERS = [float("nan"), float("inf"), float("-inf"), True, "5", b"5", None, [1]]
+NO_NUMBERS = [float("nan"), float("inf"), float("-inf"), True, "5", b"5", None, [1], 10**400]
 
 
 @pytest.mark.parametrize("value", [0, -1, *NO_NUMBERS])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import asyncpg
 
 from asyncnotify import Gap
-from asyncnotify._arguments import check_callable, check_runs, check_takes
+from asyncnotify._arguments import check_function, check_ran, check_takes
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError, describe_error
 from asyncnotify._logs import Log
@@ -383,18 +383,12 @@ def _decoded(event: Event[str], payload: object) -> Event[Any]:
 
 def check_event_handler(function: object, *, transactional: bool) -> None:
     """Raise TypeError unless the function runs when it is called as it will be."""
-    check_callable("handler", function)
-    if isinstance(function, type):
-        msg = (
-            f"handler is the class {function.__name__}, and calling a class only makes an object:"
-            " give a function, or an object that can be called"
-        )
-        raise TypeError(msg)
-    check_runs("the handler", function)
+    check_function("the handler", function)
     check_takes("handler", function, "the Event", *["the connection"] * transactional)
 
 
 async def _result(function: EventHandler, arguments: tuple[object, ...]) -> None:
     result = function(*arguments)
+    check_ran("the handler", result)
     if inspect.isawaitable(result):
         await result
