@@ -36,10 +36,11 @@ class SeekVerdict:
 
 @dataclass(slots=True)
 class _Seek:
-    """A move of the cursor that no batch has followed so far; ``number`` None: to the start."""
+    """A move of the cursor that may still come into effect; ``number`` None: to the start."""
 
     number: int | None
     is_done: bool = False
+    is_met: bool = False
     batches: int = 0
 
 
@@ -117,25 +118,32 @@ class _Walk:
         self._begins_batch, self._is_interrupted, self._has_gap = False, False, False
 
     def _judge_begin(self, number: int, seen: Seen) -> None:
-        if self._is_sought(number):
-            self.heeded += 1
-            return
         again = self._is_interrupted and number == self._batch
-        if number != self._next and not again and not self._has_gap:
+        is_expected = again or number == self._next
+        if self._is_sought(number, is_expected=is_expected):
+            self.heeded += 1
+        elif not is_expected and not self._has_gap:
             self.faults.append(f"a batch begins with {seen.name!r}, where nothing says so")
         for seek in self._pending:
             seek.batches += seek.is_done
-        if any(seek.batches > 1 for seek in self._pending):
+        if any(seek.batches > 1 and not seek.is_met for seek in self._pending):
             self.faults.append(f"a batch begins with {seen.name!r} in spite of a seek")
-            self._pending.clear()
+        self._pending = [seek for seek in self._pending if seek.batches <= 1]
 
-    def _is_sought(self, number: int) -> bool:
-        """Return whether a seek leads here: those before it that are done have no effect more."""
+    def _is_sought(self, number: int, *, is_expected: bool) -> bool:
+        """
+        Return whether a seek leads here: those before it that are done have no effect any more.
+
+        If the batch is expected here anyway, nobody knows: the seek may still come into effect.
+        """
         for place in reversed(range(len(self._pending))):
             wanted = self._pending[place].number
             if wanted is None or wanted == number or (self._has_gap and wanted <= number):
-                in_doubt = [seek for seek in self._pending[:place] if not seek.is_done]
-                self._pending = in_doubt + self._pending[place + 1 :]
+                before = self._pending[: place + is_expected]
+                for seek in before:
+                    seek.is_met = True
+                kept = [seek for seek in before if is_expected or not seek.is_done]
+                self._pending = kept + self._pending[place + 1 :]
                 return True
         return False
 

@@ -18,6 +18,7 @@ from asyncnotify.log import Log
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge.log_history import History, Rule
 from tests.chaos.log.database import (
+    answered,
     committed,
     connected,
     end_writers,
@@ -278,8 +279,8 @@ class LogChaos:
             writer.stop()
         await asyncio.gather(*self._writing)
         await self._appending.aclose()
-        await end_writers(self.server.dsn)
-        self.ledger.committed |= await committed(self.server.dsn)
+        await answered(lambda: end_writers(self.server.dsn))
+        self.ledger.committed |= await answered(lambda: committed(self.server.dsn))
 
     async def _until_all_have_all(self) -> None:
         """Wait as long as anybody gets on."""
@@ -296,7 +297,7 @@ class LogChaos:
     async def _behind(self) -> list[str]:
         """Return who has not had the last event."""
         behind = [n for n in _RULES if not ends_with(self._killed[n].path, LAST)]
-        behind += await without_effect(self.server.dsn, LAST)
+        behind += await answered(lambda: without_effect(self.server.dsn, LAST))
         names = [*(reader.history.name for reader in self._readers), SOUGHT]
         return behind + [n for n, task in zip(names, self._reading, strict=True) if not task.done()]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
@@ -15,11 +15,12 @@ from tests.chaos.sender import LOST
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from tests.chaos.judge.log_history import Place
 
 __all__ = [
+    "answered",
     "committed",
     "connected",
     "end_writers",
@@ -28,7 +29,10 @@ __all__ = [
     "without_effect",
 ]
 
+T = TypeVar("T")
+
 _TIMEOUT: Final = 5.0
+_RECOVERED: Final = 60.0
 _CURSORS: Final = "SELECT consumer, epoch, tick, id FROM asyncnotify.chaos_consumers"
 _EFFECTS: Final = "SELECT name, epoch, tick, id FROM effects WHERE consumer = $1 ORDER BY n"
 _LAST: Final = "SELECT name FROM effects WHERE consumer = $1 ORDER BY n DESC LIMIT 1"
@@ -56,6 +60,20 @@ async def watch_cursors(dsn: str, cursors: Mapping[str, list[tuple[float, Place]
                             noted.append((time.monotonic(), (row["epoch"], row["tick"], row["id"])))
                     await asyncio.sleep(0.1)
         await asyncio.sleep(0.1)
+
+
+async def answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """
+    Ask again until the server answers: it may be recovering from the last fault.
+
+    Raises:
+        TimeoutError: It does not for a minute.
+    """
+    async with asyncio.timeout(_RECOVERED):
+        while True:
+            with suppress(*LOST):
+                return await ask()
+            await asyncio.sleep(0.1)
 
 
 async def end_writers(dsn: str) -> None:
