@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from asyncnotify import Channel
 from asyncnotify._arguments import check_seconds
 from asyncnotify.log import Log
 from asyncnotify.triggers._changes import Change, Decoder
 from asyncnotify.triggers._connections import session_on, take, take_when_unlocked
-from asyncnotify.triggers._definition import OPERATIONS, Definition, Types, check_types, define
+from asyncnotify.triggers._definition import (
+    OPERATIONS,
+    Definition,
+    Types,
+    check_types,
+    columns_of,
+    define,
+)
+from asyncnotify.triggers._mapping import mapped, names_of
 from asyncnotify.triggers._sql.statements import (
     fingerprint,
     function_statements,
@@ -124,6 +132,81 @@ class Table:
         columns = self._definition.columns
         decoder = Decoder(self._definition.key, columns, check_types(types, columns))
         self._changes: Channel[Change] = Channel(self._definition.channel, decode=decoder)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,  # noqa: ANN401 - a class of SQLAlchemy's, which is an extra
+        *,
+        # rows
+        key: Any = None,  # noqa: ANN401 - names of columns, or mapped attributes
+        watch: Any = (),  # noqa: ANN401 - names of columns, or mapped attributes
+        when: str | None = None,
+        # notifications
+        channel: str | None = None,
+        payload: Any = (),  # noqa: ANN401 - names of columns, or mapped attributes
+        level: Literal["statement", "row"] = "statement",
+        operations: Iterable[Literal["insert", "update", "delete", "truncate"]] = OPERATIONS,
+        max_notifications: int = 16,
+        # where to
+        to: Literal["notify", "log"] = "notify",
+        log: Log | str | None = None,
+        # names and types
+        types: Types | None = None,
+        trigger: str | None = None,
+    ) -> Table:
+        """
+        Return the Table of a class that SQLAlchemy maps, or of SQLAlchemy's Table.
+
+        Name, schema and primary key are taken from there. Values get the type of the mapped
+        attribute where that is made by an Enum, a Numeric or Uuid of another Python type, or a
+        TypeDecorator of texts, numbers, dates and JSON. A TypeDecorator gets what has arrived, and
+        any role may NOTIFY: one of bytes is not called.
+
+        Args:
+            model: The class, or SQLAlchemy's Table. Of a class that inherits, the table that it
+                has itself; several classes in one table are told together.
+            key: As for ``Table``; by default the primary key.
+            watch: As for ``Table``. In this and in ``key`` and ``payload`` a column is named as in
+                the database, or by its attribute: ``Order.status``.
+            when: As for ``Table``: names are those of the database.
+            channel: As for ``Table``.
+            payload: As for ``Table``, and columns named as for ``watch``.
+            level: As for ``Table``.
+            operations: As for ``Table``.
+            max_notifications: As for ``Table``.
+            to: As for ``Table``.
+            log: As for ``Table``.
+            types: As for ``Table``: those named here go before those of the attributes.
+            trigger: As for ``Table``.
+
+        Raises:
+            TypeError: It is mapped to no table, or an argument is of the wrong type.
+            DefinitionError: It has no primary key, or an argument has a value that cannot be.
+            ChannelNameError: The server would refuse or cut the name of the channel.
+            LogNameError: No log can have this name.
+            ValueError: ``max_notifications`` is not a whole number, at least 1.
+        """
+        source = mapped(model)
+        keys = source.key() if key is None else names_of(key)
+        sent = names_of(payload)
+        told = columns_of("key", keys) + columns_of("payload", sent)
+        known = {name: kind for name, kind in source.types().items() if name in told}
+        return cls(
+            source.name,
+            key=keys,
+            watch=names_of(watch),
+            when=when,
+            channel=channel,
+            payload=sent,
+            level=level,
+            operations=operations,
+            max_notifications=max_notifications,
+            to=to,
+            log=log,
+            types={**known, **check_types(types, told)},
+            trigger=trigger,
+        )
 
     def __repr__(self) -> str:
         return f"<Table {self.name} on channel {self._changes.name!r}>"
