@@ -113,8 +113,13 @@ def leave_to_parent(*things: object) -> None:
     _left_to_parent.extend(things)
 
 
+def keep(thing: object) -> None:
+    """Keep what runs on though nothing refers to it: if collected, its tasks would be destroyed."""
+    _kept.append(thing)
+
+
 def warn_of_unclosed(thing: object) -> None:
-    """Warn of a listener or notifier that runs, and of which the last reference is lost."""
+    """Warn of a listener, notifier or log that runs, and of which the last reference is lost."""
     warnings.warn(
         f"{thing!r} was not closed, and runs on: keep a reference to it, and close it with"
         " aclose(), or use `async with`",
@@ -124,4 +129,5 @@ def warn_of_unclosed(thing: object) -> None:
     )
 
 
+_kept: Final[list[object]] = []
 _left_to_parent: Final[list[object]] = []

@@ -19,13 +19,14 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._owner import keep, warn_of_unclosed
 from asyncnotify.log._methods.appending import Appending
 from asyncnotify.log._methods.consuming import Consuming
 from asyncnotify.log._methods.installing import Installing
 from asyncnotify.log._methods.operating import Operating
 from asyncnotify.log._methods.reading import Reading
 from asyncnotify.log._names import Names, check_log_name
-from asyncnotify.log._runtime import Options, Wake
+from asyncnotify.log._runtime import Options, Runtime, Wake
 from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions
 from asyncnotify.typing import Backoff, Connect, Dsn
 
@@ -137,6 +138,12 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
 
     def __repr__(self) -> str:
         return f"<Log {self.name!r} {self._sessions.target}>"
+
+    def __del__(self) -> None:
+        runtime: Runtime | None = getattr(self, "_runtime", None)  # a wrong argument: no object
+        if runtime is not None and runtime.runs:
+            warn_of_unclosed(self)
+            keep(runtime)
 
     # -- lifetime -----------------------------------------------------------------------------
 

@@ -334,6 +334,13 @@ class Runtime:
             await cancel_twice(late)
 
     @property
+    def runs(self) -> bool:
+        """Whether something of it would go on without a Log to close it."""
+        loop = self.owner.loop
+        is_here = not (self.has_ended or self.owner.is_other_process or loop.is_closed())
+        return is_here and bool(self._appender or self._waker or self._handlers)
+
+    @property
     def has_ended(self) -> bool:
         """Whether all has ended, but for handlers that asked for it."""
         return self._closing.has_ended

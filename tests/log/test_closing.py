@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncnotify.log import Event, Log
+from asyncnotify.log import _log as log_module
 from asyncnotify.testing.proxy import FaultProxy
 from tests.log.conftest import append
 
@@ -198,3 +200,27 @@ async def test_a_call_of_a_handler_has_a_context_of_its_own(dsn: str, installed:
         await log.append("things", "y")
         await done.wait()
     assert seen == ["registered"] * 2
+
+
+def drop(logs: list[Log]) -> None:
+    """Lose the last reference to each."""
+    logs.clear()
+    gc.collect()
+
+
+async def test_a_log_that_nobody_can_close_any_more_is_a_warning(
+    dsn: str, installed: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs on, as a listener does; one that has been closed, or does nothing, is none."""
+    kept: list[Any] = []
+    monkeypatch.setattr(log_module, "keep", kept.append)
+    logs = [Log("orders", dsn)]
+    await logs[0].append("things", "x")
+    with pytest.warns(ResourceWarning, match="Log 'orders' .* was not closed"):
+        drop(logs)
+    await kept[0].aclose(5)
+    logs.append(Log("orders", dsn))
+    await logs[0].append("things", "x")
+    await logs[0].aclose()
+    drop(logs)
+    assert len(kept) == 1
