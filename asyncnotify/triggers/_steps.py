@@ -109,10 +109,15 @@ def _fields(text: str) -> list[str]:
 def _locked(definition: Definition, statements: Sequence[str], timeout: float) -> Steps[None]:
     """Execute statements, each of which waits for a lock so many seconds at most."""
     yield from _exists(definition)
-    rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
-    yield Query(f"SET LOCAL lock_timeout = {max(1, round(timeout * 1000))}")
     # One at a time: a function that two replace at once is an error of the second one
-    yield Query(f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})")
+    lock = f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})"
+    yield from executing([lock, *statements], timeout)
+
+
+def executing(statements: Sequence[str], lock_timeout: float) -> Steps[None]:
+    """Execute statements, each of which waits for a lock so many seconds at most."""
+    rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
+    yield Query(f"SET LOCAL lock_timeout = {max(1, round(lock_timeout * 1000))}")
     for statement in statements:
         yield Query(statement)
     yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")
