@@ -255,7 +255,7 @@ def end_of(stream: Stream[Any]) -> ClosedError:
 
 def at_hand(stream: Stream[ItemT_co], limit: int) -> list[ItemT_co]:
     """Return what waits, so many at most, without waiting at all; nothing before it began."""
-    return stream._at_hand(limit)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return stream._at_hand(limit)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
 
 
 def _give_up(
