@@ -15,7 +15,8 @@ import pytest_asyncio
 
 from asyncnotify import ExponentialBackoff
 from asyncnotify.log import BucketCountError, Event, Log, Retry, UnknownConsumerError
-from asyncnotify.log._consuming.sharing import View
+from asyncnotify.log._consuming.sharing import Sharing, View
+from tests.log.conftest import NAMES
 from tests.log.test_consumers import AT_ONCE, KILL, Seen, until
 from tests.support.machine import scaled
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.log import Consumer
     from asyncnotify.log._names import Names
+    from asyncnotify.log._sessions import Session
     from tests.log.conftest import Connection
 
 BUCKETS: Final = 8
@@ -190,6 +192,44 @@ def test_shares_add_up_to_all_buckets(count: int, members: int) -> None:
     assert sum(shares) == count
     assert max(shares) - min(shares) <= 1
     assert views[0]._replace(is_paused=True).share(count) == 0
+
+
+class _StoppedMeanwhile(Sharing):
+    """One that is stopped at the moment when it looks for free buckets."""
+
+    async def _look(self, session: Session) -> View:
+        view = await super()._look(session)
+        self.stop()
+        return view
+
+
+async def test_one_who_stops_while_it_looks_begins_nothing(log: Log) -> None:
+    """Nobody would tell what begins then to end, and the end would never come."""
+    async with log.consumer("mailer", buckets=2):
+        pass
+    options = log._options  # noqa: SLF001
+    begun: list[int] = []
+
+    def begin(number: int) -> Any:
+        begun.append(number)
+        raise AssertionError
+
+    sharing = _StoppedMeanwhile(
+        options.sessions, NAMES, "mailer", count=2, begin=begin, backoff=AT_ONCE
+    )
+    async with asyncio.timeout(scaled(20)):
+        await sharing.run()
+    assert begun == []
+
+
+async def test_an_interrupt_between_two_calls_counts(log: Log) -> None:
+    """A handler that is stopped when it waits for nothing does not begin to wait."""
+    runtime = log._running()  # noqa: SLF001
+    feed = runtime._feeds("mailer", (), "start", 2)(0)  # noqa: SLF001
+    feed.interrupt()
+    async with asyncio.timeout(scaled(20)):
+        assert await feed.next() == ()
+    await feed.aclose()
 
 
 # -- iterating ------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ class Feed:
         self._is_registered = False
         self._has_served = False
         self._is_lost = False
+        self._is_interrupted = False
         self._progress: Position | None = None
         self._progress_at = 0.0
         self._owner = Owner()
@@ -134,6 +135,8 @@ class Feed:
             Exception: What retrying will not help against.
         """
         await self._settled()
+        if self._is_interrupted:
+            return ()
         if self._fetching is None:
             self._fetching = start(self._fetch(), name="asyncnotify log consumer")
         fetching = self._fetching
@@ -198,7 +201,8 @@ class Feed:
         self._is_lost = True
 
     def interrupt(self) -> None:
-        """Let a call that waits return nothing."""
+        """Let a call that waits return nothing, and later calls too."""
+        self._is_interrupted = True
         if self._fetching is not None:
             self._fetching.cancel()
 

@@ -149,7 +149,9 @@ class Sharing:
             lock = f"SELECT pg_catalog.pg_advisory_lock_shared({self._membership})"
             await session.execute(lock)
             while not self._stop.is_set():
-                self._share(await self._look(session))
+                view = await self._look(session)
+                if not self._stop.is_set():  # what begins later would not be told to end
+                    self._share(view)
                 self._is_new = False
                 self._delays = Delays(self._backoff)
                 await self._pause(_LOOK_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
