@@ -10,6 +10,7 @@ import asyncpg
 from asyncnotify._asyncpg import failures
 from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.publishing import check_pool
+from asyncnotify._asyncpg.statements import OWN_DEFAULTS, literal
 from asyncnotify._errors import (
     AsyncNotifyError,
     ConfigurationError,
@@ -35,6 +36,15 @@ _SETTINGS: Final = """
 """A role may have other defaults. A tick needs READ COMMITTED; compiling a plan takes longer than
 any of our statements."""
 
+_CHANGED: Final = (
+    *OWN_DEFAULTS,
+    "default_transaction_read_only",
+    "jit",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+)
+"""What these, and those of any session of ours, change."""
+
 _NOT_INSTALLED: Final = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
@@ -56,6 +66,7 @@ class Session(BoundedConnection):
         super().__init__(connection, timeout=timeout)
         self._log = log
         self.is_own: bool = False
+        self._earlier: dict[str, str] = {}
 
     @property
     def connection(self) -> asyncpg.Connection[Any]:
@@ -94,6 +105,21 @@ class Session(BoundedConnection):
             transaction: Transaction = self._connection.transaction()
             await self._command(transaction.start())
         return transaction
+
+    async def remember_settings(self) -> None:
+        """Note what ``prepare()`` changes, for ``restore_settings()``."""
+        names = ", ".join(f"pg_catalog.current_setting('{name}')" for name in _CHANGED)
+        [row] = await self._command(self._connection.fetch(f"SELECT {names}"))
+        self._earlier = dict(zip(_CHANGED, row, strict=True))
+
+    async def restore_settings(self) -> None:
+        """Undo what ``prepare()`` has changed."""
+        if self._earlier and not self.lost:
+            changes = (
+                f"pg_catalog.set_config('{name}', {literal(value)}, false)"
+                for name, value in self._earlier.items()
+            )
+            await self._command(self._connection.execute(f"SELECT {', '.join(changes)}"))
 
     async def prepare(self, keepalive: Keepalive | None) -> bool:
         """Set what the statements rely on; return whether no pooler is in between."""
@@ -191,6 +217,8 @@ class PooledSessions:
             proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
             try:
                 session = Session(proxy, self._log, timeout=self._timeout)
+                if not _is_reset(self._pool, proxy):
+                    await session.remember_settings()
                 await _prepare(session, None, own=own)
             except BaseException:
                 proxy.terminate()
@@ -199,9 +227,18 @@ class PooledSessions:
         return session
 
     async def close(self, session: Session) -> None:
-        """Give the connection back; the pool resets it."""
+        """Give the connection back; the pool resets it, or else this does."""
         connection: Any = session.connection
-        await self._pool.release(connection, timeout=self._timeout)
+        try:
+            await session.restore_settings()
+        finally:
+            await self._pool.release(connection, timeout=self._timeout)
+
+
+def _is_reset(pool: asyncpg.Pool[Any], connection: Any) -> bool:  # noqa: ANN401 - a proxy of the pool's
+    """Return whether a pool resets each connection; users may have changed that."""
+    resets: str = connection.get_reset_query()
+    return "RESET ALL" in resets and getattr(pool, "_reset", None) is None
 
 
 async def _prepare(session: Session, keepalive: Keepalive | None, *, own: bool) -> None:
