@@ -12,23 +12,23 @@ from typing import Final
 from asyncnotify._errors import WrongLoopError
 
 _OTHER_PROCESS: Final = (
-    "the listener or notifier was started by another process, and a fork cannot share its"
-    " connection: start it in this process too"
+    "the listener, notifier or log was started by another process, and a fork cannot share"
+    " its connection: start it in this process too"
 )
 _OTHER_LOOP: Final = (
-    "the listener or notifier belongs to another event loop than the one that runs now, of which"
-    " each asyncio.run() makes one, and pytest-asyncio one for each test: start it in this loop; in"
-    " tests give the fixture that starts it and the tests the same loop_scope="
+    "the listener, notifier or log belongs to another event loop than the one that runs now, of"
+    " which each asyncio.run() makes one, and pytest-asyncio one for each test: start it in this"
+    " loop; in tests give the fixture that starts it and the tests the same loop_scope="
     " (asyncio_default_fixture_loop_scope and asyncio_default_test_loop_scope)"
 )
 _OTHER_THREAD: Final = (
-    "the listener or notifier belongs to another event loop: from another thread use"
+    "the listener, notifier or log belongs to another event loop: from another thread use"
     " asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it; in a program"
-    " without an event loop use BlockingListener or BlockingNotifier"
+    " without an event loop use BlockingListener, BlockingNotifier or BlockingLog"
 )
 _OTHER_THREADS_LOOP: Final = (
-    "the listener or notifier belongs to another event loop, which runs in another thread. An async"
-    " view under WSGI (Flask, Django) runs in an event loop that ends with its request: use a"
+    "the listener, notifier or log belongs to another event loop, which runs in another thread. An"
+    " async view under WSGI (Flask, Django) runs in an event loop that ends with its request: use a"
     " BlockingNotifier there, as `await sync_to_async(notifier.notify)(…)`. From other event loops"
     " use asyncio.run_coroutine_threadsafe(…, loop) with the loop that started it"
 )
@@ -39,7 +39,7 @@ _TRIO: Final = (
 )
 _NO_LOOP: Final = (
     "no event loop of asyncio runs here: use asyncio.run() for this code; in a program without an"
-    " event loop use BlockingListener or BlockingNotifier"
+    " event loop use BlockingListener, BlockingNotifier or BlockingLog"
 )
 
 
