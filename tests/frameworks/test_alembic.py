@@ -104,9 +104,9 @@ class Project:
         sa.Table("t", metadata, sa.Column("id", sa.Integer, primary_key=True), column)
         self._config.attributes["metadata"] = metadata
 
-    def declare_nothing(self) -> None:
-        """Declare no table, and that there are no triggers."""
-        metadata = sa.MetaData(info={"asyncnotify.triggers": []})
+    def declare_only(self, *tables: Table) -> None:
+        """Declare these triggers, and no table."""
+        metadata = sa.MetaData(info={"asyncnotify.triggers": tables})
         self._config.attributes["metadata"] = metadata
 
     def declare_no_triggers(self) -> None:
@@ -223,6 +223,8 @@ async def test_a_changed_table_up_and_down(
         project.check()
     text = project.make_revision()
     assert ("CASCADE" in text) is of_triggers  # else no lock on the table
+    assert ("CREATE TRIGGER" in text.split("def downgrade")[1]) is of_triggers
+    assert not re.search(r"(FUNCTION|ON) (asyncnotify_)?t\b", text)  # a name without its schema
     project.upgrade()
     assert (await newer.status(admin)).is_fine
     project.check()
@@ -255,13 +257,32 @@ async def test_triggers_that_are_declared_no_longer(project: Project, admin: Con
     assert status.tables.keys() == {"public.t", "public.child_1"}
 
 
+@pytest.mark.parametrize("level", ["row", "statement"])
+async def test_triggers_of_partitions(project: Project, admin: Connection, level: str) -> None:
+    """They go, and come back once on each partition."""
+    await admin.execute("CREATE TABLE child (id int) PARTITION BY LIST (id)")
+    await admin.execute("CREATE TABLE child_1 PARTITION OF child FOR VALUES IN (1)")
+    options: dict[str, Any] = {"level": level}
+    triggers = Table("child", key="id", **options)
+    project.settings["include_name"] = is_no_child
+    project.declare_only(triggers)
+    project.make_revision()
+    project.upgrade()
+    project.declare_only()
+    project.make_revision()
+    project.upgrade()
+    assert await functions(admin) == []
+    project.downgrade()
+    assert (await triggers.status(admin)).is_fine
+
+
 async def test_a_table_that_is_dropped(project: Project, admin: Connection) -> None:
     """With its triggers: up, down and up again."""
     triggers = table()
     project.declare(triggers)
     project.make_revision()
     project.upgrade()
-    project.declare_nothing()
+    project.declare_only()
     text = project.make_revision()
     assert text.index("op.remove_notify_trigger") < text.index("op.drop_table")
     project.upgrade()
