@@ -237,7 +237,10 @@ class PooledSessions:
 
 def _is_reset(pool: asyncpg.Pool[Any], connection: Any) -> bool:  # noqa: ANN401 - a proxy of the pool's
     """Return whether a pool resets each connection; users may have changed that."""
-    resets: str = connection.get_reset_query()
+    method = getattr(connection, "get_reset_query", None)
+    if method is None:  # asyncpg before 0.30 has a private one
+        method = connection._get_reset_query  # noqa: SLF001 - see above
+    resets: str = method()
     return "RESET ALL" in resets and getattr(pool, "_reset", None) is None
 
 

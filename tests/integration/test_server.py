@@ -81,6 +81,19 @@ def can_run_python(account: Account) -> bool:
         return False
 
 
+def can_read(file: Path, account: Account) -> bool:
+    """Return whether another user can read a file."""
+    result = subprocess.run(
+        ("/bin/test", "-r", file),
+        check=False,
+        cwd="/",
+        user=account.uid,
+        group=account.gid,
+        extra_groups=(),
+    )
+    return result.returncode == 0
+
+
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     """Return whether the condition comes to hold within so many seconds."""
     deadline = time.monotonic() + timeout
@@ -274,6 +287,8 @@ def test_runs_as_ordinary_user() -> None:
     assert account is not None
     if not can_run_python(account):
         pytest.skip(f"the user {account.name!r} may not read this Python's files")
+    if not can_read(find_bin_dir() / "postgres", account):
+        pytest.skip(f"the user {account.name!r} may not read the server's programs")
     result = run_script(f"{START} server.start(); {AFTERWARDS} server.close()", account)
     assert result.returncode == 0, result.stderr
 

@@ -31,6 +31,8 @@ class Unreset(asyncpg.Connection):
         """Return nothing to be done."""
         return ""
 
+    _get_reset_query = get_reset_query  # its name in asyncpg before 0.30
+
 
 async def configured(connection: Connection) -> None:
     """Set what users set in ``init=``."""
