@@ -57,9 +57,9 @@ class Closing:
 
     async def end(self, timeout: float) -> None:
         """Return when all has ended; after so many seconds at once. Cancelled, it ends at once."""
+        self._deadline.shorten(timeout)
         if self._task is None:
             self._task = start(self._run(), name="asyncnotify log closing")
-        self._deadline.shorten(timeout)
         try:
             await asyncio.wait({self._task})
         except asyncio.CancelledError:
@@ -70,6 +70,7 @@ class Closing:
             self._task.result()
 
     async def _run(self) -> None:
+        await asyncio.sleep(0)  # an eager task begins before end() knows of it
         work = start(self._finish(), name="asyncnotify log closing in good order")
         try:
             await self._deadline.wait_until_done(lambda: {work})
