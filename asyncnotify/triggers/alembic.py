@@ -41,16 +41,22 @@ OPTION: Final = "notify_triggers"
 _TAKEN_AS_FINE: Final = {TriggerState.FINE, TriggerState.DISABLED, TriggerState.UNCOVERED}
 """Each database has partitions of its own: no migration, but ``install()``, covers new ones."""
 
-try:
-    _operations: Any = importlib.import_module("alembic.operations")
-    _autogenerate: Any = importlib.import_module("alembic.autogenerate")
-    _plugins: Any = importlib.import_module("alembic.runtime.plugins")
-    _util: Any = importlib.import_module("alembic.util")
-except ModuleNotFoundError as error:
-    if not str(error.name).startswith("alembic"):
-        raise
-    _NEEDED = "asyncnotify.triggers.alembic needs Alembic 1.18: pip install 'alembic>=1.18'"
-    raise ImportError(_NEEDED) from error
+
+def _module(name: str) -> Any:  # noqa: ANN401 - Alembic is an extra
+    """Return a module of Alembic; raise ImportError, with what to install, if there is none."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("alembic"):
+            raise
+        msg = "asyncnotify.triggers.alembic needs Alembic 1.18: pip install 'alembic>=1.18'"
+        raise ImportError(msg) from error
+
+
+_operations: Any = _module("alembic.operations")
+_autogenerate: Any = _module("alembic.autogenerate")
+_plugins: Any = _module("alembic.runtime.plugins")
+_util: Any = _module("alembic.util")
 
 
 # -- operations -----------------------------------------------------------------------------------
