@@ -42,6 +42,9 @@ PARALLEL = (f"--numprocesses={PROCESSES}", "--dist=loadfile")
 WITHOUT_FAULTS = (
     "tests/blocking",
     "tests/contract",
+    "tests/integration/test_handles.py",
+    "tests/network/test_poolers.py",
+    "tests/network/test_publishing_through_poolers.py",
     "tests/package",
     "tests/properties",
     "tests/unit",
