@@ -1,0 +1,40 @@
+"""The end of what a log has in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from asyncnotify.log._closing import Closing
+
+TIMEOUT = 60.0  # seconds
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_what_is_to_finish_knows_that_it_ends_and_how_long_it_may_take(
+    *, eager: bool
+) -> None:
+    """Also where tasks begin at once, before who has started them goes on."""
+    loop = asyncio.get_running_loop()
+    seen: list[tuple[bool, bool]] = []
+
+    async def finish() -> None:
+        seen.append((closing.has_begun, 0 < closing.remaining <= TIMEOUT))
+
+    async def abandon() -> None:
+        seen.append((closing.has_begun, closing.has_ended))
+
+    closing = Closing(finish, abandon)
+    assert not closing.has_begun
+    before = loop.get_task_factory()
+    if eager:
+        if not hasattr(asyncio, "eager_task_factory"):
+            pytest.skip("Python 3.12 brought eager tasks")
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - 3.12 on
+    try:
+        await closing.end(TIMEOUT)
+    finally:
+        loop.set_task_factory(before)
+    assert seen == [(True, True), (True, False)]
+    assert closing.has_ended
