@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +36,20 @@ class Transaction:
     rollback: Callable[[], Awaitable[object]]
 
 
+class _ClosesInTime(asyncpg.Connection):
+    """
+    Keeps to ``close(timeout=)``, on which SQLAlchemy relies when it drops a connection.
+
+    Before 0.32 asyncpg first waits without one for the answer to a command cancelled earlier, for
+    ever if the connection has been lost since.
+    """
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close, or raise TimeoutError after so many seconds."""
+        async with asyncio.timeout(timeout):
+            await super().close(timeout=timeout)
+
+
 @asynccontextmanager
 async def _of_asyncpg(dsn: str) -> AsyncGenerator[Transaction]:
     connection = await asyncpg.connect(dsn)
@@ -52,10 +67,13 @@ async def _of_asyncpg(dsn: str) -> AsyncGenerator[Transaction]:
 
 @asynccontextmanager
 async def _of_sqlalchemy(dsn: str) -> AsyncGenerator[Transaction]:
-    # As SQLAlchemy's documentation advises for a pooler
-    names = {"prepared_statement_name_func": lambda: f"sqlalchemy_{uuid.uuid4().hex}"}
+    arguments = {
+        # As SQLAlchemy's documentation advises for a pooler
+        "prepared_statement_name_func": lambda: f"sqlalchemy_{uuid.uuid4().hex}",
+        "connection_class": _ClosesInTime,
+    }
     url = dsn.replace("postgresql:", "postgresql+asyncpg:", 1)
-    engine = create_async_engine(url, poolclass=NullPool, connect_args=names)
+    engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
     async with engine.connect() as connection:
         yield Transaction("sqlalchemy", connection, connection.commit, connection.rollback)
 
