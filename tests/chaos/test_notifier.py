@@ -211,6 +211,7 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
     async def restarted() -> None:
         await asyncio.to_thread(battered_server.restart, "immediate")
 
+    own_database.proxy.delay(to_client=0.02)  # something is in flight whenever a fault strikes
     faults: list[Fault] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
     notifier = Notifier(own_database.proxied_dsn, operation_timeout=1.0, connect_timeout=1.0)
     record = await publish_under(own_database, notifier, faults, rest=0.5)
