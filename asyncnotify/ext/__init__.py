@@ -1,0 +1,1 @@
+"""What connects asyncnotify with other programs: each module is an API of its own."""

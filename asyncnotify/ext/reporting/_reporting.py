@@ -1,0 +1,201 @@
+"""Reporting: a service tells regularly, and when it is asked, how it does."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import PurePath
+from types import TracebackType
+from typing import Final, Self
+
+from asyncnotify import Listener, Notification, State, Subscription
+from asyncnotify._arguments import check_number, check_present
+from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._tasks import cancel, start
+from asyncnotify.ext.reporting._channels import DEFAULT_CHANNEL, call_channel
+from asyncnotify.ext.reporting._figures import Figures, Own
+from asyncnotify.ext.reporting._report import LONGEST_TEXT, payload_of, payload_of_goodbye
+
+log = Log("reporting")
+
+LEAST_INTERVAL: Final = 0.1
+"""Seconds between two reports, however often a service is asked."""
+
+_PATIENCE: Final = 1.0
+"""Seconds for which the start waits for LISTEN, and the end for the server."""
+
+_ENDED: Final = frozenset({State.CLOSING, State.CLOSED})
+
+
+class Reporting:
+    """
+    Publishes how a listener does, on a channel, regularly and at once when a roll call asks.
+
+    ``async with Reporting(listener, name="orders-api")`` starts and ends it; ``start()`` and
+    ``aclose()`` do the same. It ends by itself when the listener is closed. A report holds
+    counters, the names of channels, the host and the process; neither payloads nor the DSN.
+
+    Reporting listens on one more channel of the listener, and sends by ``listener.notify()``.
+    While the listener has no connection, nothing is sent. What goes wrong is logged, and affects
+    nothing else. What it causes itself is not counted in the reports; ``listener.stats()`` counts
+    a notification for each roll call.
+
+    Args:
+        listener: A listener that has been started.
+        name: What the service calls itself, 1 to 200 characters; None: the name of its program.
+        channel: Where the reports go. Roll calls come on the channel of this name with ``.call``
+            behind it.
+        every: Seconds from one report to the next, at least 0.1. Each is a transaction on the
+            server, and is read by those alone who have asked for it.
+
+    Raises:
+        TypeError: ``listener`` is not a Listener, or ``name`` is not a text.
+        ValueError: ``every`` is not such a number, or ``name`` not of such a length.
+        ChannelNameError: The server would refuse or cut the name of a channel.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        *,
+        name: str | None = None,
+        channel: str = DEFAULT_CHANNEL,
+        every: float = 1.0,
+    ) -> None:
+        check_present("listener", listener, Listener)
+        check_number("every", every, minimum=LEAST_INTERVAL)
+        self._calls = call_channel(channel)
+        self._listener = listener
+        self._channel = channel
+        self._every = every
+        self._name = _checked_name(name)
+        self._figures = Figures(listener, self._name, every, self._calls)
+        self._task: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._subscriptions: list[Subscription] = []
+        self._warnings = WarningLimit()
+
+    def __repr__(self) -> str:
+        return f"<Reporting {self._name!r} on {self._channel!r}>"
+
+    async def start(self) -> None:
+        """
+        Begin to report; return once roll calls are answered, or after 1 s without a connection.
+
+        Further calls do nothing. A cancelled start leaves nothing behind.
+
+        Raises:
+            NotStartedError: The listener has not been started.
+            ClosedError: The listener has been closed.
+            WrongLoopError: The listener runs in another event loop or process.
+        """
+        await self._listener.health(server=False)  # refuses where nothing could be reported
+        if self._task is not None and not self._task.done():
+            return
+        self._ready.clear()
+        self._task = start(self._report_until_closed(), name="asyncnotify reporting")
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait(
+                {ready, self._task}, timeout=_PATIENCE, return_when="FIRST_COMPLETED"
+            )
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+        finally:
+            ready.cancel()
+
+    async def aclose(self) -> None:
+        """
+        Stop reporting, and say so to those who collect reports; takes 1 s at most.
+
+        Idempotent. Cancelling the call stops at once.
+        """
+        task, self._task = self._task, None
+        if task is None or task.get_loop().is_closed():
+            return
+        await cancel({task})
+        leaving = start(self._leave(), name="asyncnotify end of reporting")
+        try:
+            await asyncio.wait({leaving}, timeout=_PATIENCE)
+        finally:
+            if not leaving.done():
+                await cancel({leaving})
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- the task -----------------------------------------------------------------------------
+
+    async def _report_until_closed(self) -> None:
+        while self._listener.state not in _ENDED:
+            try:
+                if self._listener.is_connected:
+                    await self._listen()
+                    await self._publish()
+            except Exception as error:  # noqa: BLE001 - the program goes on without reports
+                cause = describe_error(error)
+                log.warning(self._warnings, cause, "a report was not sent: %s", cause)
+            else:
+                if self._listener.is_connected:
+                    self._ready.set()
+            await self._wait()
+
+    async def _listen(self) -> None:
+        if self._subscriptions and self._subscriptions[-1].active:
+            return
+        subscription = await self._listener.listen(
+            self._calls, self._on_call, latest=True, slow_after=None
+        )
+        self._subscriptions.append(subscription)
+
+    def _on_call(self, _: Notification[str]) -> None:
+        self._asked.set()
+
+    async def _publish(self) -> None:
+        own = Own.of(subscription.stats() for subscription in self._subscriptions)
+        report = await self._figures.report(own)
+        await self._listener.notify(self._channel, payload_of(report))
+
+    async def _wait(self) -> None:
+        """Return when the next report is due, or has been asked for."""
+        await asyncio.sleep(LEAST_INTERVAL)
+        due = self._every if self._listener.is_connected else min(self._every, _PATIENCE)
+        try:
+            async with asyncio.timeout(due - LEAST_INTERVAL):
+                await self._asked.wait()
+        except TimeoutError:
+            pass
+        self._asked.clear()
+
+    async def _leave(self) -> None:
+        try:
+            if self._listener.is_connected:
+                await self._listener.notify(self._channel, payload_of_goodbye(self._figures.id))
+            for subscription in self._subscriptions:
+                await subscription.cancel()
+        except Exception as error:  # noqa: BLE001 - nobody can do anything about that
+            log.info("the end of reporting was not sent: %s", describe_error(error))
+
+
+def _checked_name(name: object) -> str:
+    if name is None:
+        return PurePath(sys.argv[0] if sys.argv else "").name[:LONGEST_TEXT] or "python"
+    if not isinstance(name, str):
+        msg = f"name must be a text or None, not {type(name).__name__}"
+        raise TypeError(msg)
+    if not 0 < len(name) <= LONGEST_TEXT:
+        msg = f"name must have 1 to {LONGEST_TEXT} characters, not {len(name)}"
+        raise ValueError(msg)
+    return name
