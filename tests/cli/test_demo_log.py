@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify.cli import durable, main, scenario
-from asyncnotify.cli.shop import Count, Shop
-from asyncnotify.cli.writer import connected
+from asyncnotify.cli import main
+from asyncnotify.cli.demo import durable, scenario
+from asyncnotify.cli.demo.shop import Count, Shop
+from asyncnotify.cli.demo.writer import connected
 from asyncnotify.testing._server.wrapper import states
 from tests.support.demo_runs import Run, assert_nothing_left, outcome_of, read_until, started
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 HURRIED = """
 import sys
-from asyncnotify.cli import main, scenario
+from asyncnotify.cli import main
+from asyncnotify.cli.demo import scenario
 scenario.DOWN = scenario.WRITING_TIME = 0.1
 sys.exit(main(["demo", "log"]))
 """

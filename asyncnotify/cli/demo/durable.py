@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncnotify
-from asyncnotify.cli import scenario
-from asyncnotify.cli.mailer import LOG
-from asyncnotify.cli.scenario import StepTimeoutError, in_thread
-from asyncnotify.cli.shop import Count, Shop
-from asyncnotify.cli.writer import FAILURES
+from asyncnotify.cli.demo import scenario
+from asyncnotify.cli.demo.mailer import LOG
+from asyncnotify.cli.demo.scenario import StepTimeoutError, in_thread
+from asyncnotify.cli.demo.shop import Count, Shop
+from asyncnotify.cli.demo.writer import FAILURES
 from asyncnotify.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asyncnotify.cli.screen import Row, Screen
+    from asyncnotify.cli.demo.screen import Row, Screen
     from asyncnotify.testing.server import PostgresServer
 
 __all__ = ["DurableOutcome", "DurableScenario"]
 
 PER_SECOND: Final = 200
-MAILER: Final = "asyncnotify.cli.mailer"
+MAILER: Final = "asyncnotify.cli.demo.mailer"
 """The module that consumes, as a program."""
 
 _LOOK: Final = 0.02

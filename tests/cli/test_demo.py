@@ -9,15 +9,14 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify import __version__
-from asyncnotify.cli import main, scenario
-from asyncnotify.cli.orders import SUBSCRIPTIONS, OrderRecord
-from asyncnotify.cli.outcome import Outcome, Recovery
+from asyncnotify.cli import main
+from asyncnotify.cli.demo import scenario
+from asyncnotify.cli.demo.orders import SUBSCRIPTIONS, OrderRecord
+from asyncnotify.cli.demo.outcome import Outcome, Recovery
 from asyncnotify.testing.history import GAP, judge
 from asyncnotify.testing.server import PostgresServer
 from tests.support.demo_runs import (
@@ -34,12 +33,13 @@ from tests.support.demo_runs import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asyncnotify.cli.orders import Subscription
+    from asyncnotify.cli.demo.orders import Subscription
     from asyncnotify.testing.history import GapMark
 
 HURRIED = """
 import sys
-from asyncnotify.cli import main, scenario
+from asyncnotify.cli import main
+from asyncnotify.cli.demo import scenario
 scenario.PAUSE = scenario.WRITING_TIME = 0.05
 sys.exit(main(["demo"]))
 """
@@ -256,7 +256,7 @@ def test_outcome_detects_a_committed_row_that_vanished() -> None:
 
 
 SCREENFUL = """
-from asyncnotify.cli.screen import open_screen
+from asyncnotify.cli.demo.screen import open_screen
 with open_screen(plain={plain}) as screen:
     screen.heading("1. Listen")
     screen.show_status(lambda: "connected")
@@ -304,41 +304,3 @@ def test_screen_is_plain_where_asked_or_needed(script: str, hint: bool) -> None:
     assert ANSI not in said
     assert ("pip install 'asyncnotify-pg[demo]'" in said) is hint
     assert re.search(r"\d\.\d{3}  lost +the connection", said)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        (["--help"], 0, "demo"),
-        (["demo", "--help"], 0, "exit status"),
-        (["--version"], 0, f"asyncnotify-pg {__version__}"),
-        (["dmeo"], 2, "invalid choice"),
-    ],
-)
-def test_command_line(
-    arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Help, the version and errors are shown without starting anything."""
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    assert left.value.code == status
-    assert words in "".join(capsys.readouterr())
-
-
-def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who tries the program first learns what it can do; that is no error."""
-    assert main([]) == 0
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert "demo      see what happens when things break" in shown.out
-
-
-@pytest.mark.parametrize("name", ["/usr/bin/asyncnotify", "asyncnotify.exe", "__main__.py", "-c"])
-def test_the_help_names_the_program_as_it_was_called(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    """By the command that pip installs, or as a module."""
-    monkeypatch.setattr(sys, "argv", [name])
-    main([])
-    called = "asyncnotify" if "asyncnotify" in name else "python -m asyncnotify"
-    assert capsys.readouterr().out.startswith(f"usage: {called} [-h]")

@@ -1,7 +1,7 @@
 """
 The consumer of the demo of the log, as a process of its own: it is killed by ``kill -9``.
 
-    python -m asyncnotify.cli.mailer postgresql://…
+    python -m asyncnotify.cli.demo.mailer postgresql://…
 
 It writes a row for each event, in the transaction that moves its place in the log. It ends by
 itself when the demo that has started it is gone.

@@ -7,13 +7,13 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.cli.mailer import ORDERS
-from asyncnotify.cli.writer import FAILURES, connected
+from asyncnotify.cli.demo.mailer import ORDERS
+from asyncnotify.cli.demo.writer import FAILURES, connected
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from asyncnotify.cli.screen import Row
+    from asyncnotify.cli.demo.screen import Row
     from asyncnotify.log import Log
 
 __all__ = ["Count", "Shop"]

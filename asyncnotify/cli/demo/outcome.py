@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.cli.orders import SUBSCRIPTIONS
+from asyncnotify.cli.demo.orders import SUBSCRIPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from asyncnotify.cli.orders import Subscription
-    from asyncnotify.cli.screen import Row
+    from asyncnotify.cli.demo.orders import Subscription
+    from asyncnotify.cli.demo.screen import Row
     from asyncnotify.testing.history import Verdict
 
 _A_MILLISECOND: Final = 0.001

@@ -13,15 +13,15 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from asyncnotify.cli.durable import DurableScenario
-from asyncnotify.cli.scenario import Scenario, in_thread
-from asyncnotify.cli.screen import open_screen
+from asyncnotify.cli.demo.durable import DurableScenario
+from asyncnotify.cli.demo.scenario import Scenario, in_thread
+from asyncnotify.cli.demo.screen import open_screen
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer, PostgresServerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
-    from asyncnotify.cli.screen import Row, Screen
+    from asyncnotify.cli.demo.screen import Row, Screen
 
 __all__ = ["TOPICS", "show"]
 
