@@ -279,6 +279,11 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and not isinstance(error, ends)
 
 
+def is_loss(error: BaseException) -> bool:
+    """Return whether the connection was lost; not of a server that does not answer in time."""
+    return isinstance(error, (*_OF_THE_DRIVER, ConnectionError)) and not is_refusal(error)
+
+
 def refused_name(channel: str, cause: Exception) -> ChannelNameError:
     """Return the error for a channel whose name the server refuses."""
     error = ChannelNameError(channel, f"is refused by the server: {describe_error(cause)}")

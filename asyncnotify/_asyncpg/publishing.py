@@ -13,7 +13,7 @@ from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg import failures, untraced
 from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.notification_queue import EMPTIED_QUEUE, EMPTY_QUEUE, FULL_QUEUE
-from asyncnotify._asyncpg.sockets import Arrivals, check_keepalive
+from asyncnotify._asyncpg.sockets import ENDED, Arrivals, check_keepalive
 from asyncnotify._asyncpg.statements import (
     HERE,
     NOTIFY,
@@ -42,9 +42,6 @@ log = Log("connection")
 
 _NEVER_OPENED: Final = "pool is not initialized"
 """What the driver says of a pool that nobody has awaited or entered."""
-
-_TURNS_TO_READ: Final = 3
-"""Turns of the loop until it has read what had arrived: it looks, it reads, and reads the end."""
 
 
 class Statements(Protocol):
@@ -205,12 +202,8 @@ class PublishingSession(BoundedConnection):
             raise
 
     async def _read_what_arrived(self) -> None:
-        """Let the loop read what has arrived unasked: mostly it is the end of the session."""
-        for _ in range(_TURNS_TO_READ):
-            await asyncio.sleep(0)
-            if self.lost:
-                msg = "the connection was ended while it was idle"
-                raise asyncpg.InterfaceError(msg)
+        if self._arrivals is not None and await self._arrivals.read():
+            raise asyncpg.InterfaceError(ENDED)
 
     async def rest(self) -> bool:
         """Keep the connection while there is nothing to send: a new one would take longer."""

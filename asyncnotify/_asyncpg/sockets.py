@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._errors import describe_error
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
 
     import asyncpg
 
 log = Log("connection")
+
+ENDED: Final = "the connection was ended while it was idle"
+"""What a statement fails with that is not sent any more."""
+
+_TURNS_TO_READ: Final = 3
+"""Turns of the loop until it has read what had arrived: it looks, it reads, and reads the end."""
 
 
 def check_keepalive(keepalive: object) -> None:
@@ -92,3 +98,15 @@ class Arrivals:
     def wait(self) -> bool:
         """Return whether something waits to be read, or nothing can come any more; 1 us."""
         return self.have_ended or bool(self._poll.poll(0))
+
+    async def read(self) -> bool:
+        """
+        Let the loop read what has arrived unasked; return whether it was the end of the session.
+
+        Mostly it is. Then nothing is to be sent: a statement that is written now would be lost.
+        """
+        for _ in range(_TURNS_TO_READ):
+            await asyncio.sleep(0)
+            if self.have_ended:
+                return True
+        return False

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 from asyncpg import protocol as _protocols
 
+from asyncnotify._asyncpg.failures import mark_unsent
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 _DEPTH: Final = 10
 """Wrappers around an object that are looked through."""
@@ -131,9 +133,43 @@ async def prepare(connection: Any, query: str, name: str) -> Callable[..., Await
     return functools.partial(_fetch, statement, statement._state, protocol)  # noqa: SLF001 - as above
 
 
+async def fetch(connection: Any, query: str, *arguments: object) -> Sequence[Any]:
+    """
+    Return the rows of a query, prepared once for each connection, as ``Connection.fetch()`` does.
+
+    An error that is raised before the server has had the query is marked as unsent.
+    """
+    protocol = _protocol_of(connection)
+    below = None if protocol is None else getattr(connection, "_do_execute", None)
+    rows: Sequence[Any]
+    if below is None:
+        rows = await connection.fetch(query, *arguments)
+        return rows
+    is_sent = False
+
+    def execute(state: Any, timeout: float | None) -> Awaitable[Any]:
+        nonlocal is_sent
+        is_sent = True
+        return _bind_execute(protocol, state, arguments, timeout)
+
+    try:
+        rows, _ = await below(query, execute, None)
+    except Exception as error:
+        if not is_sent:
+            mark_unsent(error)
+        raise
+    return rows
+
+
 def _fetch(_statement: object, state: Any, protocol: Any, *arguments: object) -> Awaitable[Any]:
     """Fetch the rows of a statement, which would be closed if it were collected."""
-    portal, limit, more_than_rows, timeout = "", 0, False, None
+    return _bind_execute(protocol, state, arguments, None)
+
+
+def _bind_execute(
+    protocol: Any, state: Any, arguments: tuple[object, ...], timeout: float | None
+) -> Awaitable[Any]:
+    portal, limit, more_than_rows = "", 0, False
     fetching: Awaitable[Any] = _COMPILED.bind_execute(
         protocol, state, arguments, portal, limit, more_than_rows, timeout
     )

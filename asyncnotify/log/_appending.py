@@ -10,6 +10,7 @@ from asyncnotify._asyncpg.failures import is_refusal
 from asyncnotify._errors import ClosedError, ConnectionLostError, own_copy
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._calls import append_call
+from asyncnotify.log._held import HeldSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,12 +40,11 @@ class Appender:
     """
 
     def __init__(self, sessions: Sessions, names: Names, *, wake: bool) -> None:
-        self._sessions = sessions
+        self._held = HeldSession(sessions)
         self._names = names
         self._wake = wake
         self._waiting: deque[_Group] = deque()
         self._news = asyncio.Event()
-        self._session: Session | None = None
         self._is_closing = False
         self._task = start(self._run(), name="asyncnotify log appender")
 
@@ -52,7 +52,8 @@ class Appender:
         """
         Append entries, at least one, in one transaction; return once that has committed.
 
-        After a cancelled call nobody knows whether they were appended.
+        What the server has certainly not had is sent again, on a new connection. After a cancelled
+        call nobody knows whether they were appended.
 
         Raises:
             ConnectError: There is no connection: nothing was appended.
@@ -84,23 +85,13 @@ class Appender:
                 if self._waiting:
                     await self._append(self._portion())
                 elif not self._is_closing:
-                    await self._rest()
+                    await self._held.rest()
                     await self._news.wait()  # set, if something came while it rested
-            await self._part()
+            await self._held.part()
         finally:
             self._is_closing = True
-            if self._session is not None:
-                self._session.terminate()
+            self._held.terminate()
             _fail(self._waiting, ClosedError(_CLOSED))
-
-    async def _rest(self) -> None:
-        if not self._sessions.keep:
-            await self._part()
-
-    async def _part(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await self._sessions.close(session)
 
     def _portion(self) -> list[_Group]:
         """Take what goes with the next statement."""
@@ -120,7 +111,8 @@ class Appender:
         if not groups:
             return
         try:
-            await self._send([entry for group in groups for entry in group.entries])
+            entries = [entry for group in groups for entry in group.entries]
+            await self._held.run(lambda session: self._send(session, entries))
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
             await self._not_appended(groups, error)
         except BaseException:
@@ -136,20 +128,13 @@ class Appender:
         for group in groups:
             await self._append([group])
 
-    async def _send(self, entries: Sequence[Entry]) -> None:
-        session = await self._connected()
+    async def _send(self, session: Session, entries: Sequence[Entry]) -> None:
         call = append_call(self._names, entries, wake=self._wake)
         if session.is_own:
             numbered = call.with_placeholders(lambda n: f"${n + 1}")
             await session.fetch(numbered, *call.arguments)
         else:  # behind a pooler nothing may be prepared
             await session.execute(call.as_text())
-
-    async def _connected(self) -> Session:
-        if self._session is None or self._session.lost:
-            self._session = None
-            self._session = await self._sessions.open(own=False)
-        return self._session
 
 
 _CLOSED: Final = "the log has been closed"

@@ -28,6 +28,7 @@ from asyncnotify.log._consuming.merging import MergedFeed
 from asyncnotify.log._consuming.serving import Server
 from asyncnotify.log._consuming.sharing import Sharing
 from asyncnotify.log._errors import BucketCountError
+from asyncnotify.log._held import UntilSent
 from asyncnotify.log._operating import Operations
 from asyncnotify.log._reading.decoding import Decoder
 from asyncnotify.log._reading.pace import Pace
@@ -110,6 +111,7 @@ class Runtime:
         self._appender: Appender | None = None
         self._waker: Waker | None = None
         self._shared = SharedSessions(options.sessions)
+        self._queries = UntilSent(self._shared)
         self._wake_ups: WakeUps | None = None
         self._expiring: asyncio.Task[None] | None = None
         self._handlers: dict[asyncio.Task[bool], HandlerWorker | BucketsWorker] = {}
@@ -257,7 +259,7 @@ class Runtime:
     @property
     def operations(self) -> Operations:
         """What operators ask and tell."""
-        return Operations(self._shared, self._options.names)
+        return Operations(self._queries, self._options.names)
 
     async def place(self, after: After) -> Position:
         """
@@ -266,7 +268,7 @@ class Runtime:
         Where events have been removed it is before them: whoever goes on there is told.
         """
         name = self._options.names.log
-        cursor = Cursor(Walk(self._shared, Statements(self._options.names)), name)
+        cursor = Cursor(Walk(self._queries, Statements(self._options.names)), name)
         if await take_place(cursor, after) is None:
             return cursor.position
         return after if isinstance(after, Position) else Position(name, 1, 0, 0)
@@ -280,9 +282,9 @@ class Runtime:
     async def expire(self) -> int:
         """Take a tick, and empty the partitions that are old enough; return how many."""
         names = self._options.names
-        await self._shared.fetch(f"SELECT {names.prefix}_tick()")
+        await self._queries.fetch(f"SELECT {names.prefix}_tick()")
         for count in range(_LARGEST_RING):
-            [row] = await self._shared.fetch(f"SELECT {names.prefix}_expire()")
+            [row] = await self._queries.fetch(f"SELECT {names.prefix}_expire()")
             if row[0] is None:
                 return count
         return _LARGEST_RING

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import asyncpg
 
-from asyncnotify._asyncpg import failures
+from asyncnotify._asyncpg import failures, untraced
 from asyncnotify._asyncpg.bounded import BoundedConnection
 from asyncnotify._asyncpg.publishing import check_pool
+from asyncnotify._asyncpg.sockets import ENDED, Arrivals
 from asyncnotify._asyncpg.statements import OWN_DEFAULTS, literal
 from asyncnotify._errors import (
     AsyncNotifyError,
@@ -19,6 +20,7 @@ from asyncnotify._errors import (
     PoolerError,
     describe_error,
 )
+from asyncnotify._logs import Log
 from asyncnotify.log._errors import NotInstalledError, StandbyError
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
+
+log = Log("log")
 
 _SETTINGS: Final = """
     SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
@@ -62,9 +66,10 @@ class Session(BoundedConnection):
         is_own: No pooler is in between, so statements may be prepared.
     """
 
-    def __init__(self, connection: asyncpg.Connection[Any], log: str, *, timeout: float) -> None:
+    def __init__(self, connection: asyncpg.Connection[Any], name: str, *, timeout: float) -> None:
         super().__init__(connection, timeout=timeout)
-        self._log = log
+        self._log = name
+        self._arrivals = Arrivals.of(connection)
         self.is_own: bool = False
         self._earlier: dict[str, str] = {}
 
@@ -72,6 +77,29 @@ class Session(BoundedConnection):
     def connection(self) -> asyncpg.Connection[Any]:
         """The driver's connection, for what users run on it."""
         return self._connection
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone, or the server has ended it."""
+        try:
+            return super().lost or (self._arrivals is not None and self._arrivals.have_ended)
+        except asyncpg.InterfaceError:  # a pool has taken it back, as it was closed
+            return True
+
+    def terminate(self) -> None:
+        """Drop the connection at once, without waiting for anything."""
+        with suppress(asyncpg.InterfaceError):  # as above
+            super().terminate()
+
+    async def check(self) -> None:
+        """
+        Return unless the server has ended the session, as far as that has arrived.
+
+        Raises:
+            asyncpg.InterfaceError: It has.
+        """
+        if self._arrivals is not None and self._arrivals.wait() and await self._arrivals.read():
+            raise asyncpg.InterfaceError(ENDED)
 
     async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
         """
@@ -84,12 +112,15 @@ class Session(BoundedConnection):
             asyncpg.PostgresError: The server refused the statement.
         """
         with answers(self._log):
-            rows: Sequence[Any] = await self._command(self._connection.fetch(query, *arguments))
+            await self.check()
+            fetching = untraced.fetch(self._connection, query, *arguments)
+            rows: Sequence[Any] = await self._command(fetching)
             return rows
 
     async def execute(self, script: str, /) -> str:
         """Run statements without arguments, in one message; raises as ``fetch()`` does."""
         with answers(self._log):
+            await self.check()
             status: str = await self._command(self._connection.execute(script))
             return status
 
@@ -101,6 +132,7 @@ class Session(BoundedConnection):
     async def begin(self) -> Transaction:
         """Begin a transaction; raises as ``fetch()``."""
         with answers(self._log):
+            await self.check()
             # Within: a connection that has been closed refuses to make one
             transaction: Transaction = self._connection.transaction()
             await self._command(transaction.start())
@@ -130,20 +162,27 @@ class Session(BoundedConnection):
 
 
 @contextmanager
-def answers(log: str) -> Generator[None]:
+def answers(name: str) -> Generator[None]:
     """Turn what the driver raises in here into what it means to the user of a log."""
     try:
         yield
     except _NOT_INSTALLED as error:
-        raise NotInstalledError(log) from error
+        raise NotInstalledError(name) from error
     except asyncpg.ReadOnlySQLTransactionError as error:
-        msg = f"log {log!r}: the server is a standby, which cannot order events"
+        msg = f"log {name!r}: the server is a standby, which cannot order events"
         raise StandbyError(msg) from error
     except Exception as error:
         if failures.is_refusal(error) or isinstance(error, AsyncNotifyError):
             raise
-        msg = f"the connection of log {log!r} was lost: {describe_error(error)}"
+        msg = f"the connection of log {name!r} was lost: {describe_error(error)}"
         raise ConnectionLostError(msg) from error
+
+
+def is_unsent(error: BaseException | None) -> bool:
+    """Return whether a session was lost before the server had a statement: nothing came of it."""
+    if not isinstance(error, ConnectionLostError):
+        return False
+    return error.__cause__ is not None and failures.is_unsent(error.__cause__)
 
 
 class Sessions(Protocol):
@@ -167,7 +206,7 @@ class Sessions(Protocol):
         ...
 
     async def close(self, session: Session) -> None:
-        """Part with a session in good order."""
+        """Part with a session in good order; one that has been lost raises nothing."""
         ...
 
 
@@ -175,11 +214,11 @@ class OwnSessions:
     """Sessions on connections that are made for them."""
 
     def __init__(
-        self, dialer: Dialer, keepalive: Keepalive | None, log: str, timeout: float
+        self, dialer: Dialer, keepalive: Keepalive | None, name: str, timeout: float
     ) -> None:
         self._dialer = dialer
         self._keepalive = keepalive
-        self._log = log
+        self._log = name
         self._timeout = timeout
         self.target: str = dialer.target
         self.keep = True
@@ -204,35 +243,48 @@ class PooledSessions:
     target: str = "the pool"
     keep: bool = False
 
-    def __init__(self, pool: asyncpg.Pool[Any], log: str, timeout: float, connect: float) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], name: str, timeout: float, connect: float) -> None:
         check_pool(pool)
         self._pool = pool
-        self._log = log
+        self._log = name
         self._timeout = timeout
         self._connect_timeout = connect
 
     async def open(self, *, own: bool = True) -> Session:
-        """Return a session on a connection of the pool's."""
+        """Return a session on a connection of the pool's: of those that have ended, on none."""
         with connecting(self.target):
-            proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
-            try:
+            left = self._pool.get_max_size()
+            while True:
+                proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
                 session = Session(proxy, self._log, timeout=self._timeout)
-                if not _is_reset(self._pool, proxy):
-                    await session.remember_settings()
-                await _prepare(session, None, own=own)
-            except BaseException:
-                proxy.terminate()
-                await self._pool.release(proxy)
-                raise
-        return session
+                try:
+                    await self._introduce(session, own=own)
+                except BaseException as error:
+                    session.terminate()
+                    await self._pool.release(proxy)
+                    left -= 1
+                    if left < 0 or not failures.is_loss(error):
+                        raise
+                else:
+                    return session
+
+    async def _introduce(self, session: Session, *, own: bool) -> None:
+        await session.check()
+        if not _is_reset(self._pool, session.connection):
+            await session.remember_settings()
+        await _prepare(session, None, own=own)
 
     async def close(self, session: Session) -> None:
         """Give the connection back; the pool resets it, or else this does."""
         connection: Any = session.connection
         try:
-            await session.restore_settings()
-        finally:
-            await self._pool.release(connection, timeout=self._timeout)
+            try:
+                await session.restore_settings()
+            finally:
+                await self._pool.release(connection, timeout=self._timeout)
+        except Exception as error:  # noqa: BLE001 - what was done on it is done
+            session.terminate()
+            log.info("a connection of the pool was lost: %s", describe_error(error))
 
 
 def _is_reset(pool: asyncpg.Pool[Any], connection: Any) -> bool:  # noqa: ANN401 - a proxy of the pool's

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel, start
-from asyncnotify.log._sessions import session_of
+from asyncnotify.log._held import HeldSession
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
-    from asyncnotify.log._sessions import Sessions
+    from asyncnotify.log._sessions import Session, Sessions
 
 log = Log("log")
 
@@ -27,7 +27,7 @@ class Waker:
     """
 
     def __init__(self, sessions: Sessions, names: Names) -> None:
-        self._sessions = sessions
+        self._held = HeldSession(sessions)
         self._names = names
         self._is_wanted = False
         self._is_closing = False
@@ -49,15 +49,21 @@ class Waker:
             await cancel({self._task})
 
     async def _run(self) -> None:
-        while await self._work_comes():
-            try:
-                async with session_of(self._sessions, own=False) as session:
-                    while self._is_wanted or (self._sessions.keep and await self._work_comes()):
-                        self._is_wanted = False
-                        await session.execute(f"NOTIFY {self._names.wake_channel}")
-            except Exception as error:  # noqa: BLE001 - readers look by themselves as well
+        try:
+            while await self._work_comes():
                 self._is_wanted = False
-                log.info("readers were not woken: %s", describe_error(error))
+                try:
+                    await self._held.run(self._notify)
+                    if not self._is_wanted:
+                        await self._held.rest()
+                except Exception as error:  # noqa: BLE001 - readers look by themselves as well
+                    log.info("readers were not woken: %s", describe_error(error))
+            await self._held.part()
+        finally:
+            self._held.terminate()
+
+    async def _notify(self, session: Session) -> None:
+        await session.execute(f"NOTIFY {self._names.wake_channel}")
 
     async def _work_comes(self) -> bool:
         while not self._is_wanted and not self._is_closing:

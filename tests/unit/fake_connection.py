@@ -73,6 +73,10 @@ class FakeConnection(HookedConnection):
             raise self.answer
         return self.answer
 
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+        """Answer as ``execute()``."""
+        return await self.execute(query)
+
     async def prepare(self, query: str, **options: Any) -> Any:
         """Return what fetches the answer when asked."""
 

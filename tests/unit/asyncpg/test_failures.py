@@ -7,6 +7,7 @@ import pytest
 
 from asyncnotify._asyncpg.failures import (
     escape_texts,
+    is_loss,
     is_permanent,
     is_unsent,
     mark_unsent,
@@ -148,3 +149,22 @@ def test_what_the_server_has_not_had_is_known(error: Exception, *, unsent: bool)
     assert is_unsent(error) is unsent
     mark_unsent(error)
     assert is_unsent(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (asyncpg.AdminShutdownError("terminating connection"), True),
+        (asyncpg.ConnectionDoesNotExistError("closed in the middle"), True),
+        (asyncpg.InterfaceError("connection is closed"), True),
+        (asyncpg.InternalClientError("got result for unknown protocol state"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), False),
+        (asyncpg.UndefinedTableError("no table"), False),
+        (asyncpg.QueryCanceledError("canceled"), False),
+        (ValueError(), False),
+    ],
+)
+def test_a_lost_connection_is_told_from_other_failures(error: Exception, *, lost: bool) -> None:
+    """From what the server refuses, from a server that does not answer, and from defects."""
+    assert is_loss(error) is lost

@@ -108,3 +108,18 @@ def test_what_has_arrived_is_known_without_reading_it() -> None:
     assert Arrivals.of(connection) is None
     without_transport: Any = SimpleNamespace()
     assert Arrivals.of(without_transport) is None
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="the system has no poll()")
+@pytest.mark.parametrize("is_end", [True, False])
+async def test_what_arrives_unasked_is_read_before_anything_is_sent(*, is_end: bool) -> None:
+    """It is the end of the session, or something else: then the session can be used."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        closing = iter([False, is_end, is_end])
+        transport = SimpleNamespace(get_extra_info={"socket": ours}.get)
+        transport.is_closing = lambda: next(closing)
+        connection: Any = SimpleNamespace(_transport=transport)
+        arrivals = Arrivals.of(connection)
+        assert arrivals is not None
+        assert await arrivals.read() is is_end

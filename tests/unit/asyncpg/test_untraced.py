@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
@@ -43,6 +44,8 @@ def test_the_compiled_class_is_there() -> None:
     assert compiled is not None
     assert issubclass(asyncpg.protocol.Protocol, compiled)
     assert callable(getattr(asyncpg.Connection, "_prepare"))  # noqa: B009 - no stub knows it
+    execute: Any = getattr(asyncpg.Connection, "_do_execute")  # noqa: B009 - as above
+    assert list(inspect.signature(execute).parameters)[1:4] == ["query", "executor", "timeout"]
 
 
 async def without_timeout(self: object, query: str) -> None:
@@ -71,12 +74,13 @@ def test_a_compiled_class_that_has_changed_is_noticed(
 
 
 async def test_a_connection_whose_protocol_is_not_known_is_used_publicly() -> None:
-    """By execute() and prepare(), as documented."""
+    """By execute(), prepare() and fetch(), as documented."""
     connection = FakeConnection()
     assert await untraced.execute(connection, "SELECT 1") == "SELECT 1"
     fetch = await untraced.prepare(connection, "SELECT 2", "name")
     await fetch()
-    assert connection.statements == ["SELECT 1", "SELECT 2"]
+    await untraced.fetch(connection, "SELECT 3")
+    assert connection.statements == ["SELECT 1", "SELECT 2", "SELECT 3"]
 
 
 async def test_whoever_connects_in_place_of_asyncpg_is_asked(
