@@ -8,6 +8,9 @@ class on which the class of the driver's protocol is based.
 
 Where a version of the driver does not have them, or the caller has a class of connections with
 methods of its own, the public methods are called.
+
+What is sent and fetched here is coded as the driver does by itself, whatever codecs the caller has
+set for a type on the connection, or class for records: the driver reads its own catalogs so.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from asyncpg import protocol as _protocols
+from asyncpg.prepared_stmt import PreparedStatement
 
 from asyncnotify._asyncpg.failures import mark_unsent
 
@@ -34,6 +38,12 @@ _SUPPRESSED: Final = "suppress_instrumentation"
 
 _REPLACEABLE: Final = frozenset({"execute", "fetch", "prepare", "add_listener"})
 """Methods of a connection that a class of the caller's may have for itself."""
+
+_UNCUSTOMISED: Final[dict[str, Any]] = {
+    "ignore_custom_codec": True,
+    "record_class": asyncpg.Record,
+}
+"""Arguments by which the driver codes as it does by itself."""
 
 _PARAMETERS: Final = {
     "query": ["self", "query", "timeout"],
@@ -86,10 +96,14 @@ def _is_customised(kind: type) -> bool:
     return False
 
 
+def _without_proxies(connection: Any) -> Any:
+    connection = unwrapped(connection)
+    return getattr(connection, "_con", connection)  # of a pool's proxy
+
+
 def _protocol_of(connection: Any) -> Any:
     """Return the protocol without its proxy; None where the public methods are to be called."""
-    connection = unwrapped(connection)
-    connection = getattr(connection, "_con", connection)  # of a pool's proxy
+    connection = _without_proxies(connection)
     protocol = unwrapped(getattr(connection, "_protocol", None))
     is_known = _COMPILED is not None and issubclass(type(protocol), _COMPILED)
     # The caller has added a logger of queries, to see them
@@ -125,12 +139,14 @@ async def prepare(connection: Any, query: str, name: str) -> Callable[..., Await
     """Prepare a statement by this name; return what fetches its rows, given its arguments."""
     protocol = _protocol_of(connection)
     # Agents replace prepare(), which only calls this
-    below = None if protocol is None else getattr(connection, "_prepare", None)
-    statement: Any = await (below or connection.prepare)(query, name=name)
-    if not below or not hasattr(statement, "_state"):
-        fetch: Callable[..., Awaitable[list[Any]]] = statement.fetch
+    below = None if protocol is None else getattr(connection, "_get_statement", None)
+    if below is None:
+        fetch: Callable[..., Awaitable[list[Any]]]
+        fetch = (await connection.prepare(query, name=name)).fetch
         return fetch
-    return functools.partial(_fetch, statement, statement._state, protocol)  # noqa: SLF001 - as above
+    state = await below(query, None, named=name, use_cache=False, **_UNCUSTOMISED)
+    statement = PreparedStatement(_without_proxies(connection), query, state)
+    return functools.partial(_fetch, statement, state, protocol)
 
 
 async def fetch(connection: Any, query: str, *arguments: object) -> Sequence[Any]:
@@ -140,10 +156,14 @@ async def fetch(connection: Any, query: str, *arguments: object) -> Sequence[Any
     An error that is raised before the server has had the query is marked as unsent.
     """
     protocol = _protocol_of(connection)
-    below = None if protocol is None else getattr(connection, "_do_execute", None)
+    below = getattr(connection, "_execute" if protocol is None else "_do_execute", None)
     rows: Sequence[Any]
     if below is None:
         rows = await connection.fetch(query, *arguments)
+        return rows
+    if protocol is None:
+        limit, timeout = 0, None
+        rows = await below(query, arguments, limit, timeout, **_UNCUSTOMISED)
         return rows
     is_sent = False
 
@@ -153,7 +173,7 @@ async def fetch(connection: Any, query: str, *arguments: object) -> Sequence[Any
         return _bind_execute(protocol, state, arguments, timeout)
 
     try:
-        rows, _ = await below(query, execute, None)
+        rows, _ = await below(query, execute, None, **_UNCUSTOMISED)
     except Exception as error:
         if not is_sent:
             mark_unsent(error)

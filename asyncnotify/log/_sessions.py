@@ -141,7 +141,7 @@ class Session(BoundedConnection):
     async def remember_settings(self) -> None:
         """Note what ``prepare()`` changes, for ``restore_settings()``."""
         names = ", ".join(f"pg_catalog.current_setting('{name}')" for name in _CHANGED)
-        [row] = await self._command(self._connection.fetch(f"SELECT {names}"))
+        [row] = await self._command(untraced.fetch(self._connection, f"SELECT {names}"))
         self._earlier = dict(zip(_CHANGED, row, strict=True))
 
     async def restore_settings(self) -> None:

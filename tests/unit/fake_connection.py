@@ -73,8 +73,8 @@ class FakeConnection(HookedConnection):
             raise self.answer
         return self.answer
 
-    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
-        """Answer as ``execute()``."""
+    async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
+        """Answer what ``fetch()`` asks, as ``execute()`` does."""
         return await self.execute(query)
 
     async def prepare(self, query: str, **options: Any) -> Any:

@@ -160,7 +160,7 @@ class Sharing:
 
     async def _look(self, session: Session) -> View:
         locks = [self._membership, *self._locks]
-        rows = await session.fetch(self._query, self._consumer, locks)
+        rows = await session.fetch(self._query, self._consumer, list(map(str, locks)))
         if not rows:
             raise UnknownConsumerError(self._consumer)
         members = sorted(row["pid"] for row in rows if row["lock"] == self._membership)
@@ -202,6 +202,7 @@ def _reluctance(served: Served) -> tuple[bool, bool]:
 
 def _query(names: Names) -> str:
     """Who holds which of the locks ``$2``: at least one row, unless the consumer is not there."""
+    # As texts: for an array of another type the driver takes the caller's codec of its elements
     return f"""
         SELECT paused AS is_paused, pg_catalog.pg_backend_pid() AS own, held.pid, held.lock
         FROM {names.consumers} LEFT JOIN (
@@ -211,6 +212,6 @@ def _query(names: Names) -> str:
                 SELECT oid FROM pg_catalog.pg_database
                 WHERE datname = pg_catalog.current_database()
             )
-        ) AS held ON held.lock = ANY ($2::pg_catalog.int8[])
+        ) AS held ON held.lock = ANY ($2::pg_catalog.text[]::pg_catalog.int8[])
         WHERE consumer = $1 AND bucket = 0
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from asyncnotify._asyncpg import untraced
 from asyncnotify.log._errors import LogError, SchemaVersionError
 from asyncnotify.log._names import SCHEMA, Names
 from asyncnotify.log._schema.settings import Settings
@@ -70,15 +71,17 @@ async def install(
 async def installed(connection: Connection, log: str) -> tuple[int, Settings | None]:
     """Return the version of a log and its settings; 0 and None if it is not there."""
     has_registry = f"SELECT pg_catalog.to_regclass('{REGISTRY}') IS NOT NULL"
-    if not await connection.fetchval(has_registry):
+    [registry] = await untraced.fetch(connection, has_registry)
+    if not registry[0]:
         return 0, None
     query = f"""
         SELECT version, retention, keep_at_most, ring FROM {REGISTRY}
         WHERE name OPERATOR(pg_catalog.=) $1
     """
-    row = await connection.fetchrow(query, log)
-    if row is None:
+    rows = await untraced.fetch(connection, query, log)
+    if not rows:
         return 0, None
+    [row] = rows
     return row["version"], Settings(row["retention"], row["keep_at_most"], row["ring"])
 
 

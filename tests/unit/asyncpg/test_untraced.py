@@ -43,9 +43,21 @@ def test_the_compiled_class_is_there() -> None:
     compiled = untraced.compiled_protocol()
     assert compiled is not None
     assert issubclass(asyncpg.protocol.Protocol, compiled)
-    assert callable(getattr(asyncpg.Connection, "_prepare"))  # noqa: B009 - no stub knows it
-    execute: Any = getattr(asyncpg.Connection, "_do_execute")  # noqa: B009 - as above
-    assert list(inspect.signature(execute).parameters)[1:4] == ["query", "executor", "timeout"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("_get_statement", ["query", "timeout"]),
+        ("_do_execute", ["query", "executor", "timeout"]),
+        ("_execute", ["query", "args", "limit", "timeout"]),
+    ],
+)
+def test_the_methods_that_take_no_custom_codec_are_there(name: str, first: list[str]) -> None:
+    """If this fails, asyncpg has changed: codecs of the caller's reach what is ours."""
+    parameters = list(inspect.signature(getattr(asyncpg.Connection, name)).parameters)
+    assert parameters[1 : 1 + len(first)] == first
+    assert {"ignore_custom_codec", "record_class"} <= set(parameters)
 
 
 async def without_timeout(self: object, query: str) -> None:
@@ -74,7 +86,7 @@ def test_a_compiled_class_that_has_changed_is_noticed(
 
 
 async def test_a_connection_whose_protocol_is_not_known_is_used_publicly() -> None:
-    """By execute(), prepare() and fetch(), as documented."""
+    """By execute() and prepare(), as documented, and by what fetch() calls."""
     connection = FakeConnection()
     assert await untraced.execute(connection, "SELECT 1") == "SELECT 1"
     fetch = await untraced.prepare(connection, "SELECT 2", "name")

@@ -1,0 +1,157 @@
+"""Codecs that the caller's pool has set for its own statements reach nothing of a log's."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import asyncpg
+import pytest_asyncio
+
+from asyncnotify import Listener, Notifier
+from asyncnotify.log import Event, Log, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import pytest
+
+    Connection = asyncpg.Connection[Any]
+
+TYPES: Final = [
+    *("bool", "bytea", "char", "name", "int2", "int4", "int8", "oid", "float4", "float8"),
+    *("numeric", "text", "varchar", "bpchar", "json", "jsonb", "uuid", "date", "time"),
+    *("timestamp", "timestamptz", "interval", "xid", "xid8", "pg_snapshot", "unknown"),
+]
+"""All that a statement of a log's takes or gives, and more."""
+
+
+class CustomRecord(asyncpg.Record):
+    """A class of the caller's for rows, whose values have one more wrapping."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return something else."""
+        return [super().__getitem__(key)]
+
+
+def refuse(value: object) -> Any:
+    """Code nothing."""
+    msg = f"a codec of the caller's was used for {value!r}"
+    raise AssertionError(msg)
+
+
+async def set_codecs(connection: Connection) -> None:
+    """Have every type coded by a function that raises."""
+    for name in TYPES:
+        with contextlib.suppress(ValueError):  # the server has no such type
+            await connection.set_type_codec(
+                name, schema="pg_catalog", encoder=refuse, decoder=refuse, format="text"
+            )
+
+
+class Logged(asyncpg.Connection):
+    """A connection each of whose statements the caller sees."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_query_logger(lambda _: None)
+
+
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "loggers": {"connection_class": Logged},
+    "uncached": {"statement_cache_size": 0},
+}
+
+
+@pytest_asyncio.fixture(params=list(OPTIONS))
+async def pool(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[asyncpg.Pool[Any]]:
+    """A pool with such codecs, on each way on which statements go."""
+    options = OPTIONS[request.param]
+    async with asyncpg.create_pool(
+        dsn, min_size=1, max_size=8, init=set_codecs, record_class=CustomRecord, **options
+    ) as pool:
+        yield pool
+
+
+async def check(event: Event[str], payload: str) -> None:
+    """Check that an event is as it is without a codec."""
+    assert (event.channel, event.payload, event.key) == ("things", payload, "key")
+    assert event.headers == {"a": "b"}
+    assert isinstance(event.id, UUID)
+    assert isinstance(event.appended_at, datetime)
+    assert [type(part) for part in event.position] == [str, int, int, int]
+
+
+async def test_a_log_has_its_own_codecs(pool: asyncpg.Pool[Any]) -> None:
+    """For all that it asks and tells, whatever the pool has set for whatever type."""
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    rest: dict[str, Any] = {"key": "key", "headers": {"a": "b"}}
+    handled: list[Event[str]] = []
+    log = Log("orders", pool=pool, poll=0.05)
+    await log.install(retention=timedelta(days=1), limit=timedelta(days=2))
+    await log.install()
+
+    @log.on("handler", transactional=True, on_error=Retry(1))
+    async def handle(event: Event[str], connection: Connection) -> None:
+        handled.append(event)
+        assert event.payload != "1" or len(handled) > 2
+
+    made = await log.append("things", "0", **rest)
+    await log.append_many([("things", str(n), "key", {"a": "b"}) for n in range(1, 10)])
+    events: list[Event[str]] = []
+    places: tuple[Any, ...] = ("start", began)
+    for after in places:
+        async with log.read("things", after=after) as stream:
+            events = [await anext(stream) for _ in range(10)]
+    assert events[0].id == made
+    for number, event in enumerate(events):
+        await check(event, str(number))
+    async with log.read(after=events[7].position) as stream:
+        assert (await anext(stream)).payload == "8"
+    async with log, log.consumer("mailer") as consumer, log.consumer("many", buckets=2) as many:
+        assert [(await anext(consumer)).payload for _ in range(10)] == [*map(str, range(10))]
+        assert {(await anext(many)).payload for _ in range(10)} == {*map(str, range(10))}
+        while len(handled) < 10:
+            await log.expire()
+        [letter] = await log.dead_letters("handler")
+        await check(letter.event, "1")
+        assert (letter.attempts, type(letter.died_at)) == (1, datetime)
+        await log.retry(letter)
+        assert not await log.discard(letter)
+        status = await log.status()
+        assert (status.events, type(status.size), status.limit) == (10, int, timedelta(days=2))
+        assert {one.name for one in status.consumers} == {"handler", "mailer", "many"}
+        assert {type(one.committed_at) for one in status.consumers} == {datetime}
+        await log.seek("mailer", began)
+        await log.seek("mailer", events[8].position)
+        await log.pause("many")
+        await log.resume("many")
+        await log.drop("many")
+
+
+async def test_the_core_has_its_own_codecs(dsn: str) -> None:
+    """On connections that connect= makes: of payloads, heartbeats and what health() asks."""
+
+    async def connect() -> Connection:
+        connection: Connection = await asyncpg.connect(
+            dsn, record_class=CustomRecord, server_settings={"application_name": "asyncnotify"}
+        )
+        await set_codecs(connection)
+        return connection
+
+    async with (
+        Listener(connect=connect, heartbeat=0.05) as listener,
+        listener.stream("orders") as stream,
+        Notifier(connect=connect) as notifier,
+    ):
+        await notifier.notify("orders", "1")
+        await notifier.notify_many([("orders", "2"), ("orders", "3")])
+        assert [(await anext(stream)).payload for _ in range(3)] == ["1", "2", "3"]
+        before = listener.stats().last_heartbeat
+        while listener.stats().last_heartbeat == before:
+            report = await listener.health()
+            assert (report["server_error"], type(report["queue_usage"])) == (None, float)
+        assert (listener.stats().gaps, listener.stats().reconnects) == (1, 0)
