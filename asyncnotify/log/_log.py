@@ -54,7 +54,8 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
             ``"after"``: a NOTIFY is sent after the commit, by a connection of its own, so that
             appending transactions do not wait for each other at their commit; call ``wake()``
             after the commit of a transaction of your own. ``"poll"``: none is sent; those who read
-            look for new events at their interval.
+            look for new events at their interval. No NOTIFY is sent while the server's
+            notification queue is full: it would fail the commit of the appending transaction.
         listener: A running Listener of this database, which wakes those who read. None: one of the
             log's own, which begins when somebody reads; with ``pool`` there is none.
         poll: Seconds after which those who read look for new events, woken or not.

@@ -9,6 +9,7 @@ from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._held import HeldSession
+from asyncnotify.log._schema.cursors import HAS_ROOM
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
@@ -63,7 +64,8 @@ class Waker:
             self._held.terminate()
 
     async def _notify(self, session: Session) -> None:
-        await session.execute(f"NOTIFY {self._names.wake_channel}")
+        notify = f"pg_catalog.pg_notify('{self._names.wake_channel}', '')"
+        await session.execute(f"SELECT {notify} WHERE {HAS_ROOM}")
 
     async def _work_comes(self) -> bool:
         while not self._is_wanted and not self._is_closing:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from asyncnotify import Notifier
+from asyncnotify.log import Log
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
 from tests.hygiene.secrets_harness import WAIT_LIMIT
 from tests.support.server_features import needs_small_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from asyncnotify.testing.server import PostgresServer
     from tests.hygiene.monitored_listener import MonitoredListener
@@ -225,3 +227,56 @@ async def test_r41_a_refusal_is_told_and_costs_nothing(
         assert (health["state"], health["queue_usage"]) == ("connected", None)
         health = await monitored.health()
         assert (health["server_error"], health["generation"]) == (None, 1)
+
+
+# -- logs -----------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def log(root: Connection, guarded_server: PostgresServer) -> AsyncIterator[Log]:
+    """A log on a server whose queue can be filled, and which is looked at often."""
+    needs_small_queue(guarded_server)
+    async with Log("orders", guarded_server.dsn, poll=0.05) as log:
+        await log.install()
+        async with log.consumer("mailer"):
+            yield log
+    await root.execute("DROP SCHEMA asyncnotify CASCADE")
+
+
+async def test_r41_a_queue_that_is_held_fails_no_append(
+    log: Log, root: Connection, guarded_server: PostgresServer, faults: ServerFaults
+) -> None:
+    """Nor the commit of the caller's transaction, nor a seek: those who read look by themselves."""
+    async with faults.queue_held("flood") as holder:
+        pid = holder.get_server_pid()
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await fill(root)
+        with pytest.raises(asyncpg.ProgramLimitExceededError):
+            await root.execute(FLOOD, 9)
+        await log.append("things", "0")
+        await log.append_many([("things", "1"), ("things", "2")])
+        async with root.transaction():
+            await log.append("things", "3", connection=root)
+        await root.execute("SELECT asyncnotify.append('orders', 'things', '4')")
+        await log.seek("mailer", "start")
+        await log.pause("mailer")
+        await log.resume("mailer")
+        async with log.read(after="start") as stream:
+            assert [(await anext(stream)).payload for _ in range(5)] == [*"01234"]
+            async with Log("orders", guarded_server.dsn, wake="after") as other:
+                await other.append("things", "5")
+                await other.aclose()
+            assert (await anext(stream)).payload == "5"
+    await faults.until_gone(pid)
+
+
+async def test_r41_an_append_empties_a_queue_that_an_aborted_batch_has_filled(
+    log: Log, root: Connection
+) -> None:
+    """Though nobody listens, the queue would stay full: now others find room, too."""
+    with pytest.raises(asyncpg.ProgramLimitExceededError):
+        await root.execute(FLOOD, 2_000)
+    with pytest.raises(asyncpg.ProgramLimitExceededError):
+        await root.execute(FLOOD, 1)
+    await log.append("things", "0")
+    await root.execute(FLOOD, 9)

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 ATTRIBUTES: Final = """
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"""
 
+HAS_ROOM: Final = "pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.9"
+"""
+Whether a transaction may notify. With a full queue its commit would fail (54000), and nobody can
+catch that. Without a notification those who read look for themselves, if later. Asking takes
+0.1 us, and removes from the queue what no session has to read any more.
+"""
+
 CURSOR_FUNCTIONS: Final = (
     "add_consumer(text, integer, integer, bigint, bigint)",
     "take_consumer(text, integer, bigint)",
@@ -147,7 +154,9 @@ def _seek(names: Names) -> str:
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        PERFORM pg_notify('{names.wake_channel}', '');
+        IF {HAS_ROOM} THEN
+            PERFORM pg_notify('{names.wake_channel}', '');
+        END IF;
         RETURN true;
     END
     $function$
@@ -163,7 +172,9 @@ def _pause(names: Names) -> str:
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        PERFORM pg_notify('{names.wake_channel}', '');
+        IF {HAS_ROOM} THEN
+            PERFORM pg_notify('{names.wake_channel}', '');
+        END IF;
         RETURN true;
     END
     $function$
@@ -180,7 +191,9 @@ def _drop(names: Names) -> str:
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        PERFORM pg_notify('{names.wake_channel}', '');
+        IF {HAS_ROOM} THEN
+            PERFORM pg_notify('{names.wake_channel}', '');
+        END IF;
         RETURN true;
     END
     $function$

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify.log._names import SCHEMA
-from asyncnotify.log._schema.cursors import ATTRIBUTES, CURSOR_FUNCTIONS, functions_of_cursors
+from asyncnotify.log._schema.cursors import (
+    ATTRIBUTES,
+    CURSOR_FUNCTIONS,
+    HAS_ROOM,
+    functions_of_cursors,
+)
 from asyncnotify.log._schema.retention import RETENTION_FUNCTIONS, functions_of_retention
 from asyncnotify.log._schema.tables import TIMELINE
 
@@ -100,7 +105,7 @@ def _append(names: Names, settings: Settings) -> str:
     BEGIN
         INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
         VALUES ({_slot(settings)}, $1, $2, $3, $4, $6);
-        IF wake THEN
+        IF wake AND {HAS_ROOM} THEN
             PERFORM pg_notify('{names.wake_channel}', '');
         END IF;
         RETURN $6;
@@ -125,7 +130,7 @@ def _append_many(names: Names, settings: Settings) -> str:
             coalesce(event.id, gen_random_uuid())
         FROM unnest($1, $2, $3, $4, $6) AS event (channel, payload, key, headers, id);
         GET DIAGNOSTICS appended = ROW_COUNT;
-        IF wake AND appended > 0 THEN
+        IF wake AND appended > 0 AND {HAS_ROOM} THEN
             PERFORM pg_notify('{names.wake_channel}', '');
         END IF;
         RETURN appended;
