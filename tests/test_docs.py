@@ -40,6 +40,7 @@ import sqlalchemy.ext.asyncio
 import asyncnotify
 import asyncnotify.ext.reporting
 import asyncnotify.log
+import asyncnotify.top
 import asyncnotify.triggers
 from asyncnotify import Channel, Listener, Notifier, State, Stream
 from asyncnotify.log import Log
@@ -97,7 +98,13 @@ CALL: Final = re.compile(r"(?:await )?([a-z]\w*)\(\)")
 OF_THE_SERVER: Final = re.compile(r"now|pg_\w+")
 PUBLIC: Final = {
     name: getattr(module, name)
-    for module in (asyncnotify, asyncnotify.log, asyncnotify.triggers, asyncnotify.ext.reporting)
+    for module in (
+        asyncnotify,
+        asyncnotify.ext.reporting,
+        asyncnotify.log,
+        asyncnotify.top,
+        asyncnotify.triggers,
+    )
     for name in module.__all__
 }
 TOOL: Final = re.compile(r"asyncnotify\.testing\.(\w+)\.(\w+)")
