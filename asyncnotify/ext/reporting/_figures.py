@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import secrets
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from asyncnotify import Listener, Stats, SubscriptionStats, __version__
 from asyncnotify.ext.reporting._report import LONGEST_TEXT, ChannelReport, ServiceReport
@@ -21,6 +21,9 @@ MOST_CHANNELS: Final = 100
 """In one report: more than a reader looks at; a payload takes up room in the server's queue."""
 
 _NAMES_SHOWN: Final = 3
+
+Together: TypeAlias = list[SubscriptionStats]
+"""The subscriptions that have the same channels; one at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,14 @@ class Figures:
         self._began = time.monotonic()
         self._backend_pid: int | None = None
         self._connected_since: datetime | None = None
-        self._before: Counter[str] = Counter()
+        self._before: dict[tuple[str, ...], int] = {}
 
     async def report(self, own: Own) -> ServiceReport:
         """Return a report of what has become of the notifications so far."""
         stats = self._listener.stats()
         await self._look_for_backend(stats)
-        rows = self._busiest_first(s for s in stats.subscriptions if s.channels != (self._hidden,))
+        users = [one for one in stats.subscriptions if one.channels != (self._hidden,)]
+        count, busiest = self._busiest(users)
         now = datetime.now(UTC)
         return ServiceReport(
             id=self.id,
@@ -81,7 +85,7 @@ class Figures:
             state=stats.state,
             received=max(0, stats.received - own.received),
             delivered=max(0, stats.delivered - own.delivered),
-            backlog=sum(row.backlog for row in rows),
+            backlog=sum(one.backlog for one in users),
             dropped=stats.dropped,
             gaps=max(0, stats.gaps - own.gaps),
             errors=stats.handler_errors + stats.decode_errors,
@@ -90,8 +94,8 @@ class Figures:
             heartbeat_age=_age(stats.last_heartbeat, now),
             connected_for=_age(stats.connected_since, now),
             channel_count=len(self._listener.channels - {self._hidden}),
-            more=max(0, len(rows) - MOST_CHANNELS),
-            channels=tuple(rows[:MOST_CHANNELS]),
+            more=count - len(busiest),
+            channels=tuple(map(row_of, busiest)),
         )
 
     async def _look_for_backend(self, stats: Stats) -> None:
@@ -100,29 +104,32 @@ class Figures:
             self._backend_pid = (await self._listener.health(server=False))["backend_pid"]
             self._connected_since = stats.connected_since
 
-    def _busiest_first(self, subscriptions: Iterable[SubscriptionStats]) -> list[ChannelReport]:
-        rows = by_channel(subscriptions)
-        busy = Counter({row.channel: row.delivered + row.dropped for row in rows})
-        before, self._before = self._before, busy
+    def _busiest(self, subscriptions: Iterable[SubscriptionStats]) -> tuple[int, list[Together]]:
+        """Return how many different channels there are, and those of which to tell, in order."""
+        groups = by_channel(subscriptions)
+        counts = {one[0].channels: sum(s.delivered + s.dropped for s in one) for one in groups}
+        before, self._before = self._before, counts
 
-        def key(row: ChannelReport) -> tuple[int, int, int]:
-            count = busy[row.channel]
-            return count - before[row.channel], row.backlog, count
+        def activity(group: Together) -> tuple[int, int, int]:
+            channels = group[0].channels
+            count = counts[channels]
+            return count - before.get(channels, 0), sum(one.backlog for one in group), count
 
-        return sorted(rows, key=key, reverse=True)
+        return len(groups), heapq.nlargest(MOST_CHANNELS, groups, key=activity)
 
 
-def by_channel(subscriptions: Iterable[SubscriptionStats]) -> list[ChannelReport]:
-    """Return the sums of the subscriptions that have the same channels."""
-    together: dict[tuple[str, ...], list[SubscriptionStats]] = {}
+def by_channel(subscriptions: Iterable[SubscriptionStats]) -> list[Together]:
+    """Return the subscriptions in groups, each of those that have the same channels."""
+    together: dict[tuple[str, ...], Together] = {}
     for subscription in subscriptions:
         together.setdefault(subscription.channels, []).append(subscription)
-    return [_row(channels, stats) for channels, stats in together.items()]
+    return [*together.values()]
 
 
-def _row(channels: tuple[str, ...], stats: list[SubscriptionStats]) -> ChannelReport:
+def row_of(stats: Together) -> ChannelReport:
+    """Return the sums of subscriptions that have the same channels."""
     return ChannelReport(
-        channel=_label(channels),
+        channel=_label(stats[0].channels),
         subscriptions=len(stats),
         delivered=sum(one.delivered for one in stats),
         backlog=sum(one.backlog for one in stats),
