@@ -43,7 +43,9 @@ import asyncnotify.log
 import asyncnotify.top
 import asyncnotify.triggers
 from asyncnotify import Channel, Listener, Notifier, State, Stream
+from asyncnotify.ext.reporting import Reporting, roll_call
 from asyncnotify.log import Log
+from asyncnotify.top import snapshot
 from asyncnotify.triggers import Table
 from tests.support.machine import scaled
 
@@ -423,7 +425,8 @@ def test_arguments_exist() -> None:
         *senders,
         *logs,
         *(Table, Table.install),
-        asyncpg.connect,
+        *(Reporting, roll_call, snapshot),
+        *(asyncpg.connect, asyncpg.create_pool),
     )  # the listener passes on what is asyncpg's
     known = {name for function in functions for name in inspect.signature(function).parameters}
     named = {match[1] for code in inline_code(*DOCUMENTS) if (match := ARGUMENT.fullmatch(code))}
