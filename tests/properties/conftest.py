@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.conftest import with_tasks_of
-from tests.unit.clock import JumpingLoop
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,4 +18,4 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run the async tests of this directory on the clock that jumps, whatever others run on."""
-    return {"jumping": with_tasks_of(config, JumpingLoop)}
+    return {"jumping": with_tasks_of(config, VirtualTimeLoop)}

@@ -15,7 +15,7 @@ from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Subscriber
 from asyncnotify._model import GapReason, Notification, Reread
 from asyncnotify._subscriptions.worker import HandlerWorker
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.unit.fake_sources import TrimmingSource
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def test_r46_what_a_consumer_knows_is_the_table(
     steps: list[str], mailbox: str, concurrency: int, channels: list[Channel[Any]]
 ) -> None:
     """However often resync fails and the connection is lost, nothing old comes after the Gap."""
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         table = ReplicatedTable(MAILBOXES[mailbox](), concurrency=concurrency, channels=channels)
         runner.run(follow(table, steps))
 
@@ -156,6 +156,6 @@ def test_r46_what_a_consumer_knows_is_the_table(
 def test_r46_an_old_notification_is_followed_by_the_gap_of_the_loss_after_it(mailbox: str) -> None:
     """resync fails, a notification waits, a change is missed, resync succeeds: no wrong state."""
     steps = ["fail", "fail", "a", "lose", "a", "recover", "wait long"]
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         table = ReplicatedTable(MAILBOXES[mailbox](), concurrency=1, channels=[])
         runner.run(follow(table, steps))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest_asyncio
 
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.conftest import with_tasks_of
-from tests.unit.clock import JumpingLoop
 from tests.unit.fake_server import SupervisorHarness
 from tests.unit.worker_harness import WorkerHarness
 
@@ -29,7 +29,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run the async tests of this directory on the clock that jumps, whatever others run on."""
-    return {"jumping": with_tasks_of(config, JumpingLoop)}
+    return {"jumping": with_tasks_of(config, VirtualTimeLoop)}
 
 
 @pytest_asyncio.fixture

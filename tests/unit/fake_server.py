@@ -16,7 +16,7 @@ from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.registry import Registry, Subscriber
 from asyncnotify._delivery.router import Router
 from asyncnotify._events import Announcer
-from tests.unit.clock import START
+from asyncnotify.testing.clock import START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ConnectionLostError
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.unit.session_harness import SessionHarness
 
 
@@ -35,7 +35,7 @@ async def test_r03_an_answer_that_lies_in_the_socket_when_the_loop_was_blocked_c
     harness: SessionHarness,
 ) -> None:
     """The timer and the answer are due together, because nobody could read: no false alarm."""
-    assert isinstance(harness.loop, JumpingLoop)
+    assert isinstance(harness.loop, VirtualTimeLoop)
     harness.connection.answer_time = 1.0
     harness.loop.call_later(0.5, harness.loop.spend, 20.0)
     assert await harness.session.is_listening(Checksum.of(()), timeout=5.0)

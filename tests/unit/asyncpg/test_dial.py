@@ -18,7 +18,7 @@ from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.lookups import Address, Lookups
 from asyncnotify._errors import ConfigurationError, ConnectError
-from tests.unit.clock import START
+from asyncnotify.testing.clock import START
 from tests.unit.fake_connection import FakeConnection
 
 if TYPE_CHECKING:

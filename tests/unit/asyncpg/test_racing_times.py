@@ -11,7 +11,7 @@ import pytest
 from asyncnotify._asyncpg.failures import Step, step_of
 from asyncnotify._asyncpg.lookups import Address
 from asyncnotify._asyncpg.racing import DialLoop, Race
-from tests.unit.clock import START
+from asyncnotify.testing.clock import START
 
 SILENT = object()
 TIMEOUT = 10.0

@@ -12,7 +12,7 @@ from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.registry import Listen, Registry, Subscriber
 from asyncnotify._delivery.router import Router
 from asyncnotify._model import Gap, GapReason
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.unit.fake_sources import at
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ async def test_a_mailbox_that_is_forgotten_while_it_is_full_is_not_trimmed(
 async def test_time_is_not_spent_on_an_idle_connection(harness: RouterHarness) -> None:
     """Nothing is scheduled when nothing has come: the clock jumps to the next timer."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     harness.box()
     before = loop.time()
     await asyncio.sleep(80_000)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncnotify._delivery.turns import Turns, clock_of
 from asyncnotify._tasks import SLICE
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ async def consume(turns: Turns, steps: int, work: Callable[[], None]) -> None:
 async def longest_lag(consumers: int, steps: int) -> tuple[float, list[int]]:
     """Return the longest time for which another task had to wait, and who took which step."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     turns, order, lags = Turns(loop), list[int](), list[float]()
 
     def working(number: int) -> Callable[[], None]:
@@ -94,7 +94,7 @@ async def test_r57_busy_consumers_have_the_same_share() -> None:
 async def test_who_comes_while_others_wait_goes_behind_them() -> None:
     """What a new notification wakes does not overtake what an earlier one has woken."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     turns = Turns(loop)
     turns.begin()
     loop.spend(2 * SLICE)
@@ -112,7 +112,7 @@ async def test_who_comes_while_others_wait_goes_behind_them() -> None:
 async def test_who_is_woken_after_a_rest_does_not_wait() -> None:
     """A gap at the start comes at once, however long ago the last budget was used up."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     turns = Turns(loop)
     turns.begin()
     loop.spend(3_600)
@@ -144,7 +144,7 @@ def test_the_clock_is_finer_than_the_loop_s() -> None:
         def time(self) -> float:
             return math.floor(super().time() * 1_000) / 1_000
 
-    for kind in (asyncio.SelectorEventLoop, MillisecondLoop, JumpingLoop):
+    for kind in (asyncio.SelectorEventLoop, MillisecondLoop, VirtualTimeLoop):
         with contextlib.closing(kind()) as loop:
             is_monotonic = clock_of(loop) is time.monotonic
-            assert is_monotonic == (kind is not JumpingLoop)
+            assert is_monotonic == (kind is not VirtualTimeLoop)

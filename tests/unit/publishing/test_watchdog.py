@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from asyncnotify._publishing.watchdog import Watchdog
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,7 +85,7 @@ async def test_a_beginning_within_the_grace_of_another_is_not_blamed(
 async def test_a_blocked_loop_is_given_a_moment_to_look(harness: WatchdogHarness) -> None:
     """The loop was blocked past the deadline: what ends as soon as it looks is not overdue."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     harness.watchdog.begin()
     await asyncio.sleep(1)
     loop.spend(3 * SECONDS)

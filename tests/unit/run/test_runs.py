@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from asyncnotify import ClosedError, NotStartedError, State, Stats, WrongLoopError
 from asyncnotify._run.runs import Runs
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.unit.lifetime_harness import LifetimeHarness
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def test_r35_another_event_loop_may_not_use_it() -> None:
         with pytest.raises(WrongLoopError):
             await runs.wait_ended(0)
 
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runs = runner.run(begun())
         asyncio.run(elsewhere(runs))
         runner.run(runs.end(drain=False, timeout=0))

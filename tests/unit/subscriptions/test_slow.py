@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER, SlowCalls, place_of
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.unit.worker_harness import failing, lose, put
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def spend(seconds: float) -> None:
     """Block the event loop."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     loop.spend(seconds)
 
 

@@ -13,7 +13,7 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._model import Gap, GapReason
 from asyncnotify._subscriptions.subscription import Subscription
 from asyncnotify._subscriptions.worker import HandlerWorker
-from tests.unit.clock import JumpingLoop
+from asyncnotify.testing.clock import VirtualTimeLoop
 from tests.unit.fake_sources import RecordingSource
 from tests.unit.worker_harness import failing, put
 
@@ -92,7 +92,7 @@ async def test_a_handler_that_never_awaits_lets_others_have_their_turn(
 ) -> None:
     """After some milliseconds of calling it, other tasks that are ready run."""
     loop = workers.loop
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     subscriber = workers.start(lambda _: loop.spend(0.001))
     put(subscriber, *range(1_000))
     longest = 0.0

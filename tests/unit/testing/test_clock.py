@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.clock import DayOverError, JumpingLoop, NothingScheduledError, SpinningError
+from asyncnotify.testing.clock import (
+    DayOverError,
+    NothingScheduledError,
+    SpinningError,
+    VirtualTimeLoop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -14,7 +19,7 @@ if TYPE_CHECKING:
 
 def run(coroutine: Coroutine[object, object, None]) -> None:
     """Run to the end on a clock that jumps."""
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(coroutine)
 
 
@@ -27,7 +32,7 @@ async def spin(pause: float) -> None:
 async def test_a_sleep_takes_its_time_on_the_clock_and_no_other() -> None:
     """These tests run on the clock that jumps: a day's sleep is over at once, and exact."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
     before = loop.time()
     await asyncio.sleep(86_400)
     assert loop.time() - before == pytest.approx(86_400)
@@ -46,7 +51,7 @@ async def test_timers_fire_in_their_order() -> None:
 async def test_time_spent_computing_counts() -> None:
     """A timeout fires if the code inside took too long, as on a real clock."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualTimeLoop)
 
     async def compute() -> None:
         loop.spend(2.0)

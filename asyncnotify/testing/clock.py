@@ -31,7 +31,7 @@ class SpinningError(Exception):
     """Some task is busy without end, and lets no time pass."""
 
 
-class JumpingSelector(selectors.DefaultSelector):
+class _Selector(selectors.DefaultSelector):
     """Polls; when nothing is ready, the time that it was given to wait has passed at once."""
 
     def __init__(self) -> None:
@@ -61,11 +61,11 @@ class JumpingSelector(selectors.DefaultSelector):
             raise DayOverError
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop on which only sleeping takes time, and none of ours."""
 
     def __init__(self) -> None:
-        self._clock = JumpingSelector()
+        self._clock = _Selector()
         super().__init__(self._clock)
 
     def time(self) -> float:
