@@ -18,10 +18,8 @@ from asyncnotify._arguments import (
     check_retry,
     check_timeout,
 )
-from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.dial import check_connect_arguments
 from asyncnotify._asyncpg.dsn import Dsn
-from asyncnotify._asyncpg.listening import ListeningConnections
-from asyncnotify._asyncpg.publishing import OwnConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._channels.arguments import channel_of, channels_of, encoded, name_of
@@ -39,6 +37,7 @@ from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
 from asyncnotify._run.runs import Runs
+from asyncnotify._sources import source_of
 from asyncnotify._subscriptions.registration import Registration
 from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._subscriptions.stream import Stream
@@ -145,12 +144,16 @@ class Listener:
         ours = Listener.__init__.__kwdefaults__ or ()
         check_connect_arguments(dsn, connect, connect_kwargs, ours)
         check_callbacks(connect=connect)
-        self._dialer = Dialer(
-            dsn, connect, connect_kwargs, timeout=connect_timeout, start_timeout=start_timeout
+        self._source = source_of(
+            dsn,
+            connect,
+            connect_kwargs,
+            keepalive=keepalive,
+            connect_timeout=connect_timeout,
+            start_timeout=start_timeout,
         )
         self._backoff = backoff
-        self._keepalive = keepalive
-        self._announcer = Announcer(self._dialer.target, on_event, start_timeout)
+        self._announcer = Announcer(self._source.target, on_event, start_timeout)
         self._registrations: dict[Registration, None] = {}
         self._runs = Runs()
         self._notifier = self._new_notifier()
@@ -166,7 +169,9 @@ class Listener:
                 notifier_connected(pid)
 
         return ListenersNotifier(
-            OwnConnections(self._dialer, self._keepalive, timeout=seconds, on_open=on_open),
+            self._source.publishing(
+                connect_timeout=self._limits.connect_timeout, timeout=seconds, on_open=on_open
+            ),
             PublishingLimits(
                 connect_timeout=self._limits.connect_timeout,
                 operation_timeout=seconds,
@@ -201,7 +206,7 @@ class Listener:
         return cls(connect=EngineConnect(engine), **options)
 
     def __repr__(self) -> str:
-        return f"<Listener {self._dialer.target} {self.state}>"
+        return f"<Listener {self._source.target} {self.state}>"
 
     def __del__(self) -> None:
         runs: Runs | None = getattr(self, "_runs", None)  # a wrong argument: no object
@@ -235,8 +240,8 @@ class Listener:
             leave_to_parent(self._runs.last, self._notifier)
         self._notifier = self._new_notifier()
         self._runs.last = lifetime = Lifetime(
-            ListeningConnections(
-                self._dialer, self._keepalive, timeout=self._limits.command_timeout
+            self._source.listening(
+                connect_timeout=self._limits.connect_timeout, timeout=self._limits.command_timeout
             ),
             self._notifier,
             self._limits,

@@ -14,11 +14,10 @@ from asyncnotify._arguments import (
     check_retry,
     check_timeout,
 )
-from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.dial import check_connect_arguments
 from asyncnotify._asyncpg.dsn import Dsn
-from asyncnotify._asyncpg.publishing import OwnConnections, Pool, PooledConnections
+from asyncnotify._asyncpg.publishing import Pool, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._asyncpg.transactions import notify_within
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
@@ -30,6 +29,7 @@ from asyncnotify._publishing.many import publish_many
 from asyncnotify._publishing.ports import PublishingConnections
 from asyncnotify._publishing.retrying import Retrying
 from asyncnotify._publishing.run import PublishingRun
+from asyncnotify._sources import notify_within, source_of
 from asyncnotify.typing import Backoff, Connect
 
 T = TypeVar("T")
@@ -112,10 +112,17 @@ class Notifier:
         check_callbacks(connect=connect)
         connections: PublishingConnections
         if pool is None:
-            dialer = Dialer(
-                dsn, connect, connect_kwargs, timeout=connect_timeout, start_timeout=start_timeout
+            source = source_of(
+                dsn,
+                connect,
+                connect_kwargs,
+                keepalive=keepalive,
+                connect_timeout=connect_timeout,
+                start_timeout=start_timeout,
             )
-            connections = OwnConnections(dialer, keepalive, timeout=operation_timeout)
+            connections = source.publishing(
+                connect_timeout=connect_timeout, timeout=operation_timeout
+            )
         else:
             if dsn is not None or connect is not None or connect_kwargs:
                 others = {"dsn": dsn, "connect": connect, **connect_kwargs}

@@ -16,7 +16,6 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.events import BlockingEventStream, EventRelay
 from asyncnotify._blocking.gateway import Gateway, awaitable
@@ -32,6 +31,7 @@ from asyncnotify._errors import ClosedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, Notification, State, Stats
+from asyncnotify._sources import notify_within_thread
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH
 from asyncnotify._subscriptions.registration import Registration
 from asyncnotify.typing import (

@@ -10,7 +10,6 @@ from typing import Any, Self, TypeVar, overload
 from asyncnotify._arguments import check_pairs, check_retry
 from asyncnotify._asyncpg.dsn import Dsn
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._asyncpg.transactions import notify_within_thread
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.pairs import send_pairs
@@ -21,6 +20,7 @@ from asyncnotify._errors import NotStartedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._notifier import Notifier
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
+from asyncnotify._sources import notify_within_thread
 from asyncnotify.typing import Backoff, Connect
 
 T = TypeVar("T")

@@ -1,0 +1,123 @@
+"""
+What may stand in for PostgreSQL: another source of connections, for DSNs that name a host of its.
+
+``asyncnotify.testing.fake`` is one. Programs need nothing of this module.
+
+::
+
+    register("fake-1.invalid", source)  # for as long as somebody holds the source
+
+    Listener("postgresql://fake-1.invalid/")  # takes its connections from the source
+    Notifier("postgresql://fake-1.invalid/")
+
+A ``ConnectionSource`` hands over what a listener and a notifier need of a driver: the protocols
+``ListeningConnections`` and ``PublishingConnections``, with the sessions that these open. Their
+docstrings are the contract. They may get further methods in a minor version.
+"""
+
+from __future__ import annotations
+
+import abc
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._connection.ports import ListeningConnections, ListeningSession, OtherConnection
+from asyncnotify._delivery.router import FlowControl
+from asyncnotify._publishing.ports import PublishingConnections, PublishingSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Checksum",
+    "ConnectionSource",
+    "FlowControl",
+    "ListeningConnections",
+    "ListeningSession",
+    "OtherConnection",
+    "PublishingConnections",
+    "PublishingSession",
+    "Transaction",
+    "register",
+]
+
+
+class ConnectionSource(Protocol):
+    """Where the connections of a listener or a notifier come from."""
+
+    @property
+    def target(self) -> str:
+        """The server, as logs and errors name it."""
+        ...
+
+    def listening(self, *, connect_timeout: float, timeout: float) -> ListeningConnections:
+        """
+        Return what opens sessions that listen.
+
+        Args:
+            connect_timeout: Seconds in which each connection has to be made.
+            timeout: Seconds in which the server has to answer each command.
+        """
+        ...
+
+    def publishing(
+        self,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        on_open: Callable[[int], None] | None = None,
+    ) -> PublishingConnections:
+        """
+        Return what opens connections on which notifications are sent.
+
+        Args:
+            connect_timeout: Seconds in which each connection has to be made.
+            timeout: Seconds in which the server has to answer each command.
+            on_open: Called with the backend pid of each connection.
+        """
+        ...
+
+
+class Transaction(abc.ABC):
+    """A transaction at a source: ``notify(…, connection=)`` takes it besides the drivers' own."""
+
+    @abc.abstractmethod
+    def pg_notify(self, channel: str, payload: str) -> None:
+        """Send a notification when the transaction commits. Must not block."""
+
+
+_sources: Final[weakref.WeakValueDictionary[str, ConnectionSource]] = weakref.WeakValueDictionary()
+
+
+def register(host: str, source: ConnectionSource) -> None:
+    """
+    Let every Listener and Notifier whose DSN names this host take its connections from a source.
+
+    Those that exist already are not affected. The registration ends with the last reference to the
+    source. Choose a name below ``.invalid``, which no server ever has.
+
+    Args:
+        host: The host name, in lower case.
+        source: Replaces the one registered before, if any.
+    """
+    _sources[host] = source
+
+
+def registered(dsn: object) -> ConnectionSource | None:
+    """Return the source that serves this DSN, a str or a URL object; None: a driver does."""
+    if not _sources:
+        return None
+    host = getattr(dsn, "host", None)  # of a URL of SQLAlchemy's
+    if host is None:
+        text = getattr(dsn, "unicode_string", lambda: dsn)()  # pydantic's
+        host = _host_in(text) if isinstance(text, str) else None
+    return None if host is None else _sources.get(host)
+
+
+def _host_in(dsn: str) -> str | None:
+    try:
+        return urlsplit(dsn).hostname
+    except ValueError:
+        return None  # to be refused as any wrong DSN
