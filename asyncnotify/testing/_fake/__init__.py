@@ -1,0 +1,1 @@
+"""The notification server in memory, behind the protocols of ``asyncnotify.sources``."""

@@ -1,0 +1,45 @@
+"""What goes wrong with the connections of a fake server, and what that means."""
+
+from __future__ import annotations
+
+from asyncnotify import AsyncNotifyError, ChannelNameError, PayloadError
+
+
+class RefusedError(ConnectionRefusedError):
+    """The fake server takes no new connection."""
+
+
+class PermanentlyRefusedError(RefusedError):
+    """As a server refuses a wrong password: retrying will not help."""
+
+
+class NeverSentError(ConnectionError):
+    """The connection was gone before the command was given."""
+
+
+class CutError(ConnectionResetError):
+    """The connection was lost while a command waited for its answer."""
+
+
+class FakeFailures:
+    """The meaning of these errors."""
+
+    def is_permanent(self, error: BaseException, /) -> bool:
+        """Return whether retrying will not help until something is fixed."""
+        return isinstance(error, PermanentlyRefusedError)
+
+    def needs_repair(self, error: BaseException, /) -> bool:
+        """Return whether the next attempt should wait for the longest delay."""
+        return self.is_permanent(error)
+
+    def is_defect(self, error: BaseException, /) -> bool:
+        """Return whether this is a fault of a program."""
+        return not isinstance(error, OSError | AsyncNotifyError)
+
+    def is_refusal(self, error: BaseException, /) -> bool:
+        """Return whether the server refused a command, on a connection that is still good."""
+        return isinstance(error, ChannelNameError | PayloadError)
+
+    def is_unsent(self, error: BaseException, /) -> bool:
+        """Return whether a command failed before the server had it."""
+        return isinstance(error, NeverSentError)

@@ -1,0 +1,79 @@
+"""What the server sends to one client: in order, and each thing no earlier than it is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Item = tuple[float, Callable[..., object], tuple[object, ...]]
+
+
+class Outbox:
+    """
+    The order of a connection: an answer never overtakes a notification that was sent before.
+
+    Things are put in from any thread, under the server's lock, and are taken out in the client's
+    event loop.
+
+    Args:
+        loop: The client's event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: deque[Item] = deque()
+        self._timer: asyncio.Handle | None = None
+        self._pauses: set[str] = set()
+        self._wakes = False
+        self._last_due = 0.0
+
+    def put(self, delay: float, action: Callable[..., object], *args: object) -> None:
+        """Call ``action`` in the client's loop, in so many seconds, after what was put before."""
+        self._last_due = max(self._last_due, self._loop.time() + delay)
+        self._items.append((self._last_due, action, args))
+        self._wake()
+
+    def pause(self, why: str) -> None:
+        """Send nothing until resumed; each reason counts for itself."""
+        self._pauses.add(why)
+
+    def resume(self, why: str) -> None:
+        """Send again, unless there is another reason not to."""
+        self._pauses.discard(why)
+        self._wake()
+
+    def clear(self) -> None:
+        """Forget what has not been sent."""
+        self._items.clear()
+
+    def _wake(self) -> None:
+        if self._items and not (self._wakes or self._pauses):
+            self._wakes = True
+            call_in(self._loop, self._send)
+
+    def _send(self) -> None:
+        self._wakes = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._items and not self._pauses:
+            due, action, args = self._items[0]
+            if due > self._loop.time():
+                self._timer = self._loop.call_at(due, self._send)
+                break
+            self._items.popleft()
+            action(*args)
+
+
+def call_in(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object
+) -> None:
+    """Call this soon in an event loop, from any thread; not at all if the loop is closed."""
+    if asyncio._get_running_loop() is loop:  # noqa: SLF001 - documented: the one that does not raise
+        loop.call_soon(function, *args)
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(function, *args)

@@ -1,0 +1,52 @@
+"""What PostgreSQL takes, and what it folds: rules without state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify import ChannelNameError, PayloadError, PayloadTooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CHANNEL_LIMIT: Final = 63
+PAYLOAD_LIMIT: Final = 7_999
+
+
+def check(channel: str, payload: str) -> None:
+    """
+    Refuse what ``pg_notify()`` refuses.
+
+    Raises:
+        ChannelNameError: The name is empty or too long, or is no text for the server.
+        PayloadTooLargeError: The payload is over 7,999 bytes.
+        PayloadError: The payload is no text for the server.
+    """
+    check_name(channel)
+    if (size := _size(payload)) is None:
+        raise PayloadError(channel, "contains a NUL character or a lone surrogate")
+    if size > PAYLOAD_LIMIT:
+        raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
+
+
+def check_name(channel: str) -> None:
+    """Raise ChannelNameError if the server would refuse the name, or cut it."""
+    if not channel:
+        raise ChannelNameError(channel, f"is empty; 1 to {CHANNEL_LIMIT} bytes are allowed")
+    if (size := _size(channel)) is None:
+        raise ChannelNameError(channel, "contains a NUL character or a lone surrogate")
+    if size > CHANNEL_LIMIT:
+        raise ChannelNameError(channel, f"is {size} bytes; at most {CHANNEL_LIMIT} are allowed")
+
+
+def _size(text: str) -> int | None:
+    """Return how many bytes the server would store; None: it stores no such text."""
+    try:
+        return None if "\0" in text else len(text.encode())
+    except UnicodeEncodeError:
+        return None
+
+
+def folded(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return each pair once, in the order in which they came first."""
+    return list(dict.fromkeys(pairs))

@@ -1,0 +1,207 @@
+"""
+A PostgreSQL for notifications, in memory: for tests of programs that listen and notify.
+
+::
+
+    fake = FakeServer()
+    async with Listener(fake.dsn) as listener:
+        await listener.listen("orders", on_order)
+        fake.notify("orders", "1")
+
+Listener, Notifier, BlockingListener and BlockingNotifier are the real classes; only the connection
+under them is another one. Any of them whose DSN is ``fake.dsn`` connects to the fake server, also
+where the program under test makes it: give the program that DSN, in its settings.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.sources import register
+from asyncnotify.testing._fake.failures import PermanentlyRefusedError, RefusedError
+from asyncnotify.testing._fake.rules import check
+from asyncnotify.testing._fake.source import FakeListening, FakePublishing
+from asyncnotify.testing._fake.state import State
+from asyncnotify.testing._fake.transaction import FakeTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncnotify import Notification
+
+__all__ = ["FakeServer", "FakeTransaction"]
+
+_numbers: Final = itertools.count(1)
+
+
+class FakeServer:
+    """
+    A notification server in memory that obeys the rules of PostgreSQL.
+
+    * Notifications are delivered when their transaction commits, to every session that listens
+      then, in one order for all channels; also to the session that sent them. Nobody gets what was
+      committed while he did not listen.
+    * Of equal notifications of one transaction one is delivered. What a savepoint that is rolled
+      back has sent is not.
+    * A channel has 1 to 63 bytes and is case-sensitive; a payload has at most 7,999 bytes; NUL is
+      refused.
+
+    There is no SQL and no network: ``connect=``, ``pool=`` and connections of drivers lead to a
+    real server. TLS, passwords and poolers do not occur. All methods may be called from any thread
+    and from several event loops. Nothing has to be closed.
+
+    Attributes:
+        dsn: Listener, Notifier and their blocking forms connect to this server by it, as long as
+            the server is referred to.
+    """
+
+    def __init__(self) -> None:
+        host = f"fake-{next(_numbers)}.invalid"
+        self.dsn: str = f"postgresql://fake@{host}/fake"
+        self._state = State(f"fake@{host}/fake")
+        self._pid = self._state.new_pid()
+        register(host, self)
+
+    def __repr__(self) -> str:
+        return f"<FakeServer {self.dsn}>"
+
+    # -- as a connection source ---------------------------------------------------------------
+
+    @property
+    def target(self) -> str:
+        """The server, as logs and errors name it."""
+        return self._state.name
+
+    def listening(self, *, connect_timeout: float, timeout: float) -> FakeListening:
+        """Return what opens sessions that listen: called by a Listener."""
+        return FakeListening(self._state, connect_timeout, timeout)
+
+    def publishing(
+        self,
+        *,
+        connect_timeout: float,
+        timeout: float,  # noqa: ARG002 - the caller's calls have deadlines of their own
+        on_open: Callable[[int], None] | None = None,
+    ) -> FakePublishing:
+        """Return what opens connections that send: called by a Notifier."""
+        return FakePublishing(self._state, connect_timeout, on_open)
+
+    # -- as another client sees it ------------------------------------------------------------
+
+    def notify(self, channel: str, payload: str = "") -> None:
+        """
+        Commit a notification as another client does.
+
+        Raises:
+            ChannelNameError: The server would refuse the name.
+            PayloadError: The server would refuse the payload.
+        """
+        check(channel, payload)
+        self._state.process(lambda: self._state.commit(self._pid, [(channel, payload)]))
+
+    def transaction(self) -> FakeTransaction:
+        """Return a transaction of another client: a context manager, async or not."""
+        return FakeTransaction(self._state)
+
+    @property
+    def notifications(self) -> tuple[Notification[str], ...]:
+        """What has been committed, in order, whoever listened: the last 100,000."""
+        with self._state.lock:
+            return tuple(self._state.committed)
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels on which any session listens now."""
+        return self._state.channels
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The backend pids of the open connections, the oldest first."""
+        with self._state.lock:
+            return tuple(self._state.clients)
+
+    @property
+    def listening_pids(self) -> tuple[int, ...]:
+        """Those of the sessions that listen on any channel."""
+        return tuple(client.pid for client in self._state.listening)
+
+    async def until_listening(self, *channels: str) -> None:
+        """Return once sessions listen on all of these channels. Bound it with a timeout."""
+        await self._state.until(lambda: self.channels.issuperset(channels))
+
+    async def until_notified(self, channel: str, payload: str | None = None) -> Notification[str]:
+        """
+        Return the first notification that was committed on a channel, once there is one.
+
+        Args:
+            channel: The name.
+            payload: Wait for this payload; None: for any.
+        """
+
+        def matching() -> list[Notification[str]]:
+            found = (n for n in self.notifications if n.channel == channel)
+            return [n for n in found if payload is None or n.payload == payload]
+
+        await self._state.until(lambda: bool(matching()))
+        return matching()[0]
+
+    # -- faults -------------------------------------------------------------------------------
+
+    def lose(self, *pids: int, notice: str | None = None) -> None:
+        """
+        Cut connections: what has not arrived on them is lost.
+
+        Args:
+            pids: Those of these backends; none given: all connections.
+            notice: The last words of the server, such as "terminating connection due to
+                administrator command".
+        """
+        self._state.lose(pids or self.pids, notice)
+
+    def refuse(self, *, permanently: bool = False) -> None:
+        """
+        Refuse new connections, until ``reconnect()``.
+
+        Args:
+            permanently: As for a wrong password, where retrying does not help.
+        """
+        self._state.refused = PermanentlyRefusedError if permanently else RefusedError
+
+    def reconnect(self) -> None:
+        """Accept new connections again."""
+        self._state.refused = None
+
+    def delay(self, seconds: float) -> None:
+        """
+        Let all that the server sends from here on take so long; 0: none of it.
+
+        Raises:
+            ValueError: Not a number of seconds: to send nothing at all, use ``freeze()``.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            msg = "seconds must be a finite number, 0 or more: freeze() sends nothing"
+            raise ValueError(msg)
+        self._state.delay = seconds
+
+    def freeze(self) -> None:
+        """Answer nothing and send nothing, on connections that stay open, until ``thaw()``."""
+        self._state.freeze()
+
+    def thaw(self) -> None:
+        """Go on after ``freeze()``, with what has come meanwhile."""
+        self._state.thaw()
+
+    def unlisten(self, *pids: int) -> None:
+        """
+        Let sessions listen on nothing, as ``DISCARD ALL`` by a program in between does.
+
+        Args:
+            pids: Those of these backends; none given: all of them.
+        """
+        with self._state.lock:
+            for client in self._state.listening:
+                if not pids or client.pid in pids:
+                    client.forget_channels()
+            self._state.note_change()
