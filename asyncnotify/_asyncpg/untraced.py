@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 from asyncpg import protocol as _protocols
 from asyncpg.prepared_stmt import PreparedStatement
+from asyncpg.transaction import Transaction
 
 from asyncnotify._asyncpg.failures import mark_unsent
 
@@ -133,6 +134,37 @@ def execute(connection: Any, query: str) -> Awaitable[Any]:
         connection.execute(query) if protocol is None else _COMPILED.query(protocol, query, None)
     )
     return executing
+
+
+class _Quiet:
+    """A connection that executes without a trace, and is in all else the one that it stands for."""
+
+    __slots__ = ("_executes", "_of")
+
+    def __init__(self, connection: Any) -> None:
+        object.__setattr__(self, "_of", connection)
+        object.__setattr__(self, "_executes", functools.partial(execute, connection))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._of, name, value)
+
+    def execute(self, query: str) -> Awaitable[Any]:
+        """Execute a query without arguments."""
+        executing: Awaitable[Any] = self._executes(query)
+        return executing
+
+
+def transaction(connection: Any, isolation: Any = None) -> Transaction:
+    """Return a transaction of which the driver knows, as ``Connection.transaction()`` does."""
+    if _protocol_of(connection) is None:
+        public: Transaction = connection.transaction(isolation=isolation)
+        return public
+    quiet: Any = _Quiet(_without_proxies(connection))
+    readonly, deferrable = False, False
+    return Transaction(quiet, isolation, readonly, deferrable)
 
 
 async def prepare(connection: Any, query: str, name: str) -> Callable[..., Awaitable[list[Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncnotify._errors import ConnectionLostError
+from asyncnotify._tasks import sealed, start
 from asyncnotify.log._sessions import is_unsent
 
 if TYPE_CHECKING:
@@ -31,14 +32,20 @@ async def until_sent(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 class UntilSent:
-    """Queries each of which is sent, whether sessions have ended while they were idle or not."""
+    """
+    Queries each of which is sent, whether sessions have ended while they were idle or not.
+
+    A task sends them, in an empty context: a session that is opened for one outlives the request
+    in which that is asked, and must not be in its trace.
+    """
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
     async def fetch(self, query: str, /, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as the driver
         """Return the rows of the answer; raises as those of ``queries`` do."""
-        return await until_sent(lambda: self._queries.fetch(query, *arguments))
+        fetching = until_sent(lambda: self._queries.fetch(query, *arguments))
+        return (await start(sealed(fetching), name="asyncnotify log query")).open()
 
 
 class HeldSession:

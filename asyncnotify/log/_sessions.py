@@ -21,6 +21,7 @@ from asyncnotify._errors import (
     describe_error,
 )
 from asyncnotify._logs import Log
+from asyncnotify._tasks import start
 from asyncnotify.log._errors import NotInstalledError, StandbyError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Session(BoundedConnection):
         """Run statements without arguments, in one message; raises as ``fetch()`` does."""
         with answers(self._log):
             await self.check()
-            status: str = await self._command(self._connection.execute(script))
+            status: str = await self._command(self._execute(script))
             return status
 
     async def run(self, coroutine: Coroutine[Any, Any, Any], /) -> None:
@@ -134,7 +135,7 @@ class Session(BoundedConnection):
         with answers(self._log):
             await self.check()
             # Within: a connection that has been closed refuses to make one
-            transaction: Transaction = self._connection.transaction()
+            transaction = untraced.transaction(self._connection)
             await self._command(transaction.start())
         return transaction
 
@@ -151,13 +152,13 @@ class Session(BoundedConnection):
                 f"pg_catalog.set_config('{name}', {literal(value)}, false)"
                 for name, value in self._earlier.items()
             )
-            await self._command(self._connection.execute(f"SELECT {', '.join(changes)}"))
+            await self._command(self._execute(f"SELECT {', '.join(changes)}"))
 
     async def prepare(self, keepalive: Keepalive | None) -> bool:
         """Set what the statements rely on; return whether no pooler is in between."""
         self.is_own = await self.introduce(keepalive)
         if self.is_own:
-            await self._command(self._connection.execute(_SETTINGS))
+            await self._command(self._execute(_SETTINGS))
         return self.is_own
 
 
@@ -281,7 +282,8 @@ class PooledSessions:
             try:
                 await session.restore_settings()
             finally:
-                await self._pool.release(connection, timeout=self._timeout)
+                release = self._pool.release(connection, timeout=self._timeout)
+                await start(release, name="asyncnotify log release", context=untraced.context())
         except Exception as error:  # noqa: BLE001 - what was done on it is done
             session.terminate()
             log.info("a connection of the pool was lost: %s", describe_error(error))

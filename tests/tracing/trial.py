@@ -20,7 +20,9 @@ OTHERS: Final[dict[tuple[str, str], str]] = {
     ("datadog", "listener_connect"): "postgres.connect",
     ("datadog", "notifier_connect"): "postgres.connect",
     ("datadog", "notifier_pool"): "UNLISTEN *",
+    ("datadog", "log_pool"): "UNLISTEN *",
     ("sentry", "notifier_pool"): "UNLISTEN *",
+    ("sentry", "log_pool"): "UNLISTEN *",
     ("sentry", "*"): "breadcrumb: connect",
 }
 """By agent and use, what others do, and what is therefore noted outside of requests: the caller's

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from asyncnotify import BlockingListener, BlockingNotifier, Gap, Listener, Notifier, Reconnected
+from asyncnotify.log import Log
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from asyncnotify import BlockingStream, Notification
+    from asyncnotify.log import Event
     from tests.tracing.trial import Trial
 
     Sending: TypeAlias = Callable[[str], Awaitable[None]]
@@ -258,6 +260,65 @@ async def within_psycopg(trial: Trial) -> None:
     await send(trial, sending, count=1)
 
 
+# -- logs -----------------------------------------------------------------------------------------
+
+
+async def use_log(trial: Trial, log: Log) -> None:
+    """Append in a request, read, consume and handle; between them the log polls."""
+    handled: asyncio.Queue[str] = asyncio.Queue()
+
+    @log.on("handler", transactional=True)
+    async def handle(event: Event[str], connection: asyncpg.Connection[Any]) -> None:
+        trial.check_context("a handler of a log")
+        await handled.put(event.payload)
+
+    with trial.quiet_request():
+        await log.start()
+        stream = log.read(after="start")
+        consumer = log.consumer("mailer")
+    for payload in "123":
+        with trial.sending_request():
+            await log.append("orders", payload)
+        assert (await anext(stream)).payload == payload
+        assert (await anext(consumer)).payload == payload
+        assert await handled.get() == payload
+        trial.look("after a request")
+    with trial.quiet_request():
+        await log.aclose()
+    trial.look("after the end")
+
+
+async def log_dsn(trial: Trial) -> None:
+    """Use a log on connections of its own."""
+    log = Log("by_dsn", trial.dsn, poll=HEARTBEAT)
+    await log.install()
+    await use_log(trial, log)
+
+
+async def log_pool(trial: Trial) -> None:
+    """Use a log on the connections of a pool."""
+    async with asyncpg.create_pool(trial.dsn, min_size=1, max_size=9) as pool:
+        trial.agent.take()
+        log = Log("by_pool", pool=pool, poll=HEARTBEAT)
+        await log.install()
+        await use_log(trial, log)
+        trial.agent.take()
+
+
+async def log_within(trial: Trial) -> None:
+    """Append to a log within a transaction of asyncpg's: the request's own, and noted as such."""
+    log = Log("within", trial.dsn)
+    await log.install()
+    connection = await asyncpg.connect(trial.dsn)
+    trial.agent.take()
+    with trial.agent.request() as trace:
+        async with connection.transaction():
+            await log.append("orders", "1", connection=connection)
+    noted = [noted.text for noted in trial.agent.take() if noted.trace == trace]
+    assert any("within_append" in text for text in noted), noted
+    await connection.close()
+
+
 # -- in threads -----------------------------------------------------------------------------------
 
 
@@ -380,6 +441,9 @@ USES: Final[dict[str, AsyncUse | Use]] = {
         within_pool,
         within_sqlalchemy,
         within_psycopg,
+        log_dsn,
+        log_pool,
+        log_within,
         blocking_listener,
         blocking_listener_in_request,
         blocking_notifier,

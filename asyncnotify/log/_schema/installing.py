@@ -51,12 +51,12 @@ async def install(
         SchemaVersionError: The log is of a newer version than is known here.
         asyncpg.PostgresError: The server refused a statement.
     """
-    async with connection.transaction(isolation="read_committed"):
-        await connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
-        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    async with untraced.transaction(connection, "read_committed"):
+        await untraced.execute(connection, f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
+        await untraced.execute(connection, f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         # What the statements make must not depend on these
-        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-        await connection.execute("SET LOCAL synchronous_commit = on")
+        await untraced.execute(connection, "SET LOCAL search_path = pg_catalog, pg_temp")
+        await untraced.execute(connection, "SET LOCAL synchronous_commit = on")
         since, present = await installed(connection, log)
         if since > len(changes):
             raise SchemaVersionError(log, since, len(changes))
@@ -87,7 +87,7 @@ async def installed(connection: Connection, log: str) -> tuple[int, Settings | N
 
 async def _execute(connection: Connection, log: str, statement: str) -> None:
     try:
-        await connection.execute(statement)
+        await untraced.execute(connection, statement)
     except (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError) as error:
         msg = (
             f"log {log!r} cannot be installed: the schema {SCHEMA} has something of a name that"
