@@ -65,6 +65,19 @@ async def test_from_now_on_only_what_is_committed_after_the_block_is_entered(
             assert await taken(stream, 2) == ["slow", "after"]
 
 
+async def test_until_end_yields_what_is_there_and_ends(log: Log, admin: Connection) -> None:
+    """Of the wanted channels; afterwards the stream goes on from there."""
+    await append(admin, "1", "2")
+    await append(admin, "-", channel="other")
+    async with log.read("things", after="start") as stream:
+        assert [event.payload async for event in stream.until_end()] == ["1", "2"]
+        assert [event async for event in stream.until_end()] == []
+        await append(admin, "3")
+        assert [event.payload async for event in stream.until_end()] == ["3"]
+        await append(admin, "4")
+        assert (await anext(stream)).payload == "4"
+
+
 async def test_from_a_position_on(log: Log, admin: Connection) -> None:
     """Each event's position is where reading goes on behind it, as an object and as a text."""
     for n in range(6):

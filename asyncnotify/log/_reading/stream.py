@@ -227,6 +227,25 @@ class LogStream(Generic[ItemT_co]):
         async for item in self:
             yield [item, *self.at_hand(limit - 1)]
 
+    async def until_end(self) -> AsyncGenerator[ItemT_co]:
+        """
+        Yield the items that are there, and end at the end of the log instead of waiting for more.
+
+        What is committed while it yields may be among them. Afterwards the stream goes on from
+        there.
+
+        Raises:
+            Exception: As of ``anext()``.
+        """
+        self._owner.check()
+        self._is_at_end = False
+        while not self._is_closed:
+            while (item := self._taken()) is not None:
+                yield item
+            if self._is_at_end:
+                return
+            await self._done(self._read)
+
     def at_hand(self, limit: int) -> list[ItemT_co]:
         """Return items that have been read, at most so many; none if there are none."""
         found: list[ItemT_co] = []
