@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncnotify import __version__
+from asyncnotify.cli import bench, listening, logs, publishing, triggers
 from asyncnotify.cli.exits import INTERRUPTED
 from asyncnotify.cli.texts import about, examples, exit_statuses
 
@@ -82,6 +83,13 @@ class _Topic(StrEnum):
     LISTENER = "listener"
     LOG = "log"
 
+
+app.command("listen", help=listening.ABOUT, epilog=listening.EXAMPLES)(listening.listen)
+app.command("notify", help=publishing.ABOUT, epilog=publishing.EXAMPLES)(publishing.notify)
+
+app.add_typer(logs.app, name="log", help="Make, read and operate durable logs.")
+app.add_typer(triggers.app, name="trigger", help="Triggers that tell of a table's changes.")
+app.command("bench", help=bench.ABOUT, epilog=bench.EXAMPLES)(bench.bench)
 
 _ABOUT_DEMO = """
 See what happens when things break, in ten seconds.
