@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import (
@@ -12,6 +12,7 @@ from asyncnotify._errors import (
     ConnectError,
     ConnectionLostError,
     NotifyTimeoutError,
+    PoolerError,
     describe_error,
 )
 from asyncnotify._logs import Log, WarningLimit
@@ -20,23 +21,33 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify._backoff import Backoff
-    from asyncnotify._publishing.ports import PublishingConnections
 
     Attempt = Callable[[], Awaitable[None]]
 
 log = Log("connection")
 
+_NOT_CONNECTED: Final = (ConnectError, ConnectionLostError)
+
+
+class Connections(Protocol):
+    """What attempts are made to connect by."""
+
+    @property
+    def target(self) -> str:
+        """What they lead to, for logs."""
+        ...
+
 
 class Retrying:
     """
-    Makes attempts, with the delays of a notifier between them, and logs why each has failed.
+    Makes attempts, with delays between them, and logs why each has failed.
 
     Args:
         connections: Whose target the logs name.
         backoff: Called for each series of attempts.
     """
 
-    def __init__(self, connections: PublishingConnections, backoff: Backoff) -> None:
+    def __init__(self, connections: Connections, backoff: Backoff) -> None:
         self._connections = connections
         self._backoff = backoff
         self._warnings = WarningLimit()
@@ -48,15 +59,17 @@ class Retrying:
         *,
         what: str,
         unless: Callable[[BaseException], bool] | None = None,
+        passing: tuple[type[Exception], ...] = _NOT_CONNECTED,
     ) -> None:
         """
         Attempt until it succeeds; at the deadline, raise what the last attempt raised.
 
         Args:
-            attempt: Fails with a ConnectError or a ConnectionLostError to be called again.
+            attempt: Fails with one of ``passing`` to be called again.
             seconds: Until the deadline; None: for ever.
             what: What the caller of the library has called, for the log.
             unless: Returns whether the cause of an error is one that no attempt can mend.
+            passing: Errors that may pass by themselves, and are no ConfigurationError.
         """
         loop = asyncio.get_running_loop()
         deadline = inf if seconds is None else loop.time() + seconds
@@ -65,9 +78,9 @@ class Retrying:
         while True:
             try:
                 return await attempt()
-            except ConfigurationError:
+            except (ConfigurationError, PoolerError):
                 raise
-            except (ConnectError, ConnectionLostError) as error:
+            except passing as error:
                 if unless is not None and error.__cause__ and unless(error.__cause__):
                     raise
                 delay = delays.next()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -18,14 +18,18 @@ from asyncnotify._arguments import (
     check_timeout,
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._owner import keep, warn_of_unclosed
+from asyncnotify._publishing.retrying import Retrying
+from asyncnotify.log._consuming.handler import Handling
 from asyncnotify.log._methods.appending import Appending
 from asyncnotify.log._methods.consuming import Consuming
 from asyncnotify.log._methods.installing import Installing
 from asyncnotify.log._methods.operating import Operating
 from asyncnotify.log._methods.reading import Reading
 from asyncnotify.log._names import Names, check_log_name
+from asyncnotify.log._reading.failures import PASSING
 from asyncnotify.log._runtime import Options, Runtime, Wake
 from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions
 from asyncnotify.typing import Backoff, Connect, Dsn
@@ -63,6 +67,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         connect_timeout: Seconds for making or borrowing a connection, for each host.
         operation_timeout: Seconds in which the server has to answer a statement.
         keepalive: TCP keepalive for both ends, of connections that are not from a pool.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
 
@@ -90,6 +95,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         # reconnection
         backoff: Backoff = DEFAULT_BACKOFF,
         # limits
+        start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
@@ -97,6 +103,8 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         _check_wake(wake)
         check_seconds("connect_timeout", connect_timeout)
         check_seconds("operation_timeout", operation_timeout)
+        if start_timeout is not None:
+            check_seconds("start_timeout", start_timeout)
         check_seconds("close_timeout", close_timeout)
         check_seconds("poll", poll)
         check_kind("keepalive", keepalive, Keepalive)
@@ -120,6 +128,8 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         super().__init__(
             Options(names, sessions, listener, new_listener, wake=wake, poll=poll, backoff=backoff)
         )
+        self._retrying = Retrying(sessions, backoff)
+        self._start_timeout = start_timeout
         self._close_timeout = close_timeout
 
     @classmethod
@@ -152,13 +162,17 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         """
         Have the handlers called that ``on()`` has registered; return once their consumers exist.
 
-        Appending and reading need no start. While it runs, further calls do nothing.
+        Appending and reading need no start. While it runs, further calls do nothing. When a server
+        refuses the connection, is starting up, is full or is a standby, the log tries again until
+        ``start_timeout``.
 
         Raises:
             NotInstalledError: The database has no such log.
             BucketCountError: A consumer has another number of buckets.
-            ConnectError: There is no connection.
-            ConnectionLostError: The connection died.
+            ConfigurationError: The arguments for connecting are wrong.
+            ConnectError: There is still no connection after ``start_timeout``.
+            ConnectionLostError: The connection died while it was tried, until ``start_timeout``.
+            StandbyError: The server was a standby until ``start_timeout``.
             PoolerError: A pooler is in between.
             ClosedError: The log is being closed.
             WrongLoopError: The log is used by another event loop.
@@ -170,8 +184,13 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
             return
         runtime.is_started = True
         try:
-            for handling in self._handlings.values():
-                await runtime.register(handling.consumer, handling.begin, handling.buckets)
+            await self._retrying.until_success(
+                functools.partial(_register, runtime, self._handlings.values()),
+                self._start_timeout,
+                what="start()",
+                unless=is_permanent,
+                passing=PASSING,
+            )
         except BaseException:
             runtime.is_started = False
             raise
@@ -211,6 +230,12 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+async def _register(runtime: Runtime, handlings: Iterable[Handling]) -> None:
+    for handling in list(handlings):
+        runtime.check_open()
+        await runtime.register(handling.consumer, handling.begin, handling.buckets)
 
 
 def _check_wake(wake: object) -> None:

@@ -52,6 +52,7 @@ class BlockingLog:
         wake: As for Log.
         poll: Seconds after which those who read look for new events, woken or not.
         backoff: As for Listener; of those who read.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``. There are no ``pool`` and no
             ``listener``, which belong to another event loop.
@@ -78,6 +79,7 @@ class BlockingLog:
         # reconnection
         backoff: Backoff = DEFAULT_BACKOFF,
         # limits
+        start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
@@ -95,6 +97,7 @@ class BlockingLog:
             wake=wake,
             poll=poll,
             backoff=backoff,
+            start_timeout=start_timeout,
             close_timeout=close_timeout,
             **connect_kwargs,
         )

@@ -13,6 +13,7 @@ from asyncnotify import (
     ConnectionLostError,
     NotifyTimeoutError,
     PayloadError,
+    PoolerError,
 )
 from asyncnotify._publishing.retrying import Retrying
 from tests.unit.fake_publishing import FakePublishingServer
@@ -128,3 +129,15 @@ async def test_r47_not_sent_is_said_only_if_it_holds_of_each_attempt(
     ) as caught:
         await attempts.retrying.publish(attempts.attempt, 0.5 + DELAY)
     assert caught.value.__cause__ is last
+
+
+async def test_what_may_pass_is_the_callers_to_say() -> None:
+    """Of other errors, and of a pooler in between, there is no second attempt."""
+    attempts = Attempts(KeyError("a"), ConnectError("no"))
+    with pytest.raises(ConnectError):
+        await attempts.retrying.until_success(
+            attempts.attempt, 10, what="start()", passing=(KeyError,)
+        )
+    attempts = Attempts(PoolerError("a pooler is in between"))
+    with pytest.raises(PoolerError):
+        await attempts.retrying.until_success(attempts.attempt, 10, what="start()")
