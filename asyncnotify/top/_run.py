@@ -87,7 +87,7 @@ async def run(
 
 
 async def _show(collector: Collector, screen: Screen, every: float) -> None:
-    while True:
+    while not screen.is_gone:
         await collector.ask()
         screen.show(await collector.snapshot())
         await asyncio.sleep(every)

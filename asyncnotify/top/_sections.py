@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from asyncnotify._escaping import escaped
 from asyncnotify.top import _texts as texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncnotify.log import ConsumerStatus
     from asyncnotify.top._model import (
@@ -106,15 +107,25 @@ def _services(services: Sequence[ServiceFigures]) -> Section:
         Column("ERRORS", 6, wide=True),
         Column("RECON", 5),
     )
-    return Section(columns, [_service(one) for one in services])
+    names = _names(services)
+    return Section(columns, [_service(one, names) for one in services])
 
 
-def _service(service: ServiceFigures) -> Row:
+def _names(services: Sequence[ServiceFigures]) -> dict[str, str]:
+    """Return how each service is called, by its id: with its process where several have a name."""
+    times = Counter(service.report.name for service in services)
+    return {
+        report.id: escaped(report.name) + f" {report.pid}" * (times[report.name] > 1)
+        for report in (service.report for service in services)
+    }
+
+
+def _service(service: ServiceFigures, names: Mapping[str, str]) -> Row:
     report = service.report
     state = f"silent {texts.duration(service.silent_for)}" if service.is_silent else report.state
     return Row(
         (
-            escaped(report.name),
+            names[report.id],
             escaped(report.host),
             str(report.pid),
             texts.UNKNOWN if report.backend_pid is None else str(report.backend_pid),
@@ -145,7 +156,8 @@ def _channels(services: Sequence[ServiceFigures]) -> Section:
     )
     found = [(service, channel) for service in services for channel in service.channels]
     found.sort(key=lambda pair: _activity(pair[1]), reverse=True)
-    rows = [_channel(service, channel) for service, channel in found]
+    names = _names(services)
+    rows = [_channel(names[service.report.id], service, channel) for service, channel in found]
     return Section(columns, rows, sum(service.report.more for service in services))
 
 
@@ -153,10 +165,10 @@ def _activity(channel: ChannelFigures) -> tuple[float, int, int]:
     return channel.rate or 0.0, channel.backlog, channel.delivered
 
 
-def _channel(service: ServiceFigures, channel: ChannelFigures) -> Row:
+def _channel(name: str, service: ServiceFigures, channel: ChannelFigures) -> Row:
     cells = (
         escaped(channel.channel),
-        escaped(service.report.name),
+        name,
         texts.UNKNOWN if service.is_silent else texts.rate(channel.rate),
         texts.count(channel.delivered),
         texts.count(channel.backlog),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _ENDING: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 _RESIZED: Final = "SIGWINCH"
+_CONTINUED: Final = "SIGCONT"
+"""After Ctrl-Z the shell has given the terminal other modes."""
+
 _KEYS: Final = frozenset(b"qQ\x03\x04")
 """q; and Ctrl-C and Ctrl-D, where a terminal hands them over as characters."""
 
@@ -79,13 +82,21 @@ class Terminal:
 
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
+
+        def begin() -> None:
+            with contextlib.suppress(termios.error):  # the terminal is gone
+                tty.setcbreak(fd)
+            self._redraw()
+
         try:
             tty.setcbreak(fd)
             loop.add_reader(fd, self._read_key, loop, fd)
-            yield
+            with _handled(loop, _CONTINUED, begin):
+                yield
         finally:
             loop.remove_reader(fd)
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            with contextlib.suppress(termios.error):  # as above
+                termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
     def _read_key(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
         try:

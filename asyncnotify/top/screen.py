@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from asyncnotify.top import _texts as texts
 from asyncnotify.top._sections import WIDE, Section, sections_of, server_line
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import TracebackType
 
     from rich.console import ConsoleOptions, RenderResult
@@ -135,6 +137,7 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = Console(highlight=False) if console is None else console
+        self.is_gone: bool = False  # whether there is no terminal any more
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
@@ -148,7 +151,8 @@ class Screen:
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            self._live.start()
+            with self._noticing_its_end():
+                self._live.start()
         return self
 
     def __exit__(
@@ -158,16 +162,28 @@ class Screen:
         traceback: TracebackType | None,
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with self._noticing_its_end():
+                self._live.stop()
+
+    @contextlib.contextmanager
+    def _noticing_its_end(self) -> Generator[None]:
+        try:
+            yield
+        except OSError:
+            self.is_gone = True
+        if not self._console.is_terminal:  # it was one: rich would keep silent from now on
+            self.is_gone = True
 
     def show(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
         if self._live is None:
             self._console.print(View(snapshot, cut=False))
         else:
-            self._live.update(View(snapshot), refresh=True)
+            with self._noticing_its_end():
+                self._live.update(View(snapshot), refresh=True)
 
     def redraw(self) -> None:
         """Draw the last snapshot anew, in the size that the terminal has now."""
         if self._live is not None:
-            self._live.refresh()
+            with self._noticing_its_end():
+                self._live.refresh()

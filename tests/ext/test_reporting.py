@@ -341,7 +341,7 @@ async def test_reporting_ends_with_its_listener(dsn: str) -> None:
     """Where the listener is closed first, there is nothing left to be closed."""
     listener = Listener(dsn)
     await listener.start()
-    reporting = Reporting(listener, every=0.1)
+    reporting = Reporting(listener, every=60)
     await reporting.start()
     await reporting.start()
     await listener.aclose()
@@ -384,6 +384,20 @@ async def test_a_report_holds_no_secret(dsn: str) -> None:
         await listener.notify("orders", "s3cret")
         async with Reporting(listener):
             assert "s3cret" not in (await anext(reports)).payload
+
+
+@pytest.mark.parametrize(
+    ("argument", "name"),
+    [("/srv/orders.py", "orders.py"), ("/srv/orders/__main__.py", "orders"), ("", "python")],
+)
+async def test_a_service_without_a_name_has_that_of_its_program(
+    dsn: str, argument: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is run by `python -m`."""
+    monkeypatch.setattr("sys.argv", [argument])
+    async with Listener(dsn) as listener, Reporting(listener):
+        [report] = await roll_call(dsn, timeout=scaled(0.3))
+    assert report.name == name
 
 
 async def test_wrong_arguments_are_refused(dsn: str) -> None:

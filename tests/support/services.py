@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE_PARENT: Final = Path(sys.modules["asyncnotify"].__path__[0]).parent
 PATHS: Final = (str(PACKAGE_PARENT), os.environ.get("PYTHONPATH"))
+ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
 
 SERVICE: Final = """
 import asyncio
@@ -43,7 +44,7 @@ def service(
     """Run a service that listens on channels and reports; it ends when its input is closed."""
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", SERVICE, dsn, name, str(every), *channels],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PATHS))},
+        env=ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 import pytest
 
 from tests.support.machine import scaled
+from tests.support.services import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ class TerminalProgram:
         self.output = ""
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", code, *arguments],
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "", "LINES": ""},
+            env={**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "", "LINES": ""},
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import pty
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -18,7 +22,8 @@ from asyncnotify.ext.reporting import ChannelReport, ServiceReport
 from asyncnotify.top import LockWaiter, PossibleListener, ServerFigures, Snapshot
 from asyncnotify.top._rates import Rates
 from asyncnotify.top.screen import Screen, View
-from tests.support.services import service
+from tests.support.machine import scaled
+from tests.support.services import ENVIRONMENT, service
 from tests.support.terminal import LEAVE, TerminalProgram
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.server import PostgresServer
 
+SOON: Final = scaled(15.0)
 OWN_SESSIONS: Final = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asyncnotify top'"
 
 TOP: Final = """
@@ -109,6 +115,17 @@ def test_80_columns_show_what_matters() -> None:
     assert "shop, PostgreSQL 18.1" in shown[0]
     assert "queue 0.00%   notify lock: free" in shown[1]
     assert any(line.startswith("orders99 ") for line in shown)
+
+
+def test_processes_of_one_name_can_be_told_apart() -> None:
+    """By their process, in 80 columns too; a name that one has alone stands alone."""
+    services = [replace(REPORT, id=str(n), pid=n, channels=()) for n in (1, 2)]
+    shown = drawn(snapshot_of(*services, replace(REPORT, name="mailer", channels=())))
+    assert [line.partition("connected")[0].strip() for line in shown[4:7]] == [
+        "mailer",
+        "orders-api 1",
+        "orders-api 2",
+    ]
 
 
 def test_a_wide_terminal_shows_more() -> None:
@@ -248,6 +265,32 @@ def test_it_ends_cleanly(end: str, own_server: PostgresServer) -> None:
         assert program.output.rindex(LEAVE) > program.output.rindex("PostgreSQL")
         assert program.output.rindex("\x1b[?25h") > program.output.rindex("\x1b[?25l")
         assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("shown", [1, 3_000])
+def test_it_ends_when_its_terminal_is_closed(own_server: PostgresServer, shown: int) -> None:
+    """Without a word, whatever it was doing: also where no signal tells of that."""
+    ours, theirs = pty.openpty()
+    code = TOP + "print('ended', file=sys.stderr)"
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, own_server.dsn],
+        env={**ENVIRONMENT, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        os.close(theirs)
+        read = 0
+        while read < shown:
+            read += len(os.read(ours, 500))
+        os.close(ours)
+        try:
+            _, said = process.communicate(timeout=SOON)
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (0, "ended\n")
 
 
 async def test_it_ends_while_the_server_is_frozen(own_server: PostgresServer) -> None:

@@ -12,7 +12,7 @@ from asyncnotify import Listener, Notification, State, Subscription
 from asyncnotify._arguments import check_number, check_present
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._tasks import cancel, start
+from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.ext.reporting._channels import DEFAULT_CHANNEL, call_channel
 from asyncnotify.ext.reporting._figures import Figures, Own
 from asyncnotify.ext.reporting._report import LONGEST_TEXT, payload_of, payload_of_goodbye
@@ -139,6 +139,18 @@ class Reporting:
     # -- the task -----------------------------------------------------------------------------
 
     async def _report_until_closed(self) -> None:
+        closed = asyncio.create_task(self._listener.wait_closed())
+        closed.add_done_callback(self._listener_closed)
+        try:
+            await self._report_until_ended()
+        finally:
+            closed.cancel()
+
+    def _listener_closed(self, closed: asyncio.Task[None]) -> None:
+        retrieve(closed)
+        self._asked.set()
+
+    async def _report_until_ended(self) -> None:
         while self._listener.state not in _ENDED:
             try:
                 if self._listener.is_connected:
@@ -191,7 +203,9 @@ class Reporting:
 
 def _checked_name(name: object) -> str:
     if name is None:
-        return PurePath(sys.argv[0] if sys.argv else "").name[:LONGEST_TEXT] or "python"
+        program = PurePath(sys.argv[0] if sys.argv else "")
+        is_module = program.name == "__main__.py"  # as `python -m` has it
+        return (program.parent if is_module else program).name[:LONGEST_TEXT] or "python"
     if not isinstance(name, str):
         msg = f"name must be a text or None, not {type(name).__name__}"
         raise TypeError(msg)
