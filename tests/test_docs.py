@@ -8,6 +8,7 @@ How a fenced block is run, by its language:
 * ``text`` right behind a ``python`` block: what that prints, exactly. Elsewhere: a drawing.
 * ``sql``: executed in an empty database, and undone.
 * ``bash``: one line, which has to be one of COMMANDS.
+* ``console``: a session of a shell, with what its commands write; numbers may be others.
 * ``shell``: commands that change the reader's machine. They are not run.
 * ``mermaid``: a drawing.
 
@@ -43,10 +44,12 @@ import asyncnotify.log
 import asyncnotify.top
 import asyncnotify.triggers
 from asyncnotify import Channel, Listener, Notifier, State, Stream
+from asyncnotify.cli.exits import MEANINGS
 from asyncnotify.ext.reporting import Reporting, roll_call
 from asyncnotify.log import Log
 from asyncnotify.top import snapshot
 from asyncnotify.triggers import Table
+from tests.support.console import alike, played
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -69,7 +72,7 @@ FOR_DEVELOPERS: Final = (DESIGN, CONTRIBUTING, DRIVER_REPORTS)
 FOR_USERS: Final = tuple(path for path in DOCUMENTS if path not in FOR_DEVELOPERS)
 
 DSN: Final = "postgresql://localhost/postgres"
-LANGUAGES: Final = {"python", "text", "sql", "bash", "shell", "mermaid"}
+LANGUAGES: Final = {"python", "text", "sql", "bash", "console", "shell", "mermaid"}
 COMMANDS: Final = {
     "pip install asyncnotify-pg",
     "python -m pip install nox && python -m nox -s demo",
@@ -213,6 +216,18 @@ async def test_sql_block_works(block: Block, admin: asyncpg.Connection[asyncpg.R
 def test_bash_block_is_a_known_command(block: Block) -> None:
     """No command is shown that is not in the list above, of which each is seen to below."""
     assert block.text.strip() in COMMANDS
+
+
+@in_language("console")
+def test_console_block_shows_what_happens(block: Block, dsn: str, tmp_path: Path) -> None:
+    """Each command of a session writes what the document says, but for numbers and times."""
+    assert alike(played(block.text, dsn, tmp_path)) == alike(block.text)
+
+
+def test_every_exit_status_is_told() -> None:
+    """The table has the same statuses, and the same words, as the help."""
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", prose_of(ROOT / "docs" / "tools.md"), re.MULTILINE)
+    assert {int(status): text for status, text in rows} == MEANINGS
 
 
 def test_every_block_has_a_language() -> None:

@@ -30,7 +30,7 @@ MEANINGS: Final = {
     UNREACHABLE: "no connection to the database, or the connection was lost",
     NOT_DONE: "the database refused, or the log or the table does not exist",
     INTERRUPTED: "ended by Ctrl-C",
-    READER_LEFT: "the reader of the output has left, as with `| head -1`",
+    READER_LEFT: "the reader of the output has left, as with `head -1`",
     TERMINATED: "ended by SIGTERM",
 }
 """What each status says; those of signals are as shells count them: 128 and the number."""
