@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
 
 T = TypeVar("T")
 
@@ -55,10 +55,15 @@ class Sealed(Generic[T]):
             del self  # the traceback holds this frame
 
 
-async def sealed(call: Awaitable[T]) -> Sealed[T]:
-    """Return the outcome of a call; only its cancellation shows."""
+async def sealed(call: Callable[[], Awaitable[T]]) -> Sealed[T]:
+    """
+    Return the outcome of a call; only its cancellation shows.
+
+    The call is made here: a task may be cancelled before its first step, and a coroutine that was
+    made for it before then would never be awaited, which Python warns of.
+    """
     try:
-        return Sealed(await call)
+        return Sealed(await call())
     except Exception as error:  # noqa: BLE001 - open() raises it
         return Sealed(error=error)
 

@@ -128,8 +128,11 @@ class Attempts:
 
     async def _connect(self, host: Host, kind: str, race: Race) -> asyncpg.Connection[Any]:
         arguments = self._arguments(host)
-        connecting = self._accepted(arguments, kind, race)
-        return await checked(await within(connecting, lambda: race.deadline, self._timeout))
+
+        def connect() -> Coroutine[Any, Any, Any]:
+            return self._accepted(arguments, kind, race)
+
+        return await checked(await within(connect, lambda: race.deadline, self._timeout))
 
     async def _accepted(self, arguments: dict[str, Any], kind: str, race: Race) -> Any:
         """Return a connection to a server of this kind."""
@@ -252,13 +255,13 @@ def _is_of_closed_transport(error: Exception) -> bool:
 
 
 async def within(
-    connecting: Coroutine[Any, Any, Any], deadline: Callable[[], float], seconds: float
+    connect: Callable[[], Coroutine[Any, Any, Any]], deadline: Callable[[], float], seconds: float
 ) -> Any:
     """
     Return what a coroutine returns, a connection perhaps. What comes too late is given back.
 
     Args:
-        connecting: The coroutine.
+        connect: Makes the coroutine.
         deadline: Until when, by the loop's clock; it may move while the coroutine runs.
         seconds: How long that is, for the error.
 
@@ -266,7 +269,7 @@ async def within(
         TimeoutError: It took too long.
         ConnectError: The coroutine has cancelled itself.
     """
-    task = asyncio.ensure_future(sealed(connecting))
+    task = asyncio.ensure_future(sealed(connect))
     loop = asyncio.get_running_loop()
     try:
         while not task.done() and (left := deadline() - loop.time()) > 0:

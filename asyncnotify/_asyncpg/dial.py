@@ -259,7 +259,7 @@ class Dialer:
     async def _in_time(self, name: str, function: Callable[[], Any]) -> Any:
         deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            return await within(_result_of(function), lambda: deadline, self._timeout)
+            return await within(lambda: _result_of(function), lambda: deadline, self._timeout)
         except TimeoutError as error:
             if step_of(error) is not None:
                 raise  # the function has raised it

@@ -44,8 +44,11 @@ class UntilSent:
 
     async def fetch(self, query: str, /, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as the driver
         """Return the rows of the answer; raises as those of ``queries`` do."""
-        fetching = until_sent(lambda: self._queries.fetch(query, *arguments))
-        return (await start(sealed(fetching), name="asyncnotify log query")).open()
+
+        def fetch() -> Awaitable[Sequence[Any]]:
+            return until_sent(lambda: self._queries.fetch(query, *arguments))
+
+        return (await start(sealed(fetch), name="asyncnotify log query")).open()
 
 
 class HeldSession:

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import gc
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncnotify._tasks import CANCEL_GRACE, cancel, retrieve, sealed, start
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 REQUEST: ContextVar[str] = ContextVar("request", default="none")
 
@@ -148,9 +151,9 @@ async def test_a_sealed_call_shows_nothing_of_its_outcome() -> None:
             raise error
         return "secret"
 
-    succeeded = asyncio.create_task(sealed(call()))
+    succeeded = asyncio.create_task(sealed(call))
     own = LookupError("secret")
-    failed = asyncio.create_task(sealed(call(own)))
+    failed = asyncio.create_task(sealed(lambda: call(own)))
     await asyncio.wait({succeeded, failed})
     assert "secret" not in f"{succeeded!r} {failed!r} {succeeded.result()!r} {failed.result()!r}"
     assert succeeded.result().open() == "secret"
@@ -160,9 +163,26 @@ async def test_a_sealed_call_shows_nothing_of_its_outcome() -> None:
     assert (succeeded.result().has_failed, failed.result().has_failed) == (False, True)
 
 
+async def test_a_sealed_call_that_is_cancelled_before_it_begins_leaves_no_coroutine() -> None:
+    """No call is made, so that none is left which nobody awaits."""
+    calls: list[str] = []
+
+    async def call() -> None:
+        calls.append("")
+
+    def made() -> Coroutine[Any, Any, None]:
+        calls.append("made")
+        return call()
+
+    task = asyncio.create_task(sealed(made))
+    task.cancel()
+    await asyncio.wait({task})
+    assert (task.cancelled(), calls) == (True, [])
+
+
 async def test_a_sealed_call_can_be_cancelled() -> None:
     """The task is cancelled, as any."""
-    task = asyncio.create_task(sealed(asyncio.sleep(3600)))
+    task = asyncio.create_task(sealed(lambda: asyncio.sleep(3600)))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})

@@ -32,7 +32,7 @@ async def dialled(connection: FakeConnection, seconds: float) -> FakeConnection:
 async def test_what_comes_in_time_is_returned() -> None:
     """Up to the deadline."""
     connection = FakeConnection()
-    assert await within(dialled(connection, 4), in_seconds(5), 5) is connection
+    assert await within(lambda: dialled(connection, 4), in_seconds(5), 5) is connection
     assert not connection.terminated
 
 
@@ -40,7 +40,7 @@ async def test_r53_what_comes_too_late_is_not_left_open() -> None:
     """TimeoutError says how long it was; the connection that was made even so is terminated."""
     connection = FakeConnection()
     with pytest.raises(TimeoutError, match="no connection within 5 s"):
-        await within(dialled(connection, 6), in_seconds(5), 5)
+        await within(lambda: dialled(connection, 6), in_seconds(5), 5)
     assert connection.terminated
 
 
@@ -49,13 +49,13 @@ async def test_a_deadline_that_moves_is_followed() -> None:
     ends = [asyncio.get_running_loop().time() + 5]
     asyncio.get_running_loop().call_later(4, ends.append, ends[0] + 5)
     connection = FakeConnection()
-    assert await within(dialled(connection, 8), lambda: ends[-1], 5) is connection
+    assert await within(lambda: dialled(connection, 8), lambda: ends[-1], 5) is connection
 
 
 async def test_r53_cancelled_it_leaves_no_connection() -> None:
     """The one that was about to be made is terminated."""
     connection = FakeConnection()
-    dialling = asyncio.create_task(within(dialled(connection, 6), in_seconds(50), 50))
+    dialling = asyncio.create_task(within(lambda: dialled(connection, 6), in_seconds(50), 50))
     await asyncio.sleep(5)
     dialling.cancel()
     await asyncio.wait({dialling})
@@ -71,4 +71,4 @@ async def test_a_dial_that_cancels_itself_is_an_error() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(ConnectError, match="cancelled itself"):
-        await within(cancelled(), in_seconds(5), 5)
+        await within(cancelled, in_seconds(5), 5)
