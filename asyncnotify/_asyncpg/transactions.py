@@ -74,28 +74,34 @@ class Call(NamedTuple):
 
 async def notify_within(connection: Any, channel: str, payload: str) -> None:
     """Send a notification when the transaction commits; raises as ``call_within()`` does."""
-    with _explaining(connection):
+    with explaining(connection, "sent"):
         await call_within(connection, _notification(channel, payload))
 
 
 def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
     """Do as ``notify_within()``, on a connection that blocks, in the calling thread."""
-    with _explaining(connection):
+    with explaining(connection, "sent"):
         call_within_thread(connection, _notification(channel, payload))
 
 
 @contextlib.contextmanager
-def _explaining(connection: Any) -> Generator[None]:
-    """Add to what a driver raises, where its words do not tell, that nothing was sent, and why."""
+def explaining(connection: Any, done: str) -> Generator[None]:
+    """Add to what a driver raises, where its words do not tell, that nothing was done, and why."""
     was_closed = _is_closed(connection)
     try:
         yield
     except Exception as error:
         if was_closed:
-            error.add_note("nothing was sent: connection= was closed before; give one that is open")
-        elif getattr(getattr(error, "orig", error), "sqlstate", None) == _ABORTED:
-            error.add_note("nothing was sent: roll the transaction of connection= back first")
+            remedy = "connection= was closed before; give one that is open"
+            error.add_note(f"nothing was {done}: {remedy}")
+        elif sqlstate_of(error) == _ABORTED:
+            error.add_note(f"nothing was {done}: roll the transaction of connection= back first")
         raise
+
+
+def sqlstate_of(error: Exception) -> object:
+    """Return the SQLSTATE of what a driver, or SQLAlchemy, has raised; None without any."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
 
 
 def _is_closed(connection: Any) -> bool:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._asyncpg.statements import array_of, literal
-from asyncnotify._asyncpg.transactions import Call
+from asyncnotify._asyncpg.transactions import (
+    Call,
+    call_within,
+    call_within_thread,
+    explaining,
+    sqlstate_of,
+)
+from asyncnotify.log._errors import NotInstalledError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from asyncnotify.log._entries import Entry
     from asyncnotify.log._names import Names
@@ -24,6 +32,34 @@ _MANY: Final = (
     " CAST(CAST({{}} AS pg_catalog.text[]) AS pg_catalog.jsonb[]),"
     " {wake}, CAST(CAST({{}} AS pg_catalog.text[]) AS pg_catalog.uuid[]))"
 )
+
+
+_NOT_INSTALLED: Final = ("3F000", "42883", "42P01")
+"""There is no such schema, function or table."""
+
+
+async def append_within(connection: object, names: Names, call: Call) -> None:
+    """Append in the transaction of the caller's connection; raises as ``call_within()`` does."""
+    with _explaining(connection, names):
+        await call_within(connection, call)
+
+
+def append_within_thread(connection: object, names: Names, call: Call) -> None:
+    """Do as ``append_within()``, on a connection that blocks, in the calling thread."""
+    with _explaining(connection, names):
+        call_within_thread(connection, call)
+
+
+@contextmanager
+def _explaining(connection: object, names: Names) -> Generator[None]:
+    """Add to what a driver raises why nothing was appended, where its words do not tell."""
+    try:
+        with explaining(connection, "appended"):
+            yield
+    except Exception as error:
+        if sqlstate_of(error) in _NOT_INSTALLED:
+            error.add_note(f"nothing was appended: {NotInstalledError(names.log)}")
+        raise
 
 
 def append_call(names: Names, entries: Sequence[Entry], *, wake: bool) -> Call:

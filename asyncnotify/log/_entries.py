@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from asyncnotify._channels.channel import Channel, encoded_up_to
 from asyncnotify._channels.names import check_channel, check_payload
-from asyncnotify._errors import PayloadError
+from asyncnotify._errors import ChannelNameError, PayloadError
 from asyncnotify.log._errors import EntryError
 
 PAYLOAD_LIMIT: Final = 256_000_000
@@ -61,13 +61,25 @@ def entry_of(
     if isinstance(channel, Channel):
         name, text = channel.name, encoded_up_to(channel, payload, PAYLOAD_LIMIT)
     else:
+        _check_one(channel)
         name = check_channel(channel)
         text = check_payload(name, payload, PAYLOAD_LIMIT)
     return Entry(name, text, _checked_key(key), _coded_headers(headers), uuid4())
 
 
+def _check_one(channel: object) -> None:
+    if not isinstance(channel, str):
+        reason = f"is of type {type(channel).__name__}, not str: an event has one channel, a name"
+        raise ChannelNameError(channel, reason)
+
+
 def _checked_key(key: object) -> str | None:
-    return None if key is None else _checked("key", key, KEY_LIMIT)
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        part, reason = "key", f"is of type {type(key).__name__}, not str: give a text, as str(key)"
+        raise EntryError(part, reason)
+    return _checked("key", key, KEY_LIMIT)
 
 
 def _coded_headers(headers: object) -> str | None:
@@ -76,10 +88,18 @@ def _coded_headers(headers: object) -> str | None:
     if not isinstance(headers, Mapping):
         part, reason = "headers", f"are of type {type(headers).__name__}, not a mapping"
         raise EntryError(part, reason)
-    for name, value in headers.items():
-        _checked("headers", name, HEADERS_LIMIT)
-        _checked("headers", value, HEADERS_LIMIT)
+    for what, texts in (("name", headers.keys()), ("value", headers.values())):
+        for text in texts:
+            _check_text(what, text)
+            _checked("headers", text, HEADERS_LIMIT)
     return _checked("headers", json.dumps(dict(headers), ensure_ascii=False), HEADERS_LIMIT)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        part, reason = "headers", f"hold a {what} of type {kind}, not str: both are texts"
+        raise EntryError(part, reason)
 
 
 def _checked(what: str, text: object, limit: int) -> str:

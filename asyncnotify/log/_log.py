@@ -112,9 +112,11 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         check_backoff(backoff)
         sessions: Sessions
         new_listener: Callable[[], Listener] | None = None
+        _check_no_pool(dsn)
+        ours = Log.__init__.__kwdefaults__ or ()
+        check_connect_arguments(dsn, connect, connect_kwargs, ours)
+        check_callbacks(connect=connect)
         if pool is None:
-            check_connect_arguments(dsn, connect, connect_kwargs)
-            check_callbacks(connect=connect)
             dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
             sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
             new_listener = functools.partial(
@@ -122,7 +124,9 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
             )
         else:
             if dsn is not None or connect is not None or connect_kwargs:
-                msg = "pool= makes the connections: nothing else may say how"
+                others = {"dsn": dsn, "connect": connect, **connect_kwargs}
+                given = ", ".join(name for name, value in others.items() if value is not None)
+                msg = f"{given} would go unused: pool= makes the connections"
                 raise TypeError(msg)
             sessions = PooledSessions(pool, name, operation_timeout, connect_timeout)
         super().__init__(
@@ -236,6 +240,12 @@ async def _register(runtime: Runtime, handlings: Iterable[Handling]) -> None:
     for handling in list(handlings):
         runtime.check_open()
         await runtime.register(handling.consumer, handling.begin, handling.buckets)
+
+
+def _check_no_pool(dsn: object) -> None:
+    if isinstance(dsn, asyncpg.Pool):
+        msg = "a pool is given as pool="
+        raise TypeError(msg)
 
 
 def _check_wake(wake: object) -> None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from asyncnotify import Channel, ChannelNameError
 from asyncnotify.log._errors import LogNameError
 
 SCHEMA: Final = "asyncnotify"
@@ -31,6 +32,23 @@ def check_consumer_name(name: object) -> str:
         reason = f"1 to {CONSUMER_LIMIT} printable characters are allowed"
         raise LogNameError(name, "consumer", reason)
     return str.__str__(name)
+
+
+_CALLS: Final = {
+    "read": "read('orders', 'prices')",
+    "consumer": "consumer('mailer', 'orders', 'prices')",
+    "on": "@log.on('mailer', 'orders', 'prices')",
+}
+"""How the methods that take several channels are called."""
+
+
+def check_channels(method: str, channels: tuple[object, ...]) -> None:
+    """Raise ChannelNameError if one of a method's channels is neither a text nor a Channel."""
+    for channel in channels:
+        if not isinstance(channel, str | Channel):
+            remedy = f"name each channel by itself, as {_CALLS[method]}"
+            reason = f"is of type {type(channel).__name__}, not str: {remedy}"
+            raise ChannelNameError(channel, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,10 @@ async def _each(events: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any
 
 def _entry(event: object) -> Entry:
     if not isinstance(event, tuple) or not _SHORTEST <= len(event) <= _LONGEST:
+        size = f" of {len(event)}" if isinstance(event, tuple | list) else ""
         msg = (
             "an event is a tuple of channel, payload, and key and headers if any, not"
-            f" of type {type(event).__name__}"
+            f" a {type(event).__name__}{size}"
         )
         raise TypeError(msg)
     return entry_of(*event)

@@ -304,8 +304,8 @@ async def _prepare(session: Session, keepalive: Keepalive | None, *, own: bool) 
 
 
 _POOLER: Final = (
-    "a pooler is in between: a consumer of a log needs a session of its own, for its lock and its"
-    " wake-ups; connect to PostgreSQL itself"
+    "a pooler is in between, and a log needs sessions of its own, for its locks and its settings:"
+    " connect to PostgreSQL itself; only append() goes through such a pooler"
 )
 
 

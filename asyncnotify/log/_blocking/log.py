@@ -12,7 +12,6 @@ from uuid import UUID
 from asyncnotify import Channel, Keepalive
 from asyncnotify._arguments import check_pairs, is_async
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._asyncpg.transactions import call_within, call_within_thread
 from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.portal import Portal
@@ -20,10 +19,12 @@ from asyncnotify._blocking.threads import InWorkerThread
 from asyncnotify._errors import NotStartedError
 from asyncnotify.log._blocking.connection import BlockingConnection
 from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
+from asyncnotify.log._calls import append_within, append_within_thread
 from asyncnotify.log._consuming.handler import EventHandler, check_event_handler
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._log import DEFAULT_BACKOFF, DEFAULT_KEEPALIVE, Log
 from asyncnotify.log._methods.consuming import DEFAULT_RETRY, HandlerT
+from asyncnotify.log._names import Names
 from asyncnotify.log._portions import portions_of
 from asyncnotify.log._reading.stream import After
 from asyncnotify.log._retry import Retry
@@ -321,11 +322,11 @@ class BlockingLog:
     # -- inside -------------------------------------------------------------------------------
 
     def _append_within(self, connection: object, entries: list[Entry]) -> None:
-        call = self._log.call_for(entries)
+        names, call = Names(self._log.name), self._log.call_for(entries)
         if isinstance(connection, BlockingConnection):
-            connection.call(lambda inner: call_within(inner, call))
+            connection.call(lambda inner: append_within(inner, names, call))
         else:
-            call_within_thread(connection, call)
+            append_within_thread(connection, names, call)
 
     def _lending(self, called: InWorkerThread) -> EventHandler:
         """Return an async function that lends its connection to one in a worker thread."""

@@ -7,8 +7,8 @@ from typing import Any, TypeVar, overload
 from uuid import UUID
 
 from asyncnotify import Channel
-from asyncnotify._asyncpg.transactions import Call, call_within
-from asyncnotify.log._calls import append_call
+from asyncnotify._asyncpg.transactions import Call
+from asyncnotify.log._calls import append_call, append_within
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._methods.running import Running
 from asyncnotify.log._portions import in_portions
@@ -136,7 +136,7 @@ class Appending(Running):
         if connection is None:
             await self.append_entries(entries)
         else:
-            await call_within(connection, self.call_for(entries))
+            await append_within(connection, self._names, self.call_for(entries))
 
     def call_for(self, entries: list[Entry]) -> Call:
         """Return the call that appends entries in a transaction of the caller's."""

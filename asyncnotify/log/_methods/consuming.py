@@ -13,7 +13,7 @@ from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.handler import EventHandler, Handling, check_event_handler
 from asyncnotify.log._errors import LogNameError
 from asyncnotify.log._methods.running import Running
-from asyncnotify.log._names import check_consumer_name
+from asyncnotify.log._names import check_channels, check_consumer_name
 from asyncnotify.log._reading.stream import After, check_after
 from asyncnotify.log._retry import Retry
 from asyncnotify.log._values import Event
@@ -102,8 +102,9 @@ class Consuming(Running):
             WrongLoopError: The call came from another event loop or process.
         """
         check_consumer_name(name)
-        check_after(start)
+        check_after(start, "start")
         check_flag("gaps", gaps)
+        check_channels("consumer", channels)
         check_buckets(buckets)
         return self._running().consumer(name, channels, start, gaps=gaps, buckets=buckets)
 
@@ -147,10 +148,11 @@ class Consuming(Running):
             WrongLoopError: The log runs in another event loop or process than the one that calls.
         """
         check_consumer_name(name)
-        check_after(start)
+        check_after(start, "start")
         check_flag("transactional", transactional)
         check_present("on_error", on_error, Retry)
         check_buckets(buckets)
+        check_channels("on", channels)
         channels_of(channels)
         _check_free(name, self._handlings)
 

@@ -11,7 +11,7 @@ from asyncnotify.log._methods.running import Running
 from asyncnotify.log._schema.installing import install
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
 from asyncnotify.log._schema.settings import Settings
-from asyncnotify.log._schema.versions import statements_of
+from asyncnotify.log._schema.versions import check_since, statements_of
 from asyncnotify.log._sessions import session_of
 
 
@@ -67,8 +67,9 @@ class Installing(Running):
             ring: As for ``install()``.
 
         Raises:
-            ValueError: A setting is out of its bounds.
+            ValueError: A setting is out of its bounds, or ``since`` is no version that is known.
         """
+        check_since(since)
         wanted = _settings(retention, limit, ring) or Settings()
         return statements_of(self.name, wanted, since=since)
 

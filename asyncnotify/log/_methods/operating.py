@@ -95,7 +95,7 @@ class Operating(Running):
             Exception: As of ``status()``.
         """
         check_consumer_name(consumer)
-        check_after(to)
+        check_after(to, "to")
         runtime = self._running()
         await runtime.operations.seek(consumer, await runtime.place(to))
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 from asyncnotify import Channel, Gap
 from asyncnotify._arguments import check_flag
 from asyncnotify.log._methods.running import Running
+from asyncnotify.log._names import check_channels
 from asyncnotify.log._reading.stream import After, LogStream, check_after
 from asyncnotify.log._values import Event
 
@@ -74,4 +75,5 @@ class Reading(Running):
         """
         check_after(after)
         check_flag("gaps", gaps)
+        check_channels("read", channels)
         return self._running().stream(channels, after, gaps=gaps)

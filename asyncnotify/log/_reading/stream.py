@@ -37,9 +37,13 @@ _warnings: Final = WarningLimit()
 DEFAULT_BATCH: Final = 1_000
 
 
-def check_after(after: object) -> None:
+def check_after(after: object, name: str = "after") -> None:
     """
     Raise unless a reader can begin there.
+
+    Args:
+        after: The value of an argument.
+        name: What the argument is called.
 
     Raises:
         TypeError: It is neither a Position, nor a datetime, nor a str.
@@ -50,16 +54,16 @@ def check_after(after: object) -> None:
             return
         case datetime():
             if after.tzinfo is None:
-                msg = "after must be an aware datetime: one without a time zone means any hour"
+                msg = f"{name} must be an aware datetime: one without a time zone means any hour"
                 raise ValueError(msg)
         case str():
             msg = (
-                f'after must be "start" or "now", not {after!r:.100}; Position.parse() reads texts'
+                f'{name} must be "start" or "now", not {after!r:.100}; Position.parse() reads texts'
             )
             raise ValueError(msg)
         case _:
             msg = (
-                'after must be a Position, a datetime, "start" or "now", not of type'
+                f'{name} must be a Position, a datetime, "start" or "now", not of type'
                 f" {type(after).__name__}"
             )
             raise TypeError(msg)

@@ -24,6 +24,15 @@ def newest_version() -> int:
     return len(CHANGES)
 
 
+def check_since(since: object) -> None:
+    """Raise ValueError unless it is 0, or a version that this library knows."""
+    newest = newest_version()
+    is_number = isinstance(since, int) and not isinstance(since, bool)
+    if not is_number or since not in range(newest + 1):
+        msg = f"since must be a version of the schema, 0 to {newest}, not {since!r}"
+        raise ValueError(msg)
+
+
 def statements_of(
     log: str, settings: Settings, *, since: int = 0, changes: Sequence[Change] = CHANGES
 ) -> list[str]:
