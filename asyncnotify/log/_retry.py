@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asyncnotify import ExponentialBackoff
-from asyncnotify._arguments import check_backoff, check_count
+from asyncnotify._arguments import check_backoff, check_count, check_timeout
+from asyncnotify._logs import Log
 from asyncnotify.typing import Backoff
 
+log = Log("log")
+
 _BACKOFF = ExponentialBackoff(initial=0.2, cap=30.0)
+_WITHOUT_ANY = 1.0
+"""Seconds, for a backoff that gives no delay at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +28,9 @@ class Retry:
         then: ``"dead_letter"``: keep the event, with the error, where ``Log.dead_letters()`` shows
             it, and go on with the next. ``"stop"``: end the handler, and leave its cursor before
             the event, until the log is started again.
-        backoff: Called for each event; returns an endless iterator of the seconds to wait before
-            each call. The first is for the first call and does not count.
+        backoff: Called for each event; returns an iterator of the seconds to wait before each call.
+            The first is for the first call and does not count. Where the iterator ends, or gives
+            what is no number of seconds, the last delay holds for all further calls.
 
     Raises:
         TypeError: ``backoff`` cannot be called as it would be.
@@ -44,7 +50,21 @@ class Retry:
             raise ValueError(msg)
 
     def delays(self) -> Iterator[float]:
-        """Return the seconds to wait before the second call, the third, and so on."""
-        delays = iter(self.backoff())
+        """Return the seconds to wait before the second call, the third, and so on, without end."""
+        delays = _endless(self.backoff)
         next(delays)
         return delays
+
+
+def _endless(backoff: Backoff) -> Iterator[float]:
+    """Yield the delays of a backoff, and then its last one: no mistake in it ends a handler."""
+    last = _WITHOUT_ANY
+    try:
+        for delay in backoff():
+            check_timeout("a delay", delay)
+            last = float(delay)
+            yield last
+    except Exception:
+        log.exception("backoff= of Retry must return an iterator of seconds: %.3g s is used", last)
+    while True:
+        yield last

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.log import Consumer
     from asyncnotify.log._names import Names
+    from asyncnotify.typing import Backoff
     from tests.log.conftest import Connection
 
 NUMBERS: Final = Channel("numbers", int)
@@ -340,14 +341,15 @@ async def test_handlers_get_events_one_by_one_and_resume(
             assert await plain.until(count) == [*"abcd"[:count]]
 
 
+@pytest.mark.parametrize("backoff", [AT_ONCE, lambda: iter([0.0])], ids=["endless", "ends"])
 async def test_an_event_that_fails_is_tried_again_and_then_a_dead_letter(
-    dsn: str, installed: Names, admin: Connection
+    dsn: str, installed: Names, admin: Connection, backoff: Backoff
 ) -> None:
-    """What follows waits for the attempts, and is handled then; the error is kept."""
+    """What follows waits for the attempts, also where the backoff has ended; the error is kept."""
     log = Log("orders", dsn, poll=3600)
     seen = Seen(fail={"twice": 2, "always": 99})
 
-    @log.on("mailer", on_error=Retry(3, backoff=AT_ONCE))
+    @log.on("mailer", on_error=Retry(3, backoff=backoff))
     async def mail(event: Event[str]) -> None:
         seen.note(event.payload)
 
