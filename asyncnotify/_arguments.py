@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from math import isfinite
 from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,6 +173,23 @@ def check_callbacks(**functions: object) -> None:
     for name, function in functions.items():
         if function is not None:
             check_callback(name, function)
+
+
+def check_several_middleware(value: object) -> tuple[Any, ...]:
+    """Return the elements of a list or tuple; raise TypeError for anything else."""
+    if not isinstance(value, list | tuple):
+        msg = f"middleware must be a list of async functions, not of type {type(value).__name__}"
+        raise TypeError(msg)
+    return tuple(value)
+
+
+def check_middleware(function: object) -> None:
+    """Raise TypeError unless it is an async function that takes a Notification and call_next."""
+    check_function("a middleware", function)
+    if not is_async(function):
+        msg = "a middleware must be an async function: it awaits call_next(notification)"
+        raise TypeError(msg)
+    check_takes("a middleware", function, "the Notification", "call_next")
 
 
 def check_on_event(function: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -38,6 +38,7 @@ from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
 from asyncnotify._run.runs import Runs
 from asyncnotify._sources import source_of
+from asyncnotify._subscriptions.middleware import checked, with_outermost, without
 from asyncnotify._subscriptions.registration import Registration
 from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._subscriptions.stream import Stream
@@ -48,6 +49,7 @@ from asyncnotify.typing import (
     Handler,
     HandlerOptions,
     ListenOptions,
+    Middleware,
     OnError,
     OnEvent,
     Overflow,
@@ -97,6 +99,13 @@ class Listener:
             certificates. None: never.
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
+        middleware: Async functions ``(notification, call_next)`` around each call of a handler;
+            the first one is the outermost. ``await call_next(notification)`` calls the next one,
+            and at last the handler; a middleware may also call it with another Notification, again
+            after an error, or not at all. What it raises counts as an error of the handler. It
+            runs in the event loop, also around handlers in threads, and must not block. Gaps,
+            payloads that cannot be decoded, and streams go past it. Without middleware nothing is
+            added to a call.
         on_event: A plain function, called with each connection event from the event loop. It must
             not block.
         connect_kwargs: Further arguments of ``asyncpg.connect``: ``user``, ``password`` and
@@ -126,6 +135,8 @@ class Listener:
         # limits
         start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
+        # functions
+        middleware: Sequence[Middleware] = (),
         on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
@@ -154,6 +165,7 @@ class Listener:
         )
         self._backoff = backoff
         self._announcer = Announcer(self._source.target, on_event, start_timeout)
+        self._middleware = checked(middleware)
         self._registrations: dict[Registration, None] = {}
         self._runs = Runs()
         self._notifier = self._new_notifier()
@@ -249,7 +261,7 @@ class Listener:
             announcer=self._announcer,
         )
         try:
-            await lifetime.start(self._registrations)
+            await lifetime.start(self._registrations, self._middleware)
         except ConnectError as error:
             error.__traceback__ = None  # all of its frames are ours
             raise
@@ -386,7 +398,7 @@ class Listener:
         )
         check_timeout("timeout", timeout)
         lifetime = self._runs.running()
-        worker = registration.new_worker(lifetime.router)
+        worker = registration.new_worker(lifetime.router, self._middleware)
         await lifetime.roster.serve(worker, timeout)
         return Subscription(lifetime.roster, registration.channel.name, worker)
 
@@ -453,11 +465,43 @@ class Listener:
             )
             if self._runs.present_here is not None:
                 lifetime = self._runs.running()
-                lifetime.roster.serve_soon(registration.new_worker(lifetime.router))
+                worker = registration.new_worker(lifetime.router, self._middleware)
+                lifetime.roster.serve_soon(worker)
             self._registrations[registration] = None
             return handler
 
         return register
+
+    def add_middleware(self, function: Middleware) -> Callable[[], None]:
+        """
+        Put one more function around each call of a handler, outside of all others; see Listener.
+
+        It serves handlers that are registered already, from their next call on; those that have
+        notifications waiting come to the end of these first. Before the start, the method may be
+        called from any thread.
+
+        Returns:
+            A function that removes it again, at once or later, any number of times.
+
+        Raises:
+            TypeError: It is not an async function that takes a Notification and ``call_next``.
+            WrongLoopError: The listener runs in another event loop.
+        """
+        self._use(with_outermost(self._middleware, function))
+        removed = False
+
+        def remove() -> None:
+            nonlocal removed
+            if not removed:
+                self._use(without(self._middleware, function))
+            removed = True
+
+        return remove
+
+    def _use(self, middleware: tuple[Middleware, ...]) -> None:
+        if (lifetime := self._runs.present_here) is not None:
+            lifetime.roster.use(middleware)
+        self._middleware = middleware
 
     @overload
     def stream(

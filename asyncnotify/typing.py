@@ -9,10 +9,10 @@ The types of what callers give: functions and options, for annotations of their 
         for channel in ("orders", "users"):
             await listener.listen(channel, handler, **options)
 
-The functions: ``Handler``, ``Resync``, ``OnError`` and ``OnEvent`` are called back, ``Connect``
-makes a connection, ``Backoff`` returns delays. ``Dsn`` is a URL, as a str or an object, ``Ssl``
-what ``ssl=`` takes, also a function that returns a context, and ``Overflow`` a choice of three
-words.
+The functions: ``Handler``, ``Resync``, ``OnError`` and ``OnEvent`` are called back, ``Middleware``
+with a ``CallNext``; ``Connect`` makes a connection, ``Backoff`` returns delays. ``Dsn`` is a URL,
+as a str or an object, ``Ssl`` what ``ssl=`` takes, also a function that returns a context, and
+``Overflow`` a choice of three words.
 
 The options are TypedDicts, in which nothing is required: ``HandlerOptions`` is what ``on()`` takes
 by keyword, ``ListenOptions`` what ``listen()`` takes, ``StreamOptions`` what ``stream()`` takes
@@ -28,14 +28,17 @@ from asyncnotify._backoff import Backoff
 from asyncnotify._delivery.bounded import Overflow
 from asyncnotify._events import OnEvent
 from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
+from asyncnotify._subscriptions.middleware import CallNext, Middleware
 
 __all__ = [
     "Backoff",
+    "CallNext",
     "Connect",
     "Dsn",
     "Handler",
     "HandlerOptions",
     "ListenOptions",
+    "Middleware",
     "OnError",
     "OnEvent",
     "Overflow",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -40,6 +40,7 @@ from asyncnotify.typing import (
     Handler,
     HandlerOptions,
     ListenOptions,
+    Middleware,
     OnError,
     OnEvent,
     Overflow,
@@ -90,6 +91,8 @@ class BlockingListener:
             for Listener. None: never.
         start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
+        middleware: As for Listener: async functions, which run in the event loop's thread, around
+            each call of a handler in its worker thread. They must not block.
         on_event: A plain function, called with each connection event in the event loop's thread: it
             must not block, which would delay every blocking listener and notifier of the process,
             and cannot call them. ``events()`` has no such limits.
@@ -119,6 +122,8 @@ class BlockingListener:
         # limits
         start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
+        # functions
+        middleware: Sequence[Middleware] = (),
         on_event: OnEvent | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
@@ -136,6 +141,7 @@ class BlockingListener:
             max_connection_age=max_connection_age,
             start_timeout=start_timeout,
             close_timeout=close_timeout,
+            middleware=middleware,
             on_event=self._events,
             **connect_kwargs,
         )
@@ -384,6 +390,20 @@ class BlockingListener:
             return handler
 
         return register_served
+
+    def add_middleware(self, function: Middleware) -> Callable[[], None]:
+        """
+        Put one more async function around each call of a handler, outside of all others.
+
+        As ``Listener.add_middleware()``, from any thread.
+
+        Raises:
+            TypeError: It is not an async function that takes a Notification and ``call_next``.
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+        """
+        removers: list[Callable[[], None]] = []
+        self._changed(lambda: removers.append(self._listener.add_middleware(function)))
+        return lambda: self._changed(removers[0])
 
     @overload
     def stream(

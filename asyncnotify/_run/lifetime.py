@@ -32,11 +32,12 @@ from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._tasks import CANCEL_GRACE, cancel, start
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncnotify._connection.limits import Limits
     from asyncnotify._connection.ports import ListeningConnections, ListeningSession
     from asyncnotify._events import Announcer
+    from asyncnotify._subscriptions.middleware import Middleware
     from asyncnotify._subscriptions.registration import Registration
 
 log = Log("connection")
@@ -108,11 +109,13 @@ class Lifetime:
 
     # -- start ----------------------------------------------------------------------------------
 
-    async def start(self, registrations: Iterable[Registration]) -> None:
+    async def start(
+        self, registrations: Iterable[Registration], middleware: Sequence[Middleware] = ()
+    ) -> None:
         """Return once listening; on failure and on cancellation nothing is left running."""
         try:
             for registration in registrations:
-                self.roster.serve_soon(registration.new_worker(self.router))
+                self.roster.serve_soon(registration.new_worker(self.router, middleware))
             self._task = start(self.run(), name="asyncnotify supervisor")
             self._task.add_done_callback(self._run_ended)
             await self.wait_started()

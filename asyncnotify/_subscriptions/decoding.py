@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from asyncnotify._channels.channel import bare_decoder, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
@@ -64,6 +64,18 @@ class Undecodable(PassedOver):
 
 
 Taken: TypeAlias = "Item | PassedOver"
+
+
+class Counter(Protocol):
+    """What counts the items taken."""
+
+    taken: int
+
+
+class Counted:
+    """For what ``take()`` has counted already."""
+
+    taken = 0
 
 
 def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | None:

@@ -20,12 +20,13 @@ from asyncnotify._subscriptions.threads import InThread, check_in_thread
 from asyncnotify._subscriptions.worker import HandlerWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.buffering import Buffering
     from asyncnotify._delivery.router import Router
     from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
+    from asyncnotify._subscriptions.middleware import Middleware
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,8 @@ class Registration:
         if self.in_thread:
             check_in_thread(self.handler)
 
-    def new_worker(self, router: Router) -> HandlerWorker:
-        """Return a worker with an empty mailbox."""
+    def new_worker(self, router: Router, middleware: Sequence[Middleware] = ()) -> HandlerWorker:
+        """Return a worker with an empty mailbox, that calls the handler through middleware."""
         channels = (self.channel.name,)
         mailbox = self.buffering.new_mailbox(channels, router)
         subscriber = Subscriber(channels, mailbox, gaps_wanted=self.resync is not None)
@@ -63,6 +64,7 @@ class Registration:
             resync=None if self.resync is None else self._called(self.resync),
             on_error=self.on_error,
             concurrency=self.concurrency,
+            middleware=middleware,
             context=self.context,
             turns=router.turns,
             warnings=router.warnings,

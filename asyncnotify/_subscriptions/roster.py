@@ -12,12 +12,13 @@ from asyncnotify._subscriptions.slow import SlowCalls
 from asyncnotify._subscriptions.worker import HandlerWorker, serving_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asyncnotify._delivery.registry import Registry, Subscriber
     from asyncnotify._logs import WarningLimit
     from asyncnotify._model import State, SubscriptionStats
     from asyncnotify._owner import Owner
+    from asyncnotify._subscriptions.middleware import Middleware
 
 log = Log("handler")
 
@@ -120,6 +121,12 @@ class Roster:
         """The worker task of the handler that makes this call; None if no handler does."""
         worker = serving_worker()
         return worker.task if worker is not None and worker.task in self._workers else None
+
+    def use(self, middleware: Sequence[Middleware]) -> None:
+        """Let every handler be called through these, also those that are served already."""
+        self._owner.check()
+        for worker in (*self._not_yet_served, *self._workers.values()):
+            worker.use(middleware)
 
     def _serve_by_task(self, worker: HandlerWorker) -> None:
         if self._group is None:

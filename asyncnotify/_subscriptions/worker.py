@@ -13,7 +13,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from math import inf
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncnotify._arguments import check_ran, is_async
 from asyncnotify._backoff import ExponentialBackoff
@@ -24,24 +24,24 @@ from asyncnotify._errors import BufferOverflowError
 from asyncnotify._logs import Fields, Log, WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.callbacks import is_meant_for_us, report
-from asyncnotify._subscriptions.decoding import DecodeErrors, PassedOver, decoding_of
+from asyncnotify._subscriptions.decoding import Counted, DecodeErrors, PassedOver, decoding_of
+from asyncnotify._subscriptions.middleware import Chain
 from asyncnotify._subscriptions.slow import RunningCall, SlowWarning
 from asyncnotify._subscriptions.threads import InThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from asyncnotify._channels.channel import Channel
     from asyncnotify._delivery.registry import Subscriber
     from asyncnotify._subscriptions.callbacks import Handler, OnError, Resync
-    from asyncnotify._subscriptions.decoding import Taken
-
+    from asyncnotify._subscriptions.decoding import Counter, Taken
+    from asyncnotify._subscriptions.middleware import Middleware
 
 log = Log("handler")
 
 _CLOCK_INTERVAL: Final = 64
 """Calls between two readings of the clock, at most; fewer until the handler has proved quick."""
-
 
 _HANDLER: Final = "the handler"
 
@@ -53,16 +53,6 @@ def serving_worker() -> HandlerWorker | None:
     """Return the worker whose handler, or a task that it has started, makes this call."""
     worker = _serving.get(None)
     return worker if worker is not None and worker.is_busy else None
-
-
-class _Counter(Protocol):
-    taken: int
-
-
-class _Counted:
-    """For what take() has counted already."""
-
-    taken = 0
 
 
 class HandlerWorker:
@@ -77,6 +67,7 @@ class HandlerWorker:
         resync: Resync | None,
         on_error: OnError | None,
         concurrency: int,
+        middleware: Sequence[Middleware] = (),
         context: Context | None = None,
         turns: Turns | None = None,
         warnings: WarningLimit | None = None,
@@ -93,14 +84,13 @@ class HandlerWorker:
         self._take = self._mailbox.take if self._decoding is None else self._decoding.take
         self._turns = turns
         self._decode_errors = DecodeErrors()
-        self._handler = handler
+        self._given = handler
         self._resync = resync
         self._on_error = on_error
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
-        self._is_async = is_async(handler)
         self.slow: SlowWarning = SlowWarning(subscriber.label, slow_after, self._warnings)
-        self._blocks_after = inf if self._is_async else self.slow.blocks_after
+        self.use(middleware)
         self._others_ran = False  # since the clock was last read
         self._function: str | None = _HANDLER
         self._cold_calls = 0
@@ -135,9 +125,21 @@ class HandlerWorker:
         try:
             await self._serve()
         finally:
-            for function in (self._handler, self._resync):
+            for function in (self._given, self._resync):
                 if isinstance(function, InThread):
                     function.dismiss()
+
+    def use(self, middleware: Sequence[Middleware]) -> None:
+        """Call the handler through these, from the next time on that something waits."""
+        handler = Chain(middleware, self._call_given) if middleware else self._given
+        self._handler: Handler[Any] = handler
+        self._is_async = is_async(self._handler)
+        self._blocks_after = inf if self._is_async else self.slow.blocks_after
+
+    async def _call_given(self, item: Notification[Any]) -> None:
+        """Call the handler within its middleware."""
+        result = self._timed(_HANDLER, self._given, item, self.slow.blocks_after)
+        await self._await_if_needed(result)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -210,7 +212,7 @@ class HandlerWorker:
                 break
         return True
 
-    def _taking(self) -> tuple[Collection[object], Iterator[Taken], _Counter]:
+    def _taking(self) -> tuple[Collection[object], Iterator[Taken], Counter]:
         """
         Return what is empty when nothing can be taken, what takes, and what counts that.
 
@@ -219,7 +221,7 @@ class HandlerWorker:
         mailbox = self._mailbox
         if self._decoding is None and isinstance(mailbox, BoundedMailbox):
             return mailbox.ready, mailbox.taking if mailbox.ready else iter(()), mailbox
-        return (True,), self._taken(), _Counted()
+        return (True,), self._taken(), Counted()
 
     def _taken(self) -> Iterator[Taken]:
         while (item := self._take()) is not None:
@@ -369,9 +371,7 @@ class HandlerWorker:
     async def _overflowed(self, error: BufferOverflowError) -> None:
         label = self.subscriber.label
         log.error("the subscription of %s has ended: %s", self.name, error, channel=label)
-        await self._report(
-            error, Gap(self.subscriber.label, GapReason.OVERFLOW, dropped=error.dropped)
-        )
+        await self._report(error, Gap(label, GapReason.OVERFLOW, dropped=error.dropped))
 
     async def _report(self, error: BaseException, item: Item) -> None:
         self._now_in("on_error")

@@ -48,6 +48,7 @@ MEMBERS: dict[str, set[str]] = {
     "Batches": set(),  # an iterator, and no more
     "BlockingEventStream": {"get"},
     "BlockingListener": {
+        "add_middleware",
         "channels",
         "close",
         "events",
@@ -73,6 +74,7 @@ MEMBERS: dict[str, set[str]] = {
     "EventStream": set(),
     "Listener": {
         "aclose",
+        "add_middleware",
         "channels",
         "events",
         "from_sqlalchemy",

@@ -46,6 +46,10 @@ async def coroutine(*_: object) -> None:
     """Be awaited."""
 
 
+async def one_argument(_: object) -> None:
+    """Take less than a middleware is called with."""
+
+
 def of_five(a: int, b: int, c: int, d: int, e: int) -> None:
     """Take more than anything is called with."""
 
@@ -76,6 +80,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "encode": CODING,
     "engine": [5, None, DSN, create_async_engine("postgresql+psycopg://")],
     "factor": [*SECONDS, 0.5],
+    "function": [*FUNCTION, None, print, one_argument],
     "gaps": FLAG,
     "handler": [*FUNCTION, None],
     "heartbeat": SECONDS,
@@ -89,6 +94,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "kind": [Pool, object()],
     "latest": FLAG,
     "limit": [*COUNT, None],
+    "middleware": [5, "trace", coroutine, [5], [None], [print], [one_argument]],
     "name": CHANNEL,
     "max_connection_age": SECONDS,
     "on_error": FUNCTION,

@@ -15,9 +15,10 @@ from asyncnotify._subscriptions.worker import HandlerWorker
 from tests.unit.fake_sources import TrimmingSource
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asyncnotify._delivery.bounded import Overflow
+    from asyncnotify._subscriptions.middleware import Middleware
 
 LOST = GapReason.RECONNECT
 
@@ -64,6 +65,7 @@ class WorkerHarness:
         buffer: int = 10_000,
         overflow: Overflow = "drop_oldest",
         slow_after: float | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> Subscriber:
         """Let a worker run; return its subscriber, which has begun."""
         box = BoundedMailbox(buffer, overflow, channel="a", source=TrimmingSource())
@@ -75,6 +77,7 @@ class WorkerHarness:
             on_error=on_error or self.on_error,
             concurrency=concurrency,
             slow_after=slow_after,
+            middleware=middleware,
             warnings=self.limit,
         )
         self.workers.append(worker)
