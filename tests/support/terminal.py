@@ -83,8 +83,8 @@ class TerminalProgram:
         """The modes of the terminal now."""
         return termios.tcgetattr(self._theirs)
 
-    def until(self, wanted: Callable[[str], bool]) -> str:
-        """Read until a frame, whole and without control sequences, is as wanted; return it."""
+    def until(self, wanted: Callable[[str], object]) -> str:
+        """Read until a frame, or its beginning, is as wanted; return it without control codes."""
         deadline = time.monotonic() + TIME_LIMIT
         while time.monotonic() < deadline:
             self._read(0.1)
