@@ -77,6 +77,7 @@ async def run(
         ChannelNameError: The server would refuse or cut the name of the channel.
         AsyncNotifyError: There is no connection within 10 s, as the start of a Listener raises it.
         ImportError: rich is not installed.
+        OSError: Standard output is no terminal, and cannot be written to.
     """
     from asyncnotify.top.screen import Screen  # noqa: PLC0415 - rich is an extra
 

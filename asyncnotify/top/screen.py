@@ -127,6 +127,12 @@ def _table(section: Section, lines: int, width: int, *, is_stale: bool) -> Table
     return table
 
 
+class _OwnConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Tell the caller that the reader has left: rich would end the program."""
+        raise BrokenPipeError
+
+
 class Screen:
     """
     Shows one snapshot after another: on a terminal in place, elsewhere one below the other.
@@ -136,7 +142,7 @@ class Screen:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = Console(highlight=False) if console is None else console
+        self._console = _OwnConsole(highlight=False) if console is None else console
         self.is_gone: bool = False  # whether there is no terminal any more
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:

@@ -270,6 +270,31 @@ def test_it_ends_cleanly(end: str, own_server: PostgresServer) -> None:
         assert "Traceback" not in program.output
 
 
+def test_a_reader_that_leaves_ends_it(own_server: PostgresServer) -> None:
+    """As `head` does: the caller gets the error, and says what that means."""
+    code = TOP.replace("asyncio.run(", "\ntry:\n    asyncio.run(") + (
+        "except BrokenPipeError:\n    os.dup2(2, 1)\n    print('left')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", f"import os\n{code}", own_server.dsn],
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "asyncnotify top" in process.stdout.readline()
+        process.stdout.close()
+        try:
+            process.wait(SOON)
+            assert process.stderr.read().endswith("left\n")
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("shown", [1, 3_000])
 def test_it_ends_when_its_terminal_is_closed(own_server: PostgresServer, shown: int) -> None:
     """Without a word, whatever it was doing: also where no signal tells of that."""
