@@ -7,6 +7,7 @@ limit that it is subject to, so that no trouble that repeats itself fills a log.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 from asyncnotify._escaping import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Generator, Hashable
 
 _INTERVAL: Final = 60.0
 """Seconds during which the same trouble is logged at INFO, after it was logged at WARNING: a server
@@ -159,6 +160,18 @@ class Log:
             self._logger.log(
                 level, text, *plain, exc_info=exc_info, stacklevel=_CALLER, extra=extra
             )
+
+
+@contextlib.contextmanager
+def silenced() -> Generator[None]:
+    """Log nothing below CRITICAL while this is entered: a program shows the same on a screen."""
+    logger = logging.getLogger("asyncnotify")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _plain(value: object) -> object:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncnotify._escaping import escaped
+from asyncnotify._logs import silenced
 from asyncnotify.top import _texts as texts
 from asyncnotify.top._sections import WIDE, Section, sections_of, server_line
 
@@ -144,6 +145,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self._console = _OwnConsole(highlight=False) if console is None else console
         self.is_gone: bool = False  # whether there is no terminal any more
+        self._stack = contextlib.ExitStack()
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
@@ -157,6 +159,7 @@ class Screen:
 
     def __enter__(self) -> Self:
         if self._live is not None:
+            self._stack.enter_context(silenced())  # lines would stand in the middle of the tables
             with self._noticing_its_end():
                 self._live.start()
         return self
@@ -168,7 +171,7 @@ class Screen:
         traceback: TracebackType | None,
     ) -> None:
         if self._live is not None:
-            with self._noticing_its_end():
+            with self._stack, self._noticing_its_end():
                 self._live.stop()
 
     @contextlib.contextmanager

@@ -251,6 +251,7 @@ async def test_it_lives_in_a_terminal(shown: TerminalProgram, own_server: Postgr
     assert await asyncio.to_thread(shown.ended) == 0
     assert shown.modes == shown.modes_before
     assert "Traceback" not in shown.output
+    assert "was lost" not in shown.output  # a line of the log, in the middle of the tables
 
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM", "SIGHUP"])

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._logs import Log, WarningLimit, silenced
 
 if TYPE_CHECKING:
     import pytest
@@ -102,6 +102,16 @@ def test_an_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture)
         log.critical("given", exc_info=error)
     kinds = [record.exc_info and record.exc_info[0] for record in caplog.records]
     assert kinds == [ValueError] * 3
+
+
+def test_a_screen_can_silence_the_loggers_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """All that is not a bug; afterwards they log as before."""
+    log = Log("connection")
+    with silenced():
+        log.error("lost")
+        log.critical("a bug")
+    log.error("lost again")
+    assert [record.getMessage() for record in caplog.records] == ["a bug", "lost again"]
 
 
 FIELDS = ("channel", "attempt", "delay", "pid", "target")
