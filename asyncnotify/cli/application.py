@@ -11,7 +11,6 @@ import typer
 
 from asyncnotify import __version__
 from asyncnotify.cli import bench, listening, logs, publishing, triggers, watching
-from asyncnotify.cli.exits import INTERRUPTED
 from asyncnotify.cli.texts import about, examples, exit_statuses
 
 if TYPE_CHECKING:
@@ -123,9 +122,4 @@ def demo(
     """Run a demo."""
     from asyncnotify.cli.demo import show
 
-    try:
-        status = show(topic.value, plain=plain)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; the server is gone, and nothing is left behind", err=True)
-        status = INTERRUPTED
-    raise typer.Exit(status)
+    raise typer.Exit(show(topic.value, plain=plain))

@@ -100,16 +100,21 @@ def test_demo_leaves_no_server(whole_run: Run) -> None:
 
 @pytest.mark.usefixtures("template")
 @pytest.mark.parametrize(
-    ("moment", "presses"), [("ready at", 1), ("orders a second", 2), ("kill -9", 1)]
+    ("moment", "signals"),
+    [
+        ("ready at", [signal.SIGINT]),
+        ("orders a second", [signal.SIGINT, signal.SIGINT]),
+        ("kill -9", [signal.SIGTERM]),
+    ],
 )
-def test_demo_ends_at_ctrl_c(moment: str, presses: int) -> None:
-    """Ctrl-C, once or twice, ends the demo with status 130, without a traceback or a server."""
+def test_demo_ends_at_a_signal(moment: str, signals: list[signal.Signals]) -> None:
+    """Ctrl-C, once or twice, or SIGTERM, ends the demo, without a traceback or a server."""
     with started("-c", HURRIED) as process:
         said = read_until(process, moment)
-        for _ in range(presses):
-            process.send_signal(signal.SIGINT)
+        for number in signals:
+            process.send_signal(number)
         run = outcome_of(process, said)
-    assert run.status == 130, run
+    assert run.status == 128 + signals[0], run
     assert run.err == "\ninterrupted; the server is gone, and nothing is left behind\n"
     assert_nothing_left(run.out)
 
@@ -131,7 +136,7 @@ def test_demo_ends_when_its_reader_has_left() -> None:
         said = read_until(process, "orders a second")
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(TIME_LIMIT) == 2
+        assert process.wait(TIME_LIMIT) == 141
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert_nothing_left(said)

@@ -7,7 +7,6 @@ import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pytest
 import pytest_asyncio
 
 from asyncnotify.log import Log, Retry
@@ -48,21 +47,6 @@ def test_install_makes_a_log_and_changes_its_settings(dsn: str) -> None:
     assert status["retention_seconds"] == 14 * 86_400
     assert status["limit_seconds"] is None
     assert (status["events"], status["consumers"]) == (0, [])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["--retention", "soon"], "is no duration"),
-        (["--retention", "2d", "--limit", "1d"], "limit must be at least retention"),
-        (["--ring", "99"], "ring must be 3 to 64"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(arguments: list[str], problem: str) -> None:
-    """With status 2, before any connection is made."""
-    run = ran("log", "install", "shop", *arguments)
-    assert run.returncode == 2
-    assert problem in " ".join(run.stderr.replace("│", " ").split())
 
 
 def test_read_ends_at_the_end(log: Log, dsn: str) -> None:
@@ -128,27 +112,6 @@ async def test_dead_letters_are_shown_and_discarded(log: Log, dsn: str) -> None:
     assert missing.returncode == 1
     assert missing.stderr == f"there is no dead letter of event {first}\n"
     assert await log.dead_letters() == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "problem"),
-    [
-        (["status", "shop"], 4, "the database has no log 'shop'"),
-        (["read", "shop"], 4, "the database has no log 'shop'"),
-        (["seek", "shop", "mailer", "start"], 4, "the database has no log 'shop'"),
-        (["status", "No Name"], 2, "No Name"),
-        (["read", "shop", "--after", "soon"], 2, "is no place in a log"),
-        (["read", "shop", "--after", "shop:x"], 2, "is not the text of a position"),
-    ],
-)
-def test_what_is_wrong_is_one_line(
-    arguments: list[str], status: int, problem: str, dsn: str
-) -> None:
-    """With its status, and without a traceback."""
-    run = ran("log", *arguments, dsn=dsn)
-    assert (run.returncode, run.stdout) == (status, "")
-    assert problem in " ".join(run.stderr.replace("│", " ").split())
-    assert "Traceback" not in run.stderr
 
 
 def test_an_unknown_consumer(log: Log, dsn: str) -> None:

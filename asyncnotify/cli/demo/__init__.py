@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from asyncnotify.cli.demo.durable import DurableScenario
 from asyncnotify.cli.demo.scenario import Scenario, in_thread
 from asyncnotify.cli.demo.screen import open_screen
+from asyncnotify.cli.exits import READER_LEFT
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer, PostgresServerError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ TOPICS: Final = tuple(_TOPICS)
 
 
 def show(topic: str = "listener", *, plain: bool) -> int:
-    """Run a demo; return the exit status. Ctrl-C raises KeyboardInterrupt, once all has ended."""
+    """Run a demo; return the exit status, which tells of Ctrl-C and SIGTERM as shells do."""
     status = NOT_SHOWN
     try:
         status = _run(_TOPICS[topic], plain=plain)
@@ -133,19 +134,21 @@ def show(topic: str = "listener", *, plain: bool) -> int:
     except* PostgresServerError as errors:
         print(f"The demo's PostgreSQL server failed: {_first(errors)}", file=sys.stderr)
     except* BrokenPipeError:
-        pass  # the reader of the pipe has left, as after `| head`
+        status = READER_LEFT  # as after `| head`
     return status
 
 
 def _run(topic: _Topic, *, plain: bool) -> int:
+    received: list[int] = []
     try:
-        return asyncio.run(_show(topic, plain=plain))
-    except asyncio.CancelledError:  # see _cancel_on_interrupt()
-        raise KeyboardInterrupt from None
+        return asyncio.run(_show(topic, received, plain=plain))
+    except asyncio.CancelledError:  # see _cancel_on_signals()
+        print("\ninterrupted; the server is gone, and nothing is left behind", file=sys.stderr)
+        return 128 + received[0]
 
 
-async def _show(topic: _Topic, *, plain: bool) -> int:
-    _cancel_on_interrupt()
+async def _show(topic: _Topic, received: list[int], *, plain: bool) -> int:
+    _cancel_on_signals(received)
     with _errors_logged() as errors_logged, open_screen(plain=plain) as screen:
         screen.text(topic.introduction)
         async with _running_server(screen) as server:
@@ -155,24 +158,24 @@ async def _show(topic: _Topic, *, plain: bool) -> int:
     return BROKEN if problems else KEPT
 
 
-def _cancel_on_interrupt() -> None:
+def _cancel_on_signals(received: list[int]) -> None:
     """
-    Let the first Ctrl-C cancel this task, and the others do nothing.
+    Let the first Ctrl-C or SIGTERM cancel this task, and the others do nothing.
 
     asyncio's own handler raises KeyboardInterrupt at the second one, at any line: the
     server would be left to its wrapper process, and the user would see a traceback.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    if task is None or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        return  # as in the background of a shell script
 
-    def interrupt() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        task.cancel()
+    def interrupt(number: int) -> None:
+        received.append(number)
+        if task is not None and len(received) == 1:
+            task.cancel()
 
     with contextlib.suppress(NotImplementedError):  # on Windows
-        loop.add_signal_handler(signal.SIGINT, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a script
+                loop.add_signal_handler(number, interrupt, number)
 
 
 @contextlib.asynccontextmanager
