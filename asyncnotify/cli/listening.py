@@ -13,6 +13,7 @@ from asyncnotify.cli.texts import about, examples
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from asyncnotify import ConnectionEvent
     from asyncnotify.cli.items import Item
     from asyncnotify.log import After
 
@@ -82,16 +83,23 @@ def listen(
 async def _listen(names: Sequence[str], dsn: str | None, wait: float, taking: Taking) -> int:
     from asyncnotify import Listener
     from asyncnotify.cli.output import say
-    from asyncnotify.cli.running import telling_all
 
     async with (
-        Listener(dsn, start_timeout=wait) as listener,
+        Listener(dsn, start_timeout=wait, on_event=_say_reconnected) as listener,
         listener.stream(*names, gaps=True, timeout=wait) as stream,
     ):
         say(f"listening on {', '.join(names)}")
-        with telling_all():
-            await taking.take(aiter(stream.batches()))
+        await taking.take(aiter(stream.batches()))
     return 0
+
+
+def _say_reconnected(event: ConnectionEvent) -> None:
+    """Say the end of an outage; its beginning is a warning in the log, if it is no repetition."""
+    from asyncnotify import Reconnected
+    from asyncnotify.cli.output import say_now
+
+    if isinstance(event, Reconnected):
+        say_now(f"listening again after {event.downtime:.1f} s")
 
 
 async def _read(
@@ -140,7 +148,7 @@ class Taking:
         """Return the items to be used; say what the Gaps among the others tell."""
         from asyncnotify import Gap, GapReason
         from asyncnotify.cli.items import describe_gap
-        from asyncnotify.cli.output import say
+        from asyncnotify.cli.output import say_now
 
         wanted: list[Item] = []
         for item in batch:
@@ -150,7 +158,7 @@ class Taking:
                 self._left = None if self._left is None else self._left - 1
             elif not self._gaps:
                 if item.reason is not GapReason.START:
-                    say(describe_gap(item))
+                    say_now(describe_gap(item))
                 continue
             wanted.append(item)
         return wanted

@@ -10,6 +10,7 @@ import queue
 import select
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-__all__ = ["Output", "as_json", "discard_output", "is_terminal", "print_json", "say", "show_table"]
+__all__ = [
+    "Output",
+    "as_json",
+    "discard_output",
+    "is_terminal",
+    "print_json",
+    "say",
+    "say_now",
+    "show_table",
+]
 
 _STDOUT: Final = 1
 
@@ -29,6 +39,11 @@ def say(text: str) -> None:
     """Say something on standard error, in one line; a stream that is closed is no error."""
     with contextlib.suppress(OSError):
         print(escaped(text), file=sys.stderr, flush=True)
+
+
+def say_now(text: str) -> None:
+    """Say something that has happened now: with the time, as log lines have it."""
+    say(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 def is_terminal() -> bool:

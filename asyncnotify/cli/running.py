@@ -26,10 +26,10 @@ from asyncnotify.cli.exits import NOT_DONE, READER_LEFT, UNREACHABLE, USAGE
 from asyncnotify.cli.output import discard_output, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
-__all__ = ["run", "telling_all"]
+__all__ = ["run"]
 
 _OUTAGES: Final = (ConnectError, ConnectionLostError, ListenTimeoutError, NotifyTimeoutError)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -134,14 +134,3 @@ def _show_warnings() -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.WARNING)
-
-
-@contextlib.contextmanager
-def telling_all() -> Generator[None]:
-    """Say on standard error also what is no trouble: that a listener listens again."""
-    logger = logging.getLogger("asyncnotify")
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(logging.WARNING)
