@@ -39,6 +39,7 @@ import pytest
 import sqlalchemy.ext.asyncio
 
 import asyncnotify
+import asyncnotify.doctor
 import asyncnotify.ext.reporting
 import asyncnotify.log
 import asyncnotify.top
@@ -105,6 +106,7 @@ PUBLIC: Final = {
     name: getattr(module, name)
     for module in (
         asyncnotify,
+        asyncnotify.doctor,
         asyncnotify.ext.reporting,
         asyncnotify.log,
         asyncnotify.top,

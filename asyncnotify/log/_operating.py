@@ -28,6 +28,10 @@ class Operations:
     async def status(self) -> LogStatus:
         """Return the state of the log, as it is now."""
         await self._queries.fetch(f"SELECT {self._names.prefix}_tick()")
+        return await self.last_status()
+
+    async def last_status(self) -> LogStatus:
+        """Return the state of the log, as it was at its last tick: nothing is written."""
         [row] = await self._queries.fetch(_log_query(self._names))
         consumers = await self._queries.fetch(_consumers_query(self._names))
         writers = await self._queries.fetch(_WRITER)
