@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     Ready = list[tuple[selectors.SelectorKey, int]]
 
+__all__ = ["DayOverError", "NothingScheduledError", "SpinningError", "VirtualTimeLoop"]
+
 START: Final = 100_000.0
 """What the clock shows first. Far from 0, which in places stands for «never»."""
 

@@ -55,13 +55,14 @@ class FakeServer:
     Attributes:
         dsn: Listener, Notifier and their blocking forms connect to this server by it, as long as
             the server is referred to.
+        pid: The backend pid of the other client, which ``notify()`` is.
     """
 
     def __init__(self) -> None:
         host = f"fake-{next(_numbers)}.invalid"
-        self.dsn: str = f"postgresql://fake@{host}/fake"
+        self.dsn: str = f"postgresql://fake@{host}:5432/fake"
         self._state = State(f"fake@{host}/fake")
-        self._pid = self._state.new_pid()
+        self.pid: int = self._state.new_pid()
         register(host, self)
 
     def __repr__(self) -> str:
@@ -99,7 +100,7 @@ class FakeServer:
             PayloadError: The server would refuse the payload.
         """
         check(channel, payload)
-        self._state.process(lambda: self._state.commit(self._pid, [(channel, payload)]))
+        self._state.process(lambda: self._state.commit(self.pid, [(channel, payload)]))
 
     def transaction(self) -> FakeTransaction:
         """Return a transaction of another client: a context manager, async or not."""
@@ -130,6 +131,10 @@ class FakeServer:
     async def until_listening(self, *channels: str) -> None:
         """Return once sessions listen on all of these channels. Bound it with a timeout."""
         await self._state.until(lambda: self.channels.issuperset(channels))
+
+    async def until_connected(self, count: int) -> None:
+        """Return once there are so many connections, and not before."""
+        await self._state.until(lambda: len(self.pids) == count)
 
     async def until_notified(self, channel: str, payload: str | None = None) -> Notification[str]:
         """

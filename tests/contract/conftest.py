@@ -1,4 +1,9 @@
-"""A listener by a DSN or by ``connect=``, the database that sends to it, and what handlers keep."""
+"""
+A listener by a DSN, by ``connect=`` or on a server in memory; what sends to it, and what is kept.
+
+Tests that the server in memory cannot run, because they need SQL, a network or a driver, are
+marked ``needs_server``, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +14,24 @@ import os
 import subprocess
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from asyncnotify import Listener, Reconnected
+from asyncnotify.sources import registered
+from asyncnotify.testing.fake import FakeServer
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 
     from asyncnotify import Notification, Stream
+    from asyncnotify.testing.fake import FakeTransaction
     from tests.conftest import Maintenance, SharedServer
 
 T = TypeVar("T")
@@ -86,16 +95,16 @@ def check_exit(codes: Collection[int], program: str, *arguments: str) -> None:
 class ListenerFactory:
     """Makes listeners: that connect by a DSN, or by ``connect=`` with plain connections."""
 
-    def __init__(self, name: str, dsn: str) -> None:
-        self.name = name
+    def __init__(self, road: str, dsn: str) -> None:
+        self.road = road
         self.dsn = dsn
 
     def listener(self, dsn: str | None = None, **options: Any) -> Listener:
         """Return a new listener, of the test's database unless another is given."""
         dsn = dsn or self.dsn
-        if self.name == "dsn":
-            return Listener(dsn, **options)
-        return Listener(connect=functools.partial(self._connect, dsn), **options)
+        if self.road == "connect":
+            return Listener(connect=functools.partial(self._connect, dsn), **options)
+        return Listener(dsn, **options)
 
     async def _connect(self, dsn: str) -> asyncpg.Connection[Any]:
         return await asyncpg.connect(dsn, server_settings={"application_name": APPLICATION_NAME})
@@ -112,7 +121,23 @@ class Database:
     """The test's database, as those who notify see it."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self.connection = connection
+        self._connection = connection
+
+    @property
+    def connection(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection that is not asyncnotify's."""
+        return self._connection
+
+    @property
+    def pid(self) -> int:
+        """The backend pid of what is sent from here."""
+        return self.connection.get_server_pid()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """Return a context in which all that is sent from here is one transaction."""
+        async with self.connection.transaction():
+            yield
 
     async def notify(self, channel: str, *payloads: str) -> None:
         """Commit notifications on a channel one by one."""
@@ -177,6 +202,103 @@ class Database:
                     return
 
 
+class FakeDatabase(Database):
+    """The same, of a server in memory."""
+
+    def __init__(self, fake: FakeServer) -> None:
+        self._fake = fake
+        self._transaction: FakeTransaction | None = None
+
+    @property
+    def connection(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Say that there is none: who needs one has to be marked."""
+        pytest.fail("there is no SQL here: mark the test needs_server")
+
+    @property
+    def pid(self) -> int:
+        """The backend pid of what is sent from here."""
+        return self._fake.pid
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """Return a context in which all that is sent from here is one transaction."""
+        with self._fake.transaction() as self._transaction:
+            yield
+        self._transaction = None
+
+    async def notify(self, channel: str, *payloads: str) -> None:
+        """Commit notifications on a channel one by one."""
+        send = self._transaction.pg_notify if self._transaction else self._fake.notify
+        for payload in payloads:
+            send(channel, payload)
+            await self._others_run()
+
+    async def flood(self, channel: str, count: int, *, size: int = 0) -> None:
+        """Commit the numbers 1 to ``count`` at once, padded with zeros to ``size`` characters."""
+        with self._transaction_here() as transaction:
+            for number in range(1, count + 1):
+                transaction.pg_notify(channel, str(number).rjust(size, "0"))
+
+    async def notify_each(self, channels: Collection[str]) -> None:
+        """Commit a notification on each of the channels, whose payload is the channel."""
+        with self._fake.transaction() as transaction:
+            for channel in channels:
+                transaction.pg_notify(channel, channel)
+
+    async def backends(self) -> list[Any]:
+        """Return asyncnotify's sessions, the oldest first."""
+        await self._others_run()
+        return [{"pid": pid} for pid in self._fake.pids]
+
+    async def server_channels(self, listener: Listener) -> set[str]:
+        """Return the channels on which the server listens, once it knows what is desired."""
+        await listener.unlisten("to be sure that no command is under way")
+        return set(self._fake.channels)
+
+    async def _others_run(self) -> None:
+        """Take some turns of the event loop, as a round trip does."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def _transaction_here(self) -> AbstractContextManager[FakeTransaction]:
+        return nullcontext(self._transaction) if self._transaction else self._fake.transaction()
+
+    async def until_backends(self, count: int) -> list[Any]:
+        """Return asyncnotify's sessions once there are so many."""
+        async with asyncio.timeout(DEADLINE):
+            await self._fake.until_connected(count)
+        return await self.backends()
+
+    async def kill_backends(self) -> None:
+        """End asyncnotify's sessions."""
+        self._fake.lose(notice="terminating connection due to administrator command")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test by every road, but without the server in memory where that is not enough."""
+    if "road" not in metafunc.fixturenames:
+        return
+    roads = ["dsn"]
+    if "factory" in metafunc.fixturenames:
+        roads.append("connect")
+    if metafunc.definition.get_closest_marker("needs_server") is None:
+        roads.append("fake")
+    metafunc.parametrize("road", roads, indirect=True)
+
+
+@pytest.fixture
+def road(request: pytest.FixtureRequest) -> str:
+    """How the listeners of the test get their connections."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def fake(road: str) -> FakeServer | None:
+    """The server in memory, where the test runs on that."""
+    return FakeServer() if road == "fake" else None
+
+
 @pytest.fixture(scope="module")
 def databases(maintenance: Maintenance) -> Iterator[list[str]]:
     """The name of a database that a module's tests use one after the other."""
@@ -186,8 +308,20 @@ def databases(maintenance: Maintenance) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def dsn(pg_server: SharedServer, maintenance: Maintenance, databases: list[str]) -> Iterator[str]:
+def dsn(request: pytest.FixtureRequest, fake: FakeServer | None) -> Iterator[str]:
     """The URL of a database that no session of ours uses, and in which none may stay."""
+    if fake is None:
+        yield request.getfixturevalue("real_dsn")
+    else:
+        yield fake.dsn
+        assert not fake.pids, "sessions of asyncnotify left"
+
+
+@pytest.fixture
+def real_dsn(
+    pg_server: SharedServer, maintenance: Maintenance, databases: list[str]
+) -> Iterator[str]:
+    """The URL of a database of the real server."""
     yield pg_server.dsn_for(databases[0])
     left = maintenance.left_backends(databases[0])
     if left:
@@ -196,10 +330,10 @@ def dsn(pg_server: SharedServer, maintenance: Maintenance, databases: list[str])
     assert not left, f"sessions of asyncnotify left in the database: {left}"
 
 
-@pytest.fixture(params=["dsn", "connect"])
-def factory(request: pytest.FixtureRequest, dsn: str) -> ListenerFactory:
-    """Each of the two ways in which notifications leave the driver."""
-    return ListenerFactory(request.param, dsn)
+@pytest.fixture
+def factory(road: str, dsn: str) -> ListenerFactory:
+    """Each of the two ways in which notifications leave the driver, and the server in memory."""
+    return ListenerFactory(road, dsn)
 
 
 @pytest_asyncio.fixture
@@ -209,17 +343,73 @@ async def listener(factory: ListenerFactory) -> AsyncIterator[Listener]:
         yield listener
 
 
+class FakeNetwork:
+    """A proxy before the server in memory: the faults of its network, and no packets."""
+
+    def __init__(self, fake: FakeServer) -> None:
+        self._fake = fake
+
+    def proxied_dsn(self, dsn: str) -> str:
+        """Return the DSN: there is one way to the server."""
+        return dsn
+
+    def refuse(self) -> None:
+        """Refuse new connections."""
+        self._fake.refuse()
+
+    def reset(self) -> None:
+        """Cut all connections."""
+        self._fake.lose()
+
+    def pause(self, direction: str = "both") -> None:
+        """Let nothing through for a while, on connections that stay open."""
+        self._fake.freeze()
+
+    silent = black_hole = pause
+
+    def resume(self) -> None:
+        """Let through what was held up as well."""
+        self._fake.thaw()
+
+    async def wait_for_connections(self, count: int) -> None:
+        """Return once there are so many."""
+        await self._fake.until_connected(count)
+
+    def heal(self) -> None:
+        """Let everything through."""
+        self._fake.reconnect()
+        self._fake.thaw()
+
+
+@asynccontextmanager
+async def network_before(dsn: str) -> AsyncGenerator[FaultProxy]:
+    """Return what breaks the way to this database, be it a server's or in memory."""
+    fake = registered(dsn)
+    if isinstance(fake, FakeServer):
+        network = FakeNetwork(fake)
+        yield cast("FaultProxy", network)
+        network.heal()
+    else:
+        async with FaultProxy.for_dsn(dsn) as proxy:
+            yield proxy
+
+
 @pytest_asyncio.fixture
 async def proxy(dsn: str) -> AsyncIterator[FaultProxy]:
     """A proxy before the server."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
+    async with network_before(dsn) as proxy:
         yield proxy
 
 
-@pytest.fixture
-def database(admin: asyncpg.Connection[asyncpg.Record]) -> Database:
+@pytest_asyncio.fixture
+async def database(dsn: str, fake: FakeServer | None) -> AsyncIterator[Database]:
     """The test's database, through a connection that is not asyncnotify's."""
-    return Database(admin)
+    if fake is not None:
+        yield FakeDatabase(fake)
+        return
+    connection = await asyncpg.connect(dsn, server_settings={"application_name": "tests"})
+    yield Database(connection)
+    await connection.close(timeout=5.0)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from asyncnotify import (
     Notification,
     NotStartedError,
 )
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.conftest import network_before
 
 if TYPE_CHECKING:
     from asyncnotify import Batches, Listener, Stream
@@ -207,7 +207,7 @@ async def test_lists_that_cannot_begin_may_be_tried_again(
 ) -> None:
     """While the server is away the first step raises at the timeout; later it begins."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         batches = listener.stream("orders", timeout=0.05).batches()
@@ -295,7 +295,7 @@ async def test_each_item_goes_to_one_of_several_takers(
         group.create_task(take_lists(stream, shares[1]))
         group.create_task(take_each(stream, shares[2]))
         await database.notify("orders", *map(str, range(100)))
-        async with database.connection.transaction():
+        async with database.transaction():
             await database.notify("orders", *map(str, range(100, 400)))
         async with asyncio.timeout(10):
             await all_taken.wait()

@@ -84,6 +84,7 @@ async def items(stream: Stream[Notification[str] | Gap], count: int) -> list[str
     return [shown(await anext(stream)) for _ in range(count)]
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 @pytest.mark.load
 @pytest.mark.skipif(not RESET_PEAK.exists(), reason="measures memory in /proc")
 async def test_r27_r28_stuck_handlers_neither_fill_the_queue_nor_the_memory(
@@ -239,6 +240,7 @@ async def test_the_buffer_is_how_many_may_wait(listener: Listener, database: Dat
         assert await items(stream, 2) == ["overflow 1", "2"]
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_an_overflow_gap_says_since_when(listener: Listener, database: Database) -> None:
     """Nothing committed before the overflow's ``since`` is missing: the clock stood before it."""
     async with listener.stream("orders", gaps=True, buffer=2) as stream:

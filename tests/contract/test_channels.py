@@ -178,6 +178,7 @@ async def test_a_decorated_handler_gets_values(
         assert (await inbox.next()).payload == 7
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_fields_of_sql_arrive_as_values(listener: Listener, database: Database) -> None:
     """What PostgreSQL makes of a row is as good as what we have encoded."""
     async with listener.stream(ORDERS) as stream:
@@ -338,7 +339,7 @@ async def test_a_slow_decoder_delays_its_own_subscription_only(
     await listener.listen(slow.channel, inbox, concurrency=concurrency)
     await listener.listen("orders", look)
     await listener.listen("events", look)
-    async with database.connection.transaction():
+    async with database.transaction():
         await database.flood("orders", 30)
         await database.notify("events", "")
     assert [(await inbox.next()).payload for _ in range(30)] == list(range(1, 31))

@@ -12,6 +12,8 @@ from asyncnotify import ConfigurationError, Listener
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.needs_server("the server is none of PostgreSQL's")
+
 
 class Deaf(asyncpg.Connection):
     """Takes LISTEN for nothing, as some servers do that are not PostgreSQL."""

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.load
 NUMBERS: Final = Channel("orders", int)
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_a_flood_of_bad_ones_does_not_make_a_stream_too_slow(
     listener: Listener, database: Database, new_inbox: type[Any_]
 ) -> None:
@@ -42,6 +43,7 @@ async def test_a_flood_of_bad_ones_does_not_make_a_stream_too_slow(
         assert stats.dropped == 0
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 @pytest.mark.parametrize(
     "concurrency",
     [1, 3],

@@ -141,6 +141,7 @@ async def test_r16_a_million_on_one_channel(listener: Listener, database: Databa
     assert (listener.stats().received, listener.stats().dropped) == (MILLION + 1, 0)
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 @pytest.mark.load
 async def test_r16_a_million_on_a_hundred_channels(listener: Listener, database: Database) -> None:
     """Each of a hundred handlers gets exactly its share of a million, in order."""
@@ -157,6 +158,7 @@ async def test_r16_a_million_on_a_hundred_channels(listener: Listener, database:
     assert (listener.stats().received, listener.stats().dropped) == (MILLION + 1, 0)
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 @pytest.mark.load
 @pytest.mark.parametrize("blocked", [0.0, 0.3])
 async def test_r16_a_burst_of_the_smallest_overflows_nobody_who_keeps_up(
@@ -179,6 +181,7 @@ async def test_r16_a_burst_of_the_smallest_overflows_nobody_who_keeps_up(
     assert listener.stats().dropped == 0
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r18_one_gap_per_generation(factory: ListenerFactory, database: Database) -> None:
     """Every connection begins with exactly one Gap in each subscription."""
     async with (
@@ -201,6 +204,7 @@ async def test_r18_one_gap_per_generation(factory: ListenerFactory, database: Da
             ]
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
     factory: ListenerFactory, database: Database, new_inbox: type[Inbox[int | str]]
 ) -> None:
@@ -229,6 +233,7 @@ async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
                 assert state == str(next(following))
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_every_number_missing_is_inside_a_gap_and_later_than_its_since(
     factory: ListenerFactory, database: Database
 ) -> None:
@@ -275,6 +280,7 @@ async def test_r19_what_is_sent_after_listen_returned_arrives(
         assert await inbox.payloads(1) == [str(n)]
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r19_a_fresh_connection_misses_nothing_after_listen(factory: ListenerFactory) -> None:
     """Amid traffic, 40 fresh connections receive all from what followed listen() on."""
     async with traffic_on(factory.dsn, "numbers") as traffic:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Inbox: TypeAlias = "asyncio.Queue[Notification[str]]"
 
+pytestmark = pytest.mark.needs_server("the database has another encoding")
+
 UNTRANSLATABLE = "日本"
 TRANSLATABLE = "café"
 

@@ -24,7 +24,7 @@ from asyncnotify import (
     State,
     Stats,
 )
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.conftest import network_before
 
 if TYPE_CHECKING:
     from asyncnotify import ConnectionEvent
@@ -63,7 +63,7 @@ async def test_events_of_a_life_with_losses(factory: ListenerFactory, database: 
 async def test_attempts_are_told(factory: ListenerFactory, dsn: str) -> None:
     """Each attempt that fails is told with its number, the delay and the cause."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn), backoff=AT_ONCE) as listener,
     ):
         events = listener.events()
@@ -230,7 +230,7 @@ async def test_health_is_json_and_agrees_with_the_stats(
 async def test_health_while_down(factory: ListenerFactory, dsn: str) -> None:
     """Without a connection health() returns all the same, and says what is wrong."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         events = listener.events()

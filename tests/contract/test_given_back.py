@@ -15,6 +15,8 @@ from asyncnotify import ConfigurationError, Listener, Notifier
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.needs_server("what connect= returns is the driver's")
+
 SECONDS = 5.0
 SETTINGS = {"application_name": "asyncnotify"}
 

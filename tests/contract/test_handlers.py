@@ -201,6 +201,7 @@ async def test_a_handler_that_cancels_its_own_task_goes_on(
     assert listener.stats().reconnects == 0
 
 
+@pytest.mark.needs_server("another process connects")
 @pytest.mark.parametrize(
     ("error", "codes"),
     [("SystemExit", {7}), ("KeyboardInterrupt", {-signal.SIGINT, 128 + signal.SIGINT})],
@@ -209,7 +210,7 @@ def test_r25_exit_and_interrupt_end_the_program(
     factory: ListenerFactory, error: str, codes: set[int]
 ) -> None:
     """SystemExit and KeyboardInterrupt are not contained: they end the program."""
-    check_exit(codes, RAISES, factory.dsn, factory.name, error)
+    check_exit(codes, RAISES, factory.dsn, factory.road, error)
 
 
 async def test_an_error_in_on_error_is_logged(
@@ -312,7 +313,7 @@ async def test_a_handler_that_never_awaits_leaves_others_their_turn(
     await listener.listen("orders", count)
     await listener.listen("looks", look)
     await listener.listen("end", inbox)
-    async with database.connection.transaction():
+    async with database.transaction():
         await database.flood("orders", 200_000)
         await database.notify("looks", *map(str, range(10)))
         await database.notify("orders", "last")

@@ -22,19 +22,20 @@ from asyncnotify import (
     NotStartedError,
     State,
 )
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.conftest import network_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asyncnotify import ConnectionEvent
+    from asyncnotify.testing.proxy import FaultProxy
     from tests.contract.conftest import Database, Inbox, ListenerFactory
 
 
 @pytest.fixture
 async def silent_dsn(dsn: str) -> AsyncIterator[str]:
     """Where connections are accepted and nothing is ever said."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
+    async with network_before(dsn) as proxy:
         proxy.silent()
         yield proxy.proxied_dsn(dsn)
 
@@ -218,6 +219,7 @@ async def test_close_while_starting(factory: ListenerFactory, silent_dsn: str) -
     assert listener.state is State.CLOSED
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_cancelled_start_leaves_nothing(
     factory: ListenerFactory, silent_dsn: str, database: Database
 ) -> None:
@@ -418,7 +420,7 @@ async def test_calls_need_a_running_listener(factory: ListenerFactory) -> None:
 
 async def test_wait_connected(factory: ListenerFactory, dsn: str) -> None:
     """It returns once listening, at the start and again after a loss, or raises in time."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
+    async with network_before(dsn) as proxy:
         async with factory.listener(proxy.proxied_dsn(dsn)) as listener:
             await listener.wait_connected()
             await cut_off(listener, proxy)

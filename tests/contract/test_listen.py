@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import Gap, GapReason, ListenTimeoutError, Notification
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.conftest import network_before
 
 if TYPE_CHECKING:
     from asyncnotify import Listener, Subscription
@@ -56,7 +56,7 @@ async def test_listen_notify_received(listener: Listener, database: Database, in
     assert (subscription.channel, subscription.active) == ("orders", True)
     assert listener.channels == {"orders"}
     await database.notify("orders", "héllo", "")
-    pid = database.connection.get_server_pid()
+    pid = database.pid
     assert await inbox.next() == ("orders", "héllo", pid)
     assert await inbox.next() == ("orders", "", pid)
 
@@ -202,7 +202,7 @@ async def test_r20_listen_while_down_waits_for_the_reconnect(
 ) -> None:
     """Called while there is no connection, listen() returns once the next one listens."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         proxy.refuse()
@@ -224,7 +224,7 @@ async def test_r20_listen_that_gives_up_is_withdrawn_whole(
     """After a timeout or a cancellation nothing of the subscription is left, nor runs later."""
     gaps: list[Gap] = []
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         proxy.refuse()
@@ -250,6 +250,7 @@ async def test_r20_listen_that_gives_up_is_withdrawn_whole(
     assert (len(inbox), gaps) == (0, [])
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_listen_that_overtakes_unlisten_loses_nothing(
     factory: ListenerFactory, dsn: str, database: Database, new_inbox: type[Text]
 ) -> None:
@@ -265,7 +266,7 @@ async def test_listen_that_overtakes_unlisten_loses_nothing(
                 await database.notify(channel, payload)
 
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         old = [await listener.listen(channel, new_inbox()) for channel in inboxes]

@@ -116,6 +116,7 @@ async def test_channels_encode_and_names_do_not(listener: Listener, notifier: No
 # -- statements -----------------------------------------------------------------------------------
 
 
+@pytest.mark.needs_server("the statements of the connection are counted")
 async def test_a_call_that_is_alone_is_one_statement(proxy: FaultProxy, dsn: str) -> None:
     """Each of twenty calls, one after another, is a single round trip."""
     async with Notifier(proxy.proxied_dsn(dsn)) as notifier:
@@ -131,6 +132,7 @@ def sent_alone() -> int:
     return 1 if asyncio.get_running_loop().get_task_factory() is None else 0
 
 
+@pytest.mark.needs_server("the statements of the connection are counted")
 async def test_calls_that_meet_are_few_statements(proxy: FaultProxy, dsn: str) -> None:
     """Two thousand calls at once, and a hundred tasks that send on and on, share statements."""
     async with Notifier(proxy.proxied_dsn(dsn)) as notifier:
@@ -147,6 +149,7 @@ async def test_calls_that_meet_are_few_statements(proxy: FaultProxy, dsn: str) -
     assert in_turns.count < 100
 
 
+@pytest.mark.needs_server("the statements of the connection are counted")
 async def test_statements_are_bounded(
     proxy: FaultProxy, dsn: str, listener: Listener, inbox: Text
 ) -> None:
@@ -219,6 +222,7 @@ async def connect_as(dsn: str, role: str) -> asyncpg.Connection[Any]:
     return connection
 
 
+@pytest.mark.needs_server("the error is one of PostgreSQL's")
 async def test_r40_what_the_server_refuses_surfaces_unchanged(dsn: str, database: Database) -> None:
     """A role that may not notify gets the server's error, one for each call, without retries."""
     async with (
@@ -284,6 +288,7 @@ async def test_it_need_not_be_started(dsn: str, database: Database, inbox: Text)
         await database.until_backends(1)
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_start_connects_once(dsn: str, database: Database) -> None:
     """Started as often as one likes, it has one connection, in no transaction."""
     notifier = Notifier(dsn)
@@ -359,6 +364,7 @@ async def test_leaving_with_an_exception_still_sends_what_was_accepted(
     assert await inbox.payloads(5) == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_r53_a_start_that_is_cancelled_leaves_the_calls_of_others(
     dsn: str, proxy: FaultProxy
 ) -> None:
@@ -378,6 +384,7 @@ async def test_r53_a_start_that_is_cancelled_leaves_the_calls_of_others(
     await notifier.aclose()
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
     dsn: str, proxy: FaultProxy, database: Database
 ) -> None:
@@ -396,6 +403,7 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
     await database.until_backends(0)
 
 
+@pytest.mark.needs_server("the error is one of PostgreSQL's")
 async def test_r12_a_start_that_no_retry_can_help_is_refused_at_once(dsn: str) -> None:
     """A database that is not there: start() does not wait for its timeout."""
     notifier = Notifier(dsn + "_not_there", start_timeout=3_600)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Text = Inbox[Notification[str]]
 
+pytestmark = pytest.mark.needs_server("the transactions are SQLAlchemy's")
+
 NAMES = """
     SELECT application_name FROM pg_stat_activity
     WHERE datname = current_database() AND application_name <> 'tests' ORDER BY backend_start

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Execute = Callable[[str], Awaitable[Any]]
     Opener = Callable[[str], Any]
 
+pytestmark = pytest.mark.needs_server("the transactions are the drivers'")
+
 COUNT: Final = "SELECT count(*) FROM orders"
 
 
@@ -279,7 +281,7 @@ async def test_a_closed_notifier_can_still_send_in_a_transaction(
     """It is the caller's connection that sends."""
     await notifier.start()
     await notifier.aclose()
-    async with database.connection.transaction():
+    async with database.transaction():
         await notifier.notify("orders", "1", connection=database.connection)
     assert await inbox.payloads(1) == ["1"]
 

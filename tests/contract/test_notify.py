@@ -18,8 +18,9 @@ from asyncnotify import (
     PayloadError,
     PayloadTooLargeError,
 )
-from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
+from asyncnotify.testing.proxy import ProxiedConnection
 from asyncnotify.testing.server import PostgresServer
+from tests.contract.conftest import network_before
 from tests.support.server_features import needs_small_queue, small_queue
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ async def test_equal_calls_all_count(listener: Listener, database: Database, inb
     assert len(inbox) == 0
 
 
+@pytest.mark.needs_server("the error is one of PostgreSQL's")
 @pytest.mark.parametrize("state", ["25006", "54000", "42501", "57014", "22023", "P0001"])
 async def test_r40_what_the_server_raises_surfaces_unchanged(
     listener: Listener, database: Database, inbox: Text, state: str
@@ -129,6 +131,7 @@ async def test_r40_what_the_server_raises_surfaces_unchanged(
     assert [b["pid"] for b in await database.backends()] == [b["pid"] for b in before]
 
 
+@pytest.mark.needs_server("the error is one of PostgreSQL's")
 async def test_a_refusal_fails_its_own_call_only(
     listener: Listener, database: Database, inbox: Text
 ) -> None:
@@ -193,13 +196,14 @@ async def fill_queue(listener: Listener) -> None:
         await listener.notify("c", f"{number:07999}")
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 @pytest.mark.parametrize("answer", [None, b"SELECT 1"], ids=["not-sent", "sent"])
 async def test_a_connection_that_dies_in_flight_leaves_doubt(
     factory: ListenerFactory, dsn: str, database: Database, inbox: Text, answer: bytes | None
 ) -> None:
     """Sent or not, the call says that nobody knows; it is not repeated, the next one is served."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         await listener.listen("orders", inbox)

@@ -93,7 +93,7 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
         assert listener.stats().dropped == 0
     gc.unfreeze()
     assert max(rates) >= PER_SECOND
-    if factory.name == "dsn":
+    if factory.road == "dsn":
         assert min(lags) <= LONGEST_LAG
 
 

@@ -180,11 +180,12 @@ async def test_a_stream_collected_by_another_thread_ends_its_subscription(
     assert listener.channels == frozenset()
 
 
+@pytest.mark.needs_server("another process connects")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None:
     """In a forked child it is new, and calls raise until it is started; the parent goes on."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKS, factory.dsn, factory.name],
+        [sys.executable, "-W", "error", "-c", FORKS, factory.dsn, factory.road],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -103,7 +103,7 @@ async def test_resync_is_called_in_its_place(
         order.append(shown(gap))
 
     subscription = await listener.listen(NUMBERS, handle, resync=resync, concurrency=concurrency)
-    async with database.connection.transaction():
+    async with database.transaction():
         await database.notify("orders", "1", "again 3", "again 4", "2")
     assert {(await inbox.next()).payload for _ in range(2)} == {1, 2}
     assert order in (
@@ -132,6 +132,7 @@ async def test_a_resync_that_fails_is_tried_again_with_all_that_came_since(
     assert failures == []
 
 
+@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r51_nothing_committed_before_since_is_missing(
     listener: Listener, database: Database
 ) -> None:
@@ -154,7 +155,7 @@ async def test_an_overflow_covers_what_said_read_again(
     """It is dropped like any other, and the Gap of the overflow counts it as one."""
     async with listener.stream(NUMBERS, gaps=True, buffer=2, overflow=overflow) as stream:
         await anext(stream)
-        async with database.connection.transaction():
+        async with database.transaction():
             await database.notify("orders", "1", "again 3", "2", "again 4")
         await database.fence(listener)
         found = [shown(await anext(stream)) for _ in range(3)]
@@ -169,7 +170,7 @@ async def test_with_latest_it_is_the_newest_of_its_channel_or_replaced(
     """As with any payload."""
     async with listener.stream(NUMBERS, gaps=True, latest=True) as stream:
         await anext(stream)
-        async with database.connection.transaction():
+        async with database.transaction():
             await database.notify("orders", "1", "again 3", "2", "again 4")
         await database.fence(listener)
         assert shown(await anext(stream)) == ("reread", 4)
@@ -240,7 +241,7 @@ async def test_a_stream_without_gaps_goes_on_and_a_warning_says_so(
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert 'says "read again", for 3 changes' in warning.getMessage()
     assert vars(warning)["channel"] == "orders"
-    assert vars(warning)["pid"] == database.connection.get_server_pid()
+    assert vars(warning)["pid"] == database.pid
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

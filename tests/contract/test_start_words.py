@@ -27,6 +27,8 @@ from asyncnotify.testing.faults import dns_fails
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.needs_server("what fails is the network, or the server's answer")
+
 README: Final = Path(__file__).parents[2] / "README.md"
 FACES: Final = (Listener, Notifier, BlockingListener, BlockingNotifier)
 SHORT: Final[dict[str, Any]] = {

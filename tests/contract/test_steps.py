@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from asyncnotify import EventStream
 
+pytestmark = pytest.mark.needs_server("the steps of connecting are the driver's")
+
 WAIT_LIMIT = scaled(10.0)
 
 

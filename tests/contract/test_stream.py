@@ -19,7 +19,7 @@ from asyncnotify import (
     Notification,
     Stream,
 )
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.conftest import network_before
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -272,12 +272,13 @@ async def test_a_reader_that_gives_up_when_its_turn_comes_passes_it_on(
             assert readers[0].cancelled()
 
 
+@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_a_reader_that_gives_up_at_the_first_step_ends_no_other(
     factory: ListenerFactory, dsn: str, database: Database
 ) -> None:
     """If the task that began the stream is cancelled, one that waits beside it still gets all."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         stream = listener.stream("orders")
@@ -374,7 +375,7 @@ async def test_a_stream_that_cannot_begin_may_be_tried_again(
 ) -> None:
     """While the server is away it raises at its timeout; later the same stream begins."""
     async with (
-        FaultProxy.for_dsn(dsn) as proxy,
+        network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
         stream = listener.stream("orders", timeout=0.05)

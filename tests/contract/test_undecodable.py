@@ -211,6 +211,7 @@ async def test_r44_whatever_a_decoder_raises_is_an_error_of_that_payload(
     assert listener.stats().reconnects == 0
 
 
+@pytest.mark.needs_server("another process connects")
 @pytest.mark.parametrize("consumer", ["handler1", "handler3", "stream", "batches"])
 @pytest.mark.parametrize(
     ("error", "codes"),
@@ -220,11 +221,11 @@ def test_r25_exit_and_interrupt_end_the_program(
     factory: ListenerFactory, error: str, codes: set[int], consumer: str
 ) -> None:
     """SystemExit and KeyboardInterrupt of a decoder end the program as they should."""
-    if factory.name == "connect" and consumer in {"handler3", "batches"}:
+    if factory.road == "connect" and consumer in {"handler3", "batches"}:
         pytest.skip(
             "decoding does not know how the listener connects: half of the programs will do"
         )
-    check_exit(codes, EXITS, factory.dsn, factory.name, error, consumer)
+    check_exit(codes, EXITS, factory.dsn, factory.road, error, consumer)
 
 
 # -- the log --------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ async def test_r43_the_log_tells_of_it_and_nothing_of_the_payload(
         await taken_in_batches(batched, 1)
     messages = logged(caplog)
     assert len(messages) == 3
-    pid = database.connection.get_server_pid()
+    pid = database.pid
     for message in messages:
         assert "'orders'" in message
         assert f"backend {pid}" in message
@@ -399,7 +400,7 @@ async def test_r46_resync_is_called_for_what_cannot_be_decoded(
 async def test_an_overflow_counts_them_like_others(listener: Listener, database: Database) -> None:
     """overflow="fail": the good ones of the buffer come first, then the error."""
     async with listener.stream(NUMBERS, buffer=4, overflow="fail") as stream:
-        async with database.connection.transaction():
+        async with database.transaction():
             await database.notify("orders", "1", "bad", "2", "worse", "3", "4")
         await database.fence(listener)
         assert await take(stream, 2) == [1, 2]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.contract.conftest import Database
 
+pytestmark = pytest.mark.needs_server("the statements are the driver's")
+
 REPLACED: list[tuple[Any, str]] = [
     (asyncpg.Connection, "execute"),
     (asyncpg.Connection, "fetch"),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Item = tuple[float, Callable[..., object], tuple[object, ...]]
+
+
+READ: Final = 4_096
+"""Things that arrive at once, as in one read of a socket; then others have their turn."""
 
 
 class Outbox:
@@ -60,13 +64,18 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._items and not self._pauses:
+        if self._pauses:
+            return
+        for _ in range(READ):  # a driver hands over all that it has read, though it is paused
+            if not self._items:
+                return
             due, action, args = self._items[0]
             if due > self._loop.time():
                 self._timer = self._loop.call_at(due, self._send)
-                break
+                return
             self._items.popleft()
             action(*args)
+        self._wake()
 
 
 def call_in(
