@@ -22,7 +22,7 @@ from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._owner import keep, warn_of_unclosed
 from asyncnotify._publishing.retrying import Retrying
-from asyncnotify.log._consuming.handler import Handling
+from asyncnotify.log._consuming.calling import Handling
 from asyncnotify.log._methods.appending import Appending
 from asyncnotify.log._methods.consuming import Consuming
 from asyncnotify.log._methods.installing import Installing

@@ -16,13 +16,13 @@ from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
 from asyncnotify.log._closing import Closing, cancel_twice
+from asyncnotify.log._consuming.calling import running_handling
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.feed import Feed
 from asyncnotify.log._consuming.handler import (
     BucketsWorker,
     HandlerWorker,
     handle_dead_letter,
-    running_handling,
 )
 from asyncnotify.log._consuming.merging import MergedFeed
 from asyncnotify.log._consuming.serving import Server
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from asyncnotify import Listener
     from asyncnotify._backoff import Backoff
-    from asyncnotify.log._consuming.handler import Handling
+    from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.sharing import Served
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.stream import After

@@ -94,6 +94,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda _: Log("orders", pool=asyncpg.create_pool(), host="h"),
         "host would go unused: pool=",
     ),
+    "no time to be slow": (lambda log: log.on("h", slow_after=0), "slow_after.*or None, not 0"),
     "letters of a number": (lambda log: log.dead_letters(5), "consumer.*type int.*printable"),
 }
 

@@ -17,10 +17,14 @@ from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.portal import Portal
 from asyncnotify._blocking.threads import InWorkerThread
 from asyncnotify._errors import NotStartedError
+from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
 from asyncnotify.log._blocking.connection import BlockingConnection
 from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
 from asyncnotify.log._calls import append_within, append_within_thread
-from asyncnotify.log._consuming.handler import EventHandler, check_event_handler
+from asyncnotify.log._consuming.calling import (
+    EventHandler,
+    check_event_handler,
+)
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._log import DEFAULT_BACKOFF, DEFAULT_KEEPALIVE, Log
 from asyncnotify.log._methods.consuming import DEFAULT_RETRY, HandlerT
@@ -247,6 +251,7 @@ class BlockingLog:
         on_error: Retry = DEFAULT_RETRY,
         start: After = "start",
         buckets: int = 1,
+        slow_after: float | None = DEFAULT_SLOW_AFTER,
     ) -> Callable[[HandlerT], HandlerT]:
         """
         Register a plain function as a handler; as ``Log.on()``.
@@ -265,6 +270,7 @@ class BlockingLog:
             on_error=on_error,
             start=start,
             buckets=buckets,
+            slow_after=slow_after,
         )
 
         def register_served(function: HandlerT) -> HandlerT:

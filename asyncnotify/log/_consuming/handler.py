@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from contextvars import Context, ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from asyncnotify import Gap
-from asyncnotify._arguments import check_function, check_ran, check_takes
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import PayloadDecodeError, describe_error
 from asyncnotify._logs import Log
-from asyncnotify._tasks import cancel, start
+from asyncnotify._tasks import start
+from asyncnotify.log._consuming.calling import HandlerError, call_handler, result_of
 from asyncnotify.log._consuming.serving import (
     MARK,
     MARKED,
@@ -29,65 +26,21 @@ from asyncnotify.log._reading.failures import PASSING, PERMANENT
 from asyncnotify.log._values import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.feed import Feed
     from asyncnotify.log._consuming.sharing import Served, Sharing
     from asyncnotify.log._names import Names
     from asyncnotify.log._reading.decoding import Decoded
-    from asyncnotify.log._reading.stream import After
-    from asyncnotify.log._retry import Retry
     from asyncnotify.log._sessions import Session
     from asyncnotify.log._status import DeadLetter
+    from asyncnotify.log._values import Position
 
 log = Log("log")
 
 _PAUSE: Final = 1.0
 """Seconds before a handler goes on after an error that is neither its own nor a known one."""
-
-EventHandler: TypeAlias = Callable[..., Awaitable[object] | object]
-"""Called with an Event; with ``transactional=True`` also with the connection. May be async."""
-
-
-class Handling(NamedTuple):
-    """
-    What ``Log.on()`` was given.
-
-    Attributes:
-        consumer: The checked name of the consumer.
-        channels: Names and Channels.
-        function: Called with each event.
-        transactional: The function gets the connection, and the cursor is committed with what it
-            does there.
-        retry: What to do when the function raises.
-        begin: Where a new consumer begins.
-        buckets: Into how many buckets the consumer is split.
-        context: In which the function was registered. Each call has a copy of it.
-    """
-
-    consumer: str
-    channels: tuple[object, ...]
-    function: EventHandler
-    transactional: bool
-    retry: Retry
-    begin: After
-    buckets: int
-    context: Context
-
-
-_running: ContextVar[Handling] = ContextVar("asyncnotify_log_handling")
-"""Whose function runs. A task that the function starts inherits the variable."""
-
-
-def running_handling() -> Handling | None:
-    """Return whose function, or a task that it has started, makes this call."""
-    return _running.get(None)
-
-
-class _HandlerError(Exception):
-    """The function raised; that is the cause."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class _LostError(Exception):
@@ -106,7 +59,7 @@ def _errors_of_what_was_written() -> Generator[None]:
     except PASSING:
         raise
     except (asyncpg.PostgresError, TransactionEndedError) as error:
-        raise _HandlerError(error) from error
+        raise HandlerError(error) from error
 
 
 class HandlerWorker:
@@ -140,7 +93,7 @@ class HandlerWorker:
                 await self._step()
         except BusyError:
             return True
-        except _HandlerError as error:
+        except HandlerError as error:
             log.error(  # noqa: TRY400 - each error has been logged with its traceback
                 "handler %r is stopped, as Retry(then='stop') says: %s",
                 name,
@@ -160,7 +113,7 @@ class HandlerWorker:
             if not isinstance(found, Gap):
                 self.is_handling = True
                 await self._handle_all(found)
-        except (BusyError, _HandlerError, LogError, *PERMANENT):
+        except (BusyError, HandlerError, LogError, *PERMANENT):
             raise
         except Exception as error:
             # A handler that ends by what nobody has thought of would be missed by nobody
@@ -180,7 +133,7 @@ class HandlerWorker:
                 await self._handle(decoded)
             except _LostError:
                 return
-            except _HandlerError:
+            except HandlerError:
                 if last is not None:
                     await self._feed.commit(last.position)
                 raise
@@ -197,7 +150,7 @@ class HandlerWorker:
         for attempt in range(1, retry.attempts + 1):
             try:
                 await self._attempt(decoded, decoded.item)
-            except _HandlerError as error:
+            except HandlerError as error:
                 self._log(decoded, attempt, error.error)
                 if attempt == retry.attempts:
                     if retry.then == "stop":
@@ -210,7 +163,7 @@ class HandlerWorker:
 
     async def _attempt(self, decoded: Decoded, event: Event[Any]) -> None:
         if not self._handling.transactional:
-            await self._call(event)
+            await self._call(decoded.position, event)
             return
         try:
             await self._in_transaction(decoded, event)
@@ -224,7 +177,7 @@ class HandlerWorker:
         transaction = await serving.session.begin()
         try:
             await serving.hold()
-            await self._call(event, serving.session.connection)
+            await self._call(decoded.position, event, serving.session.connection)
             with _errors_of_what_was_written():
                 await serving.commit_in_marked(decoded.position)
         except BaseException:
@@ -234,27 +187,8 @@ class HandlerWorker:
         with _errors_of_what_was_written():  # of deferred constraints, too
             await serving.session.run(transaction.commit())
 
-    async def _call(self, *arguments: object) -> None:
-        """
-        Call the function in a task of its own, in a copy of the context it was registered in.
-
-        Raises:
-            _HandlerError: It raised; also a CancelledError that is not ours.
-        """
-        context = self._handling.context.copy()
-        context.run(_running.set, self._handling)
-        call = _result(self._handling.function, arguments)
-        calling = start(call, name="asyncnotify handler", context=context)
-        try:
-            await asyncio.wait({calling})
-        except asyncio.CancelledError:
-            await cancel({calling})
-            raise
-        if calling.cancelled():
-            raise _HandlerError(asyncio.CancelledError())
-        error = calling.exception()
-        if error is not None:
-            raise _HandlerError(error) from error
+    async def _call(self, position: Position, *arguments: object) -> None:
+        await call_handler(self._handling, position, arguments)
 
     async def _bury(self, decoded: Decoded, attempts: int, error: BaseException) -> None:
         """Keep the event as a dead letter, and move the cursor behind it."""
@@ -359,7 +293,7 @@ async def handle_dead_letter(
     try:
         await session.execute(f"SELECT {MARK}")
         connection = (session.connection,) if handling.transactional else ()
-        await _result(handling.function, (event, *connection))
+        await result_of(handling.function, (event, *connection))
         await _discard(session, names, letter)
     except BaseException:
         if not session.lost:
@@ -379,16 +313,3 @@ async def _discard(session: Session, names: Names, letter: DeadLetter) -> None:
 def _decoded(event: Event[str], payload: object) -> Event[Any]:
     position, event_id, channel, _, key, headers, appended_at = event
     return Event(position, event_id, channel, payload, key, headers, appended_at)
-
-
-def check_event_handler(function: object, *, transactional: bool) -> None:
-    """Raise TypeError unless the function runs when it is called as it will be."""
-    check_function("the handler", function)
-    check_takes("handler", function, "the Event", *["the connection"] * transactional)
-
-
-async def _result(function: EventHandler, arguments: tuple[object, ...]) -> None:
-    result = function(*arguments)
-    check_ran("the handler", result)
-    if inspect.isawaitable(result):
-        await result

@@ -7,10 +7,15 @@ from contextvars import copy_context
 from typing import Any, Literal, TypeVar, overload
 
 from asyncnotify import Channel, Gap
-from asyncnotify._arguments import check_flag, check_present
+from asyncnotify._arguments import check_flag, check_present, check_seconds
 from asyncnotify._channels.arguments import channels_of
+from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
+from asyncnotify.log._consuming.calling import (
+    EventHandler,
+    Handling,
+    check_event_handler,
+)
 from asyncnotify.log._consuming.consumer import Consumer
-from asyncnotify.log._consuming.handler import EventHandler, Handling, check_event_handler
 from asyncnotify.log._errors import LogNameError
 from asyncnotify.log._methods.running import Running
 from asyncnotify.log._names import check_channels, check_consumer_name
@@ -116,6 +121,7 @@ class Consuming(Running):
         on_error: Retry = DEFAULT_RETRY,
         start: After = "start",
         buckets: int = 1,
+        slow_after: float | None = DEFAULT_SLOW_AFTER,
     ) -> Callable[[HandlerT], HandlerT]:
         """
         Register a handler: a durable consumer that calls a function with each event.
@@ -138,13 +144,17 @@ class Consuming(Running):
             buckets: As for ``consumer()``. Events come one at a time in each bucket, and those of
                 different buckets at the same time, also in one process. ``Retry(then="stop")``
                 stops the bucket of the event, in this process.
+            slow_after: Seconds after which a warning names a call that has not returned, and where
+                it waits; a plain function that blocks the event loop for a second is warned of
+                too. None: no warning.
 
         Raises:
             LogNameError: No consumer can have this name, or a handler has it.
             ChannelNameError: One of the names cannot be that of a channel.
             TypeError: The function cannot be called as it would be, or an argument is of a wrong
                 type.
-            ValueError: As of ``read()``, or ``buckets`` is not 1 to 256.
+            ValueError: As of ``read()``, ``buckets`` is not 1 to 256, or ``slow_after`` is not a
+                positive number of seconds.
             WrongLoopError: The log runs in another event loop or process than the one that calls.
         """
         check_consumer_name(name)
@@ -152,6 +162,7 @@ class Consuming(Running):
         check_flag("transactional", transactional)
         check_present("on_error", on_error, Retry)
         check_buckets(buckets)
+        check_seconds("slow_after", slow_after, or_none=True)
         check_channels("on", channels)
         channels_of(channels)
         _check_free(name, self._handlings)
@@ -160,7 +171,15 @@ class Consuming(Running):
             check_event_handler(function, transactional=transactional)
             _check_free(name, self._handlings)
             self._handlings[name] = handling = Handling(
-                name, channels, function, transactional, on_error, start, buckets, copy_context()
+                consumer=name,
+                channels=channels,
+                function=function,
+                transactional=transactional,
+                retry=on_error,
+                begin=start,
+                buckets=buckets,
+                slow_after=slow_after,
+                context=copy_context(),
             )
             runtime = self._runtime
             if runtime is not None and runtime.is_started and not runtime.has_ended:

@@ -8,7 +8,7 @@ from asyncnotify._owner import leave_to_parent
 from asyncnotify.log._runtime import Options, Runtime
 
 if TYPE_CHECKING:
-    from asyncnotify.log._consuming.handler import Handling
+    from asyncnotify.log._consuming.calling import Handling
 
 
 class Running:
