@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, literal, quoted
-from asyncnotify.triggers._sql.statements import COMMENT
+from asyncnotify.triggers._sql.renaming import COMMENT
 from asyncnotify.triggers._steps import Query
 
 if TYPE_CHECKING:

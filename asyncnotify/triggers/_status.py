@@ -18,6 +18,11 @@ class TriggerState(StrEnum):
     """A trigger is there, and switched off by ``ALTER TABLE … DISABLE TRIGGER``."""
     UNCOVERED = "uncovered"
     """A partition or a child has no trigger: what is written straight into it is not told."""
+    STRAY = "stray"
+    """A table that is no longer part of this one, detached or renamed, still has its triggers."""
+    FOREIGN = "foreign"
+    """A foreign table, and it can have triggers with ``level="row"`` only: what is written straight
+    into it is not told, and the server refuses what is inserted into it through its parent."""
     MISSING = "missing"
     """The function, or a trigger of the table itself, is not there."""
 
@@ -25,6 +30,7 @@ class TriggerState(StrEnum):
 _FROM_WORST = (
     TriggerState.MISSING,
     TriggerState.UNCOVERED,
+    TriggerState.STRAY,
     TriggerState.DISABLED,
     TriggerState.OUTDATED,
 )
@@ -38,8 +44,8 @@ class Status:
     Attributes:
         function: The state of the function: fine, outdated or missing.
         tables: The state of the triggers of the table, and of each of its partitions and children,
-            by name with the schema, quoted as in SQL. ``install()`` makes all of them fine, except
-            foreign tables, which can have no such trigger.
+            by name with the schema, quoted as in SQL; and that of other tables that still have such
+            triggers. ``install()`` makes all of them fine, except foreign tables.
     """
 
     function: TriggerState
@@ -47,7 +53,7 @@ class Status:
 
     @property
     def state(self) -> TriggerState:
-        """The worst of all."""
+        """The worst of all; a foreign table counts as fine."""
         found = {self.function, *self.tables.values()}
         return next((state for state in _FROM_WORST if state in found), TriggerState.FINE)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
+from asyncnotify.triggers._sql.renaming import COMMENT, adopt, function_in_use
 from asyncnotify.triggers._sql.statements import (
-    COMMENT,
     body_of,
     fingerprint,
     function_statements,
@@ -40,6 +40,19 @@ LockingSteps: TypeAlias = "Callable[[Definition, float], Steps[None]]"
 """Steps for a definition, that wait so many seconds for a lock."""
 
 _DISABLED: Final = "D"
+_ROOT: Final = "root"
+_PART: Final = "part"
+_FOREIGN: Final = "foreign"
+_STRAY: Final = "stray"
+"""Places of a table: these two are also the states of tables that can, or should, have none."""
+
+
+class Known(NamedTuple):
+    """What a function is: its comment, its body, and whether it has the name that it should."""
+
+    comment: str
+    body: str
+    is_named: bool
 
 
 def installing(definition: Definition, lock_timeout: float) -> Steps[None]:
@@ -68,31 +81,35 @@ def inspecting(definition: Definition) -> Steps[Status]:
     return status_of(definition, known, rows)
 
 
-def status_of(definition: Definition, known: tuple[str, str] | None, rows: Rows) -> Status:
+def status_of(definition: Definition, known: Known | None, rows: Rows) -> Status:
     """
-    Return the status, of the function's comment and body, and of rows for each table.
+    Return the status, of what is known of the function, and of rows for each table.
 
-    A row has the name of a table, whether it is the table itself, and its triggers, each as a text
-    of type, state and name.
+    A row has the name of a table, its place, and its triggers, each as a text of type, state and
+    name.
     """
     if known is None:
         function = TriggerState.MISSING
-    elif known == (COMMENT + fingerprint(definition), body_of(definition)):
+    elif known == Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True):
         function = TriggerState.FINE
     else:
         function = TriggerState.OUTDATED
     wanted = triggers_of(definition)
-    tables = {str(name): _state_of(wanted, has, is_root=is_root) for name, is_root, has in rows}
+    tables = {str(name): _state_of(wanted, has, place) for name, place, has in rows}
     return Status(function, tables)
 
 
-def _state_of(wanted: Sequence[Trigger], has: Sequence[str], *, is_root: bool) -> TriggerState:
+def _state_of(wanted: Sequence[Trigger], has: Sequence[str], place: str) -> TriggerState:
     """Return the state of the triggers of one table."""
+    if place == _FOREIGN:
+        wanted = [one for one in wanted if one.is_row_level]
+    if place == _STRAY or not wanted:
+        return TriggerState(place)
     present = {name: (int(kind), enabled) for name, kind, enabled, *_ in map(_fields, has)}
     # A row-level trigger of a partitioned table is there in each partition, under the same name
     due = {one.name: one.type for one in wanted}
     if not due.keys() <= present.keys():
-        return TriggerState.MISSING if is_root else TriggerState.UNCOVERED
+        return TriggerState.MISSING if place == _ROOT else TriggerState.UNCOVERED
     if {name: kind for name, (kind, _) in present.items()} != due:
         return TriggerState.OUTDATED
     if any(enabled == _DISABLED for _, enabled in present.values()):
@@ -111,7 +128,7 @@ def _locked(definition: Definition, statements: Sequence[str], timeout: float) -
     yield from _exists(definition)
     # One at a time: a function that two replace at once is an error of the second one
     lock = f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})"
-    yield from executing([lock, *statements], timeout)
+    yield from executing([lock, adopt(definition), *statements], timeout)
 
 
 def executing(statements: Sequence[str], lock_timeout: float) -> Steps[None]:
@@ -130,34 +147,41 @@ def _exists(definition: Definition) -> Steps[None]:
         raise UnknownTableError(definition.qualified)
 
 
-def _function(definition: Definition) -> Steps[tuple[str, str] | None]:
-    """Return comment and body of the function; None if it is not there."""
+def _function(definition: Definition) -> Steps[Known | None]:
+    """Return what the function is; None if it is not there."""
     query = f"""
-        SELECT COALESCE(pg_catalog.obj_description(oid, 'pg_proc'), ''), prosrc
+        SELECT COALESCE(pg_catalog.obj_description(oid, 'pg_proc'), ''), prosrc,
+            pg_catalog.to_regprocedure({literal(definition.qualified_function)}) IS NOT NULL
         FROM pg_catalog.pg_proc
-        WHERE oid OPERATOR(pg_catalog.=)
-            pg_catalog.to_regprocedure({literal(definition.qualified_function)})
+        WHERE oid OPERATOR(pg_catalog.=) {function_in_use(definition)}
     """
     rows = yield Query(query, has_rows=True)
-    return (str(rows[0][0]), str(rows[0][1])) if rows else None
+    return Known(str(rows[0][0]), str(rows[0][1]), bool(rows[0][2])) if rows else None
 
 
 def _triggers_query(definition: Definition) -> str:
     root = f"pg_catalog.to_regclass({literal(definition.qualified)})::pg_catalog.oid"
     equals = "OPERATOR(pg_catalog.=)"
-    return f"""{TREE.format(root=root)}
+    return f"""{TREE.format(root=root)},
+        functions (called) AS (SELECT {function_in_use(definition)})
         SELECT pg_catalog.concat(
                 pg_catalog.quote_ident(schema.nspname), '.', pg_catalog.quote_ident(class.relname)
             ),
-            class.oid {equals} {root},
+            CASE WHEN class.oid {equals} {root} THEN '{_ROOT}'
+                WHEN tree.relid IS NULL THEN '{_STRAY}'
+                WHEN class.relkind {equals} 'f' THEN '{_FOREIGN}'
+                ELSE '{_PART}' END,
             ARRAY(
                 SELECT pg_catalog.concat(tgtype, ' ', tgenabled, ' ', tgname)
                 FROM pg_catalog.pg_trigger
-                WHERE tgrelid {equals} class.oid AND tgfoid {equals}
-                    pg_catalog.to_regprocedure({literal(definition.qualified_function)})
+                WHERE tgrelid {equals} class.oid AND tgfoid {equals} called
             )
-        FROM tree
-        JOIN pg_catalog.pg_class AS class ON class.oid {equals} tree.relid
+        FROM functions
+        JOIN pg_catalog.pg_class AS class ON class.oid {equals} ANY (ARRAY(SELECT relid FROM tree))
+            OR class.oid {equals} ANY (ARRAY(
+                SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid {equals} called
+            ))
+        LEFT JOIN tree ON tree.relid {equals} class.oid
         JOIN pg_catalog.pg_namespace AS schema ON schema.oid {equals} class.relnamespace
         ORDER BY 1
     """

@@ -38,9 +38,6 @@ PLUGIN: Final = "asyncnotify.triggers"
 
 OPTION: Final = "notify_triggers"
 
-_TAKEN_AS_FINE: Final = {TriggerState.FINE, TriggerState.DISABLED, TriggerState.UNCOVERED}
-"""Each database has partitions of its own: no migration, but ``install()``, covers new ones."""
-
 
 def _module(name: str) -> Any:  # noqa: ANN401 - Alembic is an extra
     """Return a module of Alembic; raise ImportError, with what to install, if there is none."""
@@ -224,11 +221,13 @@ def _compare(context: Any, upgrade_ops: Any, schemas: Iterable[str | None]) -> A
     if tables is None:
         return proceed
     session = blocking_session_on(context.connection)
+    found = take_in_thread(session, finding())
     for table in tables:
-        upgrade_ops.ops.extend(_to_install(session, table))
+        is_there = _function_of(table) in found  # by this name: a migration replaces others
+        upgrade_ops.ops.extend(_to_install(session, table, is_there=is_there))
     seen = {one or context.dialect.default_schema_name for one in schemas}
     known = {_function_of(table) for table in tables}
-    for function in take_in_thread(session, finding()):
+    for function in found:
         if function.schema in seen and function not in known:
             # In front: these, and on the way back their tables, go first
             upgrade_ops.ops.insert(0, _to_remove(session, function))
@@ -263,11 +262,13 @@ def _function_of(table: Table) -> Function:
     return Function(table.definition.schema, table.definition.function)
 
 
-def _to_install(session: BlockingSession, table: Table) -> list[InstallNotifyTriggerOp]:
+def _to_install(
+    session: BlockingSession, table: Table, *, is_there: bool
+) -> list[InstallNotifyTriggerOp]:
     """Return what installs a Table, or nothing if the database has it."""
-    status = _status_of(session, table)
+    status = _status_of(session, table) if is_there else None
     function = _function_of(table)
-    if status is None or status.function is TriggerState.MISSING:
+    if status is None:
         back: _NotifyTriggerOp = RemoveNotifyTriggerOp(table.name, table.removal_statements())
     elif (
         status.function is TriggerState.FINE and TriggerState.MISSING not in status.tables.values()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncnotify.triggers._names import dollar_quotes, literal
 from asyncnotify.triggers._sql import logging, notifying
+from asyncnotify.triggers._sql.renaming import COMMENT
 from asyncnotify.triggers._sql.triggers import make_triggers
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 _SETTINGS: Final = """
 SET search_path = pg_catalog, pg_temp"""
-
-COMMENT: Final = "asyncnotify.triggers "
 
 
 def body_of(definition: Definition) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, joined, literal
+from asyncnotify.triggers._sql.renaming import COMMENT, trigger_names
 from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS, changed_rows
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def make_triggers(definition: Definition) -> str:
     Return the statement that makes the triggers of a table fit, and touches none that does.
 
     It also tries the condition and the comparison of keys on no rows, so that what cannot work is
-    refused here. Locks: ShareRowExclusive where one is made, AccessExclusive where another has to
-    go.
+    refused here. Triggers that the table has from before it was renamed go, and those of tables
+    that are no longer part of it. Locks: ShareRowExclusive where one is made, AccessExclusive where
+    another has to go.
     """
     body = f"""
 #variable_conflict use_column
@@ -88,6 +90,7 @@ DECLARE
     function CONSTANT pg_catalog.regprocedure := {literal(definition.qualified_function)};
     before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     part pg_catalog.record;
+    former pg_catalog.oid;
     wanted pg_catalog.record;
     present pg_catalog.record;
 BEGIN
@@ -107,21 +110,36 @@ BEGIN
 {_trial(definition)}
     FOR part IN {TREE.format(root="root::pg_catalog.oid")}
         SELECT class.oid::pg_catalog.regclass AS name, class.oid = root AS is_root,
-            class.relispartition AS is_partition
-        FROM tree JOIN pg_catalog.pg_class AS class ON class.oid = tree.relid
-        WHERE class.relkind IN ('r', 'p')
+            class.relispartition AS is_partition, class.relkind = 'f' AS is_foreign,
+            class.oid IN (SELECT relid FROM tree) AS belongs
+        FROM pg_catalog.pg_class AS class
+        WHERE class.relkind IN ('r', 'p', 'f') AND (class.oid IN (SELECT relid FROM tree)
+            OR class.oid IN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = function))
         ORDER BY class.oid <> root, class.oid
     LOOP
         FOR present IN
-            SELECT tgname, tgenabled, (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
-                AND (tgnargs > 0) = NOT part.is_root AS fits
+            SELECT tgname, tgenabled, tgfoid, tgnargs, tgfoid = function
+                AND (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
+                AND (tgnargs > 0) = NOT part.is_root AND part.belongs AS fits
             FROM pg_catalog.pg_trigger
-            WHERE tgrelid = part.name AND tgfoid = function
-                AND tgparentid = 0
+            WHERE tgrelid = part.name AND tgparentid = 0
+                AND (tgfoid = function OR tgname::text = ANY ({trigger_names(definition)})
+                    AND starts_with(obj_description(tgfoid, 'pg_proc'), {literal(COMMENT)}))
         LOOP
+            IF present.tgfoid <> function AND {_is_of_another("present", "part")} THEN
+                RAISE EXCEPTION 'asyncnotify: % has triggers of another Table, those of %',
+                    part.name, present.tgfoid::pg_catalog.regprocedure
+                USING ERRCODE = 'duplicate_object', HINT = 'Give one of both another trigger=.';
+            END IF;
             IF NOT present.fits THEN
                 EXECUTE 'DROP TRIGGER ' || pg_catalog.quote_ident(present.tgname)
                     || ' ON ' || part.name;
+                former := present.tgfoid;
+                IF former <> function
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = former)
+                THEN
+                    EXECUTE 'DROP FUNCTION ' || former::pg_catalog.regprocedure;
+                END IF;
             ELSIF present.tgenabled = 'D' THEN
                 EXECUTE 'ALTER TABLE ' || part.name || ' ENABLE TRIGGER '
                     || pg_catalog.quote_ident(present.tgname);
@@ -130,6 +148,7 @@ BEGIN
         FOR wanted IN SELECT * FROM (VALUES
 {_to_be_made(definition)}
         ) AS it (name, events, level, is_inherited) LOOP
+            CONTINUE WHEN NOT part.belongs OR part.is_foreign AND NOT wanted.is_inherited;
             CONTINUE WHEN wanted.is_inherited AND part.is_partition AND NOT part.is_root;
             CONTINUE WHEN EXISTS (
                 SELECT FROM pg_catalog.pg_trigger
@@ -146,6 +165,27 @@ END
 """
     tag = dollar_quotes(body)
     return f"DO {tag}{body}{tag}"
+
+
+def _is_of_another(trigger: str, part: str) -> str:
+    """
+    Return the condition that a trigger, found by its name, is one of another Table's.
+
+    It is none if its table had another name then, or is no longer part of the table that it tells
+    of.
+    """
+    return f"""(CASE WHEN {part}.is_root AND {trigger}.tgnargs = 0 THEN false
+                WHEN {trigger}.tgnargs = 0 THEN true
+                ELSE EXISTS (
+                    WITH RECURSIVE above (relid) AS (
+                        SELECT {part}.name::pg_catalog.oid
+                        UNION
+                        SELECT link.inhparent FROM pg_catalog.pg_inherits AS link
+                        JOIN above ON link.inhrelid = above.relid
+                    )
+                    SELECT FROM pg_catalog.pg_trigger AS its JOIN above ON its.tgrelid = above.relid
+                    WHERE its.tgfoid = {trigger}.tgfoid AND its.tgnargs = 0 AND its.tgparentid = 0
+                ) END)"""
 
 
 def _names(definition: Definition) -> str:

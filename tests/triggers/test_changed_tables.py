@@ -1,0 +1,249 @@
+"""Tables that change after their triggers were installed: renamed, moved, replaced, detached."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from asyncnotify.triggers import Status, Table, TriggerState
+
+if TYPE_CHECKING:
+    from tests.triggers.conftest import Connect, Connection, Telling
+
+Level = Literal["statement", "row"]
+each_level = pytest.mark.parametrize("level", ["statement", "row"])
+TRIGGERS = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'asyncnotify%'"
+FUNCTIONS = "SELECT array_agg(proname::text) FROM pg_proc WHERE proname LIKE 'asyncnotify%'"
+FINE, MISSING, OUTDATED = TriggerState.FINE, TriggerState.MISSING, TriggerState.OUTDATED
+FOREIGN, STRAY = TriggerState.FOREIGN, TriggerState.STRAY
+
+
+# -- renamed --------------------------------------------------------------------------------------
+
+MOVES = {
+    "renamed": ("ALTER TABLE t RENAME TO u", "u"),
+    "moved": ("CREATE SCHEMA shop; ALTER TABLE t SET SCHEMA shop", "shop.t"),
+    "both": (
+        "CREATE SCHEMA shop; ALTER TABLE t RENAME TO u; ALTER TABLE u SET SCHEMA shop",
+        "shop.u",
+    ),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize(("way", "level"), [("upgrade", "statement"), ("install", "row")])
+async def test_a_table_of_another_name_keeps_its_triggers(  # noqa: PLR0917 - a case has three parts
+    admin: Connection, connect: Connect, telling: Telling, way: str, move: str, level: Level
+) -> None:
+    """The status is outdated; one call gives the function its new name, and locks no table."""
+    statement, name = MOVES[move]
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await telling("t", key="id", level=level)
+    await admin.execute(statement)
+    table = Table(name, key="id", level=level)
+    status = await table.status(admin)
+    assert (status.function, *status.tables.values()) == (OUTDATED, FINE)
+    async with connect() as reader, reader.transaction():
+        await reader.execute(f"LOCK TABLE {name} IN ACCESS SHARE MODE")
+        await getattr(table, way)(admin)
+    assert (await table.status(admin)).is_fine
+    assert await admin.fetchval(FUNCTIONS) == [table.definition.function]
+    told = await telling(name, key="id", level=level)
+    assert await told.keys_after(f"INSERT INTO {name} VALUES (1)") == [("insert", [1])]
+
+
+async def test_names_that_are_taken_on_the_way(admin: Connection) -> None:
+    """A table that is renamed and moved may pass the names of others' functions."""
+    for name in ("t", "u", "shop.t"):
+        await admin.execute("CREATE SCHEMA IF NOT EXISTS shop")
+        await admin.execute(f"CREATE TABLE {name} (id int)")
+        await Table(name, key="id").install(admin)
+    await admin.execute("ALTER TABLE t RENAME TO v; ALTER TABLE v SET SCHEMA shop")
+    await admin.execute("ALTER TABLE shop.v RENAME TO u")
+    await Table("shop.u", key="id").upgrade(admin)
+    for name in ("u", "shop.t", "shop.u"):
+        assert (await Table(name, key="id").status(admin)).is_fine
+
+
+async def test_a_renamed_table_loses_its_triggers(admin: Connection) -> None:
+    """remove() leaves none, and no function."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await Table("t", key="id").install(admin)
+    await admin.execute("ALTER TABLE t RENAME TO u")
+    table = Table("u", key="id")
+    await table.remove(admin)
+    assert (await table.status(admin)).state is MISSING
+    assert (await admin.fetchval(TRIGGERS), await admin.fetchval(FUNCTIONS)) == (0, None)
+
+
+async def test_statements_for_a_renamed_table(admin: Connection) -> None:
+    """What is printed for a migration replaces the triggers of the former name."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await Table("t", key="id").install(admin)
+    await admin.execute("ALTER TABLE t RENAME TO u")
+    table = Table("u", key="id")
+    for statement in table.statements():
+        await admin.execute(statement)
+    assert (await table.status(admin)).is_fine
+    assert await admin.fetchval(FUNCTIONS) == ["asyncnotify_u"]
+
+
+async def test_a_table_put_in_the_place_of_another(admin: Connection, telling: Telling) -> None:
+    """What is written to the former one is not told as a change of the new one."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    table = (await telling("t", key="id")).table
+    await admin.execute("ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id int PRIMARY KEY)")
+    expected = {"public.t": MISSING, "public.t_old": STRAY}
+    assert await table.status(admin) == Status(FINE, expected)
+    told = await telling("t", key="id")
+    assert (await table.status(admin)) == Status(FINE, {"public.t": FINE})
+    statements = ["INSERT INTO t_old VALUES (1)", "INSERT INTO t VALUES (2)"]
+    assert await told.keys_after(*statements) == [("insert", [2])]
+
+
+async def test_both_tables_after_an_exchange(admin: Connection) -> None:
+    """Each gets a function of its own, in whichever order they are installed."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    table, former = Table("t", key="id"), Table("t_old", key="id")
+    await table.install(admin)
+    await admin.execute("ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id int PRIMARY KEY)")
+    await former.install(admin)
+    await table.install(admin)
+    for one in (table, former):
+        assert (await one.status(admin)).is_fine
+
+
+@pytest.mark.parametrize("first", ["t", "t_old"])
+async def test_a_function_that_two_tables_share(admin: Connection, first: str) -> None:
+    """Where triggers of both were copied onto one function, each gets its own."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    tables = {name: Table(name, key="id") for name in ("t", "t_old")}
+    await tables["t"].install(admin)
+    made = await admin.fetch("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal")
+    await admin.execute("ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id int PRIMARY KEY)")
+    for (definition,) in made:
+        await admin.execute(definition)
+    assert (await tables["t_old"].status(admin)).function is MISSING
+    for name in sorted(tables, key=lambda name: name != first):
+        await tables[name].install(admin)
+    await tables["t"].install(admin)
+    await tables["t_old"].install(admin)
+    for table in tables.values():
+        assert (await table.status(admin)).is_fine
+
+
+# -- attached and detached ------------------------------------------------------------------------
+
+PARTITIONED = """
+    CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+    CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (100);
+    CREATE TABLE high PARTITION OF parts FOR VALUES FROM (100) TO (200);
+"""
+
+
+async def test_a_partition_that_was_detached(admin: Connection, telling: Telling) -> None:
+    """It is named as stray, and tells no more once install() is called again."""
+    await admin.execute(PARTITIONED)
+    told = await telling("parts", key="id")
+    await admin.execute("ALTER TABLE parts DETACH PARTITION high")
+    assert (await told.table.status(admin)).having(STRAY) == ("public.high",)
+    await told.table.install(admin)
+    assert (await told.table.status(admin)).is_fine
+    statements = ["INSERT INTO high VALUES (101)", "INSERT INTO low VALUES (1)"]
+    assert await told.keys_after(*statements) == [("insert", [1])]
+
+
+async def test_a_partition_that_went_to_another_table(admin: Connection) -> None:
+    """The triggers of the table that it has left do not stand in the way."""
+    await admin.execute(PARTITIONED)
+    await Table("parts", key="id").install(admin)
+    await admin.execute("""
+        ALTER TABLE parts DETACH PARTITION high;
+        CREATE TABLE archive (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        ALTER TABLE archive ATTACH PARTITION high FOR VALUES FROM (100) TO (200);
+    """)
+    for name in ("archive", "parts"):
+        table = Table(name, key="id")
+        await table.install(admin)
+        assert (await table.status(admin)).is_fine
+
+
+@pytest.mark.parametrize("name", ["parts", "low"])
+async def test_two_tables_that_share_a_partition(admin: Connection, name: str) -> None:
+    """The second one is refused, with what to do, unless it has a name of its own."""
+    await admin.execute(PARTITIONED)
+    second = {"parts": "low", "low": "parts"}[name]
+    await Table(name, key="id").install(admin)
+    with pytest.raises(asyncpg.DuplicateObjectError, match="low has triggers of another") as caught:
+        await Table(second, key="id").install(admin)
+    assert "trigger=" in str(caught.value.hint)
+    table = Table(second, key="id", trigger="second")
+    await table.install(admin)
+    assert (await table.status(admin)).is_fine
+    assert (await Table(name, key="id").status(admin)).is_fine
+
+
+@pytest.mark.parametrize("parent", ["PARTITION OF base FOR VALUES FROM (1) TO (9)", None])
+@each_level
+async def test_foreign_tables(
+    admin: Connection, telling: Telling, dsn: str, level: Level, parent: str | None
+) -> None:
+    """Row-level triggers cover them; with others the status names them, and all else is fine."""
+    await admin.execute(f"CREATE TABLE base (id int){' PARTITION BY RANGE (id)' if parent else ''}")
+    await link_to_itself(admin, dsn)
+    await admin.execute(f"""
+        CREATE TABLE behind (id int);
+        CREATE FOREIGN TABLE far {parent or "() INHERITS (base)"}
+            SERVER itself OPTIONS (table_name 'behind');
+    """)
+    told = await telling("base", key="id", level=level)
+    status = await told.table.status(admin)
+    is_covered = level == "row"
+    assert status == Status(
+        FINE, {"public.base": FINE, "public.far": FINE if level == "row" else FOREIGN}
+    )
+    assert status.is_fine
+    inserted = [("insert", [2])] if is_covered else []
+    assert await told.keys_after("INSERT INTO far VALUES (2)") == inserted
+    await told.table.remove(admin)
+    assert await admin.fetchval(TRIGGERS) == 0
+
+
+async def link_to_itself(admin: Connection, dsn: str) -> None:
+    """Make a foreign server of the test's own database; skip where that cannot be."""
+    where = urlsplit(dsn)
+    try:
+        await admin.execute("CREATE EXTENSION postgres_fdw")
+    except asyncpg.PostgresError as error:
+        pytest.skip(f"no postgres_fdw: {error}")
+    await admin.execute(f"""
+        CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw
+            OPTIONS (host '{where.hostname}', port '{where.port}', dbname '{where.path[1:]}');
+        CREATE USER MAPPING FOR PUBLIC SERVER itself
+            OPTIONS (user '{where.username}', password '{where.password}');
+    """)
+
+
+# -- dropped --------------------------------------------------------------------------------------
+
+
+async def test_a_table_that_is_dropped_meanwhile(
+    admin: Connection, connect: Connect, telling: Telling
+) -> None:
+    """install() that waits for it raises what the server says, and leaves no function behind."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    table = Table("t", key="id")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with connect() as other:
+        async with other.transaction():
+            await other.execute("DROP TABLE t")
+            install = asyncio.create_task(table.install(admin))
+            while not await other.fetchval(waiting):
+                pass
+        with pytest.raises(asyncpg.PostgresError):
+            await install
+    assert await admin.fetchval(FUNCTIONS) is None
