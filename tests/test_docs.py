@@ -4,6 +4,7 @@ What the documents say holds: their code is run, their names and links exist.
 How a fenced block is run, by its language:
 
 * ``python`` that calls ``asyncio.run``: a program, run as a file of its own.
+* ``python`` whose first line is the name of a file: a file for a tool; FILES says who tests it.
 * other ``python``: a part of one, put where FRAME says, with a running ``listener``.
 * ``text`` right behind a ``python`` block: what that prints, exactly. Elsewhere: a drawing.
 * ``sql``: executed in an empty database, and undone.
@@ -91,6 +92,7 @@ async def main() -> None:
 
 asyncio.run(main())
 """
+FILES: Final = {"migrations/env.py": "tests/frameworks/test_alembic.py"}
 TIME_LIMIT: Final = scaled(30.0)  # seconds for a block; a few tenths are usual
 
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
@@ -148,9 +150,15 @@ def blocks_of(document: Path) -> list[Block]:
 BLOCKS: Final = [block for document in DOCUMENTS for block in reversed(blocks_of(document))]
 
 
+def file_of(block: Block) -> str | None:
+    """Return the name of the file that a block shows, None if it is no file for a tool."""
+    found = re.match(r"# ([\w/.]+\.py)\n", block.text)
+    return found[1] if found else None
+
+
 def in_language(language: str) -> pytest.MarkDecorator:
-    """Run a test for each block in a language."""
-    chosen = [block for block in BLOCKS if block.language == language]
+    """Run a test for each block in a language that is no file for a tool."""
+    chosen = [b for b in BLOCKS if b.language == language and file_of(b) is None]
     return pytest.mark.parametrize("block", chosen, ids=str)
 
 
@@ -203,6 +211,16 @@ def test_what_the_readme_shows_runs_by_itself() -> None:
     in_readme = [b for b in BLOCKS if b.document.name == "README.md" and b.language == "python"]
     assert len(in_readme) > 4
     assert [str(block) for block in in_readme if as_program(block.text) != block.text] == []
+
+
+def test_files_for_tools_are_tested_elsewhere() -> None:
+    """Every file that is shown is read from the document by the test that FILES names."""
+    shown = {(name, str(b.document.name)) for b in BLOCKS if (name := file_of(b)) is not None}
+    assert {name for name, _ in shown} == FILES.keys()
+    for name, document in shown:
+        test = (ROOT / FILES[name]).read_text(encoding="utf-8")
+        assert re.escape(name) in test
+        assert document in test
 
 
 @in_language("sql")

@@ -18,6 +18,8 @@ from asyncnotify import Listener
 from asyncnotify.triggers import BlockingTable, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import asyncpg
 
     Connection = asyncpg.Connection[Any]
@@ -77,12 +79,12 @@ CHANNEL = "50% :of '\\ \" it"
 class Project:
     """A directory of migrations, and what is declared."""
 
-    def __init__(self, path: Path, dsn: str) -> None:
+    def __init__(self, path: Path, dsn: str, env: str = ENV) -> None:
         pytest.importorskip("alembic", minversion="1.18")
         self._command: Any = importlib.import_module("alembic.command")
         self._config: Any = importlib.import_module("alembic.config").Config(stdout=io.StringIO())
         (path / "versions").mkdir()
-        (path / "env.py").write_text(ENV, encoding="utf-8")
+        (path / "env.py").write_text(env, encoding="utf-8")
         (path / "script.py.mako").write_text(SCRIPT, encoding="utf-8")
         self._config.set_main_option("script_location", str(path))
         self._config.set_main_option("path_separator", "os")
@@ -96,6 +98,7 @@ class Project:
         """Connect by a driver."""
         url = self._dsn.replace("postgresql://", f"postgresql+{driver}://")
         self._config.attributes["url"] = url
+        self._config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
 
     def declare(self, *tables: Table) -> None:
         """Declare the table ``t``, and these triggers."""
@@ -155,6 +158,11 @@ def table(**options: Any) -> Table:
 def is_no_child(name: str | None, kind: str, of: object) -> bool:
     """Return whether Alembic is to compare something."""
     return not str(name).startswith("child")
+
+
+def is_no_table(name: str | None, kind: str, of: object) -> bool:
+    """Return whether Alembic is to compare something."""
+    return kind != "table"
 
 
 async def test_a_migration_up_and_down(project: Project, dsn: str, admin: Connection) -> None:
@@ -291,6 +299,82 @@ async def test_a_table_that_is_dropped(project: Project, admin: Connection) -> N
     project.downgrade()
     assert (await triggers.status(admin)).is_fine
     project.upgrade()
+    assert await functions(admin) == []
+
+
+async def test_a_table_that_was_renamed(project: Project, admin: Connection) -> None:
+    """The triggers of its former name go, those of the new one come, and so the way back."""
+    project.declare(table())
+    project.make_revision()
+    project.upgrade()
+    await admin.execute("ALTER TABLE t RENAME TO u")
+    project.settings["include_name"] = is_no_table
+    triggers = Table("u", key="id")
+    project.declare_only(triggers)
+    project.make_revision()
+    project.upgrade()
+    project.check()
+    assert (await triggers.status(admin)).is_fine
+    assert await functions(admin) == ["asyncnotify_u"]
+    project.downgrade()
+    assert await functions(admin) == ["asyncnotify_t"]
+    await admin.execute("ALTER TABLE u RENAME TO t")
+    assert (await table().status(admin)).is_fine
+
+
+MODELS = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+class Parcel(Base):
+    __tablename__ = "parcels"
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+TRIGGERS = """
+from asyncnotify.triggers import Table
+from shop.models import Order, Parcel
+
+orders, parcels = Table.of(Order), Table.of(Parcel)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package ``shop`` of the documents, with two mapped classes and a Table of each."""
+    package = tmp_path / "shop"
+    package.mkdir()
+    for name, text in {"__init__": "", "models": MODELS, "triggers": TRIGGERS}.items():
+        (package / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in [one for one in sys.modules if one.partition(".")[0] == "shop"]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("shop")
+async def test_the_file_that_is_documented(tmp_path: Path, dsn: str, admin: Connection) -> None:
+    """With ``env.py`` as the document has it, a revision makes the tables and their triggers."""
+    document = Path(__file__).parents[2] / "docs" / "triggers.md"
+    (env,) = re.findall(
+        r"^```python\n(# migrations/env\.py\n.*?)^```$",
+        document.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    (tmp_path / "migrations").mkdir()
+    project = Project(tmp_path / "migrations", dsn, env)
+    text = project.make_revision()
+    assert text.count("op.install_notify_trigger") == text.count("op.create_table") == 2
+    project.upgrade()
+    project.check()
+    for name in ("orders", "parcels"):
+        assert (await Table(name, key="id").status(admin)).is_fine
+    project.downgrade("base")
     assert await functions(admin) == []
 
 
