@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from asyncnotify._arguments import check_seconds
-from asyncnotify._errors import ConfigurationError, describe_error
+from asyncnotify._errors import ChannelNameError, ConfigurationError, describe_error
 from asyncnotify.doctor._checks import (
     addresses,
     connecting,
@@ -71,8 +71,8 @@ async def diagnose(
     """
     Examine a server, and the path to it, and return what was found.
 
-    Nothing is changed: all statements run in READ ONLY transactions with timeouts. Only the
-    ``probe`` sends one notification, on a channel with a random name on which nobody else listens.
+    Nothing is changed: all queries run in READ ONLY transactions with timeouts. Only the ``probe``
+    sends something, two notifications on a channel with a random name.
     A check that fails or exceeds its time is a finding of severity ``unknown``. Cancelling the call
     leaves nothing behind.
 
@@ -85,6 +85,7 @@ async def diagnose(
         connect_kwargs: Further arguments of ``asyncpg.connect``.
 
     Raises:
+        ChannelNameError: No channel can be named as ``services`` says.
         ConfigurationError: The DSN or another argument is wrong.
         TypeError: An argument is unknown or of the wrong type.
         ValueError: ``timeout`` is not a positive number of seconds.
@@ -99,7 +100,7 @@ async def diagnose(
                 if probe or check is not delivery:
                     findings += await _run(check, server)
             if services is not None:
-                findings += await listeners.call(server, services)
+                findings += await _run(_Call(services), server)
     finally:
         server.close()
     took = time.monotonic() - began
@@ -110,12 +111,25 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SERIOUS_FIRST.index(finding.severity))
 
 
-async def _run(check: ModuleType, server: Server) -> list[Finding]:
+class _Call:
+    """Asking services who listens, as a check like the others."""
+
+    NAME = listeners.NAME
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    async def look(self, server: Server) -> list[Finding]:
+        """Ask them."""
+        return await listeners.call(server, self._channel)
+
+
+async def _run(check: ModuleType | _Call, server: Server) -> list[Finding]:
     """Return what a check has found; or that it could not find out, and why."""
     try:
         async with asyncio.timeout(server.timeout):
             return list(await check.look(server))
-    except ConfigurationError:
+    except (ConfigurationError, ChannelNameError):
         raise
     except TimeoutError:
         server.close()  # an answer may still be on its way

@@ -70,6 +70,11 @@ class Server:
         """Where it is, without a password."""
         return self._dialer.target
 
+    @property
+    def listener_arguments(self) -> dict[str, Any]:
+        """What a Listener of the same server takes beside the DSN."""
+        return {n: v for n, v in self.arguments.items() if n != "statement_cache_size"}
+
     async def connection(self) -> asyncpg.Connection[Any]:
         """Return the connection; raises what the driver raises, or ConfigurationError."""
         if self._connection is None or self._connection.is_closed():

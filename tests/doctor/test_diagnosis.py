@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from rich.console import Console
 
-from asyncnotify import ConfigurationError, Listener
+from asyncnotify import ChannelNameError, ConfigurationError, Listener
 from asyncnotify.doctor import Finding, Report, Severity, as_text, diagnose
 from asyncnotify.doctor.printing import print_report
 from asyncnotify.ext.reporting import Reporting
@@ -37,7 +37,7 @@ async def test_a_healthy_server_comes_out_clean(dsn: str) -> None:
 
 
 async def test_nothing_is_written(dsn: str, admin: Connection) -> None:
-    """The server writes not a single transaction meanwhile, but for the one notification."""
+    """No transaction of the server gets an id meanwhile, which all get that write."""
     before = await admin.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
     report = await diagnose(dsn, probe=False)
     after = await admin.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
@@ -138,6 +138,8 @@ async def test_services_that_report_are_asked(dsn: str) -> None:
     finding = one(report, "listeners", Severity.INFO)
     assert "1 services" in finding.title
     assert "shop" in finding.evidence[0]
+    with pytest.raises(ChannelNameError):
+        await diagnose(dsn, services="x" * 64)
 
 
 def report_of(*findings: Finding, version: str | None = "18.2") -> Report:

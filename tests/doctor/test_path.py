@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +13,14 @@ from asyncnotify.doctor import Severity, diagnose
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 from tests.doctor.findings import bad, of, one, text_of
+from tests.support.certificates import Authority, Certificate
 from tests.support.pgbouncer import PgBouncer, PoolMode
 from tests.support.pgpool import pgpool
+from tests.support.tls_server import TlsServer, tls_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +125,30 @@ async def test_an_unencrypted_connection_over_a_network_is_told(server: Postgres
     assert "not encrypted" in finding.title
     assert "verify-full" in finding.cure
     assert of(report, "TLS") == bad(report)
+
+
+async def test_a_certificate_near_its_end_is_told(template: PostgresServer, tmp_path: Path) -> None:
+    """Before no listener reconnects; one within the machine needs no verifying."""
+    authority = Authority(tmp_path / "authority")
+    certificate = authority.issue("server", "IP:127.0.0.1")  # for two days
+    async with in_thread(template, certificate, authority.certificate) as tls:
+        verified = {"sslmode": "verify-full", "sslrootcert": authority.certificate}
+        report = await diagnose(tls.dsn("encrypted", **verified), probe=False)
+        finding = one(report, "TLS", Severity.WARNING)
+        assert "certificate ends in" in finding.title
+        assert report.exit_status == 5
+        report = await diagnose(tls.dsn("encrypted", sslmode="require"), probe=False)
+        assert "encrypted" in one(report, "TLS", Severity.OK).title
+
+
+@asynccontextmanager
+async def in_thread(
+    template: PostgresServer, certificate: Certificate, clients: Path
+) -> AsyncGenerator[TlsServer]:
+    """Have a server with TLS, which is started without blocking the event loop."""
+    context = tls_server(template, certificate, clients)
+    server = await asyncio.to_thread(context.__enter__)
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)

@@ -28,9 +28,8 @@ async def look(server: Server) -> list[Finding]:
         title = "not tried: the notification would wait behind the notify lock"
         return [Finding(NAME, Severity.UNKNOWN, title, (), "see the finding about the notify lock")]
     options: dict[str, Any] = {"heartbeat": None, "operation_timeout": server.timeout}
-    arguments = {n: v for n, v in server.arguments.items() if n != "statement_cache_size"}
-    start = server.timeout * _SHARE
-    listener = Listener(server.dsn, start_timeout=start, close_timeout=1.0, **options, **arguments)
+    options |= {"start_timeout": server.timeout * _SHARE, "close_timeout": 1.0}
+    listener = Listener(server.dsn, **options, **server.listener_arguments)
     try:
         async with listener:
             return [await _sent(server, listener)]

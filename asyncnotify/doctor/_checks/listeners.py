@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify import AsyncNotifyError
-from asyncnotify._errors import describe_error
+from asyncnotify import Listener
 from asyncnotify.doctor._checks._common import fine, first_of, named, needs_monitor
 from asyncnotify.doctor._findings import Finding, Severity
 from asyncnotify.ext.reporting import roll_call
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from asyncnotify.ext.reporting import ServiceReport
 
 NAME: Final = "listeners"
+
+_SHARE: Final = 0.4
+"""How much of the check's time starting may take, and again waiting for answers."""
 
 _MANY: Final = 100
 _WAKES_FEW: Final = 19
@@ -56,12 +58,11 @@ def _guessed(rows: list[Row], version: int) -> Finding:
 
 
 async def call(server: Server, channel: str) -> list[Finding]:
-    """Ask the services that report on a channel."""
-    try:
-        reports = await roll_call(server.dsn, channel=channel)
-    except AsyncNotifyError as error:
-        why = (describe_error(error),)
-        return [Finding(NAME, Severity.UNKNOWN, "the services could not be asked", why)]
+    """Ask the services that report on a channel; raises what a Listener and ``roll_call()`` do."""
+    start = server.timeout * _SHARE
+    async with Listener(server.dsn, start_timeout=start, **server.listener_arguments) as listener:
+        wait = min(1.0, server.timeout * _SHARE)
+        reports = await roll_call(listener, channel=channel, timeout=wait)
     title = f"{len(reports)} services that report have answered"
     return [Finding(NAME, Severity.INFO, title, first_of([_told(report) for report in reports]))]
 
