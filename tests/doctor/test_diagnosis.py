@@ -74,7 +74,7 @@ async def test_a_server_that_falls_silent_is_unknown_in_time(dsn: str) -> None:
 
 @pytest.mark.parametrize("dsn", ["mysql://there/x", ""])
 async def test_a_wrong_dsn_is_raised(dsn: str) -> None:
-    """It is no finding about a server."""
+    """A DSN that cannot be read says nothing about a server."""
     with pytest.raises(ConfigurationError):
         await diagnose(dsn)
 
@@ -105,7 +105,7 @@ async def test_a_cancelled_diagnosis_leaves_no_session(dsn: str, admin: Connecti
 async def test_what_a_plain_role_may_not_see_needs_pg_monitor(
     dsn: str, admin: Connection, own_server: PostgresServer
 ) -> None:
-    """It is unknown, never clean, and the status says so."""
+    """What is hidden is unknown, never clean, and the status says so."""
     connection = await asyncpg.connect(own_server.dsn)
     await connection.execute("CREATE ROLE plain LOGIN; CREATE ROLE watching LOGIN")
     await connection.execute("GRANT pg_monitor TO watching")

@@ -76,7 +76,7 @@ async def test_what_forwards_is_told(server: PostgresServer) -> None:
 
 
 async def test_a_unix_socket_comes_out_clean(server: PostgresServer) -> None:
-    """It needs neither TLS nor keepalive."""
+    """A socket needs neither TLS nor keepalive."""
     folder = str(server.data_dir)
     report = await diagnose(host=folder, port=server.port, user="postgres", database="postgres")
     assert bad(report) == []

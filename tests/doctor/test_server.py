@@ -111,6 +111,17 @@ async def test_a_commit_stuck_in_syncrep_is_named(server: PostgresServer) -> Non
     assert report.exit_status == 1
 
 
+async def test_a_plain_role_does_not_know_of_a_synchronous_standby(
+    server: PostgresServer,
+) -> None:
+    """Whether there is one is unknown to it, not clean."""
+    async with connected(server) as admin:
+        await admin.execute("CREATE ROLE plain LOGIN")
+        async with altered(admin, "synchronous_standby_names", "nobody"):
+            report = await diagnose(server.dsn_for("postgres", user="plain"))
+    assert "needs pg_monitor" in one(report, "primary", Severity.UNKNOWN).title
+
+
 async def test_busy_notifiers_are_no_fault(server: PostgresServer) -> None:
     """They hold the lock one after another, each for a moment."""
     async with connected(server) as first, connected(server) as second:
@@ -170,7 +181,7 @@ async def test_a_listener_that_does_not_read_is_found(server: PostgresServer) ->
 
 
 async def test_a_standby_refuses_listen(server: PostgresServer) -> None:
-    """It is named as the error, and nothing is sent there."""
+    """The standby is the error, and nothing is sent there."""
     with server.standby() as standby:
         report = await diagnose(standby.dsn)
         assert [f.check for f in bad(report)] == ["primary"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.doctor._checks._common import fine
+from asyncnotify.doctor._checks._common import fine, needs_monitor
 from asyncnotify.doctor._findings import Finding, Severity
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def _synchronous(server: Server, row: Row) -> list[Finding]:
     if not row["names"] or row["mode"] in _LOCAL or row["synchronous"]:
         return []
     if not await server.sees_all():
-        return []  # the role check says so; rows of pg_stat_replication are shown without a state
+        return [needs_monitor(NAME, "whether the synchronous standby is connected")]
     title = (
         "no synchronous standby is connected: every commit that writes waits, and all that notify"
         " wait behind one of them"
