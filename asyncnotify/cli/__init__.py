@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments. None: those of the process.
     """
+    from asyncnotify.cli.streams import open_missing_streams
+
+    open_missing_streams()
     try:
         import rich
         import typer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ import typer
 
 from asyncnotify import __version__
 from asyncnotify.cli import bench, listening, logs, publishing, triggers, watching
+from asyncnotify.cli.exits import BAD_RESULT, READER_LEFT
+from asyncnotify.cli.output import discard_output, say
 from asyncnotify.cli.texts import about, examples, exit_statuses
 
 if TYPE_CHECKING:
@@ -37,6 +40,20 @@ app = typer.Typer(
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command, without leaving Python; return the exit status."""
+    try:
+        status = _status_of(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = READER_LEFT
+        discard_output()
+    except OSError as error:  # of a stream: a disk that is full
+        status = BAD_RESULT
+        say(f"error: {error}")
+        discard_output()
+    return status
+
+
+def _status_of(argv: Sequence[str] | None) -> int:
     try:
         app(args=argv)
     except SystemExit as left:

@@ -25,7 +25,7 @@ TERMINATED: Final = 143
 
 MEANINGS: Final = {
     0: "the command did what it was asked for",
-    BAD_RESULT: "the command ran, and its result is bad, such as a missing trigger",
+    BAD_RESULT: "the command ran, and its result is bad, or could not be written",
     USAGE: "wrong arguments, or something that the command needs is missing",
     UNREACHABLE: "no connection to the database, or the connection was lost",
     NOT_DONE: "the database refused, or the log or the table does not exist",

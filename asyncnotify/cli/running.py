@@ -22,7 +22,7 @@ from asyncnotify import (
     ListenTimeoutError,
     NotifyTimeoutError,
 )
-from asyncnotify.cli.exits import NOT_DONE, READER_LEFT, UNREACHABLE, USAGE
+from asyncnotify.cli.exits import BAD_RESULT, NOT_DONE, READER_LEFT, UNREACHABLE, USAGE
 from asyncnotify.cli.output import discard_output, say
 
 if TYPE_CHECKING:
@@ -31,7 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_OUTAGES: Final = (ConnectError, ConnectionLostError, ListenTimeoutError, NotifyTimeoutError)
+_OUTAGES: Final = (
+    ConnectError,
+    ConnectionLostError,
+    ListenTimeoutError,
+    NotifyTimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+    TimeoutError,
+)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _STDOUT: Final = 1
 
@@ -71,8 +82,9 @@ def _status_of_error(error: Exception) -> int:
         status = USAGE
     elif isinstance(error, AsyncNotifyError | asyncpg.PostgresError):
         status = NOT_DONE
-    elif isinstance(error, asyncpg.InterfaceError | OSError):
-        status = UNREACHABLE
+    elif isinstance(error, OSError):  # of a stream: those of connections are outages
+        status = BAD_RESULT
+        discard_output()
     else:
         raise error
     say(f"error: {error}")
