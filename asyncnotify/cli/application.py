@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncnotify import __version__
-from asyncnotify.cli import bench, listening, logs, publishing, triggers, watching
+from asyncnotify.cli import bench, diagnosing, listening, logs, publishing, triggers, watching
 from asyncnotify.cli.exits import BAD_RESULT, READER_LEFT
 from asyncnotify.cli.output import discard_output, say
 from asyncnotify.cli.texts import about, examples, exit_statuses
@@ -105,6 +105,7 @@ app.command("notify", help=publishing.ABOUT, epilog=publishing.EXAMPLES)(publish
 
 app.add_typer(logs.app, name="log", help="Make, read and operate durable logs.")
 app.add_typer(triggers.app, name="trigger", help="Triggers that tell of a table's changes.")
+app.command("doctor", help=diagnosing.ABOUT, epilog=diagnosing.EXAMPLES)(diagnosing.doctor)
 app.command("top", help=watching.ABOUT, epilog=watching.EXAMPLES)(watching.top)
 app.command("bench", help=bench.ABOUT, epilog=bench.EXAMPLES)(bench.bench)
 

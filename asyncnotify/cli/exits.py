@@ -29,6 +29,8 @@ MEANINGS: Final = {
     USAGE: "wrong arguments, or something that the command needs is missing",
     UNREACHABLE: "no connection to the database, or the connection was lost",
     NOT_DONE: "the database refused, or the log or the table does not exist",
+    5: "`doctor` only: warnings, and no error",
+    6: "`doctor` only: a check could not find out",
     INTERRUPTED: "ended by Ctrl-C",
     READER_LEFT: "the reader of the output has left, as with `head -1`",
     TERMINATED: "ended by SIGTERM",
