@@ -5,6 +5,8 @@ How a fenced block is run, by its language:
 
 * ``python`` that calls ``asyncio.run``: a program, run as a file of its own.
 * ``python`` whose first line is the name of a file: a file for a tool; FILES says who tests it.
+* ``python`` that imports from ``asyncnotify.testing`` and names no DSN: the same, without a server.
+* ``python`` with tests for pytest: pytest runs it, with the plugin.
 * other ``python``: a part of one, put where FRAME says, with a running ``listener``.
 * ``text`` right behind a ``python`` block: what that prints, exactly. Elsewhere: a drawing.
 * ``sql``: executed in an empty database, and undone.
@@ -43,6 +45,8 @@ import asyncnotify
 import asyncnotify.doctor
 import asyncnotify.ext.reporting
 import asyncnotify.log
+import asyncnotify.testing.clock
+import asyncnotify.testing.fake
 import asyncnotify.top
 import asyncnotify.triggers
 from asyncnotify import Channel, Listener, Notifier, State, Stream
@@ -95,6 +99,17 @@ asyncio.run(main())
 FILES: Final = {"migrations/env.py": "tests/frameworks/test_alembic.py"}
 TIME_LIMIT: Final = scaled(30.0)  # seconds for a block; a few tenths are usual
 
+FOR_TESTS: Final = "from asyncnotify.testing."
+"""In a program of this kind nothing else says where the server is."""
+
+IS_TEST: Final = "async def test_"
+
+SETTINGS: Final = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+"""
+
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 INLINE_CODE: Final = re.compile(r"`([^`\n]+)`")
@@ -111,6 +126,8 @@ PUBLIC: Final = {
         asyncnotify.doctor,
         asyncnotify.ext.reporting,
         asyncnotify.log,
+        asyncnotify.testing.clock,
+        asyncnotify.testing.fake,
         asyncnotify.top,
         asyncnotify.triggers,
     )
@@ -181,29 +198,50 @@ each_document = pytest.mark.parametrize(
 
 def as_program(text: str) -> str:
     """Return a python block as the text of a file."""
-    if "asyncio.run(" in text or "Blocking" in text:
+    if "asyncio.run(" in text or "Blocking" in text or FOR_TESTS in text:
         return text
     return FRAME.format(part=textwrap.indent(text, " " * 8))
 
 
-@in_language("python")
-def test_python_block_works(block: Block, dsn: str, tmp_path: Path) -> None:
-    """What a reader pastes into a file runs without a warning, ends, and prints what it should."""
-    program = as_program(block.text)
-    assert program.count(f'"{DSN}"') == 1
-    file = tmp_path / "pasted.py"
-    file.write_text(program.replace(DSN, dsn), encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, "-W", "error", file],
+def run_python(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run this with no warning allowed."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
         capture_output=True,
         check=False,
+        cwd=folder,
         encoding="utf-8",
         env={**os.environ, "PYTHONUTF8": "1"},
         timeout=TIME_LIMIT,
     )
+
+
+@in_language("python")
+def test_python_block_works(block: Block, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """What a reader pastes into a file runs without a warning, ends, and prints what it should."""
+    if IS_TEST in block.text:
+        check_tests(block, request.getfixturevalue("dsn"), tmp_path)
+        return
+    program = as_program(block.text)
+    if FOR_TESTS not in program or DSN in program:
+        assert program.count(f'"{DSN}"') == 1
+        program = program.replace(DSN, request.getfixturevalue("dsn"))
+    file = tmp_path / "pasted.py"
+    file.write_text(program, encoding="utf-8")
+    run = run_python([str(file)], tmp_path)
     assert (run.stderr, run.returncode) == ("", 0)
     assert block.next is not None, "it is not said what this prints"
     assert (block.next.language, block.next.text) == ("text", run.stdout)
+
+
+def check_tests(block: Block, dsn: str, folder: Path) -> None:
+    """Run the tests of a block, as a reader does who has pytest-asyncio; all of them pass."""
+    (folder / "test_pasted.py").write_text(block.text, encoding="utf-8")
+    (folder / "pytest.ini").write_text(SETTINGS, encoding="utf-8")
+    plugins = ["-p", "asyncnotify.testing.plugin", "-p", "no:anyio"]
+    run = run_python(["-m", "pytest", "-q", *plugins, f"--asyncnotify-dsn={dsn}"], folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{block.text.count(IS_TEST)} passed" in run.stdout
 
 
 def test_what_the_readme_shows_runs_by_itself() -> None:
