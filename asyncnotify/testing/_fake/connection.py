@@ -32,7 +32,7 @@ class FakeConnection:
         self.channels: set[str] = set()
         self.lost = False
         self.notice: str | None = None
-        self.outbox = Outbox(asyncio.get_running_loop())
+        self.outbox = Outbox(asyncio.get_running_loop(), state.lock)
         self._loop = asyncio.get_running_loop()
         self._answers: set[asyncio.Future[Any]] = set()
         if state.frozen:

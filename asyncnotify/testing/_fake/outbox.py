@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     Item = tuple[float, Callable[..., object], tuple[object, ...]]
@@ -25,20 +27,20 @@ class Outbox:
 
     Args:
         loop: The client's event loop.
+        lock: The server's.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lock: threading.RLock) -> None:
         self._loop = loop
+        self._lock = lock
         self._items: deque[Item] = deque()
         self._timer: asyncio.Handle | None = None
         self._pauses: set[str] = set()
         self._wakes = False
-        self._last_due = 0.0
 
     def put(self, delay: float, action: Callable[..., object], *args: object) -> None:
         """Call ``action`` in the client's loop, in so many seconds, after what was put before."""
-        self._last_due = max(self._last_due, self._loop.time() + delay)
-        self._items.append((self._last_due, action, args))
+        self._items.append((self._loop.time() + delay, action, args))
         self._wake()
 
     def pause(self, why: str) -> None:
@@ -67,15 +69,23 @@ class Outbox:
         if self._pauses:
             return
         for _ in range(READ):  # a driver hands over all that it has read, though it is paused
-            if not self._items:
+            item = self._next()
+            if item is None:
                 return
-            due, action, args = self._items[0]
-            if due > self._loop.time():
-                self._timer = self._loop.call_at(due, self._send)
-                return
-            self._items.popleft()
+            _, action, args = item
             action(*args)
         self._wake()
+
+    def _next(self) -> Item | None:
+        """Take what is due; None if nothing is, and then come back in time."""
+        with self._lock:
+            if not self._items:
+                return None
+            due = self._items[0][0]
+            if due <= self._loop.time():
+                return self._items.popleft()
+        self._timer = self._loop.call_at(due, self._send)
+        return None
 
 
 def call_in(
@@ -84,5 +94,6 @@ def call_in(
     """Call this soon in an event loop, from any thread; not at all if the loop is closed."""
     if asyncio._get_running_loop() is loop:  # noqa: SLF001 - documented: the one that does not raise
         loop.call_soon(function, *args)
-    elif not loop.is_closed():
-        loop.call_soon_threadsafe(function, *args)
+    else:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(function, *args)

@@ -484,3 +484,29 @@ def test_many_threads_may_use_it_at_once(fake: FakeServer) -> None:
             thread.join()
     assert got == [n.payload for n in fake.notifications]
     assert got[1::2] == [f"{payload} too" for payload in got[::2]]
+
+
+def test_connections_are_lost_from_other_threads_while_they_deliver(fake: FakeServer) -> None:
+    """What arrives is in order, nothing comes twice, and at last everything arrives again."""
+    numbers: list[int] = []
+    stopping = threading.Event()
+
+    def cut() -> None:
+        while not stopping.is_set():
+            fake.lose(*fake.listening_pids)
+
+    with BlockingListener(fake.dsn) as listener, listener.stream("a", gaps=True) as stream:
+        thread = threading.Thread(target=cut)
+        thread.start()
+        for number in range(2_000):
+            fake.notify("a", str(number))
+        stopping.set()
+        thread.join()
+        for item in stream:
+            if isinstance(item, Gap):
+                fake.notify("a", "end")  # it comes after LISTEN: the last one arrives
+            elif item.payload == "end":
+                break
+            else:
+                numbers.append(int(item.payload))
+    assert numbers == sorted(set(numbers))
