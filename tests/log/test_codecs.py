@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from asyncnotify import Listener, Notifier
 from asyncnotify.log import Event, Log, Retry
+from tests.support.driver_features import READS_CATALOGS_PLAINLY as PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,11 +45,15 @@ def refuse(value: object) -> Any:
 
 async def set_codecs(connection: Connection) -> None:
     """Have every type coded by a function that raises."""
+    done = 0
     for name in TYPES:
-        with contextlib.suppress(ValueError):  # the server has no such type
+        # The server has no such type, or the driver allows none for it
+        with contextlib.suppress(ValueError, asyncpg.InterfaceError):
             await connection.set_type_codec(
                 name, schema="pg_catalog", encoder=refuse, decoder=refuse, format="text"
             )
+            done += 1
+    assert done > len(TYPES) - 4
 
 
 class Logged(asyncpg.Connection):
@@ -58,6 +63,8 @@ class Logged(asyncpg.Connection):
         super().__init__(*args, **kwargs)
         self.add_query_logger(lambda _: None)
 
+
+RECORDS: Final[dict[str, Any]] = {"record_class": CustomRecord} if PLAIN else {}
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
@@ -69,10 +76,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 @pytest_asyncio.fixture(params=list(OPTIONS))
 async def pool(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[asyncpg.Pool[Any]]:
     """A pool with such codecs, on each way on which statements go."""
-    options = OPTIONS[request.param]
-    async with asyncpg.create_pool(
-        dsn, min_size=1, max_size=8, init=set_codecs, record_class=CustomRecord, **options
-    ) as pool:
+    options = OPTIONS[request.param] | RECORDS
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=8, init=set_codecs, **options) as pool:
         yield pool
 
 
@@ -137,7 +142,7 @@ async def test_the_core_has_its_own_codecs(dsn: str) -> None:
 
     async def connect() -> Connection:
         connection: Connection = await asyncpg.connect(
-            dsn, record_class=CustomRecord, server_settings={"application_name": "asyncnotify"}
+            dsn, server_settings={"application_name": "asyncnotify"}, **RECORDS
         )
         await set_codecs(connection)
         return connection
