@@ -11,7 +11,7 @@ import pytest_asyncio
 from asyncnotify import Channel, ExponentialBackoff
 from asyncnotify.log import Event, Log, Position, PositionError, Retry, UnknownConsumerError
 from tests.log.conftest import append
-from tests.log.test_consumers import Seen, taken
+from tests.log.test_consumers import Seen, taken, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -174,3 +174,27 @@ async def test_unknown_consumers_and_foreign_positions_are_refused(log: Log) -> 
         await log.seek("nobody", Position("mails", 1, 1, 1))
     with pytest.raises(ValueError, match="limit"):
         await log.dead_letters(limit=0)
+
+
+async def test_a_cursor_follows_its_handler_within_a_portion(log: Log, dsn: str) -> None:
+    """What was handled long before a crash does not come again because the portion was long."""
+    served, may_go_on = Log("orders", dsn), asyncio.Event()
+    given: list[Position] = []
+
+    @served.on("slow")
+    async def handle(event: Event[str]) -> None:
+        given.append(event.position)
+        if event.payload == "1":
+            await may_go_on.wait()
+
+    async def is_behind(number: int) -> bool:
+        [status] = (await log.status()).consumers
+        return given[number:] != [] and status.position == given[number]
+
+    async with served:
+        await log.append_many([("things", str(number)) for number in range(3)])
+        try:
+            await until(lambda: is_behind(0))
+        finally:
+            may_go_on.set()
+        await until(lambda: is_behind(2))

@@ -29,6 +29,10 @@ _PROGRESS: Final = 10.0
 """Seconds, at least, between commits of a cursor behind which nothing was handled: it holds events
 of other channels back from being removed."""
 
+_INTERVAL: Final = 0.1
+"""Seconds between commits behind what is handled event by event: each waits for the server's disk,
+and writes a version of the consumer's row that VACUUM has to remove."""
+
 log = Log("log")
 _warnings: Final = WarningLimit()
 
@@ -81,6 +85,8 @@ class Feed:
         self._is_interrupted = False
         self._progress: Position | None = None
         self._progress_at = 0.0
+        self._handled: Position | None = None
+        self._committed_at = 0.0
         self._owner = Owner()
 
     def forget(self) -> None:
@@ -153,7 +159,22 @@ class Feed:
         Raises:
             Exception: What retrying will not help against.
         """
+        self._handled = None
+        self._committed_at = self._now
         return await self._move(lambda serving: serving.commit(position))
+
+    async def handled(self, position: Position) -> bool:
+        """
+        Let the cursor be moved behind an event: every 0.1 s, and before there is a wait.
+
+        Returns as ``commit()``; True too if the cursor is to be moved later.
+
+        Raises:
+            Exception: As of ``commit()``.
+        """
+        self._handled = position
+        is_due = self._now - self._committed_at > _INTERVAL
+        return not is_due or await self.commit(position)
 
     async def holds(self) -> bool:
         """Return whether what was given last is still to be handled here; as ``commit()``."""
@@ -190,6 +211,7 @@ class Feed:
 
     async def lose(self, error: Exception) -> None:
         """Give up the session: the next events are those behind the cursor, in a new one."""
+        self._handled = None
         serving, self._serving = self._serving, None
         if serving is not None:
             serving.session.terminate()
@@ -203,7 +225,9 @@ class Feed:
     def interrupt(self) -> None:
         """Let a call that waits return nothing, and later calls too."""
         self._is_interrupted = True
-        if self._fetching is not None:
+        if self._handled is not None:
+            self._wake_ups.wake()  # a query that is cancelled would end the session before a commit
+        elif self._fetching is not None:
             self._fetching.cancel()
 
     async def aclose(self) -> None:
@@ -213,6 +237,8 @@ class Feed:
             fetching, self._fetching = self._fetching, None
             if fetching is not None:
                 await cancel({fetching})
+            if self._handled is not None:
+                await self._commit_handled()
         except BaseException:
             self._drop()
             raise
@@ -234,7 +260,7 @@ class Feed:
     # -- inside -------------------------------------------------------------------------------
 
     async def _fetch(self) -> Sequence[Decoded] | Gap:
-        while True:
+        while not self._is_interrupted:
             seen = self._wake_ups.count
             try:
                 found = await self._found()
@@ -246,13 +272,34 @@ class Feed:
                 continue
             if found is not None:
                 return found
-            await self._wake_ups.wait(seen, self._poll)
-            await self._commit_progress()
+            await self._wait(seen)
+        return ()
+
+    async def _wait(self, seen: int) -> None:
+        """Commit what has been handled, unless there is news already, and wait for news."""
+        if self._wake_ups.count != seen or not await self._commit_handled():
+            return
+        await self._wake_ups.wait(seen, self._poll)
+        await self._commit_progress()
+
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _commit_handled(self) -> bool:
+        """Do as ``commit()``, in a task that has the session already."""
+        position = self._handled
+        if position is None:
+            return True
+        self._committed_at = self._now
+        is_done = await self._moved(lambda serving: serving.commit(position))
+        self._handled = None  # not before: an interruption would cancel the commit
+        return is_done
 
     async def _commit_progress(self) -> None:
         """Now and then move the cursor past events that the consumer does not want."""
         serving = self._serving
-        now = asyncio.get_running_loop().time()
+        now = self._now
         if serving is None or now - self._progress_at < _PROGRESS:
             return
         self._progress_at = now
@@ -276,7 +323,7 @@ class Feed:
         return list(self._decoder.decoded(portion))
 
     async def _serve(self) -> None:
-        self._serving = None
+        self._serving = self._handled = None
         await self._be_registered()
         await self._wake_ups.start()
         self._serving = await self._server.open()

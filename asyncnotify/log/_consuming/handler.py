@@ -124,22 +124,16 @@ class HandlerWorker:
             self.is_handling = False
 
     async def _handle_all(self, found: Any) -> None:  # noqa: ANN401 - a sequence of Decoded
-        """Handle events, and commit behind the last: a whole portion, or up to a loss."""
-        last: Decoded | None = None
+        """Handle events up to a loss; the cursor follows, every 0.1 s."""
         for decoded in found:
             if self._is_stopping:
-                break
+                return
             try:
                 await self._handle(decoded)
             except _LostError:
                 return
-            except HandlerError:
-                if last is not None:
-                    await self._feed.commit(last.position)
-                raise
-            last = decoded
-        if last is not None and not self._handling.transactional:
-            await self._feed.commit(last.position)
+            if not self._handling.transactional and not await self._feed.handled(decoded.position):
+                return
 
     async def _handle(self, decoded: Decoded) -> None:
         if isinstance(decoded.item, PayloadDecodeError):
