@@ -35,6 +35,7 @@ from benchmarks.workloads import (
     million,
     publishing,
     recovery,
+    telemetry,
     typed,
     writers,
 )
@@ -51,6 +52,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "burst": burst.measure,
     "loops": burst.measure_loops,
     "typed": typed.measure,
+    "telemetry": telemetry.measure,
     "fanout": fanout.measure,
     "million": million.measure,
     "latency": latency.measure,

@@ -51,7 +51,8 @@ def python(module: str, interpreter: str = sys.executable) -> Program:
 @functools.cache
 def packaged(module: str, package: str) -> Program:
     """Return a peer that needs a package from PyPI."""
-    if importlib.util.find_spec(package) is None:
+    parent = package.partition(".")[0]  # one that is not there is an error for find_spec
+    if importlib.util.find_spec(parent) is None or importlib.util.find_spec(package) is None:
         return Program(missing=f"not installed: {package}")
     return python(module)
 

@@ -14,9 +14,10 @@ from asyncnotify import Gap, Listener
 from benchmarks.peers.protocol import Meter, Options, run, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from asyncnotify import Notification
+    from asyncnotify.typing import CallNext, Middleware
 
 
 async def stream(options: Options) -> None:
@@ -64,7 +65,11 @@ async def batches(options: Options) -> None:
         say("done", received=received, **meter.read())
 
 
-async def coroutine(options: Options) -> None:
+async def coroutine(
+    options: Options,
+    *middleware: Middleware,
+    instrument: Callable[[Listener], None] | None = None,
+) -> None:
     """Have them handed to an ``async def`` handler, in order."""
     count, received, all_here = options.number("count"), 0, asyncio.Event()
 
@@ -74,7 +79,9 @@ async def coroutine(options: Options) -> None:
         if received == count:
             all_here.set()
 
-    await _into(options, handle, all_here, lambda: received)
+    await _into(
+        options, handle, all_here, lambda: received, middleware=middleware, instrument=instrument
+    )
 
 
 async def function(options: Options) -> None:
@@ -90,13 +97,53 @@ async def function(options: Options) -> None:
     await _into(options, handle, all_here, lambda: received)
 
 
+async def middleware(options: Options) -> None:
+    """Have them handed to an ``async def`` handler, through a middleware that does nothing."""
+    await coroutine(options, through)
+
+
+async def traced(options: Options) -> None:
+    """Have them handed to an ``async def`` handler, with a span of OpenTelemetry for each."""
+    await coroutine(options, instrument=_instrumented)
+
+
+async def through(notification: Notification[Any], call_next: CallNext) -> None:
+    """Call the handler."""
+    await call_next(notification)
+
+
+def _instrumented(listener: Listener) -> None:
+    trace_sdk: Any = importlib.import_module("opentelemetry.sdk.trace")
+    export: Any = importlib.import_module("opentelemetry.sdk.trace.export")
+    metrics: Any = importlib.import_module("opentelemetry.sdk.metrics")
+    ours: Any = importlib.import_module("asyncnotify.ext.opentelemetry")
+    provider = trace_sdk.TracerProvider()
+    provider.add_span_processor(export.BatchSpanProcessor(_Nowhere()))
+    ours.instrument(listener, tracer_provider=provider, meter_provider=metrics.MeterProvider())
+
+
+class _Nowhere:
+    """An exporter that drops what it is given."""
+
+    def export(self, spans: object) -> None:
+        """Drop spans."""
+
+    def shutdown(self) -> None:
+        """Do nothing."""
+
+
 async def _into(
     options: Options,
     handler: Callable[[Notification[str]], object],
     all_here: asyncio.Event,
     received: Callable[[], int],
+    *,
+    middleware: Sequence[Middleware] = (),
+    instrument: Callable[[Listener], None] | None = None,
 ) -> None:
-    async with Listener(options.dsn) as listener:
+    async with Listener(options.dsn, middleware=middleware) as listener:
+        if instrument is not None:
+            instrument(listener)
         await listener.listen("bench", handler)
         meter = Meter.ready()
         await all_here.wait()
@@ -168,6 +215,8 @@ WORKLOADS: dict[str, Callable[[Options], Coroutine[Any, Any, None]]] = {
     "gaps": gaps,
     "batches": batches,
     "coroutine": coroutine,
+    "middleware": middleware,
+    "traced": traced,
     "function": function,
     "stuck": stuck,
     "typed": typed,

@@ -1,0 +1,19 @@
+"""
+Traces and metrics by OpenTelemetry, for the extra ``otel``.
+
+::
+
+    from asyncnotify.ext.opentelemetry import instrument
+
+    undo = instrument(listener)  # or a Notifier, a Log, and their blocking forms
+
+``instrument()`` needs the API of OpenTelemetry alone; what is recorded goes where the program's SDK
+sends it. ``opentelemetry-instrument`` finds ``asyncnotify.ext.opentelemetry.instrumentor`` by an
+entry point. The module's path is its API, with the names in ``__all__``.
+"""
+
+from asyncnotify.ext.opentelemetry._instrument import Instrumented, instrument
+
+__all__ = ["Instrumented", "instrument"]
+
+instrument.__module__ = __name__  # the name in tracebacks and docs

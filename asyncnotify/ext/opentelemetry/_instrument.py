@@ -1,0 +1,114 @@
+"""Instrumenting one object, and taking that back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
+from asyncnotify.ext.opentelemetry._destinations import Destinations
+from asyncnotify.ext.opentelemetry._observed import Observed, observers_of
+from asyncnotify.ext.opentelemetry._operations import Operations, meter_of
+from asyncnotify.ext.opentelemetry._wrapped import (
+    middleware_of,
+    registers,
+    sends_many,
+    sends_one,
+)
+from asyncnotify.log import BlockingLog, Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+Instrumented: TypeAlias = (
+    Listener | BlockingListener | Notifier | BlockingNotifier | Log | BlockingLog
+)
+"""What ``instrument()`` takes."""
+
+
+def instrument(
+    target: Instrumented,
+    *,
+    template: Callable[[str], str | None] | None = None,
+    client_id: str | None = None,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> Callable[[], None]:
+    """
+    Record the traces and metrics of a listener, a notifier or a log; return what ends that.
+
+    Each notification or event that is sent has a span ``send CHANNEL``, each call of a handler a
+    span ``process CHANNEL``, which is the root of a trace of its own. The event of a log carries
+    the context of its sender in its headers, and its ``process`` span has a link to that; a
+    notification has no headers. Streams, consumers that are iterated over, heartbeats, LISTEN and
+    what a log does by itself have no spans. A span has neither a payload nor the text of an
+    exception.
+
+    A log is to be instrumented before its handlers are registered. Instrumenting an object twice
+    records twice.
+
+    Args:
+        target: The object; its methods are replaced on the object itself, until the end.
+        template: Returns what stands for a channel that is one of many, such as ``user_{id}`` for
+            ``user_42``, and None for one of few. Without it, the channels beyond the first 100
+            share ``{other}`` in metrics and in the names of spans.
+        client_id: ``messaging.client.id`` of the metrics of a listener; None: ``listener-1`` and so
+            on.
+        tracer_provider: Makes the spans; None: the global provider.
+        meter_provider: Makes the metrics; None: the global provider.
+
+    Returns:
+        A function that takes it back.
+
+    Raises:
+        TypeError: The object is of another kind.
+        WrongLoopError: The listener runs in another event loop.
+    """
+    _check(target)
+    operations = Operations(Destinations(template), tracer_provider, meter_provider)
+    undoing: list[Callable[[], None]] = [operations.end]
+    if isinstance(target, Listener | BlockingListener):
+        undoing.append(target.add_middleware(middleware_of(operations)))
+        observed = Observed(target, client_id)
+        observers_of(meter_provider, meter_of(meter_provider)).add(observed)
+        undoing.append(observed.stop)
+    _replace(target, operations, undoing)
+
+    def undo() -> None:
+        while undoing:
+            undoing.pop()()
+
+    return undo
+
+
+def _check(target: object) -> None:
+    if not isinstance(target, Instrumented):
+        msg = f"target must be a Listener, Notifier or Log, not of type {type(target).__name__}"
+        raise TypeError(msg)
+
+
+def _replace(target: Any, operations: Operations, undoing: list[Callable[[], None]]) -> None:  # noqa: ANN401 - one of several classes
+    """Put methods on the object before those of its class."""
+    wrappers = {
+        "notify": sends_one,
+        "append": sends_one,
+        "notify_many": sends_many,
+        "append_many": sends_many,
+    }
+    if isinstance(target, Log | BlockingLog):
+        wrappers["on"] = registers
+    for name, wrap in wrappers.items():
+        method = getattr(target, name, None)
+        if method is not None:
+            setattr(target, name, wrap(method, operations))
+            undoing.append(_restoring(target, name, target.__dict__[name]))
+
+
+def _restoring(target: Any, name: str, ours: object) -> Callable[[], None]:  # noqa: ANN401 - one of several classes
+    def restore() -> None:
+        if target.__dict__.get(name) is ours:
+            delattr(target, name)
+
+    return restore

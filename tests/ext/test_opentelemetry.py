@@ -1,0 +1,321 @@
+"""Spans and metrics, as the exporters of OpenTelemetry's own SDK see them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncnotify import BlockingNotifier, Channel, Listener, Notification, Notifier
+from asyncnotify.testing.fake import FakeServer
+
+pytest.importorskip("opentelemetry.sdk")
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+
+from asyncnotify.ext.opentelemetry import instrument
+from asyncnotify.log import Log
+from asyncnotify.testing.clock import VirtualTimeLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+
+class Telemetry:
+    """Providers of their own, and what they have recorded."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self.reader])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `instrument()` is given."""
+        return {"tracer_provider": self.tracers, "meter_provider": self.meters}
+
+    def spans(self) -> dict[str, ReadableSpan]:
+        """Return the spans that have ended, by name."""
+        return {span.name: span for span in self.exporter.get_finished_spans()}
+
+    def points(self, name: str) -> list[Any]:
+        """Return the data points of a metric."""
+        data = self.reader.get_metrics_data()
+        return [
+            point
+            for resource in ([] if data is None else data.resource_metrics)
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    """Providers that nobody else uses."""
+    telemetry = Telemetry()
+    yield telemetry
+    telemetry.tracers.shutdown()
+    telemetry.meters.shutdown()
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    """A server that is there as long as the test."""
+    return FakeServer()
+
+
+def id_of(span: ReadableSpan) -> int:
+    """Return the id of a span."""
+    assert span.context is not None
+    return int(span.context.span_id)
+
+
+async def exchange(listener: Listener, channel: str | Channel[Any], payload: Any = "") -> None:
+    """Send one notification to a handler, and return when it has been handled."""
+    handled = asyncio.Event()
+    subscription = await listener.listen(channel, lambda _: handled.set())
+    await listener.notify(channel, payload)
+    await handled.wait()
+    await subscription.cancel()
+
+
+async def test_sending_and_processing_have_spans_by_the_conventions(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """Each with the names, kinds and attributes of messaging; a payload is in neither."""
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        await exchange(listener, "orders", "secret")
+    spans = telemetry.spans()
+    assert spans.keys() == {"send orders", "process orders"}
+    send, process = spans["send orders"], spans["process orders"]
+    assert (send.kind, process.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    for span, operation in ((send, "send"), (process, "process")):
+        assert dict(span.attributes or {}) == {
+            "messaging.system": "postgresql",
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": "orders",
+        }
+        assert "secret" not in span.to_json()
+
+
+async def test_a_call_of_a_handler_is_a_trace_of_its_own(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """Also where the handler was registered in a request; its own spans belong to it."""
+    tracer = telemetry.tracers.get_tracer("user")
+    handled = asyncio.Event()
+
+    def handler(_: Notification[str]) -> None:
+        with tracer.start_as_current_span("query"):
+            handled.set()
+
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        with tracer.start_as_current_span("request"):
+            await listener.listen("orders", handler)
+            await listener.notify("orders")
+            await handled.wait()
+    spans = telemetry.spans()
+    process, query, request = spans["process orders"], spans["query"], spans["request"]
+    assert process.parent is None
+    assert query.parent is not None
+    assert query.parent.span_id == id_of(process)
+    assert spans["send orders"].parent is not None
+    assert spans["send orders"].parent.span_id == id_of(request)
+
+
+async def test_an_error_shows_its_type_and_none_of_its_text(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """The text may quote a payload; the log line has it."""
+    failed = asyncio.Event()
+
+    def handler(n: Notification[str]) -> None:
+        raise ValueError(n.payload)
+
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        await listener.listen("orders", handler, on_error=lambda _, __: failed.set())
+        await listener.notify("orders", "secret")
+        await failed.wait()
+    process = telemetry.spans()["process orders"]
+    assert process.status.status_code is StatusCode.ERROR
+    assert (process.attributes or {})["error.type"] == "ValueError"
+    assert "secret" not in process.to_json()
+    (point,) = telemetry.points("messaging.process.duration")
+    assert point.attributes["error.type"] == "ValueError"
+
+
+async def test_metrics_of_messaging_have_the_buckets_of_the_conventions(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """And count what was sent and handed over."""
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        await exchange(listener, "orders")
+        await listener.notify_many([("orders", str(number)) for number in range(5)])
+        with pytest.raises(ValueError, match="channel"):
+            await listener.notify("x" * 64)
+    for name in ("messaging.client.operation.duration", "messaging.process.duration"):
+        assert all(point.explicit_bounds == SECONDS for point in telemetry.points(name))
+        assert telemetry.points(name)
+    sent = {
+        point.attributes.get("messaging.destination.name"): point.value
+        for point in telemetry.points("messaging.client.sent.messages")
+    }
+    assert sent == {"orders": 1, None: 5}
+    (consumed,) = telemetry.points("messaging.client.consumed.messages")
+    assert (consumed.value, consumed.attributes["messaging.operation.name"]) == (1, "process")
+    assert (telemetry.spans()["send"].attributes or {})["messaging.batch.message_count"] == 5
+
+
+async def test_channels_that_are_many_share_a_template(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """In names and metrics; a span says which channel it was."""
+    async with Listener(server.dsn) as listener:
+        instrument(
+            listener,
+            template=lambda name: "user_{id}" if name.startswith("user_") else None,
+            **telemetry.options,
+        )
+        await exchange(listener, "user_42")
+    span = telemetry.spans()["process user_{id}"]
+    assert (span.attributes or {})["messaging.destination.name"] == "user_42"
+    (point,) = telemetry.points("messaging.client.consumed.messages")
+    assert point.attributes["messaging.destination.template"] == "user_{id}"
+    assert "messaging.destination.name" not in point.attributes
+
+
+async def test_without_a_template_the_number_of_names_is_bounded(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """Any sender or tenant may make channels; metrics have a hundred, and one for the others."""
+    async with Notifier(server.dsn) as notifier:
+        instrument(notifier, **telemetry.options)
+        for number in range(105):
+            await notifier.notify(f"channel_{number}")
+    points = telemetry.points("messaging.client.sent.messages")
+    assert len(points) == 101
+    (other,) = [p for p in points if "messaging.destination.template" in p.attributes]
+    assert (other.attributes["messaging.destination.template"], other.value) == ("{other}", 5)
+
+
+async def test_the_counters_of_each_listener_are_read_when_they_are_collected(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """One that is gone is reported no more, and none is kept alive."""
+    async with Listener(server.dsn) as first, Listener(server.dsn) as second:
+        instrument(first, client_id="client-0", **telemetry.options)
+        instrument(second, client_id="client-1", **telemetry.options)
+        await exchange(first, "orders")
+        for name, value in (("received", 1), ("gaps", 1), ("reconnects", 0), ("connected", 1)):
+            by_client = {
+                point.attributes["messaging.client.id"]: point.value
+                for point in telemetry.points(f"asyncnotify.{name}")
+            }
+            assert by_client["client-0"] == value, name
+            assert by_client.keys() == {"client-0", "client-1"}
+    del first, second
+    gc.collect()
+    assert telemetry.points("asyncnotify.received") == []
+
+
+async def test_undoing_leaves_no_trace(telemetry: Telemetry, server: FakeServer) -> None:
+    """The methods of the class are those of the object again; undoing twice is undoing once."""
+    async with Listener(server.dsn) as listener:
+        undo = instrument(listener, **telemetry.options)
+        undo()
+        undo()
+        await exchange(listener, "orders")
+        assert "notify" not in vars(listener)
+    assert telemetry.spans() == {}
+    assert telemetry.points("asyncnotify.received") == []
+
+
+def test_a_blocking_notifier_sends_within_the_trace_of_its_thread(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """One span for each call, whichever thread does the work."""
+    with BlockingNotifier(server.dsn) as notifier:
+        instrument(notifier, **telemetry.options)
+        with telemetry.tracers.get_tracer("user").start_as_current_span("request") as request:
+            notifier.notify("orders", "1")
+            assert notifier.notify_many([("orders", "2"), ("orders", "3")]) == 2
+    spans = telemetry.spans()
+    assert spans.keys() == {"request", "send orders", "send"}
+    for name in ("send orders", "send"):
+        parent = spans[name].parent
+        assert parent is not None
+        assert parent.span_id == request.get_span_context().span_id
+
+
+async def test_our_own_traffic_has_no_spans(telemetry: Telemetry, server: FakeServer) -> None:
+    """What wakes the readers of a log, and what services report, is sent and handled unseen."""
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        await exchange(listener, "asyncnotify_log_events")
+        await exchange(listener, "asyncnotify.reports")
+    assert telemetry.spans() == {}
+
+
+async def test_heartbeats_and_listen_have_no_spans(
+    telemetry: Telemetry, server: FakeServer
+) -> None:
+    """Only what the program sends and handles is seen."""
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        async with listener.stream("orders") as stream:
+            assert (await listener.health())["server_error"] is None  # asked as a heartbeat asks
+            await listener.notify("orders")
+            await anext(stream)
+    assert telemetry.spans().keys() == {"send orders"}
+
+
+async def test_the_event_of_a_log_leads_to_its_sender(telemetry: Telemetry, dsn: str) -> None:
+    """By a link, from the headers, which keep what the caller has put there; for each attempt."""
+    seen: list[dict[str, str]] = []
+    handled = asyncio.Event()
+    async with Log("events", dsn) as log:
+        await log.install()
+        instrument(log, **telemetry.options)
+
+        @log.on("mailer", "orders")
+        async def handler(event: Any) -> None:
+            seen.append(dict(event.headers))
+            assert get_current_span().is_recording()
+            handled.set()
+
+        with telemetry.tracers.get_tracer("user").start_as_current_span("request"):
+            await log.append("orders", "1", headers={"tenant": "7"})
+        await log.start()
+        await handled.wait()
+    spans = telemetry.spans()
+    assert seen[0].keys() == {"tenant", "traceparent"}
+    assert len(seen[0]["traceparent"]) == 55
+    (link,) = spans["process orders"].links
+    assert link.context.span_id == id_of(spans["send orders"])
+    assert (spans["process orders"].attributes or {})["messaging.consumer.group.name"] == "mailer"
+    assert spans.keys() == {"request", "send orders", "process orders"}
+
+
+@pytest.mark.parametrize("wrong", [None, "orders", VirtualTimeLoop])
+def test_what_is_no_listener_notifier_or_log_is_refused(wrong: Any) -> None:
+    """By an error that says of which type it is."""
+    with pytest.raises(TypeError, match="target must be"):
+        instrument(wrong)
