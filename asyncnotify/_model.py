@@ -63,6 +63,9 @@ class Notification(_NamedTuple, Generic[T_co]):
         size = f" of {len(self.payload)} characters" if isinstance(self.payload, str) else ""
         return f"Notification(channel={self.channel!r}, payload=<hidden{size}>, pid={self.pid})"
 
+    __sentry_repr__ = __repr__
+    """Sentry's SDK sends the local variables of frames, and would send a tuple by its elements."""
+
 
 class GapReason(StrEnum):
     """Why notifications may be missing at this place."""

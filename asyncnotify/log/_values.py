@@ -93,3 +93,6 @@ class Event(_NamedTuple, Generic[T_co]):
             f"Event({self.position}, id={self.id}, channel={self.channel!r},"
             f" payload=<hidden{size}>, key={self.key!r})"
         )
+
+    __sentry_repr__ = __repr__
+    """As of Notification: Sentry's SDK would send a tuple by its elements."""
