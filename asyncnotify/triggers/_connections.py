@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOCK_NOT_AVAILABLE: Final = "55P03"
+_PASSING: Final = {"55P03", "40P01"}
+"""The server's words for a lock that was not to be had, and for a deadlock that it has ended."""
+
 _PAUSE: Final = 0.2
 """Seconds between two attempts at a lock, in which those who wait behind it can go on."""
 
@@ -117,7 +119,7 @@ def take_in_thread_when_unlocked(
 def _again(error: Exception, deadline: float, table: str, timeout: float) -> bool:
     """Return whether an error may pass, and there is time left."""
     driver = getattr(error, "orig", error)
-    if getattr(driver, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+    if getattr(driver, "sqlstate", None) not in _PASSING:
         return False
     if time.monotonic() + _PAUSE > deadline:
         raise LockTimeoutError(table, timeout) from error

@@ -74,7 +74,7 @@ class LockTimeoutError(TriggerError, TimeoutError):
     """
     The table was in use for so long that no trigger could be made or removed; nothing changed.
 
-    ``__cause__`` is what the server answered to the last attempt.
+    ``__cause__`` is what the server answered to the last attempt: a lock timeout, or a deadlock.
 
     Attributes:
         table: The name with its schema, quoted as in SQL.

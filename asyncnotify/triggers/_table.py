@@ -283,7 +283,7 @@ class Table:
             connection: An asyncpg Connection, or one acquired from its Pool; SQLAlchemy's
                 AsyncConnection or AsyncSession; psycopg's AsyncConnection.
             lock_timeout: Seconds that an attempt waits for a lock on the table: all that write to
-                the table wait behind it.
+                the table wait behind it. An attempt also ends where the server ends a deadlock.
             timeout: Seconds in which attempts are begun.
 
         Raises:

@@ -276,6 +276,24 @@ async def test_a_table_in_use_is_tried_again(
     assert (await table.status(admin)).is_fine
 
 
+async def test_a_deadlock_is_tried_again(admin: Connection, connect: Connect) -> None:
+    """A transaction that writes to a partition, and then through the parent, is the one to win."""
+    await admin.execute("CREATE TABLE parts (id int) PARTITION BY LIST (id)")
+    await admin.execute("CREATE TABLE part PARTITION OF parts FOR VALUES IN (1, 2)")
+    table = Table("parts", key="id")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with connect() as writer, connect() as onlooker, writer.transaction():
+        await writer.execute("SET LOCAL deadlock_timeout = '1min'")
+        await writer.execute("INSERT INTO part VALUES (1)")
+        installing = asyncio.create_task(table.install(admin, lock_timeout=20, timeout=60))
+        while not await onlooker.fetchval(waiting):
+            pass
+        await writer.execute("INSERT INTO parts VALUES (2)")
+        assert not installing.done()
+    await installing
+    assert (await table.status(admin)).is_fine
+
+
 async def test_an_installation_that_does_not_end(
     admin: Connection, connect: Connect, table: Table
 ) -> None:
