@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify.triggers._sql.notifying import (
+    NONE,
     PLAN_FOR_MANY,
     RESTORE_SETTINGS,
     SETTINGS,
@@ -31,8 +32,8 @@ DECLARE
     items pg_catalog.refcursor;
     item pg_catalog.record;
     payload pg_catalog.text;
-    payloads pg_catalog.text[] := '{{}}';
-    keys pg_catalog.text[] := '{{}}';
+    payloads pg_catalog.text[] := {NONE};
+    keys pg_catalog.text[] := {NONE};
     size pg_catalog.int8 := 0;{SETTINGS}
 BEGIN{_on_truncate(definition)}
 {PLAN_FOR_MANY}
@@ -46,8 +47,8 @@ BEGIN{_on_truncate(definition)}
         size := size + pg_catalog.octet_length(payload);
         IF pg_catalog.cardinality(payloads) >= {_PORTION_COUNT} OR size >= {_PORTION_BYTES} THEN
             {_append_many(definition)}
-            payloads := '{{}}';
-            keys := '{{}}';
+            payloads := {NONE};
+            keys := {NONE};
             size := 0;
         END IF;
     END LOOP;

@@ -53,7 +53,7 @@ DECLARE
     items pg_catalog.refcursor;
     item pg_catalog.record;
     operation pg_catalog.text := pg_catalog.lower(TG_OP);
-    payloads pg_catalog.text[] := '{{}}';
+    payloads pg_catalog.text[] := {NONE};
     payload pg_catalog.text;
     item_payload pg_catalog.text;
     room pg_catalog.int4;
@@ -71,9 +71,11 @@ BEGIN{on_truncate(definition)}
     IF must_read THEN
         {send_reread(definition, "total")}
     ELSE
-        FOREACH item_payload IN ARRAY payloads LOOP
-            {send(definition, "item_payload")}
-        END LOOP;
+        IF are_more THEN
+            FOREACH item_payload IN ARRAY payloads LOOP
+                {send(definition, "item_payload")}
+            END LOOP;
+        END IF;
         IF payload IS NOT NULL THEN
             {send(definition, "payload")}
         END IF;
@@ -100,7 +102,7 @@ def _collect(definition: Definition) -> str:
             OPEN items FOR
 {changed_rows(definition, "update")};
             operation := '';
-            payloads := '{{}}';
+            payloads := {NONE};
             payload := NULL;
             room := -1;
             CONTINUE;
@@ -135,6 +137,9 @@ def _branches(statements: Iterable[str]) -> str:
     )
     return "    IF " + "\n    ELSIF ".join(branches) + "\n    END IF;"
 
+
+NONE: Final = "'{}'::pg_catalog.text[]"
+"""No payloads. Without its type it would be parsed in each call."""
 
 SETTINGS: Final = """
     loops pg_catalog.text;
@@ -210,7 +215,7 @@ DECLARE
     number pg_catalog.int8;
     operation pg_catalog.text;
     payload pg_catalog.text;
-    payloads pg_catalog.text[] := '{{}}';
+    payloads pg_catalog.text[] := {NONE};
     must_read pg_catalog.bool := false;
     total pg_catalog.int8 := 1;
     was pg_catalog.record;
