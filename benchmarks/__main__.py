@@ -36,6 +36,7 @@ from benchmarks.workloads import (
     publishing,
     recovery,
     telemetry,
+    triggers,
     typed,
     writers,
 )
@@ -63,6 +64,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "publishing": publishing.measure,
     "writers": writers.measure,
     "log": log.measure,
+    "triggers": triggers.measure,
 }
 HERE: Final = Path(__file__).parent
 DOCUMENT: Final = Path("docs", "performance.md")
@@ -78,7 +80,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small numbers: to try it")
     parser.add_argument(
-        "--large", action="store_true", help="let the log grow to 10,000,000 events: it takes long"
+        "--large",
+        action="store_true",
+        help="also 10,000,000 events of the log, and a million rows of a trigger: it takes long",
     )
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, {QUICK_ROUNDS} if quick")
     parser.add_argument(
