@@ -136,6 +136,41 @@ async def test_a_function_that_two_tables_share(admin: Connection, first: str) -
         assert (await table.status(admin)).is_fine
 
 
+@pytest.mark.parametrize("name", ['we"ird', "a.b", "% $1 :x '\\", "L" * 63, "é" * 31])
+async def test_odd_names(admin: Connection, name: str) -> None:
+    """Status, upgrade and remove find the triggers, under the old name and under the new one."""
+    older, newer = '"' + name.replace('"', '""') + '"', '"' + name.replace('"', '""')[1:] + 'x"'
+    await admin.execute(f"CREATE TABLE {older} (id int)")
+    await Table(f"public.{older}", key="id", channel="c").install(admin)
+    await admin.execute(f"ALTER TABLE {older} RENAME TO {newer}")
+    table = Table(f"public.{newer}", key="id", channel="c")
+    assert (await table.status(admin)).function is OUTDATED
+    await table.upgrade(admin)
+    assert (await table.status(admin)).is_fine
+    await table.remove(admin)
+    assert (await admin.fetchval(TRIGGERS), await admin.fetchval(FUNCTIONS)) == (0, None)
+
+
+async def test_a_role_that_does_not_own_the_table(admin: Connection) -> None:
+    """It is told what it lacks, and nothing is left behind; status() asks for no right."""
+    role = f"{await admin.fetchval('SELECT current_database()')}_other"
+    await admin.execute("CREATE TABLE t (id int); CREATE TABLE u (id int)")
+    await Table("t", key="id").install(admin)
+    await admin.execute("ALTER TABLE t RENAME TO v")
+    await admin.execute(f"CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}")
+    try:
+        await admin.execute(f"SET ROLE {role}")
+        renamed, new = Table("v", key="id"), Table("u", key="id")
+        for call in (renamed.install, renamed.upgrade, renamed.remove, new.install):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await call(admin)
+        assert (await renamed.status(admin)).function is OUTDATED
+        assert (await new.status(admin)).state is MISSING
+        assert await admin.fetchval(FUNCTIONS) == ["asyncnotify_t"]
+    finally:
+        await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 # -- attached and detached ------------------------------------------------------------------------
 
 PARTITIONED = """
