@@ -434,7 +434,7 @@ async def test_what_was_read_ahead_is_not_given_after_a_seek(log: Log, admin: Co
         feed: Any = consumer._feed  # noqa: SLF001 - read ahead means: found, and not yet given
         await until(lambda: _are_found(log, feed, 3))
         items: Any = consumer._items  # noqa: SLF001
-        mine = {decoded.item.payload for decoded in items}
+        mine = {event.payload for event in items}
         await log.seek("mailer", "now")
         await log.append("things", "new", key="k0")
         while (payload := (await consumed(consumer, 1))[0].payload) != "new":

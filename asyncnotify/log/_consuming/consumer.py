@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 from asyncnotify import ClosedError, Gap
 from asyncnotify._arguments import check_count
 from asyncnotify._channels.channel import RereadError
-from asyncnotify._errors import PayloadDecodeError
+from asyncnotify.log._reading.decoding import Undecoded, shown
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
+    from asyncnotify._errors import PayloadDecodeError
     from asyncnotify._owner import Owner
     from asyncnotify.log._consuming.feed import Feed
     from asyncnotify.log._consuming.merging import MergedFeed
@@ -203,24 +205,24 @@ class Consumer(Generic[ItemT_co]):
     def _take_events(self, count: int) -> list[ItemT_co]:
         """Take the events that come first, up to ``count``; end before what is no event."""
         items = self._items
-        taken: list[Decoded] = []
-        while items and len(taken) < count:
-            item = items[0]
-            if isinstance(item, Gap) or not isinstance(item.item, Event):
+        taken: list[Event[Any]] = []
+        for item in islice(items, count):
+            if not isinstance(item, Event):
                 break
             taken.append(item)
+        for _ in taken:
             items.popleft()
         if taken:
             self._given = taken[-1].position
             self._outstanding += taken
-        return cast("list[ItemT_co]", [one.item for one in taken])
+        return cast("list[ItemT_co]", taken)
 
     async def _take(self) -> Event[Any] | Gap | None:
         """Take an item; return None if it is nothing that the user wants to see."""
         item = self._items.popleft()
         if isinstance(item, Gap):
             return item if self._gaps else None
-        if isinstance(item.item, PayloadDecodeError) and not self._is_shown(item.item):
+        if isinstance(item, Undecoded) and not self._is_shown(item.error):
             try:
                 await self._bury(item)
             except BaseException:
@@ -229,7 +231,7 @@ class Consumer(Generic[ItemT_co]):
             return None
         self._given = item.position
         self._outstanding.append(item)
-        return item.shown
+        return shown(item)
 
     def _is_shown(self, error: PayloadDecodeError) -> bool:
         return self._gaps and isinstance(error, RereadError)
@@ -245,8 +247,8 @@ class Consumer(Generic[ItemT_co]):
         self._done, self._given = self._given or self._done, None
         self._outstanding.clear()
 
-    async def _bury(self, item: Decoded) -> None:
-        if not await self._feed.bury(item.position, 1, str(item.item)):
+    async def _bury(self, item: Undecoded) -> None:
+        if not await self._feed.bury(item.position, 1, str(item.error)):
             self._items.clear()
         elif self._given is None:
             self._done = item.position

@@ -10,7 +10,7 @@ import asyncpg
 
 from asyncnotify import Gap
 from asyncnotify._channels.arguments import channels_of
-from asyncnotify._errors import PayloadDecodeError, describe_error
+from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
 from asyncnotify.log._consuming.calling import HandlerError, call_handler, result_of
@@ -136,14 +136,14 @@ class HandlerWorker:
                 return
 
     async def _handle(self, decoded: Decoded) -> None:
-        if isinstance(decoded.item, PayloadDecodeError):
-            await self._bury(decoded, 1, decoded.item)
+        if not isinstance(decoded, Event):
+            await self._bury(decoded, 1, decoded.error)
             return
         retry = self._handling.retry
         delays = retry.delays()
         for attempt in range(1, retry.attempts + 1):
             try:
-                await self._attempt(decoded, decoded.item)
+                await self._attempt(decoded)
             except HandlerError as error:
                 self._log(decoded, attempt, error.error)
                 if attempt == retry.attempts:
@@ -155,25 +155,25 @@ class HandlerWorker:
             else:
                 return
 
-    async def _attempt(self, decoded: Decoded, event: Event[Any]) -> None:
+    async def _attempt(self, event: Event[Any]) -> None:
         if not self._handling.transactional:
-            await self._call(decoded.position, event)
+            await self._call(event.position, event)
             return
         try:
-            await self._in_transaction(decoded, event)
+            await self._in_transaction(event)
         except (TakenOverError, *PASSING) as error:
             await self._feed.lose(error)
             raise _LostError from error
 
-    async def _in_transaction(self, decoded: Decoded, event: Event[Any]) -> None:
+    async def _in_transaction(self, event: Event[Any]) -> None:
         """Call the function, and commit the cursor with what it has done, or nothing of both."""
         serving = self._feed.serving
         transaction = await serving.session.begin()
         try:
             await serving.hold()
-            await self._call(decoded.position, event, serving.session.connection)
+            await self._call(event.position, event, serving.session.connection)
             with _errors_of_what_was_written():
-                await serving.commit_in_marked(decoded.position)
+                await serving.commit_in_marked(event.position)
         except BaseException:
             if not serving.session.lost:
                 await serving.session.run(transaction.rollback())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from asyncnotify import Gap, GapReason
 from asyncnotify._channels.arguments import channels_of
@@ -26,32 +26,38 @@ _COLUMNS: Final = 7
 """Of an event, in the order in which the statements give them; others follow."""
 
 _new: Final[Any] = tuple.__new__
-"""Makes a named tuple in half the time that its class takes: there are three for each event."""
+"""Makes a named tuple in half the time that its class takes: there are two for each event."""
 
 
-class Decoded(NamedTuple):
+class Undecoded(NamedTuple):
     """
-    An event, or why it cannot be decoded.
+    An event that cannot be decoded.
 
     Attributes:
         position: Where it stands.
-        item: The event, or the error.
+        error: Why.
         appended_at: When it was appended.
     """
 
     position: Position
-    item: Event[Any] | PayloadDecodeError
+    error: PayloadDecodeError
     appended_at: datetime
 
     @property
-    def shown(self) -> Event[Any] | Gap:
-        """The event, or a Gap in the place of one that has no payload."""
-        if isinstance(self.item, Event):
-            return self.item
-        channel, at = self.item.channel, self.appended_at
-        if isinstance(self.item, RereadError):
-            return Gap(channel, GapReason.REREAD, at, self.item.count)
-        return Gap(channel, GapReason.UNDECODABLE, at)
+    def gap(self) -> Gap:
+        """What a reader gets in the place of the event."""
+        channel = self.error.channel
+        if isinstance(self.error, RereadError):
+            return Gap(channel, GapReason.REREAD, self.appended_at, self.error.count)
+        return Gap(channel, GapReason.UNDECODABLE, self.appended_at)
+
+
+Decoded: TypeAlias = Event[Any] | Undecoded
+
+
+def shown(decoded: Decoded) -> Event[Any] | Gap:
+    """Return the event, or a Gap in the place of one that has no payload."""
+    return decoded if isinstance(decoded, Event) else decoded.gap
 
 
 class Decoder:
@@ -80,21 +86,20 @@ class Decoder:
             number, uid, name, key, payload, headers, at = row[:_COLUMNS]
             position = _new(Position, (log, epoch, tick, number))
             if headers is None and name not in self._channels:  # the common case
-                event = _new(Event, (position, uid, name, payload, key, _NO_HEADERS, at))
-                yield _new(Decoded, (position, event, at))
+                yield _new(Event, (position, uid, name, payload, key, _NO_HEADERS, at))
             else:
-                yield Decoded(position, self._event(position, row), at)
+                yield self._event(position, row)
 
-    def _event(self, position: Position, row: Any) -> Event[Any] | PayloadDecodeError:  # noqa: ANN401 - a record of the driver's
+    def _event(self, position: Position, row: Any) -> Decoded:  # noqa: ANN401 - a record of the driver's
         channel = self._channels.get(row["channel"])
         try:
             payload = row["payload"] if channel is None else channel.decode(row["payload"])
         except RereadError as error:
-            return error
+            return Undecoded(position, error, row["appended_at"])
         except PayloadDecodeError as error:
             self.undecodable += 1
             log.error("event %s at %s cannot be decoded: %s", row["uid"], position, error)  # noqa: TRY400 - its traceback may quote the payload
-            return error
+            return Undecoded(position, error, row["appended_at"])
         headers = row["headers"]
         return Event(
             position,

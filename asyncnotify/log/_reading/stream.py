@@ -15,6 +15,7 @@ from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import retrieve, start
+from asyncnotify.log._reading.decoding import shown
 from asyncnotify.log._reading.failures import PASSING, raise_if_final
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.cursor import Expired
@@ -305,7 +306,7 @@ class LogStream(Generic[ItemT_co]):
             log.warning(_warnings, ("expired", id(self)), text, portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
-            self._items.extend(decoded.shown for decoded in self._decoder.decoded(portion))
+            self._items.extend(map(shown, self._decoder.decoded(portion)))
 
     # -- the place ----------------------------------------------------------------------------
 
