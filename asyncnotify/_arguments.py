@@ -231,6 +231,15 @@ def check_coding(name: str, function: object) -> None:
     check_takes(name, function, "the payload" if name == "encode" else "the text")
 
 
+def check_context(function: object) -> None:
+    """Raise TypeError unless the function takes nothing and returns its result at once."""
+    check_function("context", function)
+    if is_async(function):
+        msg = "context must be a plain function: it is called, and not awaited"
+        raise TypeError(msg)
+    check_takes("context", function)
+
+
 def check_callable(name: str, function: object) -> None:
     """Raise TypeError unless the object can be called."""
     if not callable(function):

@@ -56,6 +56,11 @@ class Notification(_NamedTuple, Generic[T_co]):
     payload: T_co
     pid: int
 
+    @property
+    def context(self) -> str | None:
+        """What it was sent with, by ``Channel(…, context=…)``, where a handler gets it; or None."""
+        return None
+
     def __repr__(self) -> str:
         if os.environ.get(SHOW_PAYLOADS, "0") not in {"", "0"}:
             shown = f"payload={self.payload!r}"
@@ -65,6 +70,22 @@ class Notification(_NamedTuple, Generic[T_co]):
 
     __sentry_repr__ = __repr__
     """Sentry's SDK sends the local variables of frames, and would send a tuple by its elements."""
+
+
+class NotificationInContext(Notification[T_co]):
+    """A notification with what it was sent with. Only handlers get one: it takes a dict."""
+
+    @property
+    def context(self) -> str | None:
+        """What it was sent with; None of one that ``_replace()`` has made."""
+        return self.__dict__.get("context")
+
+
+def in_context(notification: Notification[T_co], context: str) -> Notification[T_co]:
+    """Return the same notification with what it was sent with."""
+    made: NotificationInContext[T_co] = tuple.__new__(NotificationInContext, notification)
+    made.__dict__["context"] = context
+    return made
 
 
 class GapReason(StrEnum):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, final, overload
 
-from asyncnotify._arguments import check_flag
+from asyncnotify._arguments import check_context, check_flag
 from asyncnotify._channels.coders import Coder, RefusedError, coder_for, name_of
-from asyncnotify._channels.envelope import TEXT_LIMIT, Layer, signing, wrapping
+from asyncnotify._channels.envelope import TEXT_LIMIT, Layer, carrying, parted, signing, wrapping
 from asyncnotify._channels.functions import Text, coder_of
 from asyncnotify._channels.hidden import secret_in
 from asyncnotify._channels.names import PAYLOAD_LIMIT, check_channel, check_payload
@@ -55,6 +55,10 @@ class Channel(Generic[T]):
             262,144 bytes.
         keys: Sign payloads with the first of these keys, of 16 bytes or more, and refuse payloads
             that none of the keys has signed. A signature takes 43 bytes.
+        context: Called for each payload that is sent; what it returns, a text of at most 200
+            characters or None, is sent with it, and handlers find it in ``Notification.context``.
+            For the traceparent of a trace, which takes 58 bytes. It is not signed. Receivers need
+            the argument too, with any function, before senders use it.
 
     Raises:
         ChannelNameError: The server would refuse or cut the name.
@@ -66,6 +70,7 @@ class Channel(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_carries",
         "_coder",
         "_decoder",
         "_form",
@@ -83,6 +88,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -94,6 +100,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -105,6 +112,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -116,6 +124,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -126,6 +135,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -136,6 +146,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -146,6 +157,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -159,6 +171,7 @@ class Channel(Generic[T]):
         unique: bool = False,
         compress: bool = False,
         keys: Iterable[bytes] | None = None,
+        context: Callable[[], str | None] | None = None,
     ) -> None:
         check_flag("unique", unique)
         check_flag("compress", compress)
@@ -171,10 +184,15 @@ class Channel(Generic[T]):
             layers.append(wrapping(unique=unique, compress=compress))
         if keys is not None:
             layers.append(signing(self._name, keys))
+        if context is not None:
+            check_context(context)
+            layers.append(carrying(self._name, context))
+        self._carries = context is not None
         self._layers = tuple(layers)
         self._decoder = _in_turn([*(layer.open for layer in layers[::-1]), self._coder.decode])
         self._text_limit = TEXT_LIMIT if compress else PAYLOAD_LIMIT
         traits = {"unique": unique, "compressed": compress, "signed": keys is not None}
+        traits["with context"] = self._carries
         of = "own coding" if own else name_of(kind)
         only = f" without {self._missing}" if self._missing else ""
         self._form = ", ".join([of + only, *(trait for trait, has_it in traits.items() if has_it)])
@@ -301,6 +319,12 @@ def bare_decoder(channel: Channel[T]) -> Callable[[str], T | Reread] | None:
     return channel._decoder  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
 
 
+def context_reader(channel: Channel[Any]) -> Callable[[str], str] | None:
+    """Return the function from text to the context it was sent with; None without ``context``."""
+    carries = channel._carries  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
+    return (lambda text: parted(text)[0]) if carries else None
+
+
 def undecodable(name: str, error: BaseException) -> PayloadDecodeError:
     """Return the error for what a bare decoder has raised, with its cause, to be raised or not."""
     failure = PayloadDecodeError(name, _reason(error, "cannot be decoded"))
@@ -345,9 +369,11 @@ def _in_turn(steps: Sequence[Callable[[str], Any] | None]) -> Callable[[str], An
             return only
         case [first, second]:
             return lambda text: second(first(text))
-        case _:
-            first, second, third = given
+        case [first, second, third]:
             return lambda text: third(second(first(text)))
+        case _:
+            first, second, third, fourth = given
+            return lambda text: fourth(third(second(first(text))))
 
 
 def _reason(error: BaseException, what: str) -> str:

@@ -8,8 +8,11 @@ Token and compression make an envelope. MARK and a letter at its beginning say w
     MARK p text             a text that begins with MARK itself
     text                    the text, as senders without an envelope write it
 
-A signature comes before everything else: 43 characters of base64url, without padding, of
+A signature comes before all of that: 43 characters of base64url, without padding, of
 HMAC-SHA256 over channel, NUL and the rest. No channel contains a NUL.
+
+A context comes first of all, and is not signed: MARK t CONTEXT MARK, for example a traceparent of
+55 characters. It is left out where there is none, unless the text begins as if it had one.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify._channels.coders import RefusedError
+from asyncnotify._errors import PayloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    Context = Callable[[], str | None]
 
 MARK: Final = "\x01"
 TOKEN_LENGTH: Final = 8  # 48 random bits: two of 10,000 tokens are equal in one of 5 million cases
@@ -39,6 +45,8 @@ _COMPRESSED: Final = MARK + "z"
 _PLAIN: Final = MARK + "p"
 _HEAD: Final = len(_UNIQUE) + TOKEN_LENGTH  # the longest prefix of a text
 _BYTES_OF_TOKEN: Final = 6
+_CONTEXT: Final = MARK + "t"
+LONGEST_CONTEXT: Final = 200
 _DAMAGED: Final = "has a damaged envelope"
 
 
@@ -105,6 +113,49 @@ def _decompressed(packed: str) -> str:
     if not unpacker.eof or unpacker.unused_data:
         raise RefusedError(_DAMAGED)
     return plain.decode()
+
+
+# -- the context ----------------------------------------------------------------------------------
+
+
+def carrying(channel: str, context: Context) -> Layer:
+    """Return the layer that puts what ``context()`` returns before the text, and removes it."""
+
+    def seal(text: str) -> str:
+        found = _checked_context(channel, context)
+        return f"{_CONTEXT}{found}{MARK}{text}" if found or text.startswith(_CONTEXT) else text
+
+    def open_(text: str) -> str:
+        return parted(text)[1]
+
+    return Layer(seal, open_)
+
+
+def parted(text: str) -> tuple[str, str]:
+    """Return the context that a text was sent with, empty if there is none, and the text."""
+    if not text.startswith(_CONTEXT):
+        return "", text
+    begin = len(_CONTEXT)
+    end = text.find(MARK, begin, begin + LONGEST_CONTEXT + 1)
+    if end < 0:
+        raise RefusedError(_DAMAGED)
+    return text[begin:end], text[end + 1 :]
+
+
+def _checked_context(channel: str, context: Context) -> str:
+    try:
+        found = context()
+    except Exception as error:
+        reason = f"has no context: {type(error).__name__}"
+        raise PayloadError(channel, reason) from error
+    if found is not None and not _is_context(found):
+        reason = f"has a context that is no text of at most {LONGEST_CONTEXT} characters"
+        raise PayloadError(channel, reason)
+    return found or ""
+
+
+def _is_context(found: object) -> bool:
+    return isinstance(found, str) and len(found) <= LONGEST_CONTEXT and MARK not in found
 
 
 # -- the signature --------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from asyncnotify._channels.channel import bare_decoder, undecodable
+from asyncnotify._channels.channel import bare_decoder, context_reader, undecodable
 from asyncnotify._delivery.mailbox import merge_gaps
 from asyncnotify._interrupts import is_interrupt
 from asyncnotify._logs import Log
-from asyncnotify._model import Gap, GapReason, Notification, Reread
+from asyncnotify._model import Gap, GapReason, Notification, Reread, in_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,6 +103,26 @@ def decoder_of(channels: Iterable[Channel[Any]]) -> Callable[[Item], Taken] | No
             return Undecodable(undecodable(channel, error), item)
 
     return decode
+
+
+def with_contexts(
+    decode: Callable[[Item], Taken], channels: Iterable[Channel[Any]]
+) -> Callable[[Item], Taken]:
+    """Return a function that also keeps what notifications were sent with, where any may be."""
+    found = {channel.name: context_reader(channel) for channel in channels}
+    readers = {name: reader for name, reader in found.items() if reader is not None}
+    if not readers:
+        return decode
+
+    def decode_with_context(item: Item) -> Taken:
+        taken = decode(item)
+        if not isinstance(taken, Notification) or not isinstance(item, Notification):
+            return taken
+        read = readers.get(item.channel)
+        context = "" if read is None else read(item.payload)
+        return in_context(taken, context) if context else taken
+
+    return decode_with_context
 
 
 class Decoding:
@@ -342,11 +362,19 @@ def decoding_of(
     warnings: WarningLimit,
     *,
     wants_gaps: bool,
+    keeps_context: bool = True,
 ) -> Decoding | None:
-    """Return what takes and decodes, as Decoding says; None if all payloads are texts."""
-    decode = decoder_of(channels)
+    """
+    Return what takes and decodes, as Decoding says; None if all payloads are texts.
+
+    With ``keeps_context`` notifications may be of a subclass, which streams do not take.
+    """
+    several = tuple(channels)
+    decode = decoder_of(several)
     if decode is None:
         return None
+    if keeps_context:
+        decode = with_contexts(decode, several)
     return Decoding(subscriber, peek, decode, wants_gaps=wants_gaps, warnings=warnings)
 
 

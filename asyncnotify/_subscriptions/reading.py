@@ -206,7 +206,12 @@ class Reading:
         self.wants_gaps = gaps
         self._on_error = on_error
         self._decoding = decoding_of(
-            subscriber, mailbox.peek_in_turn, channels, roster.warnings, wants_gaps=gaps
+            subscriber,
+            mailbox.peek_in_turn,
+            channels,
+            roster.warnings,
+            wants_gaps=gaps,
+            keeps_context=False,
         )
         # A method of Python's: after a call of any other object a signal handler may raise
         self.take = mailbox.take_in_turn if self._decoding is None else self._decoding.take

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
-from asyncnotify.ext.opentelemetry import instrument
+from asyncnotify.ext.opentelemetry import current_traceparent, instrument
 from asyncnotify.log import Log
 from asyncnotify.testing.clock import VirtualTimeLoop
 
@@ -285,6 +285,26 @@ async def test_heartbeats_and_listen_have_no_spans(
             await listener.notify("orders")
             await anext(stream)
     assert telemetry.spans().keys() == {"send orders"}
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"compress": True, "keys": [b"0123456789abcdef"]}])
+async def test_a_notification_leads_to_its_sender_where_its_channel_carries_that(
+    telemetry: Telemetry, server: FakeServer, options: dict[str, Any], concurrency: int
+) -> None:
+    """By a link, from 55 characters before the payload; the payload is what it was."""
+    channel = Channel("orders", dict, context=current_traceparent, **options)
+    handled: asyncio.Queue[Notification[dict[str, int]]] = asyncio.Queue()
+    async with Listener(server.dsn) as listener:
+        instrument(listener, **telemetry.options)
+        await listener.listen(channel, handled.put, concurrency=concurrency)
+        await listener.notify(channel, {"id": 7})
+        notification = await handled.get()
+    assert notification == Notification("orders", {"id": 7}, notification.pid)
+    assert len(notification.context or "") == 55
+    spans = telemetry.spans()
+    (link,) = spans["process orders"].links
+    assert link.context.span_id == id_of(spans["send orders"])
 
 
 async def test_the_event_of_a_log_leads_to_its_sender(telemetry: Telemetry, dsn: str) -> None:

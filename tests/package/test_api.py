@@ -92,7 +92,7 @@ MEMBERS: dict[str, set[str]] = {
         "wait_closed",
         "wait_connected",
     },
-    "Notification": {"channel", "payload", "pid"},
+    "Notification": {"channel", "context", "payload", "pid"},
     "Notifier": {"aclose", "from_sqlalchemy", "notify", "notify_many", "start"},
     "Stream": {"aclose", "batches", "stats"},
     "Subscription": {"active", "cancel", "channel", "stats"},

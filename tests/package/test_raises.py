@@ -74,6 +74,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "connect": [*FUNCTION, Pool(), DSN],
     "connect_timeout": [*SECONDS, None],
     "connection": [5, Pool(), DSN],
+    "context": [5, "str", generator, async_generator, coroutine, of_five, Pool],
     "count": [*COUNT, 128],
     "decode": CODING,
     "dsn": [5, DSN.encode(), Pool()],

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from asyncnotify._model import Gap, GapReason, Notification, Reread, State, Stats
+from asyncnotify._model import Gap, GapReason, Notification, Reread, State, Stats, in_context
 
 NOTIFICATION = Notification("orders", "s3cret", 7)
 
@@ -113,3 +113,16 @@ def test_a_sum_of_counts_can_be_shown() -> None:
     assert "digits" not in repr(Gap("orders", GapReason.REREAD, None, 10**6 * (2**63 - 1)))
     with pytest.raises(ValueError, match=r"2\*\*63"):
         Reread(2**63)
+
+
+def test_a_notification_in_context_is_equal_to_one_without() -> None:
+    """It is the same tuple, shown and taken apart alike; a copy with changes has no context."""
+    bare = Notification("orders", "secret", 7)
+    carried = in_context(bare, "00-ab")
+    assert carried == bare
+    assert (carried.context, bare.context) == ("00-ab", None)
+    assert repr(carried) == repr(bare)
+    assert carried._replace(payload="other").context is None
+    match carried:
+        case Notification(payload=payload):
+            assert payload == "secret"

@@ -13,7 +13,8 @@ entry point. The module's path is its API, with the names in ``__all__``.
 """
 
 from asyncnotify.ext.opentelemetry._instrument import Instrumented, instrument
+from asyncnotify.ext.opentelemetry._operations import current_traceparent
 
-__all__ = ["Instrumented", "instrument"]
+__all__ = ["Instrumented", "current_traceparent", "instrument"]
 
-instrument.__module__ = __name__  # the name in tracebacks and docs
+current_traceparent.__module__ = instrument.__module__ = __name__  # the name in tracebacks and docs

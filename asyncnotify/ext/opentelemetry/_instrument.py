@@ -41,8 +41,9 @@ def instrument(
 
     Each notification or event that is sent has a span ``send CHANNEL``, each call of a handler a
     span ``process CHANNEL``, which is the root of a trace of its own. The event of a log carries
-    the context of its sender in its headers, and its ``process`` span has a link to that; a
-    notification has no headers. Streams, consumers that are iterated over, heartbeats, LISTEN and
+    the context of its sender in its headers, and its ``process`` span has a link to that. A
+    notification has no headers: ``Channel(…, context=current_traceparent)`` does that for it.
+    Streams, consumers that are iterated over, heartbeats, LISTEN and
     what a log does by itself have no spans. A span has neither a payload nor the text of an
     exception.
 

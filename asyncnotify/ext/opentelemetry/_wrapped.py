@@ -87,7 +87,7 @@ def middleware_of(operations: Operations) -> Middleware:
         if is_ours(notification.channel):
             await call_next(notification)
             return
-        with operations.processing(notification.channel):
+        with operations.processing(notification.channel, traceparent=notification.context):
             await call_next(notification)
 
     return traced

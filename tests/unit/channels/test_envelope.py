@@ -5,14 +5,23 @@ import random
 import tracemalloc
 import zlib
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnotify._channels.coders import RefusedError
-from asyncnotify._channels.envelope import MARK, TEXT_LIMIT, Layer, signing, wrapping
+from asyncnotify._channels.envelope import (
+    MARK,
+    TEXT_LIMIT,
+    Layer,
+    carrying,
+    parted,
+    signing,
+    wrapping,
+)
+from asyncnotify._errors import PayloadError
 
 KEY: Final = b"0123456789abcdef"
 OTHER: Final = b"fedcba9876543210"
@@ -231,3 +240,37 @@ def test_a_wrong_key_is_refused_without_being_shown(
     with pytest.raises(kind, match=message) as caught:
         signing("orders", keys)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("context", [None, "", "00-ab-cd-01", "x" * 200])
+@pytest.mark.parametrize("text", ["", "hello", f"{MARK}tx{MARK}y", f"{MARK}pz", MARK])
+def test_a_context_comes_first_and_the_text_stays_what_it_was(
+    text: str, context: str | None
+) -> None:
+    """Whatever the text begins with; a text without a context is sent as it is."""
+    layer = carrying("orders", lambda: context)
+    sealed = layer.seal(text)
+    assert parted(sealed) == (context or "", text)
+    assert layer.open(sealed) == text
+    if not context and not text.startswith(f"{MARK}t"):
+        assert sealed == text
+
+
+@pytest.mark.parametrize("context", [5, "x" * 201, f"a{MARK}b", b"x"])
+def test_a_context_that_cannot_be_sent_is_refused(context: Any) -> None:
+    """By an error of the channel, as a payload would be."""
+    with pytest.raises(PayloadError, match="orders"):
+        carrying("orders", lambda: context).seal("hello")
+
+
+def test_what_context_raises_is_the_cause() -> None:
+    """Of a PayloadError."""
+    with pytest.raises(PayloadError) as caught:
+        carrying("orders", lambda: str(1 / 0)).seal("hello")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_context_without_an_end_is_refused() -> None:
+    """Any sender can send it."""
+    with pytest.raises(RefusedError):
+        parted(f"{MARK}t{'x' * 300}{MARK}")

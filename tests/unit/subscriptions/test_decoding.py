@@ -512,3 +512,28 @@ def test_r43_the_line_holds_nothing_of_the_payload(
     assert record.getMessage() == (
         "payload on channel 'numbers' cannot be decoded: ValueError (sent by backend 7)"
     )
+
+
+@pytest.mark.parametrize("keeps_context", [True, False])
+def test_handlers_get_what_a_notification_was_sent_with(*, keeps_context: bool) -> None:
+    """Streams do not: they look at the exact class of what they take."""
+    carrying = Channel("a", dict, context=lambda: "00-ab")
+    box = BoundedMailbox(10, "drop_oldest", channel="a", source=TrimmingSource())
+    subscriber = Subscriber(["a"], box)
+    decoding = decoding_of(
+        subscriber,
+        box.peek,
+        iter([carrying]),
+        WarningLimit(),
+        wants_gaps=False,
+        keeps_context=keeps_context,
+    )
+    assert decoding is not None
+    subscriber.begin()
+    box.put(Notification("a", carrying.encode({"id": 1}), 7))
+    box.put(Notification("a", '{"id": 2}', 7))
+    assert isinstance(decoding.take(), Gap)  # the one at the start
+    taken = [decoding.take(), decoding.take()]
+    assert taken == [Notification("a", {"id": 1}, 7), Notification("a", {"id": 2}, 7)]
+    contexts = [one.context for one in taken if isinstance(one, Notification)]
+    assert contexts == ["00-ab" if keeps_context else None, None]
