@@ -211,12 +211,7 @@ class Feed:
 
     async def lose(self, error: Exception) -> None:
         """Give up the session: the next events are those behind the cursor, in a new one."""
-        self._handled = None
-        serving, self._serving = self._serving, None
-        if serving is not None:
-            serving.session.terminate()
-            with suppress(Exception):
-                await self._server.close(serving)
+        await self._give_up()
         if not self._is_lost and not isinstance(error, TakenOverError):
             text = "consuming is interrupted: %s"
             log.warning(_warnings, id(self), text, describe_error(error))
@@ -322,8 +317,16 @@ class Feed:
             return None
         return list(self._decoder.decoded(portion))
 
+    async def _give_up(self) -> None:
+        self._handled = None
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.session.terminate()
+            with suppress(Exception):
+                await self._server.close(serving)
+
     async def _serve(self) -> None:
-        self._serving = self._handled = None
+        await self._give_up()  # where so far only the server has ended the session
         await self._be_registered()
         await self._wake_ups.start()
         self._serving = await self._server.open()

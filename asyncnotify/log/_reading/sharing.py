@@ -32,10 +32,17 @@ class SharedSessions:
     @property
     def losses(self) -> int:
         """How many connections have been lost. The next one may lead to another server."""
-        kept = [session for session in self._idle if not session.lost]
-        self._losses += len(self._idle) - len(kept)
-        self._idle = kept
+        idle, self._idle = self._idle, []
+        self._idle = [session for session in idle if not self._is_lost(session)]
         return self._losses
+
+    def _is_lost(self, session: Session) -> bool:
+        """Return whether an idle session has ended; its connection is then closed, and counted."""
+        if session.lost:
+            session.terminate()  # so far only the server has ended it
+            self._losses += 1
+            return True
+        return False
 
     async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
         """Return the rows of the answer; raises as opening a session and ``fetch()`` on it do."""
@@ -60,9 +67,8 @@ class SharedSessions:
     async def _session(self) -> Session:
         while self._idle:
             session = self._idle.pop()
-            if not session.lost:
+            if not self._is_lost(session):
                 return session
-            self._losses += 1
         return await self._sessions.open()
 
     async def _put_back(self, session: Session) -> None:
