@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,3 +199,29 @@ async def test_a_cursor_follows_its_handler_within_a_portion(log: Log, dsn: str)
         finally:
             may_go_on.set()
         await until(lambda: is_behind(2))
+
+
+async def test_a_handler_that_is_stopped_handles_nothing_twice(log: Log, dsn: str) -> None:
+    """What it has handled is committed, also if it is stopped while it looks for more."""
+    appended, handled = 0, Counter[str]()
+
+    async def write() -> None:
+        nonlocal appended
+        while True:
+            await log.append("things", str(appended))
+            appended += 1
+
+    writer = asyncio.ensure_future(write())
+    for round_ in range(10):
+        served, seen = Log("orders", dsn), Seen()
+
+        @served.on("mailer")
+        async def handle(event: Event[str], seen: Seen = seen) -> None:
+            handled[event.payload] += 1
+            seen.note(event.payload)
+
+        async with served:
+            await seen.until(1 + 5 * round_)
+    writer.cancel()
+    assert set(handled.values()) == {1}
+    assert set(handled) == {str(number) for number in range(len(handled))}
