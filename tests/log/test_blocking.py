@@ -197,6 +197,21 @@ class Calls:
         return [self.payloads.get(timeout=20) for _ in range(count)]
 
 
+def test_until_end_yields_what_is_there_and_ends(log: BlockingLog) -> None:
+    """More than is fetched at once; afterwards the stream goes on from there."""
+    payloads = [*map(str, range(2_500))]
+    log.append_many([("things", payload) for payload in payloads])
+    with log.read(after="start") as stream:
+        assert [event.payload for event in stream.until_end()] == payloads
+        assert list(stream.until_end()) == []
+        log.append("things", "more")
+        assert [event.payload for event in stream.until_end()] == ["more"]
+        log.append("things", "last")
+        assert next(stream).payload == "last"
+        stream.close()
+        assert list(stream.until_end()) == []
+
+
 def test_handlers_run_in_worker_threads_and_resume(dsn: str, log: BlockingLog) -> None:
     """From start() or ``with`` on; close() lets the call that runs return, and commits."""
     calls = Calls()

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tests.log.conftest import Connect, Connection
 
 NUMBERS: Final = Channel("numbers", int)
+TERMINATE: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = 'asyncnotify' AND datname = current_database()"
+)
 REREADS: Final = Channel("numbers", decode=lambda t: Reread(3) if t == "again" else int(t))
 
 
@@ -173,6 +177,31 @@ async def test_what_says_read_again_is_a_gap_in_its_place(
     assert "an event on 'numbers' says \"read again\"" in warning
 
 
+async def test_what_one_reader_warns_of_is_hidden_by_no_other(
+    log: Log, admin: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not by many that have lost their connection, nor by one that has gone."""
+    for text in ("1", "again", "2"):
+        await log.append("numbers", text)
+    streams = [log.read(REREADS, after="now") for _ in range(20)]
+    for stream in streams:
+        await stream.__aenter__()
+    reading = [asyncio.ensure_future(anext(stream, None)) for stream in streams]
+    await admin.execute(TERMINATE)
+    async with asyncio.timeout(20):
+        while not any("interrupted" in text for text in warnings_of(caplog)):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    for stream in streams:
+        await stream.aclose()
+    await asyncio.gather(*reading)
+    for _ in range(3):
+        caplog.clear()
+        async with log.read(REREADS, after="start") as numbers:
+            assert await taken(numbers, 2) == [1, 2]
+        del numbers
+        assert len(warnings_of(caplog)) == 1
+
+
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what has been logged at WARNING or above."""
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
@@ -203,10 +232,7 @@ async def test_a_lost_connection_is_made_anew_and_reading_goes_on(
         for n in range(5):
             await append(admin, f"{n}a")
             assert await taken(stream, 1) == [f"{n}a"]
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'asyncnotify' AND datname = current_database()"
-            )
+            await admin.execute(TERMINATE)
             await append(admin, f"{n}b")
             assert await taken(stream, 1) == [f"{n}b"]
 

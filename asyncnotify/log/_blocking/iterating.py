@@ -133,18 +133,57 @@ class BlockingLogStream(Generic[ItemT_co]):
                 self._state = items, end, before
                 yield batch
 
+    def until_end(self) -> Iterator[ItemT_co]:
+        """
+        Yield the items that are there, and end at the end of the log instead of waiting for more.
+
+        What is committed while it yields may be among them. Afterwards the stream goes on from
+        there.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of the ``anext()`` of a LogStream.
+        """
+        is_at_end = False
+        while True:
+            items, taken, before = self._state
+            if taken < len(items):
+                self._state = items, taken + 1, before
+                yield items[taken]
+            elif is_at_end:
+                return
+            else:
+                with contextlib.suppress(ClosedError):  # of the log: this is an end as well
+                    is_at_end = self._gateway.call(self._fetch_what_is_there)
+                    continue
+                return
+
+    async def _fetch_what_is_there(self) -> bool:
+        """Put items where a thread takes them; return whether those are the last for now."""
+        found: list[ItemT_co] = []
+        async with contextlib.aclosing(self._stream.until_end()) as stream:
+            async for item in stream:
+                found.append(item)
+                found += self._stream.at_hand(_FETCHED - 1)
+                if len(found) >= _FETCHED:
+                    break
+        self._put(found)
+        return len(found) < _FETCHED
+
+    def _put(self, found: list[ItemT_co]) -> None:
+        items, taken, _ = self._state
+        if taken == len(items):  # nobody can take anything: only the loop changes it then
+            self._state = found, 0, self.position
+        else:
+            items.extend(found)
+
     async def _fetch(self, timeout: float | None) -> None:
         """Put items where a thread takes them, which may be interrupted while it waits."""
         async with asyncio.timeout(timeout):
             first = await anext(self._stream, None)
         if first is None:
             return
-        found = [first, *self._stream.at_hand(_FETCHED)]
-        items, taken, _ = self._state
-        if taken == len(items):  # nobody can take anything: only the loop changes it then
-            self._state = found, 0, self.position
-        else:
-            items.extend(found)
+        self._put([first, *self._stream.at_hand(_FETCHED)])
 
     def close(self) -> None:
         """End the stream. Idempotent."""

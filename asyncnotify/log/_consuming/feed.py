@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +35,11 @@ _INTERVAL: Final = 0.1
 and writes a version of the consumer's row that VACUUM has to remove."""
 
 log = Log("log")
-_warnings: Final = WarningLimit()
+# One for each kind: what many consumers warn of must not hide what another one has to say
+_losses, _expiries = WarningLimit(), WarningLimit()
+
+_numbers: Final = itertools.count()
+"""Of the feeds: the address of one that has gone may be that of the next."""
 
 
 def _give_up(server: Server, serving: Serving) -> None:
@@ -82,6 +87,7 @@ class Feed:
         self._is_registered = False
         self._has_served = False
         self._is_lost = False
+        self._number = next(_numbers)
         self._is_interrupted = False
         self._progress: Position | None = None
         self._progress_at = 0.0
@@ -214,7 +220,7 @@ class Feed:
         await self._give_up()
         if not self._is_lost and not isinstance(error, TakenOverError):
             text = "consuming is interrupted: %s"
-            log.warning(_warnings, id(self), text, describe_error(error))
+            log.warning(_losses, self._number, text, describe_error(error))
         self._is_lost = True
 
     def interrupt(self) -> None:
@@ -310,7 +316,7 @@ class Feed:
         portion = expired or await serving.cursor.portion()
         if isinstance(portion, Expired):
             text = "events were removed before they were consumed: %s"
-            log.warning(_warnings, ("expired", id(self)), text, portion.dropped)
+            log.warning(_expiries, self._number, text, portion.dropped)
             return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event

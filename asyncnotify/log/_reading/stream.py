@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import datetime
@@ -33,7 +34,11 @@ After: TypeAlias = Position | datetime | Literal["start", "now"]
 """Where a reader begins."""
 
 log = Log("log")
-_warnings: Final = WarningLimit()
+# One for each kind: what many streams warn of must not hide what another one has to say
+_losses, _expiries, _rereads = WarningLimit(), WarningLimit(), WarningLimit()
+
+_numbers: Final = itertools.count()
+"""Of the streams: the address of one that has gone may be that of the next."""
 
 DEFAULT_BATCH: Final = 1_000
 
@@ -108,6 +113,7 @@ class LogStream(Generic[ItemT_co]):
         pace: Pace,
         on_close: Callable[[LogStream[Any]], None],
     ) -> None:
+        self._number = next(_numbers)
         self._cursor = cursor
         self._losses = losses
         self._losses_seen = 0
@@ -218,7 +224,7 @@ class LogStream(Generic[ItemT_co]):
 
     def _warn_of(self, gap: Gap) -> None:
         text = 'an event on %r says "read again", and this reader is not told: it has no gaps=True'
-        log.warning(_warnings, ("reread", id(self)), text, gap.channel)
+        log.warning(_rereads, self._number, text, gap.channel)
 
     async def batches(self, limit: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
         """
@@ -303,7 +309,7 @@ class LogStream(Generic[ItemT_co]):
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
             text = "events were removed before they were read: %s"
-            log.warning(_warnings, ("expired", id(self)), text, portion.dropped)
+            log.warning(_expiries, self._number, text, portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
             self._items.extend(map(shown, self._decoder.decoded(portion)))
@@ -333,7 +339,7 @@ class LogStream(Generic[ItemT_co]):
         raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
-        log.warning(_warnings, id(self), text, describe_error(error))
+        log.warning(_losses, self._number, text, describe_error(error))
         self._is_lost = True
         self._retry_at = asyncio.get_running_loop().time() + self._delays.next()
 
