@@ -27,7 +27,7 @@ PostgreSQL LISTEN/NOTIFY, with a word wherever you may have missed something.
 Results go to standard output, all other words to standard error.
 """
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="asyncnotify",
     help=about(_ABOUT),
     epilog=exit_statuses(),

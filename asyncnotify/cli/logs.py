@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app: typer.Typer = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="LOG", show_default=False, help="Its name.")]
 Consumer = Annotated[str, typer.Argument(metavar="CONSUMER", show_default=False)]

@@ -35,8 +35,8 @@ class FakeListening:
         self._state = state
         self._connect_timeout = connect_timeout
         self._timeout = timeout
-        self.failures = FakeFailures()
-        self.target = state.name
+        self.failures: FakeFailures = FakeFailures()
+        self.target: str = state.name
 
     async def open(
         self,
@@ -68,8 +68,8 @@ class FakePublishing:
         self._state = state
         self._connect_timeout = connect_timeout
         self._on_open = on_open
-        self.failures = FakeFailures()
-        self.target = state.name
+        self.failures: FakeFailures = FakeFailures()
+        self.target: str = state.name
 
     async def open(self) -> PublishingSession:
         """Return a connection, whose commands have no deadline of their own."""

@@ -54,12 +54,12 @@ class State:
     """Shared by all connections; every change is made under its lock."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.lock = threading.RLock()
+        self.name: str = name
+        self.lock: threading.RLock = threading.RLock()
         self.clients: dict[int, Client] = {}
         self.committed: deque[Notification[str]] = deque(maxlen=KEPT)
-        self.delay = 0.0
-        self.frozen = False
+        self.delay: float = 0.0
+        self.frozen: bool = False
         self.refused: type[RefusedError] | None = None
         self._pids = itertools.count(FIRST_PID)
         self._held: list[Callable[[], None]] = []
