@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -177,6 +178,19 @@ async def test_what_says_read_again_is_a_gap_in_its_place(
     assert "an event on 'numbers' says \"read again\"" in warning
 
 
+class Interrupted(logging.Handler):
+    """Sees a WARNING of an interruption."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record."""
+        if "interrupted" in record.getMessage():
+            self.seen.set()
+
+
 async def test_what_one_reader_warns_of_is_hidden_by_no_other(
     log: Log, admin: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,10 +201,18 @@ async def test_what_one_reader_warns_of_is_hidden_by_no_other(
     for stream in streams:
         await stream.__aenter__()
     reading = [asyncio.ensure_future(anext(stream, None)) for stream in streams]
-    await admin.execute(TERMINATE)
-    async with asyncio.timeout(20):
-        while not any("interrupted" in text for text in warnings_of(caplog)):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+    interrupted = Interrupted()
+    logging.getLogger("asyncnotify.log").addHandler(interrupted)
+    try:
+        async with asyncio.timeout(20):
+            while not interrupted.seen.is_set():
+                await admin.execute(TERMINATE)
+                await append(admin, "-", channel="other")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await interrupted.seen.wait()
+    finally:
+        logging.getLogger("asyncnotify.log").removeHandler(interrupted)
     for stream in streams:
         await stream.aclose()
     await asyncio.gather(*reading)

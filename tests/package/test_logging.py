@@ -34,8 +34,9 @@ def test_no_module_logs_past_the_limit(path: Path) -> None:
         assert name != "getLogger"
         logs = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "log"
         if logs and name == "warning":
-            limit, _, text = call.args[:3]
+            limit, key, text = call.args[:3]
             assert ast.unparse(limit).endswith("warnings")
+            assert "id(" not in ast.unparse(key), "an address is used again"
             assert isinstance(text, ast.Constant | ast.Name)
         elif name == "warning":
             pytest.fail("a warning that no limit is asked for")

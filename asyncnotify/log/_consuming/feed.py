@@ -36,7 +36,7 @@ and writes a version of the consumer's row that VACUUM has to remove."""
 
 log = Log("log")
 # One for each kind: what many consumers warn of must not hide what another one has to say
-_losses, _expiries = WarningLimit(), WarningLimit()
+_loss_warnings, _expiry_warnings = WarningLimit(), WarningLimit()
 
 _numbers: Final = itertools.count()
 """Of the feeds: the address of one that has gone may be that of the next."""
@@ -220,7 +220,7 @@ class Feed:
         await self._give_up()
         if not self._is_lost and not isinstance(error, TakenOverError):
             text = "consuming is interrupted: %s"
-            log.warning(_losses, self._number, text, describe_error(error))
+            log.warning(_loss_warnings, self._number, text, describe_error(error))
         self._is_lost = True
 
     def interrupt(self) -> None:
@@ -316,7 +316,7 @@ class Feed:
         portion = expired or await serving.cursor.portion()
         if isinstance(portion, Expired):
             text = "events were removed before they were consumed: %s"
-            log.warning(_expiries, self._number, text, portion.dropped)
+            log.warning(_expiry_warnings, self._number, text, portion.dropped)
             return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event

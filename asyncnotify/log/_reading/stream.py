@@ -35,7 +35,7 @@ After: TypeAlias = Position | datetime | Literal["start", "now"]
 
 log = Log("log")
 # One for each kind: what many streams warn of must not hide what another one has to say
-_losses, _expiries, _rereads = WarningLimit(), WarningLimit(), WarningLimit()
+_loss_warnings, _expiry_warnings, _reread_warnings = WarningLimit(), WarningLimit(), WarningLimit()
 
 _numbers: Final = itertools.count()
 """Of the streams: the address of one that has gone may be that of the next."""
@@ -224,7 +224,7 @@ class LogStream(Generic[ItemT_co]):
 
     def _warn_of(self, gap: Gap) -> None:
         text = 'an event on %r says "read again", and this reader is not told: it has no gaps=True'
-        log.warning(_rereads, self._number, text, gap.channel)
+        log.warning(_reread_warnings, self._number, text, gap.channel)
 
     async def batches(self, limit: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
         """
@@ -309,7 +309,7 @@ class LogStream(Generic[ItemT_co]):
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
             text = "events were removed before they were read: %s"
-            log.warning(_expiries, self._number, text, portion.dropped)
+            log.warning(_expiry_warnings, self._number, text, portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
             self._items.extend(map(shown, self._decoder.decoded(portion)))
@@ -339,7 +339,7 @@ class LogStream(Generic[ItemT_co]):
         raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
-        log.warning(_losses, self._number, text, describe_error(error))
+        log.warning(_loss_warnings, self._number, text, describe_error(error))
         self._is_lost = True
         self._retry_at = asyncio.get_running_loop().time() + self._delays.next()
 
