@@ -88,9 +88,12 @@ NOT_ON_EVERY_PYTHON = (
     "tests/chaos",
     "tests/cli",
     "tests/examples",
+    "tests/ext",
     "tests/integration",
+    "tests/test_docs.py",
     "tests/test_flakiness.py",
     "tests/test_server_choice.py",
+    "tests/top",
     "tests/typing",
 )
 """Tests that take long: `tests` runs them, and the variants of dependencies and loops. So it is
