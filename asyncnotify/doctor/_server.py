@@ -95,9 +95,16 @@ class Server:
 
     async def accepts(self, statement: str) -> bool:
         """Return whether the server executes a statement, which is sent without being prepared."""
+        return await self._accepts(self._begin, statement, "ROLLBACK")
+
+    async def accepts_alone(self, statement: str) -> bool:
+        """Do as ``accepts()``, without a transaction: the statement must not write."""
+        return await self._accepts(statement)
+
+    async def _accepts(self, *statements: str) -> bool:
         connection = await self.connection()
         try:
-            for each in (self._begin, statement, "ROLLBACK"):
+            for each in statements:
                 await connection.execute(each)
         except asyncpg.PostgresError:
             self.close()

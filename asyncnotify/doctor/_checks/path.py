@@ -36,7 +36,7 @@ async def look(server: Server) -> list[Finding]:
     try:
         [row] = await server.fetch(_ASK)
     except asyncpg.PostgresError as error:
-        if _STATEMENT_MODE not in str(error):
+        if not await _allows_no_transaction(server, error):
             raise
         server.is_pooled = True
         title = "a pooler in statement mode is in the path: it allows no transaction"
@@ -47,6 +47,18 @@ async def look(server: Server) -> list[Finding]:
         return [fine(NAME, "no pooler is in the path", pids)]
     evidence = (pids, f"this end has port {port}, and the server sees {row['port']}")
     return [await _between(server, evidence, is_other=told != row["pid"])]
+
+
+async def _allows_no_transaction(server: Server, error: asyncpg.PostgresError) -> bool:
+    """
+    Return whether it is transactions that are refused.
+
+    PgBouncer says so, and ends the connection; asyncpg 0.29 tells only of the end. Then a
+    statement without a transaction has to succeed where two transactions have failed.
+    """
+    if not isinstance(error, asyncpg.ConnectionDoesNotExistError):
+        return _STATEMENT_MODE in str(error)
+    return await server.accepts_alone("SELECT 1") and not await server.accepts("SELECT 1")
 
 
 def _own_port(connection: asyncpg.Connection[Any]) -> int | None:
