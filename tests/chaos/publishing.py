@@ -59,7 +59,13 @@ _FAULTS: Final[tuple[Fault, ...]] = (
 _CHANNEL: Final = "published"
 _TASKS: Final = 6
 _OTHERS: Final = 2
-_END_AFTER: Final = 60.0
+_FEW: Final = 50
+"""Statements of the other programs, which have to meet those of the notifiers."""
+
+_MORE: Final = 30.0
+"""Seconds more, at most, where there were so few."""
+
+_END_AFTER: Final = 60.0 + _MORE
 _LIMITS: Final[dict[str, Any]] = {
     "connect_timeout": 1.0,
     "operation_timeout": 0.6,
@@ -120,6 +126,7 @@ class Publishing:
         self.injected: list[Fault] = []
         self._dsn = proxy.proxied_dsn((pooler or server).dsn)
         self._faults: Sequence[Fault] = (*_FAULTS, *((restarting(pooler),) if pooler else ()))
+        self._is_pooled = pooler is not None
         self._over = False
         self._kinds_of_transaction = itertools.cycle(KINDS_OF_TRANSACTION)
         self.committed: Counter[str] = Counter()
@@ -237,7 +244,7 @@ class Publishing:
     async def _inject_faults(self, seconds: float) -> None:
         """Inject one fault after the other; now and then everything is all right for a while."""
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
+        while (now := time.monotonic()) < ends or (self._is_too_little and now < ends + _MORE):
             for fault in self.chance.sample(self._faults, len(self._faults)):
                 await fault(self)
                 self.injected.append(fault)
@@ -245,6 +252,11 @@ class Publishing:
                 if self.chance.random() < 0.5:
                     self.proxy.heal()
         self.proxy.heal()
+
+    @property
+    def _is_too_little(self) -> bool:
+        """Whether the others have hardly come to run anything; a slow machine takes longer."""
+        return self._is_pooled and sum(other.succeeded for other in self.others) <= _FEW
 
     async def sessions(self) -> list[int]:
         """Return the pids of the programs' sessions."""

@@ -54,8 +54,8 @@ async def log(request: pytest.FixtureRequest, dsn: str, installed: Names) -> Asy
 def end_sessions(dsn: str) -> None:
     """End all idle sessions. The event loop does not run meanwhile: their end waits to be read."""
     with psycopg.connect(dsn, autocommit=True) as other:
-        other.execute(f"SELECT pg_terminate_backend(pid) {OURS}")
-        while other.execute(f"SELECT {OURS}").rowcount:
+        # Again and again: one that was about to begin may have begun since, and waits for the loop
+        while other.execute(f"SELECT pg_terminate_backend(pid) {OURS}").rowcount:
             pass
 
 

@@ -174,6 +174,8 @@ async def test_a_sealed_call_that_is_cancelled_before_it_begins_leaves_no_corout
         calls.append("made")
         return call()
 
+    if asyncio.get_running_loop().get_task_factory() is not None:
+        pytest.skip("an eager task has begun when it is there to be cancelled")
     task = asyncio.create_task(sealed(made))
     task.cancel()
     await asyncio.wait({task})

@@ -56,7 +56,7 @@ def adopt(definition: Definition) -> str:
 DECLARE
     found CONSTANT pg_catalog.oid := {function_in_use(definition)};
     before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
-    passing CONSTANT pg_catalog.text := 'asyncnotify_' || found;
+    passing CONSTANT pg_catalog.text := pg_catalog.concat('asyncnotify_', found);
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF found <> COALESCE(to_regprocedure({literal(definition.qualified_function)})::oid, 0) THEN
