@@ -32,6 +32,12 @@ HIJACK = """
     CREATE FUNCTION evil.joined(text, text) RETURNS text LANGUAGE sql AS
         'SELECT evil.stolen()::text';
     CREATE OPERATOR evil.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.joined);
+    CREATE FUNCTION evil.joined(text, oid) RETURNS text LANGUAGE sql AS
+        'SELECT evil.stolen()::text';
+    CREATE OPERATOR evil.|| (LEFTARG = text, RIGHTARG = oid, FUNCTION = evil.joined);
+    CREATE FUNCTION evil.equal(oid, oid) RETURNS bool LANGUAGE sql AS 'SELECT evil.stolen() = 1';
+    CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.equal);
+    CREATE OPERATOR evil.<> (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.equal);
     CREATE TABLE evil.asyncnotify_new (id varchar);
     CREATE TABLE evil.asyncnotify_old (id varchar);
     CREATE TABLE evil.pg_trigger (x int);
