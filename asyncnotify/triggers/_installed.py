@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, literal, quoted
-from asyncnotify.triggers._sql.renaming import COMMENT
+from asyncnotify.triggers._sql.renaming import COMMENT, comment_of
 from asyncnotify.triggers._steps import Query
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def finding() -> Steps[list[Function]]:
             ON schema.oid OPERATOR(pg_catalog.=) function.pronamespace
         WHERE pronargs OPERATOR(pg_catalog.=) 0
             AND prorettype OPERATOR(pg_catalog.=) 'pg_catalog.trigger'::pg_catalog.regtype
-            AND pg_catalog.starts_with(
-                pg_catalog.obj_description(function.oid, 'pg_proc'), {literal(COMMENT)}
-            )
+            AND pg_catalog.starts_with({comment_of("function.oid")}, {literal(COMMENT)})
         ORDER BY 1, 2
     """
     rows = yield Query(query, has_rows=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
-from asyncnotify.triggers._sql.renaming import COMMENT, adopt, function_in_use
+from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
 from asyncnotify.triggers._sql.statements import (
     body_of,
     fingerprint,
@@ -150,7 +150,7 @@ def _exists(definition: Definition) -> Steps[None]:
 def _function(definition: Definition) -> Steps[Known | None]:
     """Return what the function is; None if it is not there."""
     query = f"""
-        SELECT COALESCE(pg_catalog.obj_description(oid, 'pg_proc'), ''), prosrc,
+        SELECT COALESCE({comment_of("pg_proc.oid")}, ''), prosrc,
             pg_catalog.to_regprocedure({literal(definition.qualified_function)}) IS NOT NULL
         FROM pg_catalog.pg_proc
         WHERE oid OPERATOR(pg_catalog.=) {function_in_use(definition)}

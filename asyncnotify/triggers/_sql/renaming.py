@@ -21,6 +21,20 @@ def trigger_names(definition: Definition) -> str:
     return f"ARRAY[{', '.join(names)}]::pg_catalog.text[]"
 
 
+def comment_of(function: str) -> str:
+    """
+    Return the expression for a function's comment, by its oid.
+
+    Before PostgreSQL 14 the body of obj_description() takes operators by the search path.
+    """
+    equals = "OPERATOR(pg_catalog.=)"
+    return f"""(
+                        SELECT description FROM pg_catalog.pg_description
+                        WHERE objoid {equals} {function} AND objsubid {equals} 0
+                            AND classoid {equals} 'pg_catalog.pg_proc'::pg_catalog.regclass
+                    )"""
+
+
 def function_in_use(definition: Definition) -> str:
     """
     Return the expression for the function of a Table: its oid, NULL if there is none.
@@ -37,9 +51,7 @@ def function_in_use(definition: Definition) -> str:
                         {equals} pg_catalog.to_regclass({literal(definition.qualified)})
                     AND known.tgnargs {equals} 0 AND known.tgparentid {equals} 0
                     AND known.tgname::pg_catalog.text {equals} ANY ({trigger_names(definition)})
-                    AND pg_catalog.starts_with(
-                        pg_catalog.obj_description(known.tgfoid, 'pg_proc'), {literal(COMMENT)}
-                    )
+                    AND pg_catalog.starts_with({comment_of("known.tgfoid")}, {literal(COMMENT)})
                     AND NOT EXISTS (
                         SELECT FROM pg_catalog.pg_trigger AS other
                         WHERE other.tgfoid {equals} known.tgfoid AND other.tgnargs {equals} 0
