@@ -20,12 +20,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
-from asyncnotify.ext.opentelemetry import current_traceparent, instrument
+from asyncnotify.ext.opentelemetry import current_traceparent, instrument, observe_logs
 from asyncnotify.log import Log
 from asyncnotify.testing.clock import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from asyncnotify.log import LogStatus
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
@@ -332,6 +334,40 @@ async def test_the_event_of_a_log_leads_to_its_sender(telemetry: Telemetry, dsn:
     assert link.context.span_id == id_of(spans["send orders"])
     assert (spans["process orders"].attributes or {})["messaging.consumer.group.name"] == "mailer"
     assert spans.keys() == {"request", "send orders", "process orders"}
+
+
+async def test_the_lag_of_a_consumer_is_a_metric(telemetry: Telemetry, dsn: str) -> None:
+    """As it was last known; nothing is reported before, nor after the end."""
+    known: list[LogStatus] = []
+    stop = observe_logs(lambda: known, meter_provider=telemetry.meters)
+    assert telemetry.points("asyncnotify.log.lag") == []
+    async with Log("events", dsn) as log:
+        await log.install()
+        consumer = log.consumer("mailer", "orders")
+        async with consumer:
+            await log.append_many([("orders", str(number)) for number in range(3)])
+            async for event in consumer:
+                await log.append("orders", "one more")
+                assert event.payload == "0"
+                break
+        known.append(await log.status())
+    (point,) = telemetry.points("asyncnotify.log.lag")
+    assert point.value == known[0].consumers[0].lag_events > 0
+    assert dict(point.attributes) == {
+        "asyncnotify.log.name": "events",
+        "messaging.consumer.group.name": "mailer",
+        "messaging.destination.partition.id": "0",
+    }
+    (age,) = telemetry.points("asyncnotify.log.lag.age")
+    assert age.value == known[0].consumers[0].lag_seconds
+    stop()
+    assert telemetry.points("asyncnotify.log.lag") == []
+
+
+def test_what_returns_no_logs_is_refused_when_it_is_given(telemetry: Telemetry) -> None:
+    """Not at the first collection."""
+    with pytest.raises(TypeError, match="logs must be a function"):
+        observe_logs([], meter_provider=telemetry.meters)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the mistake
 
 
 @pytest.mark.parametrize("wrong", [None, "orders", VirtualTimeLoop])

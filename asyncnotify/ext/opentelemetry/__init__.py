@@ -13,8 +13,10 @@ entry point. The module's path is its API, with the names in ``__all__``.
 """
 
 from asyncnotify.ext.opentelemetry._instrument import Instrumented, instrument
+from asyncnotify.ext.opentelemetry._logs import observe_logs
 from asyncnotify.ext.opentelemetry._operations import current_traceparent
 
-__all__ = ["Instrumented", "current_traceparent", "instrument"]
+__all__ = ["Instrumented", "current_traceparent", "instrument", "observe_logs"]
 
-current_traceparent.__module__ = instrument.__module__ = __name__  # the name in tracebacks and docs
+for _function in (current_traceparent, instrument, observe_logs):
+    _function.__module__ = __name__  # the name in tracebacks and docs
