@@ -99,6 +99,9 @@ NOT_ON_EVERY_PYTHON = (
 """Tests that take long: `tests` runs them, and the variants of dependencies and loops. So it is
 with those that send hundreds of thousands."""
 
+TOOLS = ("cli", "otel", "prometheus")
+"""Extras whose lower bounds are tested with those of the package."""
+
 WITHOUT_LOAD = ("-m", "not load and not soak")
 
 THOROUGH = "--hypothesis-profile=thorough"
@@ -176,8 +179,13 @@ def _combinations() -> Iterator[object]:
 
 
 def _lowest_dependencies(python_version: str) -> list[str]:
-    """Return the dependencies of the package, each pinned to its lower bound."""
-    requirements = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+    """Return what the package and its tools depend on, each pinned to its lower bound."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    lines = [
+        *PROJECT["project"]["dependencies"],
+        *(line for name in TOOLS for line in extras[name]),
+    ]
+    requirements = [Requirement(line) for line in lines]
     return [
         f"{requirement.name}=={bound.version}"
         for requirement in requirements

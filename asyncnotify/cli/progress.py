@@ -18,8 +18,11 @@ def progress(seconds: float) -> Generator[Callable[[str, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:  # an older rich ends a bar that it does not show with a line feed
+        yield lambda _name, _by: None
+        return
     columns = (TextColumn("{task.description:13}"), BarColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task("", total=seconds)
     with bar:
         yield lambda name, by: bar.update(task, description=name, advance=by)

@@ -161,7 +161,8 @@ class Database:
     async def fence(self, listener: Listener) -> None:
         """Return once what was committed so far has passed through the listener."""
         stream: Stream[Notification[str]]
-        async with listener.stream("fence") as stream:
+        # A million notifications may be before the answer: the test has a limit, this has none.
+        async with listener.stream("fence", timeout=None) as stream:
             await self.notify("fence", "")
             await anext(stream)
 
