@@ -621,6 +621,28 @@ class Listener:
         if lifetime is not None:
             await lifetime.roster.unlisten(name)
 
+    def end_streams(self, *, also_new: bool = False) -> None:
+        """
+        End every open stream, after what it has buffered. Handlers, and the listener, go on.
+
+        For a server that stops: it waits for its responses, and those that are fed by streams do
+        not end by themselves. The call never waits: the streams end in the next turn of the event
+        loop, one that still waits for the server included. Streams of ``events()`` go on. It may be
+        called at any time, any number of times, from any thread, and from a signal handler; a
+        listener that does not run in this process has no streams, and nothing happens.
+
+        Args:
+            also_new: End also each stream that begins later, at once, until the listener is closed:
+                a request that comes in on an open connection must not keep the server from
+                stopping.
+
+        Raises:
+            TypeError: ``also_new`` is not a bool.
+        """
+        check_flag("also_new", also_new)
+        if (lifetime := self._runs.present_here) is not None:
+            lifetime.roster.end_streams(also_new=also_new)
+
     @overload
     async def notify(
         self, channel: str, payload: str = "", *, connection: object = ..., retry: bool = ...
@@ -813,5 +835,5 @@ class Listener:
         lifetime = self._runs.running()
         mailbox = buffering.new_mailbox(channels, lifetime.router)
         subscriber = Subscriber(channels, mailbox, gaps_wanted=gaps_wanted)
-        lifetime.roster.enlist(subscriber)
+        lifetime.roster.enlist_stream(subscriber)
         return lifetime.roster, subscriber

@@ -521,6 +521,26 @@ class BlockingListener:
         unlisten = functools.partial(self._listener.unlisten, channel)
         self._gateway.call_or(unlisten, lambda: _finish_at_once(unlisten()))
 
+    def end_streams(self, *, also_new: bool = False) -> None:
+        """
+        End every open stream, after what it has buffered. Handlers, and the listener, go on.
+
+        For a server that stops: it waits for its responses, and those that are fed by streams do
+        not end by themselves. The call never waits: the streams end in the next turn of the
+        listener's event loop, one that still waits for the server included. Streams of ``events()``
+        go on. It may be called at any time, any number of times, from any thread, and from a signal
+        handler; a listener that does not run in this process has no streams, and nothing happens.
+
+        Args:
+            also_new: End also each stream that begins later, at once, until the listener is closed:
+                a request that comes in on an open connection must not keep the server from
+                stopping.
+
+        Raises:
+            TypeError: ``also_new`` is not a bool.
+        """
+        self._listener.end_streams(also_new=also_new)
+
     @overload
     def notify(
         self, channel: str, payload: str = "", *, connection: object = ..., retry: bool = ...

@@ -40,8 +40,8 @@ class BlockingStream(Generic[ItemT_co]):
 
     ``for n in listener.stream("orders")`` listens from its first step to its end;
     ``with listener.stream("orders") as stream`` listens once the block is entered, so that
-    nothing sent inside the block is missed. The stream ends when the channel is unlistened or the
-    listener is closed, after what had been buffered.
+    nothing sent inside the block is missed. The stream ends when the channel is unlistened, the
+    listener is closed, or its ``end_streams()`` is called; after what had been buffered.
 
     Leaving the loop by ``break`` or by an exception ends the subscription as soon as the object is
     collected; ``close()``, or leaving ``with``, does so at once.

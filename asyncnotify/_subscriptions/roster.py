@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,6 +88,7 @@ class Roster:
             owner.loop, self._workers.values, wakings=lambda: registry.wakings
         )
         self._closed = False
+        self._ends_new_streams = False
 
     # -- the tasks ----------------------------------------------------------------------------
 
@@ -188,6 +190,12 @@ class Roster:
         self._registry.add(subscriber)
         self._agreement.notice_change()
 
+    def enlist_stream(self, subscriber: Subscriber) -> None:
+        """As enlist(); once new streams are to end, too, the subscription has ended already."""
+        self.enlist(subscriber)
+        if self._ends_new_streams:  # looked at afterwards: end_streams() may interrupt this
+            self._end_streams((subscriber,))
+
     async def confirmed(self, subscriber: Subscriber, timeout: float | None) -> None:
         """
         Return once the server has confirmed every channel of an enlisted subscription.
@@ -232,6 +240,20 @@ class Roster:
                 log.info("unlisten() has ended a stream of %r", channel, channel=channel)
         self._agreement.notice_change()
         await self._agreement.settled()
+
+    def end_streams(self, *, also_new: bool) -> None:
+        """End the streams that are open now, soon; from whatever thread, or a signal handler."""
+        self._ends_new_streams = self._ends_new_streams or also_new
+        present = self._registry.subscribers
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            self._owner.loop.call_soon_threadsafe(self._end_streams, present)
+
+    def _end_streams(self, subscribers: Iterable[Subscriber]) -> None:
+        handlers = self._served.union(worker.subscriber for worker in self._not_yet_served)
+        for subscriber in subscribers:
+            if subscriber not in handlers and self._registry.has(subscriber):
+                self._end(subscriber, discard=False)
+        self._agreement.notice_change()
 
     async def settled(self) -> None:
         """Return once the server listens on what is desired, or the connection is gone."""

@@ -47,7 +47,8 @@ class Stream(Generic[ItemT_co]):
     ``async for n in listener.stream("orders")`` listens from its first step to its end;
     ``async with listener.stream("orders") as stream`` listens once the block is entered, so
     that nothing sent inside the block is missed. It ends with StopAsyncIteration when the
-    channel is unlistened or the listener is closed, after what had been buffered.
+    channel is unlistened, the listener is closed, or its ``end_streams()`` is called; after what
+    had been buffered.
 
     Leaving it by ``break``, by an exception or by cancellation ends the subscription as soon
     as nothing refers to the stream any more; an exception that somebody keeps does not.

@@ -218,10 +218,10 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         """
         check_timeout("timeout", timeout)
         runtime = self._runtime
-        if runtime is None or runtime.owner.loop.is_closed():
-            return
-        runtime.owner.check()
-        await runtime.aclose(self._close_timeout if timeout is None else timeout)
+        if runtime is not None and not runtime.owner.loop.is_closed():
+            runtime.owner.check()
+            await runtime.aclose(self._close_timeout if timeout is None else timeout)
+        self._ends_new_streams = False
 
     async def __aenter__(self) -> Self:
         await self.start()

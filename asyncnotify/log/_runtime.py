@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 import weakref
@@ -33,7 +34,7 @@ from asyncnotify.log._operating import Operations
 from asyncnotify.log._reading.decoding import Decoder
 from asyncnotify.log._reading.pace import Pace
 from asyncnotify.log._reading.sharing import SharedSessions
-from asyncnotify.log._reading.stream import LogStream, take_place
+from asyncnotify.log._reading.stream import LogStream, next_number, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
 from asyncnotify.log._sessions import session_of
 from asyncnotify.log._values import Position
@@ -309,6 +310,19 @@ class Runtime:
         self.wake_ups().wake()
 
     # -- the end ------------------------------------------------------------------------------
+
+    def end_streams(self) -> None:
+        """End the streams that there are now, soon; from whatever thread, or a signal handler."""
+        if not self.owner.is_other_process:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+                self.owner.loop.call_soon_threadsafe(self._end_streams, next_number())
+
+    def _end_streams(self, before: int) -> None:
+        for stream in list(self._streams):
+            if stream.number < before:
+                stream.end_after_portion()
+        if self._wake_ups is not None:
+            self._wake_ups.wake()
 
     def check_open(self) -> None:
         """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -274,3 +275,36 @@ def test_a_stream_that_never_began_has_nothing_when_the_listener_is_closed(dsn: 
         stream.get(WAIT_LIMIT)
     assert stream.stats() is None
     assert repr(stream) == "<BlockingStream of 'orders' not begun>"
+
+
+def test_end_streams_ends_it_after_what_it_has_buffered(
+    listener: BlockingListener, notifier: BlockingNotifier, fence: Callable[[], None]
+) -> None:
+    """What has been fetched comes, too; then the stream has ended, and a new one begins as ever."""
+    with listener.stream("orders") as stream:
+        notifier.notify_many(numbers(2_500))
+        assert stream.get(WAIT_LIMIT).payload == "0"
+        fence()
+        listener.end_streams()
+        assert [n.payload for n in stream] == [str(i) for i in range(1, 2_500)]
+    with listener.stream("orders") as stream:
+        notifier.notify("orders", "later")
+        assert taken(stream, 1) == ["later"]
+
+
+def test_end_streams_in_a_signal_handler_ends_who_waits(listener: BlockingListener) -> None:
+    """The handler runs in the main thread, which is in the middle of waiting."""
+
+    def end(*_: object) -> None:
+        listener.end_streams(also_new=True)
+
+    previous = signal.signal(signal.SIGUSR1, end)
+    main = threading.main_thread().ident or 0
+    try:
+        ringing = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1))
+        ringing.start()
+        assert list(listener.stream("orders")) == []
+        ringing.join()
+        assert list(listener.stream("orders")) == []
+    finally:
+        signal.signal(signal.SIGUSR1, previous)

@@ -49,6 +49,7 @@ DIFFERENT = {
     "LogStream.get": "in asyncio anext() within asyncio.timeout() does the same",
     "LogStream.at_hand": "what a BlockingLogStream calls, and no user",
     "LogStream.end": "what a log calls, and no user",
+    "LogStream.end_after_portion": "what a log calls, and no user",
     "Consumer.next_batch": "what a BlockingConsumer calls, and no user",
     "Consumer.put_back": "what a BlockingConsumer calls, and no user",
 }

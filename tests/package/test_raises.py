@@ -83,6 +83,7 @@ WRONG: Final[dict[str, list[Any]]] = {
     "factor": [*SECONDS, 0.5],
     "function": [*FUNCTION, None, print, one_argument],
     "gaps": FLAG,
+    "also_new": FLAG,
     "handler": [*FUNCTION, None],
     "heartbeat": SECONDS,
     "heartbeat_timeout": [*SECONDS, None],

@@ -229,6 +229,10 @@ class BlockingLog:
         stream = self._call(awaitable(lambda: self._log.read(*channels, after=after, gaps=gaps)))
         return BlockingLogStream(self._gateway, stream)
 
+    def end_streams(self, *, also_new: bool = False) -> None:
+        """End every stream of ``read()``, after what it has read; as ``Log.end_streams()``."""
+        self._log.end_streams(also_new=also_new)
+
     def consumer(
         self,
         name: str,

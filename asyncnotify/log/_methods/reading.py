@@ -76,4 +76,29 @@ class Reading(Running):
         check_after(after)
         check_flag("gaps", gaps)
         check_channels("read", channels)
-        return self._running().stream(channels, after, gaps=gaps)
+        stream = self._running().stream(channels, after, gaps=gaps)
+        if self._ends_new_streams:  # looked at afterwards: end_streams() may interrupt this
+            stream.end_after_portion()
+        return stream
+
+    def end_streams(self, *, also_new: bool = False) -> None:
+        """
+        End every stream of ``read()``, after what it has read. All else of the log goes on.
+
+        For a server that stops: it waits for its responses, and those that are fed by streams do
+        not end by themselves. The call never waits: the streams end in the next turn of the event
+        loop. Handlers and consumers go on, as they serve no client; so does an ``until_end()``,
+        which ends by itself. The method may be called at any time, any number of times, from any
+        thread, and from a signal handler.
+
+        Args:
+            also_new: End also each stream that is made later, at once, until the log is closed: a
+                request that comes in on an open connection must not keep the server from stopping.
+
+        Raises:
+            TypeError: ``also_new`` is not a bool.
+        """
+        check_flag("also_new", also_new)
+        self._ends_new_streams = self._ends_new_streams or also_new
+        if self._runtime is not None:
+            self._runtime.end_streams()

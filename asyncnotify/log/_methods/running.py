@@ -20,6 +20,7 @@ class Running:
         self._sessions = options.sessions
         self._runtime: Runtime | None = None
         self._handlings: dict[str, Handling] = {}
+        self._ends_new_streams = False
 
     @property
     def name(self) -> str:

@@ -43,6 +43,11 @@ _numbers: Final = itertools.count()
 DEFAULT_BATCH: Final = 1_000
 
 
+def next_number() -> int:
+    """Return a number that is greater than those of all streams that there are."""
+    return next(_numbers)
+
+
 def check_after(after: object, name: str = "after") -> None:
     """
     Raise unless a reader can begin there.
@@ -92,7 +97,7 @@ class LogStream(Generic[ItemT_co]):
     First those that are there, then new ones as they are committed. It holds no connection while
     it waits, and at most one portion of events, of up to 1,000 or about 1 MiB. When the connection
     is lost it connects again and goes on behind the last event. It ends with StopAsyncIteration
-    when the log is closed.
+    when the log is closed, or at ``Log.end_streams()``.
 
     Waiting for the next item may be cancelled, and loses nothing: the next call gets it. One task
     at a time may take from a stream.
@@ -113,7 +118,7 @@ class LogStream(Generic[ItemT_co]):
         pace: Pace,
         on_close: Callable[[LogStream[Any]], None],
     ) -> None:
-        self._number = next(_numbers)
+        self.number: int = next_number()
         self._cursor = cursor
         self._losses = losses
         self._losses_seen = 0
@@ -134,6 +139,7 @@ class LogStream(Generic[ItemT_co]):
         self._items: deque[Event[Any] | Gap] = deque()
         self._is_placed = False
         self._is_closed = False
+        self._ending: asyncio.Future[None] = owner.loop.create_future()
         self._is_lost = False
         self._is_new = True
 
@@ -153,8 +159,8 @@ class LogStream(Generic[ItemT_co]):
             AsyncNotifyError: As of the first ``anext()``.
         """
         self._owner.check()
-        while not self._is_placed and not self._is_closed:
-            await self._done(self._start)
+        while not self._is_placed and not self._is_closed and not self._ending.done():
+            await self._done(self._start, self._ending)
         return self
 
     async def __aexit__(
@@ -183,6 +189,11 @@ class LogStream(Generic[ItemT_co]):
         if self._work is not None:
             self._work.cancel()
 
+    def end_after_portion(self) -> None:
+        """Yield what has been read, and no more; but an ``until_end()`` goes on to its end."""
+        if not self._ending.done():
+            self._ending.set_result(None)
+
     def __aiter__(self) -> Self:
         return self
 
@@ -191,7 +202,8 @@ class LogStream(Generic[ItemT_co]):
         Return the next event, or Gap.
 
         Raises:
-            StopAsyncIteration: The stream or the log has been closed.
+            StopAsyncIteration: The stream or the log has been closed, or ``Log.end_streams()`` has
+                been called.
             NotInstalledError: The database has no such log.
             PositionError: This log has not given the position after which to read.
             ConfigurationError: The arguments for connecting are wrong.
@@ -207,6 +219,8 @@ class LogStream(Generic[ItemT_co]):
         while not self._is_closed:
             if (item := self._taken()) is not None:
                 return item
+            if self._ending.done():
+                break
             await self._fill()
         raise StopAsyncIteration
 
@@ -224,7 +238,7 @@ class LogStream(Generic[ItemT_co]):
 
     def _warn_of(self, gap: Gap) -> None:
         text = 'an event on %r says "read again", and this reader is not told: it has no gaps=True'
-        log.warning(_reread_warnings, self._number, text, gap.channel)
+        log.warning(_reread_warnings, self.number, text, gap.channel)
 
     async def batches(self, limit: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
         """
@@ -269,7 +283,8 @@ class LogStream(Generic[ItemT_co]):
         if self._is_at_end:
             await self._wake_ups.wait(self._seen, self._poll)
             self._is_at_end = False
-        await self._done(self._read)
+        if not self._ending.done():
+            await self._done(self._read, self._ending)
 
     async def _read(self) -> None:
         self._seen = self._wake_ups.count
@@ -281,23 +296,22 @@ class LogStream(Generic[ItemT_co]):
         else:
             self._add(portion)
 
-    async def _done(self, what: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _done(
+        self, what: Callable[[], Coroutine[Any, Any, None]], *ends: asyncio.Future[None]
+    ) -> None:
         """
-        Return once this is done, or has failed in a way that may pass.
+        Return once this is done, or has failed in a way that may pass, or one of the ends has come.
 
         A task does it, so that a caller that is cancelled, again and again, costs no connection.
         """
-        delay = self._retry_at - asyncio.get_running_loop().time()
-        if self._work is None and delay > 0:
-            await asyncio.sleep(delay)
         if self._work is None:
-            self._work = start(what(), name="asyncnotify log reader")
+            self._work = start(self._when_due(what), name="asyncnotify log reader")
             self._work.add_done_callback(retrieve)
         work = self._work
         if not work.done():
-            await asyncio.wait({work})
-        if self._work is not work:
-            return  # another task that takes from this stream has seen to it
+            await asyncio.wait({work, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if self._work is not work or not work.done():
+            return  # another task that takes from this stream has seen to it, or the end has come
         self._work = None
         if work.cancelled() or self._is_closed:
             return
@@ -306,10 +320,16 @@ class LogStream(Generic[ItemT_co]):
         except PASSING as error:
             self._wait_to_retry(error)
 
+    async def _when_due(self, what: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        delay = self._retry_at - asyncio.get_running_loop().time()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        await what()
+
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
             text = "events were removed before they were read: %s"
-            log.warning(_expiry_warnings, self._number, text, portion.dropped)
+            log.warning(_expiry_warnings, self.number, text, portion.dropped)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
             self._items.extend(map(shown, self._decoder.decoded(portion)))
@@ -339,7 +359,7 @@ class LogStream(Generic[ItemT_co]):
         raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
-        log.warning(_loss_warnings, self._number, text, describe_error(error))
+        log.warning(_loss_warnings, self.number, text, describe_error(error))
         self._is_lost = True
         self._retry_at = asyncio.get_running_loop().time() + self._delays.next()
 

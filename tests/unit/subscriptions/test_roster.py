@@ -279,3 +279,49 @@ async def test_calls_from_another_loop_are_refused(harness: RosterHarness) -> No
     thread.start()
     thread.join()
     assert errors == [WrongLoopError]
+
+
+# -- the end of all streams -----------------------------------------------------------------------
+
+
+async def test_a_stream_that_waits_for_the_server_ends_with_the_others(
+    harness: RosterHarness,
+) -> None:
+    """Whoever waits for the confirmation returns, and finds it ended."""
+    harness.confirms = False
+    stream = harness.subscriber("orders")
+    attaching = asyncio.create_task(harness.roster.attach(stream, None))
+    await asyncio.sleep(1)
+    harness.roster.end_streams(also_new=False)
+    await attaching
+    assert not stream.mailbox.is_open
+    assert harness.roster.channels == frozenset()
+
+
+async def test_handlers_that_no_task_serves_yet_are_no_streams() -> None:
+    """They were registered before the start."""
+    harness = RosterHarness()
+    harness.roster.serve_soon(harness.worker("orders"))
+    harness.roster.end_streams(also_new=False)
+    await asyncio.sleep(0)
+    assert harness.roster.channels == {"orders"}
+
+
+async def test_streams_that_begin_later_end_too_where_asked_for(harness: RosterHarness) -> None:
+    """Also where the server does not answer: none waits for it."""
+    harness.confirms = False
+    harness.roster.end_streams(also_new=True)
+    stream = harness.subscriber("orders")
+    harness.roster.enlist_stream(stream)
+    await harness.roster.confirmed(stream, None)
+    assert not stream.mailbox.is_open
+    assert harness.roster.channels == frozenset()
+
+
+def test_the_end_of_streams_whose_loop_is_closed_is_no_error() -> None:
+    """A signal may come that late."""
+
+    async def made() -> RosterHarness:
+        return RosterHarness()
+
+    asyncio.run(made()).roster.end_streams(also_new=False)
