@@ -25,6 +25,7 @@ from asyncnotify._asyncpg.failures import (
     step,
     step_of,
 )
+from asyncnotify._asyncpg.forks import leave_connection_to_parent
 from asyncnotify._asyncpg.given import checked
 from asyncnotify._asyncpg.lookups import Lookups
 from asyncnotify._asyncpg.settings import Given, Settings, check_password
@@ -198,6 +199,7 @@ class Dialer:
             msg = "connect= returned the same connection twice; each call has to make a fresh one"
             raise ConfigurationError(msg)
         self._seen.add(connection)
+        leave_connection_to_parent(connection)
         return connection
 
     async def _dial_as(self, arguments: Given) -> asyncpg.Connection[Any]:

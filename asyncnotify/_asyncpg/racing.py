@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.failures import Step, step
+from asyncnotify._asyncpg.forks import leave_socket_to_parent, leave_transport_to_parent
 from asyncnotify._asyncpg.handshake import HandshakeGuard
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Race:
         self._began.setdefault(address, self._loop.time())
         with step(Step.NETWORK):
             sock = socket.socket(address.family, socket.SOCK_STREAM)
+            leave_socket_to_parent(sock)
             try:
                 sock.settimeout(0)
                 await self._in_time(self._loop.sock_connect(sock, address.place), address)
@@ -179,6 +181,7 @@ class DialLoop:
         self._race.begun = True
         connecting = self._loop.create_unix_connection(self._guarded(factory), path, **options)
         transport, guard = await self._stepping(Step.NETWORK, connecting)
+        leave_transport_to_parent(transport)
         return transport, guard.inner
 
     async def start_tls(

@@ -87,6 +87,34 @@ asyncio.run(main())
 """
 
 
+SESSIONS = """
+    SELECT count(*) FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database() AND application_name = 'asyncnotify'
+"""
+KILLED = """
+import asyncio, os, signal, sys
+import asyncpg
+from asyncnotify import Listener
+
+def connect():
+    return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
+
+dsn, factory = sys.argv[1:]
+
+async def main():
+    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
+        await listener.listen("orders", print)
+        await listener.notify("orders", "")
+        if os.fork() == 0:
+            print("forked", flush=True)
+            sys.stdin.read()
+            os._exit(0)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
 @pytest.mark.parametrize("name", CALLS)
 async def test_r35_calls_from_another_loop_are_refused(
     listener: Listener, database: Database, inbox: Text, name: str
@@ -193,3 +221,26 @@ def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None
         check=False,
     )
     assert (result.stdout, result.returncode) == ("6\n", 0), result.stderr
+
+
+@pytest.mark.needs_server("another process connects")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+async def test_a_fork_does_not_keep_the_sessions_of_a_killed_parent(
+    factory: ListenerFactory, database: Database
+) -> None:
+    """The server sees at once that they are gone: none listens on without being read."""
+    process = subprocess.Popen(  # noqa: ASYNC220 - which nothing else waits for
+        [sys.executable, "-c", KILLED, factory.dsn, factory.road],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        while "forked" not in process.stdout.readline():
+            assert process.poll() is None
+        assert await database.connection.fetchval(SESSIONS) == 2
+        process.kill()
+        while await database.connection.fetchval(SESSIONS):
+            pass  # the limit of the test is that of the wait
