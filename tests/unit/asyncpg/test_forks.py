@@ -26,6 +26,8 @@ Pair = tuple[socket.socket, socket.socket]
 def pair() -> Iterator[Pair]:
     """Two sockets that are connected to each other."""
     one, other = socket.socketpair()
+    for sock in (one, other):
+        sock.settimeout(10)  # nothing else ends a fork that waits
     with one, other:
         yield one, other
 
@@ -100,7 +102,6 @@ def test_the_other_end_sees_that_the_parent_has_closed(pair: Pair) -> None:
         os._exit(0)
     os.read(ready[0], 1)
     one.close()
-    other.settimeout(10)
     assert other.recv(1) == b""
     os.write(go[1], b"1")
     os.waitpid(child, 0)
