@@ -1,0 +1,31 @@
+"""
+Django: its database settings, its transactions, its commands and its async views.
+
+::
+
+    INSTALLED_APPS = [..., "asyncnotify.ext.django"]
+
+``connect_arguments()`` says where Django's database is, as every class of asyncnotify takes it.
+``notify()`` and ``notify_on_commit()`` send by Django's own connection. Handlers that the modules
+``notifications`` of the installed apps register by ``on()`` are run by
+``python manage.py asyncnotify_listen``. ``get_listener()`` returns the Listener of a process, for
+async views under ASGI. The module's path is its API, with the names in ``__all__``.
+"""
+
+from asyncnotify.ext.django._databases import connect_arguments
+from asyncnotify.ext.django._handlers import on
+from asyncnotify.ext.django._listeners import close_listeners, get_listener
+from asyncnotify.ext.django._sending import anotify, notify, notify_on_commit
+
+__all__ = [
+    "anotify",
+    "close_listeners",
+    "connect_arguments",
+    "get_listener",
+    "notify",
+    "notify_on_commit",
+    "on",
+]
+
+for _public in map(globals().__getitem__, __all__):
+    _public.__module__ = __name__  # the name in tracebacks, pickles and docs

@@ -1,0 +1,382 @@
+"""Django: what its settings say, its transactions, and its interfaces, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("django", minversion="5.2")
+
+from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, Client, TestCase, override_settings
+from django.urls import path
+from django.utils.connection import ConnectionDoesNotExist
+
+from asyncnotify import (
+    BlockingListener,
+    BlockingNotifier,
+    Channel,
+    Keepalive,
+    Listener,
+    Notifier,
+    PayloadTooLargeError,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    import asyncpg
+
+if not settings.configured:
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        DATABASES={},
+        INSTALLED_APPS=["asyncnotify.ext.django"],
+        LOGGING_CONFIG=None,
+        ROOT_URLCONF=__name__,
+        SECRET_KEY="for a test",
+        USE_TZ=True,
+    )
+    importlib.import_module("django").setup()
+
+from asyncnotify.ext.django import (
+    anotify,
+    close_listeners,
+    connect_arguments,
+    get_listener,
+    notify,
+    notify_on_commit,
+)
+
+ENGINE: Final = "django.db.backends.postgresql"
+PASSWORD: Final = "s3cret"
+WAIT: Final = 20.0
+
+
+def forget(alias: str) -> None:
+    """Have Django make another connection of this alias."""
+    with contextlib.suppress(AttributeError):
+        del connections[alias]
+
+
+@contextlib.contextmanager
+def rolled_back() -> Generator[None]:
+    """Run a block of statements in a transaction, or a savepoint, that is rolled back."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+@pytest.fixture
+def case() -> Iterator[Callable[..., str]]:
+    """Returns the alias of a database with these settings."""
+
+    def add(**given: Any) -> str:
+        defaults = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False, "OPTIONS": {}}
+        places = dict.fromkeys(("HOST", "PORT", "USER", "PASSWORD"), "")
+        zone = {"ATOMIC_REQUESTS": False, "AUTOCOMMIT": True, "TIME_ZONE": None}
+        known: dict[str, Any] = {"ENGINE": ENGINE, "NAME": "shop", **defaults, **places, **zone}
+        connections.settings["case"] = {**known, **given}
+        return "case"
+
+    yield add
+    connections.settings.pop("case", None)
+    forget("case")
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[str]:
+    """The test's database as the default one."""
+    known = connections.settings["default"]
+    place = urlsplit(dsn)
+    before = dict(known)
+    known.update(ENGINE=ENGINE, NAME=place.path[1:], OPTIONS={})
+    known.update(HOST=place.hostname, PORT=place.port, USER=place.username)
+    known["PASSWORD"] = place.password or ""
+    forget("default")
+    yield dsn
+    connections["default"].close()
+    known.clear()
+    known.update(before)
+    forget("default")
+
+
+def told(alias: str) -> dict[str, Any]:
+    """Return the arguments, and the options of the DSN among them."""
+    arguments = connect_arguments(alias)
+    arguments["dsn"] = arguments["dsn"].removeprefix("postgresql://?")
+    return arguments
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"database": "shop"}),
+        ({"NAME": None}, {"database": "postgres"}),
+        ({"NAME": "", "OPTIONS": {"service": "shop"}}, {"dsn": "service=shop"}),
+        ({"NAME": None, "OPTIONS": {"service": "shop"}}, {"database": "postgres"}),
+        (
+            {"HOST": "a,b", "PORT": "5432,5433", "USER": "u", "PASSWORD": PASSWORD},
+            {
+                "database": "shop",
+                "host": "a,b",
+                "port": "5432,5433",
+                "user": "u",
+                "password": PASSWORD,
+            },
+        ),
+        ({"HOST": "/run/pg", "PORT": 5433}, {"database": "shop", "host": "/run/pg", "port": 5433}),
+        (
+            {"OPTIONS": {"host": "a", "dbname": "b"}, "HOST": "c"},
+            {"database": "b", "host": "c"},
+        ),
+        ({"OPTIONS": {"host": "a"}}, {"database": "shop", "host": "a"}),
+        ({"OPTIONS": {"connect_timeout": "3"}}, {"database": "shop", "connect_timeout": 3.0}),
+        ({"OPTIONS": {"keepalives": 0}}, {"database": "shop", "keepalive": None}),
+        (
+            {"OPTIONS": {"keepalives_idle": 30, "tcp_user_timeout": 1_500}},
+            {"database": "shop", "keepalive": Keepalive(idle=30, user_timeout=2)},
+        ),
+        (
+            {"OPTIONS": {"assume_role": "app"}},
+            {"database": "shop", "server_settings": {"role": "app"}},
+        ),
+        (
+            {"OPTIONS": {"pool": True, "server_side_binding": True, "isolation_level": 2}},
+            {"database": "shop"},
+        ),
+        (
+            {"OPTIONS": {"sslmode": "verify-full", "sslrootcert": "/a b&c"}},
+            {"database": "shop", "dsn": "sslmode=verify-full&sslrootcert=%2Fa%20b%26c"},
+        ),
+        (
+            {"OPTIONS": {"options": "-c search_path=a"}},
+            {"database": "shop", "dsn": "options=-c%20search_path%3Da"},
+        ),
+    ],
+    ids=str,
+)
+def test_every_setting_is_taken_as_django_takes_it(
+    case: Callable[..., str], given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Places and names, and options: those of libpq, those with units, and Django's own."""
+    assert told(case(**given)) == {"dsn": "", **expected}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"ENGINE": "django.db.backends.sqlite3"}, "sqlite"),
+        ({"NAME": ""}, "NAME"),
+        ({"OPTIONS": {"channel_binding": "require"}}, "channel_binding in OPTIONS"),
+        ({"OPTIONS": {"sslmode": "some"}}, "sslmode in OPTIONS"),
+        ({"OPTIONS": {"require_auth": "scram-sha-256"}}, "require_auth in OPTIONS"),
+        ({"OPTIONS": {"search_path": "a"}}, "search_path in OPTIONS"),
+        ({"OPTIONS": {"connect_timeout": 0}}, "connect_timeout"),
+        ({"OPTIONS": {"keepalives_idle": 40_000}}, "idle"),
+        ({"HOST": "a,b", "PORT": "1,2,3"}, "port"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    case: Callable[..., str], given: dict[str, Any], named: str
+) -> None:
+    """With the alias and the name of the option, and without the password."""
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        connect_arguments(case(**{"PASSWORD": PASSWORD, **given}))
+    assert "DATABASES['case']" in str(refusal.value)
+    assert named in str(refusal.value)
+    assert PASSWORD not in str(refusal.value)
+
+
+def test_an_alias_that_is_not_there_is_refused_as_by_django() -> None:
+    """With Django's own error."""
+    with pytest.raises(ConnectionDoesNotExist):
+        connect_arguments("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"LISTENERS": {}}, "did you mean 'LISTENER'"),
+        ({"DATABASE": 5}, "ASYNCNOTIFY['DATABASE']"),
+        ({"LISTENER": {"heartbeat": -1}}, "heartbeat"),
+        ({"LISTENER": {"hartbeat": 1}}, "did you mean heartbeat="),
+        ({"DATABASE": "elsewhere"}, "elsewhere"),
+        ("default", "ASYNCNOTIFY"),
+    ],
+    ids=str,
+)
+def test_check_finds_what_is_wrong_with_the_settings(
+    database: str, given: object, named: str
+) -> None:
+    """``manage.py check`` names the key, and is content with good settings."""
+    with override_settings(ASYNCNOTIFY=given):
+        (error,) = run_checks(databases=["default"])
+    assert error.id == "asyncnotify.E001"
+    assert named in error.msg
+    assert run_checks(databases=["default"]) == []
+
+
+async def test_every_class_takes_the_arguments(database: str) -> None:
+    """The listener and the notifier of asyncio, and the blocking ones."""
+    arguments = connect_arguments()
+    async with Listener(**arguments) as listener, listener.stream("orders") as stream:
+        async with Notifier(**arguments) as notifier:
+            await notifier.notify("orders", "1")
+        assert (await anext(stream)).payload == "1"
+
+    def block() -> bool:
+        with BlockingListener(**arguments) as listener, BlockingNotifier(**arguments):
+            return listener.is_connected
+
+    assert await asyncio.to_thread(block)
+
+
+# -- sending --------------------------------------------------------------------------------------
+
+
+def test_a_notification_is_part_of_the_transaction(database: str) -> None:
+    """It is delivered on commit, not after a rollback, nor after one of a savepoint around it."""
+    with BlockingListener(database) as listener, listener.stream("orders") as stream:
+        with transaction.atomic():
+            notify("orders", "kept")
+            with rolled_back():
+                notify("orders", "of a savepoint")
+            with pytest.raises(PayloadTooLargeError):
+                notify("orders", "é" * 4_000)
+            notify("orders", "kept")  # PostgreSQL delivers equal ones once
+        with rolled_back():
+            notify("orders", "rolled back")
+        notify(Channel("orders", dict), {"n": 1})
+        assert [stream.get(WAIT).payload for _ in range(2)] == ["kept", '{"n":1}']
+
+
+def test_a_notification_on_commit_is_a_statement_of_its_own(database: str) -> None:
+    """It comes after those of the transaction, each one, and none after a rollback."""
+    with BlockingListener(database) as listener, listener.stream("orders") as stream:
+        with transaction.atomic():
+            notify_on_commit("orders", "after")
+            notify_on_commit("orders", "after")
+            notify("orders", "within")
+            with pytest.raises(PayloadTooLargeError):
+                notify_on_commit("orders", "x" * 8_000)
+        with rolled_back():
+            notify_on_commit("orders", "rolled back")
+        notify_on_commit("orders", "at once")
+        assert [stream.get(WAIT).payload for _ in range(4)] == [
+            "within",
+            "after",
+            "after",
+            "at once",
+        ]
+
+
+def test_a_test_case_catches_notifications_on_commit(database: str) -> None:
+    """``captureOnCommitCallbacks(execute=True)`` calls them; the transaction delivers nothing."""
+    with BlockingListener(database) as listener, listener.stream("orders") as stream:
+        with (
+            rolled_back(),
+            TestCase.captureOnCommitCallbacks(execute=True) as callbacks,
+        ):
+            notify_on_commit("orders", "never")
+            notify("orders", "neither")
+        assert len(callbacks) == 1
+        notify("orders", "next")
+        assert stream.get(WAIT).payload == "next"
+
+
+async def test_a_coroutine_sends_by_anotify(database: str) -> None:
+    """``notify()`` in a coroutine is Django's own error, and sends nothing."""
+    async with Listener(database) as listener, listener.stream("orders") as stream:
+        with pytest.raises(SynchronousOnlyOperation):
+            notify("orders", "1")
+        await anotify("orders", "2")
+        await sync_to_async(notify)("orders", "3")
+        assert [(await anext(stream)).payload for _ in range(2)] == ["2", "3"]
+    await sync_to_async(connections.close_all)()
+
+
+# -- listeners of a process -----------------------------------------------------------------------
+
+
+async def ask_for_listener(request: HttpRequest) -> HttpResponse:
+    """Answer which listener the process has."""
+    try:
+        return HttpResponse(str(id(await get_listener())))
+    except WrongLoopError as error:
+        return HttpResponse(str(error), status=500)
+
+
+urlpatterns = [path("listener", ask_for_listener)]
+
+
+async def test_all_requests_share_one_listener(database: str) -> None:
+    """Also those that come while it starts, and when the first of their clients leaves."""
+    leaving = asyncio.create_task(get_listener())
+    others = [asyncio.create_task(get_listener()) for _ in range(3)]
+    await asyncio.sleep(0)
+    leaving.cancel()
+    listener, *same = await asyncio.gather(*others)
+    assert all(one is listener for one in same)
+    assert (await AsyncClient().get("/listener")).content.decode() == str(id(listener))
+    assert listener.is_connected
+    await close_listeners()
+    again = await get_listener()
+    assert again is not listener
+    await close_listeners()
+
+
+def test_an_async_view_under_wsgi_gets_no_listener(database: str) -> None:
+    """It would end with the request; the error says what to use, and binds only that request."""
+    response = Client(raise_request_exception=False).get("/listener")
+    assert response.status_code == 500
+    assert "under ASGI" in response.content.decode()
+
+    async def outside() -> bool:
+        listener = await get_listener()
+        await close_listeners()
+        return listener.is_connected
+
+    assert not asyncio.run(outside())
+
+
+def test_an_event_loop_that_ends_takes_its_listener_along(database: str) -> None:
+    """The next loop gets a listener of its own; nothing warns, and no session stays."""
+    first = asyncio.run(get_listener())
+    second = asyncio.run(get_listener())
+    assert first is not second
+
+
+async def test_starting_the_application_twice_listens_nowhere(
+    database: str, admin: asyncpg.Connection[Any]
+) -> None:
+    """``ready()`` is called again by tests, and in both processes of the autoreloader."""
+    apps.get_app_config("asyncnotify").ready()
+    apps.get_app_config("asyncnotify").ready()
+    assert run_checks(databases=["default"]) == []
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
+    assert await admin.fetchval(sessions) == 0
+
+
+def test_the_public_names_are_documented() -> None:
+    """Each has a docstring, and stands in the module that users import."""
+    module = importlib.import_module("asyncnotify.ext.django")
+    for name in module.__all__:
+        assert getattr(module, name).__doc__
+        assert getattr(module, name).__module__ == "asyncnotify.ext.django"
