@@ -1,0 +1,134 @@
+"""Server-sent events, framed by the library aiohttp-sse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncnotify import Gap
+from asyncnotify.ext.aiohttp._items import object_of
+from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, LOG, found
+from asyncnotify.ext.aiohttp._refusals import ENDS, refusing
+from asyncnotify.log import Event, Position
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from aiohttp import web
+    from aiohttp_sse import EventSourceResponse
+
+    from asyncnotify import Channel
+    from asyncnotify.ext.aiohttp._items import Dumps, Item
+    from asyncnotify.ext.fanout import Fanout
+    from asyncnotify.log import After, Log
+
+PING_INTERVAL: Final = 15.0
+LAST_EVENT_ID: Final = "Last-Event-ID"
+
+
+async def events(
+    request: web.Request,
+    channels: Collection[str | Channel[Any]],
+    *,
+    key: web.AppKey[Fanout[web.Request]] = FANOUT,
+    ping_interval: float = PING_INTERVAL,
+    dumps: Dumps = json.dumps,
+) -> web.StreamResponse:
+    """
+    Send a client what is notified on channels, as server-sent events, until one of both ends it.
+
+    Each event is a JSON object: ``{"channel": "orders", "payload": "42"}``. Where the client may
+    have missed something, and at the beginning, there is an event of the type ``gap`` with
+    ``{"channel": "orders", "gap": "reconnect", "dropped": null}``: there it reads its state again.
+    A client that is too slow gets a gap, as ``setup()`` was told.
+
+    All clients share one LISTEN for each channel. One that has left is forgotten within a second,
+    whether or not anything is notified.
+
+    Args:
+        request: The request that is being handled.
+        channels: One at least: names, or Channels, which decode the payloads.
+        key: The ``fanout_key`` of ``setup()``.
+        ping_interval: Seconds between comments, by which a half-open connection is found.
+        dumps: What makes JSON of each object.
+
+    Raises:
+        web.HTTPForbidden: ``authorize`` has refused a channel.
+        web.HTTPBadRequest: No channel can have such a name, or none is given.
+        web.HTTPServiceUnavailable: There are ``max_channels`` already, or the server is stopping.
+        RuntimeError: ``setup()`` has not been called.
+        ImportError: aiohttp-sse is not installed.
+    """
+    fanout = found(request, key)
+    with refusing():
+        await fanout.check(channels, request)
+    response = _new_response(ping_interval)
+    async with found(request, CLIENTS).serving(request):
+        await response.prepare(request)  # at once: during an outage the stream begins later
+        with contextlib.suppress(*ENDS):
+            async with fanout.stream(channels) as stream:
+                await _send(response, stream, dumps)
+    return response
+
+
+async def log_events(
+    request: web.Request,
+    channels: Collection[str | Channel[Any]] = (),
+    *,
+    key: web.AppKey[Log] = LOG,
+    ping_interval: float = PING_INTERVAL,
+    dumps: Dumps = json.dumps,
+) -> web.StreamResponse:
+    """
+    Send a client the events of a log, as server-sent events that resume.
+
+    The ``id`` of each is its position in the log. A browser that connects again sends the last one
+    as ``Last-Event-ID``, and gets what it has missed; one that sends none gets what is new. An
+    event of the type ``gap`` says that events have been removed in between. The server keeps
+    nothing of a client.
+
+    Args:
+        request: The request that is being handled.
+        channels: Names or Channels, of which the names must be chosen by the application, not by
+            the client; none: all of the log.
+        key: The ``key`` of ``setup_log()``.
+        ping_interval: Seconds between comments, by which a half-open connection is found.
+        dumps: What makes JSON of each object.
+
+    Raises:
+        web.HTTPBadRequest: ``Last-Event-ID`` is not the id of an event of this log.
+        web.HTTPServiceUnavailable: The server is stopping.
+        RuntimeError: ``setup_log()`` has not been called.
+        ImportError: aiohttp-sse is not installed.
+    """
+    source, last = found(request, key), request.headers.get(LAST_EVENT_ID)
+    response = _new_response(ping_interval)
+    clients = found(request, CLIENTS)
+    async with clients.serving(request), contextlib.AsyncExitStack() as stack:
+        with refusing():  # before the response begins: a browser does not try again after a 400
+            after: After = Position.parse(last) if last else "now"
+            stream = source.read(*channels, after=after, gaps=True)
+            await stack.enter_async_context(stream)
+        await response.prepare(request)
+        await _send(response, stream, dumps)
+    return response
+
+
+def _new_response(ping_interval: float) -> EventSourceResponse:
+    try:
+        from aiohttp_sse import EventSourceResponse  # noqa: PLC0415 - WebSockets do not need it
+    except ImportError as error:
+        msg = "server-sent events need aiohttp-sse: pip install aiohttp-sse"
+        raise ImportError(msg) from error
+    return EventSourceResponse(ping_interval=ping_interval)
+
+
+async def _send(response: EventSourceResponse, stream: AsyncIterator[Item], dumps: Dumps) -> None:
+    """Send the items until the stream ends, or the client does not take them."""
+    with contextlib.suppress(ConnectionResetError, TimeoutError, *ENDS):
+        async with response:
+            async for item in stream:
+                kind = "gap" if isinstance(item, Gap) else None
+                position = str(item.position) if isinstance(item, Event) else None
+                await response.send(dumps(object_of(item)), id=position, event=kind)
