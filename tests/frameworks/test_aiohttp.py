@@ -215,15 +215,22 @@ async def test_gunicorn_serves_and_stops(project: Path, admin: asyncpg.Connectio
             assert asyncio.get_running_loop().time() - began < AT_ONCE
 
 
-@contextlib.asynccontextmanager
-async def client_of(project: Path, module: str) -> AsyncGenerator[Client]:
-    """Serve the application of a file in this process; at the end, stop as aiohttp does."""
+def application_of(project: Path, module: str) -> web.Application:
+    """Import a file, and return its application."""
     spec = spec_from_file_location(module, project / f"{module}.py")
     assert spec is not None
     assert spec.loader is not None
     loaded = module_from_spec(spec)
     spec.loader.exec_module(loaded)
-    async with asyncio.timeout(LIMIT), TestClient(TestServer(loaded.app)) as client:
+    app: web.Application = loaded.app
+    return app
+
+
+@contextlib.asynccontextmanager
+async def client_of(project: Path, module: str) -> AsyncGenerator[Client]:
+    """Serve the application of a file in this process; at the end, stop as aiohttp does."""
+    server = TestServer(application_of(project, module))
+    async with asyncio.timeout(LIMIT), TestClient(server) as client:
         yield client
 
 
@@ -246,12 +253,17 @@ async def test_a_client_that_comes_again_gets_what_it_has_missed(project: Path) 
 
 async def test_clients_of_a_log_that_leave_leave_nothing(project: Path) -> None:
     """Without any event: a response ends when its client has left."""
-    async with client_of(project, "aiohttp_log") as client:
+    app = application_of(project, "aiohttp_log")
+    runner = web.AppRunner(app)  # TestServer would cancel the handlers
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with asyncio.timeout(LIMIT), aiohttp.ClientSession() as session:
         for _ in range(CLIENTS):
-            response = await client.get("/events")
+            response = await session.get(f"http://127.0.0.1:{runner.addresses[0][1]}/events")
             response.close()
-        while len(client.app[CLIENTS_OF_APP]):  # noqa: ASYNC110 - nobody tells
+        while len(app[CLIENTS_OF_APP]):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)  # polls
+        await runner.cleanup()
 
 
 async def test_a_user_listens_to_her_own_channel(project: Path) -> None:

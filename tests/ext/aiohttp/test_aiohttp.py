@@ -65,6 +65,18 @@ async def serving(app: web.Application) -> AsyncGenerator[Client]:
         yield client
 
 
+@contextlib.asynccontextmanager
+async def served_as_in_production(app: web.Application) -> AsyncGenerator[int]:
+    """Serve an application, and have its port. TestServer cancels handlers, as no other does."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
 async def next_of(socket: ClientWebSocketResponse) -> dict[str, Any]:
     """Return the next message to a client."""
     message: dict[str, Any] = await socket.receive_json(timeout=DEADLINE)
@@ -163,8 +175,8 @@ async def test_clients_that_leave_leave_nothing(path: str) -> None:
     if path.startswith("/events"):
         pytest.importorskip("aiohttp_sse")
     fake = FakeServer()
-    async with serving(app := application(fake.dsn)) as client:
-        opened = [await open_raw(client, path) for _ in range(CLIENTS_AT_ONCE)]
+    async with served_as_in_production(app := application(fake.dsn)) as port:
+        opened = [await open_raw(port, path) for _ in range(CLIENTS_AT_ONCE)]
         await until(lambda: left_of(app) == (CLIENTS_AT_ONCE, 1, CLIENTS_AT_ONCE))
         gc.collect()
         gc.disable()
@@ -176,9 +188,9 @@ async def test_clients_that_leave_leave_nothing(path: str) -> None:
             gc.enable()
 
 
-async def open_raw(client: Client, path: str) -> asyncio.StreamWriter:
+async def open_raw(port: int | None, path: str) -> asyncio.StreamWriter:
     """Ask for a stream as a client that can vanish; return once the response has begun."""
-    reader, writer = await asyncio.open_connection(client.host, client.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     upgrade = (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -200,7 +212,7 @@ async def test_all_streams_end_when_the_server_stops() -> None:
     app = application(fake.dsn)
     async with serving(app) as client, client.ws_connect("/ws/orders") as socket:
         assert await next_of(socket) == START
-        idle = await open_raw(client, "/ws/orders")
+        idle = await open_raw(client.port, "/ws/orders")
         await until(lambda: left_of(app)[0] == 2)
         await flood(app)
         stopping = asyncio.create_task(client.server.close())
