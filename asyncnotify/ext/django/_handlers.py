@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack, overload
+from weakref import WeakSet
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.utils.module_loading import autodiscover_modules
 
 from asyncnotify import Channel, Listener, Notification
@@ -15,6 +16,8 @@ from asyncnotify.typing import Handler, HandlerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
@@ -30,6 +33,7 @@ class _Registered(NamedTuple):
 
 
 _handlers: list[_Registered] = []
+_left_open: WeakSet[BaseDatabaseWrapper] = WeakSet()
 
 
 @overload
@@ -47,9 +51,9 @@ def on(channel: str | Channel[Any], **options: Unpack[HandlerOptions]) -> Callab
     Register the decorated function as a handler, for ``python manage.py asyncnotify_listen``.
 
     Put it into the module ``notifications`` of an app. A plain function is called in a thread, and
-    may use the database as a view does; an ``async def`` is called in the event loop. Before and
-    after each call Django's connections that are unusable or too old are closed, as around a
-    request: after a restart of the server the next call gets a new one. So it is with ``resync``.
+    may use the database as a view does; an ``async def`` is called in the event loop. Around each
+    call Django's connections are treated as around a request; and one that no longer answers is
+    replaced, whatever CONN_HEALTH_CHECKS says. So it is with ``resync``.
 
     Args:
         channel: A name, or a Channel, which decodes the payloads.
@@ -102,11 +106,11 @@ def _with_connections(function: Callable[[Any], Any], *, in_thread: bool) -> Cal
 def _around_plain(function: Callable[[Any], Any]) -> Callable[[Any], None]:
     @functools.wraps(function)
     def call(argument: object) -> None:
-        close_old_connections()
+        _check_connections()
         try:
             function(argument)
         finally:
-            close_old_connections()
+            _leave_connections()
 
     return call
 
@@ -114,14 +118,36 @@ def _around_plain(function: Callable[[Any], Any]) -> Callable[[Any], None]:
 def _around(function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[None]]:
     @functools.wraps(function)
     async def call(argument: object) -> None:
-        await _clean_up()
+        await sync_to_async(_check_connections)()  # in the thread of Django's async ORM
         try:
             await function(argument)
         finally:
-            await _clean_up()
+            await sync_to_async(_leave_connections)()
 
     return call
 
 
-_clean_up = sync_to_async(close_old_connections)
-"""In the thread that Django's asynchronous ORM uses."""
+def _check_connections() -> None:
+    """
+    Close this thread's connections that are too old or do not answer.
+
+    Django itself looks only where CONN_HEALTH_CHECKS says so. A request that fails is repeated by
+    its user, but a notification that is not handled is gone.
+    """
+    close_old_connections()
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is not None and not connection.is_usable():
+            connection.close()
+
+
+def _leave_connections() -> None:
+    """Close this thread's connections that are too old; remember the others."""
+    close_old_connections()
+    _left_open.update(connections.all(initialized_only=True))
+
+
+def close_connections() -> None:
+    """Close the connections of the threads in which handlers were called."""
+    for connection in list(_left_open):
+        connection.inc_thread_sharing()
+        connection.close()

@@ -11,7 +11,7 @@ from django.utils import autoreload
 from django.utils.connection import ConnectionDoesNotExist
 
 from asyncnotify import AsyncNotifyError
-from asyncnotify.ext.django._handlers import discover
+from asyncnotify.ext.django._handlers import close_connections, discover
 from asyncnotify.ext.django._running import run
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Command(BaseCommand):
             asyncio.run(run(alias, started=lambda: self._say(f"listening on {names}")))
         except (AsyncNotifyError, ConnectionDoesNotExist, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
+        finally:
+            close_connections()
         self._say("stopped")
 
     def _say(self, text: str) -> None:

@@ -1,0 +1,180 @@
+"""A project of Django's, in a folder, and what runs in it: each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from tests.support.demo_runs import ENVIRONMENT, PYTHON, TIME_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+__all__ = ["NOTIFICATIONS", "SETTINGS", "TABLE", "Project"]
+
+TABLE: Final = "CREATE TABLE shop_order (id bigserial PRIMARY KEY, text text NOT NULL)"
+"""That of the model: a migration would take a second."""
+
+MANAGE: Final = """
+import sys
+from django.core.management import execute_from_command_line
+
+execute_from_command_line(sys.argv)
+"""
+SETTINGS: Final = """
+import os
+
+ALLOWED_HOSTS = ["*"]
+ASYNCNOTIFY = {"LISTENER": {"heartbeat": 1.0}}
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": os.environ["PGDATABASE"],
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {"connect_timeout": 5},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = ["asyncnotify.ext.django", "shop"]
+ROOT_URLCONF = "web.urls"
+SECRET_KEY = "for a test"
+USE_TZ = True
+"""
+MODELS: Final = """
+from django.db import models
+
+class Order(models.Model):
+    text = models.TextField()
+"""
+NOTIFICATIONS: Final = """
+from asyncnotify.ext.django import on
+from shop.models import Order
+
+def say(*words):
+    print(*words, flush=True)
+
+def read_again(gap):
+    say("plain", gap.reason, Order.objects.count())
+
+async def read_again_async(gap):
+    say("async", gap.reason, await Order.objects.acount())
+
+@on("orders", resync=read_again)
+def plain(notification):
+    Order.objects.create(text=notification.payload)
+    say("plain", notification.payload, Order.objects.count())
+
+@on("news", resync=read_again_async)
+async def asynchronous(notification):
+    say("async", notification.payload, await Order.objects.acount())
+
+@on("mixed", resync=read_again)
+async def mixed(notification):
+    say("mixed", notification.payload, await Order.objects.acount())
+"""
+URLS: Final = """
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+from asyncnotify import Gap
+from asyncnotify.ext.django import get_listener, notify
+
+async def lines(stream):
+    async with stream:
+        async for item in stream:
+            text = item.reason if isinstance(item, Gap) else item.payload
+            yield f"data: {text}\\n\\n"
+
+async def events(request):
+    stream = (await get_listener()).stream("orders", gaps=True)
+    return StreamingHttpResponse(lines(stream), content_type="text/event-stream")
+
+async def streams(request):
+    return HttpResponse(str(len((await get_listener()).stats().subscriptions)))
+
+def change(request, order):
+    notify("orders", str(order))
+    return HttpResponse(status=202)
+
+urlpatterns = [
+    path("events", events), path("streams", streams), path("orders/<int:order>", change)
+]
+"""
+ASGI: Final = """
+from django.core.asgi import get_asgi_application
+
+application = get_asgi_application()
+"""
+
+
+class Project:
+    """
+    A project, with the app ``shop``.
+
+    Args:
+        path: An empty folder.
+        dsn: The URL of its database.
+    """
+
+    def __init__(self, path: Path, dsn: str) -> None:
+        self.path = path
+        place = urlsplit(dsn)
+        self.environment = {
+            **ENVIRONMENT,
+            "DJANGO_SETTINGS_MODULE": "web.settings",
+            "PGDATABASE": place.path[1:],
+            "PGHOST": place.hostname or "",
+            "PGPASSWORD": place.password or "",
+            "PGPORT": str(place.port),
+            "PGUSER": place.username or "",
+            "PYTHONPATH": os.pathsep.join([str(path), ENVIRONMENT["PYTHONPATH"]]),
+        }
+        self.write("manage.py", MANAGE)
+        self.write("web/__init__.py", "")
+        self.write("web/settings.py", SETTINGS)
+        self.write("web/urls.py", URLS)
+        self.write("web/asgi.py", ASGI)
+        self.write("shop/__init__.py", "")
+        self.write("shop/models.py", MODELS)
+        self.write("shop/notifications.py", NOTIFICATIONS)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file."""
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``manage.py`` to its end."""
+        return subprocess.run(
+            [*PYTHON, "manage.py", *arguments],
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str) -> Generator[subprocess.Popen[str]]:
+        """Start a program of Python's; kill it at the end, and its children."""
+        with subprocess.Popen(
+            [*PYTHON, *arguments],
+            cwd=self.path,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # of the autoreloader's processes none is left behind
+        ) as process:
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
