@@ -17,18 +17,32 @@ The module's path is its API, with the names in ``__all__``.
 
 from __future__ import annotations
 
+from types import FunctionType
+
 try:
     import litestar as _litestar
-except ImportError as error:
+except ImportError as _error:
     _msg = "asyncnotify.ext.litestar needs Litestar: pip install 'litestar>=2.12'"
-    raise ImportError(_msg) from error
+    raise ImportError(_msg) from _error
 
+from asyncnotify.ext.litestar._dependencies import ListenerDependency, LogDependency
 from asyncnotify.ext.litestar._log import LogChannelsBackend
 from asyncnotify.ext.litestar._notify import NotifyChannelsBackend
+from asyncnotify.ext.litestar._plugin import LogPlugin, NotifyPlugin
+from asyncnotify.ext.litestar._sse import resume_after, sse_messages
 
-__all__ = ["LogChannelsBackend", "NotifyChannelsBackend"]
+__all__ = [
+    "ListenerDependency",
+    "LogChannelsBackend",
+    "LogDependency",
+    "LogPlugin",
+    "NotifyChannelsBackend",
+    "NotifyPlugin",
+    "resume_after",
+    "sse_messages",
+]
 
 del _litestar
 for _public in map(globals().__getitem__, __all__):
-    if isinstance(_public, type):
+    if isinstance(_public, type | FunctionType) and _public.__module__.startswith(__name__):
         _public.__module__ = __name__  # the name in tracebacks, pickles and docs

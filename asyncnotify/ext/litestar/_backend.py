@@ -26,6 +26,7 @@ from asyncnotify._publishing.retrying import Retrying
 from asyncnotify.ext.litestar._buffer import Buffer
 from asyncnotify.ext.litestar._names import check_prefix, name_in_postgres
 from asyncnotify.ext.litestar._payloads import data_of, text_of
+from asyncnotify.ext.litestar._sources import Target
 from asyncnotify.log import StandbyError
 from asyncnotify.typing import Backoff
 
@@ -62,10 +63,6 @@ class _Item(NamedTuple):
     data: bytes
 
 
-class _Target(NamedTuple):
-    target: str = "litestar"
-
-
 class Backend(ChannelsBackend):
     """
     A channels backend, but for how messages are sent and received.
@@ -92,7 +89,7 @@ class Backend(ChannelsBackend):
         self._on_gap = on_gap
         self._retry_timeout = retry_timeout
         self._has_given_up = False
-        self._retrying = Retrying(_Target(), backoff)
+        self._retrying = Retrying(Target("a channels backend"), backoff)
         self._warnings = WarningLimit()
         self._subscribed: dict[str, Subscribed] = {}
         self._by_name: dict[str, Subscribed] = {}

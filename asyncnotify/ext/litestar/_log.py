@@ -12,7 +12,7 @@ from asyncnotify._arguments import check_count, check_flag, check_seconds
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
 from asyncnotify._tasks import cancel, start
-from asyncnotify.ext.litestar._backend import PASSING, Backend, OnGap, Subscribed, log
+from asyncnotify.ext.litestar._backend import Backend, OnGap, Subscribed, log
 from asyncnotify.ext.litestar._payloads import data_of
 from asyncnotify.ext.litestar._sources import LogSource, log_from
 from asyncnotify.log import After, Event, Log, LogStream, PositionError
@@ -79,8 +79,7 @@ class LogChannelsBackend(Backend):
         check_flag("install", install)
         self._history = history
         self._history_age = history_age
-        self._install = install
-        self._running = log_from(source)
+        self._running = log_from(source, install=install)
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -166,10 +165,6 @@ class LogChannelsBackend(Backend):
 
     async def _placed(self, made: Log) -> LogStream[Event[str] | Gap]:
         """Return a stream that stands at the end of the log."""
-        if self._install:
-            await self._retrying.until_success(
-                made.install, _START_TIMEOUT, what="install()", passing=PASSING
-            )
         stream = made.read(after="now", gaps=True)
         try:
             async with asyncio.timeout(_START_TIMEOUT):

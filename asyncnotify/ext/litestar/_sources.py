@@ -2,57 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, Self, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from asyncnotify import Listener, NotStartedError, State
+from asyncnotify import (
+    ConnectError,
+    ConnectionLostError,
+    ExponentialBackoff,
+    Listener,
+    NotStartedError,
+    State,
+)
 from asyncnotify._arguments import check_present
-from asyncnotify.log import Log
+from asyncnotify._publishing.retrying import Retrying
+from asyncnotify.log import Log, StandbyError
 from asyncnotify.typing import Dsn
 
 ListenerSource: TypeAlias = Dsn | Listener | Callable[[], Listener] | None
 LogSource: TypeAlias = Log | Callable[[], Log]
 
-
-class _Closable(Protocol):
-    async def start(self) -> None: ...
-
-    async def aclose(self, timeout: float | None = None) -> None: ...
+INSTALL_TIMEOUT: Final = 30.0
+"""Seconds, as a listener's ``start_timeout``."""
 
 
-T = TypeVar("T", bound=_Closable)
+class Target(NamedTuple):
+    """
+    What attempts lead to, for logs.
+
+    Attributes:
+        target: Its name.
+    """
+
+    target: str
 
 
-class Running(Generic[T]):
+RunT = TypeVar("RunT", bound=Listener | Log)
+
+
+class Running(Generic[RunT]):
     """
     Starts what an application uses, and closes it at the end; as often as the application runs.
 
     Args:
         kind: Listener or Log.
-        make: Returns one, the same or another at each start.
+        source: One of these, or a function that returns one, the same or another at each start.
+        before: Called with it before it is started.
+
+    Raises:
+        TypeError: The source is neither.
     """
 
-    def __init__(self, kind: type[T], make: Callable[[], T]) -> None:
+    def __init__(
+        self,
+        kind: type[RunT],
+        source: RunT | Callable[[], RunT],
+        before: Callable[[RunT], Awaitable[None]] | None = None,
+    ) -> None:
         self._kind = kind
-        self._make = make
-        self._present: T | None = None
+        self._make = source if callable(source) else lambda: source
+        self._before = before
+        self._present: RunT | None = None
         self._is_ours = False
-
-    @classmethod
-    def given(cls, kind: type[T], source: T | Callable[[], T]) -> Self:
-        """
-        Return what runs an object that is given, or those that a function returns.
-
-        Raises:
-            TypeError: It is neither.
-        """
-        if callable(source):
-            return cls(kind, source)
-        check_present(kind.__name__.lower(), source, kind)
-        return cls(kind, lambda: source)
+        if not callable(source):
+            self._check(source)
 
     @property
-    def present(self) -> T:
+    def present(self) -> RunT:
         """
         What runs.
 
@@ -72,7 +87,7 @@ class Running(Generic[T]):
         """Whether there is something that runs."""
         return self._present is not None
 
-    async def start(self) -> T:
+    async def start(self) -> RunT:
         """
         Start it, unless somebody else has; that one then closes it, too.
 
@@ -81,9 +96,11 @@ class Running(Generic[T]):
             AsyncNotifyError: As of the method ``start()``.
         """
         made = self._make()
-        check_present(self._kind.__name__.lower(), made, self._kind)
+        self._check(made)
         self._is_ours = not (isinstance(made, Listener) and _runs(made))
         try:
+            if self._before is not None:
+                await self._before(made)
             await made.start()
         except BaseException:
             if self._is_ours:
@@ -97,6 +114,9 @@ class Running(Generic[T]):
         present, self._present = self._present, None
         if present is not None and self._is_ours:
             await present.aclose()
+
+    def _check(self, source: object) -> None:
+        check_present(self._kind.__name__.lower(), source, self._kind)
 
 
 def _runs(listener: Listener) -> bool:
@@ -112,14 +132,30 @@ def listener_from(source: ListenerSource) -> Running[Listener]:
     """
     if not isinstance(source, Listener) and not callable(source):
         source = Listener(source)
-    return Running.given(Listener, source)
+    return Running(Listener, source)
 
 
-def log_from(source: LogSource) -> Running[Log]:
+def log_from(source: LogSource, *, install: bool) -> Running[Log]:
     """
-    Return what runs the log of a source.
+    Return what runs the log of a source, and installs it before, if that is wanted.
 
     Raises:
         TypeError: The source is of another kind.
     """
-    return Running.given(Log, source)
+    return Running(Log, source, _install if install else None)
+
+
+async def _install(log: Log) -> None:
+    retrying = Retrying(Target(f"log {log.name!r}"), ExponentialBackoff())
+    await retrying.until_success(
+        log.install,
+        INSTALL_TIMEOUT,
+        what="install()",
+        unless=_is_refused,
+        passing=(ConnectError, ConnectionLostError, StandbyError),
+    )
+
+
+def _is_refused(cause: BaseException) -> bool:
+    """Return whether the server has refused the role or the database: retrying does not help."""
+    return str(getattr(cause, "sqlstate", "")).startswith(("28", "3D"))
