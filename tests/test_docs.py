@@ -102,6 +102,8 @@ FILES: Final = {
     "aiohttp_authorize.py": "tests/frameworks/test_aiohttp.py",
     "aiohttp_log.py": "tests/frameworks/test_aiohttp.py",
     "aiohttp_parts.py": "tests/frameworks/test_aiohttp.py",
+    "flask_app.py": "tests/frameworks/test_flask.py",
+    "gunicorn.conf.py": "tests/frameworks/test_flask.py",
     "migrations/env.py": "tests/frameworks/test_alembic.py",
     "test_aiohttp_app.py": "tests/frameworks/test_aiohttp.py",
 }
