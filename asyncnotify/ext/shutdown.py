@@ -16,13 +16,13 @@ module's path is its API, with the names in ``__all__``.
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, runtime_checkable
 
 from asyncnotify import AlreadyEnteredError
+from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -36,7 +36,7 @@ STOPPING: Final = tuple(
 
 _UNCATCHABLE: Final = ("SIGKILL", "SIGSTOP")
 
-_log = logging.getLogger("asyncnotify.shutdown")
+log = Log("shutdown")
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class SignalScope:
             for number in self._signals:
                 self._install(number)
         else:
-            _log.info("a signal does not end streams here: this is not the main thread")
+            log.info("a signal does not end streams here: this is not the main thread")
         return self
 
     def __exit__(
@@ -188,8 +188,8 @@ class _Handler:
         try:
             found = target if isinstance(target, EndsStreams) else target()
             found.end_streams(also_new=self._previous is not signal.SIG_IGN)
-        except Exception:  # noqa: BLE001 - the server has to learn of the signal in any case
-            _log.exception("the streams of %r could not be ended", target)
+        except Exception:
+            log.exception("the streams of %r could not be ended", target)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._previous is signal.SIG_DFL:
