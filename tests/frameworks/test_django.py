@@ -56,6 +56,7 @@ from asyncnotify.ext.django import (
     close_listeners,
     connect_arguments,
     get_listener,
+    health,
     notify,
     notify_on_commit,
 )
@@ -323,7 +324,7 @@ async def ask_for_listener(request: HttpRequest) -> HttpResponse:
         return HttpResponse(str(error), status=500)
 
 
-urlpatterns = [path("listener", ask_for_listener)]
+urlpatterns = [path("listener", ask_for_listener), path("health", health)]
 
 
 async def test_all_requests_share_one_listener(database: str) -> None:
@@ -354,6 +355,13 @@ def test_an_async_view_under_wsgi_gets_no_listener(database: str) -> None:
         return listener.is_connected
 
     assert not asyncio.run(outside())
+
+
+def test_a_health_check_says_what_keeps_the_listener_from_starting(database: str) -> None:
+    """Here that the view is served under WSGI."""
+    response = Client().get("/health")
+    assert response.status_code == 503
+    assert "under ASGI" in response.json()["last_error"]
 
 
 def test_an_event_loop_that_ends_takes_its_listener_along(database: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from tests.support.commands import wait_for
+from tests.support.commands import TIME_LIMIT, wait_for
 from tests.support.django_project import NOTIFICATIONS, SETTINGS, TABLE, Project
 
 pytest.importorskip("django", minversion="5.2")
@@ -47,7 +47,7 @@ def execute(dsn: str, *statements: str) -> list[Any]:
 def ended(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
     """Send a signal; return what the process still says, once it has ended well."""
     process.send_signal(number)
-    rest = process.communicate()[0]
+    rest = process.communicate(timeout=TIME_LIMIT)[0]
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
     return rest
@@ -78,6 +78,8 @@ def test_handlers_use_the_database_also_after_a_restart(
     """Plain ones and async ones, and what reads again: none is left with a dead connection."""
     dsn = own_server.dsn
     project = Project(tmp_path, dsn)
+    settings = SETTINGS.replace('"CONN_MAX_AGE": 0', '"CONN_MAX_AGE": None')
+    project.write("web/settings.py", settings)
     execute(dsn, TABLE)
     notify = "SELECT pg_notify(name, 'x') FROM unnest(ARRAY['orders', 'news', 'mixed']) AS name"
     with project.running(*LISTEN) as process:
@@ -117,7 +119,7 @@ async def handle(notification):
         wait_for(process.stdout, "begun 1")
         process.send_signal(number)
         project.write("go on", "")
-        rest = process.communicate()[0].splitlines()
+        rest = process.communicate(timeout=TIME_LIMIT)[0].splitlines()
         assert rest == ["done 1", "begun 2", "done 2", "stopped"]
         assert process.returncode == 0
 

@@ -35,7 +35,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": os.environ["PGDATABASE"],
-        "CONN_MAX_AGE": None,
+        "CONN_MAX_AGE": 0,
         "OPTIONS": {"connect_timeout": 5},
     }
 }
@@ -82,7 +82,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 
 from asyncnotify import Gap
-from asyncnotify.ext.django import get_listener, notify
+from asyncnotify.ext.django import get_listener, health, notify
 
 async def lines(stream):
     async with stream:
@@ -102,13 +102,19 @@ def change(request, order):
     return HttpResponse(status=202)
 
 urlpatterns = [
-    path("events", events), path("streams", streams), path("orders/<int:order>", change)
+    path("events", events),
+    path("health", health),
+    path("orders/<int:order>", change),
+    path("streams", streams),
 ]
 """
 ASGI: Final = """
 from django.core.asgi import get_asgi_application
 
-application = get_asgi_application()
+from asyncnotify.ext.django import Lifespan
+
+plain = get_asgi_application()
+application = Lifespan(plain)
 """
 
 

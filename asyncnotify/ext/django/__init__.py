@@ -14,14 +14,18 @@ async views under ASGI. The module's path is its API, with the names in ``__all_
 
 from asyncnotify.ext.django._databases import connect_arguments
 from asyncnotify.ext.django._handlers import on
+from asyncnotify.ext.django._lifespan import Lifespan
 from asyncnotify.ext.django._listeners import close_listeners, get_listener
 from asyncnotify.ext.django._sending import anotify, notify, notify_on_commit
+from asyncnotify.ext.django._views import health
 
 __all__ = [
+    "Lifespan",
     "anotify",
     "close_listeners",
     "connect_arguments",
     "get_listener",
+    "health",
     "notify",
     "notify_on_commit",
     "on",

@@ -65,6 +65,13 @@ async def close_listeners() -> None:
         await listener.aclose()
 
 
+def end_streams(*, also_new: bool) -> None:
+    """End the streams of all listeners; see ``Listener.end_streams()``."""
+    for listeners in list(_listeners.values()):
+        for listener in list(listeners.values()):
+            listener.end_streams(also_new=also_new)
+
+
 def _here() -> dict[str, Listener]:
     for loop in [loop for loop in _listeners if loop.is_closed()]:
         _listeners.pop(loop, None)
