@@ -8,12 +8,14 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
+RELATIVE_IMAGE = re.compile(r"(!\[[^\]]*\]\()(?![a-z]+:)([^)\s]+)(?=\))")
 RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s]+)(?=\))")
 
 
-def with_absolute_links(text: str, base: str) -> str:
+def with_absolute_links(text: str, source: str) -> str:
     """Return a document whose relative links lead to the files of the repository."""
-    return RELATIVE_LINK.sub(rf"{base}/\1", text)
+    text = RELATIVE_IMAGE.sub(rf"\1{source}/raw/main/\2", text)
+    return RELATIVE_LINK.sub(rf"{source}/blob/main/\1", text)
 
 
 class ReadmeHook(MetadataHookInterface):
@@ -22,6 +24,5 @@ class ReadmeHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the field ``readme``."""
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
-        base = f"{metadata['urls']['Source']}/blob/main"
-        text = with_absolute_links(text, base)
+        text = with_absolute_links(text, metadata["urls"]["Source"])
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -347,6 +347,13 @@ def frameworks(session: nox.Session) -> None:
     _run_tests(session, *WITH_FRAMEWORKS)
 
 
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Run the tests of the live page in Chromium; where there is none, they are skipped."""
+    session.install(".[test]", *_group("browser"))
+    _run_tests(session, "tests/browser", "-rs")
+
+
 def _install_if_possible(session: nox.Session, requirement: str) -> None:
     try:
         session.install(requirement)
