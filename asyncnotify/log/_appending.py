@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from asyncnotify._asyncpg.failures import is_refusal
 from asyncnotify._errors import ClosedError, ConnectionLostError, own_copy
 from asyncnotify._tasks import cancel, start
-from asyncnotify.log._calls import append_call
 from asyncnotify.log._held import HeldSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncnotify.log._entries import Entry
-    from asyncnotify.log._names import Names
-    from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._ports import LogSessions
 
 PORTION_COUNT: Final = 1_000
 PORTION_BYTES: Final = 1_048_576
@@ -39,9 +37,8 @@ class Appender:
     is held by callers that wait for it: there is no other queue.
     """
 
-    def __init__(self, sessions: Sessions, names: Names, *, wake: bool) -> None:
+    def __init__(self, sessions: LogSessions, *, wake: bool) -> None:
         self._held = HeldSession(sessions)
-        self._names = names
         self._wake = wake
         self._waiting: deque[_Group] = deque()
         self._news = asyncio.Event()
@@ -59,7 +56,7 @@ class Appender:
             ConnectError: There is no connection: nothing was appended.
             ConnectionLostError: The connection died in flight: they may have been appended.
             ClosedError: The log has been closed.
-            LogError: As of ``Session.fetch()``.
+            LogError: As of ``LogSession.fetch()``.
             asyncpg.PostgresError: The server refused them.
         """
         if self._is_closing:
@@ -112,7 +109,7 @@ class Appender:
             return
         try:
             entries = [entry for group in groups for entry in group.entries]
-            await self._held.run(lambda session: self._send(session, entries))
+            await self._held.run(lambda session: session.append(entries, wake=self._wake))
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
             await self._not_appended(groups, error)
         except BaseException:
@@ -127,14 +124,6 @@ class Appender:
             return
         for group in groups:
             await self._append([group])
-
-    async def _send(self, session: Session, entries: Sequence[Entry]) -> None:
-        call = append_call(self._names, entries, wake=self._wake)
-        if session.is_own:
-            numbered = call.with_placeholders(lambda n: f"${n + 1}")
-            await session.fetch(numbered, *call.arguments)
-        else:  # behind a pooler nothing may be prepared
-            await session.execute(call.as_text())
 
 
 _CLOSED: Final = "the log has been closed"

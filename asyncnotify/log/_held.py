@@ -11,8 +11,7 @@ from asyncnotify.log._sessions import is_unsent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asyncnotify.log._sessions import Session, Sessions
-    from asyncnotify.log._walk.walk import Queries
+    from asyncnotify.log._ports import LogSession, LogSessions, Queries, Statement
 
 _MOST_UNSENT: Final = 3
 """Sessions that may end before anything is sent on them, until the caller is told."""
@@ -42,11 +41,11 @@ class UntilSent:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
-    async def fetch(self, query: str, /, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as the driver
+    async def fetch(self, statement: Statement, /, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as the driver
         """Return the rows of the answer; raises as those of ``queries`` do."""
 
         def fetch() -> Awaitable[Sequence[Any]]:
-            return until_sent(lambda: self._queries.fetch(query, *arguments))
+            return until_sent(lambda: self._queries.fetch(statement, *arguments))
 
         return (await start(sealed(fetch), name="asyncnotify log query")).open()
 
@@ -59,11 +58,11 @@ class HeldSession:
         sessions: Opens it.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: LogSessions) -> None:
         self._sessions = sessions
-        self._session: Session | None = None
+        self._session: LogSession | None = None
 
-    async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[LogSession], Awaitable[T]]) -> T:
         """
         Return what the work on the session returns.
 
@@ -74,7 +73,7 @@ class HeldSession:
         """
         return await until_sent(lambda: self._run(work))
 
-    async def _run(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _run(self, work: Callable[[LogSession], Awaitable[T]]) -> T:
         if self._session is None or self._session.lost:
             await self._drop()
             self._session = await self._sessions.open(own=False)

@@ -18,7 +18,6 @@ from asyncnotify._arguments import (
     check_timeout,
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
-from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._owner import keep, warn_of_unclosed
 from asyncnotify._publishing.retrying import Retrying
@@ -29,9 +28,11 @@ from asyncnotify.log._methods.installing import Installing
 from asyncnotify.log._methods.operating import Operating
 from asyncnotify.log._methods.reading import Reading
 from asyncnotify.log._names import Names, check_log_name
-from asyncnotify.log._reading.failures import PASSING
+from asyncnotify.log._ports import LogSessions, source_of_logs
+from asyncnotify.log._reading.failures import PASSING, is_final
 from asyncnotify.log._runtime import Options, Runtime, Wake
-from asyncnotify.log._sessions import OwnSessions, PooledSessions, Sessions
+from asyncnotify.log._sessions import OwnSessions, PooledSessions
+from asyncnotify.sources import registered
 from asyncnotify.typing import Backoff, Connect, Dsn
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -110,15 +111,21 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         check_kind("keepalive", keepalive, Keepalive)
         check_kind("listener", listener, Listener)
         check_backoff(backoff)
-        sessions: Sessions
+        sessions: LogSessions
         new_listener: Callable[[], Listener] | None = None
         _check_no_pool(dsn)
         ours = Log.__init__.__kwdefaults__ or ()
         check_connect_arguments(dsn, connect, connect_kwargs, ours)
         check_callbacks(connect=connect)
         if pool is None:
-            dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
-            sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
+            source = None if connect else registered(dsn)
+            if source is not None:
+                sessions = source_of_logs(source).log_sessions(
+                    name, connect_timeout=connect_timeout, timeout=operation_timeout
+                )
+            else:
+                dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
+                sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
             new_listener = functools.partial(
                 Listener, dsn, connect=connect, keepalive=keepalive, **connect_kwargs
             )
@@ -192,7 +199,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
                 functools.partial(_register, runtime, self._handlings.values()),
                 self._start_timeout,
                 what="start()",
-                unless=is_permanent,
+                unless=is_final,
                 passing=PASSING,
             )
         except BaseException:

@@ -42,6 +42,11 @@ _CALLS: Final = {
 """How the methods that take several channels are called."""
 
 
+def wake_channel(log: str) -> str:
+    """Return the channel on which those who append to a log notify; at most 56 bytes."""
+    return f"asyncnotify_log_{log}"
+
+
 def check_channels(method: str, channels: tuple[object, ...]) -> None:
     """Raise ChannelNameError if one of a method's channels is neither a text nor a Channel."""
     for channel in channels:
@@ -100,7 +105,7 @@ class Names:
     @property
     def wake_channel(self) -> str:
         """The channel on which appenders notify; at most 56 bytes."""
-        return f"asyncnotify_log_{self.log}"
+        return wake_channel(self.log)
 
     def bucket_lock(self, consumer: str, number: int) -> int:
         """Return the key of the lock that one who serves a bucket of a consumer holds alone."""

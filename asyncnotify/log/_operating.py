@@ -6,16 +6,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._schema.tables import REGISTRY
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.buckets import bucket_number
+from asyncnotify.log._walk.statements import tick
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from asyncnotify.log._names import Names
-    from asyncnotify.log._walk.walk import Queries
+    from asyncnotify.log._ports import Queries
 
 
 class Operations:
@@ -27,14 +29,14 @@ class Operations:
 
     async def status(self) -> LogStatus:
         """Return the state of the log, as it is now."""
-        await self._queries.fetch(f"SELECT {self._names.prefix}_tick()")
+        await self._queries.fetch(tick(self._names))
         return await self.last_status()
 
     async def last_status(self) -> LogStatus:
         """Return the state of the log, as it was at its last tick: nothing is written."""
         [row] = await self._queries.fetch(_log_query(self._names))
         consumers = await self._queries.fetch(_consumers_query(self._names))
-        writers = await self._queries.fetch(_WRITER)
+        writers = await self._queries.fetch(Statement("oldest_writer", _WRITER))
         return LogStatus(
             name=self._names.log,
             version=row["version"],
@@ -73,43 +75,47 @@ class Operations:
 
     async def discard(self, consumer: str, event_id: UUID) -> bool:
         """Remove a dead letter; return whether there was one."""
-        [row] = await self._queries.fetch(self._call("discard($1, $2)"), consumer, event_id)
+        [row] = await self._queries.fetch(
+            self._call("discard", "discard($1, $2)"), consumer, event_id
+        )
         return bool(row[0])
 
     async def buckets_of(self, consumer: str) -> int | None:
         """Return how many buckets a consumer has; None if it is not there."""
         query = f"SELECT buckets FROM {self._names.consumers} WHERE consumer = $1 AND bucket = 0"
-        rows = await self._queries.fetch(query, consumer)
+        rows = await self._queries.fetch(Statement("buckets_of", query), consumer)
         return rows[0][0] if rows else None
 
     async def add(self, consumer: str, buckets: int, position: Position) -> None:
         """Make a consumer, unless it is there."""
-        call = self._call("add_consumer($1, $2, $3, $4, $5)")
+        call = self._call("add_consumer", "add_consumer($1, $2, $3, $4, $5)")
         await self._queries.fetch(call, consumer, buckets, *position[1:])
 
     async def seek(self, consumer: str, position: Position) -> None:
         """Move a consumer's cursor."""
-        await self._known("seek_consumer($1, $2, $3, $4)", consumer, *position[1:])
+        await self._known(
+            self._call("seek", "seek_consumer($1, $2, $3, $4)"), consumer, *position[1:]
+        )
 
     async def pause(self, consumer: str, *, paused: bool) -> None:
         """Let nobody serve a consumer; or again."""
-        await self._known("pause_consumer($1, $2)", consumer, paused)
+        await self._known(self._call("pause", "pause_consumer($1, $2)"), consumer, paused)
 
     async def drop(self, consumer: str) -> None:
         """Remove a consumer, its cursor and its dead letters."""
-        await self._known("drop_consumer($1)", consumer)
+        await self._known(self._call("drop", "drop_consumer($1)"), consumer)
 
-    async def _known(self, function: str, consumer: str, *arguments: object) -> None:
-        [row] = await self._queries.fetch(self._call(function), consumer, *arguments)
+    async def _known(self, call: Statement, consumer: str, *arguments: object) -> None:
+        [row] = await self._queries.fetch(call, consumer, *arguments)
         if not row[0]:
             raise UnknownConsumerError(consumer)
 
-    def _call(self, function: str) -> str:
-        return f"SELECT {self._names.prefix}_{function}"
+    def _call(self, verb: str, function: str) -> Statement:
+        return Statement(verb, f"SELECT {self._names.prefix}_{function}")
 
 
-def _log_query(names: Names) -> str:
-    return f"""
+def _log_query(names: Names) -> Statement:
+    sql = f"""
         SELECT newest.epoch, newest.tick, newest.top, newest.total, oldest.taken_at AS kept_since,
             settings.version, settings.retention, settings.keep_at_most,
             (SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(relid))::pg_catalog.int8
@@ -118,12 +124,13 @@ def _log_query(names: Names) -> str:
             (SELECT taken_at FROM {names.ticks} ORDER BY tick LIMIT 1) AS oldest,
             (SELECT * FROM {REGISTRY} WHERE name = '{names.log}') AS settings
     """
+    return Statement("log_status", sql)
 
 
-def _consumers_query(names: Names) -> str:
+def _consumers_query(names: Names) -> Statement:
     # `behind` is the tick behind which all is still to be consumed: the consumer's own, if it has
     # got to its end
-    return f"""
+    sql = f"""
         SELECT c.consumer AS name, c.bucket, c.buckets, c.epoch, c.tick, c.id,
             greatest(0, newest.total - coalesce(behind.total, oldest.total))
                 AS lag_events,
@@ -150,15 +157,17 @@ def _consumers_query(names: Names) -> str:
             ON behind.tick = CASE WHEN c.id >= own.final THEN c.tick ELSE c.tick - 1 END
         ORDER BY c.consumer, c.bucket
     """
+    return Statement("consumers", sql)
 
 
-def _dead_letters_query(names: Names) -> str:
-    return f"""
+def _dead_letters_query(names: Names) -> Statement:
+    sql = f"""
         SELECT consumer, uid, epoch, tick, id, channel, payload, key,
             headers::pg_catalog.text AS headers, appended_at, attempts, error, died_at
         FROM {names.dead_letters} WHERE $1::pg_catalog.text IS NULL OR consumer = $1
         ORDER BY died_at, id LIMIT $2
     """
+    return Statement("dead_letters", sql)
 
 
 _WRITER = """

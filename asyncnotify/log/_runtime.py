@@ -31,6 +31,7 @@ from asyncnotify.log._consuming.sharing import Sharing
 from asyncnotify.log._errors import BucketCountError
 from asyncnotify.log._held import UntilSent
 from asyncnotify.log._operating import Operations
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._reading.decoding import Decoder
 from asyncnotify.log._reading.pace import Pace
 from asyncnotify.log._reading.sharing import SharedSessions
@@ -41,7 +42,7 @@ from asyncnotify.log._values import Position
 from asyncnotify.log._waking import Waker
 from asyncnotify.log._walk.buckets import WHOLE, Bucket
 from asyncnotify.log._walk.cursor import Cursor
-from asyncnotify.log._walk.statements import Statements
+from asyncnotify.log._walk.statements import Statements, tick
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.sharing import Served
     from asyncnotify.log._names import Names
+    from asyncnotify.log._ports import LogSessions
     from asyncnotify.log._reading.stream import After
-    from asyncnotify.log._sessions import Sessions
     from asyncnotify.log._status import DeadLetter
 
 
@@ -84,7 +85,7 @@ class Options:
     def __init__(
         self,
         names: Names,
-        sessions: Sessions,
+        sessions: LogSessions,
         listener: Listener | None,
         new_listener: Callable[[], Listener] | None,
         *,
@@ -126,9 +127,7 @@ class Runtime:
         """Return what appends on a connection of the log's own."""
         if self._appender is None:
             options = self._options
-            self._appender = Appender(
-                options.sessions, options.names, wake=options.wake == "commit"
-            )
+            self._appender = Appender(options.sessions, wake=options.wake == "commit")
         return self._appender
 
     def wake_readers(self) -> None:
@@ -283,9 +282,10 @@ class Runtime:
     async def expire(self) -> int:
         """Take a tick, and empty the partitions that are old enough; return how many."""
         names = self._options.names
-        await self._queries.fetch(f"SELECT {names.prefix}_tick()")
+        await self._queries.fetch(tick(names))
+        expire = Statement("expire", f"SELECT {names.prefix}_expire()")
         for count in range(_LARGEST_RING):
-            [row] = await self._queries.fetch(f"SELECT {names.prefix}_expire()")
+            [row] = await self._queries.fetch(expire)
             if row[0] is None:
                 return count
         return _LARGEST_RING

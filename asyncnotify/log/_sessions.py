@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -22,7 +22,11 @@ from asyncnotify._errors import (
 )
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
+from asyncnotify.log._calls import append_call
 from asyncnotify.log._errors import NotInstalledError, StandbyError
+from asyncnotify.log._names import Names
+from asyncnotify.log._ports import Statement, UnsentError
+from asyncnotify.log._schema.installing import install
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
     from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
+    from asyncnotify.log._entries import Entry
+    from asyncnotify.log._ports import LogSession, LogSessions
+    from asyncnotify.log._settings import Settings
 
 log = Log("log")
 
@@ -57,11 +64,9 @@ _NOT_INSTALLED: Final = (
 )
 
 
-class Session(BoundedConnection):
+class DriverSession(BoundedConnection):
     """
-    A session of the server's that is the log's alone, as long as it is held.
-
-    A statement that exceeds its deadline, or is cancelled, ends the connection.
+    A session on a connection of the driver's.
 
     Attributes:
         is_own: No pooler is in between, so statements may be prepared.
@@ -70,6 +75,7 @@ class Session(BoundedConnection):
     def __init__(self, connection: asyncpg.Connection[Any], name: str, *, timeout: float) -> None:
         super().__init__(connection, timeout=timeout)
         self._log = name
+        self._names = Names(name)
         self._arrivals = Arrivals.of(connection)
         self.is_own: bool = False
         self._earlier: dict[str, str] = {}
@@ -102,7 +108,7 @@ class Session(BoundedConnection):
         if self._arrivals is not None and self._arrivals.wait() and await self._arrivals.read():
             raise asyncpg.InterfaceError(ENDED)
 
-    async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
+    async def fetch(self, statement: Statement, /, *arguments: object) -> Sequence[Any]:
         """
         Return the rows of the answer.
 
@@ -114,30 +120,42 @@ class Session(BoundedConnection):
         """
         with answers(self._log):
             await self.check()
-            fetching = untraced.fetch(self._connection, query, *arguments)
+            fetching = untraced.fetch(self._connection, statement.sql, *arguments)
             rows: Sequence[Any] = await self._command(fetching)
             return rows
 
-    async def execute(self, script: str, /) -> str:
-        """Run statements without arguments, in one message; raises as ``fetch()`` does."""
+    async def execute(self, statement: Statement, /) -> None:
+        """Run a statement without arguments, in one message; raises as ``fetch()`` does."""
         with answers(self._log):
             await self.check()
-            status: str = await self._command(self._execute(script))
-            return status
+            await self._command(self._execute(statement.sql))
+
+    async def append(self, entries: Sequence[Entry], *, wake: bool) -> None:
+        """Append entries, at least one, in one transaction; raises as ``fetch()`` does."""
+        call = append_call(self._names, entries, wake=wake)
+        if self.is_own:
+            numbered = call.with_placeholders(lambda n: f"${n + 1}")
+            await self.fetch(Statement("append", numbered), *call.arguments)
+        else:  # behind a pooler nothing may be prepared
+            await self.execute(Statement("append", call.as_text()))
+
+    async def install(self, wanted: Settings | None) -> None:
+        """Bring the log to the newest version; raises as ``fetch()`` and ``install()`` do."""
+        await self.run(install(self._connection, self._log, wanted))
 
     async def run(self, coroutine: Coroutine[Any, Any, Any], /) -> None:
         """Run what talks to the server on this session's connection; raises as ``fetch()``."""
         with answers(self._log):
             await self._command(coroutine)
 
-    async def begin(self) -> Transaction:
+    async def begin(self) -> DriverTransaction:
         """Begin a transaction; raises as ``fetch()``."""
         with answers(self._log):
             await self.check()
             # Within: a connection that has been closed refuses to make one
             transaction = untraced.transaction(self._connection)
             await self._command(transaction.start())
-        return transaction
+        return DriverTransaction(self, transaction)
 
     async def remember_settings(self) -> None:
         """Note what ``prepare()`` changes, for ``restore_settings()``."""
@@ -162,6 +180,22 @@ class Session(BoundedConnection):
         return self.is_own
 
 
+class DriverTransaction:
+    """A transaction on a session, each of whose ends has a deadline."""
+
+    def __init__(self, session: DriverSession, transaction: Transaction) -> None:
+        self._session = session
+        self._transaction = transaction
+
+    async def commit(self) -> None:
+        """Commit; raises as ``DriverSession.fetch()``."""
+        await self._session.run(self._transaction.commit())
+
+    async def rollback(self) -> None:
+        """Roll back; raises as ``DriverSession.fetch()``."""
+        await self._session.run(self._transaction.rollback())
+
+
 @contextmanager
 def answers(name: str) -> Generator[None]:
     """Turn what the driver raises in here into what it means to the user of a log."""
@@ -183,32 +217,8 @@ def is_unsent(error: BaseException | None) -> bool:
     """Return whether a session was lost before the server had a statement: nothing came of it."""
     if not isinstance(error, ConnectionLostError):
         return False
-    return error.__cause__ is not None and failures.is_unsent(error.__cause__)
-
-
-class Sessions(Protocol):
-    """Opens sessions for a log."""
-
-    target: str
-    keep: bool
-    """Whether a session is kept while nothing is to be done: one of a pool is given back."""
-
-    async def open(self, *, own: bool = True) -> Session:
-        """
-        Return a session. May be cancelled: no connection is left behind.
-
-        Args:
-            own: The server's session has to be this connection's own, with no pooler in between.
-
-        Raises:
-            ConfigurationError: The arguments for connecting are wrong.
-            ConnectError: There is no connection, or a pooler is in between.
-        """
-        ...
-
-    async def close(self, session: Session) -> None:
-        """Part with a session in good order; one that has been lost raises nothing."""
-        ...
+    cause = error.__cause__
+    return cause is not None and (isinstance(cause, UnsentError) or failures.is_unsent(cause))
 
 
 class OwnSessions:
@@ -224,16 +234,16 @@ class OwnSessions:
         self.target: str = dialer.target
         self.keep = True
 
-    async def open(self, *, own: bool = True) -> Session:
+    async def open(self, *, own: bool = True) -> DriverSession:
         """Return a session on a new connection."""
         with connecting(self.target), self._dialer.opening():
             connection = await self._dialer.dial()
             with failures.introducing(connection):
-                session = Session(connection, self._log, timeout=self._timeout)
+                session = DriverSession(connection, self._log, timeout=self._timeout)
                 await _prepare(session, self._keepalive, own=own)
         return session
 
-    async def close(self, session: Session) -> None:
+    async def close(self, session: DriverSession) -> None:
         """Say goodbye to the server."""
         await session.close(self._timeout)
 
@@ -251,13 +261,13 @@ class PooledSessions:
         self._timeout = timeout
         self._connect_timeout = connect
 
-    async def open(self, *, own: bool = True) -> Session:
+    async def open(self, *, own: bool = True) -> DriverSession:
         """Return a session on a connection of the pool's: of those that have ended, on none."""
         with connecting(self.target):
             left = self._pool.get_max_size()
             while True:
                 proxy: Any = await self._pool.acquire(timeout=self._connect_timeout)
-                session = Session(proxy, self._log, timeout=self._timeout)
+                session = DriverSession(proxy, self._log, timeout=self._timeout)
                 try:
                     await self._introduce(session, own=own)
                 except BaseException as error:
@@ -269,13 +279,13 @@ class PooledSessions:
                 else:
                     return session
 
-    async def _introduce(self, session: Session, *, own: bool) -> None:
+    async def _introduce(self, session: DriverSession, *, own: bool) -> None:
         await session.check()
         if not _is_reset(self._pool, session.connection):
             await session.remember_settings()
         await _prepare(session, None, own=own)
 
-    async def close(self, session: Session) -> None:
+    async def close(self, session: DriverSession) -> None:
         """Give the connection back; the pool resets it, or else this does."""
         connection: Any = session.connection
         try:
@@ -298,7 +308,7 @@ def _is_reset(pool: asyncpg.Pool[Any], connection: Any) -> bool:  # noqa: ANN401
     return "RESET ALL" in resets and getattr(pool, "_reset", None) is None
 
 
-async def _prepare(session: Session, keepalive: Keepalive | None, *, own: bool) -> None:
+async def _prepare(session: DriverSession, keepalive: Keepalive | None, *, own: bool) -> None:
     if not await session.prepare(keepalive) and own:
         raise PoolerError(_POOLER)
 
@@ -324,7 +334,7 @@ def connecting(target: str) -> Generator[None]:
 
 
 @asynccontextmanager
-async def session_of(sessions: Sessions, *, own: bool = True) -> AsyncGenerator[Session]:
+async def session_of(sessions: LogSessions, *, own: bool = True) -> AsyncGenerator[LogSession]:
     """Open a session for as long as the block runs; drop it if the block raises."""
     session = await sessions.open(own=own)
     try:

@@ -9,11 +9,12 @@ from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._held import HeldSession
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._schema.cursors import HAS_ROOM
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
-    from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._ports import LogSession, LogSessions
 
 log = Log("log")
 
@@ -27,7 +28,7 @@ class Waker:
     who read look for new events by themselves, if later.
     """
 
-    def __init__(self, sessions: Sessions, names: Names) -> None:
+    def __init__(self, sessions: LogSessions, names: Names) -> None:
         self._held = HeldSession(sessions)
         self._names = names
         self._is_wanted = False
@@ -63,9 +64,9 @@ class Waker:
         finally:
             self._held.terminate()
 
-    async def _notify(self, session: Session) -> None:
+    async def _notify(self, session: LogSession) -> None:
         notify = f"pg_catalog.pg_notify('{self._names.wake_channel}', '')"
-        await session.execute(f"SELECT {notify} WHERE {HAS_ROOM}")
+        await session.execute(Statement("wake", f"SELECT {notify} WHERE {HAS_ROOM}"))
 
     async def _work_comes(self) -> bool:
         while not self._is_wanted and not self._is_closing:

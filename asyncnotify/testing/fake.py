@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.log.sources import LogSource
 from asyncnotify.sources import register
 from asyncnotify.testing._fake.failures import PermanentlyRefusedError, RefusedError
+from asyncnotify.testing._fake.log_session import FakeLogSessions
 from asyncnotify.testing._fake.rules import check
 from asyncnotify.testing._fake.source import FakeListening, FakePublishing
 from asyncnotify.testing._fake.state import State
@@ -30,13 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncnotify import Notification
+    from asyncnotify.log.sources import LogSessions
 
 __all__ = ["FakeServer", "FakeTransaction"]
 
 _numbers: Final = itertools.count(1)
 
 
-class FakeServer:
+class FakeServer(LogSource):
     """
     A notification server in memory that obeys the rules of PostgreSQL.
 
@@ -88,6 +92,10 @@ class FakeServer:
     ) -> FakePublishing:
         """Return what opens connections that send: called by a Notifier."""
         return FakePublishing(self._state, connect_timeout, on_open)
+
+    def log_sessions(self, log: str, *, connect_timeout: float, timeout: float) -> LogSessions:
+        """Return what opens sessions for a log: called by a Log."""
+        return FakeLogSessions(self._state, log, connect_timeout, timeout)
 
     # -- as another client sees it ------------------------------------------------------------
 
@@ -151,6 +159,19 @@ class FakeServer:
 
         await self._state.until(lambda: bool(matching()))
         return matching()[0]
+
+    def pass_time(self, time: timedelta) -> None:
+        """
+        Set the server's clock forward: for a log its events are older by this then.
+
+        Raises:
+            ValueError: The time is negative: the clock never goes back.
+        """
+        if time < timedelta(0):
+            msg = f"time must not be negative: {time}"
+            raise ValueError(msg)
+        with self._state.lock:
+            self._state.passed += time
 
     # -- faults -------------------------------------------------------------------------------
 

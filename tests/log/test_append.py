@@ -20,6 +20,7 @@ from asyncnotify import (
 from asyncnotify.log import EntryError, Log, LogNameError, NotInstalledError
 from asyncnotify.log._entries import PAYLOAD_LIMIT
 from tests.contract.test_notifier_transactions import OPENERS, Caller
+from tests.log.conftest import transaction_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,6 +48,7 @@ async def caller(
         yield caller
 
 
+@pytest.mark.needs_server("drivers")
 async def test_an_event_is_part_of_the_callers_transaction(
     log: Log, caller: Caller, reader: Reader
 ) -> None:
@@ -66,6 +68,7 @@ async def test_an_event_is_part_of_the_callers_transaction(
     assert row["headers"].count("quoted") == 1
 
 
+@pytest.mark.needs_server("drivers")
 async def test_many_events_are_part_of_the_callers_transaction(
     log: Log, caller: Caller, reader: Reader
 ) -> None:
@@ -81,6 +84,7 @@ async def test_many_events_are_part_of_the_callers_transaction(
     assert {n: row["headers"] for n, row in enumerate(rows) if row["headers"]} == {7: '{"a": "b"}'}
 
 
+@pytest.mark.needs_server("drivers")
 async def test_an_aborted_transaction_appends_nothing(
     log: Log, caller: Caller, reader: Reader
 ) -> None:
@@ -91,6 +95,7 @@ async def test_an_aborted_transaction_appends_nothing(
     assert await reader.payloads() == ["alone"]
 
 
+@pytest.mark.needs_server("SQL that fails")
 async def test_a_failed_transaction_says_so(log: Log, admin: Connection, reader: Reader) -> None:
     """The server refuses every further statement, and append() raises that."""
     transaction = admin.transaction()
@@ -111,7 +116,8 @@ async def test_payloads_of_any_size_arrive_unchanged(
 ) -> None:
     """On a connection of the log's own, and on the caller's."""
     await log.append("things", payload)
-    await log.append("things", payload, connection=admin)
+    async with transaction_of(admin) as connection:
+        await log.append("things", payload, connection=connection)
     assert await reader.payloads() == [payload, payload]
 
 
@@ -123,6 +129,7 @@ async def test_a_channel_codes_payloads_of_any_size(log: Log, reader: Reader) ->
     assert ORDERS.decode(text) == long
 
 
+@pytest.mark.needs_server("a look at the transactions by SQL")
 async def test_own_calls_that_meet_share_a_transaction_and_keep_their_order(
     log: Log, admin: Connection, reader: Reader
 ) -> None:
@@ -141,6 +148,7 @@ async def test_own_calls_that_meet_share_a_transaction_and_keep_their_order(
     assert await admin.fetchval("SELECT count(DISTINCT x) FROM asyncnotify.orders_events") < 50
 
 
+@pytest.mark.needs_server("a pool")
 async def test_a_pool_lends_a_connection_and_gets_it_back(
     dsn: str, installed: Names, reader: Reader
 ) -> None:
@@ -237,6 +245,7 @@ async def test_without_a_server_nothing_was_appended() -> None:
             await log.append("things", "x")
 
 
+@pytest.mark.needs_server("SQL")
 async def test_a_connection_that_dies_is_told_and_replaced(
     log: Log, admin: Connection, reader: Reader
 ) -> None:
@@ -256,6 +265,7 @@ async def test_a_connection_that_dies_is_told_and_replaced(
     assert await reader.payloads() == sent
 
 
+@pytest.mark.needs_server("SQL that refuses an event")
 async def test_one_bad_call_does_not_fail_those_that_meet_it(
     log: Log, admin: Connection, reader: Reader
 ) -> None:
@@ -282,6 +292,7 @@ async def test_after_aclose_what_was_accepted_is_there(dsn: str, reader: Reader)
     assert await reader.payloads() == [*map(str, range(10)), "again"]
 
 
+@pytest.mark.needs_server("a connection that listens")
 async def test_wake_after_a_commit_is_sent_by_another_connection(
     dsn: str, admin: Connection, installed: Names
 ) -> None:
@@ -301,6 +312,7 @@ async def test_wake_after_a_commit_is_sent_by_another_connection(
             await woken.wait()
 
 
+@pytest.mark.needs_server("a connection that listens")
 async def test_wake_poll_sends_nothing(dsn: str, admin: Connection, installed: Names) -> None:
     """With wake="poll" no notification is sent: one that is sent later comes first."""
     heard: list[object] = []

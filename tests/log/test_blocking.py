@@ -35,6 +35,8 @@ from tests.support.machine import scaled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.needs_server("threads and drivers that block")
+
 NUMBERS = Channel("numbers", int)
 PAIRS: dict[type, type] = {
     Log: BlockingLog,
@@ -45,6 +47,8 @@ DIFFERENT = {
     "Log.__init__(pool)": "a pool belongs to an event loop, which is not the log's own",
     "Log.__init__(listener)": "so does a listener",
     "Log.append_entries": "what a BlockingLog calls, and no user",
+    "Log.append_in": "what a BlockingLog calls, and no user",
+    "Log.append_within": "what a BlockingLog calls, and no user",
     "Log.call_for": "what a BlockingLog calls, and no user",
     "LogStream.get": "in asyncio anext() within asyncio.timeout() does the same",
     "LogStream.at_hand": "what a BlockingLogStream calls, and no user",

@@ -16,8 +16,8 @@ import pytest_asyncio
 from asyncnotify import ExponentialBackoff
 from asyncnotify.log import BucketCountError, Event, Log, Retry, UnknownConsumerError
 from asyncnotify.log._consuming.sharing import Sharing, View
-from tests.log.conftest import NAMES
-from tests.log.test_consumers import AT_ONCE, KILL, Seen, until
+from tests.log.conftest import KILL, NAMES, kill_sessions
+from tests.log.test_consumers import AT_ONCE, Seen, until
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.log import Consumer
     from asyncnotify.log._names import Names
-    from asyncnotify.log._sessions import Session
+    from asyncnotify.log._ports import LogSession
     from tests.log.conftest import Connection
 
 BUCKETS: Final = 8
@@ -136,6 +136,7 @@ def judge(sent: list[tuple[str | None, str]], found: list[tuple[str | None, str]
         assert payloads == [payload for sent_key, payload in sent if sent_key == key]
 
 
+@pytest.mark.needs_server("processes that are killed")
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
@@ -164,6 +165,7 @@ async def test_processes_that_are_killed_and_replaced_do_each_event_once(
     judge(sent, [(row["key"], row["payload"]) for row in rows])
 
 
+@pytest.mark.needs_server("processes that are killed")
 async def test_shares_are_fair_and_taken_over_within_a_second_of_kill_9(
     log: Log, admin: Connection, processes: Processes
 ) -> None:
@@ -197,7 +199,7 @@ def test_shares_add_up_to_all_buckets(count: int, members: int) -> None:
 class _StoppedMeanwhile(Sharing):
     """One that is stopped at the moment when it looks for free buckets."""
 
-    async def _look(self, session: Session) -> View:
+    async def _look(self, session: LogSession) -> View:
         view = await super()._look(session)
         self.stop()
         return view
@@ -318,7 +320,7 @@ async def test_a_lost_session_costs_its_own_bucket_what_was_not_committed(
             [event] = await consumed(consumer, 1)
             seen[event.key].append(event.payload)
             if n in {50, 200}:
-                await admin.execute(KILL)
+                await kill_sessions(admin)
             if sum(len(set(payloads)) for payloads in seen.values()) == 300:
                 break
         while sum(len(set(payloads)) for payloads in seen.values()) < 300:
@@ -446,6 +448,7 @@ async def _are_found(log: Log, feed: Any, count: int) -> bool:
     return len(feed._found) == count  # noqa: SLF001
 
 
+@pytest.mark.needs_server("SQL")
 async def test_the_slowest_bucket_holds_up_retention(log: Log, admin: Connection) -> None:
     """What one bucket has not consumed is kept, however far the others are."""
     await log.append_many([("things", str(n), f"k{n}") for n in range(KEYS)])

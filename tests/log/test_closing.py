@@ -13,7 +13,7 @@ import pytest
 from asyncnotify.log import Event, Log
 from asyncnotify.log import _log as log_module
 from asyncnotify.testing.proxy import FaultProxy
-from tests.log.conftest import append
+from tests.log.conftest import append, count_of_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from tests.log.conftest import Connection
 
 _reading: list[asyncio.Future[Any]] = []
-
-OURS = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE application_name = 'asyncnotify' AND datname = current_database()
-"""
 
 
 async def appending(log: Log) -> None:
@@ -80,6 +75,7 @@ async def all_of_it(log: Log) -> None:
         await use(log)
 
 
+@pytest.mark.needs_server("a network")
 @pytest.mark.parametrize("use", [*USES, all_of_it])
 async def test_closing_ends_in_time_though_the_server_does_not_answer(
     dsn: str, installed: Names, use: Callable[[Log], Awaitable[None]]
@@ -108,7 +104,7 @@ async def test_a_cancelled_closing_leaves_nothing(
         closing.cancel()
         await asyncio.wait({closing})
     async with asyncio.timeout(20):
-        while await admin.fetchval(OURS):
+        while await count_of_sessions(admin):
             pass
 
 
@@ -152,9 +148,10 @@ async def test_what_a_handler_appends_while_the_log_closes_is_appended(
     async with log:
         await append(admin, "x", channel="in")
         await called.wait()
-    assert await admin.fetchval("SELECT count(*) FROM asyncnotify.orders_events") == 4
+    async with Log("orders", dsn) as log:
+        assert (await log.status()).events == 4
     async with asyncio.timeout(20):
-        while await admin.fetchval(OURS):
+        while await count_of_sessions(admin):
             pass
 
 

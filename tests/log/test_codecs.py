@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from asyncnotify import Listener, Notifier
@@ -17,9 +18,9 @@ from tests.support.driver_features import READS_CATALOGS_PLAINLY as PLAIN
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import pytest
-
     Connection = asyncpg.Connection[Any]
+
+pytestmark = pytest.mark.needs_server("a driver's codecs")
 
 TYPES: Final = [
     *("bool", "bytea", "char", "name", "int2", "int4", "int8", "oid", "float4", "float8"),

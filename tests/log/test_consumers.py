@@ -19,7 +19,7 @@ from asyncnotify.log._consuming.serving import Server, TakenOverError
 from asyncnotify.log._walk.buckets import Bucket
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE
-from tests.log.conftest import NAMES, append
+from tests.log.conftest import NAMES, append, kill_sessions, place, times_taken
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 NUMBERS: Final = Channel("numbers", int)
 REREADS: Final = Channel("numbers", decode=lambda t: Reread(3) if t == "again" else int(t))
 AT_ONCE: Final = ExponentialBackoff(initial=0.001, cap=0.001)
-KILL: Final = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE application_name = 'asyncnotify' AND datname = current_database()
-"""
 
 
 @pytest_asyncio.fixture
@@ -52,12 +48,6 @@ async def taken(consumer: Consumer[Any], count: int) -> list[Any]:
     """Return the payloads of the next so many events; they have to come soon."""
     async with asyncio.timeout(20):
         return [(await anext(consumer)).payload for _ in range(count)]
-
-
-async def place(admin: Connection, consumer: str = "mailer") -> int:
-    """Return the id behind which the consumer's cursor stands."""
-    query = "SELECT id FROM asyncnotify.orders_consumers WHERE consumer = $1"
-    return int(await admin.fetchval(query, consumer))
 
 
 async def until(condition: Any) -> None:
@@ -149,6 +139,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.needs_server("a process that is killed")
 async def test_another_takes_over_within_a_second_of_kill_9(
     log: Log, dsn: str, admin: Connection
 ) -> None:
@@ -192,9 +183,8 @@ async def test_trap_13_the_commit_of_one_who_was_replaced_is_refused(
     zombie = await server.open()
     portion = await zombie.cursor.portion()
     assert portion is not None
-    await admin.execute(
-        "UPDATE asyncnotify.orders_consumers SET token = token + 1 WHERE consumer = 'mailer'"
-    )
+    await log.pause("mailer")
+    await log.resume("mailer")
     with pytest.raises(TakenOverError):
         await zombie.commit(zombie.cursor.position)
     with pytest.raises(TakenOverError):
@@ -214,7 +204,7 @@ async def test_a_lost_session_costs_what_was_not_committed(log: Log, admin: Conn
         batches = consumer.batches(2)
         await anext(batches)
         assert [event.payload for event in await anext(batches)] == ["2", "3"]
-        await admin.execute(KILL)
+        await kill_sessions(admin)
         again = [event.payload for event in await anext(batches)]
         assert again == ["2", "3"]
         assert [event.payload for event in await anext(batches)] == ["4", "5"]
@@ -236,22 +226,21 @@ async def test_cancelling_the_wait_costs_nothing(log: Log, admin: Connection) ->
                 read.append(waiting.result().payload)
         read += await taken(consumer, 50 - len(read))
     assert read == [*map(str, range(50))]
-    token = "SELECT token FROM asyncnotify.orders_consumers WHERE consumer = 'mailer'"
-    assert await admin.fetchval(token) == 1
+    assert await times_taken(admin) == 1
 
 
-async def test_what_cannot_be_decoded_is_a_dead_letter(log: Log, admin: Connection) -> None:
+async def test_what_cannot_be_decoded_is_a_dead_letter(log: Log) -> None:
     """And what follows comes all the same."""
     await log.append(NUMBERS, 1)
     await log.append("numbers", "none")
     await log.append(NUMBERS, 2)
     async with log.consumer("adder", NUMBERS) as consumer:
         assert await taken(consumer, 2) == [1, 2]
-    rows = await admin.fetch("SELECT consumer, payload FROM asyncnotify.orders_dead_letters")
-    assert [tuple(row) for row in rows] == [("adder", "none")]
+    letters = await log.dead_letters()
+    assert [(letter.consumer, letter.event.payload) for letter in letters] == [("adder", "none")]
 
 
-async def test_what_says_read_again_is_a_gap_or_a_dead_letter(log: Log, admin: Connection) -> None:
+async def test_what_says_read_again_is_a_gap_or_a_dead_letter(log: Log) -> None:
     """A Gap with gaps=True, which is done when the next is asked for; otherwise it is kept."""
     for text in ("1", "again", "2"):
         await log.append("numbers", text)
@@ -263,11 +252,11 @@ async def test_what_says_read_again_is_a_gap_or_a_dead_letter(log: Log, admin: C
     async with log.consumer("reader", REREADS, gaps=True) as consumer:
         assert await anext(consumer) == gap  # it was not done
         assert await taken(consumer, 1) == [2]
-    letters = "SELECT consumer, payload FROM asyncnotify.orders_dead_letters"
-    assert await admin.fetch(letters) == []
+    assert await log.dead_letters() == []
     async with log.consumer("adder", REREADS) as without:
         assert await taken(without, 2) == [1, 2]
-    assert [tuple(row) for row in await admin.fetch(letters)] == [("adder", "again")]
+    letters = await log.dead_letters()
+    assert [(letter.consumer, letter.event.payload) for letter in letters] == [("adder", "again")]
 
 
 async def test_a_dropped_consumer_says_so(log: Log, admin: Connection) -> None:
@@ -275,7 +264,7 @@ async def test_a_dropped_consumer_says_so(log: Log, admin: Connection) -> None:
     async with log.consumer("mailer") as consumer:
         await append(admin, "a", "b")
         await taken(consumer, 1)
-        await admin.execute("SELECT asyncnotify.orders_drop_consumer('mailer')")
+        await log.drop("mailer")
         with pytest.raises(UnknownConsumerError):
             await taken(consumer, 5)
 
@@ -357,8 +346,10 @@ async def test_an_event_that_fails_is_tried_again_and_then_a_dead_letter(
     async with log:
         expected = ["twice"] * 3 + ["always"] * 3 + ["fine"]
         assert await seen.until(7) == expected
-    [row] = await admin.fetch("SELECT * FROM asyncnotify.orders_dead_letters")
-    assert (row["payload"], row["attempts"], row["error"]) == ("always", 3, "ValueError: always")
+    async with Log("orders", dsn) as log:
+        [letter] = await log.dead_letters()
+    told = (letter.event.payload, letter.attempts, letter.error)
+    assert told == ("always", 3, "ValueError: always")
     assert await place(admin) == 3
 
 
@@ -402,9 +393,10 @@ async def test_a_handler_that_is_cancelled_from_inside_has_failed(
     await append(admin, "bad", "fine")
     async with log:
         assert await seen.until(2) == ["bad", "fine"]
-    assert await admin.fetchval("SELECT count(*) FROM asyncnotify.orders_dead_letters") == 1
+        assert len(await log.dead_letters()) == 1
 
 
+@pytest.mark.needs_server("SQL in the handler")
 async def test_effects_and_cursor_are_committed_together(
     dsn: str, installed: Names, admin: Connection
 ) -> None:
@@ -426,7 +418,7 @@ async def test_effects_and_cursor_are_committed_together(
         for payload in sent:
             await append(admin, payload)
             if int(payload) % 20 == 10:
-                await admin.execute(KILL)
+                await kill_sessions(admin)
         await until(lambda: _are_effects(admin, 100))
     rows = await admin.fetch("SELECT payload FROM effects ORDER BY ctid")
     assert sorted(row[0] for row in rows) == sorted(sent)

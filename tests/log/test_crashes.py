@@ -14,6 +14,8 @@ from asyncnotify.log import Event, Log
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
 
+pytestmark = pytest.mark.needs_server("processes that are killed")
+
 EVENTS_BETWEEN: Final = 60
 BACKLOG: Final = 300
 """Events that writers may be ahead of those who read: so the end comes soon."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.log.conftest import Connection
 
+pytestmark = pytest.mark.needs_server("a standby")
+
 
 @pytest_asyncio.fixture
 async def primary(own_server: PostgresServer) -> AsyncIterator[PostgresServer]:

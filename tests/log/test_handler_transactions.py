@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connection
 
+pytestmark = pytest.mark.needs_server("SQL in the handler")
+
 AT_ONCE: Final = ExponentialBackoff(initial=0.001, cap=0.001)
 
 TABLE: Final = "CREATE TABLE effects (n int, UNIQUE (n) DEFERRABLE INITIALLY DEFERRED)"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
 
+pytestmark = pytest.mark.needs_server("processes, and a server that is killed")
+
 WRITERS: Final = 6
 READERS: Final = 3
 LAST: Final = "the last"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connection
 
+pytestmark = pytest.mark.needs_server("memory of the server, and SQL")
+
 MB: Final = 10**6
 SOAK: Final = (pytest.mark.soak, pytest.mark.timeout(1_800))
 MEMORY: Final = 50 * MB

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Reader
 
+pytestmark = pytest.mark.needs_server("a driver")
+
 OURS: Final = (
     "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'idle'"
 )

@@ -15,6 +15,8 @@ from asyncnotify.log import BlockingLog, Log, Retry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+pytestmark = pytest.mark.needs_server("drivers")
+
 SECRET = "hunter2"
 URL = f"postgresql://user:{SECRET}@localhost/db"
 

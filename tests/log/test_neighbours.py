@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
 
+pytestmark = pytest.mark.needs_server("SQL and locks")
+
 TICK: Final = f"SELECT {NAMES.prefix}_tick()"
 KINDS: Final = ["this", "another"]
 

@@ -136,6 +136,7 @@ async def test_dead_letters_are_shown_retried_and_discarded(
             await other.retry(bad)
 
 
+@pytest.mark.needs_server("SQL in the handler")
 async def test_a_retry_of_a_transactional_handler_is_one_transaction(
     dsn: str, installed: Names, admin: Connection
 ) -> None:

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from asyncnotify.log._ports import Statement
     from tests.log.conftest import Connect, Connection
+
+pytestmark = pytest.mark.needs_server("plans")
 
 EVENTS: Final = 60_000
 MANY: Final = 10_000_000
@@ -75,10 +78,10 @@ class CountingQueries:
         self._connection = connection
         self.buffers = 0
 
-    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+    async def fetch(self, statement: Statement, /, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows of the answer."""
-        self.buffers += buffers(await explained(self._connection, query, *arguments))
-        return await self._connection.fetch(query, *arguments)
+        self.buffers += buffers(await explained(self._connection, statement.sql, *arguments))
+        return await self._connection.fetch(statement.sql, *arguments)
 
 
 @pytest_asyncio.fixture(
@@ -102,7 +105,7 @@ async def ticks(request: pytest.FixtureRequest, admin: Connection) -> list[Tick]
         await admin.execute(f"ANALYZE {NAMES.events}")
     await admin.execute(f"SELECT {NAMES.prefix}_tick()")
     await admin.execute("SET jit = off")
-    rows = await admin.fetch(Statements(NAMES).ticks, 1, 2)
+    rows = await admin.fetch(Statements(NAMES).ticks.sql, 1, 2)
     return [Tick.of_row(row) for row in rows]
 
 
@@ -121,7 +124,7 @@ async def test_trap_9_a_poll_reads_some_pages(
     is_mine = await admin.fetchval(mine, bucket.number, last.top)
     for after, found in ((last.top, int(is_mine)), (tick.top, 0)):
         arguments = after, tick.top, 1_000, 10**6, *sql.chosen
-        for query, more in ((sql.visible, [snapshot]), (sql.whole, [])):
+        for query, more in ((sql.visible.sql, [snapshot]), (sql.whole.sql, [])):
             plan = await explained(admin, query, *arguments, *more)
             [row] = await admin.fetch(query, *arguments, *more)
             assert (row["found"] or 0) == found
@@ -138,7 +141,7 @@ async def test_trap_9_a_portion_reads_no_more_than_it_gives(
     sql = Statements(NAMES)
     middle = last.top // 2
     arguments = middle, middle + 1_000, 1_000, 10**6, last.snapshot.text
-    plan = await explained(admin, sql.visible, *arguments)
+    plan = await explained(admin, sql.visible.sql, *arguments)
     assert plan["Actual Rows"] == 1_000
     assert buffers(plan) < FEW + 1_000
     reading = [node for node in nodes(plan) if SEQUENTIAL in node["Node Type"]]
@@ -157,13 +160,13 @@ async def test_trap_9_late_events_are_looked_up(
     big, none = x[0], str(ticks[1].own + 10**6)
     for xid, after, found in ((none, 0, 0), (big, events - 500, 500)):
         arguments = after, events, 1_000, 10**6, [xid]
-        plan = await explained(admin, sql.late, *arguments)
+        plan = await explained(admin, sql.late.sql, *arguments)
         assert plan["Actual Rows"] == max(found, 1)
         assert buffers(plan) < FEW + found
     for xid, after in ((none, 0), (big, events - 500)):
-        plan = await explained(admin, sql.first_late, after, events, [xid])
+        plan = await explained(admin, sql.first_late.sql, after, events, [xid])
         assert buffers(plan) < FEW
-    plan = await explained(admin, sql.late_in_range, "3", str(int(big) + 1))
+    plan = await explained(admin, sql.late_in_range.sql, "3", str(int(big) + 1))
     assert plan["Actual Rows"] == 1
     assert buffers(plan) < FEW
 
@@ -224,7 +227,7 @@ async def many_ticks(admin: Connection) -> None:
 
 async def test_trap_9_a_time_is_found_by_halves(admin: Connection, many_ticks: None) -> None:
     """Of many ticks, the newest one before a time; none, if all are newer."""
-    sql = Statements(NAMES).last_before
+    sql = Statements(NAMES).last_before.sql
     first = await admin.fetchval(f"SELECT taken_at FROM {NAMES.ticks} WHERE tick = 0")
     for tick in (0, 1, 7_777, TICKS - 1, TICKS):
         time = first + timedelta(seconds=tick + 0.5)

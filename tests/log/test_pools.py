@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[Any]
 
+pytestmark = pytest.mark.needs_server("a pool")
+
 SETTINGS: Final = {
     "default_transaction_isolation": "repeatable read",
     "default_transaction_deferrable": "on",

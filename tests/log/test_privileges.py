@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connection
 
+pytestmark = pytest.mark.needs_server("roles")
+
 APPEND = "SELECT asyncnotify.append('orders', 'things', 'x')"
 APPENDER, CONSUMER = 'log "appender"', "log_consumer"
 

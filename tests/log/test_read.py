@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from asyncnotify import Channel, Gap, GapReason, Listener, Reread
 from asyncnotify.log import Event, Log, NotInstalledError, Position, PositionError
-from tests.log.conftest import append
+from tests.log.conftest import append, kill_sessions, server_time, take_tick
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from tests.log.conftest import Connect, Connection
 
 NUMBERS: Final = Channel("numbers", int)
-TERMINATE: Final = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE application_name = 'asyncnotify' AND datname = current_database()"
-)
 REREADS: Final = Channel("numbers", decode=lambda t: Reread(3) if t == "again" else int(t))
 
 
@@ -87,7 +83,7 @@ async def test_from_a_position_on(log: Log, admin: Connection) -> None:
     """Each event's position is where reading goes on behind it, as an object and as a text."""
     for n in range(6):
         await append(admin, f"{n}a", f"{n}b")
-        await admin.execute("SELECT asyncnotify.orders_tick()")
+        await take_tick(admin)
     async with asyncio.timeout(20):
         async with log.read(after="start") as stream:
             events = [await anext(stream) for _ in range(12)]
@@ -102,10 +98,10 @@ async def test_from_a_position_on(log: Log, admin: Connection) -> None:
 async def test_from_a_time_on(log: Log, admin: Connection) -> None:
     """All that was committed at that time or later is there."""
     await append(admin, "long ago")
-    await admin.execute("SELECT asyncnotify.orders_tick()")
+    await take_tick(admin)
     await append(admin, "before")
-    await admin.execute("SELECT asyncnotify.orders_tick()")
-    time = await admin.fetchval("SELECT clock_timestamp()")
+    await take_tick(admin)
+    time = await server_time(admin)
     await append(admin, "after")
     async with log.read(after=time) as stream:
         assert await taken(stream, 1) == ["after"]
@@ -119,7 +115,7 @@ async def test_from_a_time_on(log: Log, admin: Connection) -> None:
 
 async def test_an_event_has_all_that_was_appended(log: Log, admin: Connection) -> None:
     """With types of their own."""
-    before = await admin.fetchval("SELECT clock_timestamp()")
+    before = await server_time(admin)
     made = await log.append("things", "é", key="42", headers={"a": "b"})
     await log.append("things")
     async with log.read(after="start") as stream:
@@ -191,6 +187,7 @@ class Interrupted(logging.Handler):
             self.seen.set()
 
 
+@pytest.mark.needs_server("sessions that end while they are asked")
 async def test_what_one_reader_warns_of_is_hidden_by_no_other(
     log: Log, admin: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,7 +203,7 @@ async def test_what_one_reader_warns_of_is_hidden_by_no_other(
     try:
         async with asyncio.timeout(20):
             while not interrupted.seen.is_set():
-                await admin.execute(TERMINATE)
+                await kill_sessions(admin)
                 await append(admin, "-", channel="other")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.1):
@@ -254,7 +251,7 @@ async def test_a_lost_connection_is_made_anew_and_reading_goes_on(
         for n in range(5):
             await append(admin, f"{n}a")
             assert await taken(stream, 1) == [f"{n}a"]
-            await admin.execute(TERMINATE)
+            await kill_sessions(admin)
             await append(admin, f"{n}b")
             assert await taken(stream, 1) == [f"{n}b"]
 
@@ -280,6 +277,7 @@ async def test_closing_a_stream_ends_it(log: Log, admin: Connection) -> None:
         assert await rest == "the end"
 
 
+@pytest.mark.needs_server("a look at the sessions by SQL")
 async def test_many_readers_share_few_connections(log: Log, admin: Connection) -> None:
     """A hundred that wait hold none of their own: one listens, and at most four read."""
     streams = [log.read(after="start") for _ in range(100)]
@@ -308,6 +306,7 @@ async def test_a_listener_of_the_callers_wakes_readers(
         assert installed.wake_channel not in listener.channels
 
 
+@pytest.mark.needs_server("a pool")
 async def test_without_notifications_readers_look_by_themselves(
     dsn: str, installed: Names, admin: Connection
 ) -> None:
@@ -352,6 +351,7 @@ async def test_without_installation_reading_says_so(dsn: str) -> None:
             await anext(log.read(after="start"))
 
 
+@pytest.mark.needs_server("a statement that is cancelled by SQL")
 async def test_a_statement_that_is_cancelled_is_repeated(log: Log, admin: Connection) -> None:
     """An administrator's pg_cancel_backend ends neither a reader nor a consumer."""
     cancel = (

@@ -11,8 +11,8 @@ import pytest
 
 from asyncnotify.log import LogError, SchemaVersionError
 from asyncnotify.log._schema.installing import install, installed
-from asyncnotify.log._schema.settings import Settings
 from asyncnotify.log._schema.versions import CHANGES, newest_version, statements_of
+from asyncnotify.log._settings import Settings
 from tests.log.conftest import NAMES, append
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection, Reader
+
+pytestmark = pytest.mark.needs_server("tables")
 
 OBJECTS = """
     SELECT relname FROM pg_catalog.pg_class AS c

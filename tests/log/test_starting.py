@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.server import PostgresServer
 
+pytestmark = pytest.mark.needs_server("a server that restarts")
 
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 

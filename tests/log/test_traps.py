@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
 
+pytestmark = pytest.mark.needs_server("SQL")
 
 CALLS: Final = [
     "add_consumer('new', 4, 1, 0, 0)",

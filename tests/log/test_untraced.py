@@ -13,6 +13,8 @@ from tests.contract.test_untraced import BY_TEST, REPLACED, noting
 if TYPE_CHECKING:
     from tests.log.conftest import Connection
 
+pytestmark = pytest.mark.needs_server("a driver")
+
 
 @pytest.fixture
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from tests.log.conftest import append
+from tests.log.fake_road import FakeConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +36,19 @@ class Writer:
             if self._random.random() < 0.5:
                 sent += await self._savepoint()
             if self._random.random() < 0.3:
-                await self._connection.execute("SELECT pg_sleep(random() / 20)")
+                await self._pause()
             sent += await self._some()
             if self._random.random() < 0.2:
                 await transaction.rollback()
             else:
                 await transaction.commit()
                 self.committed += sent
+
+    async def _pause(self) -> None:
+        if isinstance(self._connection, FakeConnection):
+            await self._connection.others_run(self._random.randrange(50))
+        else:
+            await self._connection.execute("SELECT pg_sleep(random() / 20)")
 
     async def _some(self) -> list[str]:
         sent: list[str] = []

@@ -9,6 +9,7 @@ from asyncnotify.doctor._checks._common import fine, first_of
 from asyncnotify.doctor._findings import Finding, Severity
 from asyncnotify.log._names import Names, check_log_name
 from asyncnotify.log._operating import Operations
+from asyncnotify.log._walk.walk import SqlQueries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ async def look(server: Server) -> list[Finding]:
     findings: list[Finding] = []
     for row in await server.fetch(_NAMES):
         names = Names(check_log_name(row["name"]))
-        findings += _of(await Operations(server, names).last_status())
+        findings += _of(await Operations(SqlQueries(server), names).last_status())
     return findings or [fine(NAME, "no log is installed in this database")]
 
 

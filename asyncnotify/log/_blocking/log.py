@@ -20,7 +20,7 @@ from asyncnotify._errors import NotStartedError
 from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
 from asyncnotify.log._blocking.connection import BlockingConnection
 from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
-from asyncnotify.log._calls import append_within, append_within_thread
+from asyncnotify.log._calls import append_within_thread
 from asyncnotify.log._consuming.calling import (
     EventHandler,
     check_event_handler,
@@ -30,6 +30,7 @@ from asyncnotify.log._log import DEFAULT_BACKOFF, DEFAULT_KEEPALIVE, Log
 from asyncnotify.log._methods.consuming import DEFAULT_RETRY, HandlerT
 from asyncnotify.log._names import Names
 from asyncnotify.log._portions import portions_of
+from asyncnotify.log._ports import LogTransaction
 from asyncnotify.log._reading.stream import After
 from asyncnotify.log._retry import Retry
 from asyncnotify.log._runtime import Wake
@@ -332,11 +333,12 @@ class BlockingLog:
     # -- inside -------------------------------------------------------------------------------
 
     def _append_within(self, connection: object, entries: list[Entry]) -> None:
-        names, call = Names(self._log.name), self._log.call_for(entries)
         if isinstance(connection, BlockingConnection):
-            connection.call(lambda inner: append_within(inner, names, call))
+            connection.call(lambda inner: self._log.append_within(inner, entries))
+        elif isinstance(connection, LogTransaction):
+            self._log.append_in(connection, entries)
         else:
-            append_within_thread(connection, names, call)
+            append_within_thread(connection, Names(self._log.name), self._log.call_for(entries))
 
     def _lending(self, called: InWorkerThread) -> EventHandler:
         """Return an async function that lends its connection to one in a worker thread."""

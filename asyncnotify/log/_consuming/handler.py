@@ -22,6 +22,7 @@ from asyncnotify.log._consuming.serving import (
     TransactionEndedError,
 )
 from asyncnotify.log._errors import LogError
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._reading.failures import PASSING, PERMANENT
 from asyncnotify.log._values import Event
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._consuming.feed import Feed
     from asyncnotify.log._consuming.sharing import Served, Sharing
     from asyncnotify.log._names import Names
+    from asyncnotify.log._ports import LogSession
     from asyncnotify.log._reading.decoding import Decoded
-    from asyncnotify.log._sessions import Session
     from asyncnotify.log._status import DeadLetter
     from asyncnotify.log._values import Position
 
@@ -176,10 +177,10 @@ class HandlerWorker:
                 await serving.commit_in_marked(event.position)
         except BaseException:
             if not serving.session.lost:
-                await serving.session.run(transaction.rollback())
+                await transaction.rollback()
             raise
         with _errors_of_what_was_written():  # of deferred constraints, too
-            await serving.session.run(transaction.commit())
+            await transaction.commit()
 
     async def _call(self, position: Position, *arguments: object) -> None:
         await call_handler(self._handling, position, arguments)
@@ -270,7 +271,7 @@ class BucketsWorker:
 
 
 async def handle_dead_letter(
-    session: Session, names: Names, handling: Handling, letter: DeadLetter
+    session: LogSession, names: Names, handling: Handling, letter: DeadLetter
 ) -> None:
     """
     Call a handler with a dead letter; remove that if the handler returns.
@@ -285,21 +286,22 @@ async def handle_dead_letter(
         event = _decoded(event, payload)
     transaction = await session.begin()
     try:
-        await session.execute(f"SELECT {MARK}")
+        await session.execute(Statement("mark", f"SELECT {MARK}"))
         connection = (session.connection,) if handling.transactional else ()
         await result_of(handling.function, (event, *connection))
         await _discard(session, names, letter)
     except BaseException:
         if not session.lost:
-            await session.run(transaction.rollback())
+            await transaction.rollback()
         raise
-    await session.run(transaction.commit())
+    await transaction.commit()
 
 
-async def _discard(session: Session, names: Names, letter: DeadLetter) -> None:
+async def _discard(session: LogSession, names: Names, letter: DeadLetter) -> None:
     """Remove a dead letter in the transaction that has been marked."""
     discard = f"SELECT CASE WHEN {MARKED} THEN {names.prefix}_discard($1, $2) END"
-    [row] = await session.fetch(discard, letter.consumer, letter.event.id)
+    statement = Statement("discard_in_marked", discard)
+    [row] = await session.fetch(statement, letter.consumer, letter.event.id)
     if row[0] is None:
         raise TransactionEndedError
 

@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify.log._errors import LogError, UnknownConsumerError
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._values import Position
 from asyncnotify.log._walk.buckets import WHOLE
 from asyncnotify.log._walk.cursor import Cursor
@@ -14,7 +15,7 @@ from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
-    from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._ports import LogSession, LogSessions
     from asyncnotify.log._walk.buckets import Bucket
     from asyncnotify.log._walk.cursor import Expired
     from asyncnotify.log._walk.statements import Statements
@@ -67,7 +68,7 @@ class Serving:
     """
 
     def __init__(
-        self, session: Session, names: Names, owner: tuple[str, int, int], cursor: Cursor
+        self, session: LogSession, names: Names, owner: tuple[str, int, int], cursor: Cursor
     ) -> None:
         self.session = session
         self.cursor = cursor
@@ -81,14 +82,14 @@ class Serving:
 
         Raises:
             TakenOverError: It is not this session's to move.
-            Exception: As of ``Session.fetch()``.
+            Exception: As of ``LogSession.fetch()``.
         """
         place = position[1:]
-        await self._with_token("commit_consumer($1, $2, $3, $4, $5, $6)", *place)
+        await self._with_token("commit", "commit_consumer($1, $2, $3, $4, $5, $6)", *place)
 
     async def check(self) -> None:
         """Return if the consumer is still this session's; raises as ``commit()``."""
-        await self._with_token("has_consumer($1, $2, $3)")
+        await self._with_token("has_consumer", "has_consumer($1, $2, $3)")
 
     async def hold(self) -> None:
         """
@@ -97,7 +98,7 @@ class Serving:
         The transaction is marked, for ``commit_in_marked()``.
         """
         query = f"SELECT {self._names.prefix}_hold_consumer($1, $2, $3), {MARK}"
-        await self._is_done(query)
+        await self._is_done(Statement("hold_and_mark", query))
 
     async def commit_in_marked(self, position: Position) -> None:
         """
@@ -108,18 +109,21 @@ class Serving:
             Exception: As of ``commit()``.
         """
         commit = f"{self._names.prefix}_commit_consumer($1, $2, $3, $4, $5, $6)"
-        await self._is_done(f"SELECT CASE WHEN {MARKED} THEN {commit} END", *position[1:])
+        query = f"SELECT CASE WHEN {MARKED} THEN {commit} END"
+        await self._is_done(Statement("commit_in_marked", query), *position[1:])
 
     async def bury(self, position: Position, attempts: int, error: str) -> None:
         """Keep an event as a dead letter; raises as ``commit()``."""
         place = position[1:]
-        await self._with_token("bury($1, $2, $3, $4, $5, $6, $7, $8)", *place, attempts, error)
+        function = "bury($1, $2, $3, $4, $5, $6, $7, $8)"
+        await self._with_token("bury", function, *place, attempts, error)
 
-    async def _with_token(self, function: str, *arguments: object) -> None:
-        await self._is_done(f"SELECT {self._names.prefix}_{function}", *arguments)
+    async def _with_token(self, verb: str, function: str, *arguments: object) -> None:
+        call = Statement(verb, f"SELECT {self._names.prefix}_{function}")
+        await self._is_done(call, *arguments)
 
-    async def _is_done(self, query: str, *arguments: object) -> None:
-        [row] = await self.session.fetch(query, *self._owner, *arguments)
+    async def _is_done(self, statement: Statement, *arguments: object) -> None:
+        [row] = await self.session.fetch(statement, *self._owner, *arguments)
         if row[0] is None:
             raise TransactionEndedError
         if not row[0]:
@@ -141,7 +145,7 @@ class Server:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: LogSessions,
         names: Names,
         consumer: str,
         bucket: Bucket,
@@ -164,7 +168,7 @@ class Server:
         Raises:
             BusyError: Another session serves this bucket, of several, or the consumer is paused.
             UnknownConsumerError: There is no such consumer.
-            Exception: As of ``Sessions.open()`` and ``Session.fetch()``.
+            Exception: As of ``LogSessions.open()`` and ``LogSession.fetch()``.
         """
         session = await self._sessions.open()
         try:
@@ -181,11 +185,13 @@ class Server:
             raise
         return serving
 
-    async def _taken(self, session: Session) -> Any:  # noqa: ANN401 - a record of the driver's
+    async def _taken(self, session: LogSession) -> Any:  # noqa: ANN401 - a record of the driver's
         """Return the consumer's row once this session has its lock, and it is not paused."""
         take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, $2, $3)"
         while True:
-            rows = await session.fetch(take, self._consumer, self._bucket.number, self._lock)
+            rows = await session.fetch(
+                Statement("take_consumer", take), self._consumer, self._bucket.number, self._lock
+            )
             if rows:
                 return rows[0]
             await self._check_known(session)
@@ -193,9 +199,9 @@ class Server:
                 raise BusyError
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
-    async def _check_known(self, session: Session) -> None:
+    async def _check_known(self, session: LogSession) -> None:
         query = f"SELECT FROM {self._names.consumers} WHERE consumer = $1"
-        if not await session.fetch(query, self._consumer):
+        if not await session.fetch(Statement("knows", query), self._consumer):
             raise UnknownConsumerError(self._consumer)
 
     async def close(self, serving: Serving) -> None:
@@ -203,6 +209,7 @@ class Server:
         session = serving.session
         try:
             if not session.lost:
-                await session.execute(f"SELECT pg_catalog.pg_advisory_unlock({self._lock})")
+                unlock = f"SELECT pg_catalog.pg_advisory_unlock({self._lock})"
+                await session.execute(Statement("unlock", unlock, (self._lock,)))
         finally:
             await self._sessions.close(session)

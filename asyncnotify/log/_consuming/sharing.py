@@ -12,6 +12,7 @@ from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel
 from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._reading.failures import PASSING, raise_if_final
 from asyncnotify.log._sessions import session_of
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from asyncnotify._backoff import Backoff
     from asyncnotify.log._names import Names
-    from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._ports import LogSession, LogSessions
 
 log = Log("log")
 
@@ -90,7 +91,7 @@ class Sharing:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: LogSessions,
         names: Names,
         consumer: str,
         *,
@@ -147,7 +148,7 @@ class Sharing:
         """Be counted, and share, as long as the session lasts."""
         async with session_of(self._sessions) as session:
             lock = f"SELECT pg_catalog.pg_advisory_lock_shared({self._membership})"
-            await session.execute(lock)
+            await session.execute(Statement("lock_shared", lock, (self._membership,)))
             while not self._stop.is_set():
                 view = await self._look(session)
                 if not self._stop.is_set():  # what begins later would not be told to end
@@ -156,9 +157,9 @@ class Sharing:
                 self._delays = Delays(self._backoff)
                 await self._pause(_LOOK_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             unlock = f"SELECT pg_catalog.pg_advisory_unlock_shared({self._membership})"
-            await session.execute(unlock)
+            await session.execute(Statement("unlock_shared", unlock, (self._membership,)))
 
-    async def _look(self, session: Session) -> View:
+    async def _look(self, session: LogSession) -> View:
         locks = [self._membership, *self._locks]
         rows = await session.fetch(self._query, self._consumer, list(map(str, locks)))
         if not rows:
@@ -200,10 +201,10 @@ def _reluctance(served: Served) -> tuple[bool, bool]:
     return not served.is_released, served.is_busy
 
 
-def _query(names: Names) -> str:
+def _query(names: Names) -> Statement:
     """Who holds which of the locks ``$2``: at least one row, unless the consumer is not there."""
     # As texts: for an array of another type the driver takes the caller's codec of its elements
-    return f"""
+    sql = f"""
         SELECT paused AS is_paused, pg_catalog.pg_backend_pid() AS own, held.pid, held.lock
         FROM {names.consumers} LEFT JOIN (
             SELECT pid, (classid::pg_catalog.int8 << 32) | objid::pg_catalog.int8 AS lock
@@ -215,3 +216,4 @@ def _query(names: Names) -> str:
         ) AS held ON held.lock = ANY ($2::pg_catalog.text[]::pg_catalog.int8[])
         WHERE consumer = $1 AND bucket = 0
     """
+    return Statement("look", sql)

@@ -12,6 +12,7 @@ from asyncnotify.log._calls import append_call, append_within
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._methods.running import Running
 from asyncnotify.log._portions import in_portions
+from asyncnotify.log._ports import LogTransaction
 
 T = TypeVar("T")
 
@@ -136,7 +137,18 @@ class Appending(Running):
         if connection is None:
             await self.append_entries(entries)
         else:
+            await self.append_within(connection, entries)
+
+    async def append_within(self, connection: object, entries: list[Entry]) -> None:
+        """Append entries in the transaction of the caller's connection."""
+        if isinstance(connection, LogTransaction):
+            self.append_in(connection, entries)
+        else:
             await append_within(connection, self._names, self.call_for(entries))
+
+    def append_in(self, transaction: LogTransaction, entries: list[Entry]) -> None:
+        """Append entries in a transaction at another source than PostgreSQL."""
+        transaction.append(self.name, entries, wake=self._options.wake == "commit")
 
     def call_for(self, entries: list[Entry]) -> Call:
         """Return the call that appends entries in a transaction of the caller's."""

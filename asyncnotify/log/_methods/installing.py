@@ -8,11 +8,10 @@ from typing import Any
 
 from asyncnotify._arguments import check_names
 from asyncnotify.log._methods.running import Running
-from asyncnotify.log._schema.installing import install
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
-from asyncnotify.log._schema.settings import Settings
 from asyncnotify.log._schema.versions import check_since, statements_of
 from asyncnotify.log._sessions import session_of
+from asyncnotify.log._settings import Settings
 
 
 class Installing(Running):
@@ -47,7 +46,7 @@ class Installing(Running):
         """
         wanted = _settings(retention, limit, ring)
         async with session_of(self._sessions) as session:
-            await session.run(install(session.connection, self.name, wanted))
+            await session.install(wanted)
 
     def statements(
         self,

@@ -15,6 +15,7 @@ from asyncnotify import (
 )
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify.log._errors import StandbyError
+from asyncnotify.log._ports import PermanentRefusalError
 
 PASSING: Final = (
     ConnectError,
@@ -32,6 +33,11 @@ lock that could not be had in time."""
 PERMANENT: Final = (ConfigurationError, PoolerError)
 
 
+def is_final(cause: BaseException) -> bool:
+    """Return whether what has caused an error is there until something is fixed."""
+    return isinstance(cause, PermanentRefusalError) or is_permanent(cause)
+
+
 def raise_if_final(error: Exception, *, is_new: bool) -> None:
     """
     Raise an error, one of PASSING, that will not pass.
@@ -41,5 +47,5 @@ def raise_if_final(error: Exception, *, is_new: bool) -> None:
         is_new: There has never been a connection: what the server refuses now, it will refuse.
     """
     cause = error.__cause__
-    if isinstance(error, PERMANENT) or (is_new and cause is not None and is_permanent(cause)):
+    if isinstance(error, PERMANENT) or (is_new and cause is not None and is_final(cause)):
         raise error

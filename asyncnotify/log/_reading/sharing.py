@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from asyncnotify.log._sessions import Session, Sessions
+    from asyncnotify.log._ports import LogSession, LogSessions, Statement
 
 _MOST: Final = 4
 """Connections at once: a server does as many things as it has processors."""
@@ -22,9 +22,9 @@ class SharedSessions:
     Connections that are idle are kept, the one used last first; those of a pool are given back.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: LogSessions) -> None:
         self._sessions = sessions
-        self._idle: list[Session] = []
+        self._idle: list[LogSession] = []
         self._free = asyncio.Semaphore(_MOST)
         self._is_closed = False
         self._losses = 0
@@ -36,7 +36,7 @@ class SharedSessions:
         self._idle = [session for session in idle if not self._is_lost(session)]
         return self._losses
 
-    def _is_lost(self, session: Session) -> bool:
+    def _is_lost(self, session: LogSession) -> bool:
         """Return whether an idle session has ended; its connection is then closed, and counted."""
         if session.lost:
             session.terminate()  # so far only the server has ended it
@@ -44,13 +44,13 @@ class SharedSessions:
             return True
         return False
 
-    async def fetch(self, query: str, /, *arguments: object) -> Sequence[Any]:
+    async def fetch(self, statement: Statement, /, *arguments: object) -> Sequence[Any]:
         """Return the rows of the answer; raises as opening a session and ``fetch()`` on it do."""
         async with self._borrowed() as session:
-            return await session.fetch(query, *arguments)
+            return await session.fetch(statement, *arguments)
 
     @asynccontextmanager
-    async def _borrowed(self) -> AsyncGenerator[Session]:
+    async def _borrowed(self) -> AsyncGenerator[LogSession]:
         async with self._free:
             session = await self._session()
             try:
@@ -64,14 +64,14 @@ class SharedSessions:
                 raise
             await self._put_back(session)
 
-    async def _session(self) -> Session:
+    async def _session(self) -> LogSession:
         while self._idle:
             session = self._idle.pop()
             if not self._is_lost(session):
                 return session
         return await self._sessions.open()
 
-    async def _put_back(self, session: Session) -> None:
+    async def _put_back(self, session: LogSession) -> None:
         if self._sessions.keep and not self._is_closed:
             self._idle.append(session)
         else:

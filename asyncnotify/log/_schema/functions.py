@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncnotify.log._names import Names
-    from asyncnotify.log._schema.settings import Settings
+    from asyncnotify.log._settings import Settings
 
 
 _PLANS: Final = """

@@ -10,9 +10,9 @@ import asyncpg
 from asyncnotify._asyncpg import untraced
 from asyncnotify.log._errors import LogError, SchemaVersionError
 from asyncnotify.log._names import SCHEMA, Names
-from asyncnotify.log._schema.settings import Settings
 from asyncnotify.log._schema.tables import REGISTRY
 from asyncnotify.log._schema.versions import CHANGES, statements_of
+from asyncnotify.log._settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from asyncnotify.log._schema.tables import REGISTRY, SHARED_TABLES, tables_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from asyncnotify.log._schema.settings import Settings
+    from asyncnotify.log._settings import Settings
 
     Change = Callable[[Names, Settings], Iterable[str]]
 

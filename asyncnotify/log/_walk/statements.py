@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.log._ports import Statement
 from asyncnotify.log._walk.buckets import WHOLE, Bucket, bucket_number
 
 if TYPE_CHECKING:
@@ -71,15 +72,18 @@ class Statements:
             self.chosen += tuple(bucket)
         own = f"${5 + len(self.chosen)}::pg_catalog.text"
         sees = f"AND pg_catalog.pg_visible_in_snapshot(x, {own}::pg_catalog.pg_snapshot)"
-        self.tick: str = f"SELECT {names.prefix}_tick()"
-        self.ticks: str = _ticks(names.ticks)
-        self.place: str = _place(names)
-        self.last_before: str = _last_before(names)
-        self.news: str = _ticks(f"{names.prefix}_news($1, $2)")
-        self.visible: str = _portion(names, _between_ids(names, f"{sees} {choice}"))
-        self.whole: str = _portion(names, _between_ids(names, choice))
+        given = (channels, bucket)
+        self.tick: Statement = tick(names)
+        self.ticks: Statement = Statement("ticks", _ticks(names.ticks))
+        self.place: Statement = Statement("place", _place(names))
+        self.last_before: Statement = Statement("last_before", _last_before(names))
+        self.news: Statement = Statement("news", _ticks(f"{names.prefix}_news($1, $2)"))
+        visible = _portion(names, _between_ids(names, f"{sees} {choice}"))
+        self.visible: Statement = Statement("visible", visible, given)
+        whole = _portion(names, _between_ids(names, choice))
+        self.whole: Statement = Statement("whole", whole, given)
         late = f"pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)"
-        self.late: str = _portion(
+        late_events = _portion(
             names,
             f"""
             SELECT of_one.* FROM {late} CROSS JOIN LATERAL (
@@ -88,8 +92,14 @@ class Statements:
             ) AS of_one ORDER BY id LIMIT $3
             """,
         )
-        self.first_late: str = _first_late(names)
-        self.late_in_range: str = _late_in_range(names)
+        self.late: Statement = Statement("late", late_events, given)
+        self.first_late: Statement = Statement("first_late", _first_late(names))
+        self.late_in_range: Statement = Statement("late_in_range", _late_in_range(names))
+
+
+def tick(names: Names) -> Statement:
+    """Return what takes a tick if there is something new, and gives the number of the newest."""
+    return Statement("tick", f"SELECT {names.prefix}_tick()")
 
 
 def _between_ids(names: Names, condition: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify.log._errors import PositionError
 from asyncnotify.log._walk.ticks import Tick, late_xids
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
+    from asyncnotify.log._ports import Queries, Statement
     from asyncnotify.log._values import Position
     from asyncnotify.log._walk.statements import Statements
 
@@ -32,12 +33,21 @@ class ExpiredError(Exception):
         self.first = first
 
 
-class Queries(Protocol):
-    """A connection on which each query has a snapshot of its own."""
+class SqlQueries:
+    """
+    Sends the SQL of statements, for those who have a connection of their own.
 
-    async def fetch(self, query: str, /, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as the driver
-        """Return the rows of the answer."""
-        ...
+    Args:
+        connection: Has a ``fetch(query, *arguments)``.
+    """
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - of any kind
+        self._connection = connection
+
+    async def fetch(self, statement: Statement, /, *arguments: object) -> Sequence[Any]:
+        """Return the rows of the answer; raises what the connection raises."""
+        rows: Sequence[Any] = await self._connection.fetch(statement.sql, *arguments)
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,7 @@ class Walk:
         return xids
 
     async def _portions(
-        self, last: Tick, query: str, after: int, top: int, *arguments: object
+        self, last: Tick, query: Statement, after: int, top: int, *arguments: object
     ) -> AsyncGenerator[Sequence[Any]]:
         # Between near ids: of a wide range a planner without statistics expects little, reads all
         # of it and sorts that, for each portion anew. Where ids are sparse the steps grow

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from asyncnotify import AsyncNotifyError, ChannelNameError, PayloadError
+from asyncnotify.log.sources import PermanentRefusalError, UnsentError
 
 
 class RefusedError(ConnectionRefusedError):
     """The fake server takes no new connection."""
 
 
-class PermanentlyRefusedError(RefusedError):
+class PermanentlyRefusedError(RefusedError, PermanentRefusalError):
     """As a server refuses a wrong password: retrying will not help."""
 
 
-class NeverSentError(ConnectionError):
+class NeverSentError(ConnectionError, UnsentError):
     """The connection was gone before the command was given."""
 
 

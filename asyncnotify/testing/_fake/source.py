@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing._fake.state import State
 
 
-async def _dialled(state: State, timeout: float) -> None:
+async def dialled(state: State, timeout: float) -> None:
     """Return once the server takes a connection, within this many seconds."""
     try:
         async with asyncio.timeout(timeout):
@@ -46,14 +46,14 @@ class FakeListening:
         last_contact: Callable[[], float],  # noqa: ARG002 - the deadlines here are exact
     ) -> ListeningSession:
         """Return a new session."""
-        await _dialled(self._state, self._connect_timeout)
+        await dialled(self._state, self._connect_timeout)
         return ListeningSession(
             self._state, self._timeout, on_notification=on_notification, on_lost=on_lost
         )
 
     async def notify_by_another(self, channel: str, *, timeout: float) -> PublishingSession:
         """Send an empty notification by a second connection, and return that connection."""
-        await _dialled(self._state, self._connect_timeout)
+        await dialled(self._state, self._connect_timeout)
         other = PublishingSession(self._state, timeout)
         await other.notify_plainly(channel)
         return other
@@ -73,7 +73,7 @@ class FakePublishing:
 
     async def open(self) -> PublishingSession:
         """Return a connection, whose commands have no deadline of their own."""
-        await _dialled(self._state, self._connect_timeout)
+        await dialled(self._state, self._connect_timeout)
         session = PublishingSession(self._state, None)
         if self._on_open is not None:
             self._on_open(session.pid)

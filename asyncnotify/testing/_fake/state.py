@@ -6,11 +6,17 @@ import asyncio
 import itertools
 import threading
 from collections import deque
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncnotify import Notification
+from asyncnotify.log import NotInstalledError
+from asyncnotify.log.sources import Settings
+from asyncnotify.testing._fake.locks import Locks
+from asyncnotify.testing._fake.log_store import LogStore
 from asyncnotify.testing._fake.outbox import call_in
 from asyncnotify.testing._fake.rules import folded
+from asyncnotify.testing._fake.xids import Xids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,7 +67,13 @@ class State:
         self.delay: float = 0.0
         self.frozen: bool = False
         self.refused: type[RefusedError] | None = None
+        self.passed: timedelta = timedelta(0)
+        self.xids: Xids = Xids(self.now)
+        self.locks: Locks = Locks()
+        self._stores: dict[str, LogStore] = {}
+        self._held_rows: dict[tuple[object, ...], int] = {}
         self._pids = itertools.count(FIRST_PID)
+        self.own_pid: int = self.new_pid()
         self._held: list[Callable[[], None]] = []
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -137,6 +149,39 @@ class State:
             for client in lost:
                 client.cut(notice)
             self.note_change()
+
+    # -- logs ---------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Return the time by the server's clock."""
+        return datetime.now(UTC) + self.passed
+
+    def store(self, log: str) -> LogStore:
+        """Return a log; raise NotInstalledError if there is none of this name."""
+        store = self._stores.get(log)
+        if store is None:
+            raise NotInstalledError(log)
+        return store
+
+    def install(self, log: str, wanted: Settings | None) -> None:
+        """Make a log, if it is not there."""
+        if log in self._stores:
+            self._stores[log].install(wanted)
+        else:
+            self._stores[log] = LogStore(self, log, wanted or Settings())
+
+    def hold_row(self, row: tuple[object, ...], pid: int) -> None:
+        """Let nobody else change the row of a consumer until a transaction ends."""
+        self._held_rows[row] = pid
+
+    def is_row_held(self, row: tuple[object, ...], pid: int) -> bool:
+        """Return whether another backend holds a row, or one whose name begins so."""
+        held = self._held_rows.items()
+        return any(key[: len(row)] == row and holder != pid for key, holder in held)
+
+    def release_rows(self, pid: int) -> None:
+        """Let the rows be changed that a backend holds: its transaction has ended."""
+        self._held_rows = {row: holder for row, holder in self._held_rows.items() if holder != pid}
 
     # -- waiting ------------------------------------------------------------------------------
 

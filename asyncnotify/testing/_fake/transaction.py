@@ -1,4 +1,4 @@
-"""A transaction of another client, with savepoints."""
+"""Transactions: what they have done is there for others when they commit."""
 
 from __future__ import annotations
 
@@ -6,64 +6,55 @@ import contextlib
 from typing import TYPE_CHECKING, Self
 
 from asyncnotify import ConnectionLostError
-from asyncnotify.sources import Transaction
+from asyncnotify.log.sources import LogTransaction
 from asyncnotify.testing._fake.rules import check, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
     from types import TracebackType
 
+    from asyncnotify.log.sources import Entry
+    from asyncnotify.testing._fake.log_rows import StoredEvent
+    from asyncnotify.testing._fake.log_store import LogStore
     from asyncnotify.testing._fake.state import State
 
 
-class FakeTransaction(Transaction):
+class Work:
     """
-    A transaction, on a connection of its own: ``notify(…, connection=)`` takes it.
+    What a transaction has done since it began, or since a savepoint.
 
-    It commits when its ``with`` or ``async with`` block ends, and rolls back if that raises. Of
-    equal notifications one is delivered, as PostgreSQL does.
+    Attributes:
+        pairs: Notifications.
+        events: Events, with the log to which they were appended.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str, str]] = []
+        self.events: list[tuple[LogStore, StoredEvent]] = []
+
+    def add(self, other: Work) -> None:
+        """Add what was done after a savepoint."""
+        self.pairs = folded(self.pairs + other.pairs)
+        self.events += other.events
+
+
+class OpenTransaction(LogTransaction):
+    """
+    A transaction on the fake server: ``notify(…, connection=)`` and ``append(…)`` take it.
+
+    Of equal notifications one is delivered, as PostgreSQL does.
+    """
+
+    def __init__(self, state: State, pid: int) -> None:
         self._state = state
-        self.pid: int = state.new_pid()
-        self.channels: frozenset[str] = frozenset()
-        self._pairs: list[tuple[str, str]] | None = None
+        self.pid: int = pid
+        self._work: Work | None = None
+        self._xid: int | None = None
+        self._effects: list[Callable[[], object]] = []
         self._lost = False
 
     def __repr__(self) -> str:
-        return f"<FakeTransaction pid={self.pid}>"
-
-    def __enter__(self) -> Self:
-        if self._pairs is not None:
-            msg = "the transaction has begun already"
-            raise RuntimeError(msg)
-        self._pairs = []
-        self._state.enter(self)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pairs, self._pairs = self._pairs or [], None
-        self._state.leave(self)
-        if exc_type is None:
-            self._check_connected()
-            self._state.process(lambda: self._state.commit(self.pid, pairs))
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+        return f"<{type(self).__name__} pid={self.pid}>"
 
     def pg_notify(self, channel: str, payload: str = "") -> None:
         """
@@ -75,32 +66,138 @@ class FakeTransaction(Transaction):
             ConnectionLostError: The connection has been lost: nothing will be sent.
             RuntimeError: The transaction has not begun, or has ended.
         """
-        pairs = self._open()
+        work = self._open()
         check(channel, payload)
-        pairs.append((channel, payload))
+        work.pairs.append((channel, payload))
+
+    def append(self, log: str, entries: Sequence[Entry], *, wake: bool) -> None:
+        """
+        Append what ``Log.append()`` has made of its arguments, when the transaction commits.
+
+        Raises:
+            NotInstalledError: The server has no such log.
+            ConnectionLostError: The connection has been lost: nothing will be appended.
+            RuntimeError: The transaction has not begun, or has ended.
+        """
+        work = self._open()
+        with self._state.lock:
+            store = self._state.store(log)
+            if self._xid is None:
+                self._xid = self._state.xids.begin(self.pid)
+            events = store.order.made(self._xid, entries)
+            self._state.xids.note_slots(self._xid, {event.slot for event in events})
+        work.events += [(store, event) for event in events]
+        if wake:
+            work.pairs.append((store.wake_channel, ""))
 
     @contextlib.contextmanager
     def savepoint(self) -> Generator[None]:
-        """Return a context that withdraws what was sent in it if its block raises."""
-        outer, self._pairs = self._open(), []
+        """Return a context that withdraws what was done in it if its block raises."""
+        outer, self._work = self._open(), Work()
         try:
             yield
         except BaseException:
-            self._pairs = outer
+            self._work = outer
             raise
-        self._pairs = folded(outer + self._open())
+        outer.add(self._open())
+        self._work = outer
 
-    def _open(self) -> list[tuple[str, str]]:
+    # -- its end ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin."""
+        self._work = Work()
+
+    def when_committed(self, effect: Callable[[], object]) -> None:
+        """Have the server do this when the transaction commits."""
+        self._effects.append(effect)
+
+    def end(self) -> Work:
+        """Let nothing be done in it any more; return what has been done."""
+        work, self._work = self._work or Work(), None
+        return work
+
+    def commit_here(self, work: Work) -> None:
+        """Let others see it. Under the server's lock."""
+        for store, event in work.events:
+            store.order.publish(event)
+        for effect in self._effects:
+            effect()
+        self._state.xids.end(self._xid)
+        self._state.release_rows(self.pid)
+        self._state.commit(self.pid, work.pairs)
+
+    def roll_back_here(self) -> None:
+        """Undo it. Under the server's lock."""
+        self._work = None
+        self._state.xids.end(self._xid)
+        self._state.release_rows(self.pid)
+        self._state.note_change()
+
+    def cut(self, notice: str | None) -> None:  # noqa: ARG002 - nobody here is told
+        """Lose the connection, and the transaction with it. Under the server's lock."""
+        self._lost = True
+        self._state.xids.end(self._xid)
+        self._state.release_rows(self.pid)
+
+    def _open(self) -> Work:
         self._check_connected()
-        if self._pairs is None:
+        if self._work is None:
             msg = "the transaction is not open: use it in its `with` block"
             raise RuntimeError(msg)
-        return self._pairs
+        return self._work
 
     def _check_connected(self) -> None:
         if self._lost:
             msg = "the connection of the transaction was lost: nothing was sent"
             raise ConnectionLostError(msg)
+
+
+class FakeTransaction(OpenTransaction):
+    """
+    A transaction on a connection of its own: for ``connection=`` of ``notify()`` and ``append()``.
+
+    It commits when its ``with`` or ``async with`` block ends, and rolls back if that raises. Of
+    equal notifications one is delivered, as PostgreSQL does.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state, state.new_pid())
+        self.channels: frozenset[str] = frozenset()
+
+    def __enter__(self) -> Self:
+        if self._work is not None:
+            msg = "the transaction has begun already"
+            raise RuntimeError(msg)
+        self.begin()
+        self._state.enter(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        work = self.end()
+        self._state.leave(self)
+        if exc_type is None:
+            self._check_connected()
+            self._state.process(lambda: self.commit_here(work))
+        else:
+            with self._state.lock:
+                self.roll_back_here()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
 
     # -- the server's side --------------------------------------------------------------------
 
@@ -115,7 +212,3 @@ class FakeTransaction(Transaction):
 
     def resume(self) -> None:
         """Send again."""
-
-    def cut(self, notice: str | None) -> None:  # noqa: ARG002 - nobody here is told
-        """Lose the connection, and the transaction with it."""
-        self._lost = True

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asyncnotify.log._schema.settings import Settings
+from asyncnotify.log._settings import Settings
 
 WEEK = timedelta(days=7)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncnotify.log._names import Names
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.ticks import Snapshot, Tick
 from asyncnotify.log._walk.walk import Size, Walk
+
+if TYPE_CHECKING:
+    from asyncnotify.log._ports import Statement
 
 NOW = datetime.now(UTC)
 NOTHING = Tick(0, 1, 0, Snapshot.parse("3:3:"), 3, 0, 0, 0, whole=False, taken_at=NOW)
@@ -22,7 +25,7 @@ class FakeTable:
         self._sizes = sizes
         self.steps: list[tuple[int, int]] = []
 
-    async def fetch(self, query: str, *arguments: Any) -> list[dict[str, int | None]]:
+    async def fetch(self, statement: Statement, /, *arguments: Any) -> list[dict[str, int | None]]:
         """Return the rows between two ids, cut by number and by bytes."""
         after, end, rows, size, *_ = arguments
         self.steps.append((after, end))

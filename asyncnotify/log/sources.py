@@ -1,0 +1,82 @@
+"""
+What may stand in for PostgreSQL below a log: ``asyncnotify.testing.fake`` does.
+
+Programs need nothing of this module. A ``LogSource`` that is registered by
+``asyncnotify.sources.register()`` hands over what a Log needs of a server: ``LogSessions``, which
+open a ``LogSession``. Their docstrings are the contract, and they may get further verbs and methods
+in a minor version.
+
+Each ``Statement`` has a verb. These are all of them, with what is in ``given``, the arguments that
+follow, and the answer. A position is three arguments: epoch, tick, id; an owner is three as well:
+consumer, bucket, token.
+
+===================  ==========================================================================
+tick                 take a tick if something is new → its number
+ticks                first, count → rows of the ticks from a number on
+news                 the same, after ``tick``
+place                epoch → the newest tick, its epoch, the first tick of the next epoch, or null
+last_before          time → the number of the newest tick before it, or no row
+visible              given channels and bucket; after, end, rows, bytes, …, snapshot → events
+whole                given channels and bucket; after, end, rows, bytes, … → events
+late                 given channels and bucket; after, end, rows, bytes, …, xids → events
+first_late           after, end, xids → the smallest id of these transactions, or null
+late_in_range        first, end → the xids in this range that have events
+expire               empty one part of the log that is old enough → its number, or null
+wake                 notify those who read; no answer
+buckets_of           consumer → how many buckets it has, or no row
+add_consumer         consumer, buckets, position: make it, unless it is there
+seek                 consumer, position → whether it is there
+pause                consumer, whether it is to be paused → whether it is there
+drop                 consumer → whether it was there
+knows                consumer → a row if it is there
+take_consumer        consumer, bucket, lock → its row, with a new token, if the lock was free
+unlock               given the lock; no answer
+lock_shared          given a lock; waits; no answer
+unlock_shared        given the lock; no answer
+look                 consumer, locks as texts → who holds which of them
+has_consumer         owner → whether the token counts
+commit               owner, position → whether the token counts
+hold_and_mark        owner → whether the token counts; the transaction keeps it, and is marked
+commit_in_marked     owner, position → as ``commit``; null if the transaction is not marked
+bury                 owner, position, attempts, error → whether the token counts
+mark                 mark the transaction; no answer
+discard_in_marked    consumer, event's id → as ``discard``; null if the transaction is not marked
+discard              consumer, event's id → whether there was such a dead letter
+dead_letters         consumer or null, count → rows of the dead letters
+log_status           the row of the log
+consumers            rows of the consumers' buckets
+oldest_writer        the row of the oldest transaction that has written, or none
+===================  ==========================================================================
+"""
+
+from asyncnotify.log._entries import Entry
+from asyncnotify.log._names import wake_channel
+from asyncnotify.log._ports import (
+    LogSession,
+    LogSessions,
+    LogSource,
+    LogTransaction,
+    PermanentRefusalError,
+    SessionTransaction,
+    Statement,
+    UnsentError,
+)
+from asyncnotify.log._schema.versions import newest_version
+from asyncnotify.log._settings import Settings
+from asyncnotify.log._walk.buckets import Bucket
+
+__all__ = [
+    "Bucket",
+    "Entry",
+    "LogSession",
+    "LogSessions",
+    "LogSource",
+    "LogTransaction",
+    "PermanentRefusalError",
+    "SessionTransaction",
+    "Settings",
+    "Statement",
+    "UnsentError",
+    "newest_version",
+    "wake_channel",
+]

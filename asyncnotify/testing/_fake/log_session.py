@@ -1,0 +1,255 @@
+"""Sessions of the fake server for a log, behind the protocols of ``asyncnotify.log.sources``."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncnotify import ConnectError, ConnectionLostError
+from asyncnotify.testing._fake.connection import FakeConnection
+from asyncnotify.testing._fake.failures import RefusedError
+from asyncnotify.testing._fake.log_rows import Row, answer, row
+from asyncnotify.testing._fake.source import dialled
+from asyncnotify.testing._fake.transaction import OpenTransaction, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from asyncnotify.log.sources import Entry, Settings, Statement
+    from asyncnotify.testing._fake.log_store import LogStore, Verb
+    from asyncnotify.testing._fake.state import State
+
+_OF_A_BUCKET: Final = {"take_consumer", "commit", "bury", "hold_and_mark"}
+_OF_A_CONSUMER: Final = {"seek", "pause", "drop"}
+
+
+class FakeLogSession(FakeConnection):
+    """
+    A session of a log.
+
+    Args:
+        state: The server.
+        log: The name of the log.
+        timeout: Seconds in which the server has to answer each statement.
+    """
+
+    def __init__(self, state: State, log: str, timeout: float) -> None:
+        super().__init__(state, timeout)
+        self._log = log
+        self._transaction: OpenTransaction | None = None
+        self._is_marked = False
+        self._verbs: dict[str, Verb] = {
+            "take_consumer": self._take,
+            "unlock": partial(self._locked, state.locks.release),
+            "lock_shared": partial(self._locked, state.locks.share),
+            "unlock_shared": partial(self._locked, state.locks.stop_sharing),
+            "look": self._look,
+            "hold_and_mark": self._hold,
+            "commit_in_marked": lambda *arguments: self._in_marked("has_consumer", *arguments),
+            "mark": self._mark,
+            "discard_in_marked": lambda *arguments: self._in_marked("discard", *arguments),
+            "wake": self._wake,
+            "oldest_writer": lambda: self.state.xids.oldest(self.pid),
+        }
+
+    @property
+    def connection(self) -> Any:  # noqa: ANN401 - as the protocol
+        """What a transactional handler is called with: ``connection=`` takes it."""
+        return self._transaction
+
+    @property
+    def _store(self) -> LogStore:
+        return self.state.store(self._log)
+
+    # -- the client's side --------------------------------------------------------------------
+
+    async def fetch(self, statement: Statement, /, *arguments: Any) -> Sequence[Row]:  # noqa: ANN401 - as the protocol
+        """Return the rows of the answer, once no other transaction holds what is to be changed."""
+        arguments = (*statement.given, *arguments)
+        with _meaning(self._log):
+            while True:
+                rows = await self.command(lambda: self._do(statement.verb, arguments))
+                if rows is not None:
+                    return rows
+                await self._until_free(statement.verb, arguments)
+
+    async def _until_free(self, verb: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self.state.until(lambda: self.lost or not self._is_held(verb, arguments))
+        except BaseException:
+            self.terminate()
+            raise
+
+    async def execute(self, statement: Statement, /) -> None:
+        """Do what needs no argument and has no answer."""
+        await self.fetch(statement)
+
+    async def append(self, entries: Sequence[Entry], *, wake: bool) -> None:
+        """Append entries in one transaction."""
+        with _meaning(self._log):
+            await self.command(lambda: self._append(entries, wake=wake))
+
+    async def begin(self) -> FakeSessionTransaction:
+        """Begin a transaction."""
+        with _meaning(self._log):
+            await self.command(self._begin)
+        return FakeSessionTransaction(self)
+
+    async def install(self, wanted: Settings | None) -> None:
+        """Make the log, if it is not there."""
+        with _meaning(self._log):
+            await self.command(lambda: self.state.install(self._log, wanted))
+
+    async def finish(self, how: Callable[[OpenTransaction, Work], None]) -> None:
+        """End the transaction that is open, by this function of the server's."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            work = transaction.end()
+            self._is_marked = False
+            with _meaning(self._log):
+                await self.command(lambda: how(transaction, work))
+
+    def terminate(self) -> None:
+        """Drop the connection at once, with its locks and its transaction."""
+        with self.state.lock:
+            self._ended()
+            super().terminate()
+
+    # -- the server's side --------------------------------------------------------------------
+
+    def cut(self, notice: str | None) -> None:
+        """Cut the connection: its locks and its transaction are gone."""
+        self._ended()
+        super().cut(notice)
+
+    def _ended(self) -> None:
+        self.state.locks.release_all(self.pid)
+        if self._transaction is not None:
+            self._transaction.cut(None)
+
+    def _do(self, verb: str, arguments: tuple[Any, ...]) -> list[Row] | None:
+        """Do what is asked; return None if another transaction holds what is to be changed."""
+        store = self._store
+        if self._is_held(verb, arguments):
+            return None
+        return (self._verbs.get(verb) or store.verbs[verb])(*arguments)
+
+    def _is_held(self, verb: str, arguments: tuple[Any, ...]) -> bool:
+        if verb in _OF_A_CONSUMER:
+            return self.state.is_row_held((self._log, arguments[0]), self.pid)
+        return verb in _OF_A_BUCKET and self.state.is_row_held(
+            (self._log, arguments[0], arguments[1]), self.pid
+        )
+
+    def _append(self, entries: Sequence[Entry], *, wake: bool) -> None:
+        transaction = OpenTransaction(self.state, self.pid)
+        transaction.begin()
+        transaction.append(self._log, entries, wake=wake)
+        transaction.commit_here(transaction.end())
+
+    def _begin(self) -> None:
+        self._transaction = OpenTransaction(self.state, self.pid)
+        self._transaction.begin()
+        self._is_marked = False
+
+    def _locked(self, how: Callable[[int, int], None], key: int) -> list[Row]:
+        how(key, self.pid)
+        return []
+
+    def _wake(self) -> list[Row]:
+        self._store.wake(self.pid)
+        return []
+
+    def _mark(self) -> list[Row]:
+        self._is_marked = self._transaction is not None
+        return []
+
+    def _take(self, consumer: str, bucket: int, lock: int) -> list[Row]:
+        if not self.state.locks.take(lock, self.pid):
+            return []
+        rows = self._store.consumers.take(consumer, bucket, self.pid)
+        if not rows:
+            self.state.locks.release(lock, self.pid)
+        return rows
+
+    def _hold(self, consumer: str, bucket: int, token: int) -> list[Row]:
+        is_own = self._store.consumers.owned(consumer, bucket, token) is not None
+        if is_own:
+            self.state.hold_row((self._log, consumer, bucket), self.pid)
+        self._mark()
+        return answer(is_own)
+
+    def _in_marked(self, verb: str, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as the protocol
+        """Answer at once, and have it done when the transaction commits."""
+        transaction = self._transaction
+        if transaction is None or not self._is_marked:
+            return answer(None)
+        store = self._store
+        if verb == "discard":
+            transaction.when_committed(lambda: store.consumers.discard(*arguments))
+            return answer(value=True)
+        transaction.when_committed(lambda: store.consumers.commit(*arguments))
+        return store.consumers.has(*arguments[:3])
+
+    def _look(self, consumer: str, keys: Sequence[str]) -> list[Row]:
+        paused = self._store.consumers.paused(consumer)
+        if paused is None:
+            return []
+        held: list[tuple[int | None, int | None]] = [*self.state.locks.held(set(map(int, keys)))]
+        common = {"is_paused": paused, "own": self.pid}
+        nobody = (None, None)
+        return [row({**common, "pid": pid, "lock": key}) for pid, key in held or [nobody]]
+
+
+class FakeSessionTransaction:
+    """A transaction that is open on a session."""
+
+    def __init__(self, session: FakeLogSession) -> None:
+        self._session = session
+
+    async def commit(self) -> None:
+        """Commit."""
+        await self._session.finish(lambda transaction, work: transaction.commit_here(work))
+
+    async def rollback(self) -> None:
+        """Roll back."""
+        await self._session.finish(lambda transaction, _: transaction.roll_back_here())
+
+
+class FakeLogSessions:
+    """Opens sessions for a log."""
+
+    keep: bool = True
+
+    def __init__(self, state: State, log: str, connect_timeout: float, timeout: float) -> None:
+        self._state = state
+        self._log = log
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self.target: str = state.name
+
+    async def open(self, *, own: bool = True) -> FakeLogSession:  # noqa: ARG002 - there is no pooler
+        """Return a new session."""
+        try:
+            await dialled(self._state, self._connect_timeout)
+        except (RefusedError, TimeoutError) as error:
+            msg = f"cannot connect to {self.target}: {error}"
+            raise ConnectError(msg) from error
+        return FakeLogSession(self._state, self._log, self._timeout)
+
+    async def close(self, session: FakeLogSession, /) -> None:
+        """Close a session."""
+        session.terminate()
+
+
+@contextmanager
+def _meaning(log: str) -> Generator[None]:
+    """Turn what happens to a connection into what it means to the user of a log."""
+    try:
+        yield
+    except OSError as error:  # TimeoutError is one
+        msg = f"the connection of log {log!r} was lost: {error}"
+        raise ConnectionLostError(msg) from error
