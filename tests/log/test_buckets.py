@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,8 @@ import pytest_asyncio
 from asyncnotify import ExponentialBackoff
 from asyncnotify.log import BucketCountError, Event, Log, Retry, UnknownConsumerError
 from asyncnotify.log._consuming.sharing import Sharing, View
+from asyncnotify.log._walk.buckets import bucket_number
+from asyncnotify.testing._fake import log_order
 from tests.log.conftest import KILL, NAMES, kill_sessions
 from tests.log.test_consumers import AT_ONCE, Seen, until
 from tests.support.machine import scaled
@@ -508,3 +511,14 @@ async def test_handlers_of_different_buckets_run_at_the_same_time(log: Log, dsn:
             await done.acquire()
             await done.acquire()
     assert most == {0: 1, 1: 1}
+
+
+@pytest.mark.needs_server("the expression in SQL")
+async def test_the_server_in_memory_has_the_same_buckets(
+    installed: Names, admin: Connection
+) -> None:
+    """Of keys of any kind, and of events without a key."""
+    uid = uuid4()
+    query = f"SELECT {bucket_number('7')} FROM (VALUES ($1::text, $2::uuid)) AS event (key, uid)"
+    for key in (None, "", "a", "日本", "x" * 1_000, *map(str, range(50))):
+        assert await admin.fetchval(query, key, uid) == log_order.bucket_of(key, uid, 7)

@@ -90,6 +90,7 @@ async def test_new_streams_end_at_once_until_the_log_is_closed(log: Log) -> None
         log.end_streams(also_new=None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.needs_server("a port that nobody serves")
 @pytest.mark.parametrize("end", ["end_streams", "aclose"])
 async def test_a_stream_without_a_server_ends_at_once(dsn: str, log: Log, end: str) -> None:
     """It does not wait until the next attempt to connect is due."""

@@ -22,6 +22,22 @@ class CutError(ConnectionResetError):
     """The connection was lost while a command waited for its answer."""
 
 
+class UnknownVerbError(AsyncNotifyError, NotImplementedError):
+    """
+    The fake server cannot do what a log asks of it.
+
+    Attributes:
+        verb: One of those of ``asyncnotify.log.sources``, or a newer one.
+    """
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(verb)
+        self.verb = verb
+
+    def __str__(self) -> str:
+        return f"the fake server does not know the verb {self.verb!r} of a log: use a real server"
+
+
 class FakeFailures:
     """The meaning of these errors."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify import ConnectError, ConnectionLostError
 from asyncnotify.testing._fake.connection import FakeConnection
-from asyncnotify.testing._fake.failures import RefusedError
+from asyncnotify.testing._fake.failures import RefusedError, UnknownVerbError
 from asyncnotify.testing._fake.log_rows import Row, answer, row
 from asyncnotify.testing._fake.source import dialled
 from asyncnotify.testing._fake.transaction import OpenTransaction, Work
@@ -135,7 +135,10 @@ class FakeLogSession(FakeConnection):
         store = self._store
         if self._is_held(verb, arguments):
             return None
-        return (self._verbs.get(verb) or store.verbs[verb])(*arguments)
+        do = self._verbs.get(verb) or store.verbs.get(verb)
+        if do is None:
+            raise UnknownVerbError(verb)
+        return do(*arguments)
 
     def _is_held(self, verb: str, arguments: tuple[Any, ...]) -> bool:
         if verb in _OF_A_CONSUMER:
