@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["NOTIFICATIONS", "SETTINGS", "TABLE", "Project"]
+__all__ = ["MODELS", "NOTIFICATIONS", "SETTINGS", "TABLE", "Project"]
 
 TABLE: Final = "CREATE TABLE shop_order (id bigserial PRIMARY KEY, text text NOT NULL)"
 """That of the model: a migration would take a second."""

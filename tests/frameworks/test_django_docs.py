@@ -1,0 +1,108 @@
+"""The page on Django: its programs, pasted into an empty folder, do what it says."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+
+from tests.support.commands import TIME_LIMIT, wait_for
+from tests.support.django_project import MODELS, Project
+
+pytest.importorskip("django", minversion="5.2")
+
+if TYPE_CHECKING:
+    import subprocess
+
+PAGE: Final = (Path(__file__).parents[2] / "docs/django.md").read_text(encoding="utf-8")
+TEXTS: Final = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def project(tmp_path: Path, dsn: str) -> Project:
+    """A project on the test's database, before what the page says is written into it."""
+    return Project(tmp_path, dsn)
+
+
+def shown(name: str) -> str:
+    """Return what the page shows of a file."""
+    (text,) = re.findall(rf"^```python\n# {name}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return str(text)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C; return what the process still says, once it has ended."""
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=TIME_LIMIT)[0]
+    assert "Traceback" not in rest
+    return rest
+
+
+def test_the_first_program_runs_as_it_is_pasted(project: Project) -> None:
+    """The command and the server say what the page says, and Ctrl-C ends both."""
+    text = shown(r"django_app\.py")
+    place = project.environment
+    for said, real in {
+        '"HOST": "localhost"': f'"HOST": "{place["PGHOST"]}", "PORT": {place["PGPORT"]}',
+        '"NAME": "postgres"': f'"NAME": "{place["PGDATABASE"]}"',
+    }.items():
+        assert text.count(said) == 1
+        text = text.replace(said, real)
+    project.write("django_app.py", text)
+    del project.environment["DJANGO_SETTINGS_MODULE"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    server = ("-m", "uvicorn", "django_app:application", f"--port={url.rpartition(':')[2]}")
+    with (
+        project.running("django_app.py", "asyncnotify_listen") as command,
+        project.running(*server) as web,
+    ):
+        said = wait_for(command.stdout, "reading everything")
+        wait_for(web.stdout, "Uvicorn running on")
+        of_command, of_client = TEXTS
+        with urlopen(f"{url}/events", timeout=TIME_LIMIT) as events:  # noqa: S310 - http
+            read = [events.readline() for _ in range(3)]
+            with urlopen(f"{url}/orders/42", timeout=TIME_LIMIT) as answer:  # noqa: S310 - http
+                assert answer.status == 202
+            read += [events.readline() for _ in range(3)]
+            assert b"".join(read).decode().strip() == of_client.strip()
+            with urlopen(f"{url}/health", timeout=TIME_LIMIT) as answer:  # noqa: S310 - http
+                assert answer.status == 200
+            assert said + wait_for(command.stdout, "has changed") == of_command
+            assert ended(command) == "stopped\n"
+            ended(web)
+            assert events.read() == b""
+
+
+def test_the_files_of_a_project_work_together(project: Project, dsn: str) -> None:
+    """Its settings, ``asgi.py`` and ``notifications.py``, and the settings behind a pooler."""
+    base = (project.path / "web/settings.py").read_text(encoding="utf-8")
+    project.write("web/settings.py", base + shown(r"web/settings\.py"))
+    project.write("web/asgi.py", shown(r"web/asgi\.py"))
+    model = "is_shipped = models.BooleanField(default=False)\n    __str__ = lambda self: 'it'"
+    project.write("shop/models.py", MODELS.replace("text = models.TextField()", model))
+    project.write("shop/notifications.py", shown(r"shop/notifications\.py"))
+    pooled = shown(r"web/pooled_settings\.py")
+    pooled = pooled.replace('"PORT": 5432', f'"PORT": {project.environment["PGPORT"]}')
+    project.write("web/pooled_settings.py", pooled)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE shop_order (id bigserial PRIMARY KEY, is_shipped bool)")
+        connection.execute("INSERT INTO shop_order (is_shipped) VALUES (false)")
+        for settings in ("web.settings", "web.pooled_settings"):
+            project.environment["DJANGO_SETTINGS_MODULE"] = settings
+            check = project.manage("check", "--database", "default")
+            assert check.returncode == 0, check.stderr
+            with project.running("manage.py", "asyncnotify_listen") as command:
+                wait_for(command.stdout, "1 orders to ship")
+                connection.execute("NOTIFY orders, '1'")
+                wait_for(command.stdout, "to ship: it")
+                ended(command)
+    with project.running("-m", "uvicorn", "web.asgi:application", "--port=0") as web:
+        wait_for(web.stdout, "Uvicorn running on")
+        ended(web)
