@@ -32,7 +32,7 @@ from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._notifier import ListenersNotifier
-from asyncnotify._owner import leave_to_parent, warn_of_unclosed
+from asyncnotify._owner import leave_to_parent, see_to_unclosed
 from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
@@ -76,7 +76,7 @@ class Listener:
     do the same, also from different tasks. The constructor touches neither the network nor an event
     loop. Any number of tasks may call the methods, all in the event loop that started the listener.
     A listener runs until it is closed; if the last reference to it is lost before, that is a
-    ResourceWarning, and it runs on.
+    ResourceWarning, and it runs on. In IPython, where cells are run again, it is closed then.
 
     Args:
         dsn: ``postgresql://user:password@host:port/database``, with one host or several;
@@ -222,8 +222,10 @@ class Listener:
 
     def __del__(self) -> None:
         runs: Runs | None = getattr(self, "_runs", None)  # a wrong argument: no object
-        if runs is not None and runs.present_here is not None:
-            warn_of_unclosed(self)
+        if runs is not None and (lifetime := runs.present_here) is not None:
+            timeout = self._limits.close_timeout
+            close = functools.partial(lifetime.end, drain=True, timeout=timeout)
+            see_to_unclosed(self, close, lifetime.owner.loop)
 
     # -- lifetime -----------------------------------------------------------------------------
 

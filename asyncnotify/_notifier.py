@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -23,7 +24,7 @@ from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import ClosedError, ConnectError
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._owner import leave_to_parent, warn_of_unclosed
+from asyncnotify._owner import leave_to_parent, see_to_unclosed
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
 from asyncnotify._publishing.many import publish_many
 from asyncnotify._publishing.ports import PublishingConnections
@@ -170,7 +171,8 @@ class Notifier:
     def __del__(self) -> None:
         run: PublishingRun | None = getattr(self, "_run", None)  # a wrong argument: no object
         if run is not None and run.is_unclosed:
-            warn_of_unclosed(self)
+            close = functools.partial(run.end, self._limits.close_timeout)
+            see_to_unclosed(self, close, run.owner.loop)
 
     # -- lifetime -----------------------------------------------------------------------------
 

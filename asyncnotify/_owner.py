@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
 import warnings
-from typing import Final
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._errors import WrongLoopError
+from asyncnotify._logs import Log, WarningLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+log = Log("connection")
+_warnings = WarningLimit()
 
 _OTHER_PROCESS: Final = (
     "the listener, notifier or log was started by another process, and a fork cannot share"
@@ -118,16 +127,62 @@ def keep(thing: object) -> None:
     _kept.append(thing)
 
 
-def warn_of_unclosed(thing: object) -> None:
-    """Warn of a listener, notifier or log that runs, and of which the last reference is lost."""
-    warnings.warn(
-        f"{thing!r} was not closed, and runs on: keep a reference to it, and close it with"
-        " aclose(), or use `async with`",
-        ResourceWarning,
-        stacklevel=3,
-        source=thing,
-    )
+def see_to_unclosed(
+    thing: object,
+    close: Callable[[], Coroutine[Any, Any, object]],
+    loop: asyncio.AbstractEventLoop,
+) -> bool:
+    """
+    See to a listener, notifier or log that runs, and of which the last reference is lost.
+
+    As a rule that is a ResourceWarning. In IPython, and so in Jupyter, a cell that is run again
+    puts another one in the place of a variable, and nobody could close the first one any more. So
+    it is closed there, and a line says so.
+
+    Args:
+        thing: What is lost.
+        close: Returns a coroutine that closes what runs of it, and does not refer to it.
+        loop: In which it runs.
+
+    Returns:
+        Whether it is being closed.
+    """
+    if not _is_in_ipython():
+        warnings.warn(
+            f"{thing!r} was not closed, and runs on: keep a reference to it, and close it with"
+            " aclose(), or use `async with`",
+            ResourceWarning,
+            stacklevel=3,
+            source=thing,
+        )
+        return False
+    with contextlib.suppress(RuntimeError):  # the loop has been closed: the process ends
+        loop.call_soon_threadsafe(_begin, close, context=Context())
+        text = (
+            "%r is being closed, because nothing refers to it any more: a cell that is run again"
+            " puts another one in its place; aclose() before that would wait for its end"
+        )
+        log.warning(_warnings, type(thing).__name__, text, thing)
+    return True
+
+
+def _is_in_ipython() -> bool:
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_shell is not None and get_shell() is not None
+
+
+def _begin(close: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    task = asyncio.ensure_future(close())
+    _closing.add(task)
+    task.add_done_callback(_closed)
+
+
+def _closed(task: asyncio.Future[object]) -> None:
+    _closing.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("closing has failed", exc_info=error)
 
 
 _kept: Final[list[object]] = []
 _left_to_parent: Final[list[object]] = []
+_closing: Final[set[asyncio.Future[object]]] = set()

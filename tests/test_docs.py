@@ -79,7 +79,7 @@ FOR_DEVELOPERS: Final = (DESIGN, CONTRIBUTING, DRIVER_REPORTS)
 FOR_USERS: Final = tuple(path for path in DOCUMENTS if path not in FOR_DEVELOPERS)
 
 DSN: Final = "postgresql://localhost/postgres"
-LANGUAGES: Final = {"python", "text", "sql", "bash", "console", "shell", "mermaid"}
+LANGUAGES: Final = {"ipython", "python", "text", "sql", "bash", "console", "shell", "mermaid"}
 COMMANDS: Final = {
     "pip install asyncnotify-pg",
     "python -m pip install nox && python -m nox -s demo",
@@ -275,6 +275,15 @@ def test_files_for_tools_are_tested_elsewhere() -> None:
         test = (ROOT / FILES[name]).read_text(encoding="utf-8")
         assert name in test or re.escape(name) in test
         assert document in test
+
+
+def test_cells_of_notebooks_are_run_elsewhere() -> None:
+    """They share their variables, and need a kernel."""
+    shown = {block.document.name for block in BLOCKS if block.language == "ipython"}
+    assert shown == {"jupyter.md"}
+    test = (ROOT / "tests" / "frameworks" / "test_jupyter.py").read_text(encoding="utf-8")
+    assert "jupyter.md" in test
+    assert "```ipython" in test
 
 
 @in_language("sql")

@@ -19,7 +19,7 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._owner import keep, warn_of_unclosed
+from asyncnotify._owner import keep, see_to_unclosed
 from asyncnotify._publishing.retrying import Retrying
 from asyncnotify.log._consuming.calling import Handling
 from asyncnotify.log._methods.appending import Appending
@@ -164,8 +164,9 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
     def __del__(self) -> None:
         runtime: Runtime | None = getattr(self, "_runtime", None)  # a wrong argument: no object
         if runtime is not None and runtime.runs:
-            warn_of_unclosed(self)
-            keep(runtime)
+            close = functools.partial(runtime.aclose, self._close_timeout)
+            if not see_to_unclosed(self, close, runtime.owner.loop):
+                keep(runtime)
 
     # -- lifetime -----------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncnotify._errors import WrongLoopError
-from asyncnotify._owner import Owner
+from asyncnotify._owner import Owner, see_to_unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,3 +113,67 @@ def _is_refused_here(place: Owner) -> int:
     except BaseException:  # noqa: BLE001 - the copy of a test run must not go on
         return 2
     return 0
+
+
+class Lost:
+    """What a cell has replaced by another one."""
+
+
+@pytest.fixture
+def _in_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(get_ipython=object)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+
+
+@pytest.mark.usefixtures("_in_ipython")
+async def test_what_is_lost_in_ipython_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """In its own loop, from whatever thread the collector runs in; a line says so, no warning."""
+    loop, closed = asyncio.get_running_loop(), asyncio.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    collecting = threading.Thread(target=see_to_unclosed, args=(Lost(), close, loop))
+    collecting.start()
+    collecting.join()
+    await closed.wait()
+    (record,) = (r for r in caplog.records if r.name.startswith("asyncnotify"))
+    assert "is being closed, because nothing refers to it any more" in record.getMessage()
+
+
+@pytest.mark.usefixtures("_in_ipython")
+async def test_a_close_that_fails_in_ipython_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As nobody awaits it."""
+
+    async def close() -> None:
+        raise LookupError
+
+    see_to_unclosed(Lost(), close, asyncio.get_running_loop())
+    async with asyncio.timeout(1):
+        while "closing has failed" not in caplog.text:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+    assert "LookupError" in caplog.text
+
+
+@pytest.mark.usefixtures("_in_ipython")
+def test_in_ipython_a_loop_that_is_closed_closes_nothing_more() -> None:
+    """When the kernel ends, its sessions end with it, in silence."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+
+    async def close() -> None:
+        raise AssertionError
+
+    assert see_to_unclosed(Lost(), close, loop)
+
+
+def test_elsewhere_what_is_lost_is_a_warning_and_runs_on() -> None:
+    """Also where IPython is imported, and no shell of it runs."""
+
+    async def close() -> None:
+        raise AssertionError
+
+    loop = asyncio.new_event_loop()
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        assert not see_to_unclosed(Lost(), close, loop)
+    loop.close()
