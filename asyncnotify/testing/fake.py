@@ -1,5 +1,5 @@
 """
-A PostgreSQL for notifications, in memory: for tests of programs that listen and notify.
+A PostgreSQL for notifications and logs, in memory: for tests of programs that use them.
 
 ::
 
@@ -8,8 +8,8 @@ A PostgreSQL for notifications, in memory: for tests of programs that listen and
         await listener.listen("orders", on_order)
         fake.notify("orders", "1")
 
-Listener, Notifier, BlockingListener and BlockingNotifier are the real classes; only the connection
-under them is another one. Any of them whose DSN is ``fake.dsn`` connects to the fake server, also
+Listener, Notifier, Log and their blocking forms are the real classes; only the connection under
+them is another one. Any of them whose DSN is ``fake.dsn`` connects to the fake server, also
 where the program under test makes it: give the program that DSN, in its settings.
 """
 
@@ -52,13 +52,17 @@ class FakeServer(LogSource):
     * A channel has 1 to 63 bytes and is case-sensitive; a payload has at most 7,999 bytes; NUL is
       refused.
 
+    A log is kept as PostgreSQL keeps it, too, once it is installed: the order of the events, the
+    cursors of consumers, dead letters and retention. A transactional handler gets a transaction of
+    this server, without SQL.
+
     There is no SQL and no network: ``connect=``, ``pool=`` and connections of drivers lead to a
     real server. TLS, passwords and poolers do not occur. All methods may be called from any thread
     and from several event loops. Nothing has to be closed.
 
     Attributes:
-        dsn: Listener, Notifier and their blocking forms connect to this server by it, as long as
-            the server is referred to.
+        dsn: Listener, Notifier, Log and their blocking forms connect to this server by it, as long
+            as the server is referred to.
         pid: The backend pid of the other client, which ``notify()`` is.
     """
 
