@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncnotify.log.sources import LogSource
 from asyncnotify.sources import register
-from asyncnotify.testing._fake.failures import PermanentlyRefusedError, RefusedError
+from asyncnotify.testing._fake.failures import NotOnFakeError, PermanentlyRefusedError, RefusedError
 from asyncnotify.testing._fake.log_session import FakeLogSessions
 from asyncnotify.testing._fake.rules import check
 from asyncnotify.testing._fake.source import FakeListening, FakePublishing
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from asyncnotify import Notification
     from asyncnotify.log.sources import LogSessions
 
-__all__ = ["FakeServer", "FakeTransaction"]
+__all__ = ["FakeServer", "FakeTransaction", "NotOnFakeError"]
 
 _numbers: Final = itertools.count(1)
 

@@ -22,20 +22,20 @@ class CutError(ConnectionResetError):
     """The connection was lost while a command waited for its answer."""
 
 
-class UnknownVerbError(AsyncNotifyError, NotImplementedError):
+class NotOnFakeError(AsyncNotifyError, NotImplementedError):
     """
-    The fake server cannot do what a log asks of it.
+    The fake server cannot do this: a test of it needs a real server.
 
     Attributes:
-        verb: One of those of ``asyncnotify.log.sources``, or a newer one.
+        what: What was asked for.
     """
 
-    def __init__(self, verb: str) -> None:
-        super().__init__(verb)
-        self.verb = verb
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
 
     def __str__(self) -> str:
-        return f"the fake server does not know the verb {self.verb!r} of a log: use a real server"
+        return f"the fake server has no {self.what}: test this on a real server"
 
 
 class FakeFailures:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify import ConnectError, ConnectionLostError
 from asyncnotify.testing._fake.connection import FakeConnection
-from asyncnotify.testing._fake.failures import RefusedError, UnknownVerbError
+from asyncnotify.testing._fake.failures import NotOnFakeError, RefusedError
 from asyncnotify.testing._fake.log_rows import Row, answer, row
 from asyncnotify.testing._fake.source import dialled
-from asyncnotify.testing._fake.transaction import OpenTransaction, Work
+from asyncnotify.testing._fake.transaction import HandlersTransaction, OpenTransaction, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -38,7 +38,7 @@ class FakeLogSession(FakeConnection):
     def __init__(self, state: State, log: str, timeout: float) -> None:
         super().__init__(state, timeout)
         self._log = log
-        self._transaction: OpenTransaction | None = None
+        self._transaction: HandlersTransaction | None = None
         self._is_marked = False
         self._verbs: dict[str, Verb] = {
             "take_consumer": self._take,
@@ -105,12 +105,11 @@ class FakeLogSession(FakeConnection):
 
     async def finish(self, how: Callable[[OpenTransaction, Work], None]) -> None:
         """End the transaction that is open, by this function of the server's."""
-        transaction, self._transaction = self._transaction, None
+        transaction = self._transaction
         if transaction is not None:
             work = transaction.end()
-            self._is_marked = False
             with _meaning(self._log):
-                await self.command(lambda: how(transaction, work))
+                await self.command(lambda: self._finish(how, transaction, work))
 
     def terminate(self) -> None:
         """Drop the connection at once, with its locks and its transaction."""
@@ -137,7 +136,8 @@ class FakeLogSession(FakeConnection):
             return None
         do = self._verbs.get(verb) or store.verbs.get(verb)
         if do is None:
-            raise UnknownVerbError(verb)
+            what = f"verb {verb!r} of a log"
+            raise NotOnFakeError(what)
         return do(*arguments)
 
     def _is_held(self, verb: str, arguments: tuple[Any, ...]) -> bool:
@@ -154,7 +154,7 @@ class FakeLogSession(FakeConnection):
         transaction.commit_here(transaction.end())
 
     def _begin(self) -> None:
-        self._transaction = OpenTransaction(self.state, self.pid)
+        self._transaction = HandlersTransaction(self.state, self.pid)
         self._transaction.begin()
         self._is_marked = False
 
@@ -165,6 +165,15 @@ class FakeLogSession(FakeConnection):
     def _wake(self) -> list[Row]:
         self._store.wake(self.pid)
         return []
+
+    def _finish(
+        self,
+        how: Callable[[OpenTransaction, Work], None],
+        transaction: HandlersTransaction,
+        work: Work,
+    ) -> None:
+        how(transaction, work)
+        self._transaction, self._is_marked = None, False
 
     def _mark(self) -> list[Row]:
         self._is_marked = self._transaction is not None

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from asyncnotify import ConnectionLostError
 from asyncnotify.log.sources import LogTransaction
+from asyncnotify.testing._fake.failures import NotOnFakeError
 from asyncnotify.testing._fake.rules import check, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
     from types import TracebackType
 
     from asyncnotify.log.sources import Entry
     from asyncnotify.testing._fake.log_rows import StoredEvent
     from asyncnotify.testing._fake.log_store import LogStore
     from asyncnotify.testing._fake.state import State
+
+
+_SQL: Final = "SQL"
 
 
 class Work:
@@ -151,6 +155,36 @@ class OpenTransaction(LogTransaction):
         if self._lost:
             msg = "the connection of the transaction was lost: nothing was sent"
             raise ConnectionLostError(msg)
+
+
+class HandlersTransaction(OpenTransaction):
+    """What a transactional handler of a log gets as its connection: there is no SQL."""
+
+    async def execute(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotOnFakeError."""
+        raise NotOnFakeError(_SQL)
+
+    async def executemany(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotOnFakeError."""
+        raise NotOnFakeError(_SQL)
+
+    async def fetch(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotOnFakeError."""
+        raise NotOnFakeError(_SQL)
+
+    async def fetchrow(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotOnFakeError."""
+        raise NotOnFakeError(_SQL)
+
+    async def fetchval(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotOnFakeError."""
+        raise NotOnFakeError(_SQL)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """Return a context that withdraws what was done in it if its block raises."""
+        with self.savepoint():
+            yield
 
 
 class FakeTransaction(OpenTransaction):

@@ -154,6 +154,58 @@ async def test_a_handlers_transaction_ends_with_its_session(fake: FakeServer, lo
         assert (await anext(stream)).payload == "x 2"
 
 
+async def test_a_commit_that_the_server_does_not_answer_leaves_no_lock(fake: FakeServer) -> None:
+    """The transaction ends with its session: the event comes again, and its append counts once."""
+    calls: list[str] = []
+    done = asyncio.Event()
+    async with Log("orders", fake.dsn, operation_timeout=5) as log:
+        await log.install()
+
+        @log.on("copier", "in", transactional=True)
+        async def copy(event: Event[str], connection: Any) -> None:
+            calls.append(event.payload)
+            await log.append("out", event.payload, connection=connection)
+            if len(calls) == 1:
+                fake.freeze()
+                asyncio.get_running_loop().call_later(60, fake.thaw)
+            else:
+                done.set()
+
+        await log.append("in", "x")
+        await done.wait()
+        async with log.read("out", after="start") as stream:
+            assert (await anext(stream)).payload == "x"
+            assert [event async for event in stream.until_end()] == []
+        assert (await log.status()).oldest_writer is None
+    assert calls == ["x", "x"]
+
+
+@pytest.mark.parametrize("method", ["execute", "executemany", "fetch", "fetchrow", "fetchval"])
+async def test_a_handler_that_writes_sql_is_told_to_use_a_real_server(
+    log: Log, method: str
+) -> None:
+    """By the error of its dead letter; savepoints are there."""
+    tried: list[str] = []
+
+    @log.on("writer", transactional=True, on_error=Retry(1))
+    async def write(event: Event[str], connection: Any) -> None:
+        with suppress(LookupError):
+            async with connection.transaction():
+                await log.append("out", "withdrawn", connection=connection)
+                raise LookupError
+        tried.append(event.payload)
+        await getattr(connection, method)("INSERT INTO effects VALUES ($1)", event.payload)
+
+    await log.append("in", "x")
+    while not (letters := await log.dead_letters()):
+        pass
+    assert letters[0].error == (
+        "NotOnFakeError: the fake server has no SQL: test this on a real server"
+    )
+    assert tried == ["x"]
+    assert await payloads(log) == ["x"]
+
+
 async def test_a_seek_waits_for_a_transactional_handler(log: Log) -> None:
     """The row of its cursor is locked: the seek comes after its commit, and counts."""
     calls: list[str] = []
