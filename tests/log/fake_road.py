@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -66,10 +67,11 @@ class FakeConnection:
             status = await log.status()
         return next(one.position.id for one in status.consumers if one.name == consumer)
 
-    async def others_run(self, turns: int) -> None:
-        """Let the others do something."""
-        for _ in range(turns):
-            await asyncio.sleep(0)
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for so long, as pg_sleep() does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.Event().wait()
 
     def times_taken(self, consumer: str) -> int:
         """Return how often a session has begun to serve the consumer."""

@@ -46,7 +46,7 @@ class Writer:
 
     async def _pause(self) -> None:
         if isinstance(self._connection, FakeConnection):
-            await self._connection.others_run(self._random.randrange(50))
+            await self._connection.pause(self._random.random() / 20)
         else:
             await self._connection.execute("SELECT pg_sleep(random() / 20)")
 
