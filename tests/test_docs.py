@@ -44,6 +44,7 @@ import sqlalchemy.ext.asyncio
 import asyncnotify
 import asyncnotify.doctor
 import asyncnotify.ext.aiohttp
+import asyncnotify.ext.fastapi
 import asyncnotify.ext.reporting
 import asyncnotify.log
 import asyncnotify.testing.clock
@@ -103,11 +104,16 @@ FILES: Final = {
     "aiohttp_log.py": "tests/frameworks/test_aiohttp.py",
     "aiohttp_parts.py": "tests/frameworks/test_aiohttp.py",
     "django_app.py": "tests/frameworks/test_django_docs.py",
+    "fastapi_app.py": "tests/frameworks/test_fastapi_pages.py",
+    "fastapi_log.py": "tests/frameworks/test_fastapi_pages.py",
+    "fastapi_sockets.py": "tests/frameworks/test_fastapi_pages.py",
     "flask_app.py": "tests/frameworks/test_flask.py",
     "gunicorn.conf.py": "tests/frameworks/test_flask.py",
     "migrations/env.py": "tests/frameworks/test_alembic.py",
     "shop/notifications.py": "tests/frameworks/test_django_docs.py",
+    "starlette_app.py": "tests/frameworks/test_fastapi_pages.py",
     "test_aiohttp_app.py": "tests/frameworks/test_aiohttp.py",
+    "test_fastapi_app.py": "tests/frameworks/test_fastapi_pages.py",
     "web/asgi.py": "tests/frameworks/test_django_docs.py",
     "web/pooled_settings.py": "tests/frameworks/test_django_docs.py",
     "web/settings.py": "tests/frameworks/test_django_docs.py",
@@ -539,6 +545,7 @@ def test_arguments_exist() -> None:
         *logs,
         *(Table, Table.install),
         *(Reporting, roll_call, snapshot),
+        *(asyncnotify.ext.fastapi.lifespan, asyncnotify.ext.fastapi.sse),
         *(asyncpg.connect, asyncpg.create_pool),
     )  # the listener passes on what is asyncpg's
     known = {name for function in functions for name in inspect.signature(function).parameters}

@@ -132,10 +132,13 @@ def message_of(item: Notification[Any] | Gap) -> str:
     """
     Return the text of a message for a WebSocket: JSON.
 
-    ``{"channel": …, "payload": …}`` for a notification, ``{"gap": {"reason": …, …}}`` for a gap.
+    ``{"channel": …, "payload": …}`` for a notification, and for a gap its reason in ``gap``:
+    ``{"channel": …, "gap": …, "since": …, "dropped": …}``.
     """
     if isinstance(item, Gap):
-        return as_json({"gap": fields_of(item)})
+        fields = fields_of(item)
+        reason = fields.pop("reason")
+        return as_json({"gap": reason, **fields})
     return as_json({"channel": item.channel, "payload": item.payload})
 
 

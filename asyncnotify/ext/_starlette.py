@@ -28,7 +28,7 @@ from asyncnotify import (
     Notification,
     NotStartedError,
 )
-from asyncnotify._arguments import check_seconds, check_takes
+from asyncnotify._arguments import check_flag, check_seconds, check_takes
 from asyncnotify.ext._health import HealthAnswer
 from asyncnotify.ext._items import message_of
 from asyncnotify.ext.fanout import (
@@ -37,6 +37,7 @@ from asyncnotify.ext.fanout import (
     Fanout,
     TooManyChannelsError,
 )
+from asyncnotify.ext.shutdown import end_streams_on_signal
 from asyncnotify.log import After, Log, Position, PositionError
 from asyncnotify.typing import Dsn
 
@@ -67,7 +68,9 @@ CHECK_TIMEOUT: Final = 5.0
 """Seconds for a log to say whether it has given a position."""
 
 
-def lifespan(*given: Given, inner: Inner[AppT] | None = None) -> Lifespan[AppT]:
+def lifespan(
+    *given: Given, inner: Inner[AppT] | None = None, end_streams: bool = False
+) -> Lifespan[AppT]:
     """
     Return a lifespan for an application: a listener, or a log, or both run as long as it does.
 
@@ -79,12 +82,16 @@ def lifespan(*given: Given, inner: Inner[AppT] | None = None) -> Lifespan[AppT]:
         given: A DSN, for a Listener; a Listener or a Log; or a function without arguments that
             returns one. At most one of each kind.
         inner: The application's own lifespan, which runs within. What its state has is kept.
+        end_streams: Let SIGINT and SIGTERM end all streams, before the server handles them. uvicorn
+            and others wait for all responses to end before they end the lifespan, and a response
+            that is fed by a stream does not end by itself. See ``asyncnotify.ext.shutdown``.
 
     Raises:
-        TypeError: Something is none of these, or of a kind there is already.
+        TypeError: Nothing is given, or something that is none of these, or of a kind there is
+            already.
     """
-    for one in given:
-        _check_given(one)
+    _check_given(given)
+    check_flag("end_streams", end_streams)
 
     @contextlib.asynccontextmanager
     async def run(app: AppT) -> AsyncGenerator[Mapping[str, Any]]:
@@ -96,18 +103,24 @@ def lifespan(*given: Given, inner: Inner[AppT] | None = None) -> Lifespan[AppT]:
                     msg = f"lifespan() was given two of type {type(served).__name__}"
                     raise TypeError(msg)
                 state[key] = await stack.enter_async_context(served)
+            if end_streams:
+                stack.enter_context(end_streams_on_signal(*state.values()))
             own = None if inner is None else await stack.enter_async_context(inner(app))
             yield state if own is None else {**state, **own}
 
     return run
 
 
-def _check_given(given: object) -> None:
-    if isinstance(given, type):
-        msg = f"lifespan() takes a {given.__name__}, not the class"
+def _check_given(given: tuple[object, ...]) -> None:
+    if not given:
+        msg = "lifespan() needs a DSN, a Listener or a Log, or a function that returns one"
         raise TypeError(msg)
-    if callable(given):
-        check_takes("a function given to lifespan()", given)
+    for one in given:
+        if isinstance(one, type):
+            msg = f"lifespan() takes a {one.__name__}, not the class"
+            raise TypeError(msg)
+        if callable(one):
+            check_takes("a function given to lifespan()", one)
 
 
 def _made(given: Given) -> Served:
@@ -217,7 +230,7 @@ async def websocket(
         channels: What the client asks for: names, or Channels, which decode the payloads.
         client: What the ``authorize`` of the fan-out is called with.
         encode: Makes the text of a message; by default JSON: ``{"channel": …, "payload": …}``,
-            and ``{"gap": {"reason": …, "channel": …, "since": …, "dropped": …}}``.
+            and for a Gap ``{"gap": …, "channel": …, "since": …, "dropped": …}``, with its reason.
         send_timeout: Seconds in which the client has to take a message.
 
     Raises:

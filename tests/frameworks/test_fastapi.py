@@ -79,7 +79,7 @@ def test_a_websocket_runs_under_the_test_client(fake: FakeServer) -> None:
 
     for _ in range(2):
         with TestClient(app) as client, client.websocket_connect("/") as socket:
-            assert socket.receive_json()["gap"]["reason"] == "start"
+            assert socket.receive_json()["gap"] == "start"
             fake.notify("orders", '{"id": 1}')
             assert socket.receive_json() == {"channel": "orders", "payload": {"id": 1}}
     assert fanout.channels == frozenset()
