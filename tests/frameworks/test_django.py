@@ -17,7 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
-from django.db import connections, transaction
+from django.db import ProgrammingError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, TestCase, override_settings
 from django.urls import path
@@ -33,6 +33,7 @@ from asyncnotify import (
     PayloadTooLargeError,
     WrongLoopError,
 )
+from asyncnotify.log import BlockingLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -53,9 +54,11 @@ if not settings.configured:
 
 from asyncnotify.ext.django import (
     anotify,
+    append,
     close_listeners,
     connect_arguments,
     get_listener,
+    get_log,
     health,
     notify,
     notify_on_commit,
@@ -313,6 +316,25 @@ async def test_a_coroutine_sends_by_anotify(database: str) -> None:
     await sync_to_async(connections.close_all)()
 
 
+def test_an_event_of_a_log_is_part_of_the_transaction(database: str) -> None:
+    """It is there after a commit; what Django raises, without the log, breaks its transaction."""
+    with pytest.raises(ProgrammingError), transaction.atomic():
+        append("web", "orders", "before the log")
+    with BlockingLog("web", database) as log:
+        log.install()
+        with log.read("orders", after="start") as stream:
+            with transaction.atomic():
+                identity = append("web", "orders", "x" * 9_000, key="1")
+                with rolled_back():
+                    append("web", "orders", "of a savepoint")
+            with rolled_back():
+                append("web", "orders", "rolled back")
+            append("web", Channel("orders", dict), {"n": 1})
+            first, second = stream.get(WAIT), stream.get(WAIT)
+    assert (first.id, first.payload, first.key) == (identity, "x" * 9_000, "1")
+    assert second.payload == '{"n":1}'
+
+
 # -- listeners of a process -----------------------------------------------------------------------
 
 
@@ -341,6 +363,19 @@ async def test_all_requests_share_one_listener(database: str) -> None:
     again = await get_listener()
     assert again is not listener
     await close_listeners()
+
+
+async def test_all_requests_share_one_log(database: str) -> None:
+    """Until it is closed; then there is another one."""
+    log = get_log("web")
+    await log.install()
+    assert get_log("web") is log
+    assert get_log("other") is not log
+    async with log.read("orders") as stream:
+        await log.append("orders", "1")
+        assert (await anext(stream)).payload == "1"
+    await close_listeners()
+    assert get_log("web") is not log
 
 
 def test_an_async_view_under_wsgi_gets_no_listener(database: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import pytest
 
+from asyncnotify.log import Log
 from tests.support.commands import TIME_LIMIT, wait_for
 from tests.support.django_project import Project
 from tests.support.machine import scaled
@@ -103,6 +104,34 @@ async def test_streams_end_when_the_process_stops(project: Project) -> None:
             assert [await anext(stream) for stream in streams] == ["start"] * CLIENTS
             assert "Application shutdown complete" in service.ended()
             assert [await anext(stream, "ended") for stream in streams] == ["ended"] * CLIENTS
+
+
+async def test_clients_of_a_log_resume(project: Project, dsn: str) -> None:
+    """By Last-Event-ID, after a restart of the server, whose end ends their responses."""
+    async with Log("web", dsn) as log:
+        await log.install()
+    last: dict[str, str] = {}
+    for order in (41, 42):
+        with serving(project) as service:
+            async with (
+                aiohttp.ClientSession(timeout=WAIT) as session,
+                session.get(f"{service.url}/log", headers=last) as response,
+            ):
+                stream = texts(response)
+                seen = [await anext(stream) for _ in range(2)]
+                assert seen[1] == "ready"
+                if last:
+                    seen += [await anext(stream) for _ in range(2)]
+                    assert seen[3] == "missed"
+                async with session.get(f"{service.url}/log/{order}") as answer:
+                    assert answer.status == 202
+                seen += [await anext(stream) for _ in range(2)]
+                assert seen[-1] == str(order)
+                service.ended()
+                assert await anext(stream, "ended") == "ended"
+        last = {"Last-Event-ID": seen[-2].removeprefix("id: ")}
+        async with Log("web", dsn) as log:
+            await log.append("orders", "missed")
 
 
 async def health(session: aiohttp.ClientSession, service: Service, status: int) -> dict[str, Any]:

@@ -83,9 +83,9 @@ def test_handlers_use_the_database_also_after_a_restart(
     execute(dsn, TABLE)
     notify = "SELECT pg_notify(name, 'x') FROM unnest(ARRAY['orders', 'news', 'mixed']) AS name"
     with project.running(*LISTEN) as process:
-        assert wait_for(process.stdout, "listening on").endswith("orders, news, mixed\n")
+        said = wait_for(process.stdout, "listening on orders, news, mixed")
         execute(dsn, notify)
-        said = "".join(wait_for(process.stdout, " x ") for _ in range(3))
+        said += "".join(wait_for(process.stdout, " x ") for _ in range(3))
         assert {"plain start 0", "async start 0", "plain x 1"} <= set(said.splitlines())
         own_server.restart()
         said = "".join(wait_for(process.stdout, "reconnect 1") for _ in range(3))

@@ -82,7 +82,8 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 
 from asyncnotify import Gap
-from asyncnotify.ext.django import get_listener, health, notify
+from asyncnotify.ext.django import append, get_listener, get_log, health, notify
+from asyncnotify.log import Position
 
 async def lines(stream):
     async with stream:
@@ -94,6 +95,17 @@ async def events(request):
     stream = (await get_listener()).stream("orders", gaps=True)
     return StreamingHttpResponse(lines(stream), content_type="text/event-stream")
 
+async def log_lines(stream):
+    async with stream:
+        yield f"id: {stream.position}\\ndata: ready\\n\\n"
+        async for event in stream:
+            yield f"id: {event.position}\\ndata: {event.payload}\\n\\n"
+
+async def log_events(request):
+    last = request.headers.get("Last-Event-ID")
+    stream = get_log("web").read("orders", after=Position.parse(last) if last else "now")
+    return StreamingHttpResponse(log_lines(stream), content_type="text/event-stream")
+
 async def streams(request):
     return HttpResponse(str(len((await get_listener()).stats().subscriptions)))
 
@@ -101,9 +113,15 @@ def change(request, order):
     notify("orders", str(order))
     return HttpResponse(status=202)
 
+def change_in_log(request, order):
+    append("web", "orders", str(order))
+    return HttpResponse(status=202)
+
 urlpatterns = [
     path("events", events),
     path("health", health),
+    path("log", log_events),
+    path("log/<int:order>", change_in_log),
     path("orders/<int:order>", change),
     path("streams", streams),
 ]

@@ -6,25 +6,27 @@ Django: its database settings, its transactions, its commands and its async view
     INSTALLED_APPS = [..., "asyncnotify.ext.django"]
 
 ``connect_arguments()`` says where Django's database is, as every class of asyncnotify takes it.
-``notify()`` and ``notify_on_commit()`` send by Django's own connection. Handlers that the modules
-``notifications`` of the installed apps register by ``on()`` are run by
-``python manage.py asyncnotify_listen``. ``get_listener()`` returns the Listener of a process, for
-async views under ASGI. The module's path is its API, with the names in ``__all__``.
+``notify()``, ``notify_on_commit()`` and ``append()`` use Django's own connection. Handlers that the
+modules ``notifications`` of the installed apps register by ``on()`` are run by
+``python manage.py asyncnotify_listen``. ``get_listener()`` and ``get_log()`` return those of a
+process, for async views under ASGI. The module's path is its API, with the names in ``__all__``.
 """
 
 from asyncnotify.ext.django._databases import connect_arguments
 from asyncnotify.ext.django._handlers import on
 from asyncnotify.ext.django._lifespan import Lifespan
-from asyncnotify.ext.django._listeners import close_listeners, get_listener
-from asyncnotify.ext.django._sending import anotify, notify, notify_on_commit
+from asyncnotify.ext.django._listeners import close_listeners, get_listener, get_log
+from asyncnotify.ext.django._sending import anotify, append, notify, notify_on_commit
 from asyncnotify.ext.django._views import health
 
 __all__ = [
     "Lifespan",
     "anotify",
+    "append",
     "close_listeners",
     "connect_arguments",
     "get_listener",
+    "get_log",
     "health",
     "notify",
     "notify_on_commit",

@@ -1,19 +1,38 @@
-"""The Listeners of this process: one for each database, in the event loop that asked first."""
+"""The listeners and logs of this process: one for each database, in each event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify import ClosedError, Listener
-from asyncnotify.ext.django._databases import new_listener
+from asyncnotify.ext.django._databases import connect_arguments, new_listener
 from asyncnotify.ext.django._requests import refuse_short_loop
 from asyncnotify.ext.django._settings import database_alias
+from asyncnotify.log import Log
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-_listeners: Final[dict[AbstractEventLoop, dict[str, Listener]]] = {}
+
+class _Sources(NamedTuple):
+    """
+    What an event loop has.
+
+    Attributes:
+        listeners: By the alias of the database.
+        logs: By their name, and that alias.
+    """
+
+    listeners: dict[str, Listener]
+    logs: dict[tuple[str, str], Log]
+
+    def all(self) -> list[Listener | Log]:
+        """Return them together."""
+        return [*self.listeners.values(), *self.logs.values()]
+
+
+_sources: Final[dict[AbstractEventLoop, _Sources]] = {}
 
 
 async def get_listener(alias: str | None = None) -> Listener:
@@ -39,7 +58,7 @@ async def get_listener(alias: str | None = None) -> Listener:
     """
     refuse_short_loop()
     name = database_alias(alias)
-    listeners = _here()
+    listeners = _here().listeners
     listener = listeners.get(name)
     if listener is None:
         listener = listeners[name] = new_listener(name)
@@ -54,25 +73,52 @@ async def get_listener(alias: str | None = None) -> Listener:
             return listener
 
 
+def get_log(name: str, alias: str | None = None) -> Log:
+    """
+    Return the Log of this process, to read and to append with, in a coroutine.
+
+    All requests share it, and its connections. It has no handlers: those run in a process of their
+    own. In a test, ``close_listeners()`` closes it, and so does ``Lifespan`` at the end.
+
+    Args:
+        name: The name of the log.
+        alias: The alias of its database; None: as ``ASYNCNOTIFY["DATABASE"]`` says, or ``default``.
+
+    Raises:
+        LogNameError: No log can have this name.
+        ImproperlyConfigured: The settings cannot be honoured.
+        ConnectionDoesNotExist: There is no such alias.
+        WrongLoopError: The call came from an async view under WSGI.
+    """
+    refuse_short_loop()
+    key = (name, database_alias(alias))
+    logs = _here().logs
+    if key not in logs:
+        logs[key] = Log(name, **connect_arguments(alias))
+    return logs[key]
+
+
 async def close_listeners() -> None:
     """
-    Close the listeners of this event loop: streams end after what they have buffered.
+    Close the listeners and logs of this event loop: streams end after what they have buffered.
 
-    For the end of a process, and of a test. ``get_listener()`` then makes new ones.
+    For the end of a process, and of a test. ``get_listener()`` and ``get_log()`` then make new
+    ones.
     """
-    listeners = _listeners.pop(asyncio.get_running_loop(), {})
-    for listener in listeners.values():
-        await listener.aclose()
+    sources = _sources.pop(asyncio.get_running_loop(), None)
+    if sources is not None:
+        for source in sources.all():
+            await source.aclose()
 
 
 def end_streams(*, also_new: bool) -> None:
-    """End the streams of all listeners; see ``Listener.end_streams()``."""
-    for listeners in list(_listeners.values()):
-        for listener in list(listeners.values()):
-            listener.end_streams(also_new=also_new)
+    """End the streams of all listeners and logs; see ``Listener.end_streams()``."""
+    for sources in list(_sources.values()):
+        for source in sources.all():
+            source.end_streams(also_new=also_new)
 
 
-def _here() -> dict[str, Listener]:
-    for loop in [loop for loop in _listeners if loop.is_closed()]:
-        _listeners.pop(loop, None)
-    return _listeners.setdefault(asyncio.get_running_loop(), {})
+def _here() -> _Sources:
+    for loop in [loop for loop in _sources if loop.is_closed()]:
+        _sources.pop(loop, None)
+    return _sources.setdefault(asyncio.get_running_loop(), _Sources({}, {}))

@@ -10,9 +10,11 @@ from django.db import connections, transaction
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from asyncnotify._channels.arguments import encoded
+from asyncnotify.log import BlockingLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
 
     from asyncnotify import Channel
 
@@ -128,6 +130,53 @@ def notify_on_commit(
     name, text = encoded(channel, payload)
     send: Callable[[], None] = functools.partial(_send, using, name, text)
     transaction.on_commit(send, using=using, robust=robust)
+
+
+def append(
+    log: str,
+    channel: str | Channel[Any],
+    payload: object = "",
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    using: str | None = None,
+) -> UUID:
+    """
+    Append an event to a log by Django's connection, as a part of its transaction; return its id.
+
+    Inside ``transaction.atomic()`` the event is there if the outermost block commits, and not if
+    that, or a savepoint around the call, rolls back. Needs psycopg 3.
+
+    Args:
+        log: The name of the log.
+        channel: A name, or a Channel, which encodes the payload.
+        payload: A text of any size, or what the Channel encodes.
+        key: What the event is about.
+        headers: Texts by name.
+        using: The alias of the database in whose transaction to append; None: ``default``.
+
+    Raises:
+        LogNameError: No log can have this name.
+        ChannelNameError: No channel can have this name.
+        ChannelDirectionError: The Channel was made without ``encode``.
+        PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
+        TypeError: Django's connection is not one of psycopg 3.
+        SynchronousOnlyOperation: The call came from a coroutine: use ``sync_to_async``, or
+            ``get_log()``, which has a connection of its own.
+        DatabaseError: What Django raises, as where the log has not been installed.
+    """
+    connection = connections[using or DEFAULT_DB_ALIAS]
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors:
+        return _log_of(log).append(
+            channel, payload, key=key, headers=headers, connection=connection.connection
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _log_of(name: str) -> BlockingLog:
+    return BlockingLog(name)  # which never connects: others' connections are given to it
 
 
 def _send(using: str | None, name: str, text: str) -> None:

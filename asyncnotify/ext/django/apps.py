@@ -21,7 +21,6 @@ class AsyncNotifyConfig(AppConfig):
 
     name = "asyncnotify.ext.django"
     label = "asyncnotify"
-    verbose_name = "asyncnotify"
 
     def ready(self) -> None:
         """Register the check; may be called again."""
