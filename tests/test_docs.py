@@ -40,11 +40,13 @@ import asyncpg
 import pydantic
 import pytest
 import sqlalchemy.ext.asyncio
+from litestar.channels import ChannelsPlugin
 
 import asyncnotify
 import asyncnotify.doctor
 import asyncnotify.ext.aiohttp
 import asyncnotify.ext.fastapi
+import asyncnotify.ext.litestar
 import asyncnotify.ext.reporting
 import asyncnotify.log
 import asyncnotify.testing.clock
@@ -53,6 +55,12 @@ import asyncnotify.top
 import asyncnotify.triggers
 from asyncnotify import Channel, Listener, Notifier, State, Stream
 from asyncnotify.cli.exits import MEANINGS
+from asyncnotify.ext.litestar import (
+    LogChannelsBackend,
+    LogPlugin,
+    NotifyChannelsBackend,
+    NotifyPlugin,
+)
 from asyncnotify.ext.reporting import Reporting, roll_call
 from asyncnotify.log import Log
 from asyncnotify.top import snapshot
@@ -109,6 +117,8 @@ FILES: Final = {
     "fastapi_sockets.py": "tests/frameworks/test_fastapi_pages.py",
     "flask_app.py": "tests/frameworks/test_flask.py",
     "gunicorn.conf.py": "tests/frameworks/test_flask.py",
+    "litestar_app.py": "tests/frameworks/test_litestar_page.py",
+    "litestar_log.py": "tests/frameworks/test_litestar_page.py",
     "migrations/env.py": "tests/frameworks/test_alembic.py",
     "shop/migrations/0001_log.py": "tests/frameworks/test_django_docs.py",
     "shop/notifications.py": "tests/frameworks/test_django_docs.py",
@@ -148,6 +158,7 @@ PUBLIC: Final = {
         asyncnotify,
         asyncnotify.doctor,
         asyncnotify.ext.aiohttp,
+        asyncnotify.ext.litestar,
         asyncnotify.ext.reporting,
         asyncnotify.log,
         asyncnotify.testing.clock,
@@ -547,6 +558,7 @@ def test_arguments_exist() -> None:
         *logs,
         *(Table, Table.install),
         *(Reporting, roll_call, snapshot),
+        *(ChannelsPlugin, LogChannelsBackend, LogPlugin, NotifyChannelsBackend, NotifyPlugin),
         *(asyncnotify.ext.fastapi.lifespan, asyncnotify.ext.fastapi.sse),
         *(asyncpg.connect, asyncpg.create_pool),
     )  # the listener passes on what is asyncpg's

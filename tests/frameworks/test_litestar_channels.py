@@ -414,12 +414,12 @@ async def test_no_message_of_a_log_is_missed(own_server: PostgresServer) -> None
 
 async def test_publishing_gives_up(own_server: PostgresServer) -> None:
     """After its time publish() raises; a shutdown then waits for no more attempts."""
-    backend = NotifyChannelsBackend(own_server.dsn, retry_timeout=0.05)
+    backend = NotifyChannelsBackend(own_server.dsn, retry_timeout=0.5)
     async with asyncio.timeout(LIMIT), ChannelsPlugin(backend, channels=["a"]) as plugin:
         await lose(own_server, backend)
         with pytest.raises(ConnectionError):
             await plugin.wait_published("1", "a")
-        for n in range(100):
+        for n in range(200):
             plugin.publish(str(n), "a")
 
 

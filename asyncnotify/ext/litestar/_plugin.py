@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from litestar import Response, get
 from litestar.di import Provide
-from litestar.plugins import InitPlugin
+from litestar.plugins import InitPluginProtocol  # InitPlugin is there since 2.15
 
 from asyncnotify import Gap, Listener, Notification
 from asyncnotify._arguments import check_flag
@@ -22,6 +22,7 @@ from asyncnotify.ext.litestar._sources import (
     listener_from,
     log_from,
 )
+from asyncnotify.ext.shutdown import end_streams_on_signal
 from asyncnotify.log import Event, Log
 
 if TYPE_CHECKING:
@@ -36,13 +37,22 @@ _NAMES = {
 """For annotations of handlers that stand under ``if TYPE_CHECKING``."""
 
 
-class _RunningPlugin(InitPlugin, Generic[RunT]):
+class _RunningPlugin(InitPluginProtocol, Generic[RunT]):
     """Runs something with the application, before what the application runs itself."""
 
-    def __init__(self, running: Running[RunT], dependency: str, health_path: str | None) -> None:
+    def __init__(
+        self,
+        running: Running[RunT],
+        *,
+        dependency: str,
+        health_path: str | None,
+        end_streams_on_signal: bool,
+    ) -> None:
+        check_flag("end_streams_on_signal", end_streams_on_signal)
         self._running = running
         self._dependency = dependency
         self._health_path = health_path
+        self._ends_streams = end_streams_on_signal
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the dependency, the health check, and what starts and ends both."""
@@ -58,9 +68,10 @@ class _RunningPlugin(InitPlugin, Generic[RunT]):
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None, None]:
-        await self._running.start()
+        served = await self._running.start()
         try:
-            yield
+            with end_streams_on_signal(served) if self._ends_streams else contextlib.nullcontext():
+                yield
         finally:
             await self._running.close()
 
@@ -91,6 +102,8 @@ class NotifyPlugin(_RunningPlugin[Listener]):
         dependency: The name of the parameter.
         health_path: The path of a health check, which answers 200 while notifications are
             delivered and 503 while they are missed, with JSON that says why. None: there is none.
+        end_streams_on_signal: Whether SIGINT and SIGTERM end all streams, before the server handles
+            the signal: uvicorn and granian wait for responses that are fed by streams.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -103,8 +116,14 @@ class NotifyPlugin(_RunningPlugin[Listener]):
         *,
         dependency: str = "listener",
         health_path: str | None = None,
+        end_streams_on_signal: bool = False,
     ) -> None:
-        super().__init__(listener_from(source), dependency, health_path)
+        super().__init__(
+            listener_from(source),
+            dependency=dependency,
+            health_path=health_path,
+            end_streams_on_signal=end_streams_on_signal,
+        )
 
     @property
     def listener(self) -> Listener:
@@ -131,6 +150,8 @@ class LogPlugin(_RunningPlugin[Log]):
         dependency: The name of the parameter.
         health_path: The path of a health check, which answers 200 while the log answers, and 503
             while it does not. None: there is none.
+        end_streams_on_signal: Whether SIGINT and SIGTERM end all streams, before the server handles
+            the signal: uvicorn and granian wait for responses that are fed by streams.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -143,9 +164,15 @@ class LogPlugin(_RunningPlugin[Log]):
         install: bool = False,
         dependency: str = "log",
         health_path: str | None = None,
+        end_streams_on_signal: bool = False,
     ) -> None:
         check_flag("install", install)
-        super().__init__(log_from(source, install=install), dependency, health_path)
+        super().__init__(
+            log_from(source, install=install),
+            dependency=dependency,
+            health_path=health_path,
+            end_streams_on_signal=end_streams_on_signal,
+        )
 
     @property
     def log(self) -> Log:
