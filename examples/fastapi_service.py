@@ -12,13 +12,12 @@ In the browser, the page reads its state at every gap, the one at the beginning 
     events.addEventListener("gap", readEverything);
     events.addEventListener("changed", (event) => readOne(JSON.parse(event.data)));
 
-With the command ``uvicorn``, give it ``--timeout-graceful-shutdown``: it waits for all responses
-to end, and these do not. Here, ``Server`` ends them.
+When uvicorn is told to stop, it waits for all responses to end, and those that are fed by streams
+do not: ``end_streams_on_signal()`` ends them, also under ``uvicorn fastapi_service:app``.
 """
 
 import contextlib
 import os
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from enum import StrEnum
 from typing import Annotated
@@ -28,7 +27,8 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from asyncnotify import AsyncNotifyError, ClosedError, Gap, Listener
+from asyncnotify import AsyncNotifyError, Gap, Listener
+from asyncnotify.ext.shutdown import end_streams_on_signal
 
 listener = Listener(os.environ.get("DATABASE_URL"))  # one connection for all clients
 
@@ -43,7 +43,7 @@ class PublicChannel(StrEnum):
 @contextlib.asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     """Listen as long as the application runs."""
-    async with listener:
+    async with listener, end_streams_on_signal(listener):
         yield
 
 
@@ -59,14 +59,12 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/events/{channel}", response_class=EventSourceResponse)
 async def events(channel: PublicChannel, listener: AppListener) -> AsyncIterator[ServerSentEvent]:
     """Stream a channel. A client that is too slow gets a gap, and costs no more than its buffer."""
-    stream = listener.stream(channel, gaps=True, buffer=1_000, timeout=None)
-    with contextlib.suppress(ClosedError):
-        async with stream:
-            async for item in stream:
-                if isinstance(item, Gap):
-                    yield ServerSentEvent(event="gap", data={"reason": item.reason})
-                else:
-                    yield ServerSentEvent(event="changed", data=item.payload)
+    async with listener.stream(channel, gaps=True, buffer=1_000, timeout=None) as stream:
+        async for item in stream:
+            if isinstance(item, Gap):
+                yield ServerSentEvent(event="gap", data={"reason": item.reason})
+            else:
+                yield ServerSentEvent(event="changed", data=item.payload)
 
 
 @app.post("/orders/{order}", status_code=202)
@@ -94,20 +92,9 @@ async def unavailable(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": type(error).__name__}, status_code=503)
 
 
-class Server(uvicorn.Server):
-    """A server that ends all streams when it is told to stop, and then waits for the responses."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop."""
-        await listener.aclose()
-        await super().shutdown(sockets)
-
-
 def main() -> None:
     """Serve until Ctrl-C."""
-    port = int(os.environ.get("PORT", "8000"))
-    with contextlib.suppress(KeyboardInterrupt):
-        Server(uvicorn.Config(app, host="127.0.0.1", port=port)).run()
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ share a few connections.
 
 import contextlib
 import os
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from asyncnotify import Gap
+from asyncnotify.ext.shutdown import end_streams_on_signal
 from asyncnotify.log import After, Log, Position, PositionError
 
 log = Log("web", os.environ.get("DATABASE_URL"))
@@ -31,7 +31,7 @@ log = Log("web", os.environ.get("DATABASE_URL"))
 async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     """Have the log as long as the application runs."""
     await log.install()
-    async with log:
+    async with log, end_streams_on_signal(log):  # else uvicorn would wait for the responses
         yield
 
 
@@ -64,20 +64,9 @@ async def change_order(order: int) -> None:
     await log.append("orders", str(order))
 
 
-class Server(uvicorn.Server):
-    """A server that ends all streams when it is told to stop, and then waits for the responses."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop."""
-        await log.aclose()
-        await super().shutdown(sockets)
-
-
 def main() -> None:
     """Serve until Ctrl-C."""
-    port = int(os.environ.get("PORT", "8000"))
-    with contextlib.suppress(KeyboardInterrupt):
-        Server(uvicorn.Config(app, host="127.0.0.1", port=port)).run()
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))
 
 
 if __name__ == "__main__":
