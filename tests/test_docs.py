@@ -126,6 +126,7 @@ FILES: Final = {
     "starlette_app.py": "tests/frameworks/test_fastapi_pages.py",
     "test_aiohttp_app.py": "tests/frameworks/test_aiohttp.py",
     "test_fastapi_app.py": "tests/frameworks/test_fastapi_pages.py",
+    "web_app.py": "tests/frameworks/test_shutdown.py",
     "web/asgi.py": "tests/frameworks/test_django_docs.py",
     "web/pooled_settings.py": "tests/frameworks/test_django_docs.py",
     "web/settings.py": "tests/frameworks/test_django_docs.py",
@@ -548,7 +549,7 @@ def of_integrations() -> set[str]:
 
 def test_arguments_exist() -> None:
     """Everything written as `name=` is an argument of the listener or of what it is asked for."""
-    calls = (Listener.listen, Listener.on, Listener.stream, Listener.health)
+    calls = (Listener.listen, Listener.on, Listener.stream, Listener.end_streams, Listener.health)
     senders = (Notifier, Notifier.notify, Notifier.notify_many, Channel, Stream.batches)
     logs = (Log, Log.install, Log.append, Log.read, Log.consumer, Log.on)
     functions = (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -13,7 +15,6 @@ from tests.support.asgi_servers import WebServer, connected, rest_of, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 CLIENTS: Final = 50
 
@@ -133,6 +134,33 @@ async def test_a_server_stops_while_clients_are_connected(
         assert "stopped closed" in server.output
         assert [f"handled {number}" in server.output for number in range(3)] == [True] * 3
         assert "Traceback" not in server.output
+
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "web-servers.md"
+PASTED: Final = re.compile(r"^```python\n# web_app\.py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EVENT: Final = re.compile(r"(?:event|data): .*\w")
+SEEN: Final = re.compile(r"prints this.*?^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+async def test_the_service_of_the_page_says_and_does_what_it_shows(dsn: str, folder: Path) -> None:
+    """Pasted into a file, with another DSN: what its client sees, and that Ctrl-C ends it."""
+    text = PAGE.read_text(encoding="utf-8")
+    (source,), (seen,) = PASTED.findall(text), SEEN.findall(text)
+    assert source.count("postgresql://localhost/postgres") == 1
+    pasted = source.replace("postgresql://localhost/postgres", dsn)
+    (folder / "web_app.py").write_text(pasted, encoding="utf-8")
+    with serving(folder, *UVICORN[:1], "web_app:app", *UVICORN[2:]) as server:
+        client = reader, _ = await connected(server, "/events", b"\r\n\r\n")
+        async with Notifier(dsn) as notifier:
+            said = await reader.readuntil(b"start")
+            await notifier.notify("orders", "42")
+            said += await reader.readuntil(b"42")
+        assert EVENT.findall(said.decode()) == EVENT.findall(seen)
+        healthy = await connected(server, "/health", b'{"state":"connected"}')
+        healthy[1].close()
+        server.interrupt()
+        assert await rest_of(client) == "clean"
+        assert await server.ended() == 0
 
 
 async def test_without_the_line_uvicorn_waits_for_ever(dsn: str, folder: Path) -> None:
