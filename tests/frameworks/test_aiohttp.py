@@ -169,13 +169,13 @@ async def test_ctrl_c_ends_the_service_at_once_with_fifty_open_streams(project: 
             for _ in range(CLIENTS // 2)
         ]
         for one in sockets:
-            assert (await one.receive_json(timeout=LIMIT))["gap"] == "start"
+            assert (await one.receive_json(timeout=LIMIT))["gap"]["reason"] == "start"
         for response in responses:
-            assert (await data_of(response))["gap"] == "start"
+            assert (await data_of(response))["reason"] == "start"
         async with session.post("/orders/42") as answer:
             assert answer.status == 202
         assert {(await one.receive_json(timeout=LIMIT))["payload"] for one in sockets} == {"42"}
-        assert [(await data_of(r))["payload"] for r in responses] == ["42"] * len(responses)
+        assert [await data_of(r) for r in responses] == ["42"] * len(responses)
         began = asyncio.get_running_loop().time()
         stopping = asyncio.create_task(service.stop(signal.SIGINT))
         for one in sockets:
@@ -202,11 +202,11 @@ async def test_gunicorn_serves_and_stops(project: Path, admin: asyncpg.Connectio
             service.session.ws_connect("/ws/orders") as client,
             service.session.get("/events/orders") as response,
         ):
-            assert (await client.receive_json(timeout=LIMIT))["gap"] == "start"
-            assert (await data_of(response))["gap"] == "start"
+            assert (await client.receive_json(timeout=LIMIT))["gap"]["reason"] == "start"
+            assert (await data_of(response))["reason"] == "start"
             await admin.execute("NOTIFY orders, '42'")
             assert (await client.receive_json(timeout=LIMIT))["payload"] == "42"
-            assert (await data_of(response))["payload"] == "42"
+            assert await data_of(response) == "42"
             began = asyncio.get_running_loop().time()
             stopping = asyncio.create_task(service.stop(signal.SIGTERM))
             assert (await client.receive(timeout=LIMIT)).data == aiohttp.WSCloseCode.GOING_AWAY
@@ -238,15 +238,20 @@ async def test_a_client_that_comes_again_gets_what_it_has_missed(project: Path) 
     """By the id of the last event; one that is of no event of this log is refused."""
     async with client_of(project, "aiohttp_log") as client:
         async with client.get("/events") as response:
-            await client.post("/orders/1")
+            ready = await event_of(response)
+            assert ready["event"] == "ready"
+        await client.post("/orders/1")
+        async with client.get("/events", headers={"Last-Event-ID": ready["id"]}) as response:
+            assert (await event_of(response))["event"] == "ready"
             first = await event_of(response)
-            assert json.loads(first["data"]) == {"channel": "orders", "payload": "1"}
+            assert first["data"] == '"1"'
         await client.post("/orders/2")
         for wrong in ("42", first["id"].replace("web:", "other:")):
             async with client.get("/events", headers={"Last-Event-ID": wrong}) as answer:
                 assert answer.status == 400
         response = await client.get("/events", headers={"Last-Event-ID": first["id"]})
-        assert (await data_of(response))["payload"] == "2"
+        assert (await event_of(response))["event"] == "ready"
+        assert await data_of(response) == "2"
         await client.server.close()
         assert await response.content.read() == b""
 
@@ -271,7 +276,7 @@ async def test_a_user_listens_to_her_own_channel(project: Path) -> None:
     async with client_of(project, "aiohttp_authorize") as client:
         alice = {"Authorization": "secret-of-alice"}
         async with client.ws_connect("/ws/user_alice", headers=alice) as socket:
-            assert (await socket.receive_json())["gap"] == "start"
+            assert (await socket.receive_json())["gap"]["reason"] == "start"
         for path, headers in (("/ws/user_bob", alice), ("/ws/user_alice", {})):
             async with client.get(path, headers=headers) as answer:
                 assert answer.status == 403
@@ -286,7 +291,8 @@ async def test_parts_of_an_application_share_its_listener(
         client.ws_connect("/shop/orders") as one,
         client.ws_connect("/admin/orders") as two,
     ):
-        assert (await one.receive_json())["gap"] == (await two.receive_json())["gap"] == "start"
+        for socket in (one, two):
+            assert (await socket.receive_json())["gap"]["reason"] == "start"
         assert await admin.fetchval(LISTENING) == 1
 
 

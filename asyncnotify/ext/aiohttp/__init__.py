@@ -17,13 +17,13 @@ Listeners and logs in applications of aiohttp: their start, their end, and clien
     web.run_app(app)
 
 The module's path is its API, with the names in ``__all__``. ``events()`` and ``log_events()`` need
-the library aiohttp-sse.
+the library aiohttp-sse, which the extra ``aiohttp`` installs too.
 """
 
 try:
     import aiohttp  # noqa: F401  # pyright: ignore[reportUnusedImport] # its absence is told here
 except ImportError as _error:
-    _text = "asyncnotify.ext.aiohttp needs aiohttp: pip install aiohttp"
+    _text = "asyncnotify.ext.aiohttp needs aiohttp: pip install 'asyncnotify-pg[aiohttp]'"
     raise ImportError(_text) from _error
 
 from asyncnotify.ext.aiohttp._events import events, log_events

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify import Gap
-from asyncnotify.ext.aiohttp._items import object_of
+from asyncnotify.ext._items import Events
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, LOG, found
 from asyncnotify.ext.aiohttp._refusals import ENDS, refusing
-from asyncnotify.log import Event, Position
+from asyncnotify.log import Position
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import Collection
 
     from aiohttp import web
     from aiohttp_sse import EventSourceResponse
 
     from asyncnotify import Channel
-    from asyncnotify.ext.aiohttp._items import Dumps, Item
+    from asyncnotify.ext._items import Name, Sent
     from asyncnotify.ext.fanout import Fanout
     from asyncnotify.log import After, Log
 
@@ -33,15 +31,15 @@ async def events(
     *,
     key: web.AppKey[Fanout[web.Request]] = FANOUT,
     ping_interval: float = PING_INTERVAL,
-    dumps: Dumps = json.dumps,
+    event: Name = None,
 ) -> web.StreamResponse:
     """
     Send a client what is notified on channels, as server-sent events, until one of both ends it.
 
-    Each event is a JSON object: ``{"channel": "orders", "payload": "42"}``. Where the client may
-    have missed something, and at the beginning, there is an event of the type ``gap`` with
-    ``{"channel": "orders", "gap": "reconnect", "dropped": null}``: there it reads its state again.
-    A client that is too slow gets a gap, as ``setup()`` was told.
+    The data of each event is its payload, as JSON. Where the client may have missed something, and
+    at the beginning, there is an event ``gap`` with ``reason``, ``channel``, ``since`` and
+    ``dropped``: there it reads its state again. A client that is too slow gets a gap, as
+    ``setup()`` was told.
 
     All clients share one LISTEN for each channel. One that has left is forgotten within a second,
     whether or not anything is notified.
@@ -51,7 +49,8 @@ async def events(
         channels: One at least: names, or Channels, which decode the payloads.
         key: The ``fanout_key`` of ``setup()``.
         ping_interval: Seconds between comments, by which a half-open connection is found.
-        dumps: What makes JSON of each object.
+        event: The name of each event; or a function of the Notification that returns it, such as
+            ``lambda notification: notification.channel``; None: browsers call it ``message``.
 
     Raises:
         web.HTTPForbidden: ``authorize`` has refused a channel.
@@ -68,7 +67,7 @@ async def events(
         await response.prepare(request)  # at once: during an outage the stream begins later
         with contextlib.suppress(*ENDS):
             async with fanout.stream(channels) as stream:
-                await _send(response, stream, dumps)
+                await _send(response, Events(stream, _as_it_is, event))
     return response
 
 
@@ -78,15 +77,15 @@ async def log_events(
     *,
     key: web.AppKey[Log] = LOG,
     ping_interval: float = PING_INTERVAL,
-    dumps: Dumps = json.dumps,
+    event: Name = None,
 ) -> web.StreamResponse:
     """
     Send a client the events of a log, as server-sent events that resume.
 
     The ``id`` of each is its position in the log. A browser that connects again sends the last one
-    as ``Last-Event-ID``, and gets what it has missed; one that sends none gets what is new. An
-    event of the type ``gap`` says that events have been removed in between. The server keeps
-    nothing of a client.
+    as ``Last-Event-ID``, and gets what it has missed; one that sends none gets what is new. The
+    first event is called ``ready``, and says where that begins. An event ``gap`` says that events
+    have been removed in between. The server keeps nothing of a client.
 
     Args:
         request: The request that is being handled.
@@ -94,7 +93,8 @@ async def log_events(
             the client; none: all of the log.
         key: The ``key`` of ``setup_log()``.
         ping_interval: Seconds between comments, by which a half-open connection is found.
-        dumps: What makes JSON of each object.
+        event: The name of each event; or a function of the Event that returns it; None: browsers
+            call it ``message``.
 
     Raises:
         web.HTTPBadRequest: ``Last-Event-ID`` is not the id of an event of this log.
@@ -111,7 +111,7 @@ async def log_events(
             stream = source.read(*channels, after=after, gaps=True)
             await stack.enter_async_context(stream)
         await response.prepare(request)
-        await _send(response, stream, dumps)
+        await _send(response, Events(stream, _as_it_is, event))
     return response
 
 
@@ -119,16 +119,18 @@ def _new_response(ping_interval: float) -> EventSourceResponse:
     try:
         from aiohttp_sse import EventSourceResponse  # noqa: PLC0415 - WebSockets do not need it
     except ImportError as error:
-        msg = "server-sent events need aiohttp-sse: pip install aiohttp-sse"
+        msg = "server-sent events need aiohttp-sse: pip install 'asyncnotify-pg[aiohttp]'"
         raise ImportError(msg) from error
     return EventSourceResponse(ping_interval=ping_interval)
 
 
-async def _send(response: EventSourceResponse, stream: AsyncIterator[Item], dumps: Dumps) -> None:
-    """Send the items until the stream ends, or the client does not take them."""
-    with contextlib.suppress(ConnectionResetError, TimeoutError, *ENDS):
+def _as_it_is(sent: Sent) -> Sent:
+    return sent
+
+
+async def _send(response: EventSourceResponse, events: Events[Sent]) -> None:
+    """Send the events until the stream ends, or the client does not take them."""
+    with contextlib.suppress(ConnectionResetError, TimeoutError):
         async with response:
-            async for item in stream:
-                kind = "gap" if isinstance(item, Gap) else None
-                position = str(item.position) if isinstance(item, Event) else None
-                await response.send(dumps(object_of(item)), id=position, event=kind)
+            async for sent in events:
+                await response.send(sent.data, id=sent.id, event=sent.event)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSCloseCode, web
 
+from asyncnotify.ext._items import message_of
 from asyncnotify.ext.aiohttp._clients import cut
-from asyncnotify.ext.aiohttp._items import object_of
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, found
 from asyncnotify.ext.aiohttp._refusals import ENDS, refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-    from asyncnotify import Channel
-    from asyncnotify.ext.aiohttp._items import Dumps
+    from asyncnotify import Channel, Gap, Notification
     from asyncnotify.ext.fanout import Fanout
 
 HEARTBEAT: Final = 20.0
@@ -35,16 +33,16 @@ async def websocket(
     *,
     key: web.AppKey[Fanout[web.Request]] = FANOUT,
     heartbeat: float = HEARTBEAT,
-    dumps: Dumps = json.dumps,
+    encode: Callable[[Notification[Any] | Gap], str] = message_of,
 ) -> web.WebSocketResponse:
     """
     Send a client what is notified on channels, by WebSocket, until one of both closes it.
 
     Each message is a JSON object: ``{"channel": "orders", "payload": "42"}``. Where the client may
-    have missed something, and at the beginning, it is ``{"channel": "orders", "gap": "reconnect",
-    "dropped": null}``: there the client reads its state again. A client that is too slow gets a
-    gap, or is closed with 1013, as ``setup()`` was told. When the server stops, the client is
-    closed with 1001. What clients send is read and not looked at.
+    have missed something, and at the beginning, it is ``{"gap": {"reason": "reconnect", …}}``:
+    there the client reads its state again. A client that is too slow gets a gap, or is closed with
+    1013, as ``setup()`` was told. When the server stops, the client is closed with 1001. What
+    clients send is read and not looked at.
 
     All clients share one LISTEN for each channel. One that has left is forgotten at once, whether
     or not anything is notified.
@@ -54,7 +52,7 @@ async def websocket(
         channels: One at least: names, or Channels, which decode the payloads.
         key: The ``fanout_key`` of ``setup()``.
         heartbeat: Seconds between pings; half of it is the time for the answer.
-        dumps: What makes JSON of each object.
+        encode: Called with each Notification and Gap; returns the text of the message.
 
     Raises:
         web.HTTPForbidden: ``authorize`` has refused a channel.
@@ -71,7 +69,7 @@ async def websocket(
     async with found(request, CLIENTS).serving(request):
         await socket.prepare(request)
         async with asyncio.TaskGroup() as group:
-            sending = group.create_task(_send(socket, fanout, channels, dumps))
+            sending = group.create_task(_send(socket, fanout, channels, encode))
             reading = group.create_task(_read(socket))
             await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
@@ -85,13 +83,13 @@ async def _send(
     socket: web.WebSocketResponse,
     fanout: Fanout[web.Request],
     channels: Collection[str | Channel[Any]],
-    dumps: Dumps,
+    encode: Callable[[Notification[Any] | Gap], str],
 ) -> WSCloseCode:
     """Send the items until the stream ends, or the client has left; return how to close."""
     try:
         async with fanout.stream(channels) as stream:
             async for item in stream:
-                await socket.send_json(object_of(item), dumps=dumps)
+                await socket.send_str(encode(item))
     except ConnectionResetError:
         return WSCloseCode.ABNORMAL_CLOSURE
     except ENDS:
