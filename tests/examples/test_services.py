@@ -69,8 +69,8 @@ async def web_socket(session: aiohttp.ClientSession, channel: str) -> AsyncGener
 async def messages(websocket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[tuple[str, str]]:
     """Read the messages of a WebSocket."""
     async for message in websocket:
-        for kind, value in json.loads(message.data).items():
-            yield kind, value
+        item = json.loads(message.data)
+        yield ("gap", item["gap"]["reason"]) if "gap" in item else ("changed", item["payload"])
 
 
 SUBSCRIBE: dict[str, Subscribe] = {
@@ -106,7 +106,8 @@ class Service:
     async def health(self) -> tuple[int, dict[str, Any]]:
         """Return the status and the content of the answer to a health check."""
         async with self._session.get("/health") as response:
-            return response.status, await response.json()
+            facts = await response.json()
+            return response.status, {"clients": facts.get("subscriptions"), **facts}
 
     async def until(self, **facts: object) -> None:
         """Return once a health check says this."""

@@ -64,7 +64,10 @@ async def websocket(
     with refusing():
         await fanout.check(channels, request)
     socket = web.WebSocketResponse(
-        heartbeat=heartbeat, timeout=CLOSE_TIMEOUT, max_msg_size=LARGEST_MESSAGE
+        heartbeat=heartbeat,
+        timeout=CLOSE_TIMEOUT,
+        max_msg_size=LARGEST_MESSAGE,
+        compress=False,  # each client would have a compressor, and each copy be compressed
     )
     async with found(request, CLIENTS).serving(request):
         await socket.prepare(request)
