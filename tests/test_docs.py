@@ -48,6 +48,7 @@ import asyncnotify.ext.aiohttp
 import asyncnotify.ext.fastapi
 import asyncnotify.ext.litestar
 import asyncnotify.ext.reporting
+import asyncnotify.lock
 import asyncnotify.log
 import asyncnotify.testing.clock
 import asyncnotify.testing.fake
@@ -62,6 +63,7 @@ from asyncnotify.ext.litestar import (
     NotifyPlugin,
 )
 from asyncnotify.ext.reporting import Reporting, roll_call
+from asyncnotify.lock import Leader, Lock, Locks
 from asyncnotify.log import Log
 from asyncnotify.top import snapshot
 from asyncnotify.triggers import Table
@@ -163,6 +165,7 @@ PUBLIC: Final = {
         asyncnotify.ext.aiohttp,
         asyncnotify.ext.litestar,
         asyncnotify.ext.reporting,
+        asyncnotify.lock,
         asyncnotify.log,
         asyncnotify.testing.clock,
         asyncnotify.testing.fake,
@@ -560,6 +563,7 @@ def test_arguments_exist() -> None:
         *senders,
         *logs,
         *(Table, Table.install),
+        *(Lock, Locks, Leader),
         *(Reporting, roll_call, snapshot),
         *(ChannelsPlugin, LogChannelsBackend, LogPlugin, NotifyChannelsBackend, NotifyPlugin),
         *(asyncnotify.ext.fastapi.lifespan, asyncnotify.ext.fastapi.sse),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(sys.modules["asyncnotify"].__path__[0])
 TESTS = Path(__file__).parent.parent
-OUTER_PARTS = ("testing", "cli", "doctor", "ext", "log", "top", "triggers")
+OUTER_PARTS = ("testing", "cli", "doctor", "ext", "lock", "log", "top", "triggers")
 WITHOUT_RULES = ("__init__", "__main__", "ports", "typing")
 """Modules that hold no logic: protocols and names alone."""
 

@@ -1,0 +1,253 @@
+"""The leader: one of many processes runs a function, and another one takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from asyncnotify._arguments import check_function, check_seconds, check_takes, is_async
+from asyncnotify._errors import describe_error
+from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._owner import Owner
+from asyncnotify._tasks import cancel, retrieve, start
+from asyncnotify.lock._errors import LockLostError
+from asyncnotify.lock._held import Held
+from asyncnotify.lock._lock import Lock
+from asyncnotify.lock._locks import Locks, runtime_of
+from asyncnotify.lock._names import check_lock_name, key_of, resign_payload
+from asyncnotify.lock._serving import TICK
+from asyncnotify.typing import Dsn
+
+log = Log("lock")
+
+_JITTER: Final = (0.5, 1.5)
+"""By what the pause is multiplied: candidates that were started together do not stay so."""
+
+
+class Leader:
+    """
+    One of many: of all processes with a leader of this name, one runs a function.
+
+    ::
+
+        async def run(held: Held) -> None:
+            while not held.resigning:
+                await one_round(held)
+
+        async with Leader("scheduler", run, dsn):
+            ...
+
+    ``run`` is called each time this process becomes the leader, in a task of its own. It is
+    cancelled when the lock is lost. When it returns, or raises (which is logged), the process
+    resigns, and stands again after a pause, in which another one becomes the leader.
+
+    When somebody calls ``resign()``, in any process, and when this leader is closed,
+    ``held.resigning`` happens: ``run`` has ``drain`` seconds to end, and is cancelled then.
+
+    Args:
+        name: As for Lock.
+        run: An async function that takes a Held.
+        dsn: As for Listener; or a ``Locks``.
+        pause: Seconds before a process that has resigned stands again, times 0.5 to 1.5.
+        drain: Seconds for ``run`` to end when the leader is to resign.
+
+    Raises:
+        LockNameError: No lock can have this name.
+        TypeError: ``run`` is not such a function, or an argument is of the wrong type.
+        ValueError: A number of seconds is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Held], Awaitable[object]],
+        dsn: Dsn | Locks | None = None,
+        *,
+        pause: float = 2.0,
+        drain: float = 5.0,
+    ) -> None:
+        self._name = check_lock_name(name)
+        check_function("run", run)
+        if not is_async(run):
+            msg = "run must be an async function: the leader is one as long as it runs"
+            raise TypeError(msg)
+        check_takes("run", run, "the Held")
+        check_seconds("pause", pause)
+        check_seconds("drain", drain)
+        self._run = run
+        self._is_own = not isinstance(dsn, Locks)
+        self._locks = dsn if isinstance(dsn, Locks) else Locks(dsn)
+        self._pause = pause
+        self._drain = drain
+        self._held: Held | None = None
+        self._owner: Owner | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
+        self._warnings = WarningLimit()
+
+    def __repr__(self) -> str:
+        state = f"token={self.token}" if self.is_leader else "not leading"
+        return f"<Leader {self._name!r} {state}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the lock by which the leader is found."""
+        return self._name
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process leads, as far as it knows: only ``held.check()`` is sure."""
+        return self._held is not None and not self._held.lost
+
+    @property
+    def token(self) -> int | None:
+        """The token of this process while it leads; None otherwise."""
+        return self._held.token if self._held is not None and self.is_leader else None
+
+    async def start(self) -> None:
+        """
+        Stand for leader, in a task; return at once. While it stands, further calls do nothing.
+
+        What no retry can cure is seen here: the session of the server is made, and the table of
+        locks looked for.
+
+        Raises:
+            LockNotInstalledError: The database has no table of locks.
+            ConfigurationError: The arguments for connecting are wrong.
+            PoolerError: A pooler is in between.
+            ConnectError: There was no connection within ``start_timeout`` of the Locks.
+            WrongLoopError: The Locks are used by another event loop.
+            asyncpg.PostgresError: The server refused a statement.
+        """
+        if self._task is not None and not self._task.done():
+            return
+        self._owner = Owner()
+        runtime = runtime_of(self._locks)
+        try:
+            await runtime.prove()
+        except BaseException:
+            if self._is_own:
+                await self._locks.aclose()
+            raise
+        runtime.listen()
+        self._ending.clear()
+        self._task = start(self._stand(), name="asyncnotify leader")
+        self._task.add_done_callback(retrieve)
+
+    async def resign(self) -> None:
+        """
+        Ask whoever leads this name to resign, in whichever process; return once that is sent.
+
+        A leader that is not connected at that moment is not asked.
+
+        Raises:
+            ConnectError: There is no connection.
+            ConnectionLostError: The connection died: it may have been sent.
+            WrongLoopError: The Locks are used by another event loop.
+            asyncpg.PostgresError: The server refused the notification.
+        """
+        await runtime_of(self._locks).notify(resign_payload(self._name))
+
+    async def aclose(self) -> None:
+        """
+        Resign, and stand no more; return once ``run`` has ended, after ``drain`` seconds at most.
+
+        Idempotent. Cancelling the call cancels ``run``.
+
+        Raises:
+            WrongLoopError: It was started in another event loop or process.
+        """
+        if self._owner is None or self._task is None:
+            return
+        self._owner.check()
+        self._ending.set()
+        try:
+            await asyncio.wait({self._task}, timeout=self._drain + TICK)
+        finally:
+            await cancel({self._task})
+            if self._is_own:
+                await self._locks.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- the one task --------------------------------------------------------------------------
+
+    async def _stand(self) -> None:
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            while not self._ending.is_set():
+                leading = asyncio.ensure_future(self._lead())
+                await self._until(leading, ending)
+                pause = self._pause * random.uniform(*_JITTER)  # noqa: S311 - jitter, not a secret
+                await asyncio.wait({ending}, timeout=pause)
+        finally:
+            ending.cancel()
+
+    async def _until(
+        self, leading: asyncio.Task[None], ending: asyncio.Task[Literal[True]]
+    ) -> None:
+        """Wait until it has led; who only waits for the lock need not do so at the end."""
+        try:
+            await asyncio.wait({leading, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if self._held is None:
+                leading.cancel()
+            await asyncio.wait({leading})
+        finally:
+            leading.cancel()
+            await asyncio.wait({leading})
+            retrieve(leading)
+
+    async def _lead(self) -> None:
+        try:
+            async with Lock(self._locks, self._name) as held:
+                self._held = held
+                try:
+                    await self._work(held)
+                finally:
+                    self._held = None
+        except LockLostError as error:
+            log.warning(self._warnings, str(error), "leader %r: %s", self._name, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stands again after a pause
+            text, cause = "leader %r cannot stand: %s", describe_error(error)
+            log.warning(self._warnings, cause, text, self._name, cause)
+
+    async def _work(self, held: Held) -> None:
+        work = start(self._called(held), name=f"asyncnotify leader {self._name}")
+        resigning = asyncio.ensure_future(self._told_to_resign(held))
+        try:
+            await asyncio.wait({work, resigning}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await asyncio.wait({work}, timeout=self._drain)
+        finally:
+            resigning.cancel()
+            work.cancel()
+            await asyncio.wait({work})  # two calls of run must not overlap, however long it takes
+        if not work.cancelled() and (error := work.exception()) is not None:
+            log.error("run() of leader %r has failed", self._name, exc_info=error)
+
+    async def _called(self, held: Held) -> None:
+        await self._run(held)
+
+    async def _told_to_resign(self, held: Held) -> None:
+        """Return once the leader is to resign, by a notification or because it is closed."""
+        asked = asyncio.ensure_future(held.resigning.wait())
+        closed = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({asked, closed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            closed.cancel()
+        runtime_of(self._locks).ask_to_resign(key_of(held.name))

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from asyncnotify.lock import Leader, Lock, LockNotInstalledError, Locks
+from asyncnotify.lock._locks import runtime_of
+from tests.lock.conftest import WAIT_LIMIT, holder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from asyncnotify.lock import Held
+
+    Connection = asyncpg.Connection[Any]
+
+KILL = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
+"""
+
+
+class Work:
+    """What leaders run: notes who leads, and ends when it is asked to."""
+
+    def __init__(self) -> None:
+        self.leading: list[int] = []
+        self.ended: list[str] = []
+        self.news = asyncio.Event()
+
+    async def __call__(self, held: Held) -> None:
+        """Lead."""
+        self.leading.append(held.token)
+        self.news.set()
+        try:
+            await held.resigning
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        else:
+            self.ended.append("resigned")
+        finally:
+            self.leading.remove(held.token)
+            self.news.set()
+
+    async def until_led_by(self, token: int) -> None:
+        """Wait until the holder of a token leads, and nobody else."""
+        async with asyncio.timeout(WAIT_LIMIT):
+            while self.leading != [token]:
+                self.news.clear()
+                await self.news.wait()
+                assert len(self.leading) <= 1
+
+
+@pytest_asyncio.fixture
+async def work() -> AsyncIterator[Work]:
+    """What the leaders of a test run."""
+    yield Work()
+
+
+async def test_one_of_many_leads(installed: str, work: Work) -> None:
+    """Another one takes over when it is closed, which lets it end first."""
+    first = Leader("boss", work, installed)
+    await first.start()
+    await work.until_led_by(1)
+    assert (first.is_leader, first.token) == (True, 1)
+    async with Leader("boss", work, installed) as second:
+        assert (second.is_leader, second.token) == (False, None)
+        await first.aclose()
+        await work.until_led_by(2)
+        assert second.token == 2
+    assert work.ended == ["resigned", "resigned"]
+
+
+async def test_a_leader_is_asked_to_resign_from_anywhere(
+    locks: Locks, others: Locks, work: Work
+) -> None:
+    """By a notification; it pauses, and another one leads."""
+    async with (
+        Leader("boss", work, locks, pause=1_000) as first,
+        Leader("boss", work, others, pause=1_000) as second,
+    ):
+        await work.until_led_by(1)
+        await listening(locks, others)
+        asking, other = (second, first) if first.is_leader else (first, second)
+        await asking.resign()
+        await work.until_led_by(2)
+        assert asking.token == 2
+        assert not other.is_leader
+
+
+async def listening(*several: Locks) -> None:
+    """Wait until leaders of these can be asked to resign."""
+    for locks in several:
+        while not runtime_of(locks).wake_ups.is_listening:  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.001)  # nothing reports that
+
+
+async def test_a_leader_that_does_not_end_is_cancelled(installed: str) -> None:
+    """After ``drain`` seconds."""
+    ended = asyncio.Event()
+
+    async def run(held: Held) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(1_000)  # is cancelled
+        finally:
+            ended.set()
+
+    started = asyncio.Event()
+    async with Leader("boss", run, installed, drain=0.05):
+        await started.wait()
+    assert ended.is_set()
+
+
+async def test_a_leader_that_loses_the_lock_is_cancelled_and_stands_again(
+    installed: str, work: Work, admin: Connection
+) -> None:
+    """Its session is ended by the server."""
+    async with Leader("boss", work, installed, pause=0.01):
+        await work.until_led_by(1)
+        await admin.execute(KILL)
+        await work.until_led_by(2)
+    assert work.ended == ["cancelled", "resigned"]
+
+
+async def test_a_leader_whose_function_fails_stands_again(
+    installed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it raised is logged with its traceback; returning is resigning."""
+    tokens: list[int] = []
+    enough = asyncio.Event()
+
+    async def run(held: Held) -> None:
+        tokens.append(held.token)
+        if len(tokens) == 3:
+            enough.set()
+        elif len(tokens) == 1:
+            raise LookupError
+
+    async with Leader("boss", run, installed, pause=0.01):
+        async with asyncio.timeout(WAIT_LIMIT):
+            await enough.wait()
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert "'boss'" in record.getMessage()
+    assert tokens[:3] == [1, 2, 3]
+
+
+async def test_a_killed_leader_is_followed(installed: str, work: Work, admin: Connection) -> None:
+    """A process that is killed tells nobody; a leader is one who holds the lock of that name."""
+    async with holder("hold", installed, "15") as killed:
+        assert await killed.line() == "held 1"
+        async with Leader("held", work, installed):
+            killed.signal(signal.SIGKILL)
+            await work.until_led_by(2)
+
+
+async def test_what_cannot_be_right_is_refused_when_it_is_said(dsn: str, work: Work) -> None:
+    """A function that is not async, or takes nothing; and a database without the table."""
+
+    async def takes_nothing() -> None: ...
+
+    wrong: Any
+    for wrong, message in ((print, "async function"), (takes_nothing, "1 argument")):
+        with pytest.raises(TypeError, match=message):
+            Leader("boss", wrong, dsn)
+    with pytest.raises(LockNotInstalledError):
+        await Leader("boss", work, dsn).start()
+
+
+async def test_a_leader_beside_a_lock_of_the_same_name(installed: str, work: Work) -> None:
+    """One name is one lock, whoever uses it."""
+    async with Locks(installed) as locks, Leader("boss", work, locks):
+        await work.until_led_by(1)
+        with pytest.raises(TimeoutError):
+            async with Lock(locks, "boss", timeout=0):
+                pass
