@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from asyncnotify.ext.aiohttp import LOG, health
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS as CLIENTS_OF_APP
 from tests.support.machine import scaled
 
@@ -254,6 +256,14 @@ async def test_a_client_that_comes_again_gets_what_it_has_missed(project: Path) 
         assert await data_of(response) == "2"
         await client.server.close()
         assert await response.content.read() == b""
+
+
+async def test_the_health_of_a_log_is_asked_of_its_database(project: Path) -> None:
+    """By the same handler, with the key of the log."""
+    app = application_of(project, "aiohttp_log")
+    app.router.add_get("/health", functools.partial(health, key=LOG))
+    async with TestClient(TestServer(app)) as client, client.get("/health") as answer:
+        assert (answer.status, (await answer.json())["status"]) == (200, "ok")
 
 
 async def test_clients_of_a_log_that_leave_leave_nothing(project: Path) -> None:

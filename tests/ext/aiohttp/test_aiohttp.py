@@ -12,7 +12,7 @@ import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
-from asyncnotify import Listener, State
+from asyncnotify import ConnectError, Listener, State
 from asyncnotify.ext.aiohttp import FANOUT, LISTENER, events, health, setup, setup_log, websocket
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS
 from asyncnotify.ext.fanout import Fanout
@@ -300,6 +300,41 @@ async def test_a_listener_that_runs_already_is_left_running() -> None:
         async with listener.stream("orders") as stream:
             fake.notify("orders", "1")
             assert (await anext(stream)).payload == "1"
+
+
+async def test_an_application_does_not_start_without_its_listener() -> None:
+    """What refuses the listener ends the start."""
+    fake = FakeServer()
+    fake.refuse(permanently=True)
+    runner = web.AppRunner(application(fake.dsn))
+    with pytest.raises(ConnectError):
+        await runner.setup()
+    await runner.cleanup()
+
+
+async def test_streams_of_other_responses_end_too_and_code_may_still_notify() -> None:
+    """When the server stops: whoever reads a stream of the listener, and before it is closed."""
+    fake = FakeServer()
+    app = application(fake.dsn)
+
+    async def plain(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        async for item in app[LISTENER].stream("orders", gaps=True):
+            await response.write(type(item).__name__.encode())
+        await app[LISTENER].notify("left", "a handler")
+        return response
+
+    async def say(app: web.Application) -> None:
+        await app[LISTENER].notify("left", "on_shutdown")
+
+    app.router.add_get("/plain", plain)
+    app.on_shutdown.append(say)
+    async with serving(app) as client, client.get("/plain") as response:
+        assert await response.content.readany() == b"Gap"
+        await client.server.close()
+        assert await response.content.read() == b""
+    assert {n.payload for n in fake.notifications} == {"a handler", "on_shutdown"}
 
 
 @pytest.mark.parametrize("source", [42, Log])
