@@ -1,4 +1,4 @@
-"""What SQLAlchemy knows of a table: its name, its primary key, and the types of its attributes."""
+"""What SQLAlchemy or Django knows of a table: its name, its primary key, and types."""
 
 from __future__ import annotations
 
@@ -52,13 +52,40 @@ class Mapped(NamedTuple):
         return {name: convert for name, convert in found.items() if convert is not None}
 
 
-def mapped(model: Any) -> Mapped:  # noqa: ANN401 - a class of SQLAlchemy's, which is an extra
+class DjangoMapped(NamedTuple):
     """
-    Return the table of a mapped class, or of SQLAlchemy's Table.
+    A table of Django's.
+
+    Attributes:
+        options: The ``_meta`` of the model.
+    """
+
+    options: Any
+
+    @property
+    def name(self) -> str:
+        """The name, quoted as Django quotes it: with a schema if one is written into it."""
+        name = str(self.options.db_table)
+        return name if name.startswith('"') and name.endswith('"') else f'"{name}"'
+
+    def key(self) -> tuple[str, ...]:
+        """Return the columns of the primary key."""
+        return tuple(str(field.column) for field in self.options.pk_fields)
+
+    def types(self) -> Types:
+        """Return nothing: the values have the types that Django's fields have."""
+        return {}
+
+
+def mapped(model: Any) -> Mapped | DjangoMapped:  # noqa: ANN401 - a class of others'
+    """
+    Return the table of a mapped class, of SQLAlchemy's Table, or of a model of Django's.
 
     Raises:
-        TypeError: It is neither, or the class is mapped to something else.
+        TypeError: It is none of them, or the class is mapped to something else.
     """
+    if (found := _mapped_by_django(model)) is not None:
+        return found
     kind = getattr(sys.modules.get("sqlalchemy"), "Table", ())
     if isinstance(model, kind):
         return Mapped(model, None)
@@ -66,9 +93,21 @@ def mapped(model: Any) -> Mapped:  # noqa: ANN401 - a class of SQLAlchemy's, whi
     table = getattr(mapper, "local_table", None)
     if not isinstance(table, kind):
         has = "it is mapped to no table" if mapper is not None else f"not {_described(model)}"
-        msg = f"model must be a class that SQLAlchemy maps to a table, or its Table: {has}"
+        what = "a class that SQLAlchemy maps to a table, or its Table, or a model of Django's"
+        msg = f"model must be {what}: {has}"
         raise TypeError(msg)
     return Mapped(table, mapper)
+
+
+def _mapped_by_django(model: Any) -> DjangoMapped | None:  # noqa: ANN401 - a class of Django's
+    kind = getattr(sys.modules.get("django.db.models"), "Model", None)
+    if kind is None or not (isinstance(model, type) and issubclass(model, kind)):
+        return None
+    options: Any = getattr(model, "_meta", None)
+    if options is None or options.abstract or options.swapped:
+        msg = f"model must have a table: {model.__name__} is abstract, or swapped for another"
+        raise TypeError(msg)
+    return DjangoMapped(options.concrete_model._meta)  # noqa: SLF001 - Django's public API, so named
 
 
 def names_of(columns: Any) -> Any:  # noqa: ANN401 - checked where a Table is defined
@@ -80,7 +119,8 @@ def names_of(columns: Any) -> Any:  # noqa: ANN401 - checked where a Table is de
 
 def _name_of(column: Any) -> Any:  # noqa: ANN401 - as names_of()
     element = getattr(column, "__clause_element__", lambda: column)()
-    name = getattr(element, "name", None)
+    field = getattr(column, "field", None)  # of an attribute of a model of Django's
+    name = getattr(element, "name", None) or getattr(field, "column", None)
     return column if isinstance(column, str) or not isinstance(name, str) else _in_catalog(name)
 
 

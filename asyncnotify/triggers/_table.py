@@ -136,7 +136,7 @@ class Table:
     @classmethod
     def of(
         cls,
-        model: Any,  # noqa: ANN401 - a class of SQLAlchemy's, which is an extra
+        model: Any,  # noqa: ANN401 - a class of SQLAlchemy's or Django's, which need not be there
         *,
         # rows
         key: Any = None,  # noqa: ANN401 - names of columns, or mapped attributes
@@ -156,16 +156,17 @@ class Table:
         trigger: str | None = None,
     ) -> Table:
         """
-        Return the Table of a class that SQLAlchemy maps, or of SQLAlchemy's Table.
+        Return the Table of a class that SQLAlchemy maps, of its Table, or of a model of Django's.
 
-        Name, schema and primary key are taken from there. Values get the type of the mapped
-        attribute where that is made by an Enum, a Numeric or Uuid of another Python type, or a
-        TypeDecorator of texts, numbers, dates and JSON. A TypeDecorator gets what has arrived, and
-        any role may NOTIFY: one of bytes is not called.
+        Name, schema and primary key are taken from there. With SQLAlchemy, values get the type of
+        the mapped attribute where that is made by an Enum, a Numeric or Uuid of another Python
+        type, or a TypeDecorator of texts, numbers, dates and JSON. A TypeDecorator gets what has
+        arrived, and any role may NOTIFY: one of bytes is not called.
 
         Args:
             model: The class, or SQLAlchemy's Table. Of a class that inherits, the table that it
-                has itself; several classes in one table are told together.
+                has itself; several classes in one table are told together, as are a model of
+                Django's and its proxies.
             key: As for ``Table``; by default the primary key.
             watch: As for ``Table``. In this and in ``key`` and ``payload`` a column is named as in
                 the database, or by its attribute: ``Order.status``.

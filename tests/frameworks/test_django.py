@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,14 @@ from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.db import ProgrammingError, connections, transaction
+from django.db.models import (
+    CASCADE,
+    DecimalField,
+    ForeignKey,
+    IntegerField,
+    Model,
+    TextField,
+)
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, TestCase, override_settings
 from django.urls import path
@@ -34,6 +43,7 @@ from asyncnotify import (
     WrongLoopError,
 )
 from asyncnotify.log import BlockingLog
+from asyncnotify.triggers import Change, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -43,6 +53,7 @@ if TYPE_CHECKING:
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         DATABASES={},
         INSTALLED_APPS=["asyncnotify.ext.django"],
         LOGGING_CONFIG=None,
@@ -333,6 +344,80 @@ def test_an_event_of_a_log_is_part_of_the_transaction(database: str) -> None:
             first, second = stream.get(WAIT), stream.get(WAIT)
     assert (first.id, first.payload, first.key) == (identity, "x" * 9_000, "1")
     assert second.payload == '{"n":1}'
+
+
+# -- triggers -------------------------------------------------------------------------------------
+
+
+class Customer(Model):  # noqa: DJ008 - shown nowhere
+    """One half of a table of the shop's."""
+
+    name: Any = TextField()
+
+    class Meta:
+        """Where it belongs."""
+
+        app_label = "shop"
+
+
+class Order(Model):  # noqa: DJ008 - shown nowhere
+    """The other half, in a table whose name Django takes as it is written."""
+
+    number: Any = IntegerField(primary_key=True, db_column="no.")
+    customer: Any = ForeignKey(Customer, CASCADE)
+    total: Any = DecimalField(max_digits=9, decimal_places=2)
+
+    class Meta:
+        """Where it belongs."""
+
+        app_label = "shop"
+        db_table = '"public"."the orders"'
+
+
+class Urgent(Order):  # noqa: DJ008 - shown nowhere
+    """A proxy, which has no table of its own."""
+
+    class Meta:  # pyright: ignore[reportIncompatibleVariableOverride]  # Django takes it away
+        """Of what."""
+
+        app_label = "shop"
+        proxy = True
+
+
+class Abstract(Model):
+    """What has no table."""
+
+    class Meta:
+        """Of what."""
+
+        app_label = "shop"
+        abstract = True
+
+
+def test_a_model_tells_of_its_changes(database: str) -> None:
+    """By triggers made of it: its table and key, and columns named by its attributes."""
+    table = Table.of(Urgent, payload=[Order.customer, Order.total], watch=Order.total)
+    with connections["default"].schema_editor() as editor:
+        editor.create_model(Customer)
+        editor.create_model(Order)
+        for statement in table.statements():
+            editor.execute(statement, params=None)
+    with BlockingListener(database) as listener, listener.stream(table.changes) as stream:
+        customer = Customer.objects.create(name="somebody")
+        order: Any = Order.objects.create(number=7, customer=customer, total=Decimal("1.50"))
+        order.customer_id = customer.pk
+        order.save(update_fields=["customer"])
+        order.delete()
+        changes = [stream.get(WAIT).payload for _ in range(2)]
+    row = {"no.": 7, "customer_id": customer.pk, "total": Decimal("1.50")}
+    assert changes == [Change("insert", (7,), (row,)), Change("delete", (7,), (row,))]
+
+
+def test_a_model_without_a_table_has_no_triggers() -> None:
+    """An abstract one is refused, by its name."""
+    with pytest.raises(TypeError, match="Abstract is abstract"):
+        Table.of(Abstract)
+    assert Table.of(Customer).name == '"public"."shop_customer"'
 
 
 # -- listeners of a process -----------------------------------------------------------------------
