@@ -35,7 +35,6 @@ from tests.support.machine import scaled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.needs_server("threads and drivers that block")
 
 NUMBERS = Channel("numbers", int)
 PAIRS: dict[type, type] = {
@@ -84,6 +83,7 @@ def test_what_is_appended_is_read(log: BlockingLog) -> None:
         assert next(numbers).payload == 5
 
 
+@pytest.mark.needs_server("drivers that block")
 @pytest.mark.parametrize("kind", ["psycopg", "session", "connection"])
 def test_events_are_part_of_the_callers_transaction(dsn: str, log: BlockingLog, kind: str) -> None:
     """On each kind of connection that blocks: there on commit, gone on rollback."""
@@ -251,6 +251,7 @@ def test_a_log_that_was_closed_can_be_started_again(dsn: str, log: BlockingLog) 
         served.close()
 
 
+@pytest.mark.needs_server("SQL in the handler")
 def test_what_a_transactional_handler_writes_and_appends_is_there_once(
     dsn: str, log: BlockingLog
 ) -> None:
@@ -288,6 +289,7 @@ def test_what_a_transactional_handler_writes_and_appends_is_there_once(
     assert found == [("a",), ("x",), ("y",)]
 
 
+@pytest.mark.needs_server("SQL in the handler")
 def test_closing_gives_up_a_handler_that_does_not_return(dsn: str, log: BlockingLog) -> None:
     """Its transaction is rolled back, also where it waits for the server, and it is told."""
     entered, told = threading.Event(), threading.Event()
@@ -370,6 +372,7 @@ def test_a_stream_gives_batches_and_tells_its_place(log: BlockingLog) -> None:
         next(stream.batches(0))
 
 
+@pytest.mark.needs_server("drivers that block")
 def test_the_callers_own_rows_are_in_the_same_transaction(dsn: str, log: BlockingLog) -> None:
     """With a session of SQLAlchemy's: both are gone when that rolls back."""
     engine = create_engine(dsn.replace("postgresql://", "postgresql+psycopg://"))
