@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib
 import json
+import weakref
 from collections.abc import Callable
 from datetime import date, time
 from decimal import Decimal
@@ -67,16 +69,36 @@ class Events(Generic[SentT_co]):
     event ``ready`` that bears the place where reading begins, so that a client who leaves before
     the first event misses nothing either.
 
-    When nothing refers to it any more, nothing of the stream is left.
+    Cancelling the wait for an event ends the stream: a response that is cancelled has no client any
+    more. So nothing of the stream is left then, whoever keeps the response or the error.
+
+    Args:
+        stream: The stream.
+        make: Makes what the framework sends.
+        name: How events are named.
+        ends_with_task: End the stream also when the task ends that has taken the first event. For
+            an endpoint that yields events: cancelled while one is being sent, it is not closed, but
+            left to the garbage collector.
+
+    Raises:
+        TypeError: ``stream`` is no stream, or ``name`` cannot name events.
     """
 
-    def __init__(self, stream: Source, make: Callable[[Sent], SentT_co], name: Name) -> None:
+    def __init__(
+        self,
+        stream: Source,
+        make: Callable[[Sent], SentT_co],
+        name: Name,
+        *,
+        ends_with_task: bool = False,
+    ) -> None:
         _check_stream(stream)
         _check_name(name)
-        self._stream: Stream[Any] | LogStream[Any] = stream
+        self._stream: Stream[Any] | LogStream[Any] | None = stream
         self._make = make
         self._name = name
         self._has_begun = not isinstance(stream, LogStream)
+        self._is_to_watch = ends_with_task
 
     def __aiter__(self) -> Self:
         return self
@@ -89,23 +111,37 @@ class Events(Generic[SentT_co]):
             StopAsyncIteration: The stream has ended.
             Exception: What the stream raised, unless it is said above.
         """
+        if self._is_to_watch:
+            self._is_to_watch = False
+            _end_with_task(weakref.ref(self))
         try:
-            if not self._has_begun:
-                return self._make(await self._begin())
-            return self._make(self._event_of(await anext(self._stream)))
+            sent = await self._next()
         except ENDS:
+            self.let_go()
             raise StopAsyncIteration from None
+        except BaseException:
+            self.let_go()  # a traceback, which others keep, leads to this frame
+            raise
+        return self._make(sent)
+
+    def let_go(self) -> None:
+        """End the stream by referring to it no more."""
+        self._stream = None
 
     async def aclose(self) -> None:
         """End the stream."""
-        await self._stream.aclose()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
 
-    async def _begin(self) -> Sent:
-        stream = self._stream
-        await stream.__aenter__()
-        self._has_begun = True
-        place = stream.position if isinstance(stream, LogStream) else None
-        return Sent("{}", READY, None if place is None else str(place))
+    async def _next(self) -> Sent:
+        if self._stream is None:
+            raise StopAsyncIteration
+        if not self._has_begun and isinstance(self._stream, LogStream):
+            place = await place_in(self._stream)
+            self._has_begun = True
+            return Sent("{}", READY, place)
+        return self._event_of(await anext(self._stream))
 
     def _event_of(self, item: Notification[Any] | Event[Any] | Gap) -> Sent:
         if isinstance(item, Gap):
@@ -113,6 +149,23 @@ class Events(Generic[SentT_co]):
         name = self._name(item) if callable(self._name) else self._name
         place = str(item.position) if isinstance(item, Event) else None
         return Sent(as_json(item.payload), name, place)
+
+
+def _end_with_task(events: weakref.ref[Events[Any]]) -> None:
+    """Let a stream end with the present task."""
+
+    def end(_: object) -> None:
+        if (found := events()) is not None:
+            found.let_go()
+
+    if (task := asyncio.current_task()) is not None:
+        task.add_done_callback(end)
+
+
+async def place_in(stream: LogStream[Any]) -> str | None:
+    """Return where a stream of a log begins, once it has taken its place there."""
+    await stream.__aenter__()
+    return None if stream.position is None else str(stream.position)
 
 
 def _check_stream(stream: object) -> None:

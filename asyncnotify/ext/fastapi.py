@@ -115,8 +115,9 @@ def sse(stream: Source, *, event: Name = None) -> Events[ServerSentEvent]:
     or clients do not know that they have missed something.
 
     The events end when the stream does, and when the client is too slow for a stream with
-    ``overflow="fail"``. When the client leaves, nothing of the stream is left. FastAPI sends
-    comments meanwhile that keep proxies from closing the connection.
+    ``overflow="fail"``. When the client leaves, nothing of the stream is left: it ends with the
+    task that iterates it. FastAPI sends comments meanwhile that keep proxies from closing the
+    connection.
 
     Args:
         stream: What ``listener.stream()``, ``log.read()`` or a fan-out returned.
@@ -126,7 +127,7 @@ def sse(stream: Source, *, event: Name = None) -> Events[ServerSentEvent]:
     Raises:
         TypeError: ``stream`` is no stream, or ``event`` cannot name events.
     """
-    return Events(stream, _framed, event)
+    return Events(stream, _framed, event, ends_with_task=True)
 
 
 def _framed(sent: Sent) -> ServerSentEvent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,7 @@ from tests.support.web import (
     REQUEST,
     SOON,
     Received,
+    be_slow_and_leave,
     come_and_leave,
     events,
     serving,
@@ -69,7 +71,7 @@ def starlette_app(listener: Listener, log: Log, fanout: Fanout[str]) -> Any:
     """Return an application of Starlette's."""
 
     async def order_events(request: Request) -> Any:
-        return ours.sse(ours.get_listener(request).stream(ORDERS, gaps=True))
+        return ours.sse(ours.get_listener(request).stream(ORDERS, gaps=True, buffer=10))
 
     async def log_events(request: Request) -> Any:
         after = await ours.last_event_id(request)
@@ -149,6 +151,17 @@ async def test_events_are_notifications_and_gaps(service: Service) -> None:
 async def test_clients_of_events_that_leave_leave_nothing(service: Service) -> None:
     """Fifty, within 1 s, although no notification ever comes."""
     await come_and_leave(service.port, REQUEST.format("/events"), service.listener)
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [REQUEST.format("/events"), HANDSHAKE.format("/sockets/orders")],
+    ids=["events", "socket"],
+)
+async def test_a_slow_client_that_leaves_leaves_nothing(service: Service, request_of: str) -> None:
+    """It had a buffer with a bound, and is not waited for."""
+    payload = json.dumps({"id": 0, "note": 7_000 * "x"})
+    await be_slow_and_leave(service.port, request_of, service.listener, payload)
 
 
 async def test_clients_are_told_when_the_server_was_killed(

@@ -40,7 +40,7 @@ def fastapi_app(listener: Listener, log: Log, fanout: Fanout[str]) -> FastAPI:
 
     @app.get("/events", response_class=EventSourceResponse)
     async def order_events(listener: ours.ListenerDep) -> AsyncIterator[ServerSentEvent]:
-        async for event in ours.sse(listener.stream(ORDERS, gaps=True)):
+        async for event in ours.sse(listener.stream(ORDERS, gaps=True, buffer=10)):
             yield event
 
     @app.get("/log", response_class=EventSourceResponse)

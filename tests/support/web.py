@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,7 +15,7 @@ import uvicorn
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 
     from asyncnotify import Listener
 
@@ -98,17 +99,41 @@ async def received(content: aiohttp.StreamReader) -> AsyncIterator[Received]:
 
 
 async def come(port: int, request: str) -> asyncio.StreamWriter:
-    """Ask as a client that reads no more than the beginning of the answer."""
+    """Ask as a client that reads no more than its first gap: what follows is silence."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request.encode())
-    await reader.readuntil(b"\r\n\r\n")
+    await reader.readuntil(b'"start"')
     return writer
+
+
+@contextlib.contextmanager
+def without_collector() -> Generator[None]:
+    """Let nothing end because the garbage collector happens to run."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 async def come_and_leave(port: int, request: str, listener: Listener) -> None:
     """Let many clients come and, without a notification, leave; nothing is left within 1 s."""
-    writers = await asyncio.gather(*(come(port, request) for _ in range(CLIENTS)))
-    await until_clients(listener, CLIENTS)
-    for writer in writers:
+    with without_collector():
+        writers = await asyncio.gather(*(come(port, request) for _ in range(CLIENTS)))
+        await until_clients(listener, CLIENTS)
+        for writer in writers:
+            writer.transport.abort()
+        await until_clients(listener, 0, scaled(1.0))
+
+
+async def be_slow_and_leave(port: int, request: str, listener: Listener, payload: str) -> None:
+    """Let a client read nothing until its buffer has overflowed, and leave: nothing is left."""
+    with without_collector():
+        writer = await come(port, request)
+        while not listener.stats().dropped:
+            many = (payload.replace("0", str(number), 1) for number in range(100, 300))
+            await listener.notify_many(("orders", one) for one in many)
         writer.transport.abort()
-    await until_clients(listener, 0, scaled(1.0))
+        await until_clients(listener, 0, scaled(1.0))
