@@ -45,6 +45,7 @@ class Gateway:
         self._end = end
         self._close_timeout = close_timeout
         self._portal: Portal | None = None
+        self._has_failed_to_start = False
         self._lock = threading.RLock()
         _all.add(self)
 
@@ -69,6 +70,7 @@ class Gateway:
                 portal = None
             elif portal is not None and portal.is_open:
                 return portal
+            self._has_failed_to_start = False
             self._portal = portal = Portal(opener, earlier=portal, owner=self)
             portal.launch()
             return portal
@@ -81,6 +83,7 @@ class Gateway:
         except BaseException as error:
             if self._portal is not None and self._portal.opener is opener:
                 self.close(0)
+                self._has_failed_to_start = True
             if isinstance(error, ConnectError):
                 error.__traceback__ = None  # all of its frames are ours
             raise
@@ -104,6 +107,25 @@ class Gateway:
         portal.check_owner()
         check_no_loop()
         return portal
+
+    @property
+    def portal_by_itself(self) -> Portal:
+        """
+        The portal; a new one where there has been none, or where ``start()`` has failed.
+
+        Raises:
+            ConnectError: The system has no more threads.
+            ClosedError: The portal was closed, and not by a start that failed.
+            WrongLoopError: An event loop runs in this thread, or this is another process.
+        """
+        try:
+            return self.portal
+        except NotStartedError:
+            return self.open()
+        except ClosedError:
+            if not self._has_failed_to_start:
+                raise
+            return self.open()
 
     @property
     def is_of_other_process(self) -> bool:
@@ -189,6 +211,7 @@ class Gateway:
         """
         check_timeout("timeout", timeout)
         seconds = self._close_timeout if timeout is None else timeout
+        self._has_failed_to_start = False
         portal = self._portal
         if portal is not None:
             self._begin_to_close(portal, seconds, end or self._end)

@@ -13,10 +13,8 @@ from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.pairs import send_pairs
-from asyncnotify._blocking.portal import Portal
 from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
-from asyncnotify._errors import NotStartedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._notifier import Notifier
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
@@ -127,7 +125,8 @@ class BlockingNotifier:
         The first notification connects as well: ``start()`` shows a mistake earlier. When a server
         refuses the connection, is starting up or is full, the notifier tries again until
         ``start_timeout``. After ``close()``, and in a fork of the process that used the notifier,
-        it starts anew.
+        it starts anew. After a start that fails the next call connects, as it does without
+        ``start()``.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
@@ -229,7 +228,7 @@ class BlockingNotifier:
             notify_within_thread(connection, name, text)
         else:
             notify = self._notifier.notify
-            self._portal().call(functools.partial(notify, name, text, retry=retry))
+            self._gateway.portal_by_itself.call(functools.partial(notify, name, text, retry=retry))
 
     def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
         """
@@ -257,12 +256,4 @@ class BlockingNotifier:
             Exception: What ``pairs`` raised. A note says how many notifications had been sent.
         """
         check_pairs(pairs, may_be_async=False)
-        return send_pairs(self._portal(), self._notifier.notify_many, pairs)
-
-    # -- inside -------------------------------------------------------------------------------
-
-    def _portal(self) -> Portal:
-        try:
-            return self._gateway.portal
-        except NotStartedError:
-            return self._gateway.open()
+        return send_pairs(self._gateway.portal_by_itself, self._notifier.notify_many, pairs)

@@ -21,6 +21,7 @@ from tests.support.machine import scaled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from asyncnotify.testing.server import PostgresServer
     from tests.blocking.conftest import Inbox
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
@@ -156,3 +157,26 @@ def test_a_timeout_of_close_that_cannot_be_is_refused(notifier: BlockingNotifier
     with pytest.raises(ValueError, match="timeout"):
         notifier.close(timeout=-1)
     notifier.notify("orders")
+
+
+def test_after_a_start_that_failed_the_next_call_connects(own_server: PostgresServer) -> None:
+    """As Notifier does: nobody has closed it, so it does not say so; closing it still counts."""
+    notifier = BlockingNotifier(own_server.dsn, start_timeout=0.1)
+    own_server.stop()
+    with pytest.raises(ConnectError):
+        notifier.start()
+    with pytest.raises(ConnectError):
+        notifier.notify("orders")
+    with pytest.raises(ConnectError):
+        notifier.start()
+    own_server.start()
+    notifier.notify("orders")
+    notifier.close()
+    with pytest.raises(ClosedError):
+        notifier.notify("orders")
+    own_server.stop()
+    with pytest.raises(ConnectError):
+        notifier.start()
+    notifier.close()
+    with pytest.raises(ClosedError):
+        notifier.notify_many([("orders", "")])

@@ -14,9 +14,7 @@ from asyncnotify._arguments import check_pairs, is_async
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
-from asyncnotify._blocking.portal import Portal
 from asyncnotify._blocking.threads import InWorkerThread
-from asyncnotify._errors import NotStartedError
 from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
 from asyncnotify.log._blocking.connection import BlockingConnection
 from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
@@ -210,7 +208,7 @@ class BlockingLog:
         """Append many events, in their order; return how many. As ``Log.append_many()``."""
         check_pairs(events, may_be_async=False)
         if connection is None:
-            return send_pairs(self._portal(), self._log.append_many, events)
+            return send_pairs(self._gateway.portal_by_itself, self._log.append_many, events)
         appended = 0
         for portion in portions_of(events):
             self._append_within(connection, portion)
@@ -353,10 +351,4 @@ class BlockingLog:
         return call
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
-        return self._portal().call(function)
-
-    def _portal(self) -> Portal:
-        try:
-            return self._gateway.portal
-        except NotStartedError:
-            return self._gateway.open()
+        return self._gateway.portal_by_itself.call(function)
