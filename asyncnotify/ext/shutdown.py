@@ -36,7 +36,7 @@ STOPPING: Final = tuple(
 
 _UNCATCHABLE: Final = ("SIGKILL", "SIGSTOP")
 
-log = Log("shutdown")
+_log: Final = Log("shutdown")
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class SignalScope:
             for number in self._signals:
                 self._install(number)
         else:
-            log.info("a signal does not end streams here: this is not the main thread")
+            _log.info("a signal does not end streams here: this is not the main thread")
         return self
 
     def __exit__(
@@ -188,8 +188,8 @@ class _Handler:
         try:
             found = target if isinstance(target, EndsStreams) else target()
             found.end_streams(also_new=self._previous is not signal.SIG_IGN)
-        except Exception:
-            log.exception("the streams of %r could not be ended", target)
+        except Exception:  # noqa: BLE001 - the server has to learn of the signal in any case
+            _log.exception("the streams of %r could not be ended", target)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._previous is signal.SIG_DFL:
