@@ -70,7 +70,7 @@ async def messages(websocket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[
     """Read the messages of a WebSocket."""
     async for message in websocket:
         item = json.loads(message.data)
-        yield ("gap", item["gap"]["reason"]) if "gap" in item else ("changed", item["payload"])
+        yield ("gap", item["gap"]) if "gap" in item else ("changed", item["payload"])
 
 
 SUBSCRIBE: dict[str, Subscribe] = {

@@ -39,10 +39,10 @@ async def websocket(
     Send a client what is notified on channels, by WebSocket, until one of both closes it.
 
     Each message is a JSON object: ``{"channel": "orders", "payload": "42"}``. Where the client may
-    have missed something, and at the beginning, it is ``{"gap": {"reason": "reconnect", …}}``:
-    there the client reads its state again. A client that is too slow gets a gap, or is closed with
-    1013, as ``setup()`` was told. When the server stops, the client is closed with 1001. What
-    clients send is read and not looked at.
+    have missed something, and at the beginning, it is ``{"channel": "orders", "gap": "reconnect",
+    …}``: there the client reads its state again. A client that is too slow gets a gap, or is
+    closed with 1013, as ``setup()`` was told. When the server stops, the client is closed with
+    1001. What clients send is read and not looked at.
 
     All clients share one LISTEN for each channel. One that has left is forgotten at once, whether
     or not anything is notified.

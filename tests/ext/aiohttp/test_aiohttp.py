@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 CLIENTS_AT_ONCE: Final = 50
 DEADLINE: Final = scaled(20.0)
-START: Final = {"reason": "start", "channel": "orders", "since": None, "dropped": None}
+START: Final = {"gap": "start", "channel": "orders", "since": None, "dropped": None}
+START_EVENT: Final = {"reason": "start", "channel": "orders", "since": None, "dropped": None}
 FIRST: Final = {"channel": "orders", "payload": "1"}
 
 
@@ -78,10 +79,9 @@ async def served_as_in_production(app: web.Application) -> AsyncGenerator[int]:
 
 
 async def next_of(socket: ClientWebSocketResponse) -> dict[str, Any]:
-    """Return the next message to a client, or what one says of a gap."""
+    """Return the next message to a client."""
     message: dict[str, Any] = await socket.receive_json(timeout=DEADLINE)
-    gap: dict[str, Any] | None = message.get("gap")
-    return message if gap is None else gap
+    return message
 
 
 async def until(fact: Callable[[], bool]) -> None:
@@ -110,7 +110,7 @@ async def test_clients_are_sent_what_is_notified_and_where_something_is_missing(
         assert await next_of(one) == await next_of(two) == FIRST
         assert fake.channels == {"orders"}
         fake.lose()
-        assert (await next_of(one))["reason"] == "reconnect"
+        assert (await next_of(one))["gap"] == "reconnect"
 
 
 async def test_the_data_of_an_event_is_the_payload() -> None:
@@ -121,7 +121,7 @@ async def test_the_data_of_an_event_is_the_payload() -> None:
         assert response.content_type == "text/event-stream"
         await fake.until_listening("orders")
         fake.notify("orders", "1")
-        assert await read_event(response.content) == ("gap", START)
+        assert await read_event(response.content) == ("gap", START_EVENT)
         assert await read_event(response.content) == ("message", "1")
 
 
