@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import asyncpg
 
     from asyncnotify.log._names import Names
+
+
+NUMBERS = itertools.count(1)  # of handlers: each name is warned of once in a minute
 
 
 class Warned(logging.Handler):
@@ -58,7 +62,7 @@ async def test_a_handler_that_does_not_return_is_named_once(
     log: Log, warned: Warned, *, transactional: bool
 ) -> None:
     """With the event that it was called with, and the line at which it waits; it may go on."""
-    name = f"slow {transactional}"
+    name = f"slow {next(NUMBERS)}"
     go_on, handled = asyncio.Event(), asyncio.Queue[str]()
 
     @log.on(name, transactional=transactional, slow_after=0.05)
@@ -83,13 +87,13 @@ async def test_a_plain_function_that_blocks_the_event_loop_is_named(
 ) -> None:
     """As in it nothing else runs meanwhile."""
 
-    @log.on("blocking", slow_after=0.01)
+    @log.on(f"blocking {next(NUMBERS)}", slow_after=0.01)
     def handle(_: Event[str]) -> None:
         time.sleep(0.02)  # blocks the event loop
 
     await log.start()
     await warned.event.wait()
-    assert "'blocking' is a plain function, and blocked the event loop for" in warned.texts[0]
+    assert "' is a plain function, and blocked the event loop for" in warned.texts[0]
 
 
 @pytest.mark.parametrize("slow_after", [None, 30.0])
