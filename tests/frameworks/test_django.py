@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import subprocess
+import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -500,6 +502,16 @@ async def test_starting_the_application_twice_listens_nowhere(
     assert run_checks(databases=["default"]) == []
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
     assert await admin.fetchval(sessions) == 0
+
+
+def test_without_django_one_line_says_what_to_install() -> None:
+    """And nothing of the integration has been imported."""
+    program = "import sys; sys.modules['django'] = None; import asyncnotify.ext.django"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    wanted = "ImportError: asyncnotify.ext.django needs Django: pip install 'django>=5.2'"
+    assert ended.stderr.splitlines()[-1] == wanted
 
 
 def test_the_public_names_are_documented() -> None:

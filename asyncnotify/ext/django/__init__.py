@@ -12,6 +12,12 @@ modules ``notifications`` of the installed apps register by ``on()`` are run by
 process, for async views under ASGI. The module's path is its API, with the names in ``__all__``.
 """
 
+try:
+    import django as _django
+except ImportError as _error:
+    _msg = "asyncnotify.ext.django needs Django: pip install 'django>=5.2'"
+    raise ImportError(_msg) from _error
+
 from asyncnotify.ext.django._databases import connect_arguments
 from asyncnotify.ext.django._handlers import on
 from asyncnotify.ext.django._lifespan import Lifespan
@@ -35,3 +41,5 @@ __all__ = [
 
 for _public in map(globals().__getitem__, __all__):
     _public.__module__ = __name__  # the name in tracebacks, pickles and docs
+
+del _django

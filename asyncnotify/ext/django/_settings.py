@@ -5,12 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, Final
 
-try:
-    from django.conf import settings
-except ImportError as error:
-    _MISSING: Final = "asyncnotify.ext.django needs Django: pip install 'django>=5.2'"
-    raise ImportError(_MISSING) from error
-
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
