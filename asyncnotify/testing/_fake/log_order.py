@@ -78,8 +78,8 @@ class Order:
 
     @property
     def size(self) -> int:
-        """Characters of what is kept."""
-        return sum(len(event.payload) for event in self._events.values())
+        """Bytes of the payloads that are kept."""
+        return sum(len(event.payload.encode()) for event in self._events.values())
 
     # -- ticks --------------------------------------------------------------------------------
 

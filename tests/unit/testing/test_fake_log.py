@@ -286,6 +286,12 @@ async def test_a_reader_that_was_left_behind_is_told(fake: FakeServer, log: Log)
     assert event.payload == "c"
 
 
+async def test_the_status_counts_bytes(log: Log) -> None:
+    """Of the payloads alone: there are no indexes."""
+    await log.append("things", "é")
+    assert (await log.status()).size == 2
+
+
 async def test_the_clock_does_not_go_back(fake: FakeServer) -> None:
     """Retention would then mean something else than on a server."""
     with pytest.raises(ValueError, match="negative"):
