@@ -13,24 +13,24 @@ In the browser, the page reads its state at every gap, the one at the beginning 
     events.addEventListener("changed", (event) => readOne(JSON.parse(event.data)));
 
 When uvicorn is told to stop, it waits for all responses to end, and those that are fed by streams
-do not: ``end_streams_on_signal()`` ends them, also under ``uvicorn fastapi_service:app``.
+do not: ``end_streams=True`` ends them, also under ``uvicorn fastapi_service:app``.
 """
 
-import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from enum import StrEnum
-from typing import Annotated
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from asyncnotify import AsyncNotifyError, Gap, Listener
-from asyncnotify.ext.shutdown import end_streams_on_signal
+from asyncnotify import AsyncNotifyError, Listener
+from asyncnotify.ext.fastapi import ListenerDep, health, lifespan, sse
 
 listener = Listener(os.environ.get("DATABASE_URL"))  # one connection for all clients
+app = FastAPI(lifespan=lifespan(listener, end_streams=True))
+app.get("/health")(health)
 
 
 class PublicChannel(StrEnum):
@@ -40,50 +40,18 @@ class PublicChannel(StrEnum):
     STOCK = "stock"
 
 
-@contextlib.asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-    """Listen as long as the application runs."""
-    async with listener, end_streams_on_signal(listener):
-        yield
-
-
-def get_listener() -> Listener:
-    """Return the application's listener; tests may override this dependency."""
-    return listener
-
-
-AppListener = Annotated[Listener, Depends(get_listener)]
-app = FastAPI(lifespan=lifespan)
-
-
 @app.get("/events/{channel}", response_class=EventSourceResponse)
-async def events(channel: PublicChannel, listener: AppListener) -> AsyncIterator[ServerSentEvent]:
+async def events(channel: PublicChannel, listener: ListenerDep) -> AsyncIterator[ServerSentEvent]:
     """Stream a channel. A client that is too slow gets a gap, and costs no more than its buffer."""
-    async with listener.stream(channel, gaps=True, buffer=1_000, timeout=None) as stream:
-        async for item in stream:
-            if isinstance(item, Gap):
-                yield ServerSentEvent(event="gap", data={"reason": item.reason})
-            else:
-                yield ServerSentEvent(event="changed", data=item.payload)
+    stream = listener.stream(channel, gaps=True, buffer=1_000, timeout=None)
+    async for event in sse(stream, event="changed"):
+        yield event
 
 
 @app.post("/orders/{order}", status_code=202)
-async def change_order(order: int, listener: AppListener) -> None:
+async def change_order(order: int, listener: ListenerDep) -> None:
     """Tell everybody that an order has changed."""
     await listener.notify(PublicChannel.ORDERS, str(order))
-
-
-@app.get("/health")
-async def health(listener: AppListener, response: Response) -> dict[str, str | int]:
-    """Answer 503 while notifications are being missed."""
-    stats = listener.stats()
-    response.status_code = 200 if listener.is_connected else 503
-    return {
-        "state": stats.state,
-        "reconnects": stats.reconnects,
-        "dropped": stats.dropped,
-        "clients": len(stats.subscriptions),
-    }
 
 
 @app.exception_handler(AsyncNotifyError)
