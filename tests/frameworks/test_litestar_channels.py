@@ -210,6 +210,16 @@ async def test_messages_keep_their_order(backend: ChannelsBackend) -> None:
     assert [int((await next_of(events))[1]) for _ in range(3_000)] == list(range(3_000))
 
 
+async def test_channels_go_on_when_streams_are_ended(backend: Any) -> None:
+    """end_streams() is for responses; no message of a channel is missed by it."""
+    await backend.subscribe(["orders"])
+    events = backend.stream_events()
+    for n in range(3):
+        await backend.publish(b"%d" % n, ["orders"])
+        (backend.log if isinstance(backend, LogChannelsBackend) else backend.listener).end_streams()
+    assert [int((await next_of(events))[1]) for _ in range(3)] == [0, 1, 2]
+
+
 # -- history --------------------------------------------------------------------------------------
 
 
@@ -410,6 +420,16 @@ async def test_no_message_of_a_log_is_missed(own_server: PostgresServer) -> None
             got += await messages(subscriber, 1)
         assert list(dict.fromkeys(got)) == [b"%d" % n for n in range(20)]
         assert await backend.get_history("orders") == got
+
+
+async def test_a_history_does_not_wait_for_a_server_that_is_away(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client gets what on_gap says instead."""
+    monkeypatch.setattr("asyncnotify.ext.litestar._log._ANSWER_TIMEOUT", 0.1)
+    async with started(log_backend(own_server.dsn, on_gap=marker)) as backend:
+        own_server.kill()
+        assert await backend.get_history("orders") == [b"orders: reconnect"]
 
 
 async def test_publishing_gives_up(own_server: PostgresServer) -> None:

@@ -22,7 +22,7 @@ from types import FunctionType
 try:
     import litestar as _litestar
 except ImportError as _error:
-    _msg = "asyncnotify.ext.litestar needs Litestar: pip install 'litestar>=2.12'"
+    _msg = "asyncnotify.ext.litestar needs litestar: pip install 'asyncnotify-pg[litestar]'"
     raise ImportError(_msg) from _error
 
 from asyncnotify.ext.litestar._dependencies import ListenerDependency, LogDependency

@@ -189,6 +189,7 @@ class LogChannelsBackend(Backend):
         while True:
             try:
                 async with stream:
+                    after = stream.position or after
                     async for item in stream:
                         after = stream.position or after
                         delays = Delays(_BACKOFF)

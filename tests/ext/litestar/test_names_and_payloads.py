@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 
 import pytest
 from hypothesis import given
@@ -98,3 +100,12 @@ async def test_a_closed_buffer_lets_nobody_wait() -> None:
     async with asyncio.timeout(10):
         assert await asyncio.gather(*waiting) == [None, None]
     assert await full.get() is None
+
+
+def test_without_litestar_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, with the extra of this package."""
+    for name in [name for name in sys.modules if name.startswith("asyncnotify.ext.litestar")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "litestar", None)
+    with pytest.raises(ImportError, match=r"pip install 'asyncnotify-pg\[litestar\]'"):
+        importlib.import_module("asyncnotify.ext.litestar")
