@@ -245,7 +245,7 @@ async def test_a_client_resumes_where_it_left_off(dsn: str) -> None:
         async with events(session, "/log", first.id) as next_message:
             assert (await next_message()).id == first.id
             second = await next_message()
-    assert (first.event, first.data, second.data) == ("message", "1", "lines")
+    assert (first.event, first.data, second.data) == ("message", '"1"', r'"two\nlines"')
 
 
 @pytest.mark.parametrize("last_id", ["nonsense", "other:1.1.1"])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.exceptions import ClientException
 from litestar.response import ServerSentEventMessage
-from litestar.serialization import encode_json
 
-from asyncnotify import ClosedError, Gap, GapReason, Notification, Stream
-from asyncnotify.log import After, Event, Log, LogStream, Position, PositionError
+from asyncnotify import Gap, GapReason
+from asyncnotify.ext._items import GAP, Events, Name, Sent, Source, as_json, fields_of
+from asyncnotify.log import After, Log, Position, PositionError
 
 _HEADER: Final = "Last-Event-ID"
 
@@ -45,53 +43,43 @@ def resume_after(request: ASGIConnection[Any, Any, Any, Any], log: Log) -> After
     return position
 
 
-async def sse_messages(
-    stream: Stream[Any] | LogStream[Any], *, event: str | None = None
-) -> AsyncGenerator[ServerSentEventMessage, None]:
+def sse_messages(source: Source, *, event: Name = None) -> AsyncIterator[ServerSentEventMessage]:
     """
-    Yield the items of a stream as messages for Litestar's ``ServerSentEvent``.
+    Return the items of a stream as messages for Litestar's ``ServerSentEvent``.
 
-    A notification, or an event of a log, is a message with its payload as data: a text as it is,
-    and all else as JSON. An event of a log has its position as the id, which a browser sends back
-    as ``Last-Event-ID``. A log begins with a message ``ready``, so that a browser has an id before
-    the first event. A Gap, where the stream has ``gaps=True``, is a message ``gap`` whose data is
-    JSON: ``reason``, ``channel``, ``since`` and ``dropped``, as Gap has them.
+    A notification, or an event of a log, is a message whose data is its payload as JSON: a text
+    stands in quotes. An event of a log has its position as the id, which a browser sends back as
+    ``Last-Event-ID``. A log begins with a message ``ready``, so that a browser has an id before the
+    first event. A Gap, where the stream has ``gaps=True``, is a message ``gap`` whose data is JSON:
+    ``reason``, ``channel``, ``since`` and ``dropped``, as Gap has them.
 
-    The stream is closed when the client leaves, and the messages end when the stream does. If the
+    The stream ends when the client leaves, and the messages end when the stream does, also where
+    its client is too slow for ``overflow="fail"``, or the server has not confirmed in time. If the
     log does not know the place where reading is to begin, there is one message ``gap`` that makes
     a browser begin anew.
 
     Args:
-        stream: As ``listener.stream()`` or ``log.read()`` returns it.
-        event: The type of the messages; None: browsers call it ``message``.
+        source: As ``listener.stream()`` or ``log.read()`` returns it.
+        event: The type of the messages; or a function that returns it for a notification or an
+            event; None: browsers call it ``message``.
 
     Raises:
-        AsyncNotifyError: As of the stream's ``anext()``, but for a closed listener.
+        TypeError: The source is no stream, or ``event`` cannot name messages.
     """
-    with contextlib.suppress(ClosedError):
+    return _Messages(source, _framed, event)
+
+
+class _Messages(Events[ServerSentEventMessage]):
+    """Events that end with a gap where the log does not know the place to begin."""
+
+    async def _next(self) -> Sent:
         try:
-            async with stream:
-                if isinstance(stream, LogStream):
-                    yield ServerSentEventMessage("{}", event="ready", id=str(stream.position))
-                async for item in stream:
-                    yield _message_of(item, event)
+            return await super()._next()
         except PositionError:
+            self.let_go()
             # An empty id makes a browser forget the last one, which it would send for ever
-            yield _gap_message(Gap(None, GapReason.EXPIRED), position="")
+            return Sent(as_json(fields_of(Gap(None, GapReason.EXPIRED))), GAP, "")
 
 
-def _message_of(
-    item: Notification[Any] | Event[Any] | Gap, event: str | None
-) -> ServerSentEventMessage:
-    if isinstance(item, Gap):
-        return _gap_message(item)
-    position = str(item.position) if isinstance(item, Event) else None
-    return ServerSentEventMessage(_data_of(item.payload), event=event, id=position)
-
-
-def _gap_message(gap: Gap, *, position: str | None = None) -> ServerSentEventMessage:
-    return ServerSentEventMessage(encode_json(dataclasses.asdict(gap)), event="gap", id=position)
-
-
-def _data_of(payload: object) -> str | bytes:
-    return payload if isinstance(payload, str) else encode_json(payload)
+def _framed(sent: Sent) -> ServerSentEventMessage:
+    return ServerSentEventMessage(sent.data, event=sent.event, id=sent.id)
