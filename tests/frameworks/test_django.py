@@ -510,7 +510,9 @@ def test_without_django_one_line_says_what_to_install() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
-    wanted = "ImportError: asyncnotify.ext.django needs Django: pip install 'django>=5.2'"
+    wanted = (
+        "ImportError: asyncnotify.ext.django needs Django: pip install 'asyncnotify-pg[django]'"
+    )
     assert ended.stderr.splitlines()[-1] == wanted
 
 

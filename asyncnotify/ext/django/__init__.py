@@ -15,7 +15,7 @@ process, for async views under ASGI. The module's path is its API, with the name
 try:
     import django as _django
 except ImportError as _error:
-    _msg = "asyncnotify.ext.django needs Django: pip install 'django>=5.2'"
+    _msg = "asyncnotify.ext.django needs Django: pip install 'asyncnotify-pg[django]'"
     raise ImportError(_msg) from _error
 
 from asyncnotify.ext.django._databases import connect_arguments
