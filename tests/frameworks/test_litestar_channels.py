@@ -320,7 +320,9 @@ async def test_a_cancelled_subscription_does_not_make_a_channel_deaf(
         async with asyncio.timeout(LIMIT):
             await backend.listener.wait_connected()
             subscriber = await plugin.subscribe("orders")
-            await backend.subscribe(["orders"])  # returns once the server has confirmed
+            await backend.subscribe(
+                [FENCE]
+            )  # confirmed behind the channel that was asked for before
             await plugin.wait_published("1", "orders")
         assert await messages(subscriber, 1) == [b"1"]
 
