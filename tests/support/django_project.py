@@ -52,11 +52,15 @@ class Order(models.Model):
     text = models.TextField()
 """
 NOTIFICATIONS: Final = """
+import sys
+
 from asyncnotify.ext.django import on
 from shop.models import Order
 
 def say(*words):
-    print(*words, flush=True)
+    # At once: print() writes each word by itself, and there are several threads
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
 
 def read_again(gap):
     say("plain", gap.reason, Order.objects.count())
