@@ -32,6 +32,9 @@ OF_MAIN: Final = 2
 OF_POOL: Final = 2
 """Sessions of a process of the pool: that notifier, started anew, and the one of the page."""
 
+SECONDS: Final = str(round(scaled(2.0)))
+"""The time limit of a task, in which it has to begin to listen."""
+
 END: Final = scaled(20.0)
 """Seconds for the warm shutdown of a worker, of which Celery itself takes five."""
 
@@ -54,7 +57,7 @@ def start(**_):
     except WrongLoopError:
         used.start()
 
-@app.task(soft_time_limit=1)
+@app.task(soft_time_limit=int(os.environ["SECONDS"]))
 def collect():
     taken = []
     with BlockingListener(DSN) as listener, listener.stream("items") as stream:
@@ -66,10 +69,10 @@ def collect():
                 notifier.notify("said", json.dumps(["limit", taken]))
     notifier.notify("said", json.dumps(["taken", taken]))
 
-@app.task(time_limit=1)
+@app.task(time_limit=int(os.environ["SECONDS"]))
 def get_stuck():
+    used.notify("said", json.dumps(["ready", os.getpid()]))
     with BlockingListener(DSN) as listener, listener.stream("items") as stream:
-        used.notify("said", json.dumps(["ready", os.getpid()]))
         stream.get()
 """
 
@@ -96,7 +99,8 @@ class Worker:
     @property
     def _environment(self) -> dict[str, str]:
         paths = os.pathsep.join((ENVIRONMENT["PYTHONPATH"], str(self._folder)))
-        return {**ENVIRONMENT, "DATABASE_URL": self.dsn, "PYTHONPATH": paths}
+        given = {"DATABASE_URL": self.dsn, "PYTHONPATH": paths, "SECONDS": SECONDS}
+        return {**ENVIRONMENT, **given}
 
     def call(self, task: str) -> None:
         """Have a task of MORE run."""

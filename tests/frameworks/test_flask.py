@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 pytest.importorskip("flask")
 
 FLASK: Final = ("flask", "--app", "flask_app", "run", "--port", "PORT")
-GUNICORN: Final = ("gunicorn", "--bind", "127.0.0.1:PORT", "--log-level", "warning")
+GUNICORN: Final = (
+    *("gunicorn", "--bind", "127.0.0.1:PORT", "--log-level", "warning"),
+    *("--timeout", "600", "--graceful-timeout", "600"),  # nothing passes because of them
+)
 UWSGI: Final = (
     *("uwsgi", "--http-socket", "127.0.0.1:PORT", "--module", "flask_app:create_app()"),
     *("--master", "--processes", "2", "--threads", "30", "--die-on-term", "--disable-logging"),
 )
 AT_ONCE: Final = scaled(10.0)
-"""Seconds until a server with open streams has ended; gunicorn would wait for 30."""
+"""Seconds until a server with open streams has ended; by itself gunicorn would wait for them."""
 
 
 @pytest.fixture
