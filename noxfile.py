@@ -17,7 +17,7 @@ from nox.command import CommandFailed
 from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["tests", "lint", "types", "layers"]
@@ -101,6 +101,9 @@ with those that send hundreds of thousands."""
 
 TOOLS = ("cli", "otel", "prometheus")
 """Extras whose lower bounds are tested with those of the package."""
+
+IN_OWN_SESSIONS = ("tests/browser", "tests/frameworks")
+"""Tests that start web servers and browsers: `browser` and `frameworks` run them all."""
 
 WITHOUT_LOAD = ("-m", "not load and not soak")
 
@@ -319,10 +322,14 @@ def tests_all(session: nox.Session, variant: str) -> None:
             pins = _lowest_dependencies(version)
             session.log("lowest dependencies: %s", ", ".join(pins))
         case _:
-            options = [*WITHOUT_LOAD, *(f"--ignore={path}" for path in NOT_ON_EVERY_PYTHON)]
+            options = [*WITHOUT_LOAD, *_ignoring(NOT_ON_EVERY_PYTHON)]
     session.install(f".[{extras}]", *pins)
     server = SERVER_OF[version if variant == "newest" else variant]
-    _run_tests(session, *_server_option(session, server), *options)
+    _run_tests(session, *_server_option(session, server), *options, *_ignoring(IN_OWN_SESSIONS))
+
+
+def _ignoring(paths: Iterable[str]) -> list[str]:
+    return [f"--ignore={path}" for path in paths]
 
 
 @nox.session
