@@ -17,8 +17,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector as _Collector
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector as _Collector
+except ImportError as error:
+    msg = (
+        "asyncnotify.ext.prometheus needs prometheus_client: pip install"
+        " 'asyncnotify-pg[prometheus]'"
+    )
+    raise ImportError(msg) from error
 
 from asyncnotify import BlockingListener, Listener
 from asyncnotify.ext._counters import stats_of

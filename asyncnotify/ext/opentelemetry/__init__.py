@@ -12,6 +12,15 @@ sends it. ``opentelemetry-instrument`` finds ``asyncnotify.ext.opentelemetry.ins
 entry point. The module's path is its API, with the names in ``__all__``.
 """
 
+try:
+    import opentelemetry.metrics  # noqa: F401  # pyright: ignore[reportUnusedImport] # its absence is told here
+except ImportError as _error:
+    _text = (
+        "asyncnotify.ext.opentelemetry needs the API of OpenTelemetry: pip install"
+        " 'asyncnotify-pg[otel]'"
+    )
+    raise ImportError(_text) from _error
+
 from asyncnotify.ext.opentelemetry._instrument import Instrumented, instrument
 from asyncnotify.ext.opentelemetry._logs import observe_logs
 from asyncnotify.ext.opentelemetry._operations import current_traceparent
