@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import asyncpg
 
 from asyncnotify._arguments import type_name
+from asyncnotify._asyncpg.untraced import fetch
 from asyncnotify.triggers._errors import LockTimeoutError
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ class _OnAsyncpg:
 
     async def execute(self, query: Query) -> Rows:
         if query.has_rows:
-            return [tuple(row) for row in await self._connection.fetch(query.text)]
+            # Not connection.fetch(): codecs and records of the caller's would make other rows
+            return [tuple(row) for row in await fetch(self._connection, query.text)]
         await self._connection.execute(query.text)
         return ()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -13,6 +12,7 @@ import pytest_asyncio
 
 from asyncnotify import Listener, Notifier
 from asyncnotify.log import Event, Log, Retry
+from tests.support.codecs import CustomRecord, set_codecs
 from tests.support.driver_features import READS_CATALOGS_PLAINLY as PLAIN
 
 if TYPE_CHECKING:
@@ -21,40 +21,6 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
 
 pytestmark = pytest.mark.needs_server("a driver's codecs")
-
-TYPES: Final = [
-    *("bool", "bytea", "char", "name", "int2", "int4", "int8", "oid", "float4", "float8"),
-    *("numeric", "text", "varchar", "bpchar", "json", "jsonb", "uuid", "date", "time"),
-    *("timestamp", "timestamptz", "interval", "xid", "xid8", "pg_snapshot", "unknown"),
-]
-"""All that a statement of a log's takes or gives, and more."""
-
-
-class CustomRecord(asyncpg.Record):
-    """A class of the caller's for rows, whose values have one more wrapping."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return something else."""
-        return [super().__getitem__(key)]
-
-
-def refuse(value: object) -> Any:
-    """Code nothing."""
-    msg = f"a codec of the caller's was used for {value!r}"
-    raise AssertionError(msg)
-
-
-async def set_codecs(connection: Connection) -> None:
-    """Have every type coded by a function that raises."""
-    done = 0
-    for name in TYPES:
-        # The server has no such type, or the driver allows none for it
-        with contextlib.suppress(ValueError, asyncpg.InterfaceError):
-            await connection.set_type_codec(
-                name, schema="pg_catalog", encoder=refuse, decoder=refuse, format="text"
-            )
-            done += 1
-    assert done > len(TYPES) - 4
 
 
 class Logged(asyncpg.Connection):

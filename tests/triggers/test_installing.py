@@ -21,6 +21,8 @@ from asyncnotify.triggers import (
     TriggerState,
     UnknownTableError,
 )
+from tests.support.codecs import CustomRecord, set_codecs
+from tests.support.driver_features import READS_CATALOGS_PLAINLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +74,32 @@ async def test_all_steps_on_asyncpg(admin: Connection, table: Table) -> None:
     await newer.remove(admin)
     await newer.remove(admin)
     assert await state(table, admin) is TriggerState.MISSING
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_codecs_and_records_of_the_callers_change_nothing(
+    dsn: str, table: Table, *, pooled: bool
+) -> None:
+    """Catalogs are read as the driver reads them by itself."""
+    records: dict[str, Any] = {"record_class": CustomRecord} if READS_CATALOGS_PLAINLY else {}
+    async with (
+        asyncpg.create_pool(dsn, min_size=1, init=set_codecs, **records) as pool,
+        pool.acquire() as lent,
+    ):
+        connection: Any = lent if pooled else unwrapped_connection(lent)
+        await connection.execute(MAKE)
+        assert await state(table, connection) is TriggerState.MISSING
+        await table.install(connection)
+        await table.install(connection)
+        assert (await table.status(connection)).is_fine
+        await table.upgrade(connection)
+        await table.remove(connection)
+        assert await state(table, connection) is TriggerState.MISSING
+
+
+def unwrapped_connection(lent: Any) -> Any:
+    """Return the connection that a pool has lent."""
+    return lent._con  # noqa: SLF001 - its proxy stands for it
 
 
 async def test_a_function_replaced_by_hand_is_outdated(admin: Connection, table: Table) -> None:
