@@ -80,16 +80,21 @@ class Program:
             error.add_note(self.said)
             raise
 
-    async def interrupt(self) -> None:
-        """Press Ctrl-C, and wait until it has ended without complaint."""
-        self._process.send_signal(signal.SIGINT)
+    async def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Press Ctrl-C, or send another signal, and wait until it has ended without complaint."""
+        self.send(number)
         await self.end()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
-        """Leave no process behind."""
+        """Leave no process behind; what it has still printed is read."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.communicate()  # with uvloop, wait() alone leaves the pipe open
+        rest, _ = await self._process.communicate()  # with uvloop, wait() leaves the pipe open
+        self.lines += rest.decode().splitlines()
 
 
 class ExampleRunner:
@@ -204,6 +209,13 @@ async def fragile_runner(
 ) -> AsyncIterator[ExampleRunner]:
     """A database that is taken away in either way."""
     async with new_runner(*fragile) as runner:
+        yield runner
+
+
+@pytest_asyncio.fixture
+async def killable_runner(own_server: PostgresServer) -> AsyncIterator[ExampleRunner]:
+    """A database whose server is killed with ``kill -9``."""
+    async with new_runner(own_server.dsn, own_server) as runner:
         yield runner
 
 
