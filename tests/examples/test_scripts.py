@@ -98,8 +98,8 @@ async def test_cache_keeps_nothing_that_changed_while_it_was_read(runner: Exampl
         Listener(runner.dsn) as listener,
         runner.connect() as holder,
     ):
-        prices = example.Prices(pool, listener)
-        await prices.start()
+        prices = example.Prices(pool)
+        await prices.follow(listener)
         await listener.listen("prices", lambda _: notified.set())
         await holder.execute("SELECT pg_advisory_lock(1)")
         async with asyncio.TaskGroup() as group:
