@@ -11,11 +11,10 @@ A job is a number of seconds to work. Then, in psql:
 The last one fails three times and is set aside. Press Ctrl-C, or send SIGTERM: the job in hand is
 finished, those that were taken with it are given back.
 
-A notification wakes, and the table says what there is to do. Nobody is notified of a job that was
-inserted while nobody listened, that is due later, or whose worker was killed: so each worker looks
+The table says what there is to do; a notification only wakes. Nobody is notified of a job that was
+inserted while nobody listened, that is due later, or whose worker was killed: each worker looks
 also at every Gap, and every few seconds. What a job writes by ``connection`` is committed together
-with the fact that it is done: exactly once. All else that it does is done again if its worker dies
-before that; a job that kills its worker is tried for ever.
+with the fact that it is done: exactly once. All else is done again if its worker dies before that.
 """
 
 from __future__ import annotations
@@ -41,9 +40,8 @@ if TYPE_CHECKING:
 DSN = os.environ.get("DATABASE_URL")
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 JOB_LIMIT = 60  # seconds that one job may take
-SETTINGS = {  # the server gives back the jobs of a worker whose machine has vanished
-    "idle_in_transaction_session_timeout": f"{2 * JOB_LIMIT}s"
-}
+# So the server gives back the jobs of a worker whose machine has vanished
+SETTINGS = {"idle_in_transaction_session_timeout": f"{2 * JOB_LIMIT}s"}
 SCHEMA = """
     CREATE TABLE IF NOT EXISTS jobs (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
