@@ -15,7 +15,6 @@ BLOCKED = """
     EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON l.database = d.oid
             WHERE d.datname = current_database() AND NOT l.granted)
 """
-THE_REST = ""  # an application_name: what the examples open for queries of their own
 
 
 async def test_plain_script(fragile_runner: ExampleRunner) -> None:
@@ -110,56 +109,6 @@ async def test_cache_keeps_nothing_that_changed_while_it_was_read(runner: Exampl
             await holder.execute("SELECT pg_advisory_unlock(1)")
         assert reading.result() == 310
         assert await prices.get("tea") == 320
-
-
-async def start_config(runner: ExampleRunner) -> Program:
-    """Start the example of a configuration; return when it has read an empty table."""
-    program = await runner.run("config_reload")
-    await program.expect("settings: {}")
-    return program
-
-
-async def test_config_is_right_after_an_outage(fragile_runner: ExampleRunner) -> None:
-    """Settings are read when they change, and when a change may have been missed."""
-    program = await start_config(fragile_runner)
-    await fragile_runner.execute("INSERT INTO settings VALUES ('colour', 'green'); NOTIFY settings")
-    await program.expect("settings: {'colour': 'green'}")
-    async with fragile_runner.outage():
-        await fragile_runner.execute("UPDATE settings SET value = 'blue'; NOTIFY settings")
-    await program.expect("settings: {'colour': 'blue'}")
-    await program.interrupt()
-
-
-async def test_config_is_read_once_for_many_notifications(runner: ExampleRunner) -> None:
-    """What is notified while the settings are being read leads to one more reading."""
-    program = await start_config(runner)
-    async with runner.connect() as holder, holder.transaction():
-        await holder.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
-        await runner.execute("NOTIFY settings")
-        await runner.until(BLOCKED)
-        await runner.execute(
-            "SELECT pg_notify('settings', n::text) FROM generate_series(1, 1000) n"
-        )
-    await runner.execute("INSERT INTO settings VALUES ('n', '0')")
-    for n in range(20):  # were a thousand readings due, many would come between these
-        await runner.execute(f"UPDATE settings SET value = '{n}'; NOTIFY settings")
-        await program.expect(f"settings: {{'n': '{n}'}}")
-    assert len(program.lines) < 40
-    await program.interrupt()
-
-
-async def test_config_is_read_again_when_the_reading_fails(runner: ExampleRunner) -> None:
-    """A notification is answered though the connection dies under the question."""
-    program = await start_config(runner)
-    async with runner.connect() as holder, holder.transaction():
-        await holder.execute("LOCK settings IN ACCESS EXCLUSIVE MODE")
-        await holder.execute("INSERT INTO settings VALUES ('colour', 'red')")
-        await runner.execute("NOTIFY settings")
-        await runner.until(BLOCKED)
-        await runner.terminate(THE_REST)
-        await program.expect("still the old settings")
-    await program.expect("settings: {'colour': 'red'}")
-    await program.interrupt()
 
 
 async def test_r45_trigger(fragile_runner: ExampleRunner) -> None:
