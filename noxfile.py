@@ -90,6 +90,7 @@ NOT_ON_EVERY_PYTHON = (
     "tests/examples",
     "tests/ext",
     "tests/integration",
+    "tests/lock",
     "tests/test_docs.py",
     "tests/test_flakiness.py",
     "tests/test_server_choice.py",
@@ -103,7 +104,7 @@ TOOLS = ("cli", "otel", "prometheus")
 """Extras whose lower bounds are tested with those of the package."""
 
 IN_OWN_SESSIONS = ("tests/browser", "tests/frameworks")
-"""Tests that start web servers and browsers: `browser` and `frameworks` run them all."""
+"""Tests that start web servers and browsers. In CI, `browser` and `frameworks` run them."""
 
 WITHOUT_LOAD = ("-m", "not load and not soak")
 
@@ -303,7 +304,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on the Python at hand; arguments after ``--`` go to pytest."""
     session.install(".[test]")
-    _run_tests(session, *((THOROUGH,) if IN_CI else ()))
+    _run_tests(session, *((THOROUGH, *_ignoring(IN_OWN_SESSIONS)) if IN_CI else ()))
 
 
 @nox.session(name="tests-all")
