@@ -157,11 +157,10 @@ class ExampleRunner:
     async def outage(self) -> AsyncGenerator[None]:
         """Take the database away; what is notified inside the block reaches no program."""
         self.proxy.refuse()
-        if self._server is None:
-            await self.terminate()
-        else:
+        if self._server is not None:
             await asyncio.to_thread(self._server.kill)
             await asyncio.to_thread(self._server.start)
+        await self.terminate()  # of a server that was killed, who was on the way through the proxy
         yield
         self.proxy.accept()
 

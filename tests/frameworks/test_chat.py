@@ -179,6 +179,7 @@ async def test_what_is_no_message_is_refused(runner: ExampleRunner) -> None:
     """And the client may go on; a room or a name that cannot be is refused before a LISTEN."""
     process = await serve(runner)
     async with process.client("ann") as ann:
+        await ann.until_present("ann")
         await ann.send("nonsense")
         await ann.next("refused")
         await ann.say("\0")
