@@ -198,7 +198,7 @@ async def serve(
     except* WebSocketDisconnect:
         pass
     except* (TimeoutError, TooManyChannelsError):  # too slow, or one room too many
-        await socket.close(1013)
+        await close(socket, 1013)
 
 
 async def hear(socket: WebSocket, visitor: Visitor) -> None:
@@ -206,13 +206,13 @@ async def hear(socket: WebSocket, visitor: Visitor) -> None:
     while True:
         try:
             said = Said.model_validate_json(await socket.receive_text())
-        except ValidationError:
-            await socket.send_json({"refused": "a message has a key and a text"})
+        except (ValidationError, KeyError):  # KeyError: bytes, not text
+            await send(socket, {"refused": "a message has a key and a text"})
             continue
         try:
             await say(socket.state.pool, visitor, said)
         except FAILURES:  # it may have been said: with the same key it is not said twice
-            await socket.send_json({"failed": str(said.key)})
+            await send(socket, {"failed": str(said.key)})
 
 
 async def say(pool: Any, visitor: Visitor, said: Said) -> None:  # noqa: ANN401
@@ -237,9 +237,21 @@ async def show(socket: WebSocket, visitor: Visitor) -> None:
         with socket.state.presence.of(visitor):
             async for item in stream:
                 for message in await view.read_until_it_succeeds(item):
-                    async with asyncio.timeout(30):
-                        await socket.send_json(message)
-    await socket.close(1012)
+                    await send(socket, message)
+    await close(socket, 1012)
+
+
+async def send(socket: WebSocket, message: dict[str, Any]) -> None:
+    """Send a client something; raise TimeoutError if it does not take it."""
+    async with asyncio.timeout(30):
+        await socket.send_json(message)
+
+
+async def close(socket: WebSocket, code: int) -> None:
+    """Close a socket; that of a client which reads nothing any more too."""
+    with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+        async with asyncio.timeout(5):
+            await socket.close(code)
 
 
 class View:

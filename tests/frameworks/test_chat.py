@@ -43,9 +43,9 @@ class Client:
         self.received: list[dict[str, Any]] = []
         self._connection = connection
 
-    async def send(self, text: str) -> None:
-        """Send a text."""
-        await self._connection.send(text)
+    async def send(self, frame: str | bytes) -> None:
+        """Send a text, or bytes."""
+        await self._connection.send(frame)
 
     async def say(self, text: str, key: str = "") -> None:
         """Say something."""
@@ -180,10 +180,9 @@ async def test_what_is_no_message_is_refused(runner: ExampleRunner) -> None:
     process = await serve(runner)
     async with process.client("ann") as ann:
         await ann.until_present("ann")
-        await ann.send("nonsense")
-        await ann.next("refused")
-        await ann.say("\0")
-        await ann.next("refused")
+        for frame in "nonsense", b"bytes", json.dumps({"key": str(uuid4()), "text": "\0"}):
+            await ann.send(frame)
+            await ann.next("refused")
         await ann.say("hello")
         assert await ann.text() == "hello"
     for name, room in ("ann", "A;B"), ("%00", "tea"):
