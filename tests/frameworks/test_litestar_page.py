@@ -69,6 +69,7 @@ def next_of(client: Events) -> tuple[str, str]:
 @pytest.mark.parametrize("server", FILES[:1], indirect=True)
 async def test_a_web_socket_hears_what_is_notified(server: WebServer) -> None:
     """The plugin's handler for the channel; the socket is closed when the server ends."""
+    pytest.importorskip("websockets", reason="uvicorn speaks no WebSocket without it")
     url = f"http://127.0.0.1:{server.port}"
     async with (
         aiohttp.ClientSession(url) as session,
