@@ -30,7 +30,10 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS counter (id int PRIMARY KEY, value int NOT NULL);
     INSERT INTO counter VALUES (1, 0) ON CONFLICT DO NOTHING;
 """
-FAILURES = (LockLostError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+FAILURES = (
+    *(LockLostError, OSError, asyncpg.PostgresError),
+    *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
 
 
 async def count(held: Held, connection: Connection) -> int:
