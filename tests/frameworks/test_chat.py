@@ -85,11 +85,11 @@ class Process:
             yield Client(connection)
 
 
-async def serve(runner: ExampleRunner) -> Process:
-    """Start a process."""
+async def serve(runner: ExampleRunner, beat: str = "0.3") -> Process:
+    """Start a process; beat: the seconds in which it renews its visitors."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    program = await runner.run("chat", PORT=str(port), BEAT="0.3")
+    program = await runner.run("chat", PORT=str(port), BEAT=beat)
     await program.expect("Uvicorn running on")
     return Process(program, port)
 
@@ -135,7 +135,7 @@ async def test_nothing_that_was_said_is_missing_after_an_outage(
 ) -> None:
     """The history is read again, nobody has gone, and what failed is said once by its key."""
     runner = fragile_runner
-    one, two = await asyncio.gather(serve(runner), serve(runner))
+    one, two = await asyncio.gather(serve(runner, "1"), serve(runner, "1"))
     async with one.client("ann") as ann, two.client("bob") as bob:
         for client in ann, bob:
             await client.until_present("ann", "bob")
