@@ -148,6 +148,7 @@ async def main(every: str = "5") -> None:
         await listener.listen(jobs.changes, worker.wake, resync=worker.wake)
         print("ready")
         await worker.run()
+        pool.terminate()  # close() of asyncpg 0.29 waits for lost connections, for ever
 
 
 if __name__ == "__main__":
