@@ -126,6 +126,30 @@ async def handle(notification):
         assert process.returncode == 0
 
 
+def test_a_handler_that_a_signal_interrupts_is_waited_for(project: Project, dsn: str) -> None:
+    """The signal comes in the middle of its code, and so in its context."""
+    project.write(
+        "shop/notifications.py",
+        """
+import asyncio
+import os
+import signal
+from asyncnotify.ext.django import on
+
+@on("orders")
+async def handle(notification):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.5)
+    print("finished", flush=True)
+""",
+    )
+    with project.running(*LISTEN) as process:
+        wait_for(process.stdout, "listening on")
+        execute(dsn, "NOTIFY orders")
+        assert process.communicate(timeout=TIME_LIMIT)[0] == "finished\nstopped\n"
+        assert process.returncode == 0
+
+
 def test_a_second_signal_waits_for_no_handler(project: Project, dsn: str) -> None:
     """It ends the process in the middle of a handler that would run for ever."""
     project.write(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify import ClosedError, Listener
@@ -70,7 +71,9 @@ class _Closer:
             self._closing.cancel()
 
     def _signal(self, *_: Any) -> None:  # noqa: ANN401 - as handlers of signals are called
-        self._loop.call_soon_threadsafe(self._call)
+        # In the context of a handler that the signal has interrupted, closing would be taken for a
+        # call of that handler, which would then not be waited for
+        self._loop.call_soon_threadsafe(self._call, context=Context())
 
     @contextlib.contextmanager
     def called_by_signals(self) -> Generator[None]:
