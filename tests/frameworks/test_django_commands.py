@@ -139,7 +139,7 @@ from asyncnotify.ext.django import on
 @on("orders")
 async def handle(notification):
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # a run that does not wait has ended by then
     print("finished", flush=True)
 """,
     )
