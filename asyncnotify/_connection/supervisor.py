@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 _SETTLED_AFTER: Final = 30.0
 """Seconds after which a session counts as stable if it has not answered a heartbeat before."""
 
+_CALLBACK_DUE: Final = 0.01
+"""Seconds for the event loop to run a callback that is due."""
+
 _DELIVERING_AFTER: Final = 1.0
 """Seconds after which a session counts as stable if it has delivered notifications."""
 
@@ -97,6 +100,13 @@ class Supervisor:
         if self.status.state is State.CONNECTED and (session is None or session.lost):
             return State.RECONNECTING  # the driver knows of the loss, the task not yet
         return self.status.state
+
+    async def until_connected(self) -> None:
+        """Return once a session listens, as far as it is known."""
+        await self.connected.wait()
+        while self.state is not State.CONNECTED:  # the driver knows of a loss, its callback is due
+            await asyncio.sleep(_CALLBACK_DUE)
+            await self.connected.wait()
 
     def close_when_cancelled(self, seconds: float) -> None:
         """When cancelled, take up to this many seconds to close the session in good order."""

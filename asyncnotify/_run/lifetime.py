@@ -141,7 +141,7 @@ class Lifetime:
 
     async def wait_connected(self, timeout: float | None) -> None:
         """Return once listening, at the first or at a later connection."""
-        connected = asyncio.create_task(self._supervisor.connected.wait())
+        connected = asyncio.create_task(self._supervisor.until_connected())
         try:
             self._refuse_if_ending()
             await self._first_of(connected, timeout)

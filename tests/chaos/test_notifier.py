@@ -206,6 +206,7 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
 
     async def server_killed() -> None:
         await asyncio.to_thread(battered_server.kill)
+        await asyncio.sleep(1.5)  # longer than the deadline of a call, which is refused meanwhile
         await asyncio.to_thread(battered_server.start)
 
     async def restarted() -> None:
