@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector as _Collector
-except ImportError as error:
-    msg = (
+except ImportError as _error:
+    _text = (
         "asyncnotify.ext.prometheus needs prometheus_client: pip install"
         " 'asyncnotify-pg[prometheus]'"
     )
-    raise ImportError(msg) from error
+    raise ImportError(_text) from _error
 
 from asyncnotify import BlockingListener, Listener
 from asyncnotify.ext._counters import stats_of
