@@ -103,6 +103,20 @@ with those that send hundreds of thousands."""
 TOOLS = ("cli", "otel", "prometheus")
 """Extras whose lower bounds are tested with those of the package."""
 
+DOCUMENTED = (
+    "aiohttp",
+    "cli",
+    "django",
+    "fastapi",
+    "litestar",
+    "msgspec",
+    "otel",
+    "prometheus",
+    "pydantic",
+    "starlette",
+)
+"""Extras whose modules the reference is made from."""
+
 IN_OWN_SESSIONS = ("tests/browser", "tests/frameworks")
 """Tests that start web servers and browsers. In CI, `browser` and `frameworks` run them."""
 
@@ -416,6 +430,23 @@ def bench(session: nox.Session) -> None:
         )
     modules = {"NODE_PATH": str(place / "node_modules")}
     session.run("python", "-m", "benchmarks", *options, *session.posargs, env=modules)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """
+    Build the site from docs/, in docs/_build; every warning is an error.
+
+    ``-- links`` asks instead whether the pages of others that it links to are there.
+    """
+    session.install(f".[{','.join(DOCUMENTED)}]", *_group("docs"))
+    builder = "linkcheck" if "links" in session.posargs else "html"
+    shutil.rmtree("docs/_build", ignore_errors=True)
+    session.run(
+        *("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet"),
+        *("--builder", builder, "docs", "docs/_build"),
+        env=INSTALLED_ONLY,
+    )
 
 
 @nox.session
