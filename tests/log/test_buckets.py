@@ -405,12 +405,12 @@ async def test_seek_pause_and_drop_mean_all_buckets(log: Log, dsn: str, admin: C
         await until(lambda: _are_served(log, 0))
         await log.append("things", "later", key="k")
         await log.resume("mailer")
-        assert (await seen.until(2 * (KEYS + 1) + 1))[-1] == "later"
+        await seen.until_noted("later")  # what was in a handler may come again
         await until(lambda: _are_served(log, 4))
         await log.drop("mailer")
         assert (await log.status()).consumers == ()
         assert await log.dead_letters() == []
-    assert Counter(seen.payloads)["0"] == 2
+    assert Counter(seen.payloads)["0"] >= 2
 
 
 async def _are_letters(log: Log, count: int) -> bool:

@@ -304,6 +304,11 @@ class Seen:
                 await self._news.wait()
         return self.payloads
 
+    async def until_noted(self, payload: str) -> None:
+        """Return once this payload is among them."""
+        while payload not in self.payloads:
+            await self.until(len(self.payloads) + 1)
+
 
 async def test_handlers_get_events_one_by_one_and_resume(
     dsn: str, installed: Names, admin: Connection

@@ -103,6 +103,8 @@ class Operating(Running):
         """
         Let nobody serve a consumer, until ``resume()``; what it has before it is kept.
 
+        An event that is being handled at this moment may be handled once more afterwards.
+
         Raises:
             LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
