@@ -371,7 +371,11 @@ def frameworks(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Run the tests of the live page in Chromium; where there is none, they are skipped."""
+    """
+    Run the tests of the live page and of the built site in Chromium.
+
+    Where there is no Chromium, or no site, they are skipped.
+    """
     session.install(".[test]", *_group("browser"))
     _run_tests(session, "tests/browser", "-rs")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -21,23 +19,13 @@ from tests.support.services import ENVIRONMENT
 
 pytest.importorskip("playwright", reason="needs Playwright: the dependency group `browser`")
 
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 APP: Final = Path(__file__).parents[2] / "examples" / "live_orders" / "app.py"
 SHOWN_WITHIN: Final = scaled(15_000)  # milliseconds until a fact that must show is shown
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
-FLAGS: Final = (
-    "--no-sandbox",  # as root there is none
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 INSERT: Final = "INSERT INTO orders (customer, item, price) VALUES ($1, $2, $3) RETURNING id"
 
 
@@ -111,18 +99,6 @@ async def shop(own_server: PostgresServer) -> AsyncIterator[Shop]:
     yield shop
     said = await shop.stop()
     assert "Traceback" not in said
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A browser of the operating system's; none is downloaded."""
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip("needs Chromium: `apt-get install chromium`, or its path in CHROMIUM")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture
