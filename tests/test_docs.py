@@ -622,6 +622,25 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
         assert text in told
 
 
+def test_the_rates_on_the_page_about_brokers_are_those_that_were_measured() -> None:
+    """When they are measured anew, that page follows too."""
+    told = prose_of(ROOT / "docs" / "topics" / "broker.md")
+    received = 1_000_000 / measured("burst", "asyncnotify stream()", 2)
+    rates = {
+        "asyncnotify notify()": measured("publishing", "asyncnotify notify()", 1),
+        "1 listener": measured("writers", "NOTIFY, 1 idle listener", 1),
+        "no NOTIFY": measured("writers", "without NOTIFY", 1),
+        "100 listeners": measured("writers", "NOTIFY, 100 idle listeners", 1),
+        "append": measured("log append", "asyncnotify log", 1),
+        "append, no NOTIFY": measured("log append", "asyncnotify log, no NOTIFY", 1),
+        "consume": measured("log consume", "asyncnotify log", 2),
+        "pgqueuer": measured("log consume", "pgqueuer", 2),
+        "procrastinate": measured("log consume", "procrastinate", 2),
+        "received": round(received, -4),
+    }
+    assert {name for name, rate in rates.items() if f"{rate:,.0f}" not in told} == set()
+
+
 # -- tables and drawings of the design ------------------------------------------------------------
 
 
