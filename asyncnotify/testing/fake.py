@@ -25,12 +25,15 @@ from asyncnotify.sources import register
 from asyncnotify.testing._fake.failures import NotOnFakeError, PermanentlyRefusedError, RefusedError
 from asyncnotify.testing._fake.log_session import FakeLogSessions
 from asyncnotify.testing._fake.rules import check
+from asyncnotify.testing._fake.sending import Cut
 from asyncnotify.testing._fake.source import FakeListening, FakePublishing
 from asyncnotify.testing._fake.state import State
 from asyncnotify.testing._fake.transaction import FakeTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asyncpg import PostgresError
 
     from asyncnotify import Notification
     from asyncnotify.log.sources import LogSessions
@@ -136,6 +139,21 @@ class FakeServer(LogSource):
             return tuple(self._state.clients)
 
     @property
+    def connecting(self) -> int:
+        """How many connections are being made: they wait while the server is frozen or slow."""
+        return self._state.dialling
+
+    @property
+    def commands(self) -> int:
+        """
+        How many commands all connections have given so far.
+
+        Each is one round trip to a real server: LISTEN for any number of channels, a heartbeat, a
+        transaction of any number of notifications. What this object does itself is not counted.
+        """
+        return self._state.commands
+
+    @property
     def listening_pids(self) -> tuple[int, ...]:
         """Those of the sessions that listen on any channel."""
         return tuple(client.pid for client in self._state.listening)
@@ -147,6 +165,14 @@ class FakeServer(LogSource):
     async def until_connected(self, count: int) -> None:
         """Return once there are so many connections, and not before."""
         await self._state.until(lambda: len(self.pids) == count)
+
+    async def until_connecting(self, count: int) -> None:
+        """Return once so many connections are being made, and not before."""
+        await self._state.until(lambda: self.connecting == count)
+
+    async def until_commands(self, count: int) -> None:
+        """Return once connections have given so many commands in all, or more."""
+        await self._state.until(lambda: self.commands >= count)
 
     async def until_notified(self, channel: str, payload: str | None = None) -> Notification[str]:
         """
@@ -222,6 +248,57 @@ class FakeServer(LogSource):
     def thaw(self) -> None:
         """Go on after ``freeze()``, with what has come meanwhile."""
         self._state.thaw()
+
+    def lose_on(self, payload: str, *, channel: str | None = None, committed: bool) -> None:
+        """
+        Cut the connection that sends this notification next, before it has the answer.
+
+        Its caller cannot know whether the notification was sent: ``notify()`` raises a
+        ConnectionLostError.
+
+        Args:
+            payload: As it is sent. Of several notifications in one transaction any may be it.
+            channel: The name; None: any channel.
+            committed: Whether the server commits the transaction before it cuts the connection.
+        """
+        with self._state.lock:
+            self._state.sending.cuts.append(Cut(channel, payload, committed))
+
+    def refuse_notifications(
+        self, error_for: Callable[[str, str], PostgresError | None] | None
+    ) -> None:
+        """
+        Refuse notifications, with errors of PostgreSQL's, on connections that stay open.
+
+        One that is refused fails its transaction, of which nothing is sent. What ``notify()`` of
+        this object sends is never refused.
+
+        Args:
+            error_for: Called with channel and payload of each notification; returns a new
+                exception, such as ``asyncpg.InsufficientPrivilegeError("permission denied")``, or
+                None: this one is accepted. None in its place: all are accepted again.
+        """
+        with self._state.lock:
+            self._state.sending.error_for = error_for
+
+    def fill_queue(self, usage: float = 1.0) -> None:
+        """
+        Fill the notification queue: ``health()`` says how full it is.
+
+        While it is full all notifications are refused with ``asyncpg.ProgramLimitExceededError``,
+        but what ``notify()`` of this object sends. Nothing empties it but another call.
+
+        Args:
+            usage: From 0, empty, to 1, full.
+
+        Raises:
+            ValueError: It is not between 0 and 1.
+        """
+        if not 0 <= usage <= 1:
+            msg = f"usage must be between 0 and 1: {usage}"
+            raise ValueError(msg)
+        with self._state.lock:
+            self._state.sending.queue_usage = usage
 
     def unlisten(self, *pids: int) -> None:
         """

@@ -56,6 +56,7 @@ class FakeConnection:
             msg = "the connection is closed"
             raise NeverSentError(msg)
         seconds = self.timeout if timeout is None else timeout
+        self.state.count_command()
         answer: asyncio.Future[T] = self._loop.create_future()
         self._answers.add(answer)
         try:
@@ -95,9 +96,13 @@ class FakeConnection:
         try:
             result = effect()
         except Exception as error:  # noqa: BLE001 - it is the answer
-            self.outbox.put(self.state.delay, _refuse, answer, error)
+            self._reply(_refuse, answer, error)
         else:
-            self.outbox.put(self.state.delay, _answer, answer, result)
+            self._reply(_answer, answer, result)
+
+    def _reply(self, reply: Callable[..., object], *args: object) -> None:
+        if not self.lost:  # by what it was asked to do
+            self.outbox.put(self.state.delay, reply, *args)
 
     def send(self, pid: int, channel: str, payload: str) -> None:
         """Send a notification to the client."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncpg import PostgresError, ProgramLimitExceededError
+
 from asyncnotify import AsyncNotifyError, ChannelNameError, PayloadError
 from asyncnotify.log.sources import PermanentRefusalError, UnsentError
 
@@ -38,6 +40,11 @@ class NotOnFakeError(AsyncNotifyError, NotImplementedError):
         return f"the fake server has no {self.what}: test this on a real server"
 
 
+def full_queue() -> PostgresError:
+    """Return what PostgreSQL raises when its notification queue is full."""
+    return ProgramLimitExceededError("too many notifications in the NOTIFY queue")
+
+
 class FakeFailures:
     """The meaning of these errors."""
 
@@ -55,7 +62,7 @@ class FakeFailures:
 
     def is_refusal(self, error: BaseException, /) -> bool:
         """Return whether the server refused a command, on a connection that is still good."""
-        return isinstance(error, ChannelNameError | PayloadError)
+        return isinstance(error, ChannelNameError | PayloadError | PostgresError)
 
     def is_unsent(self, error: BaseException, /) -> bool:
         """Return whether a command failed before the server had it."""

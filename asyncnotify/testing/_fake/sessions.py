@@ -32,9 +32,16 @@ class PublishingSession(FakeConnection):
         await self.command(lambda: self._commit(pairs))
 
     def _commit(self, pairs: list[tuple[str, str]]) -> None:
+        faults = self.state.sending
         for channel, payload in pairs:
             check(channel, payload)
-        self.state.commit(self.pid, pairs)
+            faults.check(channel, payload)
+        faults.check_room()
+        cut = faults.cut_for(pairs)
+        if cut is None or cut.committed:
+            self.state.commit(self.pid, pairs)
+        if cut is not None:
+            self.state.lose([self.pid], None)
 
     async def notify_plainly(self, channel: str) -> None:
         """Send an empty notification."""
@@ -138,8 +145,8 @@ class ListeningSession(PublishingSession):
         return frozenset(channels) - listened
 
     async def queue_usage(self, *, timeout: float) -> float:
-        """Return how full the queue is: what is in memory never fills it."""
-        return await self.command(lambda: 0.0, timeout)
+        """Return how full the queue is: as full as the test wants it."""
+        return await self.command(lambda: self.state.sending.queue_usage, timeout)
 
     async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
         """Return who keeps the queue from being emptied: nobody."""

@@ -18,8 +18,9 @@ async def dialled(state: State, timeout: float) -> None:
     """Return once the server takes a connection, within this many seconds."""
     try:
         async with asyncio.timeout(timeout):
-            await asyncio.sleep(state.delay)
-            await state.until(lambda: not state.frozen)
+            with state.connecting():
+                await asyncio.sleep(state.delay)
+                await state.until(lambda: not state.frozen)
     except TimeoutError:
         msg = f"{state.name} did not answer within {timeout:g} s"
         raise TimeoutError(msg) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections import deque
@@ -16,10 +17,11 @@ from asyncnotify.testing._fake.locks import Locks
 from asyncnotify.testing._fake.log_store import LogStore
 from asyncnotify.testing._fake.outbox import call_in
 from asyncnotify.testing._fake.rules import folded
+from asyncnotify.testing._fake.sending import SendingFaults
 from asyncnotify.testing._fake.xids import Xids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from collections.abc import Set as AbstractSet
 
     from asyncnotify.testing._fake.failures import RefusedError
@@ -66,6 +68,9 @@ class State:
         self.committed: deque[Notification[str]] = deque(maxlen=KEPT)
         self.delay: float = 0.0
         self.frozen: bool = False
+        self.sending: SendingFaults = SendingFaults()
+        self.commands: int = 0
+        self.dialling: int = 0
         self.refused: type[RefusedError] | None = None
         self.passed: timedelta = timedelta(0)
         self.xids: Xids = Xids(self.now)
@@ -80,6 +85,26 @@ class State:
     def new_pid(self) -> int:
         """Return the pid of a new backend: no two have the same."""
         return next(self._pids)
+
+    @contextlib.contextmanager
+    def connecting(self) -> Generator[None]:
+        """Count a connection that is being made, while the context lasts."""
+        self._count_dialling(1)
+        try:
+            yield
+        finally:
+            self._count_dialling(-1)
+
+    def _count_dialling(self, change: int) -> None:
+        with self.lock:
+            self.dialling += change
+            self.note_change()
+
+    def count_command(self) -> None:
+        """A connection gives a command."""
+        with self.lock:
+            self.commands += 1
+            self.note_change()
 
     def enter(self, client: Client) -> None:
         """A client is connected."""

@@ -69,9 +69,12 @@ class OpenTransaction(LogTransaction):
             PayloadError: The server would refuse the payload.
             ConnectionLostError: The connection has been lost: nothing will be sent.
             RuntimeError: The transaction has not begun, or has ended.
+            asyncpg.PostgresError: The test has the server refuse it.
         """
         work = self._open()
         check(channel, payload)
+        with self._state.lock:
+            self._state.sending.check(channel, payload)
         work.pairs.append((channel, payload))
 
     def append(self, log: str, entries: Sequence[Entry], *, wake: bool) -> None:
@@ -217,10 +220,20 @@ class FakeTransaction(OpenTransaction):
         self._state.leave(self)
         if exc_type is None:
             self._check_connected()
+            self._check_room(work)
             self._state.process(lambda: self.commit_here(work))
         else:
             with self._state.lock:
                 self.roll_back_here()
+
+    def _check_room(self, work: Work) -> None:
+        with self._state.lock:
+            try:
+                if work.pairs:
+                    self._state.sending.check_room()
+            except BaseException:
+                self.roll_back_here()
+                raise
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from asyncnotify import (
@@ -510,3 +512,103 @@ def test_connections_are_lost_from_other_threads_while_they_deliver(fake: FakeSe
             else:
                 numbers.append(int(item.payload))
     assert numbers == sorted(set(numbers))
+
+
+# -- what goes wrong when notifications are sent --------------------------------------------------
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_connection_is_lost_on_a_notification(fake: FakeServer, *, committed: bool) -> None:
+    """Before the server has committed it or after that: the caller is told that he cannot know."""
+    fake.lose_on("2", channel="orders", committed=committed)
+    async with Notifier(fake.dsn) as notifier:
+        await notifier.notify("orders", "1")
+        await notifier.notify("others", "2")
+        with pytest.raises(ConnectionLostError, match="may or may not"):
+            await notifier.notify("orders", "2")
+        await notifier.notify("orders", "2")
+    sent = [n.payload for n in fake.notifications if n.channel == "orders"]
+    assert sent == ["1", "2", "2"] if committed else ["1", "2"]
+
+
+def refusing(channel: str, payload: str) -> asyncpg.PostgresError | None:
+    """Refuse what is called bad."""
+    return asyncpg.InsufficientPrivilegeError(f"{channel}: {payload}") if payload == "bad" else None
+
+
+async def test_notifications_are_refused_one_by_one(fake: FakeServer) -> None:
+    """The error surfaces unchanged at the call that is refused, also in a transaction."""
+    fake.refuse_notifications(refusing)
+    async with Notifier(fake.dsn) as notifier:
+        calls = [notifier.notify("orders", payload) for payload in ("1", "bad", "2", "bad")]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(result) for result in results] == [
+            type(None),
+            asyncpg.InsufficientPrivilegeError,
+        ] * 2
+        assert str(results[1]) == "orders: bad"
+        with (
+            contextlib.suppress(asyncpg.InsufficientPrivilegeError),
+            fake.transaction() as transaction,
+        ):
+            await notifier.notify("orders", "3", connection=transaction)
+            await notifier.notify("orders", "bad", connection=transaction)
+        fake.notify("orders", "bad")
+        fake.refuse_notifications(None)
+        await notifier.notify("orders", "bad")
+    assert [n.payload for n in fake.notifications] == ["1", "2", "bad", "bad"]
+
+
+async def test_a_full_queue_refuses_and_is_seen(fake: FakeServer) -> None:
+    """health() says how full it is; once it is full nothing is sent, until there is room."""
+    async with Listener(fake.dsn) as listener:
+        fake.fill_queue(0.75)
+        await listener.notify("orders", "1")
+        assert (await listener.health())["queue_usage"] == 0.75
+        fake.fill_queue()
+        with pytest.raises(asyncpg.ProgramLimitExceededError, match="NOTIFY queue"):
+            await listener.notify("orders", "2")
+        with pytest.raises(asyncpg.ProgramLimitExceededError), fake.transaction() as transaction:
+            transaction.pg_notify("orders", "3")
+        with fake.transaction():
+            pass  # which sends nothing
+        fake.fill_queue(0)
+        await listener.notify("orders", "4")
+    assert [n.payload for n in fake.notifications] == ["1", "4"]
+
+
+@pytest.mark.parametrize("usage", [-0.1, 1.1, float("nan")])
+def test_a_queue_is_as_full_as_can_be(fake: FakeServer, usage: float) -> None:
+    """Neither less than empty nor more than full."""
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        fake.fill_queue(usage)
+
+
+async def test_commands_are_counted(fake: FakeServer) -> None:
+    """One for any number of channels, and one for notifications that are sent together."""
+    async with Listener(fake.dsn, heartbeat=None) as listener, Notifier(fake.dsn) as notifier:
+        before = fake.commands
+        async with listener.stream("a", "b", "c"):
+            assert fake.commands == before + 1
+            await notifier.notify_many([("a", "1"), ("b", "2")])
+            assert fake.commands == before + 2
+            fake.notify("a", "3")
+            assert fake.commands == before + 2
+        leaving = asyncio.create_task(listener.unlisten("other"))
+        async with asyncio.timeout(10):
+            await fake.until_commands(before + 3)
+        await leaving
+
+
+async def test_a_test_can_wait_until_the_program_connects(fake: FakeServer) -> None:
+    """Connections that are being made are none yet: they wait while the server is frozen."""
+    fake.freeze()
+    notifier = Notifier(fake.dsn)
+    starting = asyncio.create_task(notifier.start())
+    async with asyncio.timeout(10):
+        await fake.until_connecting(1)
+        assert fake.pids == ()
+        fake.thaw()
+        await starting
+    assert (fake.connecting, len(fake.pids)) == (0, 1)
+    await notifier.aclose()
