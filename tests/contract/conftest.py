@@ -10,12 +10,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import itertools
 import os
 import subprocess
 import sys
 from collections import deque
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import asyncpg
 import pytest
@@ -25,10 +32,11 @@ from asyncnotify import Listener, Reconnected
 from asyncnotify.sources import registered
 from asyncnotify.testing.fake import FakeServer
 from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.traffic import FakeTraffic, Traffic, running, sql_traffic
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
 
     from asyncnotify import Notification, Stream
     from asyncnotify.testing.fake import FakeTransaction
@@ -41,6 +49,16 @@ APPLICATION_NAME = "asyncnotify"
 BACKENDS = """
     SELECT pid, state, xact_start, backend_xmin, query FROM pg_catalog.pg_stat_activity
     WHERE datname = current_database() AND application_name = $1 ORDER BY backend_start
+"""
+BURST = """
+    CREATE OR REPLACE PROCEDURE burst(channel text, payloads text[], rounds int)
+    LANGUAGE plpgsql AS $$ BEGIN
+        FOR round IN 1..rounds LOOP
+            PERFORM pg_notify(channel, p) FROM unnest(payloads) p;
+            PERFORM pg_notify('begun', 'begun') WHERE round = 1;
+            COMMIT;
+        END LOOP;
+    END $$
 """
 
 
@@ -120,7 +138,11 @@ def open_connections() -> list[asyncpg.Connection[Any]]:
 class Database:
     """The test's database, as those who notify see it."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    load: ClassVar[int] = 1_000_000
+    """How many notifications are many: more than the default buffer holds."""
+
+    def __init__(self, dsn: str, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._dsn = dsn
         self._connection = connection
 
     @property
@@ -154,9 +176,36 @@ class Database:
             size,
         )
 
-    async def notify_each(self, channels: Collection[str]) -> None:
-        """Commit a notification on each of the channels, whose payload is the channel."""
-        await self.connection.execute("SELECT pg_notify(c, c) FROM unnest($1::text[]) c", channels)
+    async def flood_in_turn(self, channels: Sequence[str], count: int) -> None:
+        """Commit the numbers from 0 to below ``count`` at once, on one channel after another."""
+        await self.connection.execute(
+            "SELECT count(pg_notify(($1::text[])[1 + n % cardinality($1::text[])], n::text))"
+            " FROM generate_series(0, $2 - 1) n",
+            channels,
+            count,
+        )
+
+    async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
+        """Commit a payload on each of the channels, all at once."""
+        await self.connection.execute(
+            "SELECT count(pg_notify(c, p)) FROM unnest($1::text[], $2::text[]) _ (c, p)",
+            channels,
+            payloads,
+        )
+
+    async def burst(self, channel: str, payloads: Sequence[str], rounds: int) -> None:
+        """Commit all of these so many times, without a pause; at first also "begun" on "begun"."""
+        await self.connection.execute(BURST)
+        await self.connection.execute("CALL burst($1, $2, $3)", channel, payloads, rounds)
+
+    def traffic(self, channel: str) -> AbstractAsyncContextManager[Traffic]:
+        """Return a context in which numbers are published on a channel."""
+        return sql_traffic(self._dsn, channel)
+
+    async def now(self) -> datetime:
+        """Return the time by the server's clock."""
+        now: datetime = await self.connection.fetchval("SELECT clock_timestamp()")
+        return now
 
     async def fence(self, listener: Listener) -> None:
         """Return once what was committed so far has passed through the listener."""
@@ -206,6 +255,8 @@ class Database:
 class FakeDatabase(Database):
     """The same, of a server in memory."""
 
+    load: ClassVar[int] = 100_000  # here the test itself is the server: a million take 20 s
+
     def __init__(self, fake: FakeServer) -> None:
         self._fake = fake
         self._transaction: FakeTransaction | None = None
@@ -240,16 +291,42 @@ class FakeDatabase(Database):
             for number in range(1, count + 1):
                 transaction.pg_notify(channel, str(number).rjust(size, "0"))
 
-    async def notify_each(self, channels: Collection[str]) -> None:
-        """Commit a notification on each of the channels, whose payload is the channel."""
+    async def flood_in_turn(self, channels: Sequence[str], count: int) -> None:
+        """Commit the numbers from 0 to below ``count`` at once, on one channel after another."""
+        names = itertools.islice(itertools.cycle(channels), count)
+        await self.notify_all([*names], [*map(str, range(count))])
+
+    async def notify_all(self, channels: Sequence[str], payloads: Sequence[str]) -> None:
+        """Commit a payload on each of the channels, all at once."""
         with self._fake.transaction() as transaction:
-            for channel in channels:
-                transaction.pg_notify(channel, channel)
+            for channel, payload in zip(channels, payloads, strict=True):
+                transaction.pg_notify(channel, payload)
+
+    async def burst(self, channel: str, payloads: Sequence[str], rounds: int) -> None:
+        """Commit all of these so many times, in another thread: as fast as that goes."""
+        await asyncio.to_thread(self._burst, channel, payloads, rounds)
+
+    def _burst(self, channel: str, payloads: Sequence[str], rounds: int) -> None:
+        for number in range(rounds):
+            with self._fake.transaction() as transaction:
+                for payload in payloads:
+                    transaction.pg_notify(channel, payload)
+                if number == 0:
+                    transaction.pg_notify("begun", "begun")
+
+    def traffic(self, channel: str) -> AbstractAsyncContextManager[Traffic]:
+        """Return a context in which numbers are published on a channel."""
+        return running(FakeTraffic(channel, self._fake))
+
+    async def now(self) -> datetime:
+        """Return the time by the server's clock."""
+        return datetime.now(UTC)
 
     async def backends(self) -> list[Any]:
-        """Return asyncnotify's sessions, the oldest first."""
+        """Return asyncnotify's sessions, the oldest first: none is ever in a transaction."""
         await self._others_run()
-        return [{"pid": pid} for pid in self._fake.pids]
+        idle = {"state": "idle", "xact_start": None, "backend_xmin": None}
+        return [{"pid": pid, **idle} for pid in self._fake.pids]
 
     async def server_channels(self, listener: Listener) -> set[str]:
         """Return the channels on which the server listens, once it knows what is desired."""
@@ -409,7 +486,7 @@ async def database(dsn: str, fake: FakeServer | None) -> AsyncIterator[Database]
         yield FakeDatabase(fake)
         return
     connection = await asyncpg.connect(dsn, server_settings={"application_name": "tests"})
-    yield Database(connection)
+    yield Database(dsn, connection)
     await connection.close(timeout=5.0)
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count, cycle, islice, repeat
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 
 from asyncnotify import Gap, GapReason, Notification
@@ -17,81 +14,15 @@ from asyncnotify.testing.faults import block_loop
 from asyncnotify.testing.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
+    from datetime import datetime
 
     from asyncnotify import Listener
     from tests.contract.conftest import Database, Inbox, ListenerFactory
 
 AT_ONCE = partial(repeat, 0.0)
-MILLION = 1_000_000
 SMALLEST = ["", *map(chr, range(1, 127))]
 """The shortest payloads that one transaction delivers side by side, in the server's order."""
-
-BURST = """
-    CREATE OR REPLACE PROCEDURE burst(channel text, rounds int) LANGUAGE plpgsql AS $$ BEGIN
-        FOR round IN 1..rounds LOOP
-            PERFORM pg_notify(channel, CASE n WHEN 0 THEN '' ELSE chr(n) END)
-            FROM generate_series(0, 126) n;
-            PERFORM pg_notify('begun', '') WHERE round = 1;
-            COMMIT;
-        END LOOP;
-    END $$
-"""
-
-
-class Traffic:
-    """A publisher that commits the numbers 1, 2, 3, … on a channel, and writes them down."""
-
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], channel: str) -> None:
-        self._connection = connection
-        self._channel = channel
-        self._news = asyncio.Event()
-        self.last = 0
-        self.times: dict[int, datetime] = {}  # when each was known to have been committed
-        self.stopping = False
-
-    async def run(self) -> None:
-        """Publish until told to stop."""
-        statement = await self._connection.prepare(
-            "WITH noted AS (INSERT INTO numbers VALUES ($2) RETURNING 1)"
-            " SELECT pg_notify($1, $2::text) FROM noted"
-        )
-        while not self.stopping:
-            await statement.fetch(self._channel, self.last + 1)
-            self.last += 1
-            self.times[self.last] = datetime.now(UTC)
-            self._news.set()
-
-    async def reaches(self, number: int) -> None:
-        """Return once this number has been committed."""
-        while self.last < number:
-            self._news.clear()
-            await self._news.wait()
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncGenerator[asyncpg.Connection[asyncpg.Record]]:
-    """Hold a plain connection for as long as the context lasts."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
-async def traffic_on(dsn: str, channel: str) -> AsyncGenerator[Traffic]:
-    """Publish numbers on a channel for as long as the context lasts."""
-    async with connected(dsn) as connection:
-        await connection.execute("CREATE TABLE numbers (number int)")
-        traffic = Traffic(connection, channel)
-        task = asyncio.create_task(traffic.run())
-        try:
-            yield traffic
-        finally:
-            traffic.stopping = True
-            await task
-            await connection.execute("DROP TABLE numbers")
 
 
 class Expecting:
@@ -126,52 +57,46 @@ class Expecting:
 @pytest.mark.load
 async def test_r16_a_million_on_one_channel(listener: Listener, database: Database) -> None:
     """None of a million is lost, doubled or out of order, for a handler and for a stream."""
-    handler = Expecting(map(str, range(1, MILLION + 1)))
+    handler = Expecting(map(str, range(1, database.load + 1)))
     await listener.listen("numbers", handler)
     async with listener.stream("numbers", gaps=True) as stream:
         assert isinstance(await anext(stream), Gap)
-        sending = asyncio.create_task(database.flood("numbers", MILLION))
-        for number in range(1, MILLION + 1):
+        sending = asyncio.create_task(database.flood("numbers", database.load))
+        for number in range(1, database.load + 1):
             item = await anext(stream)
             assert isinstance(item, Notification)
             assert item.payload == str(number)
         await handler.complete()
         await sending
     await database.fence(listener)
-    assert (listener.stats().received, listener.stats().dropped) == (MILLION + 1, 0)
+    assert (listener.stats().received, listener.stats().dropped) == (database.load + 1, 0)
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
 @pytest.mark.load
 async def test_r16_a_million_on_a_hundred_channels(listener: Listener, database: Database) -> None:
     """Each of a hundred handlers gets exactly its share of a million, in order."""
-    handlers = [Expecting(map(str, range(n, MILLION, 100))) for n in range(100)]
+    handlers = [Expecting(map(str, range(n, database.load, 100))) for n in range(100)]
     for n, handler in enumerate(handlers):
         await listener.listen(f"channel {n}", handler)
-    await database.connection.execute(
-        "SELECT count(pg_notify('channel ' || n % 100, n::text)) FROM generate_series(0, $1) n",
-        MILLION - 1,
-    )
+    await database.flood_in_turn([f"channel {n}" for n in range(100)], database.load)
     for handler in handlers:
         await handler.complete()
     await database.fence(listener)
-    assert (listener.stats().received, listener.stats().dropped) == (MILLION + 1, 0)
+    assert (listener.stats().received, listener.stats().dropped) == (database.load + 1, 0)
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
 @pytest.mark.load
 @pytest.mark.parametrize("blocked", [0.0, 0.3])
 async def test_r16_a_burst_of_the_smallest_overflows_nobody_who_keeps_up(
     listener: Listener, database: Database, inbox: Inbox[Notification[str]], blocked: float
 ) -> None:
     """However many come at once, also after the loop was blocked, the default buffer suffices."""
-    await database.connection.execute(BURST)
-    rounds = MILLION // len(SMALLEST)
+    rounds = database.load // len(SMALLEST)
     handler = Expecting(islice(cycle(SMALLEST), rounds * len(SMALLEST)))
     await listener.listen("c", handler)
     await listener.listen("begun", inbox)
     async with listener.stream("c") as stream:
-        sending = asyncio.create_task(database.connection.execute(f"CALL burst('c', {rounds})"))
+        sending = asyncio.create_task(database.burst("c", SMALLEST, rounds))
         await inbox.next()
         block_loop(blocked)
         for payload in islice(cycle(SMALLEST), rounds * len(SMALLEST)):
@@ -181,11 +106,10 @@ async def test_r16_a_burst_of_the_smallest_overflows_nobody_who_keeps_up(
     assert listener.stats().dropped == 0
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r18_one_gap_per_generation(factory: ListenerFactory, database: Database) -> None:
     """Every connection begins with exactly one Gap in each subscription."""
     async with (
-        traffic_on(factory.dsn, "numbers") as traffic,
+        database.traffic("numbers") as traffic,
         factory.listener(backoff=AT_ONCE) as listener,
         listener.stream("numbers", gaps=True) as one,
         listener.stream("numbers", "others", gaps=True) as several,
@@ -204,7 +128,6 @@ async def test_r18_one_gap_per_generation(factory: ListenerFactory, database: Da
             ]
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
     factory: ListenerFactory, database: Database, new_inbox: type[Inbox[int | str]]
 ) -> None:
@@ -212,11 +135,10 @@ async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
     seen = new_inbox()
 
     async def read_state(_: Gap) -> None:
-        seen(await reader.fetchval("SELECT coalesce(max(number), 0) FROM numbers"))
+        seen(await traffic.read_state())
 
     async with (
-        connected(factory.dsn) as reader,
-        traffic_on(factory.dsn, "numbers"),
+        database.traffic("numbers") as traffic,
         factory.listener(backoff=AT_ONCE) as listener,
     ):
         await listener.listen("numbers", lambda n: seen(n.payload), resync=read_state)
@@ -233,7 +155,6 @@ async def test_r18_a_gap_comes_after_listen_and_before_what_follows(
                 assert state == str(next(following))
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_every_number_missing_is_inside_a_gap_and_later_than_its_since(
     factory: ListenerFactory, database: Database
 ) -> None:
@@ -241,7 +162,7 @@ async def test_every_number_missing_is_inside_a_gap_and_later_than_its_since(
     history, last = History(), 0
     since: datetime | None = None  # of the earliest Gap after the last number
     async with (
-        traffic_on(factory.dsn, "numbers") as traffic,
+        database.traffic("numbers") as traffic,
         factory.listener(backoff=AT_ONCE) as listener,
         listener.stream("numbers", *map(str, range(20)), gaps=True) as stream,
     ):
@@ -280,10 +201,11 @@ async def test_r19_what_is_sent_after_listen_returned_arrives(
         assert await inbox.payloads(1) == [str(n)]
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
-async def test_r19_a_fresh_connection_misses_nothing_after_listen(factory: ListenerFactory) -> None:
+async def test_r19_a_fresh_connection_misses_nothing_after_listen(
+    factory: ListenerFactory, database: Database
+) -> None:
     """Amid traffic, 40 fresh connections receive all from what followed listen() on."""
-    async with traffic_on(factory.dsn, "numbers") as traffic:
+    async with database.traffic("numbers") as traffic:
         for _ in range(40):
             async with factory.listener() as listener, listener.stream("numbers") as stream:
                 under_way = traffic.last + 1

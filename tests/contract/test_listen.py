@@ -322,15 +322,15 @@ async def test_r42_any_name_is_listened_on_replayed_and_unlistened(
     assert len(names) == 2_000
     inbox = new_inbox()
     await asyncio.gather(*(listener.listen(name, inbox) for name in names))
-    await database.notify_each(names)
+    await database.notify_all(names, names)
     assert await taken_pairs(inbox, 2_000) == sorted((name, name) for name in names)
     await database.interrupt(listener)
     assert await database.server_channels(listener) == set(names)
-    await database.notify_each(names)
+    await database.notify_all(names, names)
     assert await taken_pairs(inbox, 2_000) == sorted((name, name) for name in names)
     await asyncio.gather(*(listener.unlisten(name) for name in names[1:]))
     assert await database.server_channels(listener) == {names[0]}
-    await database.notify_each(names)
+    await database.notify_all(names, names)
     await database.fence(listener)
     assert [n.channel for n in inbox.taken()] == names[:1]
 

@@ -32,7 +32,6 @@ async def test_r36_the_database_can_be_dropped_after_close(
         await database.connection.execute(f"DROP DATABASE {name}")
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
 async def test_r37_one_backend_and_a_second_only_for_notify(
     listener: Listener, database: Database
 ) -> None:
