@@ -25,6 +25,8 @@ from asyncnotify import (
     RetryScheduled,
     State,
 )
+from asyncnotify.testing._fake.connection import FakeConnection
+from asyncnotify.testing._fake.state import State as ServerState
 from asyncnotify.testing.fake import FakeServer
 
 if TYPE_CHECKING:
@@ -341,6 +343,15 @@ async def test_a_server_that_was_frozen_for_a_moment_has_lost_nothing(
         await sending
         await passed(listener, fake)
     assert sorted(map(str, received.items)) == ["1", "2", "start"]
+
+
+async def test_a_server_that_sends_is_alive() -> None:
+    """An answer may take longer than its deadline while notifications come before it."""
+    state = ServerState("fake@fake.invalid/fake")
+    connection = FakeConnection(state, timeout=0.001)
+    for number in range(50_000):
+        connection.send(1, "orders", str(number))
+    assert await connection.command(lambda: "an answer") == "an answer"
 
 
 async def test_a_delay_keeps_the_order(fake: FakeServer, received: Received) -> None:
