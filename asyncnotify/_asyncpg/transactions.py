@@ -1,4 +1,10 @@
-"""Calling functions of the server within a caller's transaction, on whichever driver that runs."""
+"""
+Calling functions of the server within a caller's transaction, on whichever driver that runs.
+
+The caller may have set codecs, dumpers or adapters on the connection, which would change what is
+sent. So asyncpg gets a statement without arguments, psycopg a cursor with adapters of its own, and
+of SQLAlchemy's connections those of the drivers are used.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import asyncpg
 
 from asyncnotify._arguments import type_name
-from asyncnotify._asyncpg import untraced
+from asyncnotify._asyncpg.cursors import cursor_on
 from asyncnotify._asyncpg.failures import forget_statement, is_refusal
-from asyncnotify._asyncpg.statements import notify_as_text, only_in_session
+from asyncnotify._asyncpg.statements import notify_as_text
 from asyncnotify._asyncpg.untraced import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable, Generator
 
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify({}, {})"
 
@@ -49,8 +55,8 @@ _ABORTED: Final = "25P02"
 _OF_ASYNCPG: Final = (asyncpg.PostgresError, asyncpg.InternalClientError)
 """What it raises of the server, or when it no longer understands that."""
 
-_OWN_SESSION: Final = "asyncnotify: the server's session is this connection's own"
-"""Among what SQLAlchemy keeps of a connection of its pool, for as long as that connection lives."""
+_RAW: Final = {"no_parameters": True}
+"""Nothing in a statement is a placeholder, whatever signs are in it."""
 
 
 class Call(NamedTuple):
@@ -132,8 +138,7 @@ async def call_within(connection: Any, call: Call) -> None:
     elif _is_of(connection, "sqlalchemy.ext.asyncio", ("async_scoped_session",)):
         await _call_by_sqlalchemy(connection(), call)
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
-        # Not connection.execute(): its cursors may take other placeholders
-        async with sys.modules["psycopg"].AsyncCursor(unwrapped(connection)) as cursor:
+        async with cursor_on(connection) as cursor:
             await cursor.execute(_for_psycopg(call), call.arguments, prepare=False)
     elif _is_of(connection, "tortoise.backends.base.client", ("BaseDBAsyncClient",)):
         async with connection.acquire_connection() as drivers:
@@ -165,15 +170,11 @@ def call_within_thread(connection: Any, call: Call) -> None:
         connection = connection()
     if _is_of(connection, "sqlalchemy.orm", ("Session",)):
         # Not by its execute(), which SQLModel's session warns of
-        statement, _ = _for_sqlalchemy(call)
-        connection = connection.connection(bind_arguments={"clause": statement})
+        connection = connection.connection(bind_arguments=_bind_arguments(call))
     if _is_of(connection, "sqlalchemy", ("Connection",)):
-        statement, arguments = _for_sqlalchemy(call)
-        with _unprepared(connection.connection.driver_connection):
-            connection.execute(statement, arguments)
+        _call_by_blocking_sqlalchemy(connection, call)
     elif _is_of(connection, "psycopg", ("Connection",)):
-        # Not connection.execute(): its cursors may take other placeholders
-        with sys.modules["psycopg"].Cursor(unwrapped(connection)) as cursor:
+        with cursor_on(connection) as cursor:
             cursor.execute(_for_psycopg(call), call.arguments, prepare=False)
     else:
         raise _refusal(connection, _TAKEN_IN_THREADS)
@@ -206,79 +207,99 @@ def _is_of_asyncpg(connection: object) -> bool:
 # -- SQLAlchemy -----------------------------------------------------------------------------------
 
 
-def _for_sqlalchemy(call: Call) -> tuple[Any, dict[str, Any]]:
-    """Return the statement, and its arguments by name."""
-    statement = sys.modules["sqlalchemy"].text(call.with_placeholders(lambda n: f":argument_{n}"))
-    return statement, {f"argument_{n}": value for n, value in enumerate(call.arguments)}
+def _bind_arguments(call: Call) -> dict[str, Any]:
+    """Return what a session that has several engines looks at to choose one."""
+    return {"clause": sys.modules["sqlalchemy"].text(call.with_placeholders(str))}
 
 
 async def _call_by_sqlalchemy(caller: Any, call: Call) -> None:
-    """Send as SQLAlchemy does, except where that would prepare a statement behind a pooler."""
-    statement, arguments = _for_sqlalchemy(call)
     connection = caller
     if _is_of(caller, "sqlalchemy.ext.asyncio", ("AsyncSession",)):
-        connection = await caller.connection(bind_arguments={"clause": statement})
+        connection = await caller.connection(bind_arguments=_bind_arguments(call))
     lent = await connection.get_raw_connection()
-    if _is_of_asyncpg(lent.driver_connection):
-        async with _as_sqlalchemy_raises(connection, lent.driver_connection, call):
-            if not await _may_prepare(lent):
-                await _begin(connection, lent)
-                await _send_as_text(lent.driver_connection, call)
-                return
-    with _unprepared(lent.driver_connection):
-        await connection.execute(statement, arguments)
+    try:
+        if not connection.in_transaction():
+            await connection.begin()
+        await _begin_on_asyncpg(lent)
+        await call_within(lent.driver_connection, call)
+    except Exception as error:
+        failure = _Failure(connection.dialect, lent, call, error)
+        if failure.is_loss:
+            await connection.invalidate(error)
+        failure.raise_as_sqlalchemy()
+        raise
 
 
-async def _may_prepare(lent: Any) -> bool:
-    """Return whether the server's session is the connection's own. Each is asked once."""
-    if _OWN_SESSION not in lent.info:
-        driver = lent.driver_connection
-        try:
-            own = only_in_session(driver.get_server_pid())
-            status = await untraced.execute(driver, f"SELECT 1 {own}")
-        except asyncpg.InFailedSQLTransactionError:
-            return True  # nothing will be sent: let SQLAlchemy say so, as of any statement
-        lent.info[_OWN_SESSION] = status == "SELECT 1"
-    return bool(lent.info[_OWN_SESSION])
+def _call_by_blocking_sqlalchemy(connection: Any, call: Call) -> None:
+    lent = connection.connection
+    if not _is_of(lent.driver_connection, "psycopg", ("Connection",)):
+        _call_by_other_driver(connection, call)
+        return
+    try:
+        if not connection.in_transaction():
+            connection.begin()
+        call_within_thread(lent.driver_connection, call)
+    except Exception as error:
+        failure = _Failure(connection.dialect, lent, call, error)
+        if failure.is_loss:
+            connection.invalidate(error)
+        failure.raise_as_sqlalchemy()
+        raise
 
 
-async def _begin(connection: Any, lent: Any) -> None:
-    """Let SQLAlchemy begin its transaction, at the server as well; none in autocommit mode."""
-    if not connection.in_transaction():
-        await connection.begin()
-    if not lent.driver_connection.is_in_transaction():
+def _call_by_other_driver(connection: Any, call: Call) -> None:
+    """Send as text by SQLAlchemy, whose errors tell statements."""
+    try:
+        connection.exec_driver_sql(call.as_text(), execution_options=_RAW)
+    except sys.modules["sqlalchemy.exc"].StatementError as error:
+        error.statement = call.template
+        raise
+
+
+async def _begin_on_asyncpg(lent: Any) -> None:
+    """Let SQLAlchemy begin its transaction at the server; none in autocommit mode."""
+    driver = lent.driver_connection
+    if _is_of_asyncpg(driver) and not driver.is_in_transaction():
         # Private. The public way is to execute something: that would leave a prepared statement
-        # behind, in a session that others get
+        # behind, in a session that others may get
         await lent.dbapi_connection._start_transaction()  # noqa: SLF001 - as above
 
 
-@contextlib.contextmanager
-def _unprepared(driver: Any) -> Generator[None]:
-    """Let psycopg prepare nothing: it does so by itself when a statement has been repeated."""
-    threshold = getattr(driver, "prepare_threshold", None)
-    if threshold is None:
-        yield
-        return
-    driver.prepare_threshold = None
-    try:
-        yield
-    finally:
-        driver.prepare_threshold = threshold
+class _Failure:
+    """What a driver has raised, to be treated as SQLAlchemy treats that of its own statements."""
+
+    def __init__(self, dialect: Any, lent: Any, call: Call, error: Exception) -> None:
+        self._dialect = dialect
+        self._call = call
+        self._error = error
+        self._adapted = _adapted(lent.dbapi_connection, error)
+        of_driver = (*_OF_ASYNCPG, asyncpg.InterfaceError, dialect.loaded_dbapi.Error)
+        self._is_of_driver = isinstance(error, of_driver)
+        driver = lent.driver_connection
+        is_closed = driver.is_closed() if _is_of_asyncpg(driver) else driver.closed
+        not_understood = isinstance(error, _OF_ASYNCPG) and not is_refusal(error)
+        self.is_loss: bool = self._is_of_driver and (is_closed or not_understood)
+
+    def raise_as_sqlalchemy(self) -> None:
+        """Raise what SQLAlchemy raises; return if it would raise the error as it is."""
+        if not self._is_of_driver:
+            return
+        raise sys.modules["sqlalchemy.exc"].DBAPIError.instance(
+            self._call.template,
+            None,
+            self._adapted,
+            self._dialect.loaded_dbapi.Error,
+            connection_invalidated=self.is_loss,
+            dialect=self._dialect,
+        ) from self._error
 
 
-@contextlib.asynccontextmanager
-async def _as_sqlalchemy_raises(
-    connection: Any, driver: asyncpg.Connection[Any], call: Call
-) -> AsyncGenerator[None]:
-    """Treat the driver's errors as SQLAlchemy treats those of its own statements."""
-    dialect = connection.dialect
-    try:
-        yield
-    except (*_OF_ASYNCPG, asyncpg.InterfaceError, dialect.loaded_dbapi.Error) as error:
-        lost = driver.is_closed() or (isinstance(error, _OF_ASYNCPG) and not is_refusal(error))
-        if lost:
-            await connection.invalidate(error)
-        kind = sys.modules["sqlalchemy.exc"].DBAPIError
-        raise kind.instance(
-            call.template, None, error, Exception, connection_invalidated=lost, dialect=dialect
-        ) from error
+def _adapted(connection: Any, error: Exception) -> Exception:
+    """Return the error as SQLAlchemy's own layer above a driver that is awaited raises it."""
+    adapt = getattr(connection, "_handle_exception", None)
+    if adapt is not None:
+        try:
+            adapt(error)
+        except Exception as adapted:  # noqa: BLE001 - the one that is to be raised
+            return adapted
+    return error

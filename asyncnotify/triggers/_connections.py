@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import asyncpg
 
 from asyncnotify._arguments import type_name
+from asyncnotify._asyncpg.cursors import cursor_on
 from asyncnotify._asyncpg.untraced import fetch
 from asyncnotify.triggers._errors import LockTimeoutError
 
@@ -167,6 +168,13 @@ def blocking_session_on(connection: Any) -> BlockingSession:  # noqa: ANN401 - o
     raise TypeError(msg)
 
 
+def _session_on_driver(connection: Any) -> AsyncSession | None:  # noqa: ANN401 - of several libraries
+    """Return a connection of a driver's as what reads rows, which SQLAlchemy would change."""
+    if isinstance(connection, asyncpg.Connection):
+        return _OnAsyncpg(connection)
+    return _OnPsycopg(connection) if _is_of(connection, "psycopg", "AsyncConnection") else None
+
+
 def _is_blocking(connection: object) -> bool:
     return _is_of(connection, "sqlalchemy", "Connection") or any(
         _is_of(connection, module, name)
@@ -204,8 +212,11 @@ class _OnSqlalchemy:
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
         self._given = connection
         self._connection: Any = None
+        self._driver: AsyncSession | None = None
 
     async def execute(self, query: Query) -> Rows:
+        if query.has_rows and self._driver is not None:
+            return await self._driver.execute(query)
         result = await self._connection.exec_driver_sql(query.text, execution_options=_RAW)
         return [tuple(row) for row in result.all()] if query.has_rows else ()
 
@@ -214,20 +225,28 @@ class _OnSqlalchemy:
         is_session = _is_of(self._given, "sqlalchemy.ext.asyncio", "AsyncSession")
         self._connection = await self._given.connection() if is_session else self._given
         async with self._connection.begin_nested():
+            driver = (await self._connection.get_raw_connection()).driver_connection
+            self._driver = _session_on_driver(driver)
             yield
 
 
 class _OnBlockingSqlalchemy:
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
         self._connection = connection
+        self._driver: BlockingSession | None = None
 
     def execute(self, query: Query) -> Rows:
+        if query.has_rows and self._driver is not None:
+            return self._driver.execute(query)
         result = self._connection.exec_driver_sql(query.text, execution_options=_RAW)
         return [tuple(row) for row in result.all()] if query.has_rows else ()
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
         with self._connection.begin_nested():
+            driver = self._connection.connection.driver_connection
+            if _is_of(driver, "psycopg", "Connection"):
+                self._driver = _OnBlockingPsycopg(driver)
             yield
 
 
@@ -236,10 +255,9 @@ class _OnPsycopg:
         self._connection = connection
 
     async def execute(self, query: Query) -> Rows:
-        # Not connection.execute(): its cursors may make other rows
-        async with sys.modules["psycopg"].AsyncCursor(self._connection) as cursor:
+        async with cursor_on(self._connection) as cursor:
             await cursor.execute(query.text, prepare=False)
-            return [tuple(row) for row in await cursor.fetchall()] if query.has_rows else ()
+            return await cursor.fetchall() if query.has_rows else ()
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         manager: AbstractAsyncContextManager[object] = self._connection.transaction()
@@ -251,10 +269,9 @@ class _OnBlockingPsycopg:
         self._connection = connection
 
     def execute(self, query: Query) -> Rows:
-        # Not connection.execute(): its cursors may make other rows
-        with sys.modules["psycopg"].Cursor(self._connection) as cursor:
+        with cursor_on(self._connection) as cursor:
             cursor.execute(query.text, prepare=False)
-            return [tuple(row) for row in cursor.fetchall()] if query.has_rows else ()
+            return cursor.fetchall() if query.has_rows else ()
 
     def transaction(self) -> AbstractContextManager[object]:
         manager: AbstractContextManager[object] = self._connection.transaction()

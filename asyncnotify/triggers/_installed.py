@@ -78,7 +78,8 @@ def reading(function: Function) -> Steps[Installed]:
         """,
         has_rows=True,
     )
-    yield Query(f"SELECT pg_catalog.set_config('search_path', {literal(str(before[0][0]))}, true)")
+    restoring = f"SELECT pg_catalog.set_config('search_path', {literal(str(before[0][0]))}, true)"
+    yield Query(restoring, has_rows=True)
     return Installed(
         next((str(table) for table, is_root, _ in rows if is_root), None),
         _function(function, *map(str, made[0])),

@@ -136,7 +136,7 @@ def executing(statements: Sequence[str], lock_timeout: float) -> Steps[None]:
     rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
     yield Query(f"SET LOCAL lock_timeout = {max(1, round(lock_timeout * 1000))}")
     for statement in statements:
-        yield Query(statement)
+        yield Query(statement, has_rows=statement.startswith("SELECT"))
     yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")
 
 

@@ -46,6 +46,7 @@ from asyncnotify import (
 )
 from asyncnotify.log import BlockingLog
 from asyncnotify.triggers import Change, Table
+from tests.support.hostile_connections import Refusing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -282,6 +283,26 @@ def test_a_notification_is_part_of_the_transaction(database: str) -> None:
             notify("orders", "rolled back")
         notify(Channel("orders", dict), {"n": 1})
         assert [stream.get(WAIT).payload for _ in range(2)] == ["kept", '{"n":1}']
+
+
+def test_dumpers_that_are_set_on_djangos_connection_change_no_notification(database: str) -> None:
+    """Nor an event of a log; Django's own statements are coded as they were."""
+    payload = "it's \\ %s é"
+    with (
+        BlockingListener(database) as listener,
+        listener.stream("orders") as stream,
+        BlockingLog("web", database) as log,
+    ):
+        log.install()
+        connections["default"].ensure_connection()
+        connections["default"].connection.adapters.register_dumper(str, Refusing)
+        notify("orders", payload)
+        append("web", "orders", payload, key="1", headers={"a": payload})
+        assert stream.get(WAIT).payload == payload
+        with log.read("orders", after="start") as events:
+            assert next(events).payload == payload
+        with pytest.raises(AssertionError), connections["default"].cursor() as cursor:
+            cursor.execute("SELECT %s", ["a text"])
 
 
 def test_a_notification_on_commit_is_a_statement_of_its_own(database: str) -> None:

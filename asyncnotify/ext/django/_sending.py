@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from asgiref.sync import sync_to_async
@@ -181,4 +182,12 @@ def _log_of(name: str) -> BlockingLog:
 
 def _send(using: str | None, name: str, text: str) -> None:
     with connections[using or DEFAULT_DB_ALIAS].cursor() as cursor:
-        cursor.execute(_NOTIFY, [name, text])
+        cursor.execute(_NOTIFY, [_uncoded(cursor.cursor, each) for each in (name, text)])
+
+
+def _uncoded(cursor: Any, text: str) -> Any:  # noqa: ANN401 - of either driver
+    """Return a text as what this cursor sends unchanged, whatever adapters others have set."""
+    if hasattr(cursor, "adapters"):
+        cursor.adapters.register_dumper(str, sys.modules["psycopg"].types.string.StrDumper)
+        return text
+    return sys.modules["psycopg2"].extensions.QuotedString(text)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
-from typing import Any, Self
 
 import asyncpg
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
-from asyncnotify._asyncpg.transactions import notify_within
+from asyncnotify._asyncpg.transactions import notify_within, notify_within_thread
 from tests.unit.fake_connection import FakeConnection
 
 
@@ -38,34 +38,14 @@ async def test_what_the_driver_raises_is_the_callers() -> None:
         await notify_within(connection, "orders", "1")
 
 
-async def test_psycopg_sends_by_a_cursor_of_its_own_placeholders(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The connection may have a cursor factory that takes other placeholders."""
-    executed: list[tuple[str, tuple[str, str]]] = []
-
-    class AsyncConnection:
-        """Stands for the connection of psycopg."""
-
-    class AsyncCursor:
-        """Stands for the cursor of psycopg."""
-
-        def __init__(self, connection: AsyncConnection) -> None:
-            assert isinstance(connection, AsyncConnection)
-
-        async def __aenter__(self) -> Self:
-            return self
-
-        async def __aexit__(self, *_: object) -> None:
-            pass
-
-        async def execute(self, query: str, arguments: tuple[str, str], **options: Any) -> None:
-            executed.append((query, arguments))
-
-    module = SimpleNamespace(AsyncConnection=AsyncConnection, AsyncCursor=AsyncCursor)
-    monkeypatch.setitem(sys.modules, "psycopg", module)
-    await notify_within(AsyncConnection(), "orders", "1")
-    assert executed == [("SELECT pg_catalog.pg_notify(%s, %s)", ("orders", "1"))]
+def test_what_sqlalchemy_raises_of_another_driver_tells_no_payload() -> None:
+    """A driver that has no parameters of ours gets the payload in the statement."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
+        notify_within_thread(connection, "orders", "a secret")
+    engine.dispose()
+    assert "pg_notify" in str(caught.value)
+    assert "a secret" not in str(caught.value)
 
 
 async def test_a_library_that_is_not_imported_is_not_imported_for_this(
