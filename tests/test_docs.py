@@ -113,6 +113,10 @@ FILES: Final = {
     "aiohttp_authorize.py": "tests/frameworks/test_aiohttp.py",
     "aiohttp_log.py": "tests/frameworks/test_aiohttp.py",
     "aiohttp_parts.py": "tests/frameworks/test_aiohttp.py",
+    "both_asyncpg_listen.py": "tests/frameworks/test_coming_from.py",
+    "both_broadcaster.py": "tests/frameworks/test_coming_from.py",
+    "both_pgqueuer.py": "tests/frameworks/test_coming_from.py",
+    "both_redis.py": "tests/frameworks/test_coming_from.py",
     "celery_app.py": "tests/frameworks/test_celery.py",
     "django_app.py": "tests/frameworks/test_django_docs.py",
     "fastapi_app.py": "tests/frameworks/test_fastapi_pages.py",
@@ -134,6 +138,14 @@ FILES: Final = {
     "web/asgi.py": "tests/frameworks/test_django_docs.py",
     "web/pooled_settings.py": "tests/frameworks/test_django_docs.py",
     "web/settings.py": "tests/frameworks/test_django_docs.py",
+    "with_asyncpg_listen.py": "tests/frameworks/test_coming_from.py",
+    "with_broadcaster.py": "tests/frameworks/test_coming_from.py",
+    "with_pgqueuer.py": "tests/frameworks/test_coming_from.py",
+    "with_psycopg.py": "tests/frameworks/test_coming_from.py",
+    "with_psycopg2.py": "tests/frameworks/test_coming_from.py",
+    "with_redis.py": "tests/frameworks/test_coming_from.py",
+    "with_redis_stream.py": "tests/frameworks/test_coming_from.py",
+    "with_sqlalchemy.py": "tests/frameworks/test_coming_from.py",
 }
 TIME_LIMIT: Final = scaled(30.0)  # seconds for a block; a few tenths are usual
 
@@ -150,6 +162,7 @@ asyncio_default_fixture_loop_scope = function
 
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINKED: Final = re.compile(r"\[([^\]]*)\]\([^)\s]+\)")
 INLINE_CODE: Final = re.compile(r"`([^`\n]+)`")
 CLASS_NAME: Final = re.compile(r"[A-Z][a-z]\w*")
 MEMBER: Final = re.compile(r"([A-Z][a-z]\w*)\.(\w+)(?:\(.*\))?")
@@ -622,23 +635,63 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
         assert text in told
 
 
-def test_the_rates_on_the_page_about_brokers_are_those_that_were_measured() -> None:
-    """When they are measured anew, that page follows too."""
-    told = prose_of(ROOT / "docs" / "topics" / "broker.md")
-    received = 1_000_000 / measured("burst", "asyncnotify stream()", 2)
-    rates = {
-        "asyncnotify notify()": measured("publishing", "asyncnotify notify()", 1),
+
+
+
+
+            "log append",
+            "log consume",
+            ("asyncnotify log", "pgmq", "pgqueuer", "procrastinate"),
+            ("asyncnotify log", "pgmq, NOTIFY", "pgqueuer", "procrastinate"),
+            1,
+            2,
         "1 listener": measured("writers", "NOTIFY, 1 idle listener", 1),
-        "no NOTIFY": measured("writers", "without NOTIFY", 1),
         "100 listeners": measured("writers", "NOTIFY, 100 idle listeners", 1),
         "append": measured("log append", "asyncnotify log", 1),
         "append, no NOTIFY": measured("log append", "asyncnotify log, no NOTIFY", 1),
+        "asyncnotify notify()": measured("publishing", "asyncnotify notify()", 1),
         "consume": measured("log consume", "asyncnotify log", 2),
+        "events a second, appended by 8 writers, with a NOTIFY": (
+        "events a second, consumed by 100": (
+        "no NOTIFY": measured("writers", "without NOTIFY", 1),
         "pgqueuer": measured("log consume", "pgqueuer", 2),
         "procrastinate": measured("log consume", "procrastinate", 2),
         "received": round(received, -4),
-    }
+        "the same without a NOTIFY": ("log append", 1, ("asyncnotify log, no NOTIFY", "pgmq")),
+        ),
+        ),
+        assert told == [f"{measured(table, peer, column):,.0f}" for peer in peers]
+        measured("burst", row, 1) for row in (*peers, "asyncpg-listen", "broadcaster", "psqlpy")
+        told = re.findall(r"[\d,]+", " ".join(cells_of("comparison.md", row)))
+    """Return the cells of a table's row behind the first one, links without their targets."""
+    """When they are measured anew, that page follows too."""
+    """When they are measured anew, the table of ways to lose nothing follows."""
+    """When they are measured anew, the tables of the comparison follow."""
+    (found,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", text, re.MULTILINE)
+    ]
+    assert [cells[0], cells[3]] == [f"{figure:.0f}" for figure in back]
+    assert cells[:2] == [f"{figure:.0f}" for figure in latencies]
+    assert cells_of("comparison.md", row) == [f"{figure:.2f}" for figure in bursts]
     assert {name for name, rate in rates.items() if f"{rate:,.0f}" not in told} == set()
+    back = [measured("recovery", row, 0) for row in ("asyncnotify", "asyncpg-listen")]
+    bursts = [
+    cells = cells_of("comparison.md", "from NOTIFY to the consumer, idle, median µs")
+    cells = cells_of("comparison.md", "receives again after the end of its session, ms")
+    for row, (table, column, peers) in rows.items():
+    latencies = [measured("latency p50", row, 0) for row in peers[:2]]
+    peers = ("asyncnotify stream()", "asyncpg add_listener", "psycopg 3 notifies()")
+    rates = {
+    received = 1_000_000 / measured("burst", "asyncnotify stream()", 2)
+    return [cell.strip() for cell in found.split("|")]
+    row = "processor time of a notification in a burst, µs"
+    rows = {
+    text = LINKED.sub(r"\1", prose_of(ROOT / "docs" / page))
+    told = prose_of(ROOT / "docs" / "topics" / "broker.md")
+    }
+def cells_of(page: str, row: str) -> list[str]:
+def test_the_figures_beside_the_log_are_those_that_were_measured() -> None:
+def test_the_figures_of_the_comparison_are_those_that_were_measured() -> None:
+def test_the_rates_on_the_page_about_brokers_are_those_that_were_measured() -> None:
 
 
 # -- tables and drawings of the design ------------------------------------------------------------
