@@ -635,63 +635,66 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
         assert text in told
 
 
-
-
-
-
-            "log append",
-            "log consume",
-            ("asyncnotify log", "pgmq", "pgqueuer", "procrastinate"),
-            ("asyncnotify log", "pgmq, NOTIFY", "pgqueuer", "procrastinate"),
-            1,
-            2,
+def test_the_rates_on_the_page_about_brokers_are_those_that_were_measured() -> None:
+    """When they are measured anew, that page follows too."""
+    told = prose_of(ROOT / "docs" / "topics" / "broker.md")
+    received = 1_000_000 / measured("burst", "asyncnotify stream()", 2)
+    rates = {
+        "asyncnotify notify()": measured("publishing", "asyncnotify notify()", 1),
         "1 listener": measured("writers", "NOTIFY, 1 idle listener", 1),
+        "no NOTIFY": measured("writers", "without NOTIFY", 1),
         "100 listeners": measured("writers", "NOTIFY, 100 idle listeners", 1),
         "append": measured("log append", "asyncnotify log", 1),
         "append, no NOTIFY": measured("log append", "asyncnotify log, no NOTIFY", 1),
-        "asyncnotify notify()": measured("publishing", "asyncnotify notify()", 1),
         "consume": measured("log consume", "asyncnotify log", 2),
-        "events a second, appended by 8 writers, with a NOTIFY": (
-        "events a second, consumed by 100": (
-        "no NOTIFY": measured("writers", "without NOTIFY", 1),
         "pgqueuer": measured("log consume", "pgqueuer", 2),
         "procrastinate": measured("log consume", "procrastinate", 2),
         "received": round(received, -4),
-        "the same without a NOTIFY": ("log append", 1, ("asyncnotify log, no NOTIFY", "pgmq")),
-        ),
-        ),
-        assert told == [f"{measured(table, peer, column):,.0f}" for peer in peers]
-        measured("burst", row, 1) for row in (*peers, "asyncpg-listen", "broadcaster", "psqlpy")
-        told = re.findall(r"[\d,]+", " ".join(cells_of("comparison.md", row)))
-    """Return the cells of a table's row behind the first one, links without their targets."""
-    """When they are measured anew, that page follows too."""
-    """When they are measured anew, the table of ways to lose nothing follows."""
-    """When they are measured anew, the tables of the comparison follow."""
-    (found,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", text, re.MULTILINE)
-    ]
-    assert [cells[0], cells[3]] == [f"{figure:.0f}" for figure in back]
-    assert cells[:2] == [f"{figure:.0f}" for figure in latencies]
-    assert cells_of("comparison.md", row) == [f"{figure:.2f}" for figure in bursts]
-    assert {name for name, rate in rates.items() if f"{rate:,.0f}" not in told} == set()
-    back = [measured("recovery", row, 0) for row in ("asyncnotify", "asyncpg-listen")]
-    bursts = [
-    cells = cells_of("comparison.md", "from NOTIFY to the consumer, idle, median µs")
-    cells = cells_of("comparison.md", "receives again after the end of its session, ms")
-    for row, (table, column, peers) in rows.items():
-    latencies = [measured("latency p50", row, 0) for row in peers[:2]]
-    peers = ("asyncnotify stream()", "asyncpg add_listener", "psycopg 3 notifies()")
-    rates = {
-    received = 1_000_000 / measured("burst", "asyncnotify stream()", 2)
-    return [cell.strip() for cell in found.split("|")]
-    row = "processor time of a notification in a burst, µs"
-    rows = {
-    text = LINKED.sub(r"\1", prose_of(ROOT / "docs" / page))
-    told = prose_of(ROOT / "docs" / "topics" / "broker.md")
     }
+    assert {name for name, rate in rates.items() if f"{rate:,.0f}" not in told} == set()
+
+
 def cells_of(page: str, row: str) -> list[str]:
-def test_the_figures_beside_the_log_are_those_that_were_measured() -> None:
+    """Return the cells of a table's row behind the first one, links without their targets."""
+    text = LINKED.sub(r"\1", prose_of(ROOT / "docs" / page))
+    (found,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", text, re.MULTILINE)
+    return [cell.strip() for cell in found.split("|")]
+
+
 def test_the_figures_of_the_comparison_are_those_that_were_measured() -> None:
-def test_the_rates_on_the_page_about_brokers_are_those_that_were_measured() -> None:
+    """When they are measured anew, the tables of the comparison follow."""
+    peers = ("asyncnotify stream()", "asyncpg add_listener", "psycopg 3 notifies()")
+    bursts = [
+        measured("burst", row, 1) for row in (*peers, "asyncpg-listen", "broadcaster", "psqlpy")
+    ]
+    row = "processor time of a notification in a burst, µs"
+    assert cells_of("comparison.md", row) == [f"{figure:.2f}" for figure in bursts]
+    back = [measured("recovery", row, 0) for row in ("asyncnotify", "asyncpg-listen")]
+    cells = cells_of("comparison.md", "receives again after the end of its session, ms")
+    assert [cells[0], cells[3]] == [f"{figure:.0f}" for figure in back]
+    latencies = [measured("latency p50", row, 0) for row in peers[:2]]
+    cells = cells_of("comparison.md", "from NOTIFY to the consumer, idle, median µs")
+    assert cells[:2] == [f"{figure:.0f}" for figure in latencies]
+
+
+def test_the_figures_beside_the_log_are_those_that_were_measured() -> None:
+    """When they are measured anew, the table of ways to lose nothing follows."""
+    rows = {
+        "events a second, appended by 8 writers, with a NOTIFY": (
+            "log append",
+            1,
+            ("asyncnotify log", "pgmq, NOTIFY", "pgqueuer", "procrastinate"),
+        ),
+        "the same without a NOTIFY": ("log append", 1, ("asyncnotify log, no NOTIFY", "pgmq")),
+        "events a second, consumed by 100": (
+            "log consume",
+            2,
+            ("asyncnotify log", "pgmq", "pgqueuer", "procrastinate"),
+        ),
+    }
+    for row, (table, column, peers) in rows.items():
+        told = re.findall(r"[\d,]+", " ".join(cells_of("comparison.md", row)))
+        assert told == [f"{measured(table, peer, column):,.0f}" for peer in peers]
 
 
 # -- tables and drawings of the design ------------------------------------------------------------

@@ -77,16 +77,11 @@ class FakeConnection:
         return answer.result()
 
     async def _wait(self, answer: asyncio.Future[Any], seconds: float | None) -> None:
-        """Wait for an answer; longer, while notifications arrive before it."""
-        if seconds is None:
-            await asyncio.wait({answer})
-            return
-        asked = self._loop.time()
-        while not answer.done():
-            left = max(asked, self.outbox.last_sent) + seconds - self._loop.time()
-            if left <= 0:
-                break
-            await asyncio.wait({answer}, timeout=left)
+        """Wait for an answer; once more, whenever something was sent meanwhile."""
+        sent = None
+        while not answer.done() and sent != self.outbox.sent:
+            sent = self.outbox.sent
+            await asyncio.wait({answer}, timeout=seconds)
         for _ in range(_GRACE):  # it may be there, and the loop was busy with other things
             if not answer.done():
                 await asyncio.sleep(0)

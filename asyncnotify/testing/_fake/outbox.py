@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +37,7 @@ class Outbox:
         self._timer: asyncio.Handle | None = None
         self._pauses: set[str] = set()
         self._wakes = False
-        self.last_sent = -math.inf  # by the loop's clock
+        self.sent = 0
 
     def put(self, delay: float, action: Callable[..., object], *args: object) -> None:
         """Call ``action`` in the client's loop, in so many seconds, after what was put before."""
@@ -75,7 +74,7 @@ class Outbox:
             if item is None:
                 return
             _, action, args = item
-            self.last_sent = self._loop.time()
+            self.sent += 1
             action(*args)
         self._wake()
 
