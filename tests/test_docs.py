@@ -13,6 +13,7 @@ How a fenced block is run, by its language:
 * ``bash``: one line, which has to be one of COMMANDS.
 * ``console``: a session of a shell, with what its commands write; numbers may be others.
 * ``shell``: commands that change the reader's machine. They are not run.
+* ``yaml``, ``ini``: a file of settings. It is parsed.
 * ``mermaid``: a drawing.
 
 Where a block says DSN, the test puts in that of its own database.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import builtins
+import configparser
 import importlib
 import inspect
 import os
@@ -90,7 +92,18 @@ FOR_DEVELOPERS: Final = (DESIGN, CONTRIBUTING, DRIVER_REPORTS)
 FOR_USERS: Final = tuple(path for path in DOCUMENTS if path not in FOR_DEVELOPERS)
 
 DSN: Final = "postgresql://localhost/postgres"
-LANGUAGES: Final = {"ipython", "python", "text", "sql", "bash", "console", "shell", "mermaid"}
+LANGUAGES: Final = {
+    "bash",
+    "console",
+    "ini",
+    "ipython",
+    "mermaid",
+    "python",
+    "shell",
+    "sql",
+    "text",
+    "yaml",
+}
 COMMANDS: Final = {
     "pip install asyncnotify-pg",
     "python -m pip install nox && python -m nox -s demo",
@@ -127,6 +140,7 @@ FILES: Final = {
     "gunicorn.conf.py": "tests/frameworks/test_flask.py",
     "litestar_app.py": "tests/frameworks/test_litestar_page.py",
     "litestar_log.py": "tests/frameworks/test_litestar_page.py",
+    "orders_worker.py": "tests/frameworks/test_deployment.py",
     "migrations/env.py": "tests/frameworks/test_alembic.py",
     "shop/migrations/0001_log.py": "tests/frameworks/test_django_docs.py",
     "shop/notifications.py": "tests/frameworks/test_django_docs.py",
@@ -337,6 +351,23 @@ async def test_sql_block_works(block: Block, admin: asyncpg.Connection[asyncpg.R
 def test_bash_block_is_a_known_command(block: Block) -> None:
     """No command is shown that is not in the list above, of which each is seen to below."""
     assert block.text.strip() in COMMANDS
+
+
+@in_language("yaml")
+def test_yaml_block_can_be_read(block: Block) -> None:
+    """Each document of a YAML file says what kind of object it is."""
+    yaml = pytest.importorskip("yaml")
+    kinds = [document["kind"] for document in yaml.safe_load_all(block.text)]
+    assert kinds
+    assert all(kinds)
+
+
+@in_language("ini")
+def test_ini_block_can_be_read(block: Block) -> None:
+    """A file of settings has sections, and each line is a setting or a comment."""
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"))
+    parser.read_string(block.text)
+    assert parser.sections()
 
 
 @in_language("console")

@@ -71,7 +71,7 @@ class WebServer:
 
 @contextlib.contextmanager
 def serving(folder: Path, *command: str, **environment: str) -> Generator[WebServer]:
-    """Run a command in a folder, on a free port for ``{port}``; kill what is left of it."""
+    """Run a command in a folder, on a free port (``{port}``, PORT); kill what is left of it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     output = folder / "output.txt"
@@ -83,6 +83,7 @@ def serving(folder: Path, *command: str, **environment: str) -> Generator[WebSer
                 cwd=folder,
                 env={
                     **ENVIRONMENT,
+                    "PORT": str(port),
                     "PYTHONUNBUFFERED": "1",
                     "HOME": str(folder),  # where gunicorn has a socket
                     **environment,
