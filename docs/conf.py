@@ -32,6 +32,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 lexers["ipython"] = get_lexer_by_name("python")
 lexers["mermaid"] = get_lexer_by_name("text")
+lexers["sql"] = get_lexer_by_name("postgresql")  # has the quotes of PL/pgSQL
 
 napoleon_numpy_docstring = False
 autodoc_member_order = "bysource"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import pytest
 
+from asyncnotify import Notifier
 from asyncnotify.log import Log
 from tests.support.machine import scaled
 from tests.support.web import CLIENTS, SOON, events, session_with
@@ -35,6 +36,7 @@ FILES: Final = {
         *("fastapi_app.py", "fastapi_log.py", "fastapi_sockets.py", "test_fastapi_app.py"),
     },
     "starlette.md": {"starlette_app.py"},
+    "how-to/browsers.md": {"sse_app.py"},
 }
 DSN: Final = "postgresql://localhost/postgres"
 FILE: Final = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -100,6 +102,19 @@ async def test_the_first_program_runs_and_stops(project: Path, dsn: str, module:
             assert (answer.status, (await answer.json())["subscriptions"]) == (200, CLIENTS)
         await stop(server, signal.SIGINT)
         assert [event for client in clients async for event in client] == []
+
+
+async def test_the_short_program_sends_events_and_stops(project: Path, dsn: str) -> None:
+    """A client is told of the start and of a notification from anywhere; SIGTERM ends it."""
+    async with (
+        Notifier(dsn) as notifier,
+        served(project, dsn, "sse_app") as (server, session),
+        events(session, "/events") as client,
+    ):
+        assert (await anext(client)).event == "gap"
+        await notifier.notify("orders", "42")
+        assert (await anext(client)).data == "42"
+        await stop(server, signal.SIGTERM)
 
 
 async def test_the_program_with_a_log_resumes(project: Path, dsn: str) -> None:
