@@ -82,7 +82,7 @@ DOCUMENTS: Final = (
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
-    *sorted((ROOT / "docs").glob("**/*.md")),
+    *sorted(p for p in (ROOT / "docs").glob("**/*.md") if "_build" not in p.parts),
 )
 DESIGN: Final = ROOT / "docs" / "design.md"
 RELIABILITY: Final = ROOT / "docs" / "reliability.md"
