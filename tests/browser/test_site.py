@@ -33,7 +33,7 @@ QUESTIONS: Final = {
     "pgbouncer": "deployment/poolers.html",
     "fastapi shutdown": "fastapi.html",
     "exactly once": "log.html",
-    "test without postgres": "testing.html",
+    "test without postgres": "how-to/tests.html",
     "PoolerError": "reference/",
     "wait_connected": "reference/",
 }
