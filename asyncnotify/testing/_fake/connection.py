@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncnotify.testing._fake.failures import CutError, NeverSentError
 from asyncnotify.testing._fake.outbox import Outbox, call_in
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from asyncnotify.testing._fake.state import State
 
 T = TypeVar("T")
-
-_GRACE: Final = 3
-"""Turns of the event loop for an answer that is there: a clock that is advanced does not notice."""
 
 
 class FakeConnection:
@@ -82,9 +79,6 @@ class FakeConnection:
         while not answer.done() and sent != self.outbox.sent:
             sent = self.outbox.sent
             await asyncio.wait({answer}, timeout=seconds)
-        for _ in range(_GRACE):  # it may be there, and the loop was busy with other things
-            if not answer.done():
-                await asyncio.sleep(0)
 
     def terminate(self) -> None:
         """Drop the connection at once. Nothing of it is delivered from here on."""
