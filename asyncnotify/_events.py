@@ -126,6 +126,7 @@ def _without_words(event: ConnectionLost | RetryScheduled) -> str:
 ConnectionEvent: TypeAlias = (
     Connected | ConnectionLost | RetryScheduled | Reconnected | Replaced | Closed
 )
+"""Any of the connection events."""
 
 OnEvent: TypeAlias = Callable[[ConnectionEvent], object]
 """What ``on_event=`` takes: a plain function, called with each event."""

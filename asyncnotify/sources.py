@@ -59,6 +59,8 @@ class ConnectionSource(Protocol):
         Args:
             connect_timeout: Seconds in which each connection has to be made.
             timeout: Seconds in which the server has to answer each command.
+
+        Raises nothing.
         """
         ...
 
@@ -76,6 +78,8 @@ class ConnectionSource(Protocol):
             connect_timeout: Seconds in which each connection has to be made.
             timeout: Seconds in which the server has to answer each command.
             on_open: Called with the backend pid of each connection.
+
+        Raises nothing.
         """
         ...
 
@@ -85,7 +89,12 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def pg_notify(self, channel: str, payload: str) -> None:
-        """Send a notification when the transaction commits. Must not block."""
+        """
+        Send a notification when the transaction commits. Must not block.
+
+        Raises:
+            Exception: The notification cannot be sent: ``notify()`` raises the same.
+        """
 
 
 _sources: Final[weakref.WeakValueDictionary[str, ConnectionSource]] = weakref.WeakValueDictionary()
@@ -101,6 +110,8 @@ def register(host: str, source: ConnectionSource) -> None:
     Args:
         host: The host name, in lower case.
         source: Replaces the one registered before, if any.
+
+    Raises nothing.
     """
     _sources[host] = source
 

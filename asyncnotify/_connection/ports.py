@@ -68,63 +68,132 @@ class ListeningSession(Protocol):
         Return once the server listens; the result has an error for each channel it refused.
 
         The error is a ChannelNameError, or a ConfigurationError if the server does not listen.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
         """
         ...
 
     async def unlisten(self, channels: Sequence[str], /) -> None:
-        """Return once the server no longer listens on these channels."""
+        """
+        Return once the server no longer listens on these channels.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def is_listening(self, channels: Checksum, /, *, timeout: float) -> bool:
         """
         Ask whether the server listens for this session on the channels of this checksum.
 
-        Raises ConnectionLostError if the server is not of the wanted kind any more.
+        Raises:
+            ConnectionLostError: The server is not of the wanted kind any more.
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
         """
         ...
 
     async def set_own_defaults(self) -> None:
-        """Make sure that the defaults of the role do not keep the session from delivering."""
+        """
+        Make sure that the defaults of the role do not keep the session from delivering.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def reset_defaults(self) -> None:
-        """Undo that: the session may serve others."""
+        """
+        Undo that: the session may serve others.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def missing(self, channels: Collection[str], /) -> frozenset[str]:
-        """Return those of these channels on which the server does not listen for this session."""
+        """
+        Return those of these channels on which the server does not listen for this session.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def find_pid(self) -> None:
-        """Find out the backend pid, if it is not known."""
+        """
+        Find out the backend pid, if it is not known.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     def deliver_to(self, on_notification: Callable[[int, str, str], None], /) -> None:
-        """Call this for each notification from here on. Not while one is expected."""
+        """
+        Call this for each notification from here on. Not while one is expected.
+
+        Raises nothing.
+        """
         ...
 
     async def notify_plainly(self, channel: str, /) -> None:
-        """Send an empty notification from this session."""
+        """
+        Send an empty notification from this session.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def find_server(self) -> str | None:
-        """Return what tells the running server and its database from others; None: unknown."""
+        """
+        Return what tells the running server and its database from others; None: unknown.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     def expect(self, channel: str, /) -> asyncio.Future[None]:
-        """Return a future that is done when a notification arrives on this channel."""
+        """
+        Return a future that is done when a notification arrives on this channel.
+
+        Raises nothing.
+        """
         ...
 
     async def queue_usage(self, *, timeout: float) -> float:
-        """Return how full the server's notification queue is, from 0 to 1."""
+        """
+        Return how full the server's notification queue is, from 0 to 1.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
-        """Return the sessions that may keep the queue from being emptied, the oldest first."""
+        """
+        Return the sessions that may keep the queue from being emptied, the oldest first.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def close(self, timeout: float, /) -> None:
-        """Close in good order, within this many seconds; else terminate."""
+        """Close in good order, within this many seconds; else terminate. Raises nothing."""
         ...
 
     def terminate(self) -> None:
@@ -138,7 +207,7 @@ class OtherConnection(Protocol):
     told_pid: int
 
     async def close(self, timeout: float, /) -> None:
-        """Close in good order, within this many seconds; else terminate."""
+        """Close in good order, within this many seconds; else terminate. Raises nothing."""
         ...
 
     def terminate(self) -> None:
@@ -180,5 +249,10 @@ class ListeningConnections(Protocol):
         ...
 
     async def notify_by_another(self, channel: str, /, *, timeout: float) -> OtherConnection:
-        """Send an empty notification by a second connection, and return that connection."""
+        """
+        Send an empty notification by a second connection, and return that connection.
+
+        Raises:
+            Exception: As of ``open()``, or the command failed.
+        """
         ...

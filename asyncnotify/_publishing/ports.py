@@ -42,19 +42,35 @@ class PublishingSession(Protocol):
         ...
 
     def notify(self, channel: str, payload: str, /) -> Awaitable[object]:
-        """Send one notification, in a transaction of its own."""
+        """
+        Send one notification, in a transaction of its own.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     def notify_all(self, channels: Sequence[str], payloads: Sequence[str], /) -> Awaitable[object]:
-        """Send these notifications, at least one, in this order, in one transaction."""
+        """
+        Send these notifications, at least one, in this order, in one transaction.
+
+        Raises:
+            Exception: The command failed, or the session ended: ``failures`` says what an error
+                means.
+        """
         ...
 
     async def rest(self) -> bool:
-        """Nothing is to be sent for now: return whether the session may be kept for later."""
+        """
+        Nothing is to be sent for now: return whether the session may be kept for later.
+
+        Raises nothing.
+        """
         ...
 
     async def close(self, timeout: float, /) -> None:
-        """End the session in good order, within this many seconds."""
+        """End the session in good order, within this many seconds. Raises nothing."""
         ...
 
     def terminate(self) -> None:
@@ -76,5 +92,10 @@ class PublishingConnections(Protocol):
         ...
 
     async def open(self) -> PublishingSession:
-        """Return a connection. May be cancelled: no connection is left behind."""
+        """
+        Return a connection. May be cancelled: no connection is left behind.
+
+        Raises:
+            Exception: What the driver, or the caller's ``connect=``, raised.
+        """
         ...

@@ -21,6 +21,8 @@ def as_text(report: Report, *, everything: bool = False) -> str:
     Args:
         report: What ``diagnose()`` has returned.
         everything: Whether to show the checks that found nothing, too.
+
+    Raises nothing.
     """
     return "\n".join(_lines(report, everything=everything)) + "\n"
 

@@ -32,6 +32,9 @@ def print_report(report: Report, console: Console, *, everything: bool = False) 
         report: What ``diagnose()`` has returned.
         console: Where to print.
         everything: Whether to show the checks that found nothing, too.
+
+    Raises:
+        OSError: The console cannot be written to.
     """
     console.print(Text(headline(report), style="bold"))
     for finding in shown(report, everything=everything):

@@ -140,6 +140,9 @@ async def health(listener: ListenerDep) -> JSONResponse:
 
     An endpoint. The JSON says in words what the state means; ``last_error`` is what the server or
     the system said, without a password: for operators, not for everybody.
+
+    Raises:
+        WrongLoopError: The call came from another event loop or process.
     """
     return response_of(await health_of(listener))
 
@@ -149,5 +152,8 @@ async def log_health(log: LogDep) -> JSONResponse:
     Answer a health check of the log: 200 while it answers, with its consumers, otherwise 503.
 
     An endpoint, as ``health()``. It asks the database, for five seconds at most.
+
+    Raises:
+        WrongLoopError: The call came from another event loop or process.
     """
     return response_of(await health_of(log))

@@ -44,7 +44,12 @@ class EndsStreams(Protocol):
     """What has streams: Listener, BlockingListener, Log, BlockingLog; or an object of yours."""
 
     def end_streams(self, *, also_new: bool = ...) -> None:
-        """End what is open, and with ``also_new`` also what begins later; see Listener."""
+        """
+        End what is open, and with ``also_new`` also what begins later; see Listener.
+
+        Raises:
+            TypeError: ``also_new`` is not a bool.
+        """
 
 
 Target: TypeAlias = EndsStreams | Callable[[], EndsStreams]

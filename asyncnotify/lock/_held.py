@@ -51,7 +51,7 @@ class Signal:
         return self._event.is_set()
 
     async def wait(self) -> None:
-        """Return once it has happened."""
+        """Return once it has happened. Raises nothing."""
         await self._event.wait()
 
 

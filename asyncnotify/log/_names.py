@@ -43,7 +43,11 @@ _CALLS: Final = {
 
 
 def wake_channel(log: str) -> str:
-    """Return the channel on which those who append to a log notify; at most 56 bytes."""
+    """
+    Return the channel on which those who append to a log notify; at most 56 bytes.
+
+    Raises nothing.
+    """
     return f"asyncnotify_log_{log}"
 
 

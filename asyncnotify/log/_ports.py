@@ -55,10 +55,20 @@ class SessionTransaction(Protocol):
     """A transaction that is open on a session."""
 
     async def commit(self) -> None:
-        """Commit; raises as ``LogSession.fetch()``."""
+        """
+        Commit.
+
+        Raises:
+            Exception: As of ``LogSession.fetch()``.
+        """
 
     async def rollback(self) -> None:
-        """Roll back; raises as ``LogSession.fetch()``."""
+        """
+        Roll back.
+
+        Raises:
+            Exception: As of ``LogSession.fetch()``.
+        """
 
 
 class LogSession(Queries, Protocol):
@@ -95,13 +105,28 @@ class LogSession(Queries, Protocol):
         ...
 
     async def execute(self, statement: Statement, /) -> None:
-        """Do what needs no argument and has no answer; raises as ``fetch()``."""
+        """
+        Do what needs no argument and has no answer.
+
+        Raises:
+            Exception: As of ``fetch()``.
+        """
 
     async def append(self, entries: Sequence[Entry], *, wake: bool) -> None:
-        """Append entries, at least one, in one transaction; raises as ``fetch()``."""
+        """
+        Append entries, at least one, in one transaction.
+
+        Raises:
+            Exception: As of ``fetch()``.
+        """
 
     async def begin(self) -> SessionTransaction:
-        """Begin a transaction; raises as ``fetch()``."""
+        """
+        Begin a transaction.
+
+        Raises:
+            Exception: As of ``fetch()``.
+        """
         ...
 
     async def install(self, wanted: Settings | None) -> None:
@@ -165,6 +190,8 @@ class LogSource(abc.ABC):
             log: The checked name.
             connect_timeout: Seconds in which each connection has to be made.
             timeout: Seconds in which the server has to answer each statement.
+
+        Raises nothing.
         """
 
 

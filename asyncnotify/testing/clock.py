@@ -75,5 +75,5 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._clock.now
 
     def spend(self, seconds: float) -> None:
-        """Let time pass at once, as code does that computes for so long."""
+        """Let time pass at once, as code does that computes for so long. Raises nothing."""
         self._clock.now += seconds

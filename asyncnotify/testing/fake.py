@@ -87,7 +87,7 @@ class FakeServer(LogSource):
         return self._state.name
 
     def listening(self, *, connect_timeout: float, timeout: float) -> FakeListening:
-        """Return what opens sessions that listen: called by a Listener."""
+        """Return what opens sessions that listen: called by a Listener. Raises nothing."""
         return FakeListening(self._state, connect_timeout, timeout)
 
     def publishing(
@@ -97,11 +97,11 @@ class FakeServer(LogSource):
         timeout: float,  # noqa: ARG002 - the caller's calls have deadlines of their own
         on_open: Callable[[int], None] | None = None,
     ) -> FakePublishing:
-        """Return what opens connections that send: called by a Notifier."""
+        """Return what opens connections that send: called by a Notifier. Raises nothing."""
         return FakePublishing(self._state, connect_timeout, on_open)
 
     def log_sessions(self, log: str, *, connect_timeout: float, timeout: float) -> LogSessions:
-        """Return what opens sessions for a log: called by a Log."""
+        """Return what opens sessions for a log: called by a Log. Raises nothing."""
         return FakeLogSessions(self._state, log, connect_timeout, timeout)
 
     # -- as another client sees it ------------------------------------------------------------
@@ -159,11 +159,15 @@ class FakeServer(LogSource):
         return tuple(client.pid for client in self._state.listening)
 
     async def until_listening(self, *channels: str) -> None:
-        """Return once sessions listen on all of these channels. Bound it with a timeout."""
+        """
+        Return once sessions listen on all of these channels. Bound it with a timeout.
+
+        Raises nothing.
+        """
         await self._state.until(lambda: self.channels.issuperset(channels))
 
     async def until_connected(self, count: int) -> None:
-        """Return once there are so many connections, and not before."""
+        """Return once there are so many connections, and not before. Raises nothing."""
         await self._state.until(lambda: len(self.pids) == count)
 
     async def until_connecting(self, count: int) -> None:
@@ -181,6 +185,8 @@ class FakeServer(LogSource):
         Args:
             channel: The name.
             payload: Wait for this payload; None: for any.
+
+        Raises nothing.
         """
 
         def matching() -> list[Notification[str]]:
@@ -213,6 +219,8 @@ class FakeServer(LogSource):
             pids: Those of these backends; none given: all connections.
             notice: The last words of the server, such as "terminating connection due to
                 administrator command".
+
+        Raises nothing.
         """
         self._state.lose(pids or self.pids, notice)
 
@@ -222,6 +230,8 @@ class FakeServer(LogSource):
 
         Args:
             permanently: As for a wrong password, where retrying does not help.
+
+        Raises nothing.
         """
         self._state.refused = PermanentlyRefusedError if permanently else RefusedError
 
@@ -306,6 +316,8 @@ class FakeServer(LogSource):
 
         Args:
             pids: Those of these backends; none given: all of them.
+
+        Raises nothing.
         """
         with self._state.lock:
             for client in self._state.listening:

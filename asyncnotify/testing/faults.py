@@ -78,6 +78,9 @@ def dns_fails(*hosts: str) -> Generator[Lookups]:
     Addresses such as ``127.0.0.1`` are never looked up and keep working. Goes for the whole
     process on asyncio's loop, and for the running loop on one that resolves names by itself, such
     as uvloop. Enter it where the loop is running.
+
+    Raises:
+        RuntimeError: No loop is running in this thread.
     """
     with _faulty_dns(hosts, lambda: None) as lookups:
         yield lookups
@@ -90,6 +93,9 @@ def dns_hangs(seconds: float, *hosts: str) -> Generator[Lookups]:
 
     As in reality, a thread of the loop's default executor is held, also after the caller has given
     up. Leaving the context releases them all.
+
+    Raises:
+        RuntimeError: No loop is running in this thread.
     """
     released = threading.Event()
     try:

@@ -3,15 +3,15 @@ Judging what a consumer saw against what was published.
 
 Its one question: was anything lost without being told?
 
-```python
-history = History()
-history.published(1)                 # its NOTIFY has committed
-history.in_doubt(2)                  # its connection died in flight: sent or not, nobody knows
-history.saw("orders", 1)             # number by number, and ...
-history.gap("orders")                # ... gap by gap, in the order the consumer saw them
-verdict = history.verdict("orders")
-assert verdict.holds, verdict
-```
+::
+
+    history = History()
+    history.published(1)                 # its NOTIFY has committed
+    history.in_doubt(2)                  # its connection died in flight: sent or not, nobody knows
+    history.saw("orders", 1)             # number by number, and ...
+    history.gap("orders")                # ... gap by gap, in the order the consumer saw them
+    verdict = history.verdict("orders")
+    assert verdict.holds, verdict
 
 One history is for one publisher, which numbers its notifications upwards in the order in which it
 commits them. Several publishers at once have no common order, so each gets a history of its own;
@@ -102,19 +102,23 @@ class History:
         self._seen: dict[str, list[int | GapMark]] = {}
 
     def published(self, *numbers: int) -> None:
-        """Note numbers whose publishing is known to have committed."""
+        """Note numbers whose publishing is known to have committed. Raises nothing."""
         self._published.update(numbers)
 
     def in_doubt(self, *numbers: int) -> None:
-        """Note numbers that may have been published or not; `published()` overrides it."""
+        """
+        Note numbers that may have been published or not; `published()` overrides it.
+
+        Raises nothing.
+        """
         self._in_doubt.update(numbers)
 
     def saw(self, subscription: str, number: int) -> None:
-        """Note the next number that a subscription saw."""
+        """Note the next number that a subscription saw. Raises nothing."""
         self._seen.setdefault(subscription, []).append(number)
 
     def gap(self, subscription: str) -> None:
-        """Note that a gap was the next that a subscription saw."""
+        """Note that a gap was the next that a subscription saw. Raises nothing."""
         self._seen.setdefault(subscription, []).append(GAP)
 
     @property
@@ -123,7 +127,7 @@ class History:
         return tuple(sorted(self._seen))
 
     def verdict(self, subscription: str) -> Verdict:
-        """Judge one subscription; one that has noted nothing saw nothing."""
+        """Judge one subscription; one that has noted nothing saw nothing. Raises nothing."""
         seen = self._seen.get(subscription, ())
         return judge(self._published, seen, in_doubt=self._in_doubt)
 
@@ -136,7 +140,7 @@ def judge(
     published: Collection[int], seen: Iterable[int | GapMark], *, in_doubt: Collection[int] = ()
 ) -> Verdict:
     """
-    Judge one sequence of numbers and `GAP`s against the numbers published.
+    Judge one sequence of numbers, and `GAP` between them, against the numbers published.
 
     A published number m that was not seen is *inside a gap* if a gap stands after **every** smaller
     number seen and before **every** greater one. So it stands between the neighbours of m where
@@ -147,6 +151,8 @@ def judge(
     A number in doubt may be missing without a gap; if it was seen it counts like any other.
 
     Takes O(n log n) time.
+
+    Raises nothing.
     """
     items = list(seen)
     numbers = [item for item in items if not isinstance(item, GapMark)]

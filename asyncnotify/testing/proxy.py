@@ -1,13 +1,13 @@
 """
 A TCP proxy that breaks the network on purpose, for tests of what talks to a server through it.
 
-```python
-async with FaultProxy.for_dsn(dsn) as proxy:
-    async with Listener(proxy.proxied_dsn(dsn)) as listener:
-        proxy.black_hole()   # nothing arrives any more, and neither side learns of that
-        ...
-        proxy.heal()         # what was held is passed on, and new connections work
-```
+::
+
+    async with FaultProxy.for_dsn(dsn) as proxy:
+        async with Listener(proxy.proxied_dsn(dsn)) as listener:
+            proxy.black_hole()   # nothing arrives any more, and neither side learns of that
+            ...
+            proxy.heal()         # what was held is passed on, and new connections work
 
 Every fault is a plain method and has taken effect when it returns. Faults add up; `heal()` ends
 them all. Nothing here knows PostgreSQL's protocol: any server on TCP or a Unix socket will do.
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Cut = Literal["reset", "fin", "half_close", "pause", "black_hole"]
+"""What ``cut_on()`` does to the connection."""
 
 
 class FaultProxy(Traffic):
@@ -150,6 +151,9 @@ class FaultProxy(Traffic):
 
         Takes the forms that libpq and asyncpg take, Unix sockets (``?host=/run/postgresql``) and
         several hosts among them, and SQLAlchemy's ``postgresql+asyncpg://``.
+
+        Raises:
+            ValueError: The DSN is no URL.
         """
         return rewritten(dsn, self.host, self.port)
 
@@ -162,6 +166,8 @@ class FaultProxy(Traffic):
         New connections are accepted, as the kernel would, and never answered: the server is not
         dialled while nothing may pass to it. What comes is held, up to 1 MiB a connection and
         direction, then it is left in the sender's buffers. Ends with `resume()` or `heal()`.
+
+        Raises nothing.
         """
         for conditions in self._conditions(direction):
             conditions.black_hole = True
@@ -171,6 +177,8 @@ class FaultProxy(Traffic):
         Black-hole the connections open now; new ones work.
 
         A firewall does this when it drops a connection from its table. Ends with `resume()`.
+
+        Raises nothing.
         """
         for connection in self._connections:
             connection.pause(direction)
@@ -240,7 +248,7 @@ class FaultProxy(Traffic):
             self._listening_socket.close()
 
     def drop_new(self, how: Literal["reset", "fin"] = "reset") -> None:
-        """Accept new connections and end each at once."""
+        """Accept new connections and end each at once. Raises nothing."""
         self._handle_new(ProxiedConnection.reset if how == "reset" else ProxiedConnection.fin)
 
     def silent(self) -> None:
@@ -248,7 +256,11 @@ class FaultProxy(Traffic):
         self._handle_new(_ignore)
 
     def garbage(self, data: bytes = b"HTTP/1.1 400 Bad Request\r\n\r\n") -> None:
-        """Accept new connections, send each these bytes and EOF; the server is not dialled."""
+        """
+        Accept new connections, send each these bytes and EOF; the server is not dialled.
+
+        Raises nothing.
+        """
         self._handle_new(lambda connection: connection.greet(data))
 
     # A slow network
@@ -258,6 +270,8 @@ class FaultProxy(Traffic):
         Pass everything on this many seconds after it came, in its order.
 
         This is latency: it costs no throughput. 0 ends it, also for what waits already.
+
+        Raises nothing.
         """
         self._to_server.delay, self._to_client.delay = to_server, to_client
         self._run()
@@ -295,6 +309,7 @@ class FaultProxy(Traffic):
 
         Raises:
             ValueError: ``size`` is negative.
+            KeyError: ``then`` is the name of no such method.
         """
         if size < 0:
             message = f"size must not be negative: {size}"
@@ -324,6 +339,9 @@ class FaultProxy(Traffic):
             then: The method of the proxy to call, which goes for all connections, or a callable
                 of your own, which is given the `ProxiedConnection` concerned. It must not raise.
             answer: What the server answers.
+
+        Raises:
+            KeyError: ``then`` is the name of no such method.
         """
         action = self._action(then)
         if answer is None:

@@ -84,6 +84,7 @@ class PostgresServer:
             programs are used. Close it last.
         primary: A running server, of which this one is to be a hot standby.
 
+    Raises nothing.
     """
 
     def __init__(
@@ -142,7 +143,11 @@ class PostgresServer:
     def dsn_for(
         self, database: str, *, user: str | None = None, password: str | None = None
     ) -> str:
-        """Return the URL of a connection to ``database``, as the superuser by default."""
+        """
+        Return the URL of a connection to ``database``, as the superuser by default.
+
+        Raises nothing.
+        """
         secret = "" if password is None else ":" + quote(password, safe="")
         who = quote(user or self._user, safe="") + secret
         return f"postgresql://{who}@{self.host}:{self.port}/{quote(database, safe='')}"
@@ -173,7 +178,7 @@ class PostgresServer:
         return self._require_cluster("tell the log file").log
 
     def log_tail(self, lines: int = 20) -> str:
-        """Return the log's last lines, nothing after ``close()``."""
+        """Return the log's last lines, nothing after ``close()``. Raises nothing."""
         return "" if self._cluster is None else log_tail(self._cluster.log, lines)
 
     @property
@@ -248,7 +253,12 @@ class PostgresServer:
         self._await_end(f"stop the server ({mode})", timeout)
 
     def restart(self, mode: StopMode = "fast", *, timeout: float = 30.0) -> None:
-        """Stop and start, on the same port; ``timeout`` is for each. Raises as they do."""
+        """
+        Stop and start, on the same port; ``timeout`` is for each.
+
+        Raises:
+            PostgresServerError: As of ``stop()`` and ``start()``.
+        """
         self.stop(mode, timeout=timeout)
         self.start(timeout=timeout)
 
@@ -288,7 +298,12 @@ class PostgresServer:
         freeze(self._require_pid("freeze the server"))
 
     def thaw(self) -> None:
-        """Let the postmaster go on after ``freeze()``. Raises as that does."""
+        """
+        Let the postmaster go on after ``freeze()``.
+
+        Raises:
+            ServerNotRunningError: The server is not running.
+        """
         send_signal(self._require_pid("thaw the server"), signal.SIGCONT)
 
     def freeze_backend(self, pid: int) -> None:
@@ -303,14 +318,22 @@ class PostgresServer:
         freeze(self._own_backend(pid))
 
     def thaw_backend(self, pid: int) -> None:
-        """Let one session's process go on. Raises as ``freeze_backend()`` does."""
+        """
+        Let one session's process go on.
+
+        Raises:
+            PostgresServerError: As of ``freeze_backend()``.
+        """
         send_signal(self._own_backend(pid), signal.SIGCONT)
 
     def kill_backend(self, pid: int) -> None:
         """
-        Kill one session's process with SIGKILL. Raises as ``freeze_backend()`` does.
+        Kill one session's process with SIGKILL.
 
         The postmaster takes it for a crash: it ends every session and recovers at once.
+
+        Raises:
+            PostgresServerError: As of ``freeze_backend()``.
         """
         send_signal(self._own_backend(pid), signal.SIGKILL)
 

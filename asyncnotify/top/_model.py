@@ -203,7 +203,7 @@ class Snapshot:
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return all of it as JSON, in ASCII."""
+        """Return all of it as JSON, in ASCII. Raises nothing."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 

@@ -63,5 +63,5 @@ class Status:
         return self.state is TriggerState.FINE
 
     def having(self, state: TriggerState) -> tuple[str, ...]:
-        """Return the tables in a state."""
+        """Return the tables in a state. Raises nothing."""
         return tuple(name for name, has in self.tables.items() if has is state)

@@ -104,6 +104,8 @@ async def close_listeners() -> None:
 
     For the end of a process, and of a test. ``get_listener()`` and ``get_log()`` then make new
     ones.
+
+    Raises nothing.
     """
     sources = _sources.pop(asyncio.get_running_loop(), None)
     if sources is not None:

@@ -23,6 +23,10 @@ async def health(request: HttpRequest) -> JsonResponse:  # noqa: ARG001 - as Dja
     For ``path("health", health)``, under ASGI. The body is JSON, and says what is wrong and whether
     that ends by itself; it names the server and the role, but no password: for operators, not for
     everybody. A listener that does not run yet is started, and has two seconds for that.
+
+    Raises:
+        ImproperlyConfigured: The settings cannot be honoured.
+        ConnectionDoesNotExist: There is no such alias.
     """
     try:
         async with asyncio.timeout(TIMEOUT):

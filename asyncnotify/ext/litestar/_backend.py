@@ -131,6 +131,9 @@ class Backend(ChannelsBackend):
 
         As often as a channel is subscribed to, it has to be unsubscribed from: the plugin calls
         once for each first subscriber and once for each last one, and not always in that order.
+
+        Raises:
+            NotStartedError: The application has not started the backend, or has stopped it.
         """
         self._running_buffer()
         for channel in dict.fromkeys(channels):
@@ -141,7 +144,11 @@ class Backend(ChannelsBackend):
             subscribed.uses += 1
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
-        """End what ``subscribe()`` has begun. Nothing that has waited is handed over any more."""
+        """
+        End what ``subscribe()`` has begun. Nothing that has waited is handed over any more.
+
+        Raises nothing.
+        """
         self._released(channels)
 
     async def stream_events(self) -> AsyncGenerator[tuple[str, bytes], None]:

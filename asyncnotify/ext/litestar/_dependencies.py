@@ -21,7 +21,12 @@ def _named(kind: type) -> Any:  # noqa: ANN401 - an annotation
 
 if TYPE_CHECKING:
     ListenerDependency: TypeAlias = Listener
-    LogDependency: TypeAlias = Log
 else:
     ListenerDependency = _named(Listener)
+"""The annotation of a handler's argument that gets the listener of a NotifyPlugin."""
+
+if TYPE_CHECKING:
+    LogDependency: TypeAlias = Log
+else:
     LogDependency = _named(Log)
+"""The annotation of a handler's argument that gets the log of a LogPlugin."""

@@ -116,7 +116,7 @@ class LogChannelsBackend(Backend):
         self._reading = start(self._read(stream), name="asyncnotify litestar log")
 
     async def on_shutdown(self) -> None:
-        """Stop reading, and close the log within its timeout. Idempotent."""
+        """Stop reading, and close the log within its timeout. Idempotent. Raises nothing."""
         reading, self._reading = self._reading, None
         self._close()
         try:

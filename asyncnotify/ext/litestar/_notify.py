@@ -105,7 +105,11 @@ class NotifyChannelsBackend(Backend):
             self._open()
 
     async def on_shutdown(self) -> None:
-        """Stop listening and close the connections, within the listener's timeout. Idempotent."""
+        """
+        Stop listening and close the connections, within the listener's timeout. Idempotent.
+
+        Raises nothing.
+        """
         tasks = self._tasks(list(self._subscribed.values()))
         self._close()
         try:
@@ -147,6 +151,8 @@ class NotifyChannelsBackend(Backend):
 
         Returns once the server has confirmed, or the connection is gone. Channels that are not
         subscribed to are passed over. Cancelling the call leaves them ended.
+
+        Raises nothing.
         """
         await cancel(self._tasks(self._released(channels)), _END_TIMEOUT)
 

@@ -55,7 +55,7 @@ class _RunningPlugin(InitPluginProtocol, Generic[RunT]):
         self._ends_streams = end_streams_on_signal
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
-        """Add the dependency, the health check, and what starts and ends both."""
+        """Add the dependency, the health check, and what starts and ends both. Raises nothing."""
         app_config.lifespan.insert(0, self._lifespan)
         app_config.dependencies[self._dependency] = Provide(self._provided, sync_to_thread=False)
         app_config.signature_namespace.update(_NAMES)

@@ -112,6 +112,8 @@ class Reporting:
         Stop reporting, and say so to those who collect reports; takes 1 s at most.
 
         Idempotent. Cancelling the call stops at once.
+
+        Raises nothing.
         """
         task, self._task = self._task, None
         if task is None or task.get_loop().is_closed():

@@ -85,7 +85,11 @@ class Reports:
         await self._listener.notify(self._calls)
 
     def forget(self, service: str) -> None:
-        """Forget a service, by the ``id`` of its reports, until it reports again."""
+        """
+        Forget a service, by the ``id`` of its reports, until it reports again.
+
+        Raises nothing.
+        """
         self._newest.pop(service, None)
 
     def _receive(self, notification: Notification[str]) -> None:

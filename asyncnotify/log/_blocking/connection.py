@@ -37,27 +37,64 @@ class BlockingConnection:
         self._is_over = False
 
     def execute(self, query: str, *args: object) -> str:
-        """Execute a statement, or several without arguments; return the status of the last."""
+        """
+        Execute a statement, or several without arguments; return the status of the last.
+
+        Raises:
+            asyncpg.PostgresError: The server refused the statement.
+            Exception: As of ``call()``.
+        """
         return self.call(lambda connection: connection.execute(query, *args))
 
     def executemany(self, query: str, args: Iterable[Sequence[object]]) -> None:
-        """Execute a statement once for each sequence of arguments."""
+        """
+        Execute a statement once for each sequence of arguments.
+
+        Raises:
+            asyncpg.PostgresError: The server refused the statement.
+            Exception: As of ``call()``.
+        """
         self.call(lambda connection: connection.executemany(query, args))
 
     def fetch(self, query: str, *args: object) -> list[Any]:
-        """Return the rows of the answer."""
+        """
+        Return the rows of the answer.
+
+        Raises:
+            asyncpg.PostgresError: The server refused the statement.
+            Exception: As of ``call()``.
+        """
         return self.call(lambda connection: connection.fetch(query, *args))
 
     def fetchrow(self, query: str, *args: object) -> Any:  # noqa: ANN401 - a record of the driver's
-        """Return the first row of the answer; None without any."""
+        """
+        Return the first row of the answer; None without any.
+
+        Raises:
+            asyncpg.PostgresError: The server refused the statement.
+            Exception: As of ``call()``.
+        """
         return self.call(lambda connection: connection.fetchrow(query, *args))
 
     def fetchval(self, query: str, *args: object) -> Any:  # noqa: ANN401 - of any type
-        """Return the first value of the first row; None without any."""
+        """
+        Return the first value of the first row; None without any.
+
+        Raises:
+            asyncpg.PostgresError: The server refused the statement.
+            Exception: As of ``call()``.
+        """
         return self.call(lambda connection: connection.fetchval(query, *args))
 
     def call(self, function: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:
-        """Call a function with asyncpg's connection, in the event loop; return its result."""
+        """
+        Call a function with asyncpg's connection, in the event loop; return its result.
+
+        Raises:
+            ClosedError: The handler has returned, or has been given up.
+            WrongLoopError: The call came from the thread of an event loop.
+            Exception: What the function raised.
+        """
         return self._gateway.call(lambda: self._called(function))
 
     async def _called(self, function: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:

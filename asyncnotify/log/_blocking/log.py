@@ -110,7 +110,12 @@ class BlockingLog:
 
     @classmethod
     def from_sqlalchemy(cls, name: str, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra
-        """Return a log that connects as this ``AsyncEngine`` does; as ``Log.from_sqlalchemy()``."""
+        """
+        Return a log that connects as this ``AsyncEngine`` does; as ``Log.from_sqlalchemy()``.
+
+        Raises:
+            Exception: As of ``Log.from_sqlalchemy()``.
+        """
         return cls(name, connect=EngineConnect(engine), **options)
 
     def __repr__(self) -> str:
@@ -144,7 +149,13 @@ class BlockingLog:
         self._gateway.start(self._log.start)
 
     def close(self, timeout: float | None = None) -> None:
-        """Append what has been accepted, and close all; as ``Log.aclose()``."""
+        """
+        Append what has been accepted, and close all; as ``Log.aclose()``.
+
+        Raises:
+            ValueError: ``timeout`` is not a number of seconds.
+            WrongLoopError: The log is used by another process.
+        """
         self._gateway.close(timeout)
 
     # -- installing ---------------------------------------------------------------------------
@@ -156,7 +167,13 @@ class BlockingLog:
         limit: timedelta | None = None,
         ring: int | None = None,
     ) -> None:
-        """Make the log in the database, or bring it up to date; as ``Log.install()``."""
+        """
+        Make the log in the database, or bring it up to date; as ``Log.install()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.install()``.
+        """
         install = self._log.install
         self._call(functools.partial(install, retention=retention, limit=limit, ring=ring))
 
@@ -168,11 +185,21 @@ class BlockingLog:
         limit: timedelta | None = None,
         ring: int | None = None,
     ) -> list[str]:
-        """Return what ``install()`` executes; as ``Log.statements()``."""
+        """
+        Return what ``install()`` executes; as ``Log.statements()``.
+
+        Raises:
+            Exception: As of ``Log.statements()``.
+        """
         return self._log.statements(since=since, retention=retention, limit=limit, ring=ring)
 
     def grants(self, *, append: Collection[str] = (), consume: Collection[str] = ()) -> list[str]:
-        """Return the statements that give roles their rights; as ``Log.grants()``."""
+        """
+        Return the statements that give roles their rights; as ``Log.grants()``.
+
+        Raises:
+            Exception: As of ``Log.grants()``.
+        """
         return self._log.grants(append=append, consume=consume)
 
     # -- appending ----------------------------------------------------------------------------
@@ -196,6 +223,10 @@ class BlockingLog:
             headers: Texts by name.
             connection: SQLAlchemy's Connection or Session, psycopg's Connection, or what a handler
                 was given: the event is part of its transaction.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.append()``.
         """
         entry = entry_of(channel, payload, key, headers)
         if connection is None:
@@ -205,7 +236,13 @@ class BlockingLog:
         return entry.id
 
     def append_many(self, events: Iterable[tuple[Any, ...]], *, connection: object = None) -> int:
-        """Append many events, in their order; return how many. As ``Log.append_many()``."""
+        """
+        Append many events, in their order; return how many. As ``Log.append_many()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.append_many()``.
+        """
         check_pairs(events, may_be_async=False)
         if connection is None:
             return send_pairs(self._gateway.portal_by_itself, self._log.append_many, events)
@@ -224,12 +261,23 @@ class BlockingLog:
     def read(
         self, *channels: str | Channel[Any], after: After = "now", gaps: bool = False
     ) -> BlockingLogStream[Any]:
-        """Return the events of some channels as an iterator; as ``Log.read()``."""
+        """
+        Return the events of some channels as an iterator; as ``Log.read()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.read()``.
+        """
         stream = self._call(awaitable(lambda: self._log.read(*channels, after=after, gaps=gaps)))
         return BlockingLogStream(self._gateway, stream)
 
     def end_streams(self, *, also_new: bool = False) -> None:
-        """End every stream of ``read()``, after what it has read; as ``Log.end_streams()``."""
+        """
+        End every stream of ``read()``, after what it has read; as ``Log.end_streams()``.
+
+        Raises:
+            Exception: As of ``Log.end_streams()``.
+        """
         self._log.end_streams(also_new=also_new)
 
     def consumer(
@@ -240,7 +288,13 @@ class BlockingLog:
         gaps: bool = False,
         buckets: int = 1,
     ) -> BlockingConsumer[Any]:
-        """Return a durable consumer; as ``Log.consumer()``."""
+        """
+        Return a durable consumer; as ``Log.consumer()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.consumer()``.
+        """
         consumer = self._log.consumer
         options: dict[str, Any] = {"start": start, "gaps": gaps, "buckets": buckets}
         made = awaitable(lambda: consumer(name, *channels, **options))
@@ -301,31 +355,73 @@ class BlockingLog:
         return self._call(self._log.status)
 
     def dead_letters(self, consumer: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
-        """Return events that a consumer could not handle; as ``Log.dead_letters()``."""
+        """
+        Return events that a consumer could not handle; as ``Log.dead_letters()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.dead_letters()``.
+        """
         return self._call(lambda: self._log.dead_letters(consumer, limit=limit))
 
     def retry(self, letter: DeadLetter) -> None:
-        """Call the handler of a dead letter once more; as ``Log.retry()``."""
+        """
+        Call the handler of a dead letter once more; as ``Log.retry()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.retry()``.
+        """
         self._call(lambda: self._log.retry(letter))
 
     def discard(self, letter: DeadLetter) -> bool:
-        """Remove a dead letter; as ``Log.discard()``."""
+        """
+        Remove a dead letter; as ``Log.discard()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.discard()``.
+        """
         return self._call(lambda: self._log.discard(letter))
 
     def seek(self, consumer: str, to: After) -> None:
-        """Move the cursor of a consumer; as ``Log.seek()``."""
+        """
+        Move the cursor of a consumer; as ``Log.seek()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.seek()``.
+        """
         self._call(lambda: self._log.seek(consumer, to))
 
     def pause(self, consumer: str) -> None:
-        """Let nobody serve a consumer, until ``resume()``; as ``Log.pause()``."""
+        """
+        Let nobody serve a consumer, until ``resume()``; as ``Log.pause()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.pause()``.
+        """
         self._call(lambda: self._log.pause(consumer))
 
     def resume(self, consumer: str) -> None:
-        """Let a consumer be served again; as ``Log.resume()``."""
+        """
+        Let a consumer be served again; as ``Log.resume()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.resume()``.
+        """
         self._call(lambda: self._log.resume(consumer))
 
     def drop(self, consumer: str) -> None:
-        """Remove a consumer for good; as ``Log.drop()``."""
+        """
+        Remove a consumer for good; as ``Log.drop()``.
+
+        Raises:
+            WrongLoopError: The call came from the thread of an event loop, or another process.
+            Exception: As of ``Log.drop()``.
+        """
         self._call(lambda: self._log.drop(consumer))
 
     # -- inside -------------------------------------------------------------------------------

@@ -178,7 +178,12 @@ class Consumer(Generic[ItemT_co]):
             yield batch
 
     async def next_batch(self, count: int) -> list[ItemT_co]:
-        """Return the next of ``batches()``; none once the consumer has been closed."""
+        """
+        Return the next of ``batches()``; none once the consumer has been closed.
+
+        Raises:
+            Exception: As of ``anext()``.
+        """
         self._owner.check()
         self._finish()
         while not self._is_closed:

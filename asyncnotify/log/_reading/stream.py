@@ -272,7 +272,11 @@ class LogStream(Generic[ItemT_co]):
             await self._done(self._read)
 
     def at_hand(self, limit: int) -> list[ItemT_co]:
-        """Return items that have been read, at most so many; none if there are none."""
+        """
+        Return items that have been read, at most so many; none if there are none.
+
+        Raises nothing.
+        """
         found: list[ItemT_co] = []
         while len(found) < limit and (item := self._taken()) is not None:
             found.append(item)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     Address = tuple[socket.AddressFamily, tuple[str, int] | str]
 
 Direction = Literal["to_server", "to_client"]
+"""One of the two ways that bytes go."""
 Directions = Literal["both", "to_server", "to_client"]
+"""One of the ways that bytes go, or both."""
 
 # l_onoff = 1, l_linger = 0: close() sends RST instead of FIN.
 LINGER_NOTHING = struct.pack("ii", 1, 0)
@@ -76,7 +78,7 @@ class ProxiedConnection:
         return self._to_client.passed
 
     def pause(self, direction: Directions = "both") -> None:
-        """Hold what comes, on this connection alone."""
+        """Hold what comes, on this connection alone. Raises nothing."""
         for forwarder in self._forwarders(direction):
             forwarder.paused = True
 
@@ -105,7 +107,7 @@ class ProxiedConnection:
             self._pass_fin(self._to_client)
 
     def greet(self, data: bytes) -> None:
-        """Send the client these bytes and EOF."""
+        """Send the client these bytes and EOF. Raises nothing."""
         self._to_client.put(data)
         self._to_client.put(Ending.FIN)
 

@@ -63,12 +63,18 @@ class Traffic:
         Call ``tap(connection, direction, data)`` for all that is read, before it is passed on.
 
         ``tap`` may call the proxy's methods, and must not raise. Returns a callable that ends it.
+
+        Raises nothing.
         """
         self._taps.append(tap)
         return lambda: self._taps.remove(tap)
 
     def detect(self, pattern: bytes, direction: Direction = "to_server") -> PatternDetector:
-        """Look for bytes from now on; ``await detector.wait()`` then misses nothing."""
+        """
+        Look for bytes from now on; ``await detector.wait()`` then misses nothing.
+
+        Raises nothing.
+        """
         return self._add_detector(PatternDetector(pattern, direction, self._changes))
 
     async def wait_for_bytes(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Refusal", "StopMode", "ask_to_stop", "freeze", "kill_orphans", "launch"]
 
 StopMode = Literal["smart", "fast", "immediate"]
+"""How a server is stopped, as ``pg_ctl stop`` has it."""
 
 _POLL = 0.005
 _FREEZE_TIMEOUT = 1.0
