@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import collections.abc
+import contextlib
 import sys
+import typing
 from pathlib import Path
 
 from pygments.lexers import get_lexer_by_name
@@ -17,6 +21,31 @@ author = "asyncnotify contributors"
 version = release = asyncnotify.__version__
 repository_url = "https://github.com/asyncnotify/asyncnotify"
 
+FOREIGN = (
+    *(name for name in dir(builtins) if not name.startswith("_")),
+    *collections.abc.__all__,
+    *contextlib.__all__,
+    *typing.__all__,
+    *("Path", "UUID", "datetime", "timedelta"),
+    # asyncpg, pydantic and SQLAlchemy
+    *("Pool", "PydanticUrl", "SqlalchemyUrl"),
+    # Django
+    *(
+        "AppConfig",
+        "ConnectionDoesNotExist",
+        "DatabaseError",
+        "HttpRequest",
+        "ImproperlyConfigured",
+    ),
+    *("JsonResponse", "SynchronousOnlyOperation", "TransactionManagementError"),
+    # FastAPI, Starlette and Litestar
+    *("ASGIConnection", "ClientException", "Depends", "HTTPConnection", "HTTPException", "Header"),
+    *("JSONResponse", "Request", "ServerSentEvent", "ServerSentEventMessage", "WebSocket"),
+    # aiohttp-sse, Alembic, OpenTelemetry, Prometheus and rich
+    *("EventSourceResponse", "Operations", "MeterProvider", "TracerProvider", "Metric", "Console"),
+)
+"""Names of other libraries, as annotations have them."""
+
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -24,6 +53,12 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_llm.txt",
     "repository_links",
+    "documented",
+    "reference_autodoc",
+    "reference_checks",
+    "reference_directives",
+    "reference_links",
+    "reference_programs",
 ]
 exclude_patterns = ["_*", "performance", "telemetry", "images"]
 nitpicky = True
@@ -35,7 +70,52 @@ lexers["mermaid"] = get_lexer_by_name("text")
 lexers["sql"] = get_lexer_by_name("postgresql")  # has the quotes of PL/pgSQL
 
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
 autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "inherited-members": True}
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+add_module_names = False
+default_role = "name"
+nitpick_ignore_regex = [
+    # Other libraries, of which no inventory is read: the build needs no network
+    ("py:.*", r"(?!asyncnotify\.).+\..+"),
+    ("py:.*", "|".join(FOREIGN)),
+    # Type variables
+    ("py:class", r"(\w+T|T|P|R)(_co|_contra)?"),
+]
+reference_package = "asyncnotify"
+reference_excluded = [
+    "asyncnotify.cli",
+    "asyncnotify.ext.django.apps",
+    "asyncnotify.ext.django.management",
+]
+# Members without an underscore that only other parts of asyncnotify call
+reference_hidden = [
+    "asyncnotify.log.BlockingConnection.end",
+    "asyncnotify.log.Consumer.next_batch",
+    "asyncnotify.log.Consumer.put_back",
+    "asyncnotify.log.Log.append_entries",
+    "asyncnotify.log.Log.append_in",
+    "asyncnotify.log.Log.append_within",
+    "asyncnotify.log.Log.call_for",
+    "asyncnotify.log.LogStream.end",
+    "asyncnotify.log.LogStream.end_after_portion",
+    "asyncnotify.testing.fake.FakeTransaction.commit_here",
+    "asyncnotify.testing.fake.FakeTransaction.cut",
+    "asyncnotify.testing.fake.FakeTransaction.end",
+    "asyncnotify.testing.fake.FakeTransaction.forget_channels",
+    "asyncnotify.testing.fake.FakeTransaction.pause",
+    "asyncnotify.testing.fake.FakeTransaction.resume",
+    "asyncnotify.testing.fake.FakeTransaction.roll_back_here",
+    "asyncnotify.testing.fake.FakeTransaction.send",
+    "asyncnotify.testing.fake.FakeTransaction.when_committed",
+    "asyncnotify.testing.proxy.PatternDetector.inspect",
+    "asyncnotify.testing.proxy.ProxiedConnection.dial",
+    "asyncnotify.testing.proxy.ProxiedConnection.run",
+]
 
 html_theme = "furo"
 html_title = f"asyncnotify {release}"
