@@ -52,6 +52,7 @@ WITHOUT_FAULTS = (
 """Tests that between them reach all of the core: their coverage is measured."""
 
 WITH_FRAMEWORKS = (
+    "tests/docs",
     "tests/ext",
     "tests/frameworks",
     "tests/integration/test_annotations.py",

@@ -87,6 +87,7 @@ nitpick_ignore_regex = [
     ("py:class", r"(\w+T|T|P|R)(_co|_contra)?"),
 ]
 reference_package = "asyncnotify"
+reference_folder = "reference/"
 reference_excluded = [
     "asyncnotify.cli",
     "asyncnotify.ext.django.apps",

@@ -40,8 +40,10 @@ class _Names(SphinxPostTransform):
     def found(self, target: str, module: str, cls: str) -> str | None:
         """Return the full public name that a short one stands for."""
         package = self.config.reference_package
-        names = [f"{module}.{cls}.{target}", f"{module}.{target}"]
-        names += [f"{package}{section}.{target}" for section in SECTIONS]
+        parts = module.split(".")
+        modules = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        places = [f"{module}.{cls}", *modules, *(f"{package}{section}" for section in SECTIONS)]
+        names = [f"{place}.{target}" for place in places]
         objects = self.env.domains.python_domain.objects
         return next((name for name in [*names, target] if name in objects), None)
 
@@ -75,7 +77,7 @@ class LinkNames(_Names):
 
     def run(self, **_: object) -> None:
         """Change the code of a page."""
-        if self.env.docname.startswith("reference/"):
+        if self.env.docname.startswith(self.config.reference_folder):
             for node in list(self.document.findall(nodes.literal)):
                 if not isinstance(node.parent, nodes.reference | addnodes.pending_xref):
                     self._link(node)
@@ -127,6 +129,7 @@ def show_nothing(translator: Any, node: nodes.Element) -> None:
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the role and the transforms."""
+    app.add_config_value("reference_folder", "", "env", types=[str])
     app.add_role("name", NameRole())
     app.add_post_transform(FullNames)
     app.add_post_transform(LinkNames)

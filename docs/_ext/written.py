@@ -14,7 +14,7 @@ import inspect
 import sys
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_overloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -127,13 +127,20 @@ class Writer:
         return self._names.get((id(value), name))
 
     def signature(self, function: Any) -> tuple[str, str]:
-        """Return the arguments and the annotation of what a function returns."""
-        node = _node_of(function)
-        module = source_module(function)
-        returns = "" if node.returns is None else self.annotation(node.returns, module)
+        """
+        Return the arguments of a function, and the annotation of what it returns.
+
+        Of overloads the last one counts, which is the most general: the implementation may say Any.
+        """
+        node, module = _node_of(function), source_module(function)
+        arguments = f"({', '.join(self._arguments(node, module))})"
+        overloads = [] if isinstance(function, type) else get_overloads(inspect.unwrap(function))
+        if overloads:
+            node = _node_of(overloads[-1])
         if _is_context_manager(node):
-            returns = _as_manager(node, lambda inner: self.annotation(inner, module))
-        return f"({', '.join(self._arguments(node, module))})", returns
+            return arguments, _as_manager(node, lambda inner: self.annotation(inner, module))
+        returns = "" if node.returns is None else self.annotation(node.returns, module)
+        return arguments, returns
 
     def _arguments(self, node: Function, module: str) -> Iterator[str]:
         given = node.args
@@ -237,6 +244,7 @@ def _is_type_variable(node: ast.expr) -> bool:
             return False
 
 
+@cache
 def source_module(thing: Any) -> str:
     """Return the module whose source defines a class or function, whatever ``__module__`` says."""
     globals_ = getattr(inspect.unwrap(thing), "__globals__", None)
