@@ -10,8 +10,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
+import psycopg
 import pytest
 
+from tests.support.commands import wait_for
+from tests.support.django_project import SETTINGS, Project
 from tests.support.machine import scaled
 from tests.support.services import ENVIRONMENT
 from tests.support.web_servers import DOCS
@@ -25,6 +28,7 @@ POSTGRES: Final = "localhost/postgres"
 
 REDIS: Final = "redis://localhost"
 LIMIT: Final = scaled(30.0)
+FLAGS: Final = re.MULTILINE | re.DOTALL
 
 PROGRAMS: Final = (
     ("asyncpg-listen.md", "with_asyncpg_listen.py", "asyncpg_listen"),
@@ -71,7 +75,7 @@ def test_program_prints_what_the_page_says(
         pytest.skip(f"{library} is not installed")
     text = (DOCS / "coming-from" / page).read_text(encoding="utf-8")
     block = rf"^```python\n# {name}\n(.*?)^```\n+```text\n(.*?)^```$"
-    ((program, printed),) = re.findall(block, text, re.MULTILINE | re.DOTALL)
+    ((program, printed),) = re.findall(block, text, FLAGS)
     assert program.count(POSTGRES) + program.count(REDIS)
     with contextlib.ExitStack() as stack:
         program = program.replace(POSTGRES, dsn.partition("://")[2])
@@ -89,3 +93,71 @@ def test_program_prints_what_the_page_says(
         )
     assert (ended.stderr, ended.stdout) == ("", printed)
     assert ended.returncode == 0
+
+
+SETTINGS_OF_BOTH: Final = """
+INSTALLED_APPS = ["pgtrigger", "pgpubsub", "asyncnotify.ext.django", "orders.apps.OrdersConfig"]
+"""
+READY: Final = """
+from django.apps import AppConfig
+
+class OrdersConfig(AppConfig):
+    name = "orders"
+
+    def ready(self):
+        import orders.listeners
+"""
+MIGRATE: Final = """
+from pathlib import Path
+
+import django
+from django.core.management import call_command
+
+django.setup()
+call_command("makemigrations", "orders")
+Path("changes.py").rename("orders/migrations/0002_changes.py")
+call_command("migrate")
+"""
+CHANGES: Final = (
+    "INSERT INTO orders_order (state, note) VALUES ('new', '')",
+    "UPDATE orders_order SET state = 'paid'",
+)
+
+
+def test_both_commands_of_django_print_what_the_page_says(dsn: str, tmp_path: Path) -> None:
+    """The triggers of django-pgpubsub and ours tell of the same changes, side by side."""
+    for library in ("django", "pgpubsub"):
+        pytest.importorskip(library)
+    text = (DOCS / "coming-from" / "django-pgpubsub.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"^```python\n# (orders/[\w/.]+)\n(.*?)^```$", text, FLAGS))
+    assert [*files] == [
+        "orders/models.py",
+        "orders/listeners.py",
+        "orders/notifications.py",
+        "orders/migrations/0002_changes.py",
+    ]
+    (printed,) = re.findall(r"^```text\n(.*?)^```$", text, FLAGS)
+    project = Project(tmp_path, dsn)
+    project.environment["PGPUBSUB_USE_PSYCOPG_V3"] = "True"
+    project.write("web/settings.py", SETTINGS + SETTINGS_OF_BOTH)
+    files["changes.py"] = files.pop("orders/migrations/0002_changes.py")
+    files |= {"orders/__init__.py": "", "orders/apps.py": READY, "migrate.py": MIGRATE}
+    for name, source in files.items():
+        project.write(name, source)
+    with project.running("migrate.py") as migrating:
+        said = migrating.communicate(timeout=LIMIT)[0]
+    assert "Create trigger" in said
+    assert "Applying orders.0002_changes... OK" in said
+    with (
+        project.running("manage.py", "listen", "--worker") as theirs,
+        project.running("manage.py", "asyncnotify_listen") as ours,
+    ):
+        wait_for(theirs.stdout, "Listening for notifications")
+        wait_for(ours.stdout, "read all orders: start")
+        with psycopg.connect(dsn, autocommit=True, application_name="tests") as connection:
+            for change in CHANGES:
+                connection.execute(change.encode())
+        for command in (theirs, ours):
+            said = wait_for(command.stdout, "order 1 paid")
+            told = [line for line in said.splitlines() if line.startswith("order ")]
+            assert told == printed.splitlines()
