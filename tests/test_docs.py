@@ -720,6 +720,30 @@ def test_the_figures_of_the_comparison_are_those_that_were_measured() -> None:
     assert cells[:2] == [f"{figure:.0f}" for figure in latencies]
 
 
+def test_the_figures_on_the_pages_about_changing_over_are_those_that_were_measured() -> None:
+    """When they are measured anew, those pages follow too."""
+    cpu = {
+        "asyncpg.md": ("asyncpg add_listener", "asyncnotify def handler"),
+        "asyncpg-listen.md": ("asyncpg-listen", "asyncnotify async def handler"),
+        "psycopg.md": ("psycopg 3 notifies()", "asyncnotify stream()"),
+        "broadcaster.md": ("broadcaster", "asyncnotify stream()"),
+    }
+    for page, rows in cpu.items():
+        told = prose_of(ROOT / "docs" / "coming-from" / page)
+        assert {row for row in rows if f"{measured('burst', row, 1):.2f}" not in told} == set()
+    latencies = [
+        round(measured("latency p50", row, 0))
+        for row in ("asyncpg add_listener", "asyncnotify stream()", "asyncnotify def handler")
+    ]
+    told = " ".join(prose_of(ROOT / "docs" / "coming-from" / "asyncpg.md").split())
+    assert f"{latencies[0]} µs against {latencies[2]} on an idle" in told
+    assert f"the {latencies[2] - latencies[0]} µs above" in told
+    told = " ".join(prose_of(ROOT / "docs" / "comparison.md").split())
+    assert f"{latencies[1] - latencies[0]} to {latencies[2] - latencies[0]} µs sooner" in told
+    by_hand = measured("recovery", "asyncpg, connected anew by hand", 0)
+    assert f"connecting anew takes {by_hand} ms" in told
+
+
 def test_the_figures_beside_the_log_are_those_that_were_measured() -> None:
     """When they are measured anew, the table of ways to lose nothing follows."""
     rows = {
