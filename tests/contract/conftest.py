@@ -22,16 +22,22 @@ from contextlib import (
     nullcontext,
 )
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from asyncnotify import Listener, Reconnected
-from asyncnotify.sources import registered
 from asyncnotify.testing.fake import FakeServer
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.fake_network import network_before
+from tests.contract.refusals import (
+    Guest,
+    bad_refused,
+    bad_refused_by_fake,
+    guest_of_fake,
+    guest_role,
+)
 from tests.contract.traffic import FakeTraffic, Traffic, running, sql_traffic
 from tests.support.machine import scaled
 
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 
     from asyncnotify import Notification, Stream
     from asyncnotify.testing.fake import FakeTransaction
+    from asyncnotify.testing.proxy import FaultProxy
     from tests.conftest import Maintenance, SharedServer
 
 T = TypeVar("T")
@@ -47,7 +54,7 @@ T = TypeVar("T")
 DEADLINE = scaled(10.0)  # seconds for what takes milliseconds
 APPLICATION_NAME = "asyncnotify"
 BACKENDS = """
-    SELECT pid, state, xact_start, backend_xmin, query FROM pg_catalog.pg_stat_activity
+    SELECT pid, state, xact_start, backend_xmin, query_start FROM pg_catalog.pg_stat_activity
     WHERE datname = current_database() AND application_name = $1 ORDER BY backend_start
 """
 BURST = """
@@ -202,6 +209,18 @@ class Database:
         """Return a context in which numbers are published on a channel."""
         return sql_traffic(self._dsn, channel)
 
+    def refusing_bad(self) -> AbstractAsyncContextManager[None]:
+        """Return a context in which payloads ``bad SQLSTATE`` are refused, with that error."""
+        return bad_refused(self.connection)
+
+    def guest(self) -> AbstractAsyncContextManager[Guest]:
+        """Return a client that may not notify."""
+        return guest_role(self._dsn, self.connection)
+
+    def dsn_of_none(self) -> str:
+        """Return the DSN of a database that is not there."""
+        return f"{self._dsn}_not_there"
+
     async def now(self) -> datetime:
         """Return the time by the server's clock."""
         now: datetime = await self.connection.fetchval("SELECT clock_timestamp()")
@@ -236,6 +255,10 @@ class Database:
             while len(backends := await self.backends()) != count:
                 pass
         return backends
+
+    async def last_commands(self) -> object:
+        """Return what differs once asyncnotify's sessions have given another command."""
+        return [(b["pid"], b["query_start"]) for b in await self.backends()]
 
     async def kill_backends(self) -> None:
         """End asyncnotify's sessions in this database."""
@@ -318,6 +341,19 @@ class FakeDatabase(Database):
         """Return a context in which numbers are published on a channel."""
         return running(FakeTraffic(channel, self._fake))
 
+    def refusing_bad(self) -> AbstractAsyncContextManager[None]:
+        """Return a context in which payloads ``bad SQLSTATE`` are refused, with that error."""
+        return bad_refused_by_fake(self._fake)
+
+    def guest(self) -> AbstractAsyncContextManager[Guest]:
+        """Return a client that may not notify."""
+        return guest_of_fake(self._fake)
+
+    def dsn_of_none(self) -> str:
+        """Return the DSN, by which nobody connects for good: there is one database."""
+        self._fake.refuse(permanently=True)
+        return self._fake.dsn
+
     async def now(self) -> datetime:
         """Return the time by the server's clock."""
         return datetime.now(UTC)
@@ -346,6 +382,10 @@ class FakeDatabase(Database):
         async with asyncio.timeout(DEADLINE):
             await self._fake.until_connected(count)
         return await self.backends()
+
+    async def last_commands(self) -> object:
+        """Return what differs once a connection has given another command."""
+        return self._fake.commands, self._fake.pids
 
     async def kill_backends(self) -> None:
         """End asyncnotify's sessions."""
@@ -419,57 +459,6 @@ async def listener(factory: ListenerFactory) -> AsyncIterator[Listener]:
     """A running listener."""
     async with factory.listener() as listener:
         yield listener
-
-
-class FakeNetwork:
-    """A proxy before the server in memory: the faults of its network, and no packets."""
-
-    def __init__(self, fake: FakeServer) -> None:
-        self._fake = fake
-
-    def proxied_dsn(self, dsn: str) -> str:
-        """Return the DSN: there is one way to the server."""
-        return dsn
-
-    def refuse(self) -> None:
-        """Refuse new connections."""
-        self._fake.refuse()
-
-    def reset(self) -> None:
-        """Cut all connections."""
-        self._fake.lose()
-
-    def pause(self, direction: str = "both") -> None:
-        """Let nothing through for a while, on connections that stay open."""
-        self._fake.freeze()
-
-    silent = black_hole = pause
-
-    def resume(self) -> None:
-        """Let through what was held up as well."""
-        self._fake.thaw()
-
-    async def wait_for_connections(self, count: int) -> None:
-        """Return once there are so many."""
-        await self._fake.until_connected(count)
-
-    def heal(self) -> None:
-        """Let everything through."""
-        self._fake.reconnect()
-        self._fake.thaw()
-
-
-@asynccontextmanager
-async def network_before(dsn: str) -> AsyncGenerator[FaultProxy]:
-    """Return what breaks the way to this database, be it a server's or in memory."""
-    fake = registered(dsn)
-    if isinstance(fake, FakeServer):
-        network = FakeNetwork(fake)
-        yield cast("FaultProxy", network)
-        network.heal()
-    else:
-        async with FaultProxy.for_dsn(dsn) as proxy:
-            yield proxy
 
 
 @pytest_asyncio.fixture

@@ -1,29 +1,40 @@
-"""How many statements went over the wire: counted, not believed."""
+"""How many statements went to the server: counted, not believed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from asyncnotify.testing.fake import FakeServer
     from asyncnotify.testing.proxy import Direction, FaultProxy, ProxiedConnection
 
 READY_FOR_QUERY: Final = b"Z\0\0\0\5"
 
 
 class RoundTrips:
-    """Counts how often a server behind a proxy says that it is ready, while it is entered."""
+    """A count of statements."""
 
-    def __init__(self, proxy: FaultProxy) -> None:
-        self._proxy = proxy
-        self.count = 0
+    def __init__(self) -> None:
+        self.count: int = 0
 
-    def __enter__(self) -> Self:
-        self._stop = self._proxy.tap(self._note)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+@contextmanager
+def round_trips(proxy: FaultProxy, fake: FakeServer | None) -> Generator[RoundTrips]:
+    """Count how often a server behind a proxy is ready again, or what the one in memory is told."""
+    trips = RoundTrips()
 
-    def _note(self, connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
+    def note(connection: ProxiedConnection, direction: Direction, data: bytes) -> None:
         if direction == "to_client":
-            self.count += data.count(READY_FOR_QUERY)
+            trips.count += data.count(READY_FOR_QUERY)
+
+    if fake is None:
+        stop = proxy.tap(note)
+        yield trips
+        stop()
+    else:
+        before = fake.commands
+        yield trips
+        trips.count = fake.commands - before

@@ -19,7 +19,7 @@ from asyncnotify import (
     Notification,
     NotStartedError,
 )
-from tests.contract.conftest import network_before
+from tests.contract.fake_network import network_before
 
 if TYPE_CHECKING:
     from asyncnotify import Batches, Listener, Stream

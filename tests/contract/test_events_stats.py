@@ -24,7 +24,7 @@ from asyncnotify import (
     State,
     Stats,
 )
-from tests.contract.conftest import network_before
+from tests.contract.fake_network import network_before
 
 if TYPE_CHECKING:
     from asyncnotify import ConnectionEvent

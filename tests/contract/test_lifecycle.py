@@ -22,7 +22,7 @@ from asyncnotify import (
     NotStartedError,
     State,
 )
-from tests.contract.conftest import network_before
+from tests.contract.fake_network import network_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -219,17 +219,19 @@ async def test_close_while_starting(factory: ListenerFactory, silent_dsn: str) -
     assert listener.state is State.CLOSED
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_cancelled_start_leaves_nothing(
-    factory: ListenerFactory, silent_dsn: str, database: Database
+    factory: ListenerFactory, dsn: str, proxy: FaultProxy, database: Database
 ) -> None:
-    """A start that is cancelled is closed, and may be tried again."""
-    listener = factory.listener(silent_dsn)
+    """A start that is cancelled is closed, whether it has got a connection or not."""
+    proxy.silent()
+    listener = factory.listener(proxy.proxied_dsn(dsn))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await listener.start()
     assert listener.state is State.CLOSED
-    other = factory.listener()
+    proxy.heal()
+    proxy.delay(to_client=0.02)
+    other = factory.listener(proxy.proxied_dsn(dsn))
     starting = asyncio.create_task(other.start())
     while not await database.backends():
         assert not starting.done()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import Gap, GapReason, ListenTimeoutError, Notification
-from tests.contract.conftest import network_before
+from tests.contract.fake_network import network_before
 
 if TYPE_CHECKING:
     from asyncnotify import Listener, Subscription
@@ -250,7 +250,6 @@ async def test_r20_listen_that_gives_up_is_withdrawn_whole(
     assert (len(inbox), gaps) == (0, [])
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_listen_that_overtakes_unlisten_loses_nothing(
     factory: ListenerFactory, dsn: str, database: Database, new_inbox: type[Text]
 ) -> None:

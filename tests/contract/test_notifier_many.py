@@ -142,7 +142,6 @@ async def test_what_the_pairs_raise_passes(notifier: Notifier) -> None:
     assert note(caught.value).startswith("1000 ")
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_a_connection_that_dies_leaves_doubt_on_one_transaction(
     listener: Listener, notifier: Notifier, proxy: FaultProxy, database: Database, inbox: Text
 ) -> None:
@@ -186,7 +185,6 @@ async def test_closed_in_the_middle_it_says_what_was_sent(
     assert len(inbox) == 1_000
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_the_next_ones_are_taken_while_the_server_works(
     notifier: Notifier, proxy: FaultProxy
 ) -> None:
@@ -223,7 +221,6 @@ async def test_single_calls_pass_between_the_transactions(
     assert payloads[:place] + payloads[place + 1 :] == [str(n) for n in range(1, 20_000)]
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 @pytest.mark.parametrize("moment", ["in flight", "waiting for pairs"])
 async def test_cancelled_it_leaves_nothing_unfinished(
     notifier: Notifier, proxy: FaultProxy, moment: str

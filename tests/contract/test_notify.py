@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -20,29 +19,13 @@ from asyncnotify import (
 )
 from asyncnotify.testing.proxy import ProxiedConnection
 from asyncnotify.testing.server import PostgresServer
-from tests.contract.conftest import network_before
+from tests.contract.fake_network import network_before
 from tests.support.server_features import needs_small_queue, small_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from tests.contract.conftest import Database, Inbox, ListenerFactory
 
     Text = Inbox[Notification[str]]
-
-FAILING_NOTIFY = """
-    ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO real_notify;
-    CREATE FUNCTION pg_catalog.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-        IF $2 LIKE 'bad%' THEN
-            RAISE EXCEPTION 'refused' USING ERRCODE = substr($2, 5);
-        END IF;
-        PERFORM pg_catalog.real_notify($1, $2);
-    END $$;
-"""
-WORKING_NOTIFY = """
-    DROP FUNCTION pg_catalog.pg_notify(text, text);
-    ALTER FUNCTION pg_catalog.real_notify(text, text) RENAME TO pg_notify;
-"""
 
 LIMITS = [
     ("c" * 63, "", None),
@@ -59,16 +42,6 @@ LIMITS = [
     ("c", "a\0b", PayloadError),
     ("c", "\udfff", PayloadError),
 ]
-
-
-@asynccontextmanager
-async def refusing_bad(database: Database) -> AsyncGenerator[None]:
-    """Let the server refuse payloads ``bad SQLSTATE``, with that error."""
-    await database.connection.execute(FAILING_NOTIFY)
-    try:
-        yield
-    finally:
-        await database.connection.execute(WORKING_NOTIFY)
 
 
 async def test_calls_one_after_another_arrive_in_order(listener: Listener, inbox: Text) -> None:
@@ -113,14 +86,13 @@ async def test_equal_calls_all_count(listener: Listener, database: Database, inb
     assert len(inbox) == 0
 
 
-@pytest.mark.needs_server("the error is one of PostgreSQL's")
 @pytest.mark.parametrize("state", ["25006", "54000", "42501", "57014", "22023", "P0001"])
 async def test_r40_what_the_server_raises_surfaces_unchanged(
     listener: Listener, database: Database, inbox: Text, state: str
 ) -> None:
     """A refusal is the server's own error, it is not retried, and the connection serves on."""
     await listener.listen("orders", inbox)
-    async with refusing_bad(database):
+    async with database.refusing_bad():
         await listener.notify("orders", "0")
         before = await database.until_backends(2)
         with pytest.raises(asyncpg.PostgresError, match="refused") as caught:
@@ -131,14 +103,13 @@ async def test_r40_what_the_server_raises_surfaces_unchanged(
     assert [b["pid"] for b in await database.backends()] == [b["pid"] for b in before]
 
 
-@pytest.mark.needs_server("the error is one of PostgreSQL's")
 async def test_a_refusal_fails_its_own_call_only(
     listener: Listener, database: Database, inbox: Text
 ) -> None:
     """Of calls that are sent together, those that are good are sent, in order, each once."""
     await listener.listen("orders", inbox)
     payloads = [f"bad {n:05}" if n % 10 == 5 else str(n) for n in range(100)]
-    async with refusing_bad(database):
+    async with database.refusing_bad():
         await listener.notify("orders", "begin")
         results = await asyncio.gather(
             *(listener.notify("orders", payload) for payload in payloads), return_exceptions=True
@@ -196,7 +167,6 @@ async def fill_queue(listener: Listener) -> None:
         await listener.notify("c", f"{number:07999}")
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 @pytest.mark.parametrize("answer", [None, b"SELECT 1"], ids=["not-sent", "sent"])
 async def test_a_connection_that_dies_in_flight_leaves_doubt(
     factory: ListenerFactory, dsn: str, database: Database, inbox: Text, answer: bytes | None

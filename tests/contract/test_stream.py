@@ -19,7 +19,7 @@ from asyncnotify import (
     Notification,
     Stream,
 )
-from tests.contract.conftest import network_before
+from tests.contract.fake_network import network_before
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -272,7 +272,6 @@ async def test_a_reader_that_gives_up_when_its_turn_comes_passes_it_on(
             assert readers[0].cancelled()
 
 
-@pytest.mark.needs_server("the fault is one of the network's bytes")
 async def test_a_reader_that_gives_up_at_the_first_step_ends_no_other(
     factory: ListenerFactory, dsn: str, database: Database
 ) -> None:
