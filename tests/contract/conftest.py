@@ -163,10 +163,10 @@ class Database:
         return self.connection.get_server_pid()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
-        """Return a context in which all that is sent from here is one transaction."""
+    async def transaction(self) -> AsyncGenerator[Any]:
+        """Have all that is sent from here be one transaction, on the connection that is yielded."""
         async with self.connection.transaction():
-            yield
+            yield self.connection
 
     async def notify(self, channel: str, *payloads: str) -> None:
         """Commit notifications on a channel one by one."""
@@ -295,10 +295,10 @@ class FakeDatabase(Database):
         return self._fake.pid
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
-        """Return a context in which all that is sent from here is one transaction."""
+    async def transaction(self) -> AsyncGenerator[Any]:
+        """Have all that is sent from here be one transaction, which is yielded."""
         with self._fake.transaction() as self._transaction:
-            yield
+            yield self._transaction
         self._transaction = None
 
     async def notify(self, channel: str, *payloads: str) -> None:
@@ -401,7 +401,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         roads.append("connect")
     if metafunc.definition.get_closest_marker("needs_server") is None:
         roads.append("fake")
-    metafunc.parametrize("road", roads, indirect=True)
+    if "caller" in metafunc.fixturenames:
+        callers = [(road, kind) for road in roads for kind in metafunc.module.CALLERS[road]]
+        metafunc.parametrize(("road", "caller"), callers, indirect=True)
+    else:
+        metafunc.parametrize("road", roads, indirect=True)
 
 
 @pytest.fixture

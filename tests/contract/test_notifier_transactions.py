@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -17,18 +18,19 @@ from sqlalchemy.pool import NullPool
 from wrapt import ObjectProxy
 
 from asyncnotify import Channel, Listener, Notification, Notifier, PayloadTooLargeError
+from asyncnotify.sources import registered
+from asyncnotify.testing.fake import FakeServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
+    from asyncnotify.testing.fake import FakeTransaction
     from tests.contract.conftest import Database, Inbox
 
     Text = Inbox[Notification[str]]
     End = Callable[[], Awaitable[None]]
     Execute = Callable[[str], Awaitable[Any]]
     Opener = Callable[[str], Any]
-
-pytestmark = pytest.mark.needs_server("the transactions are the drivers'")
 
 COUNT: Final = "SELECT count(*) FROM orders"
 
@@ -41,6 +43,44 @@ class Caller:
         self.execute = execute
         self.commit: End = (transaction or connection).commit
         self.rollback: End = (transaction or connection).rollback
+
+    async def insert(self) -> None:
+        """Insert a row."""
+        await self.execute("INSERT INTO orders VALUES (1)")
+
+    @asynccontextmanager
+    async def withdrawn(self) -> AsyncGenerator[None]:
+        """Roll back to a savepoint at the end."""
+        await self.execute("SAVEPOINT here")
+        yield
+        await self.execute("ROLLBACK TO SAVEPOINT here")
+
+
+class FakeCaller(Caller):
+    """A transaction on the server in memory, where there are no rows."""
+
+    def __init__(self, transaction: FakeTransaction) -> None:
+        self.connection = transaction
+        self.commit = functools.partial(transaction.__aexit__, None, None, None)
+        self.rollback = functools.partial(transaction.__aexit__, LookupError, LookupError(), None)
+
+    async def insert(self) -> None:
+        """Do nothing."""
+
+    @asynccontextmanager
+    async def withdrawn(self) -> AsyncGenerator[None]:
+        """Roll back to a savepoint at the end."""
+        with suppress(LookupError), self.connection.savepoint():
+            yield
+            raise LookupError
+
+
+@asynccontextmanager
+async def by_fake(dsn: str) -> AsyncGenerator[Caller]:
+    """Have a transaction of the server in memory."""
+    fake = registered(dsn)
+    assert isinstance(fake, FakeServer)
+    yield FakeCaller(await fake.transaction().__aenter__())
 
 
 async def begun(connection: Any) -> Caller:
@@ -134,13 +174,14 @@ OPENERS: Final[dict[str, Opener]] = {
     "asyncpg in a proxy": in_a_proxy(by_asyncpg),
     "psycopg in a proxy": in_a_proxy(by_psycopg),
     "connection on asyncpg in a proxy": by_sqlalchemy("asyncpg", None, traced=True),
+    "fake": by_fake,
 }
 
+CALLERS: Final = {"dsn": [kind for kind in OPENERS if kind != "fake"], "fake": ["fake"]}
+"""What a transaction may be on, for each road."""
 
-KINDS = list(OPENERS)
 
-
-@pytest_asyncio.fixture(params=KINDS)
+@pytest_asyncio.fixture
 async def caller(request: pytest.FixtureRequest, dsn: str, table: None) -> AsyncIterator[Caller]:
     """A caller in a transaction, for each kind of connection."""
     async with OPENERS[request.param](dsn) as caller:
@@ -148,11 +189,19 @@ async def caller(request: pytest.FixtureRequest, dsn: str, table: None) -> Async
 
 
 @pytest_asyncio.fixture
-async def table(database: Database) -> AsyncIterator[None]:
-    """An empty table."""
+async def table(road: str, database: Database) -> AsyncIterator[None]:
+    """An empty table, where there are any."""
+    if road == "fake":
+        yield
+        return
     await database.connection.execute("CREATE TABLE orders (id int)")
     yield
     await database.connection.execute("DROP TABLE orders")
+
+
+async def rows(road: str, database: Database) -> int | None:
+    """Return how many rows others see; None: there are none to be seen."""
+    return None if road == "fake" else await database.connection.fetchval(COUNT)
 
 
 @pytest_asyncio.fixture
@@ -170,29 +219,41 @@ def notifier(dsn: str) -> Notifier:
 
 
 async def test_it_arrives_on_commit_with_the_row_to_be_seen(
-    listener: Listener, notifier: Notifier, database: Database, inbox: Text, caller: Caller
+    road: str,
+    listener: Listener,
+    notifier: Notifier,
+    database: Database,
+    inbox: Text,
+    *,
+    caller: Caller,
 ) -> None:
     """Nothing arrives before the commit; when it arrives, the rows can be read."""
-    await caller.execute("INSERT INTO orders VALUES (1)")
+    await caller.insert()
     await notifier.notify("orders", "it's %s :id $1", connection=caller.connection)
     await database.fence(listener)
     assert len(inbox) == 0
     await caller.commit()
     assert (await inbox.next()).payload == "it's %s :id $1"
-    assert await database.connection.fetchval(COUNT) == 1
+    assert await rows(road, database) in {1, None}
     assert len(await database.backends()) == 1  # the listener's
 
 
 async def test_it_is_gone_after_a_rollback(
-    listener: Listener, notifier: Notifier, database: Database, inbox: Text, caller: Caller
+    road: str,
+    listener: Listener,
+    notifier: Notifier,
+    database: Database,
+    inbox: Text,
+    *,
+    caller: Caller,
 ) -> None:
     """Neither the row nor the notification has ever been."""
-    await caller.execute("INSERT INTO orders VALUES (1)")
+    await caller.insert()
     await notifier.notify("orders", "1", connection=caller.connection)
     await caller.rollback()
     await database.fence(listener)
     assert len(inbox) == 0
-    assert await database.connection.fetchval(COUNT) == 0
+    assert await rows(road, database) in {0, None}
 
 
 async def test_a_savepoint_takes_its_own_with_it(
@@ -200,9 +261,8 @@ async def test_a_savepoint_takes_its_own_with_it(
 ) -> None:
     """What was sent since a savepoint that is rolled back is gone, what was before is not."""
     await notifier.notify("orders", "before", connection=caller.connection)
-    await caller.execute("SAVEPOINT here")
-    await notifier.notify("orders", "within", connection=caller.connection)
-    await caller.execute("ROLLBACK TO SAVEPOINT here")
+    async with caller.withdrawn():
+        await notifier.notify("orders", "within", connection=caller.connection)
     await notifier.notify("orders", "after", connection=caller.connection)
     await caller.commit()
     await database.fence(listener)
@@ -235,6 +295,7 @@ async def test_what_cannot_be_sent_does_not_spoil_the_transaction(
     assert len((await inbox.next()).payload) == 7_999
 
 
+@pytest.mark.needs_server("driver")
 async def test_contexts_of_the_drivers_do_as_well(
     listener: Listener, notifier: Notifier, dsn: str, inbox: Text
 ) -> None:
@@ -254,6 +315,7 @@ async def test_contexts_of_the_drivers_do_as_well(
     assert await inbox.payloads(3) == ["pool", "engine", "session"]
 
 
+@pytest.mark.needs_server("driver")
 async def test_without_a_transaction_it_is_sent_at_once(
     listener: Listener, notifier: Notifier, database: Database, inbox: Text
 ) -> None:
@@ -262,6 +324,7 @@ async def test_without_a_transaction_it_is_sent_at_once(
     assert await inbox.payloads(1) == ["1"]
 
 
+@pytest.mark.needs_server("driver")
 async def test_an_aborted_transaction_is_the_drivers_error(
     notifier: Notifier, dsn: str, database: Database
 ) -> None:
@@ -281,11 +344,12 @@ async def test_a_closed_notifier_can_still_send_in_a_transaction(
     """It is the caller's connection that sends."""
     await notifier.start()
     await notifier.aclose()
-    async with database.transaction():
-        await notifier.notify("orders", "1", connection=database.connection)
+    async with database.transaction() as connection:
+        await notifier.notify("orders", "1", connection=connection)
     assert await inbox.payloads(1) == ["1"]
 
 
+@pytest.mark.needs_server("driver")
 async def test_what_is_no_connection_is_refused_before_any_io(
     notifier: Notifier, dsn: str, database: Database
 ) -> None:
