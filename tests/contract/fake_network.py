@@ -25,6 +25,17 @@ class NextCommand:
         await self._fake.until_commands(self._count)
 
 
+class Greeting:
+    """What the server says to its only client, once it is connected."""
+
+    def __init__(self, fake: FakeServer) -> None:
+        self._fake = fake
+
+    async def wait(self) -> None:
+        """Return once it is connected."""
+        await self._fake.until_connected(1)
+
+
 class FakeNetwork:
     """A proxy before the server in memory: the faults of its network, and no packets."""
 
@@ -64,9 +75,9 @@ class FakeNetwork:
         """Let what the server sends take so many seconds."""
         self._fake.delay(to_client)
 
-    def detect(self, pattern: bytes) -> NextCommand:
-        """Return the next command: the test lets no other come before the one that it means."""
-        return NextCommand(self._fake)
+    def detect(self, pattern: bytes, direction: str = "to_server") -> NextCommand | Greeting:
+        """Return the next command, before which none may come; or that the server is ready."""
+        return NextCommand(self._fake) if direction == "to_server" else Greeting(self._fake)
 
     def cut_on(
         self, pattern: bytes, *, then: object, answer: bytes | None = None

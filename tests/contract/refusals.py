@@ -52,6 +52,11 @@ async def bad_refused_by_fake(fake: FakeServer) -> AsyncGenerator[None]:
     fake.refuse_notifications(None)
 
 
+def _denied(_channel: str, _payload: str) -> asyncpg.PostgresError:
+    message = "permission denied for function pg_notify"
+    return asyncpg.InsufficientPrivilegeError(message)
+
+
 def _error_for(_channel: str, payload: str) -> asyncpg.PostgresError | None:
     if not payload.startswith(BAD):
         return None
@@ -101,7 +106,6 @@ async def guest_of_fake(fake: FakeServer) -> AsyncGenerator[Guest]:
     async def allow() -> None:
         fake.refuse_notifications(None)
 
-    message = "permission denied for function pg_notify"
-    fake.refuse_notifications(lambda *_: asyncpg.InsufficientPrivilegeError(message))
+    fake.refuse_notifications(_denied)
     yield Guest({"dsn": fake.dsn}, allow)
     await allow()

@@ -84,7 +84,7 @@ async def items(stream: Stream[Notification[str] | Gap], count: int) -> list[str
     return [shown(await anext(stream)) for _ in range(count)]
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
+@pytest.mark.needs_server("process")
 @pytest.mark.load
 @pytest.mark.skipif(not RESET_PEAK.exists(), reason="measures memory in /proc")
 async def test_r27_r28_stuck_handlers_neither_fill_the_queue_nor_the_memory(

@@ -178,7 +178,7 @@ async def test_a_decorated_handler_gets_values(
         assert (await inbox.next()).payload == 7
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
+@pytest.mark.needs_server("sql")
 async def test_fields_of_sql_arrive_as_values(listener: Listener, database: Database) -> None:
     """What PostgreSQL makes of a row is as good as what we have encoded."""
     async with listener.stream(ORDERS) as stream:

@@ -34,7 +34,7 @@ class RequestsInTheLog(logging.Handler):
         self.requests.append(REQUEST.get())
 
 
-@pytest.mark.needs_server("the contexts are those of the driver's callbacks")
+@pytest.mark.needs_server("driver")
 async def test_r50_connections_and_log_lines_carry_nobody_s_context(
     dsn: str, database: Database
 ) -> None:
@@ -63,7 +63,7 @@ async def test_r50_connections_and_log_lines_carry_nobody_s_context(
     assert set(log.requests) == {"nobody's"}
 
 
-@pytest.mark.needs_server("the contexts are those of the driver's callbacks")
+@pytest.mark.needs_server("driver")
 async def test_r50_what_is_sent_together_is_in_nobody_s_context(dsn: str) -> None:
     """The connection of a notifier is made in the context of no caller."""
     dialled: list[str] = []

@@ -12,7 +12,7 @@ from asyncnotify import ConfigurationError, Listener
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-pytestmark = pytest.mark.needs_server("the server is none of PostgreSQL's")
+pytestmark = pytest.mark.needs_server("driver")
 
 
 class Deaf(asyncpg.Connection):

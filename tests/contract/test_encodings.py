@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Inbox: TypeAlias = "asyncio.Queue[Notification[str]]"
 
-pytestmark = pytest.mark.needs_server("the database has another encoding")
+pytestmark = pytest.mark.needs_server("encoding")
 
 UNTRANSLATABLE = "日本"
 TRANSLATABLE = "café"

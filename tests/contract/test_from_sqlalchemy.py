@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from tests.contract.conftest import Database
 
-pytestmark = pytest.mark.needs_server("SQLAlchemy's engine says how the driver connects")
+pytestmark = pytest.mark.needs_server("sqlalchemy")
 
 RACY: Final = 10  # connections that are made at once
 

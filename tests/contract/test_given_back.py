@@ -15,7 +15,7 @@ from asyncnotify import ConfigurationError, Listener, Notifier
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-pytestmark = pytest.mark.needs_server("what connect= returns is the driver's")
+pytestmark = pytest.mark.needs_server("driver")
 
 SECONDS = 5.0
 SETTINGS = {"application_name": "asyncnotify"}

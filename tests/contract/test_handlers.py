@@ -28,17 +28,21 @@ RAISES = """
 import asyncio, sys
 import asyncpg
 from asyncnotify import Listener
+from asyncnotify.testing.fake import FakeServer
 
 def connect():
     return asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
 
 dsn, connects_by, error = sys.argv[1:]
+if connects_by == "fake":
+    fake = FakeServer()
+    dsn = fake.dsn
 
 async def fail(notification):
     raise {"SystemExit": SystemExit(7), "KeyboardInterrupt": KeyboardInterrupt()}[error]
 
 async def main():
-    async with Listener(dsn) if connects_by == "dsn" else Listener(connect=connect) as listener:
+    async with Listener(connect=connect) if connects_by == "connect" else Listener(dsn) as listener:
         await listener.listen("orders", fail)
         await listener.notify("orders")
         await asyncio.sleep(10)  # what the handler raises ends it
@@ -201,7 +205,6 @@ async def test_a_handler_that_cancels_its_own_task_goes_on(
     assert listener.stats().reconnects == 0
 
 
-@pytest.mark.needs_server("another process connects")
 @pytest.mark.parametrize(
     ("error", "codes"),
     [("SystemExit", {7}), ("KeyboardInterrupt", {-signal.SIGINT, 128 + signal.SIGINT})],

@@ -194,21 +194,21 @@ async def test_a_wrong_dsn_is_a_configuration_error(dsn: str) -> None:
     assert "pa#ss" not in str(caught.value)
 
 
-@pytest.mark.needs_server("the argument is the driver's")
+@pytest.mark.needs_server("tls")
 async def test_a_wrong_ssl_argument_is_a_configuration_error(dsn: str) -> None:
     """A value that asyncpg does not know is not retried."""
     with pytest.raises(ConfigurationError, match="ssl"):
         await Listener(dsn, ssl="perhaps").start()
 
 
-@pytest.mark.needs_server("the argument is the driver's")
+@pytest.mark.needs_server("tls")
 async def test_a_server_without_tls_refuses_when_tls_is_required(dsn: str) -> None:
     """ssl="require" is never answered with a connection in clear text."""
     with pytest.raises(ConnectTimeoutError):
         await Listener(dsn, ssl="require", start_timeout=0.2).start()
 
 
-@pytest.mark.needs_server("the error is one of PostgreSQL's")
+@pytest.mark.needs_server("driver")
 async def test_a_database_that_is_not_there_is_refused_at_once(factory: ListenerFactory) -> None:
     """An unknown database is an error of the start, in one attempt, with the server's words."""
     listener = factory.listener(f"{factory.dsn}_not_there")
@@ -227,7 +227,7 @@ async def test_urls_of_sqlalchemy_are_taken_as_they_are(dsn: str, query: str) ->
     assert await works(Listener(url))
 
 
-@pytest.mark.needs_server("the argument is the driver's")
+@pytest.mark.needs_server("driver")
 async def test_arguments_of_asyncpg_connect_work(dsn: str, database: Database) -> None:
     """Keyword arguments go to asyncpg, and go before the DSN."""
     parts = urlsplit(dsn)
@@ -244,7 +244,7 @@ async def test_arguments_of_asyncpg_connect_work(dsn: str, database: Database) -
         assert await database.connection.fetchval(query) == 1
 
 
-@pytest.mark.needs_server("the argument is the driver's")
+@pytest.mark.needs_server("driver")
 async def test_without_a_dsn_the_environment_says_where(
     dsn: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +260,7 @@ async def test_without_a_dsn_the_environment_says_where(
     assert "PGPASSWORD" in os.environ
 
 
-@pytest.mark.needs_server("hosts are addresses of a network")
+@pytest.mark.needs_server("network")
 async def test_several_hosts_the_first_of_them_dead(
     dsn: str, dead_port: int, database: Database
 ) -> None:
@@ -271,7 +271,7 @@ async def test_several_hosts_the_first_of_them_dead(
     assert await works(Listener(with_host(dsn, alive, f"127.0.0.1:{dead_port}")))
 
 
-@pytest.mark.needs_server("hosts are addresses of a network")
+@pytest.mark.needs_server("network")
 async def test_a_first_host_that_is_silent_takes_its_own_timeout_only(dsn: str) -> None:
     """A host that accepts and stays silent does not use up the time of the next one."""
     parts = urlsplit(dsn)
@@ -354,7 +354,7 @@ async def test_connect_has_to_return_a_connection(returned: object) -> None:
         await Listener(connect=connect).start()
 
 
-@pytest.mark.needs_server("the argument is the driver's")
+@pytest.mark.needs_server("driver")
 async def test_connect_must_not_return_a_pooled_connection(dsn: str) -> None:
     """A connection of a pool would be reset by the pool: it is refused, and says why."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:

@@ -105,7 +105,7 @@ async def test_r35_calls_from_another_loop_are_refused(
     assert [b["pid"] for b in await database.backends()] == [backend["pid"]]
 
 
-@pytest.mark.needs_server("another process connects")
+@pytest.mark.needs_server("process")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("how", ["running", "ended"])
 async def test_r35_a_fork_is_refused_and_leaves_the_parent_alone(

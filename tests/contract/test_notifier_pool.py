@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
     Text = Inbox[Notification[str]]
 
-pytestmark = pytest.mark.needs_server("the pool is asyncpg's")
+pytestmark = pytest.mark.needs_server("pool")
 
 SOON = 5.0  # seconds for what takes milliseconds
 NAME = "shop"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Text = Inbox[Notification[str]]
 
-pytestmark = pytest.mark.needs_server("the transactions are SQLAlchemy's")
+pytestmark = pytest.mark.needs_server("sqlalchemy")
 
 NAMES = """
     SELECT application_name FROM pg_stat_activity

@@ -208,7 +208,7 @@ async def test_a_stream_collected_by_another_thread_ends_its_subscription(
     assert listener.channels == frozenset()
 
 
-@pytest.mark.needs_server("another process connects")
+@pytest.mark.needs_server("process")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None:
     """In a forked child it is new, and calls raise until it is started; the parent goes on."""
@@ -223,7 +223,7 @@ def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None
     assert (result.stdout, result.returncode) == ("6\n", 0), result.stderr
 
 
-@pytest.mark.needs_server("another process connects")
+@pytest.mark.needs_server("process")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 async def test_a_fork_does_not_keep_the_sessions_of_a_killed_parent(
     factory: ListenerFactory, database: Database

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OPEN_FILES = Path("/proc/self/fd")
 
 
-@pytest.mark.needs_server("what is sent, or asked, is SQL")
+@pytest.mark.needs_server("catalog")
 async def test_r36_the_database_can_be_dropped_after_close(
     factory: ListenerFactory, database: Database
 ) -> None:

@@ -27,8 +27,6 @@ from asyncnotify.testing.faults import dns_fails
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.needs_server("what fails is the network, or the server's answer")
-
 README: Final = Path(__file__).parents[2] / "README.md"
 FACES: Final = (Listener, Notifier, BlockingListener, BlockingNotifier)
 SHORT: Final[dict[str, Any]] = {
@@ -95,6 +93,7 @@ async def test_a_start_that_waits_says_so_at_once_and_ends_in_few_lines(
     assert "site-packages/asyncpg" not in printed
 
 
+@pytest.mark.needs_server("driver")
 @pytest.mark.parametrize("face", FACES)
 async def test_a_start_that_is_refused_at_once_ends_in_few_lines(
     face: type[Any], dsn: str, caplog: pytest.LogCaptureFixture
@@ -107,6 +106,7 @@ async def test_a_start_that_is_refused_at_once_ends_in_few_lines(
     assert [r for r in caplog.records if r.levelname == "WARNING"] == []
 
 
+@pytest.mark.needs_server("network")
 async def test_a_silent_host_that_costs_time_is_told(
     dsn: str, silent: int, caplog: pytest.LogCaptureFixture
 ) -> None:

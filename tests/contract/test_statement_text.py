@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Pair = tuple[str, str]
 
-pytestmark = pytest.mark.needs_server("the statements are read by a real server")
-
 HOSTILE: Final = """
     SET standard_conforming_strings = off;
     SET escape_string_warning = on;

@@ -27,7 +27,7 @@ from asyncnotify import (
     State,
 )
 from asyncnotify._asyncpg import bounded
-from asyncnotify.testing.proxy import FaultProxy
+from tests.contract.fake_network import network_before
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.machine import scaled
 from tests.support.tls_front import TlsFront
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncnotify import EventStream
-
-pytestmark = pytest.mark.needs_server("the steps of connecting are the driver's")
 
 WAIT_LIMIT = scaled(10.0)
 
@@ -58,6 +56,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 # -- local files ----------------------------------------------------------------------------------
 
 
+@pytest.mark.needs_server("tls")
 @pytest.mark.parametrize(
     "options",
     [
@@ -120,6 +119,7 @@ async def until(events: EventStream, kind: type) -> Any:
     return event
 
 
+@pytest.mark.needs_server("tls")
 async def test_r54_a_file_that_vanishes_later_is_degraded_and_comes_back(
     dsn: str, front: TlsFront, tmp_path: Path
 ) -> None:
@@ -139,6 +139,7 @@ async def test_r54_a_file_that_vanishes_later_is_degraded_and_comes_back(
         await until(events, Reconnected)
 
 
+@pytest.mark.needs_server("tls")
 async def test_r54_a_certificate_that_does_not_verify_ends_the_start(
     dsn: str, front: TlsFront, certificate: Certificate
 ) -> None:
@@ -149,6 +150,7 @@ async def test_r54_a_certificate_that_does_not_verify_ends_the_start(
         await listener.start()
 
 
+@pytest.mark.needs_server("tls")
 @pytest.mark.parametrize("mode", ["prefer", "require"])
 async def test_a_certificate_of_ones_own_is_shown_in_every_mode(
     dsn: str, front: TlsFront, certificate: Certificate, mode: str
@@ -162,6 +164,7 @@ async def test_a_certificate_of_ones_own_is_shown_in_every_mode(
         assert front.clients == [True, False]
 
 
+@pytest.mark.needs_server("tls")
 async def test_ssl_may_be_a_callable(dsn: str, front: TlsFront) -> None:
     """It is asked for each connection, and may be async; what it returns is what ``ssl=`` takes."""
     asked: list[object] = []
@@ -175,6 +178,7 @@ async def test_ssl_may_be_a_callable(dsn: str, front: TlsFront) -> None:
     assert len(asked) == len(front.names) == 2
 
 
+@pytest.mark.needs_server("tls")
 async def test_r54_an_ssl_callable_follows_a_renewed_authority(
     dsn: str, front: TlsFront, certificate: Certificate, tmp_path: Path
 ) -> None:
@@ -204,6 +208,7 @@ async def test_r54_an_ssl_callable_follows_a_renewed_authority(
         await until(events, Reconnected)
 
 
+@pytest.mark.needs_server("tls")
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError(), ConnectError("later")])
 async def test_r54_an_ssl_callable_may_ask_a_service(dsn: str, error: Exception) -> None:
     """What a network does to it passes, and is tried again."""
@@ -238,6 +243,7 @@ def test_r48_what_cannot_be_asked_for_tls_is_refused_at_once(kind: Any) -> None:
 # -- the caller's callables -----------------------------------------------------------------------
 
 
+@pytest.mark.needs_server("driver")
 @pytest.mark.parametrize("argument", ["connect", "password"])
 @pytest.mark.parametrize("error", [json.JSONDecodeError("no", "", 0), TypeError(), KeyError("k")])
 async def test_r54_what_a_callable_raises_is_tried_again(
@@ -262,6 +268,7 @@ async def test_r54_what_a_callable_raises_is_tried_again(
     assert "test_steps.py" in told[0].getMessage()
 
 
+@pytest.mark.needs_server("driver")
 @pytest.mark.parametrize("argument", ["connect", "password"])
 async def test_r54_what_a_callable_declares_permanent_ends_the_start(
     dsn: str, argument: str
@@ -293,6 +300,7 @@ def test_r48_a_keepalive_of_another_type_is_refused_at_once(kind: Any, keepalive
         kind("postgresql://db", keepalive=keepalive)
 
 
+@pytest.mark.needs_server("driver")
 async def test_r54_a_defect_of_ours_is_raised_at_once_with_its_traceback(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -330,7 +338,7 @@ async def test_r54_a_defect_of_ours_is_raised_at_once_with_its_traceback(
 
 async def test_r54_a_connection_that_dies_right_after_the_handshake_is_weather(dsn: str) -> None:
     """On any event loop, whatever that makes of the socket: another one is made."""
-    async with FaultProxy.for_dsn(dsn) as proxy:
+    async with network_before(dsn) as proxy:
         for _ in range(5):
             ready = proxy.detect(b"Z\0\0\0\5I", "to_client")
             listener = Listener(proxy.proxied_dsn(dsn))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.contract.conftest import Database
 
-pytestmark = pytest.mark.needs_server("the statements are the driver's")
+pytestmark = pytest.mark.needs_server("driver")
 
 REPLACED: list[tuple[Any, str]] = [
     (asyncpg.Connection, "execute"),
