@@ -170,14 +170,16 @@ def transaction(connection: Any, isolation: Any = None) -> Transaction:
 async def prepare(connection: Any, query: str, name: str) -> Callable[..., Awaitable[list[Any]]]:
     """Prepare a statement by this name; return what fetches its rows, given its arguments."""
     protocol = _protocol_of(connection)
-    # Agents replace prepare(), which only calls this
-    below = None if protocol is None else getattr(connection, "_get_statement", None)
-    if below is None:
+    # Agents replace prepare(), which only calls this, and lets codecs of the caller's be used
+    below = getattr(connection, "_get_statement", None)
+    if below is None or getattr(_without_proxies(connection), "_protocol", None) is None:
         fetch: Callable[..., Awaitable[list[Any]]]
         fetch = (await connection.prepare(query, name=name)).fetch
         return fetch
     state = await below(query, None, named=name, use_cache=False, **_UNCUSTOMISED)
     statement = PreparedStatement(_without_proxies(connection), query, state)
+    if protocol is None:
+        return statement.fetch
     return functools.partial(_fetch, statement, state, protocol)
 
 

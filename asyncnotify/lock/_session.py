@@ -44,7 +44,8 @@ _ENDED_BY_SERVER_SINCE: Final = 14
 
 _STANDBY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
 
-_KEYS: Final = "pg_catalog.unnest($1::pg_catalog.int8[]) AS key"
+# As texts: the driver would read other arrays from its catalogs, with codecs of the caller's
+_KEYS: Final = "pg_catalog.unnest($1::pg_catalog.text[]::pg_catalog.int8[]) AS key"
 
 _TRY: Final = f"SELECT key FROM {_KEYS} WHERE pg_catalog.pg_try_advisory_lock(key)"
 
@@ -152,11 +153,11 @@ class LockSession(BoundedConnection):
 
     async def try_locks(self, keys: Iterable[int]) -> set[int]:
         """Return those of the keys whose lock was free, and is this session's now."""
-        return {row["key"] for row in await self._fetch(_TRY, list(keys))}
+        return {row["key"] for row in await self._fetch(_TRY, list(map(str, keys)))}
 
     async def unlock(self, keys: Iterable[int]) -> None:
         """Unlock those of the keys whose lock is this session's, without telling anybody."""
-        await self._fetch(_UNLOCK, list(keys))
+        await self._fetch(_UNLOCK, list(map(str, keys)))
 
     async def release(self, keys: Iterable[int]) -> set[int]:
         """
@@ -164,8 +165,7 @@ class LockSession(BoundedConnection):
 
         A notification that the server refuses, as its queue is full, does not undo the unlocking.
         """
-        keys = list(keys)
-        rows = await self._fetch(_RELEASE, keys)
+        rows = await self._fetch(_RELEASE, list(map(str, keys)))
         return {row["key"] for row in rows if row["pg_advisory_unlock"]}
 
     async def number(self, names: Sequence[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from asyncnotify import BlockingNotifier, Listener, Notifier
 from asyncnotify.lock import Lock, Locks
 from asyncnotify.log import BlockingLog, Log
 from asyncnotify.triggers import BlockingTable, Table
+from tests.support.codecs import set_codecs
 from tests.support.hostile_connections import BLOCKING_OPENERS, OPENERS
 
 if TYPE_CHECKING:
@@ -136,6 +137,45 @@ BLOCKING_ROADS: Final[dict[str, tuple[BlockingRoad, Any]]] = {
     "append": (append_blocking, appended),
     "install": (install_blocking, installed),
 }
+
+
+class Logged(asyncpg.Connection):
+    """A connection each of whose statements the caller sees."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_query_logger(lambda _: None)
+
+
+@pytest.mark.parametrize("kind", [asyncpg.Connection, Logged])
+async def test_nor_what_is_set_on_connections_that_a_caller_makes_or_lends(
+    dsn: str, kind: type[asyncpg.Connection[Any]]
+) -> None:
+    """On which asyncnotify listens, sends and holds locks: all by ``connect=``, some of a pool."""
+
+    async def connect() -> asyncpg.Connection[Any]:
+        connection = await asyncpg.connect(dsn, connection_class=kind)
+        await set_codecs(connection)
+        return connection
+
+    pools = asyncpg.create_pool(dsn, min_size=1, init=set_codecs, connection_class=kind)
+    async with (
+        Listener(connect=connect) as listener,
+        listener.stream("things") as stream,
+        pools as pool,
+        Notifier(pool=pool) as borrowing,
+        Notifier(connect=connect) as owning,
+    ):
+        for notifier in (borrowing, owning):
+            await asyncio.gather(*(notifier.notify("things", text) for text in PAYLOADS))
+            arrived = [(await anext(stream)).payload for _ in PAYLOADS]
+            assert sorted(arrived) == sorted(PAYLOADS)
+        assert (await listener.health())["queue_usage"] is not None
+    async with Locks(connect=connect) as locks, asyncio.timeout(20):
+        await locks.install()
+        for _ in range(2):
+            async with Lock(locks, "it's %s") as held:
+                assert held.token > 0
 
 
 @pytest.mark.parametrize("opener", OPENERS)
