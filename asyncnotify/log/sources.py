@@ -17,6 +17,9 @@ news                 the same, after ``tick``
 place                epoch → the newest tick, its epoch, the first tick of the next epoch, or null
 last_before          time → the number of the newest tick before it, or no row
 visible              given channels and bucket; after, end, rows, bytes, …, snapshot → events
+short                as ``visible``, with the most bytes of a payload in the place of bytes → one
+                     row: what ``packed()`` returns, with null for each longer payload; how many are
+                     not null; the oldest tick. Null for each of the former if there is no event
 whole                given channels and bucket; after, end, rows, bytes, … → events
 late                 given channels and bucket; after, end, rows, bytes, …, xids → events
 first_late           after, end, xids → the smallest id of these transactions, or null
@@ -64,9 +67,11 @@ from asyncnotify.log._ports import (
 from asyncnotify.log._schema.versions import newest_version
 from asyncnotify.log._settings import Settings
 from asyncnotify.log._walk.buckets import Bucket
+from asyncnotify.log._walk.columns import Columns, columns_of, packed
 
 __all__ = [
     "Bucket",
+    "Columns",
     "Entry",
     "LogSession",
     "LogSessions",
@@ -77,6 +82,8 @@ __all__ = [
     "Settings",
     "Statement",
     "UnsentError",
+    "columns_of",
     "newest_version",
+    "packed",
     "wake_channel",
 ]

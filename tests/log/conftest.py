@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
 NAMES: Final = Names("orders")
+COLUMNS: Final = ("id", "uid", "channel", "key", "payload", "headers", "appended_at")
 SESSIONS: Final = """
     SELECT pid FROM pg_stat_activity
     WHERE application_name = 'asyncnotify' AND datname = current_database()
@@ -60,15 +61,17 @@ class Reader:
         self.tick = 0
         self.portions: list[int] = []
 
-    async def read(self) -> list[asyncpg.Record]:
+    async def read(self) -> list[dict[str, Any]]:
         """Take a tick; return the events of all ticks that are new to this reader."""
         await self.walk.take_tick()
-        found: list[asyncpg.Record] = []
+        found: list[dict[str, Any]] = []
         while len(ticks := await self.walk.ticks(self.tick, 100)) > 1:
             for last, tick in pairwise(ticks):
-                async for rows in self.walk.events(last, tick):
-                    self.portions.append(len(rows))
-                    found.extend(rows)
+                async for columns in self.walk.events(last, tick):
+                    self.portions.append(columns.size)
+                    found.extend(
+                        dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)
+                    )
             self.tick = ticks[-1].number
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from itertools import islice
+from itertools import islice, takewhile
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
@@ -30,6 +30,8 @@ _INTERVAL: Final = 0.1
 so often, as each version of it is one that VACUUM has to remove."""
 
 DEFAULT_BATCH: Final = 1_000
+
+_ONLY_EVENTS: Final = frozenset({Event})
 
 
 class Consumer(Generic[ItemT_co]):
@@ -210,13 +212,14 @@ class Consumer(Generic[ItemT_co]):
     def _take_events(self, count: int) -> list[ItemT_co]:
         """Take the events that come first, up to ``count``; end before what is no event."""
         items = self._items
-        taken: list[Event[Any]] = []
-        for item in islice(items, count):
-            if not isinstance(item, Event):
-                break
-            taken.append(item)
-        for _ in taken:
-            items.popleft()
+        taken: list[Any] = list(islice(items, count))
+        if not _ONLY_EVENTS.issuperset(map(type, taken)):
+            taken = list(takewhile(_is_event, taken))
+        if len(taken) == len(items):
+            items.clear()
+        else:
+            for _ in taken:
+                items.popleft()
         if taken:
             self._given = taken[-1].position
             self._outstanding += taken
@@ -275,3 +278,7 @@ class Consumer(Generic[ItemT_co]):
             self._committed_at = asyncio.get_running_loop().time()
             if not await self._feed.commit(done):
                 self._items.clear()
+
+
+def _is_event(item: object) -> bool:
+    return type(item) in _ONLY_EVENTS

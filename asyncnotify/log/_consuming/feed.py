@@ -321,7 +321,7 @@ class Feed:
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event
             return None
-        return list(self._decoder.decoded(portion))
+        return self._decoder.decoded(portion)
 
     async def _give_up(self) -> None:
         self._handled = None

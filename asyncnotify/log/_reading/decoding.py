@@ -13,7 +13,7 @@ from asyncnotify._logs import Log
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from asyncnotify import Channel
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 log = Log("log")
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
-_COLUMNS: Final = 7
-"""Of an event, in the order in which the statements give them; others follow."""
-
 _new: Final[Any] = tuple.__new__
 """Makes a named tuple in half the time that its class takes: there are two for each event."""
 
@@ -79,34 +76,32 @@ class Decoder:
         self.names: list[str] | None = list(self._channels) or None
         self.undecodable: int = 0
 
-    def decoded(self, portion: Portion) -> Iterator[Decoded]:
-        """Yield the events of a portion, or why one cannot be decoded."""
+    def decoded(self, portion: Portion) -> list[Decoded]:
+        """Return the events of a portion, or why one cannot be decoded."""
         log, epoch, tick = self._log, portion.tick.epoch, portion.tick.number
-        for row in portion.rows:
-            number, uid, name, key, payload, headers, at = row[:_COLUMNS]
+        known = self._channels
+        events: list[Decoded] = []
+        for number, uid, name, key, payload, headers, at in zip(*portion.columns, strict=True):
             position = _new(Position, (log, epoch, tick, number))
-            if headers is None and name not in self._channels:  # the common case
-                yield _new(Event, (position, uid, name, payload, key, _NO_HEADERS, at))
-            else:
-                yield self._event(position, row)
+            event = _new(Event, (position, uid, name, payload, key, _NO_HEADERS, at))
+            if headers is not None or name in known:  # seldom
+                event = self._event(event, headers)
+            events.append(event)
+        return events
 
-    def _event(self, position: Position, row: Any) -> Decoded:  # noqa: ANN401 - a record of the driver's
-        channel = self._channels.get(row["channel"])
+    def _event(self, event: Event[str], headers: str | None) -> Decoded:
+        channel = self._channels.get(event.channel)
+        position, at = event.position, event.appended_at
         try:
-            payload = row["payload"] if channel is None else channel.decode(row["payload"])
+            payload = event.payload if channel is None else channel.decode(event.payload)
         except RereadError as error:
-            return Undecoded(position, error, row["appended_at"])
+            return Undecoded(position, error, at)
         except PayloadDecodeError as error:
             self.undecodable += 1
-            log.error("event %s at %s cannot be decoded: %s", row["uid"], position, error)  # noqa: TRY400 - its traceback may quote the payload
-            return Undecoded(position, error, row["appended_at"])
-        headers = row["headers"]
-        return Event(
-            position,
-            row["uid"],
-            row["channel"],
-            payload,
-            row["key"],
-            _NO_HEADERS if headers is None else json.loads(headers),
-            row["appended_at"],
+            log.error("event %s at %s cannot be decoded: %s", event.id, position, error)  # noqa: TRY400 - its traceback may quote the payload
+            return Undecoded(position, error, at)
+        named = _NO_HEADERS if headers is None else json.loads(headers)
+        decoded: Event[Any] = _new(
+            Event, (position, event.id, event.channel, payload, event.key, named, at)
         )
+        return decoded

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.log._errors import PositionError
 from asyncnotify.log._values import Position
 from asyncnotify.log._walk.walk import ExpiredError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
     from datetime import datetime
 
+    from asyncnotify.log._walk.columns import Columns
     from asyncnotify.log._walk.ticks import Tick
     from asyncnotify.log._walk.walk import Walk
 
@@ -26,11 +27,11 @@ class Portion(NamedTuple):
 
     Attributes:
         tick: The tick that they belong to.
-        rows: Of the events, at least one.
+        columns: Of the events, at least one.
     """
 
     tick: Tick
-    rows: Sequence[Any]
+    columns: Columns
 
 
 class Expired(NamedTuple):
@@ -68,7 +69,7 @@ class Cursor:
         self._walk = walk
         self._log = log
         self._ahead: deque[Tick] = deque()
-        self._events: AsyncGenerator[Sequence[Any]] | None = None
+        self._events: AsyncGenerator[Columns] | None = None
         self._after = 0
         self._read = 0
 
@@ -151,9 +152,9 @@ class Cursor:
         """
         try:
             while self._ahead or await self._look_ahead():
-                rows = await self._next_rows()
-                if rows:
-                    return Portion(self._ahead[0], rows)
+                columns = await self._next_columns()
+                if columns is not None:
+                    return Portion(self._ahead[0], columns)
                 self.last = self._ahead.popleft()
                 self._events = None
                 self._after = self._read = 0
@@ -173,18 +174,18 @@ class Cursor:
         self._ahead.extend(ticks[1:])
         return bool(self._ahead)
 
-    async def _next_rows(self) -> Sequence[Any] | None:
+    async def _next_columns(self) -> Columns | None:
         if self._events is None:
             self._events = self._walk.events(self.last, self._ahead[0], self._after)
         try:
-            rows = await anext(self._events, None)
+            columns = await anext(self._events, None)
         except BaseException:
             self._events = None  # it has ended, and would seem to be finished
             raise
-        if rows:
-            self._after = rows[-1]["id"]
-            self._read += len(rows)
-        return rows
+        if columns is not None:
+            self._after = columns.ids[-1]
+            self._read += columns.size
+        return columns
 
     async def _expired(self, first: int) -> Expired:
         """Go to the oldest tick that is kept, and tell what was skipped."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncnotify.log._ports import Statement
 from asyncnotify.log._walk.buckets import WHOLE, Bucket, bucket_number
+from asyncnotify.log._walk.columns import PACKED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,9 @@ _OUTPUT: Final = (
     "id, uid, channel, key, payload, headers::pg_catalog.text AS headers, appended_at, found"
 )
 
+_SHORT: Final = """id, uid, channel, key, headers, appended_at,
+    CASE WHEN pg_catalog.octet_length(payload) <= $4 THEN payload END AS payload"""
+"""As ``_COLUMNS``, without payloads that are long: so no sum has to be carried along the rows."""
 
 _ALL: Final = Bucket()
 _OF_LATE: Final = "(x, id) > (late_x, $1) AND (x, id) <= (late_x, $2)"
@@ -53,6 +57,8 @@ class Statements:
         ticks: Ticks from ``$1`` on, at most ``$2``.
         news: The same, after a tick has been taken if there is something new.
         visible: Events between two ids, visible in a snapshot, which is the last argument.
+        short: The same in one row, packed. Instead of the number of bytes it takes the most that a
+            payload may have: longer ones are null. ``short`` says how many are not.
         whole: Events between two ids.
         late: Events between two ids, of transactions, whose xids are the last argument.
         place: The newest tick, its epoch, and the first tick of the epoch behind the epoch ``$1``.
@@ -80,6 +86,8 @@ class Statements:
         self.news: Statement = Statement("news", _ticks(f"{names.prefix}_news($1, $2)"))
         visible = _portion(names, _between_ids(names, f"{sees} {choice}"))
         self.visible: Statement = Statement("visible", visible, given)
+        short = _packed(names, _between_ids(names, f"{sees} {choice}", _SHORT))
+        self.short: Statement = Statement("short", short, given)
         whole = _portion(names, _between_ids(names, choice))
         self.whole: Statement = Statement("whole", whole, given)
         late = f"pg_catalog.unnest({own}[]::pg_catalog.xid8[]) AS late (late_x)"
@@ -102,9 +110,9 @@ def tick(names: Names) -> Statement:
     return Statement("tick", f"SELECT {names.prefix}_tick()")
 
 
-def _between_ids(names: Names, condition: str) -> str:
+def _between_ids(names: Names, condition: str, columns: str = _COLUMNS) -> str:
     return f"""
-        SELECT {_COLUMNS} FROM {names.events} WHERE id > $1 AND id <= $2 {condition}
+        SELECT {columns} FROM {names.events} WHERE id > $1 AND id <= $2 {condition}
         ORDER BY id LIMIT $3
     """
 
@@ -123,6 +131,15 @@ def _portion(names: Names, rows: str) -> str:
             FROM ({rows}) AS walked
         ) AS counted ON bytes_before IS NULL OR bytes_before < $4
         ORDER BY id
+    """
+
+
+def _packed(names: Names, rows: str) -> str:
+    # What stands beside aggregates is computed once all rows have been read: the first tick too
+    return f"""
+        SELECT {PACKED}, pg_catalog.count(payload) AS short,
+            {names.prefix}_first_tick() AS first_tick
+        FROM ({rows}) AS walked
     """
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncnotify.log._errors import PositionError
+from asyncnotify.log._walk.columns import columns_of, unpacked
 from asyncnotify.log._walk.ticks import Tick, late_xids
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.log._ports import Queries, Statement
     from asyncnotify.log._values import Position
+    from asyncnotify.log._walk.columns import Columns
     from asyncnotify.log._walk.statements import Statements
 
 DEFAULT_ROWS: Final = 1_000
@@ -63,8 +65,23 @@ class Size:
     rows: int = DEFAULT_ROWS
     bytes: int = DEFAULT_BYTES
 
+    @property
+    def short(self) -> int:
+        """The bytes of a payload of which as many as ``rows`` are no more than ``bytes``."""
+        return self.bytes // self.rows
+
 
 DEFAULT_SIZE: Final = Size()
+
+
+class _Answer(NamedTuple):
+    """Events between two ids: those of a portion, how many there are, and the oldest tick kept."""
+
+    columns: Columns | None
+    found: int
+    first_tick: int
+
+
 _BEHIND_ALL: Final = 2**63 - 1
 
 
@@ -75,6 +92,7 @@ class Walk:
         self._queries = queries
         self._statements = statements
         self._size = size
+        self._are_short = True
 
     async def take_tick(self) -> int:
         """Take a tick if something is new; return the number of the newest."""
@@ -120,7 +138,7 @@ class Walk:
         rows = await self._queries.fetch(self._statements.news, first, count)
         return [Tick.of_row(row) for row in rows]
 
-    async def events(self, last: Tick, tick: Tick, after: int = 0) -> AsyncGenerator[Sequence[Any]]:
+    async def events(self, last: Tick, tick: Tick, after: int = 0) -> AsyncGenerator[Columns]:
         """
         Yield the events of a tick whose ids are above ``after``, ascending, in portions.
 
@@ -139,17 +157,17 @@ class Walk:
         start = max(after, last.base)
         late = await self._late(last, tick) if start < last.top else []
         if late and (first := await self._first_late(start, last.top, late)) is not None:
-            async for rows in self._portions(last, sql.late, first - 1, last.top, late):
-                yield rows
+            async for columns in self._portions(last, sql.late, first - 1, last.top, late):
+                yield columns
         start = max(after, last.top)
         if tick.whole:
-            async for rows in self._portions(last, sql.whole, start, tick.top):
-                yield rows
+            async for columns in self._portions(last, sql.whole, start, tick.top):
+                yield columns
         else:
-            async for rows in self._portions(
+            async for columns in self._portions(
                 last, sql.visible, start, tick.top, tick.snapshot.text
             ):
-                yield rows
+                yield columns
 
     async def _first_late(self, after: int, top: int, xids: list[str]) -> int | None:
         """Return the smallest id of these transactions between two: most have no events."""
@@ -170,23 +188,57 @@ class Walk:
 
     async def _portions(
         self, last: Tick, query: Statement, after: int, top: int, *arguments: object
-    ) -> AsyncGenerator[Sequence[Any]]:
+    ) -> AsyncGenerator[Columns]:
         # Between near ids: of a wide range a planner without statistics expects little, reads all
         # of it and sorts that, for each portion anew. Where ids are sparse the steps grow
-        size, chosen, step = self._size, self._statements.chosen, self._size.rows
+        size, step = self._size, self._size.rows
         while after < top:
             end = min(top, after + step)
-            rows = await self._queries.fetch(
-                query, after, end, size.rows, size.bytes, *chosen, *arguments
-            )
-            if rows[0]["first_tick"] > last.number:
-                raise ExpiredError(rows[0]["first_tick"])
-            found = rows[0]["found"] or 0
-            if found:
-                yield rows
-            if not found or (len(rows) == found and (found < size.rows or end - after <= found)):
+            columns, found, first_tick = await self._between(query, after, end, *arguments)
+            if first_tick > last.number:
+                raise ExpiredError(first_tick)
+            if columns is not None:
+                yield columns
+            count = 0 if columns is None else columns.size
+            if columns is None or (count == found and (found < size.rows or end - after <= found)):
                 after = end
                 step = step * 2 if found * 2 < size.rows else step
             else:  # cut off, by the number of rows or by bytes
-                after = rows[-1]["id"]
+                after = columns.ids[-1]
                 step = size.rows
+
+    async def _between(self, query: Statement, after: int, end: int, *arguments: object) -> _Answer:
+        """Return the events between two ids, as many as a portion may have."""
+        if query is self._statements.visible and self._are_short:
+            answer = await self._short(after, end, *arguments)
+            if answer.columns is not None or not answer.found:
+                return answer
+        size, chosen = self._size, self._statements.chosen
+        rows = await self._queries.fetch(
+            query, after, end, size.rows, size.bytes, *chosen, *arguments
+        )
+        columns = columns_of(rows) if rows[0]["found"] else None
+        if columns is not None:
+            self._are_short = max(map(len, columns.payloads)) <= size.short
+        return _Answer(columns, rows[0]["found"] or 0, rows[0]["first_tick"])
+
+    async def _short(self, after: int, end: int, *arguments: object) -> _Answer:
+        """Return the events up to the first long one, the quicker way."""
+        size, sql = self._size, self._statements
+        [row] = await self._queries.fetch(
+            sql.short, after, end, size.rows, size.short, *sql.chosen, *arguments
+        )
+        *packed, short, first_tick = row
+        if packed[0] is None:
+            return _Answer(None, 0, first_tick)
+        columns = unpacked(*packed)
+        found = columns.size
+        self._are_short = short == found
+        if self._are_short:
+            return _Answer(columns, found, first_tick)
+        first_long = _first_long(columns.payloads)
+        return _Answer(columns.up_to(first_long) if first_long else None, found, first_tick)
+
+
+def _first_long(payloads: Sequence[str | None]) -> int:
+    return payloads.index(None)

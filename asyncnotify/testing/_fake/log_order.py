@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify.log.sources import columns_of, packed
 from asyncnotify.testing._fake.log_rows import Row, StoredEvent, StoredTick, answer, row
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _EMPTY_TICK_IDS: Final = 1_000
 
 _EVENT: Final = ("id", "uid", "channel", "key", "payload", "headers", "appended_at")
 _PORTION: Final = (*_EVENT, "found", "first_tick")
+_SHORT: Final = ("fixed", "channels", "keys", "payloads", "headers", "short", "first_tick")
 _NOTHING: Final = (None,) * (len(_EVENT) + 1)
 
 
@@ -135,11 +138,22 @@ class Order:
 
     def visible(self, channels: Any, bucket: Bucket, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as sources tells
         """Answer with events that are visible in a snapshot."""
-        _, xmax, text = arguments[-1].split(":")
-        running = set(map(int, text.split(","))) if text else set()
-        return self._portion(
-            channels, bucket, arguments, lambda xid: xid < int(xmax) and xid not in running
-        )
+        return self._portion(channels, bucket, arguments, _seen_by(arguments[-1]))
+
+    def short(self, channels: Any, bucket: Bucket, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as sources tells
+        """Answer with the same in one row, packed; payloads that are long are null."""
+        found = self._found(channels, bucket, arguments, _seen_by(arguments[-1]))
+        first_tick = self.ticks[0].number
+        if not found:
+            return [Row(_SHORT, (None, *(None,) * 4, 0, first_tick))]
+        longest = arguments[3]
+        columns = columns_of(found)
+        payloads: list[Any] = [
+            text if len(text.encode()) <= longest else None for text in columns.payloads
+        ]
+        short = len(payloads) - payloads.count(None)
+        fixed = packed(columns._replace(payloads=payloads))
+        return [Row(_SHORT, (*fixed, short, first_tick))]
 
     def late(self, channels: Any, bucket: Bucket, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as sources tells
         """Answer with events of some transactions."""
@@ -153,19 +167,28 @@ class Order:
         arguments: Sequence[Any],
         is_wanted: Callable[[int], bool],
     ) -> list[Row]:
-        after, end, most, size, *_ = arguments
-        found: list[StoredEvent] = []
-        for event in self._between(after, end):
-            if is_wanted(event.xid) and _is_chosen(event, channels, bucket):
-                found.append(event)
-            if len(found) == most:
-                break
-        first_tick = self.ticks[0].number
+        found = self._found(channels, bucket, arguments, is_wanted)
+        size, first_tick = arguments[3], self.ticks[0].number
         rows = [
             Row(_PORTION, (*event[: len(_EVENT)], len(found), None if number else first_tick))
             for number, event in enumerate(_up_to(found, size))
         ]
         return rows or [Row(_PORTION, (*_NOTHING, first_tick))]
+
+    def _found(
+        self,
+        channels: Sequence[str] | None,
+        bucket: Bucket,
+        arguments: Sequence[Any],
+        is_wanted: Callable[[int], bool],
+    ) -> list[StoredEvent]:
+        after, end, most, *_ = arguments
+        found = (
+            event
+            for event in self._between(after, end)
+            if is_wanted(event.xid) and _is_chosen(event, channels, bucket)
+        )
+        return list(islice(found, most))
 
     def first_late(self, after: int, end: int, xids: Sequence[str]) -> list[Row]:
         """Answer with the smallest id of some transactions."""
@@ -210,6 +233,13 @@ class Order:
             if event.slot == slot:
                 del self._events[number]
         self._ids = sorted(self._events)
+
+
+def _seen_by(snapshot: str) -> Callable[[int], bool]:
+    """Return the function that says whether a snapshot sees a transaction."""
+    _, xmax, text = snapshot.split(":")
+    running = set(map(int, text.split(","))) if text else set()
+    return lambda xid: xid < int(xmax) and xid not in running
 
 
 def _is_chosen(event: StoredEvent, channels: Sequence[str] | None, bucket: Bucket) -> bool:

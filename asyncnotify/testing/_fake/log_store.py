@@ -42,6 +42,7 @@ class LogStore:
             "place": order.place,
             "last_before": order.last_before,
             "visible": order.visible,
+            "short": order.short,
             "late": order.late,
             "first_late": order.first_late,
             "expire": self._expire,
