@@ -60,8 +60,7 @@ def unwrapped(thing: Any) -> Any:
     """Return what a wrapper, such as a proxy of wrapt, stands for."""
     for _ in range(_DEPTH):
         # Not with hasattr(): a mock has every attribute
-        inner = inspect.getattr_static(type(thing), "__wrapped__", None)
-        if inner is None:
+        if not any("__wrapped__" in vars(kind) for kind in type(thing).__mro__):
             break
         thing = thing.__wrapped__
     return thing
