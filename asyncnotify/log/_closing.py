@@ -85,3 +85,11 @@ async def cancel_twice(tasks: Collection[asyncio.Future[Any]]) -> None:
     """Cancel tasks; those that then talk to a server in a ``finally``, that may hang, once more."""
     for _ in range(2):
         await cancel([task for task in tasks if not task.done()], CANCEL_GRACE / 2)
+
+
+async def begin_and_cancel(ends: Collection[Coroutine[Any, Any, None]]) -> None:
+    """Let each of these begin, and cancel those that wait for something."""
+    tasks = {start(end, name="asyncnotify log end") for end in ends}
+    if tasks:
+        await asyncio.sleep(0)
+        await cancel_twice(tasks)

@@ -16,7 +16,7 @@ from asyncnotify._logs import Log
 from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
-from asyncnotify.log._closing import Closing, cancel_twice
+from asyncnotify.log._closing import Closing, begin_and_cancel, cancel_twice
 from asyncnotify.log._consuming.calling import running_handling
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.feed import Feed
@@ -365,8 +365,7 @@ class Runtime:
         return self._handlers.keys() - self._closers
 
     async def _finish(self) -> None:
-        for stream in list(self._streams):
-            stream.end()
+        self._end_reading()
         if self._expiring is not None:
             await cancel({self._expiring})
         for worker in self._handlers.values():
@@ -381,7 +380,13 @@ class Runtime:
         await asyncio.gather(*(part.aclose(timeout) for part in parts))
         await self._shared.aclose()
 
+    def _end_reading(self) -> None:
+        for stream in list(self._streams):
+            stream.end()
+
     async def _abandon(self) -> None:
+        self._end_reading()  # no time may have been left to begin in good order
+        await begin_and_cancel([consumer.aclose() for consumer in list(self._consumers)])
         expiring = {self._expiring} if self._expiring else set()
         await cancel_twice({*self._to_end(), *expiring})
         self._shared.terminate()

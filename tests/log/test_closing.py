@@ -108,6 +108,26 @@ async def test_a_cancelled_closing_leaves_nothing(
             pass
 
 
+@pytest.mark.parametrize("timeout", [0, 5])
+@pytest.mark.parametrize("kind", ["stream", "consumer"])
+async def test_whoever_waits_for_an_event_learns_of_the_end(
+    dsn: str, installed: Names, admin: Connection, kind: str, timeout: float
+) -> None:
+    """By the end of the iteration, however far it had come, and however little time there is."""
+    for turns in [*range(0, 60, 3), 600]:
+        log = Log("orders", dsn)
+        reader: Any = log.read(after="start") if kind == "stream" else log.consumer("mailer")
+        waiting = asyncio.ensure_future(anext(reader, None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await log.aclose(timeout)
+        async with asyncio.timeout(20):
+            assert await waiting is None
+    async with asyncio.timeout(20):
+        while await count_of_sessions(admin):
+            pass
+
+
 @pytest.mark.parametrize("in_child_task", [False, True])
 async def test_a_handler_may_close_its_log(
     dsn: str, installed: Names, *, in_child_task: bool
