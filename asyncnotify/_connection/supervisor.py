@@ -248,6 +248,7 @@ class Supervisor:
 
     def _report_replaced(self, old: ListeningSession, new: ListeningSession) -> None:
         self.status.connected_since = datetime.now(UTC)
+        self.connected.set()  # the old session may have ended at the same moment
         self._announce(Replaced(self._registry.confirmed_count, new.pid, old.pid))
 
     def _report_loss(self, session: ListeningSession, cause: Exception | None) -> None:

@@ -15,6 +15,8 @@ from asyncnotify._subscriptions.registration import Registration
 from tests.unit.fake_server import FakeConnections, FakeServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncnotify._events import ConnectionEvent
     from asyncnotify._model import Notification
 
@@ -48,6 +50,7 @@ class LifetimeHarness:
         self.server = FakeServer()
         self.publishing = FakePublishing()
         self.events: list[ConnectionEvent] = []
+        self.on_event: Callable[[ConnectionEvent], object] = self.events.append
         self.handled: list[str] = []
         self.handler_time = 0.0
         self.lifetime = Lifetime(
@@ -62,8 +65,11 @@ class LifetimeHarness:
                 close_timeout=5.0,
             ),
             backoff=ExponentialBackoff(initial=0.1, cap=longest_delay),
-            announcer=Announcer("joe@db", self.events.append),
+            announcer=Announcer("joe@db", self._told),
         )
+
+    def _told(self, event: ConnectionEvent) -> None:
+        self.on_event(event)
 
     @property
     def now(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify._errors import ClosedError, ConnectError, ConnectTimeoutError
-from asyncnotify._events import Closed, Connected
+from asyncnotify._events import Closed, Connected, Reconnected
 from asyncnotify._model import State
 from asyncnotify._run.lifetime import log
 from asyncnotify._tasks import CANCEL_GRACE
@@ -17,7 +17,10 @@ from tests.unit.lifetime_harness import START_TIMEOUT, LifetimeHarness
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from asyncnotify._events import ConnectionEvent
     from asyncnotify._model import Notification
+    from asyncnotify._run.lifetime import Lifetime
+    from tests.unit.fake_server import FakeSession
 
 BUG = ZeroDivisionError("a bug")
 
@@ -156,6 +159,88 @@ async def test_wait_connected_returns_at_the_next_connection(harness: LifetimeHa
     harness.server.refusal = None
     await waiting
     assert lifetime.state is State.CONNECTED
+
+
+def lose(session: FakeSession, first: str) -> None:
+    """Let the driver, the supervisor or both know of a loss; who knows later does so in a while."""
+    loop = asyncio.get_running_loop()
+    if first == "both":
+        session.die()
+    elif first == "driver":
+        session.lost = True
+        loop.call_later(0.02, session.on_lost)
+    else:
+        session.on_lost()
+        loop.call_later(0.02, session.die)
+
+
+async def state_once_connected(lifetime: Lifetime) -> State:
+    """Wait, and return what the state is when the call returns."""
+    await lifetime.wait_connected(None)
+    return lifetime.state
+
+
+LEARNS_FIRST = pytest.mark.parametrize("first", ["driver", "supervisor", "both"])
+
+
+@LEARNS_FIRST
+@pytest.mark.parametrize("turns", range(8))
+async def test_wait_connected_returns_in_the_state_connected(
+    harness: LifetimeHarness, first: str, turns: int
+) -> None:
+    """Whoever learns of a loss first, and also if the next loss comes before the call returns."""
+    loop = asyncio.get_running_loop()
+
+    def lose_soon(event: ConnectionEvent, left: int = turns) -> None:
+        if not isinstance(event, Reconnected):
+            return
+        if left:
+            loop.call_soon(lose_soon, event, left - 1)
+        else:
+            harness.on_event = harness.events.append
+            lose(harness.server.session, first)
+
+    lifetime = await harness.start()
+    harness.on_event = lose_soon
+    lose(harness.server.session, first)
+    waiting = asyncio.ensure_future(state_once_connected(lifetime))
+    assert await waiting is State.CONNECTED
+    assert harness.server.session.listening == {"orders"}
+
+
+@LEARNS_FIRST
+async def test_wait_connected_ends_with_the_listener(harness: LifetimeHarness, first: str) -> None:
+    """While it waits, and also where the connection comes at the same moment."""
+    lifetime = await harness.start()
+    harness.server.refusal = ConnectionRefusedError("no server")
+    lose(harness.server.session, first)
+    waiting = asyncio.ensure_future(lifetime.wait_connected(None))
+    other = asyncio.ensure_future(lifetime.wait_connected(None))
+    await asyncio.sleep(1)
+    other.cancel()
+    await asyncio.wait({other})
+    assert other.cancelled()
+    assert not waiting.done()
+    await lifetime.end(drain=False, timeout=1)
+    with pytest.raises(ClosedError):
+        await waiting
+
+
+@LEARNS_FIRST
+async def test_wait_connected_keeps_to_its_time_over_several_losses(
+    harness: LifetimeHarness, first: str
+) -> None:
+    """A server that drops every session at once never makes it return, and the time counts once."""
+    lifetime = await harness.start()
+    harness.server.drops_after_listen = True
+    lose(harness.server.session, first)
+    began = harness.now
+    try:
+        await lifetime.wait_connected(3.0)
+    except ConnectTimeoutError:
+        assert harness.now - began == pytest.approx(3.0, abs=0.1)
+    else:
+        assert lifetime.state is State.CONNECTED
 
 
 async def test_the_snapshot_tells_of_the_connection(harness: LifetimeHarness) -> None:
