@@ -199,20 +199,22 @@ class Notifier:
             self._run = None
         is_new = self._run is None
         run = self._running()
-        publisher = run.publisher
+        run.is_starting = run.is_starting or is_new
         try:
-            await self._retrying.until_success(
-                lambda: publisher.publish_all((), ()),
-                self._limits.start_timeout,
-                what="start()",
-                unless=self._connections.failures.is_permanent,
-            )
+            with run.in_use():
+                await self._retrying.until_success(
+                    lambda: run.publisher.publish_all((), ()),
+                    self._limits.start_timeout,
+                    what="start()",
+                    unless=self._connections.failures.is_permanent,
+                )
+            run.is_starting = False
         except ClosedError:
             raise  # another task has closed the notifier, and may have started it anew
         except BaseException as error:
             if isinstance(error, ConnectError):
                 error.__traceback__ = None  # all of its frames are ours
-            if is_new and not (publisher.is_closing or publisher.is_used):
+            if run.is_starting and not run.is_used:
                 self._run = None  # the next call begins anew
                 await run.end(0)
             raise
@@ -355,7 +357,9 @@ class Notifier:
             Exception: What ``pairs`` raised.
         """
         check_pairs(pairs, may_be_async=True)
-        return await publish_many(self._running().publisher, pairs)
+        run = self._running()
+        with run.in_use():
+            return await publish_many(run.publisher, pairs)
 
     # -- inside -------------------------------------------------------------------------------
 

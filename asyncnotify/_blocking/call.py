@@ -31,7 +31,7 @@ class Call(Generic[T]):
     ) -> None:
         self.outcome: Outcome[T] = Outcome()
         self.on_end: Callable[[Call[Any]], None] | None = None
-        self._function = function
+        self.function = function
         self._undo = undo
         self._task: asyncio.Task[None] | None = None
         self._abandoned = False
@@ -74,7 +74,7 @@ class Call(Generic[T]):
 
     async def _run(self) -> None:
         try:
-            result = await self._function()
+            result = await self.function()
         except asyncio.CancelledError:
             self.fail(closed_error())
         except BaseException as error:  # noqa: BLE001 - the caller gets it, whatever it is

@@ -29,6 +29,9 @@ _MARGIN: Final = 0.4
 _AT_EXIT: Final = 1.0
 """Seconds for all that is still open when the interpreter ends."""
 
+_FAILED_START: Final = object()
+"""Stands for the call that has opened a portal, if that has failed while others were in flight."""
+
 _all: Final[Instances[Gateway]] = Instances()
 
 
@@ -81,12 +84,19 @@ class Gateway:
         try:
             self.open(opener).call(function)
         except BaseException as error:
-            if self._portal is not None and self._portal.opener is opener:
-                self.close(0)
-                self._has_failed_to_start = True
+            if self._portal is not None and self._portal.opener in (opener, _FAILED_START):
+                self._leave(self._portal, function)
             if isinstance(error, ConnectError):
                 error.__traceback__ = None  # all of its frames are ours
             raise
+
+    def _leave(self, portal: Portal, function: object) -> None:
+        """Close a portal after a start that failed; but calls of other threads go on."""
+        if portal.serves_others(function):
+            portal.opener = _FAILED_START  # one that fails later, and is alone then, closes it
+        else:
+            self.close(0)
+            self._has_failed_to_start = True
 
     @property
     def portal(self) -> Portal:

@@ -46,7 +46,7 @@ class Portal:
     def __init__(
         self, opener: object = None, earlier: Portal | None = None, owner: object = None
     ) -> None:
-        self.opener = opener
+        self.opener: object = opener
         self._owner = owner
         self.thread: LoopThread | None = None
         self._earlier = earlier
@@ -86,6 +86,10 @@ class Portal:
     def is_here(self) -> bool:
         """Whether the caller is the loop's own thread."""
         return self.thread is not None and self.thread.is_here
+
+    def serves_others(self, function: object) -> bool:
+        """Whether there are calls of other functions than this one. From any thread."""
+        return any(call.function is not function for call in list(self._calls))
 
     def runs_elsewhere(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether this loop is that of the portal, and runs in another thread or greenlet."""

@@ -144,16 +144,15 @@ class Lifetime:
         loop = self.owner.loop
         end = None if timeout is None else loop.time() + timeout
         self._refuse_if_ending()
-        while not self._is_connected:  # it may be lost between its coming and the caller's turn
+        while not self._is_connected():  # it may be lost between its coming and the caller's turn
             left = None if end is None else max(0.0, end - loop.time())
             await self._until_connected(left)
             self._refuse_if_ending()
-            if not self._is_connected and end is not None and loop.time() >= end:
+            if not self._is_connected() and end is not None and loop.time() >= end:
                 raise self._connect_timeout(timeout or 0.0)
 
-    @property
     def _is_connected(self) -> bool:
-        """Whether a session listens, as far as either the driver or the supervisor knows."""
+        """Return whether a session listens, as far as either the driver or the supervisor knows."""
         return self._supervisor.connected.is_set() and self.state is State.CONNECTED
 
     async def _until_connected(self, timeout: float | None) -> None:

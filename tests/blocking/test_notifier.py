@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import socket
 import threading
+from itertools import repeat
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import QueuePool
@@ -180,3 +182,41 @@ def test_after_a_start_that_failed_the_next_call_connects(own_server: PostgresSe
     notifier.close()
     with pytest.raises(ClosedError):
         notifier.notify_many([("orders", "")])
+
+
+def test_r53_a_start_that_fails_leaves_the_calls_of_other_threads(
+    own_server: PostgresServer,
+) -> None:
+    """Each has the outcome of its own: nobody has closed the notifier."""
+    tried, is_there = threading.Semaphore(0), threading.Event()
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        tried.release()
+        if not is_there.is_set():
+            raise ConnectionRefusedError
+        return await asyncpg.connect(own_server.dsn)
+
+    notifier = BlockingNotifier(connect=connect, start_timeout=0.5, backoff=lambda: repeat(0.05))
+    outcomes: list[BaseException | None] = []
+
+    def send() -> None:
+        try:
+            notifier.notify("orders", retry=True)
+        except BaseException as error:  # noqa: BLE001 - the outcome
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+
+    def fail_to_start() -> None:
+        with pytest.raises(ConnectError):
+            notifier.start()
+
+    threads = [threading.Thread(target=target) for target in (fail_to_start, send)]
+    threads[0].start()
+    tried.acquire()
+    threads[1].start()
+    threads[0].join(WAIT_LIMIT)
+    is_there.set()
+    threads[1].join(WAIT_LIMIT)
+    assert outcomes == [None]
+    notifier.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -351,6 +352,37 @@ async def test_r53_a_start_that_is_cancelled_leaves_the_calls_of_others(
     await asyncio.wait({starting})
     proxy.resume()
     await asyncio.gather(*calls)
+    await notifier.aclose()
+
+
+@pytest.mark.needs_server("driver")
+async def test_r53_a_start_that_fails_leaves_those_that_wait_between_two_steps(dsn: str) -> None:
+    """Another start between two attempts, and notify_many() while it waits for its pairs."""
+    refused: asyncio.Queue[None] = asyncio.Queue()
+    is_there, more = asyncio.Event(), asyncio.Event()
+
+    async def connect() -> asyncpg.Connection[Any]:
+        if not is_there.is_set():
+            refused.put_nowait(None)
+            raise ConnectionRefusedError
+        return await asyncpg.connect(dsn, server_settings={"application_name": "asyncnotify"})
+
+    async def pairs() -> AsyncIterator[tuple[str, str]]:
+        await more.wait()
+        yield "orders", "1"
+
+    notifier = Notifier(connect=connect, backoff=lambda: repeat(0.05))
+    failing = asyncio.create_task(notifier.start())
+    await refused.get()
+    starting = asyncio.create_task(notifier.start())
+    sending = asyncio.create_task(notifier.notify_many(pairs()))
+    await refused.get()
+    failing.cancel()
+    await asyncio.wait({failing})
+    is_there.set()
+    await starting
+    more.set()
+    assert await sending == 1
     await notifier.aclose()
 
 
