@@ -171,11 +171,11 @@ class FakeServer(LogSource):
         await self._state.until(lambda: len(self.pids) == count)
 
     async def until_connecting(self, count: int) -> None:
-        """Return once so many connections are being made, and not before."""
+        """Return once so many connections are being made, and not before. Raises nothing."""
         await self._state.until(lambda: self.connecting == count)
 
     async def until_commands(self, count: int) -> None:
-        """Return once connections have given so many commands in all, or more."""
+        """Return once connections have given so many commands in all, or more. Raises nothing."""
         await self._state.until(lambda: self.commands >= count)
 
     async def until_notified(self, channel: str, payload: str | None = None) -> Notification[str]:
@@ -270,6 +270,8 @@ class FakeServer(LogSource):
             payload: As it is sent. Of several notifications in one transaction any may be it.
             channel: The name; None: any channel.
             committed: Whether the server commits the transaction before it cuts the connection.
+
+        Raises nothing.
         """
         with self._state.lock:
             self._state.sending.cuts.append(Cut(channel, payload, committed))
@@ -287,6 +289,8 @@ class FakeServer(LogSource):
             error_for: Called with channel and payload of each notification; returns a new
                 exception, such as ``asyncpg.InsufficientPrivilegeError("permission denied")``, or
                 None: this one is accepted. None in its place: all are accepted again.
+
+        Raises nothing.
         """
         with self._state.lock:
             self._state.sending.error_for = error_for

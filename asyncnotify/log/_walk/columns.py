@@ -63,12 +63,17 @@ class Columns(NamedTuple):
         return len(self.ids)
 
     def up_to(self, count: int) -> Columns:
-        """Return the first events."""
+        """Return the first events. Raises nothing."""
         return Columns._make(column[:count] for column in self)
 
 
 def columns_of(rows: Sequence[Any]) -> Columns:
-    """Return the events, at least one, of rows that begin with these columns in their order."""
+    """
+    Return the events of rows that begin with these columns in their order.
+
+    Raises:
+        TypeError: There is no row.
+    """
     count = len(Columns._fields)
     return Columns._make(zip(*(row[:count] for row in rows), strict=True))
 
@@ -80,7 +85,7 @@ def unpacked(fixed: bytes, *columns: Sequence[Any]) -> Columns:
 
 
 def packed(columns: Columns) -> tuple[Any, ...]:
-    """Return what ``PACKED`` gives of these events, for servers other than PostgreSQL."""
+    """Return what PostgreSQL would pack these events into. Raises nothing."""
     ids, uids, *texts, times = columns
     since = ((time - _YEAR_2000) // _MICROSECOND for time in times)
     fixed = b"".join(
