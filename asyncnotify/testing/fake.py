@@ -33,7 +33,7 @@ from asyncnotify.testing._fake.transaction import FakeTransaction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncpg import PostgresError
+    import asyncpg
 
     from asyncnotify import Notification
     from asyncnotify.log.sources import LogSessions
@@ -277,7 +277,7 @@ class FakeServer(LogSource):
             self._state.sending.cuts.append(Cut(channel, payload, committed))
 
     def refuse_notifications(
-        self, error_for: Callable[[str, str], PostgresError | None] | None
+        self, error_for: Callable[[str, str], asyncpg.PostgresError | None] | None
     ) -> None:
         """
         Refuse notifications, with errors of PostgreSQL's, on connections that stay open.

@@ -1,14 +1,18 @@
-/* How the search ranks what it finds: a section that is called what was searched for comes first,
-   the pages that are looked into for other reasons come last. */
+/* How the search ranks what it finds: first a heading that holds all that was searched for, and
+   last the pages that are looked into for other reasons. */
 const LATER = /^(changelog|contributing|design|driver-reports|reference\/)/;
 
 var Scorer = {
-  score: ([document, , , , score, , kind]) => (kind !== "object" && LATER.test(document) ? score - 10 : score),
-  objNameMatch: 60,
+  score: ([page, , , , score, , kind]) => {
+    if (kind === "title") return score + 20;
+    return kind !== "object" && LATER.test(page) ? score - 10 : score;
+  },
+  // What follows is Sphinx's own.
+  objNameMatch: 11,
   objPartialMatch: 6,
   objPrio: { 0: 15, 1: 5, 2: -5 },
   objPrioDefault: 0,
-  title: 60,
+  title: 15,
   partialTitle: 7,
   term: 5,
   partialTerm: 2,
