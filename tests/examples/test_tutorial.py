@@ -97,8 +97,7 @@ async def stop_the_server(reader: Reader) -> None:
     await program.expect("start")
     await reader.runner.execute("NOTIFY prices, 'tea'")
     await program.expect("tea")
-    async with reader.runner.outage():
-        pass
+    await reader.runner.terminate()
     await program.expect("changed: reconnect")
     await reader.runner.execute("NOTIFY prices, 'coffee'")
     await program.expect("coffee")
@@ -116,8 +115,7 @@ async def keep_a_cache(reader: Reader) -> None:
         await reader.type(f"python send.py tea {cents}")
         await program.expect(cents)
     await reader.type('psql "$DATABASE_URL" -c "UPDATE prices SET cents = 350"')
-    async with reader.runner.outage():
-        pass
+    await reader.runner.terminate()
     await program.expect("350")
     check(program, output)
     await program.kill()
