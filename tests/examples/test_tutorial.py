@@ -36,11 +36,11 @@ class Reader:
     def __init__(self, runner: ExampleRunner, folder: Path) -> None:
         self.runner = runner
         self.folder = folder
-        self._files = [(match[2], match[1], match[3]) for match in FILE.finditer(TEXT)]
+        self.unsaved = [(match[2], match[1], match[3]) for match in FILE.finditer(TEXT)]
 
     def save(self, name: str) -> str | None:
         """Write the next file of the tutorial, which has this name; return what it prints."""
-        shown, text, output = self._files.pop(0)
+        shown, text, output = self.unsaved.pop(0)
         assert shown == name
         (self.folder / name).write_text(text, encoding="utf-8")
         return output
@@ -173,6 +173,7 @@ async def test_each_program_prints_what_the_tutorial_shows(reader: Reader) -> No
     await let_the_table_tell(reader)
     await end_well(reader)
     reader.save("test_prices.py")
+    assert reader.unsaved == []
     await pass_the_tests(reader)
 
 
