@@ -28,7 +28,7 @@ FOREIGN = (
     *typing.__all__,
     *("Path", "UUID", "datetime", "timedelta"),
     # asyncpg, pydantic and SQLAlchemy
-    *("Pool", "PydanticUrl", "SqlalchemyUrl"),
+    *("Pool", "PostgresError", "PydanticUrl", "SqlalchemyUrl"),
     # Django
     *(
         "AppConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 from documented import names_of, writer_of
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from public_api import PublicName
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
+
+ABOUT_API = re.compile(
+    r" ?The\s+module's\s+path\s+is\s+its\s+API,\s+with\s+the\s+names\s+in\s+``__all__``\.? ?"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +66,20 @@ class Assigned(Lines):
                 kind, shown = "type", f":canonical: {annotation}"
         yield from [f".. py:{kind}:: {name}", f"   :module: {module}", f"   {shown}", ""]
         yield from (f"   {line}" for line in text.splitlines())
+
+
+class ModuleText(Lines):
+    """The docstring of a module, without what it says of the module's API."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        """Yield the docstring."""
+        module = importlib.import_module(self.arguments[0])
+        text = docstring_of(module)
+        if not text:
+            self.missing(f"{module.__name__} has no docstring")
+        yield from ABOUT_API.sub("", text).splitlines()
 
 
 class PublicNames(Lines):
@@ -115,5 +134,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the directives."""
     app.add_directive("assigned", Assigned)
     app.add_directive("exception-tree", ExceptionTree)
+    app.add_directive("module-text", ModuleText)
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
