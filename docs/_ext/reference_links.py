@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from documented import names_of
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sphinx.util.typing import ExtensionMetadata
 
 NAME = re.compile(r"(\w+(?:\.\w+)*)(?:\(\))?")
+CLASS = re.compile(r"[A-Z]\w*[a-z]\w*")
 PRIVATE = re.compile(r"\._")
 SECTIONS = ("", ".typing", ".log")
 """Where a name is looked for that is not in the module that is described."""
@@ -45,7 +47,13 @@ class _Names(SphinxPostTransform):
         places = [f"{module}.{cls}", *modules, *(f"{package}{section}" for section in SECTIONS)]
         names = [f"{place}.{target}" for place in places]
         objects = self.env.domains.python_domain.objects
-        return next((name for name in [*names, target] if name in objects), None)
+        known = next((name for name in [*names, target] if name in objects), None)
+        return self._only_one(target) if known is None and CLASS.fullmatch(target) else known
+
+    def _only_one(self, cls: str) -> str | None:
+        """Return the full name of a class that only one module has."""
+        found = [name.full for name in names_of(self.config) if name.path == cls]
+        return found[0] if len(found) == 1 else None
 
 
 class FullNames(_Names):

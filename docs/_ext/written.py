@@ -11,17 +11,27 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import textwrap
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, get_overloads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from public_api import PublicName
 
+Parameters: TypeAlias = Mapping[str, inspect.Parameter]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+VARIABLE = re.compile(r"(\w+T|T|P|R)(_co|_contra)?")
+"""How type variables are named."""
+
+LONGEST = 60
+"""Characters of a default."""
+
 TOO_MUCH = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp, ast.Lambda)
 MANAGERS = {"Generator": "AbstractContextManager", "AsyncGenerator": "AbstractAsyncContextManager"}
 
@@ -108,12 +118,16 @@ class Writer:
         """Return an annotation of a module with full public names, and no private alias."""
         return ast.unparse(_Public(self, module).written(node))
 
-    def default(self, node: ast.expr, module: str) -> str:
-        """Return a default as written; of a private constant what it stands for."""
+    def default(self, node: ast.expr, module: str, value: object) -> str:
+        """Return a default as written, or its value if what is written is private."""
         if isinstance(node, ast.Name) and (found := definition_of(module, node.id)):
-            node = found[1]
-        is_long = any(isinstance(part, TOO_MUCH) for part in ast.walk(node))
-        return "..." if is_long else ast.unparse(node)
+            module, node, _ = found
+        called = node.func if isinstance(node, ast.Call) else node
+        is_private = isinstance(called, ast.Name) and self.public(module, called.id) is None
+        if not is_private and not any(isinstance(part, TOO_MUCH) for part in ast.walk(node)):
+            return ast.unparse(node)
+        shown = repr(value)
+        return "..." if "<" in shown or len(shown) > LONGEST else shown
 
     def public(self, module: str, name: str) -> str | None:
         """Return the full public name of what a module calls so, None if it is not public."""
@@ -133,7 +147,8 @@ class Writer:
         Of overloads the last one counts, which is the most general: the implementation may say Any.
         """
         node, module = _node_of(function), source_module(function)
-        arguments = f"({', '.join(self._arguments(node, module))})"
+        values = inspect.signature(inspect.unwrap(function)).parameters
+        arguments = f"({', '.join(self._arguments(node, module, values))})"
         overloads = [] if isinstance(function, type) else get_overloads(inspect.unwrap(function))
         if overloads:
             node = _node_of(overloads[-1])
@@ -142,30 +157,35 @@ class Writer:
         returns = "" if node.returns is None else self.annotation(node.returns, module)
         return arguments, returns
 
-    def _arguments(self, node: Function, module: str) -> Iterator[str]:
+    def _arguments(self, node: Function, module: str, values: Parameters) -> Iterator[str]:
         given = node.args
         plain = [*given.posonlyargs, *given.args]
-        defaults = [*[None] * (len(plain) - len(given.defaults)), *given.defaults]
-        for number, (argument, default) in enumerate(zip(plain, defaults, strict=True), 1):
+        for number, argument in enumerate(plain, 1):
             if argument.arg not in {"self", "cls"}:
-                yield self._argument(argument, default, module)
+                yield self._argument(argument, module, _defaults(given), values)
                 yield from ["/"] * (number == len(given.posonlyargs))
         if given.vararg:
-            yield f"*{self._argument(given.vararg, None, module)}"
+            yield f"*{self._argument(given.vararg, module)}"
         elif given.kwonlyargs:
             yield "*"
-        for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-            yield self._argument(argument, default, module)
+        for argument in given.kwonlyargs:
+            yield self._argument(argument, module, _defaults(given), values)
         if given.kwarg:
-            yield f"**{self._argument(given.kwarg, None, module)}"
+            yield f"**{self._argument(given.kwarg, module)}"
 
-    def _argument(self, argument: ast.arg, default: ast.expr | None, module: str) -> str:
-        text = argument.arg
+    def _argument(
+        self,
+        argument: ast.arg,
+        module: str,
+        defaults: Mapping[str, ast.expr | None] = MappingProxyType({}),
+        values: Parameters = MappingProxyType({}),
+    ) -> str:
+        text, default = argument.arg, defaults.get(argument.arg)
         if argument.annotation is not None:
             text += f": {self.annotation(argument.annotation, module)}"
         if default is not None:
             equals = " = " if argument.annotation is not None else "="
-            text += f"{equals}{self.default(default, module)}"
+            text += equals + self.default(default, module, values[argument.arg].default)
         return text
 
     def attribute(self, cls: type, name: str) -> str | None:
@@ -188,7 +208,9 @@ class Writer:
 
     def _field(self, node: ast.AnnAssign, module: str) -> str:
         text = f"{ast.unparse(node.target)}: {self.annotation(node.annotation, module)}"
-        return text if node.value is None else f"{text} = {self.default(node.value, module)}"
+        if node.value is None:
+            return text
+        return f"{text} = {self.default(node.value, module, ...)}"
 
 
 class _Public(ast.NodeTransformer):
@@ -212,6 +234,19 @@ class _Public(ast.NodeTransformer):
                 return _Public(self._writer, module).written(value)
         return ast.parse(private_class(self._module, node.id) or node.id, mode="eval").body
 
+    def _is_private_alias(self, name: str) -> bool:
+        is_public = self._writer.public(self._module, name) is not None
+        return not is_public and definition_of(self._module, name) is not None
+
+    def _filled_in(self, alias: str, given: ast.expr) -> ast.expr:
+        """Return what a generic alias stands for, with arguments in the place of its variables."""
+        expanded = self.written(ast.Name(alias))
+        arguments = given.elts if isinstance(given, ast.Tuple) else [given]
+        names = [node.id for node in ast.walk(expanded) if isinstance(node, ast.Name)]
+        variables = [name for name in dict.fromkeys(names) if VARIABLE.fullmatch(name)]
+        filled: ast.expr = _Filled(dict(zip(variables, arguments, strict=False))).visit(expanded)
+        return filled
+
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         return node
 
@@ -219,6 +254,8 @@ class _Public(ast.NodeTransformer):
         match node:
             case ast.Subscript(value=ast.Name(id="Literal")):
                 return node
+            case ast.Subscript(value=ast.Name(id=name)) if self._is_private_alias(name):
+                return self._filled_in(name, self.written(node.slice))
             case ast.Subscript(value=ast.Name(id="Unpack")):
                 return self.written(node.slice)
             case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[first, *_])):
@@ -226,6 +263,16 @@ class _Public(ast.NodeTransformer):
             case _:
                 self.generic_visit(node)
                 return node
+
+
+class _Filled(ast.NodeTransformer):
+    """Puts arguments in the place of type variables."""
+
+    def __init__(self, arguments: Mapping[str, ast.expr]) -> None:
+        self._arguments = arguments
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._arguments.get(node.id, node)
 
 
 def _unquoted(node: ast.expr) -> ast.expr:
@@ -334,6 +381,14 @@ def _is_left_out(node: ast.AnnAssign) -> bool:
 def _is_context_manager(node: Function) -> bool:
     names = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
     return bool(names & {"contextmanager", "asynccontextmanager"})
+
+
+def _defaults(arguments: ast.arguments) -> dict[str, ast.expr | None]:
+    """Return the defaults of arguments by their names."""
+    plain = [*arguments.posonlyargs, *arguments.args][::-1]
+    found = dict(zip([argument.arg for argument in plain], arguments.defaults[::-1], strict=False))
+    named = [argument.arg for argument in arguments.kwonlyargs]
+    return {**found, **dict(zip(named, arguments.kw_defaults, strict=True))}
 
 
 def _as_manager(node: Function, write: Callable[[ast.expr], str]) -> str:
