@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from documented import names_of, writer_of
@@ -83,15 +84,16 @@ class ModuleText(Lines):
 
 
 class PublicNames(Lines):
-    """A table of all public names of the package, with the beginning of each docstring."""
+    """Tables of all public names, one for each module, with the beginning of each docstring."""
 
     def lines(self) -> Iterator[str]:
         """Yield a row for each name."""
-        yield from [".. list-table::", "   :header-rows: 1", "   :widths: 45 55", ""]
-        yield from ["   * - Name", "     - What it is"]
-        for name in names_of(self.config):
-            if "." not in name.path:
-                yield f"   * - :obj:`{name.full} <{name.full}>`"
+        names = [name for name in names_of(self.config) if "." not in name.path]
+        for module, of_module in groupby(names, lambda name: name.module):
+            yield from ["", f".. rubric:: ``{module}``", "", ".. list-table::"]
+            yield from ["   :widths: 40 60", ""]
+            for name in of_module:
+                yield f"   * - :obj:`{name.path} <{name.full}>`"
                 yield f"     - {_beginning(name)}"
 
 
