@@ -22,9 +22,11 @@ import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
+from asyncnotify._arguments import type_name
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._connection.ports import ListeningConnections, ListeningSession, OtherConnection
 from asyncnotify._delivery.router import FlowControl
+from asyncnotify._errors import ConfigurationError
 from asyncnotify._publishing.ports import PublishingConnections, PublishingSession
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "PublishingConnections",
     "PublishingSession",
     "Transaction",
+    "error_for_missing",
     "register",
 ]
 
@@ -82,6 +85,24 @@ class ConnectionSource(Protocol):
         Raises nothing.
         """
         ...
+
+
+def error_for_missing(source: object, what: str) -> Exception:
+    """
+    Return the error that says that a source, or a Transaction at one, has no ``what``.
+
+    Args:
+        source: Its method of this name makes the error, from ``what``; a ConfigurationError is
+            made where it has none.
+        what: In the plural, such as "locks".
+
+    Raises nothing.
+    """
+    of_its_own = getattr(source, "error_for_missing", None)
+    if of_its_own is None:
+        return ConfigurationError(f"{what} need a PostgreSQL server: {type_name(source)} is none")
+    error: Exception = of_its_own(what)
+    return error
 
 
 class Transaction(abc.ABC):

@@ -27,6 +27,7 @@ from asyncnotify.lock import _schema
 from asyncnotify.lock._runtime import Options, Runtime
 from asyncnotify.lock._session import answers, connecting, open_session
 from asyncnotify.log._names import Names
+from asyncnotify.sources import error_for_missing, registered
 from asyncnotify.typing import Backoff, Connect, Dsn
 
 DEFAULT_BACKOFF = ExponentialBackoff()
@@ -68,6 +69,7 @@ class Locks:
     Raises:
         TypeError: An argument is unknown or of the wrong type, or another one excludes it.
         ValueError: A number is out of its bounds.
+        NotOnFakeError: The DSN is that of an ``asyncnotify.testing.fake.FakeServer``.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Locks:
         ours = Locks.__init__.__kwdefaults__ or ()
         check_connect_arguments(dsn, connect, connect_kwargs, ours)
         check_callbacks(connect=connect)
+        if connect is None and (source := registered(dsn)) is not None:
+            raise error_for_missing(source, "locks")
         self._dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
         self._options = Options(
             open=functools.partial(open_session, self._dialer, keepalive, life),

@@ -60,7 +60,8 @@ class FakeServer(LogSource):
     this server, without SQL.
 
     There is no SQL and no network: ``connect=``, ``pool=`` and connections of drivers lead to a
-    real server. TLS, passwords and poolers do not occur. All methods may be called from any thread
+    real server. TLS, passwords and poolers do not occur. Locks, triggers and SQL raise a
+    NotOnFakeError. All methods may be called from any thread
     and from several event loops. Nothing has to be closed.
 
     Attributes:
@@ -103,6 +104,10 @@ class FakeServer(LogSource):
     def log_sessions(self, log: str, *, connect_timeout: float, timeout: float) -> LogSessions:
         """Return what opens sessions for a log: called by a Log. Raises nothing."""
         return FakeLogSessions(self._state, log, connect_timeout, timeout)
+
+    def error_for_missing(self, what: str) -> NotOnFakeError:
+        """Return the error that says what is not here. Raises nothing: other parts raise it."""
+        return NotOnFakeError(what)
 
     # -- as another client sees it ------------------------------------------------------------
 

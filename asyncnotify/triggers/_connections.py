@@ -13,6 +13,7 @@ import asyncpg
 from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.cursors import cursor_on
 from asyncnotify._asyncpg.untraced import fetch
+from asyncnotify.sources import Transaction, error_for_missing
 from asyncnotify.triggers._errors import LockTimeoutError
 
 if TYPE_CHECKING:
@@ -131,13 +132,20 @@ def _again(error: Exception, deadline: float, table: str, timeout: float) -> boo
 # -- the libraries --------------------------------------------------------------------------------
 
 
+def _check_has_triggers(connection: object) -> None:
+    if isinstance(connection, Transaction):
+        raise error_for_missing(connection, "triggers")
+
+
 def session_on(connection: Any) -> AsyncSession:  # noqa: ANN401 - of several libraries
     """
     Return a connection of the caller's as what steps are taken on.
 
     Raises:
         TypeError: It is of another kind.
+        NotOnFakeError: It is a transaction of the fake server.
     """
+    _check_has_triggers(connection)
     if isinstance(connection, asyncpg.Connection):  # also one of a pool: its metaclass says so
         return _OnAsyncpg(connection)
     if _is_of(connection, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession"):
@@ -157,7 +165,9 @@ def blocking_session_on(connection: Any) -> BlockingSession:  # noqa: ANN401 - o
 
     Raises:
         TypeError: It is of another kind.
+        NotOnFakeError: It is a transaction of the fake server.
     """
+    _check_has_triggers(connection)
     if _is_of(connection, "sqlalchemy", "Connection"):
         return _OnBlockingSqlalchemy(connection)
     if _is_of(connection, "sqlalchemy.orm", "Session"):

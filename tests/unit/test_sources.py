@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 import asyncnotify.sources
 from asyncnotify import ConfigurationError, Listener, Notifier
 from asyncnotify._sources import DriversSource, notify_within, notify_within_thread, source_of
-from asyncnotify.sources import Transaction, register, registered
+from asyncnotify.sources import Transaction, error_for_missing, register, registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,3 +130,19 @@ async def test_what_only_looks_like_a_transaction_is_refused() -> None:
         await notify_within(Other(), "orders", "1")
     with pytest.raises(TypeError, match="connection must be"):
         notify_within_thread(Other(), "orders", "1")
+
+
+class Poor:
+    """A source that says by itself what it lacks."""
+
+    def error_for_missing(self, what: str) -> Exception:
+        """Return the error."""
+        return LookupError(what)
+
+
+def test_a_source_says_what_it_lacks() -> None:
+    """By an error of its own, or else by a ConfigurationError."""
+    assert repr(error_for_missing(Poor(), "locks")) == "LookupError('locks')"
+    error = error_for_missing(Source(), "locks")
+    assert isinstance(error, ConfigurationError)
+    assert str(error).startswith("locks need a PostgreSQL server")

@@ -46,7 +46,7 @@ class OpenTransaction(LogTransaction):
     """
     A transaction on the fake server: ``notify(…, connection=)`` and ``append(…)`` take it.
 
-    Of equal notifications one is delivered, as PostgreSQL does.
+    Of equal notifications one is delivered, as PostgreSQL does. There is no SQL.
     """
 
     def __init__(self, state: State, pid: int) -> None:
@@ -109,6 +109,69 @@ class OpenTransaction(LogTransaction):
         outer.add(self._open())
         self._work = outer
 
+    # -- as a program uses a connection of a driver's -----------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """
+        Return a context that withdraws what was done in it if its block raises.
+
+        Raises:
+            ConnectionLostError: The connection has been lost.
+            RuntimeError: The transaction has not begun, or has ended.
+        """
+        with self.savepoint():
+            yield
+
+    async def execute(self, *_: object, **__: object) -> NoReturn:
+        """
+        Execute nothing: there is no SQL.
+
+        Raises:
+            NotOnFakeError: Always.
+        """
+        raise NotOnFakeError(_SQL)
+
+    async def executemany(self, *_: object, **__: object) -> NoReturn:
+        """
+        Execute nothing: there is no SQL.
+
+        Raises:
+            NotOnFakeError: Always.
+        """
+        raise NotOnFakeError(_SQL)
+
+    async def fetch(self, *_: object, **__: object) -> NoReturn:
+        """
+        Execute nothing: there is no SQL.
+
+        Raises:
+            NotOnFakeError: Always.
+        """
+        raise NotOnFakeError(_SQL)
+
+    async def fetchrow(self, *_: object, **__: object) -> NoReturn:
+        """
+        Execute nothing: there is no SQL.
+
+        Raises:
+            NotOnFakeError: Always.
+        """
+        raise NotOnFakeError(_SQL)
+
+    async def fetchval(self, *_: object, **__: object) -> NoReturn:
+        """
+        Execute nothing: there is no SQL.
+
+        Raises:
+            NotOnFakeError: Always.
+        """
+        raise NotOnFakeError(_SQL)
+
+    def error_for_missing(self, what: str) -> NotOnFakeError:
+        """Return the error that says what is not here. Raises nothing: other parts raise it."""
+        return NotOnFakeError(what)
+
     # -- its end ------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -161,33 +224,7 @@ class OpenTransaction(LogTransaction):
 
 
 class HandlersTransaction(OpenTransaction):
-    """What a transactional handler of a log gets as its connection: there is no SQL."""
-
-    async def execute(self, *_: object, **__: object) -> NoReturn:
-        """Raise NotOnFakeError."""
-        raise NotOnFakeError(_SQL)
-
-    async def executemany(self, *_: object, **__: object) -> NoReturn:
-        """Raise NotOnFakeError."""
-        raise NotOnFakeError(_SQL)
-
-    async def fetch(self, *_: object, **__: object) -> NoReturn:
-        """Raise NotOnFakeError."""
-        raise NotOnFakeError(_SQL)
-
-    async def fetchrow(self, *_: object, **__: object) -> NoReturn:
-        """Raise NotOnFakeError."""
-        raise NotOnFakeError(_SQL)
-
-    async def fetchval(self, *_: object, **__: object) -> NoReturn:
-        """Raise NotOnFakeError."""
-        raise NotOnFakeError(_SQL)
-
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
-        """Return a context that withdraws what was done in it if its block raises."""
-        with self.savepoint():
-            yield
+    """What a transactional handler of a log gets as its connection."""
 
 
 class FakeTransaction(OpenTransaction):

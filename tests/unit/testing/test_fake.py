@@ -25,9 +25,11 @@ from asyncnotify import (
     RetryScheduled,
     State,
 )
+from asyncnotify.lock import Lock, Locks
 from asyncnotify.testing._fake.connection import FakeConnection
 from asyncnotify.testing._fake.state import State as ServerState
-from asyncnotify.testing.fake import FakeServer
+from asyncnotify.testing.fake import FakeServer, NotOnFakeError
+from asyncnotify.triggers import BlockingTable, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -523,6 +525,43 @@ def test_connections_are_lost_from_other_threads_while_they_deliver(fake: FakeSe
             else:
                 numbers.append(int(item.payload))
     assert numbers == sorted(set(numbers))
+
+
+# -- what is not there ----------------------------------------------------------------------------
+
+
+async def test_locks_are_refused_at_once(fake: FakeServer) -> None:
+    """By an error that says where to test them; a retry would take the whole start_timeout."""
+    with pytest.raises(NotOnFakeError, match="no locks: test this on a real server"):
+        Locks(fake.dsn)
+    with pytest.raises(NotOnFakeError, match="locks"):
+        async with Lock(fake.dsn, "import"):
+            pass
+
+
+async def test_triggers_are_refused_at_once(fake: FakeServer) -> None:
+    """They are SQL, which a transaction of the fake server does not execute."""
+    table = Table("orders", key="id")
+    async with fake.transaction() as transaction:
+        with pytest.raises(NotOnFakeError, match="no triggers"):
+            await table.install(transaction)
+        with pytest.raises(NotOnFakeError, match="no triggers"):
+            BlockingTable(table).install(transaction)
+
+
+async def test_sql_is_refused_in_a_transaction(fake: FakeServer) -> None:
+    """By each method by which a program executes it; a block within is a savepoint."""
+    async with fake.transaction() as transaction:
+        methods = ("execute", "executemany", "fetch", "fetchrow", "fetchval")
+        for method in methods:
+            with pytest.raises(NotOnFakeError, match="no SQL"):
+                await getattr(transaction, method)("SELECT 1")
+        with contextlib.suppress(LookupError):
+            async with transaction.transaction():
+                transaction.pg_notify("orders", "withdrawn")
+                raise LookupError
+        transaction.pg_notify("orders", "kept")
+    assert [n.payload for n in fake.notifications] == ["kept"]
 
 
 # -- what goes wrong when notifications are sent --------------------------------------------------
