@@ -301,6 +301,15 @@ def check_takes(name: str, function: object, *arguments: str) -> None:
         raise TypeError(msg) from None
 
 
+def check_plain_function(name: str, function: object, *arguments: str) -> None:
+    """Raise TypeError unless a call with these arguments runs the function to its end."""
+    check_function(name, function)
+    if is_async(function):
+        msg = f"{name} must be a plain function: nothing would await what a call of it returns"
+        raise TypeError(msg)
+    check_takes(name, function, *arguments)
+
+
 def _takes_four(signature: inspect.Signature) -> bool:
     try:
         signature.bind(None, None, None, None)

@@ -23,6 +23,7 @@ from asyncnotify import (
     Notification,
     Stream,
 )
+from asyncnotify._arguments import check_plain_function
 from asyncnotify.log import Event, LogStream
 
 SentT_co = TypeVar("SentT_co", covariant=True)
@@ -93,7 +94,7 @@ class Events(Generic[SentT_co]):
         ends_with_task: bool = False,
     ) -> None:
         _check_stream(stream)
-        _check_name(name)
+        check_name(name)
         self._stream: Stream[Any] | LogStream[Any] | None = stream
         self._make = make
         self._name = name
@@ -175,10 +176,14 @@ def _check_stream(stream: object) -> None:
         raise TypeError(msg)
 
 
-def _check_name(name: object) -> None:
-    if not (name is None or isinstance(name, str) or callable(name)):
+def check_name(name: object) -> None:
+    """Raise TypeError unless events can be named so."""
+    if name is None or isinstance(name, str):
+        return
+    if not callable(name):
         msg = f"event must be a str, a function or None, not of type {type(name).__name__}"
         raise TypeError(msg)
+    check_plain_function("event", name, "the item")
 
 
 def message_of(item: Notification[Any] | Gap) -> str:

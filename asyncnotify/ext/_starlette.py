@@ -28,7 +28,7 @@ from asyncnotify import (
     Notification,
     NotStartedError,
 )
-from asyncnotify._arguments import check_flag, check_seconds, check_takes
+from asyncnotify._arguments import check_flag, check_plain_function, check_seconds
 from asyncnotify.ext._health import HealthAnswer
 from asyncnotify.ext._items import message_of
 from asyncnotify.ext.fanout import (
@@ -120,7 +120,7 @@ def _check_given(given: tuple[object, ...]) -> None:
             msg = f"lifespan() takes a {one.__name__}, not the class"
             raise TypeError(msg)
         if callable(one):
-            check_takes("a function given to lifespan()", one)
+            check_plain_function("a function given to lifespan()", one)
 
 
 def _made(given: Given) -> Served:
@@ -234,13 +234,14 @@ async def websocket(
         send_timeout: Seconds in which the client has to take a message.
 
     Raises:
-        TypeError: No channel is given, or one in two forms.
+        TypeError: No channel is given, or one in two forms; or ``encode`` is no plain function.
         ValueError: ``send_timeout`` is not a positive number of seconds.
         ChannelDirectionError: A Channel was made without ``decode``.
         NotStartedError: The listener has not been started.
         Exception: What ``authorize`` or ``encode`` raised.
     """
     check_seconds("send_timeout", send_timeout)
+    check_plain_function("encode", encode, "the item")
     try:
         await fanout.check(channels, client)
     except (ChannelNotAllowedError, ChannelNameError):

@@ -32,7 +32,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, get_args, overload
 
 from asyncnotify import AsyncNotifyError, Channel, Gap, Listener, Notification, Stream
-from asyncnotify._arguments import check_count, check_function, check_takes, check_timeout
+from asyncnotify._arguments import (
+    check_count,
+    check_function,
+    check_plain_function,
+    check_takes,
+    check_timeout,
+)
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify.typing import Overflow
 
@@ -274,7 +280,7 @@ def getter_of(listener: object) -> Callable[[], Listener]:
     if isinstance(listener, type) or not callable(listener):
         msg = "listener must be a Listener, or a function without arguments that returns one"
         raise TypeError(msg)
-    check_takes("listener", listener)
+    check_plain_function("listener", listener)
     return cast("Callable[[], Listener]", listener)
 
 

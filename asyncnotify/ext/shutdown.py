@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, runtime_checkable
 
 from asyncnotify import AlreadyEnteredError
+from asyncnotify._arguments import check_plain_function
 from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def end_streams_on_signal(*targets: Target, signals: Iterable[int] = STOPPING) -
         signals: Numbers of signals; by default SIGINT and SIGTERM, on Windows also SIGBREAK.
 
     Raises:
-        TypeError: There is no target, or one has no ``end_streams()`` and cannot be called.
+        TypeError: There is no target, or one has no ``end_streams()`` and is no plain function
+            without arguments.
         ValueError: A signal does not exist, or cannot be handled.
     """
     if not targets:
@@ -90,7 +92,12 @@ def end_streams_on_signal(*targets: Target, signals: Iterable[int] = STOPPING) -
 
 
 def _check_target(target: object) -> None:
-    if not isinstance(target, EndsStreams) and not callable(target):
+    is_class = isinstance(target, type)
+    if isinstance(target, EndsStreams) and not is_class:
+        return
+    if callable(target):
+        check_plain_function("a function that returns a listener or a log", target)
+    else:
         kind = type(target).__name__
         msg = f"a listener, a log, or a function that returns one is needed, not of type {kind}"
         raise TypeError(msg)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify.ext._items import Events
+from asyncnotify._arguments import check_seconds
+from asyncnotify.ext._items import Events, check_name
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, LOG, found
 from asyncnotify.ext.aiohttp._refusals import ENDS, refusing
 from asyncnotify.log import Position
@@ -58,7 +59,10 @@ async def events(
         web.HTTPServiceUnavailable: There are ``max_channels`` already, or the server is stopping.
         RuntimeError: ``setup()`` has not been called.
         ImportError: aiohttp-sse is not installed.
+        TypeError: ``event`` cannot name events.
+        ValueError: ``ping_interval`` is not a positive number of seconds.
     """
+    _check(ping_interval, event)
     fanout = found(request, key)
     with refusing():
         await fanout.check(channels, request)
@@ -101,7 +105,10 @@ async def log_events(
         web.HTTPServiceUnavailable: The server is stopping.
         RuntimeError: ``setup_log()`` has not been called.
         ImportError: aiohttp-sse is not installed.
+        TypeError: ``event`` cannot name events.
+        ValueError: ``ping_interval`` is not a positive number of seconds.
     """
+    _check(ping_interval, event)
     source, last = found(request, key), request.headers.get(LAST_EVENT_ID)
     response = _new_response(ping_interval)
     clients = found(request, CLIENTS)
@@ -113,6 +120,12 @@ async def log_events(
         await response.prepare(request)
         await _send(response, Events(stream, _as_it_is, event))
     return response
+
+
+def _check(ping_interval: float, event: Name) -> None:
+    """Refuse what is wrong before the response begins."""
+    check_seconds("ping_interval", ping_interval)
+    check_name(event)
 
 
 def _new_response(ping_interval: float) -> EventSourceResponse:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSCloseCode, web
 
+from asyncnotify._arguments import check_plain_function, check_seconds
 from asyncnotify.ext._items import message_of
 from asyncnotify.ext.aiohttp._clients import cut
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, found
@@ -59,7 +60,11 @@ async def websocket(
         web.HTTPBadRequest: No channel can have such a name; or the request is for no WebSocket.
         web.HTTPServiceUnavailable: There are ``max_channels`` already, or the server is stopping.
         RuntimeError: ``setup()`` has not been called.
+        TypeError: ``encode`` is no plain function.
+        ValueError: ``heartbeat`` is not a positive number of seconds.
     """
+    check_seconds("heartbeat", heartbeat)
+    check_plain_function("encode", encode, "the item")
     fanout = found(request, key)
     with refusing():
         await fanout.check(channels, request)

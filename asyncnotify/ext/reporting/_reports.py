@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from asyncnotify import Listener, Notification, Subscription
-from asyncnotify._arguments import check_present, check_seconds
+from asyncnotify._arguments import check_plain_function, check_present, check_seconds
 from asyncnotify.ext.reporting._channels import DEFAULT_CHANNEL, call_channel
 from asyncnotify.ext.reporting._report import Goodbye, ServiceReport, parsed
 from asyncnotify.typing import Dsn
@@ -29,7 +29,7 @@ class Reports:
         on_report: A plain function, called with each report as it arrives.
 
     Raises:
-        TypeError: ``listener`` is not a Listener.
+        TypeError: ``listener`` is not a Listener, or ``on_report`` not such a function.
         ChannelNameError: The server would refuse or cut the name of a channel.
     """
 
@@ -41,6 +41,8 @@ class Reports:
         on_report: Callable[[ServiceReport], object] | None = None,
     ) -> None:
         check_present("listener", listener, Listener)
+        if on_report is not None:
+            check_plain_function("on_report", on_report, "the report")
         self._calls = call_channel(channel)
         self._listener = listener
         self._channel = channel

@@ -184,8 +184,10 @@ class Consumer(Generic[ItemT_co]):
         Return the next of ``batches()``; none once the consumer has been closed.
 
         Raises:
+            ValueError: ``count`` is no whole number above 0.
             Exception: As of ``anext()``.
         """
+        check_count("count", count)
         self._owner.check()
         self._finish()
         while not self._is_closed:
