@@ -12,7 +12,8 @@ import asyncpg
 
 from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.cursors import cursor_on
-from asyncnotify._asyncpg.untraced import fetch
+from asyncnotify._asyncpg.statements import unused_name
+from asyncnotify._asyncpg.untraced import prepare
 from asyncnotify.sources import Transaction, error_for_missing
 from asyncnotify.triggers._errors import LockTimeoutError
 
@@ -205,8 +206,10 @@ class _OnAsyncpg:
 
     async def execute(self, query: Query) -> Rows:
         if query.has_rows:
-            # Not connection.fetch(): codecs and records of the caller's would make other rows
-            return [tuple(row) for row in await fetch(self._connection, query.text)]
+            # Not connection.fetch(): codecs and records of the caller's would make other rows, and
+            # behind a pooler the driver's name may be that of another program's statement
+            fetch = await prepare(self._connection, query.text, unused_name())
+            return [tuple(row) for row in await fetch()]
         await self._connection.execute(query.text)
         return ()
 

@@ -102,6 +102,17 @@ def unwrapped_connection(lent: Any) -> Any:
     return lent._con  # noqa: SLF001 - its proxy stands for it
 
 
+async def test_no_statement_of_ours_stays_prepared(dsn: str, table: Table) -> None:
+    """Behind a pooler the session is given to others, whose statements may have that name."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(MAKE)
+    await table.install(connection)
+    assert (await table.status(connection)).is_fine
+    left = await connection.fetch("SELECT name, statement FROM pg_prepared_statements")
+    assert [row["statement"] for row in left if "pg_prepared" not in row["statement"]] == []
+    await connection.close()
+
+
 async def test_a_function_replaced_by_hand_is_outdated(admin: Connection, table: Table) -> None:
     """Its comment stays, and the body tells."""
     await admin.execute(MAKE)
