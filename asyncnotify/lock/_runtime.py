@@ -80,8 +80,9 @@ class Runtime:
         self._has_connected = self._has_session = False
         self._deadline: float | None = None
         self._warnings = WarningLimit()
+        self._cause: BaseException | None = None
         self._task = start(self._run(), name="asyncnotify locks")
-        self._task.add_done_callback(retrieve)
+        self._task.add_done_callback(self._ended)
 
     # -- what callers ask for -----------------------------------------------------------------
 
@@ -215,22 +216,23 @@ class Runtime:
 
     async def _run(self) -> None:
         delays = Delays(self._options.backoff)
-        cause: BaseException | None = None
-        try:
-            while await self._is_needed():
-                began = self._loop.time()
-                try:
-                    await self._hold_one_session()
-                except Exception as error:  # noqa: BLE001 - whatever it is, the next session is tried
-                    cause = error
-                    self._lost(error)
-                if self._loop.time() - began > _SETTLED:
-                    delays = Delays(self._options.backoff)
-                await self._pause(delays.next() if self._has_work else 0.0)
-        finally:
-            self._is_closing = True
-            self._serving.lose_all(CLOSED, cause)
-            self._serving.fail_all(ClosedError(CLOSED))
+        while await self._is_needed():
+            began = self._loop.time()
+            try:
+                await self._hold_one_session()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next session is tried
+                self._cause = error
+                self._lost(error)
+            if self._loop.time() - began > _SETTLED:
+                delays = Delays(self._options.backoff)
+            await self._pause(delays.next() if self._has_work else 0.0)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Lose what is held, and fail who waits: also if the task was cancelled before it began."""
+        retrieve(task)
+        self._is_closing = True
+        self._serving.lose_all(CLOSED, self._cause)
+        self._serving.fail_all(ClosedError(CLOSED))
 
     async def _is_needed(self) -> bool:
         """Wait for work; return whether there is some, or False at the end."""

@@ -368,3 +368,20 @@ async def test_the_next_holder_comes_soon_after_a_kill(installed: str, others: L
     """Of 40 holders that are killed, 95 % are followed within 1.2 s."""
     seconds = [await killed_after(installed, others) for _ in range(40)]
     assert p95(seconds) <= scaled(1.2), sorted(seconds)
+
+
+@pytest.mark.parametrize("timeout", [0, 5])
+async def test_whoever_waits_for_a_lock_learns_of_the_end(
+    installed: str, others: Locks, timeout: float
+) -> None:
+    """However far the call has come, and however little time there is for closing."""
+    async with Lock(others, "x"):
+        for turns in [*range(1, 20), 300]:
+            locks = Locks(installed)
+            waiting = asyncio.ensure_future(Lock(locks, "x").__aenter__())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await locks.aclose(timeout)
+            async with asyncio.timeout(WAIT_LIMIT):
+                with pytest.raises(ClosedError):
+                    await waiting
