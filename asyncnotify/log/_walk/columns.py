@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from struct import iter_unpack, pack
+from struct import pack
+from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID as DriversUUID  # noqa: N811 - makes one in a tenth of the time of its base
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 _FIXED: Final = ">q16sq"
 """What ``PACKED`` has of each event: its id, its uid, and when it was appended, since 2000."""
+
+_WORDS: Final = 4
+"""Words of 8 bytes that this takes: the uid is two of them."""
 
 PACKED: Final = """
     pg_catalog.string_agg(
@@ -80,7 +85,12 @@ def columns_of(rows: Sequence[Any]) -> Columns:
 
 def unpacked(fixed: bytes, *columns: Sequence[Any]) -> Columns:
     """Return the events, at least one, of what ``PACKED`` gives."""
-    ids, uids, times = zip(*iter_unpack(_FIXED, fixed), strict=True)
+    words = array("q", fixed)
+    if byteorder == "little":
+        words.byteswap()
+    size = words.itemsize
+    uids = (fixed[at : at + 2 * size] for at in range(size, len(fixed), _WORDS * size))
+    ids, times = words[::_WORDS].tolist(), words[_WORDS - 1 :: _WORDS].tolist()
     return Columns._make((ids, list(map(DriversUUID, uids)), *columns, _times(times)))
 
 
