@@ -52,6 +52,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_llm.txt",
+    "contents_lists",
     "repository_links",
     "documented",
     "reference_autodoc",
