@@ -165,11 +165,13 @@ class Given:
         known = {name: os.environ.get(variable, "") for name, variable in around.items()}
         known |= self._options
         user, database = known.get("user"), known.get("dbname")
+        elsewhere = {"PGHOST", "PGHOSTADDR", "PGSERVICE"} & os.environ.keys()
         return "".join(
             [
                 f"{user}@" if user else "",
                 describe_hosts(known, self._options),
                 f"/{database}" if database else "",
+                "" if self._options or elsewhere else " (no DSN or host given)",
             ]
         )
 

@@ -282,7 +282,7 @@ def test_a_context_is_taken_as_it_is() -> None:
             "joe@db2:5434/x",
         ),
         (None, {"host": ["h1", "h2"], "password": "s3cret"}, "h1,h2"),
-        (None, {}, "localhost"),
+        (None, {"user": "joe"}, "joe@localhost"),
     ],
 )
 def test_a_target_is_shown_as_user_host_port_database(
@@ -299,6 +299,15 @@ def test_a_target_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PGDATABASE", "app")
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     assert Given(None, {}).described() == "joe@db/app"
+
+
+def test_a_target_says_that_nothing_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a program's variable is not set, its DSN is None: the log says that none was given."""
+    for variable in ("PGUSER", "PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    assert Given(None, {}).described() == "localhost (no DSN or host given)"
+    monkeypatch.setenv("PGSERVICE", "shop")
+    assert Given(None, {}).described() == "localhost"
 
 
 @given(
