@@ -79,7 +79,11 @@ async def _of_listener(listener: Listener) -> HealthAnswer:
     }
     if state in {State.CONNECTING, State.CONNECTED, State.RECONNECTING, State.DEGRADED}:
         report = await listener.health(server=False)
-        body.update({name: report[name] for name in ("last_contact_age", "last_error")})
+        age = report["last_contact_age"]
+        body |= {
+            "last_contact_age": None if age is None else round(age, 3),  # in seconds
+            "last_error": report["last_error"],
+        }
     return HealthAnswer(OK if listener.is_connected else UNAVAILABLE, body)
 
 

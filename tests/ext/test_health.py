@@ -50,6 +50,16 @@ async def test_a_listener_is_healthy_while_it_delivers() -> None:
     assert (status, body["state"], body["last_error"]) == (503, "closed", None)
 
 
+async def test_the_age_of_the_last_contact_is_in_whole_milliseconds() -> None:
+    """The answer is read by people: it shows no digits that nobody measured."""
+    fake = FakeServer()
+    async with asyncio.timeout(SOON), Listener(fake.dsn) as listener:
+        for _ in range(10):
+            await asyncio.sleep(0)
+            _, body = await health_of(listener)
+            assert body["last_contact_age"] == round(body["last_contact_age"], 3)
+
+
 def test_every_state_has_its_meaning() -> None:
     """None is without words for who has to act."""
     assert _MEANINGS.keys() == set(State)
