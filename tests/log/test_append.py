@@ -19,7 +19,7 @@ from asyncnotify import (
 )
 from asyncnotify.log import EntryError, Log, LogNameError, NotInstalledError
 from asyncnotify.log._entries import PAYLOAD_LIMIT
-from tests.contract.test_notifier_transactions import OPENERS, Caller
+from tests.contract.test_notifier_transactions import CALLERS, OPENERS, Caller
 from tests.log.conftest import transaction_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest_asyncio.fixture(params=list(OPENERS))
+@pytest_asyncio.fixture(params=CALLERS["dsn"])
 async def caller(
     request: pytest.FixtureRequest, dsn: str, installed: Names
 ) -> AsyncIterator[Caller]:
