@@ -467,6 +467,13 @@ async def listener(factory: ListenerFactory) -> AsyncIterator[Listener]:
 
 
 @pytest_asyncio.fixture
+async def slow_listener(factory: ListenerFactory) -> AsyncIterator[Listener]:
+    """A running listener that does not take a busy machine for a dead server."""
+    async with factory.listener(heartbeat_timeout=60, operation_timeout=60) as listener:
+        yield listener
+
+
+@pytest_asyncio.fixture
 async def proxy(dsn: str) -> AsyncIterator[FaultProxy]:
     """A proxy before the server."""
     async with network_before(dsn) as proxy:

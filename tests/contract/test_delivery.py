@@ -55,8 +55,9 @@ class Expecting:
 
 
 @pytest.mark.load
-async def test_r16_a_million_on_one_channel(listener: Listener, database: Database) -> None:
+async def test_r16_a_million_on_one_channel(slow_listener: Listener, database: Database) -> None:
     """None of a million is lost, doubled or out of order, for a handler and for a stream."""
+    listener = slow_listener
     handler = Expecting(map(str, range(1, database.load + 1)))
     await listener.listen("numbers", handler)
     async with listener.stream("numbers", gaps=True) as stream:
@@ -73,8 +74,11 @@ async def test_r16_a_million_on_one_channel(listener: Listener, database: Databa
 
 
 @pytest.mark.load
-async def test_r16_a_million_on_a_hundred_channels(listener: Listener, database: Database) -> None:
+async def test_r16_a_million_on_a_hundred_channels(
+    slow_listener: Listener, database: Database
+) -> None:
     """Each of a hundred handlers gets exactly its share of a million, in order."""
+    listener = slow_listener
     handlers = [Expecting(map(str, range(n, database.load, 100))) for n in range(100)]
     for n, handler in enumerate(handlers):
         await listener.listen(f"channel {n}", handler)
