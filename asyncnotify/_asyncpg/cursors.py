@@ -20,7 +20,8 @@ def cursor_on(connection: Any) -> Any:
     connection = unwrapped(connection)
     library = sys.modules["psycopg"]
     is_async = isinstance(connection, library.AsyncConnection)
-    kind = _plain(library.AsyncCursor if is_async else library.Cursor)
+    # A tracing agent replaces the class by a proxy, from which none can be derived
+    kind = _plain(unwrapped(library.AsyncCursor if is_async else library.Cursor))
     return kind(connection, row_factory=library.rows.tuple_row)
 
 

@@ -140,6 +140,7 @@ def test_the_build_fails_for_a_public_name_that_lacks_something(project: Path) -
         "sphinx",
         "--fail-on-warning",
         "--keep-going",
+        "--no-color",
         "-q",
         ".",
         "out",
