@@ -151,6 +151,7 @@ FILES: Final = {
     "orders/migrations/0002_changes.py": "tests/frameworks/test_coming_from.py",
     "orders/models.py": "tests/frameworks/test_coming_from.py",
     "orders/notifications.py": "tests/frameworks/test_coming_from.py",
+    "shop/management/commands/send_mails.py": "tests/frameworks/test_django_docs.py",
     "shop/migrations/0001_log.py": "tests/frameworks/test_django_docs.py",
     "shop/notifications.py": "tests/frameworks/test_django_docs.py",
     "shop/views.py": "tests/frameworks/test_django_docs.py",

@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 import psycopg
 import pytest
 
+from asyncnotify.log import BlockingLog, Log
 from tests.support.commands import TIME_LIMIT, wait_for
-from tests.support.django_project import MODELS, Project
+from tests.support.django_project import MODELS, TABLE, Project
 
 pytest.importorskip("django", minversion="5.2")
 
@@ -151,3 +152,20 @@ def test_clients_of_the_log_resume(project: Project) -> None:
             urlopen(wrong, timeout=TIME_LIMIT)  # noqa: S310 - http
         refused.value.close()
         ended(web)
+
+
+def test_a_command_consumes_the_log(project: Project, dsn: str) -> None:
+    """It gets what is appended, reads by the model, and SIGTERM ends it."""
+    for folder in ("shop/management", "shop/management/commands"):
+        project.write(f"{folder}/__init__.py", "")
+    name = "shop/management/commands/send_mails.py"
+    project.write(name, shown(re.escape(name)))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in (TABLE, *Log("web").statements()):
+            connection.execute(statement.encode())
+        connection.execute("INSERT INTO shop_order (text) VALUES ('tea')")
+    with project.running("manage.py", "send_mails") as command, BlockingLog("web", dsn) as log:
+        log.append("orders", "1")
+        wait_for(command.stdout, "mail for order 1")
+        command.terminate()
+        command.communicate(timeout=TIME_LIMIT)
