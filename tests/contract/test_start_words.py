@@ -137,7 +137,7 @@ async def test_a_notification_that_is_tried_again_says_so(
 def test_the_first_example_without_a_server_says_what_is_wrong() -> None:
     """In its first line, and at the end: with what Python and asyncio print, 24 lines at most."""
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[:1]
-    given = 'Listener("postgresql://localhost/postgres")'
+    given = "Listener(dsn)"
     assert given in example
     code = example.replace(
         given, 'Listener("postgresql://localhost:1/postgres", start_timeout=0.3)'
