@@ -56,6 +56,10 @@ def _connected(stats: Stats) -> float | None:
     return float(stats.state == "connected")
 
 
+def _degraded(stats: Stats) -> float | None:
+    return float(stats.state == "degraded")
+
+
 def _since(stats: Stats) -> float | None:
     return None if stats.connected_since is None else stats.connected_since.timestamp()
 
@@ -74,6 +78,7 @@ def _backlog(stats: Stats) -> float | None:
 
 _GAUGES: Final[dict[str, tuple[Callable[[Stats], float | None], str]]] = {
     "connected": (_connected, "1 while the server listens for the listener, else 0."),
+    "degraded": (_degraded, "1 while something must be fixed before it can connect, else 0."),
     "connected_since_timestamp_seconds": (_since, "When the present connection began to listen."),
     "last_heartbeat_timestamp_seconds": (_heartbeat, "When the server last answered a heartbeat."),
     "heartbeat_round_trip_seconds": (_round_trip, "How long the last answer to a heartbeat took."),

@@ -226,7 +226,8 @@ async def test_the_counters_of_each_listener_are_read_when_they_are_collected(
         instrument(first, client_id="client-0", **telemetry.options)
         instrument(second, client_id="client-1", **telemetry.options)
         await exchange(first, "orders")
-        for name, value in (("received", 1), ("gaps", 1), ("reconnects", 0), ("connected", 1)):
+        expected = {"received": 1, "gaps": 1, "reconnects": 0, "connected": 1, "degraded": 0}
+        for name, value in expected.items():
             by_client = {
                 point.attributes["messaging.client.id"]: point.value
                 for point in telemetry.points(f"asyncnotify.{name}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify import BlockingListener, Listener, Stats, SubscriptionStats
+from asyncnotify import BlockingListener, Listener, RetryScheduled, Stats, SubscriptionStats
 from asyncnotify.log import ConsumerStatus, LogStatus, Position
 from asyncnotify.testing.fake import FakeServer
 
@@ -25,6 +25,8 @@ from asyncnotify.ext.prometheus import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from asyncnotify import ConnectionEvent
 
 DSN = "postgresql://127.0.0.1:1/nowhere"
 DOCS = Path(__file__).parents[2] / "docs" / "telemetry"
@@ -126,6 +128,25 @@ async def test_a_scrape_over_http_has_the_counters_of_a_running_listener() -> No
     assert found["asyncnotify_connected", ("main",)] == 1
     assert found["asyncnotify_channel_backlog", ("orders", "main")] == 0
     assert "secret" not in text
+
+
+async def test_a_listener_that_the_server_refuses_is_degraded() -> None:
+    """Which needs an alarm at once: a lost connection comes back by itself, this one does not."""
+    fake, refused = FakeServer(), asyncio.Event()
+
+    def on_event(event: ConnectionEvent) -> None:
+        if isinstance(event, RetryScheduled) and event.needs_repair:
+            refused.set()
+
+    async with Listener(fake.dsn, on_event=on_event) as listener:
+        collector = Collector(listener)
+        assert collected(collector)["asyncnotify_degraded", ("main",)] == 0
+        fake.refuse(permanently=True)
+        fake.lose()
+        await refused.wait()
+        found = collected(collector)
+    assert found["asyncnotify_degraded", ("main",)] == 1
+    assert found["asyncnotify_connected", ("main",)] == 0
 
 
 def test_registering_reads_nothing() -> None:

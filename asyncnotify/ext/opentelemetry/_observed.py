@@ -42,6 +42,10 @@ def _connected(stats: Stats) -> float:
     return float(stats.state == "connected")
 
 
+def _degraded(stats: Stats) -> float:
+    return float(stats.state == "degraded")
+
+
 def _round_trip(stats: Stats) -> float | None:
     return stats.heartbeat_round_trip
 
@@ -49,6 +53,7 @@ def _round_trip(stats: Stats) -> float | None:
 GAUGES: Final[dict[str, tuple[Read, str, str]]] = {
     "backlog": (_backlog, "{item}", "Notifications and gaps that wait in buffers."),
     "connected": (_connected, "1", "1 while the server listens for it, else 0."),
+    "degraded": (_degraded, "1", "1 while something must be fixed before it can connect, else 0."),
     "heartbeat.round_trip": (_round_trip, "s", "Time that the server took for the last heartbeat."),
 }
 
