@@ -101,7 +101,14 @@ NOT_ON_EVERY_PYTHON = (
 """Tests that take long: `tests` runs them, and the variants of dependencies and loops. So it is
 with those that send hundreds of thousands."""
 
-OF_NO_LOOP = ("tests/docs", "tests/package", "tests/test_docs.py", "tests/typing")
+OF_NO_LOOP = (
+    "tests/cli",
+    "tests/docs",
+    "tests/examples",
+    "tests/package",
+    "tests/test_docs.py",
+    "tests/typing",
+)
 """Tests of texts, types and programs, in which the loop of the tests changes nothing."""
 
 TOOLS = ("cli", "otel", "prometheus")
@@ -337,7 +344,7 @@ def tests_all(session: nox.Session, variant: str) -> None:
             extras, options = "test,uvloop", ["--uvloop", *_ignoring(OF_NO_LOOP)]
         case "eager":
             eager = ["--eager"] * (version != "3.11")  # which has no eager tasks
-            options = [*eager, *_ignoring(OF_NO_LOOP)]
+            options = [*eager, *WITHOUT_LOAD, *_ignoring(OF_NO_LOOP)]
         case "lowest":
             pins = _lowest_dependencies(version)
             session.log("lowest dependencies: %s", ", ".join(pins))
