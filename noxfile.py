@@ -43,6 +43,7 @@ WITHOUT_FAULTS = (
     "tests/blocking",
     "tests/contract",
     "tests/integration/test_handles.py",
+    "tests/integration/test_hostile_connections.py",
     "tests/network/test_poolers.py",
     "tests/network/test_publishing_through_poolers.py",
     "tests/package",
