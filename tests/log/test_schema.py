@@ -153,10 +153,16 @@ async def test_settings_of_the_session_do_not_matter(connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("statement", "why"),
     [
-        ("SELECT asyncnotify.append('orders', '', 'x')", "channel_length"),
-        ("SELECT asyncnotify.append('orders', repeat('x', 64), 'x')", "channel_length"),
-        ("SELECT asyncnotify.append('orders', 'a', 'x', headers => '[1]')", "headers_object"),
+        ("SELECT asyncnotify.append('orders', '', 'x')", "1 to 63 bytes"),
+        ("SELECT asyncnotify.append('orders', repeat('x', 64), 'x')", "1 to 63 bytes"),
+        ("SELECT asyncnotify.append('orders', 'a', 'x', headers => '[1]')", "JSON object"),
+        ("SELECT asyncnotify.append('orders', NULL, 'x')", "channel"),
         ("SELECT asyncnotify.append('orders', 'a', NULL)", "payload"),
+        ("SELECT asyncnotify.orders_append_many('{a,\"\"}', '{x,x}')", "1 to 63 bytes"),
+        (
+            "SELECT asyncnotify.orders_append_many('{a,a}', '{x,x}', headers => '{NULL,1}')",
+            "JSON object",
+        ),
         ("SELECT asyncnotify.append('none', 'a', 'x')", "none_append"),
         ("SELECT asyncnotify.append('x(); DROP', 'a', 'x')", "DROP_append"),
     ],

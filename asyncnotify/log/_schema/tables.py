@@ -67,9 +67,7 @@ def _events(names: Names) -> str:
         key pg_catalog.text,
         payload pg_catalog.text NOT NULL,
         headers pg_catalog.jsonb,
-        PRIMARY KEY (id, slot),
-        CONSTRAINT channel_length CHECK (pg_catalog.octet_length(channel) BETWEEN 1 AND 63),
-        CONSTRAINT headers_object CHECK (pg_catalog.jsonb_typeof(headers) = 'object')
+        PRIMARY KEY (id, slot)
     ) PARTITION BY LIST (slot)
     """
 
