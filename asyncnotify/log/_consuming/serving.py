@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify.log._consuming.ahead import AheadSession
 from asyncnotify.log._errors import LogError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
 from asyncnotify.log._values import Position
@@ -15,7 +16,7 @@ from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
-    from asyncnotify.log._ports import LogSession, LogSessions
+    from asyncnotify.log._ports import LogSessions
     from asyncnotify.log._walk.buckets import Bucket
     from asyncnotify.log._walk.cursor import Expired
     from asyncnotify.log._walk.statements import Statements
@@ -68,7 +69,7 @@ class Serving:
     """
 
     def __init__(
-        self, session: LogSession, names: Names, owner: tuple[str, int, int], cursor: Cursor
+        self, session: AheadSession, names: Names, owner: tuple[str, int, int], cursor: Cursor
     ) -> None:
         self.session = session
         self.cursor = cursor
@@ -170,10 +171,10 @@ class Server:
             UnknownConsumerError: There is no such consumer.
             Exception: As of ``LogSessions.open()`` and ``LogSession.fetch()``.
         """
-        session = await self._sessions.open()
+        session = AheadSession(await self._sessions.open())
         try:
             row = await self._taken(session)
-            walk = Walk(session, self._statements, self._size)
+            walk = Walk(session, self._statements, self._size, expect=session.expect)
             cursor = Cursor(walk, self._names.log)
             owner = (self._consumer, self._bucket.number, row["token"])
             serving = Serving(session, self._names, owner, cursor)
@@ -181,11 +182,11 @@ class Server:
             serving.expired = await cursor.at_position(position)
         except BaseException:
             session.terminate()
-            await self._sessions.close(session)
+            await session.close(self._sessions)
             raise
         return serving
 
-    async def _taken(self, session: LogSession) -> Any:  # noqa: ANN401 - a record of the driver's
+    async def _taken(self, session: AheadSession) -> Any:  # noqa: ANN401 - a record of the driver's
         """Return the consumer's row once this session has its lock, and it is not paused."""
         take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, $2, $3)"
         while True:
@@ -199,7 +200,7 @@ class Server:
                 raise BusyError
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
-    async def _check_known(self, session: LogSession) -> None:
+    async def _check_known(self, session: AheadSession) -> None:
         query = f"SELECT FROM {self._names.consumers} WHERE consumer = $1"
         if not await session.fetch(Statement("knows", query), self._consumer):
             raise UnknownConsumerError(self._consumer)
@@ -212,4 +213,4 @@ class Server:
                 unlock = f"SELECT pg_catalog.pg_advisory_unlock({self._lock})"
                 await session.execute(Statement("unlock", unlock, (self._lock,)))
         finally:
-            await self._sessions.close(session)
+            await session.close(self._sessions)

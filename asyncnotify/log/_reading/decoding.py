@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from asyncnotify import Gap, GapReason
@@ -78,19 +79,37 @@ class Decoder:
 
     def decoded(self, portion: Portion) -> list[Decoded]:
         """Return the events of a portion, or why one cannot be decoded."""
-        log, epoch, tick = self._log, portion.tick.epoch, portion.tick.number
-        known = self._channels
-        events: list[Decoded] = []
-        for number, uid, name, key, payload, headers, at in zip(*portion.columns, strict=True):
-            position = _new(Position, (log, epoch, tick, number))
-            event = _new(Event, (position, uid, name, payload, key, _NO_HEADERS, at))
-            if headers is not None or name in known:  # seldom
-                event = self._event(event, headers)
-            events.append(event)
-        return events
+        events, headers = self._texts(portion), portion.columns.headers
+        if not self._channels and headers.count(None) == len(headers):
+            return events
+        return list(map(self._event, events, headers))
+
+    def _texts(self, portion: Portion) -> list[Any]:
+        """Return the events as they would be without headers, their payloads as texts."""
+        columns, tick = portion.columns, portion.tick
+        log, epoch, number = map(repeat, (self._log, tick.epoch, tick.number))
+        positions = map(_new, repeat(Position), zip(log, epoch, number, columns.ids, strict=False))
+        return list(
+            map(
+                _new,
+                repeat(Event),
+                zip(
+                    positions,
+                    columns.uids,
+                    columns.channels,
+                    columns.payloads,
+                    columns.keys,
+                    repeat(_NO_HEADERS),
+                    columns.times,
+                    strict=False,  # one of them does not end
+                ),
+            )
+        )
 
     def _event(self, event: Event[str], headers: str | None) -> Decoded:
         channel = self._channels.get(event.channel)
+        if channel is None and headers is None:
+            return event
         position, at = event.position, event.appended_at
         try:
             payload = event.payload if channel is None else channel.decode(event.payload)

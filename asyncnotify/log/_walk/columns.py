@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from struct import pack
+from struct import calcsize, pack, unpack, unpack_from
 from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from datetime import tzinfo
     from uuid import UUID
 
-_FIXED: Final = ">q16sq"
-"""What ``PACKED`` has of each event: its id, its uid, and when it was appended, since 2000."""
+_NUMBERS: Final = ">qq"
+"""What ``PACKED`` has of each event as numbers: its id, and when it was appended, since 2000."""
 
-_WORDS: Final = 4
-"""Words of 8 bytes that this takes: the uid is two of them."""
+_SIZE: Final = calcsize(_NUMBERS)
+
+_UID: Final = "16s"
 
 PACKED: Final = """
     pg_catalog.string_agg(
-        pg_catalog.int8send(id) || pg_catalog.uuid_send(uid)
-            || pg_catalog.timestamptz_send(appended_at), ''
-    ) AS fixed,
+        pg_catalog.int8send(id) || pg_catalog.timestamptz_send(appended_at), ''
+    ) AS numbers,
+    pg_catalog.string_agg(pg_catalog.uuid_send(uid), '') AS uids,
     pg_catalog.array_agg(channel) AS channels, pg_catalog.array_agg(key) AS keys,
     pg_catalog.array_agg(payload) AS payloads,
     pg_catalog.array_agg(headers::pg_catalog.text) AS headers
@@ -83,26 +84,33 @@ def columns_of(rows: Sequence[Any]) -> Columns:
     return Columns._make(zip(*(row[:count] for row in rows), strict=True))
 
 
-def unpacked(fixed: bytes, *columns: Sequence[Any]) -> Columns:
+def number_packed(numbers: bytes) -> int:
+    """Return how many events ``PACKED`` has given, from the first that it gives. Raises nothing."""
+    return len(numbers) // _SIZE
+
+
+def last_packed(numbers: bytes) -> int:
+    """Return the id of the last one, of at least one."""
+    number: int = unpack_from(_NUMBERS, numbers, len(numbers) - _SIZE)[0]
+    return number
+
+
+def unpacked(numbers: bytes, uids: bytes, *columns: Sequence[Any]) -> Columns:
     """Return the events, at least one, of what ``PACKED`` gives."""
-    words = array("q", fixed)
+    words = array("q", numbers)
     if byteorder == "little":
         words.byteswap()
-    size = words.itemsize
-    uids = (fixed[at : at + 2 * size] for at in range(size, len(fixed), _WORDS * size))
-    ids, times = words[::_WORDS].tolist(), words[_WORDS - 1 :: _WORDS].tolist()
-    return Columns._make((ids, list(map(DriversUUID, uids)), *columns, _times(times)))
+    ids, times = words[::2].tolist(), words[1::2].tolist()
+    known = map(DriversUUID, unpack(_UID * len(ids), uids))
+    return Columns._make((ids, list(known), *columns, _times(times)))
 
 
 def packed(columns: Columns) -> tuple[Any, ...]:
     """Return what PostgreSQL would pack these events into. Raises nothing."""
     ids, uids, *texts, times = columns
     since = ((time - _YEAR_2000) // _MICROSECOND for time in times)
-    fixed = b"".join(
-        pack(_FIXED, number, uid.bytes, time)
-        for number, uid, time in zip(ids, uids, since, strict=True)
-    )
-    return fixed, *map(list, texts)
+    numbers = b"".join(map(partial(pack, _NUMBERS), ids, since))
+    return numbers, b"".join(uid.bytes for uid in uids), *map(list, texts)
 
 
 def _times(since_2000: Sequence[int]) -> list[datetime]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncnotify.log._errors import PositionError
-from asyncnotify.log._walk.columns import columns_of, unpacked
+from asyncnotify.log._walk.columns import columns_of, last_packed, number_packed, unpacked
 from asyncnotify.log._walk.ticks import Tick, late_xids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from datetime import datetime
 
     from asyncnotify.log._ports import Queries, Statement
     from asyncnotify.log._values import Position
     from asyncnotify.log._walk.columns import Columns
     from asyncnotify.log._walk.statements import Statements
+
+    Expect = Callable[..., Awaitable[None]]
 
 DEFAULT_ROWS: Final = 1_000
 DEFAULT_BYTES: Final = 1_048_576
@@ -75,23 +78,65 @@ DEFAULT_SIZE: Final = Size()
 
 
 class _Answer(NamedTuple):
-    """Events between two ids: those of a portion, how many there are, and the oldest tick kept."""
+    """
+    Events between two ids.
 
-    columns: Columns | None
+    Attributes:
+        size: How many there are in this portion.
+        last: The id of the last one.
+        found: How many there are.
+        first_tick: The oldest tick that is kept.
+        columns: Returns them, if there are any.
+    """
+
+    size: int
+    last: int
     found: int
     first_tick: int
+    columns: Callable[[], Columns]
+
+    @classmethod
+    def of(cls, columns: Columns, found: int, first_tick: int) -> _Answer:
+        """Return the answer that has these events."""
+        return cls(columns.size, columns.ids[-1], found, first_tick, lambda: columns)
+
+    @classmethod
+    def none(cls, found: int, first_tick: int) -> _Answer:
+        """Return the answer that has no event."""
+        return cls(0, 0, found, first_tick, partial(columns_of, ()))
 
 
 _BEHIND_ALL: Final = 2**63 - 1
 
 
-class Walk:
-    """Reads ticks and their events on one connection, one query at a time."""
+async def _nothing_ahead(*_: object) -> None:
+    """Send no query before its answer is asked for."""
 
-    def __init__(self, queries: Queries, statements: Statements, size: Size = DEFAULT_SIZE) -> None:
+
+class Walk:
+    """
+    Reads ticks and their events on one connection, one query at a time.
+
+    Args:
+        queries: The connection.
+        statements: For the log, and the events that are wanted.
+        size: How much is read at once.
+        expect: Called with the query that will come next, unless the walk ends, where its answer
+            cannot have more than a portion of short events: it may be sent already.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        statements: Statements,
+        size: Size = DEFAULT_SIZE,
+        *,
+        expect: Expect = _nothing_ahead,
+    ) -> None:
         self._queries = queries
         self._statements = statements
         self._size = size
+        self._expect = expect
         self._are_short = True
 
     async def take_tick(self) -> int:
@@ -191,53 +236,63 @@ class Walk:
     ) -> AsyncGenerator[Columns]:
         # Between near ids: of a wide range a planner without statistics expects little, reads all
         # of it and sorts that, for each portion anew. Where ids are sparse the steps grow
-        size, step = self._size, self._size.rows
+        rows, step = self._size.rows, self._size.rows
         while after < top:
             end = min(top, after + step)
-            columns, found, first_tick = await self._between(query, after, end, *arguments)
-            if first_tick > last.number:
-                raise ExpiredError(first_tick)
-            if columns is not None:
-                yield columns
-            count = 0 if columns is None else columns.size
-            if columns is None or (count == found and (found < size.rows or end - after <= found)):
+            answer = await self._between(query, after, end, *arguments)
+            if answer.first_tick > last.number:
+                raise ExpiredError(answer.first_tick)
+            size, found = answer.size, answer.found
+            if not size or (size == found and (found < rows or end - after <= found)):
                 after = end
-                step = step * 2 if found * 2 < size.rows else step
+                step = step * 2 if found * 2 < rows else step
             else:  # cut off, by the number of rows or by bytes
-                after = columns.ids[-1]
-                step = size.rows
+                after, step = answer.last, rows
+            if size == rows and after < top and self._is_short(query):
+                await self._expect(*self._query_of_short(after, min(top, after + step), *arguments))
+            if size:
+                yield answer.columns()
+
+    def _is_short(self, query: Statement) -> bool:
+        """Return whether the events of this query are read the quicker way."""
+        return self._are_short and query is self._statements.visible
+
+    def _query_of_short(self, after: int, end: int, *arguments: object) -> tuple[Any, ...]:
+        size, sql = self._size, self._statements
+        return sql.short, after, end, size.rows, size.short, *sql.chosen, *arguments
 
     async def _between(self, query: Statement, after: int, end: int, *arguments: object) -> _Answer:
         """Return the events between two ids, as many as a portion may have."""
-        if query is self._statements.visible and self._are_short:
+        if self._is_short(query):
             answer = await self._short(after, end, *arguments)
-            if answer.columns is not None or not answer.found:
+            if answer.size or not answer.found:
                 return answer
         size, chosen = self._size, self._statements.chosen
         rows = await self._queries.fetch(
             query, after, end, size.rows, size.bytes, *chosen, *arguments
         )
-        columns = columns_of(rows) if rows[0]["found"] else None
-        if columns is not None:
-            self._are_short = max(map(len, columns.payloads)) <= size.short
-        return _Answer(columns, rows[0]["found"] or 0, rows[0]["first_tick"])
+        found, first_tick = rows[0]["found"] or 0, rows[0]["first_tick"]
+        if not found:
+            return _Answer.none(found, first_tick)
+        columns = columns_of(rows)
+        self._are_short = max(map(len, columns.payloads)) <= size.short
+        return _Answer.of(columns, found, first_tick)
 
     async def _short(self, after: int, end: int, *arguments: object) -> _Answer:
         """Return the events up to the first long one, the quicker way."""
-        size, sql = self._size, self._statements
-        [row] = await self._queries.fetch(
-            sql.short, after, end, size.rows, size.short, *sql.chosen, *arguments
-        )
+        [row] = await self._queries.fetch(*self._query_of_short(after, end, *arguments))
         *packed, short, first_tick = row
         if packed[0] is None:
-            return _Answer(None, 0, first_tick)
-        columns = unpacked(*packed)
-        found = columns.size
+            return _Answer.none(0, first_tick)
+        found = number_packed(packed[0])
         self._are_short = short == found
         if self._are_short:
-            return _Answer(columns, found, first_tick)
-        first_long = _first_long(columns.payloads)
-        return _Answer(columns.up_to(first_long) if first_long else None, found, first_tick)
+            last = last_packed(packed[0])
+            return _Answer(found, last, found, first_tick, partial(unpacked, *packed))
+        columns = unpacked(*packed)
+        if first_long := _first_long(columns.payloads):
+            return _Answer.of(columns.up_to(first_long), found, first_tick)
+        return _Answer.none(found, first_tick)
 
 
 def _first_long(payloads: Sequence[str | None]) -> int:

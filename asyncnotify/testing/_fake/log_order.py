@@ -23,7 +23,8 @@ _EMPTY_TICK_IDS: Final = 1_000
 
 _EVENT: Final = ("id", "uid", "channel", "key", "payload", "headers", "appended_at")
 _PORTION: Final = (*_EVENT, "found", "first_tick")
-_SHORT: Final = ("fixed", "channels", "keys", "payloads", "headers", "short", "first_tick")
+_PACKED: Final = ("numbers", "uids", "channels", "keys", "payloads", "headers")
+_SHORT: Final = (*_PACKED, "short", "first_tick")
 _NOTHING: Final = (None,) * (len(_EVENT) + 1)
 
 
@@ -145,15 +146,15 @@ class Order:
         found = self._found(channels, bucket, arguments, _seen_by(arguments[-1]))
         first_tick = self.ticks[0].number
         if not found:
-            return [Row(_SHORT, (None, *(None,) * 4, 0, first_tick))]
+            return [Row(_SHORT, (*(None,) * len(_PACKED), 0, first_tick))]
         longest = arguments[3]
         columns = columns_of(found)
         payloads: list[Any] = [
             text if len(text.encode()) <= longest else None for text in columns.payloads
         ]
         short = len(payloads) - payloads.count(None)
-        fixed = packed(columns._replace(payloads=payloads))
-        return [Row(_SHORT, (*fixed, short, first_tick))]
+        columns_packed = packed(columns._replace(payloads=payloads))
+        return [Row(_SHORT, (*columns_packed, short, first_tick))]
 
     def late(self, channels: Any, bucket: Bucket, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as sources tells
         """Answer with events of some transactions."""

@@ -55,7 +55,7 @@ class FakeTable:
     def _short(self, found: list[int], longest: int) -> tuple[Any, ...]:
         short = [id_ for id_ in found if self._sizes[id_] <= longest]
         if not found:
-            return None, None, None, None, None, 0, 0
+            return *(None,) * 6, 0, 0
         columns = columns_of([self._row(id_) for id_ in found])
         payloads: Any = [text if len(text) <= longest else None for text in columns.payloads]
         return *packed(columns._replace(payloads=payloads)), len(short), 0
