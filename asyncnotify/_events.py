@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import weakref
 from collections import deque
@@ -10,6 +11,7 @@ from dataclasses import dataclass, fields
 from time import monotonic
 from typing import Final, Self, TypeAlias
 
+from asyncnotify._arguments import check_ran
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Fields, Log, WarningLimit
 
@@ -225,7 +227,7 @@ class Announcer:
     def _call(self, callback: OnEvent, event: ConnectionEvent) -> None:
         began = monotonic()
         try:
-            callback(event)
+            _check_ran(callback(event))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
@@ -256,6 +258,15 @@ class Announcer:
         elif not isinstance(event, Closed):
             fields["pid"] = event.backend_pid
         return fields
+
+
+def _check_ran(result: object) -> None:
+    """Raise TypeError for what ``on_event`` has returned of which nothing has run, or ever will."""
+    check_ran("on_event", result)
+    if inspect.iscoroutine(result):
+        result.close()
+        msg = "on_event returned a coroutine, which nobody awaits: make a task of it"
+        raise TypeError(msg)
 
 
 def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> tuple[int, str]:

@@ -106,10 +106,9 @@ class EventRelay:
         self._streams.add(stream)
         return stream
 
-    def __call__(self, event: ConnectionEvent) -> None:
-        """Pass one event on; raise what ``on_event`` raises."""
+    def __call__(self, event: ConnectionEvent) -> object:
+        """Pass one event on; return what ``on_event`` returns, or raise what it raises."""
         for stream in self._streams:
             stream._put(event)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
         self._news.wake()
-        if self._on_event is not None:
-            self._on_event(event)
+        return None if self._on_event is None else self._on_event(event)

@@ -7,7 +7,7 @@ import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
-from asyncnotify._arguments import check_callback, is_async
+from asyncnotify._arguments import check_callback, check_ran, is_async
 from asyncnotify._tasks import Sealed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class InWorkerThread:
     def _outcome(self, args: tuple[object, ...]) -> Sealed[None]:
         _this_thread.owner = self._owner
         try:
-            _refuse_awaitable(self._function(*args))
+            _refuse_unrun(self._function(*args))
         except (KeyboardInterrupt, SystemExit) as error:
             name = type(error).__name__
             exit_error = RuntimeError(f"a worker thread cannot end the program by {name}")
@@ -91,7 +91,9 @@ def is_served_here(owner: object) -> bool:
     return getattr(_this_thread, "owner", None) is owner
 
 
-def _refuse_awaitable(result: object) -> None:
+def _refuse_unrun(result: object) -> None:
+    """Raise TypeError for what a function has returned of which nothing, or not all, has run."""
+    check_ran("the function", result)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

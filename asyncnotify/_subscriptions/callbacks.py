@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
+from asyncnotify._arguments import check_ran
 from asyncnotify._logs import Log
 from asyncnotify._model import Gap, Notification
 
@@ -45,6 +46,7 @@ async def report(
         return
     try:
         result = on_error(error, item)
+        check_ran("on_error", result)
         if inspect.isawaitable(result):
             await result
     except BaseException as second:

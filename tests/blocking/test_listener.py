@@ -20,6 +20,7 @@ from asyncnotify import (
     ConfigurationError,
     Connected,
     ConnectionEvent,
+    Gap,
     GapReason,
     Notification,
     NotStartedError,
@@ -29,9 +30,9 @@ from asyncnotify import (
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from asyncnotify import BlockingNotifier, Gap
+    from asyncnotify import BlockingNotifier
     from tests.blocking.conftest import Inbox
 
     InThreads = Callable[[int, Callable[[int], object]], list[object]]
@@ -102,6 +103,26 @@ def test_r26_handlers_that_block_delay_no_other(
         assert inbox.payloads(1) == ["1"]
     finally:
         release.set()
+
+
+def generates(item: Any) -> Iterator[Any]:
+    """Have a body that a call does not run."""
+    yield item
+
+
+def test_r48_a_generator_that_a_function_returns_is_an_error(
+    listener: BlockingListener, notifier: BlockingNotifier, inbox: Inbox
+) -> None:
+    """Of a handler and of resync, which has not succeeded then: nothing of their bodies has run."""
+
+    def tell(error: BaseException, item: Notification[str] | Gap) -> None:
+        inbox((type(error), type(item)))
+
+    listener.listen("orders", lambda n: generates(n), on_error=tell)  # noqa: PLW0108 - hides what it is
+    notifier.notify("orders")
+    assert inbox.next() == (TypeError, Notification)
+    listener.listen("stock", inbox, resync=lambda gap: generates(gap), on_error=tell)  # noqa: PLW0108 - as above
+    assert [inbox.next(), inbox.next()] == [(TypeError, Gap)] * 2
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

@@ -238,6 +238,23 @@ async def test_an_error_in_on_error_is_logged(
     assert listener.stats().handler_errors == 2
 
 
+async def test_r48_an_on_error_that_returns_a_generator_has_failed(
+    listener: Listener, database: Database, inbox: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of its body has run: that is logged, as what it raises is."""
+
+    def fail(notification: Notification[str]) -> None:
+        inbox(notification)
+        raise LookupError
+
+    await listener.listen("orders", fail, on_error=lambda _, item: generates(item))
+    await database.notify("orders", "1")
+    assert await inbox.payloads(1) == ["1"]
+    await database.fence(listener)
+    assert "on_error of 'orders' raised" in errors_logged(caplog)[-1]
+    assert "generates(), of whose body nothing has run" in caplog.text
+
+
 async def test_r26_a_stuck_handler_delays_nobody(
     listener: Listener, database: Database, new_inbox: type[Text]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncnotify._blocking.events import EventRelay
 from asyncnotify._errors import WrongLoopError, describe_error
 from asyncnotify._events import (
     Announcer,
@@ -21,7 +22,7 @@ from asyncnotify._events import (
 from tests.support.interrupter import Alarm, each_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LOST = ConnectionLost(ConnectionResetError("reset by peer"), 7)
 RETRY = RetryScheduled(3, 0.25, OSError("refused"))
@@ -160,6 +161,28 @@ async def test_a_callback_that_raises_is_logged_and_harms_nobody(
     lines = [record.getMessage() for record in errors]
     assert lines == ["on_event raised; the listener goes on"] * 2
     assert "no good" in caplog.text
+
+
+def generates(event: ConnectionEvent) -> Iterator[ConnectionEvent]:
+    """Have a body that a call does not run."""
+    yield event
+
+
+async def awaited(event: ConnectionEvent) -> None:
+    """Have a body that a call does not run."""
+
+
+@pytest.mark.parametrize("function", [generates, awaited])
+@pytest.mark.parametrize("through", [lambda function: function, EventRelay])
+def test_r48_a_callback_that_returns_what_has_not_run_has_failed(
+    caplog: pytest.LogCaptureFixture,
+    function: Callable[[ConnectionEvent], object],
+    through: Callable[[Callable[[ConnectionEvent], object]], Callable[[ConnectionEvent], object]],
+) -> None:
+    """Behind a wrapper, where no check at the beginning sees it; also in a BlockingListener."""
+    Announcer("db", through(lambda event: function(event))).announce(Closed())  # noqa: PLW0108 - hides what it is
+    assert "on_event raised" in caplog.text
+    assert "TypeError: on_event returned a" in caplog.text
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.9, 0), (3.2, 1)])

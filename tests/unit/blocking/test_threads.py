@@ -10,7 +10,7 @@ from asyncnotify._blocking.threads import InWorkerThread, in_worker_thread, is_s
 from tests.unit.blocking.conftest import TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from asyncnotify._blocking.portal import Portal
 
@@ -68,6 +68,25 @@ def test_what_it_raises_is_raised_where_it_is_awaited(portal: Portal) -> None:
     with pytest.raises(ValueError, match="no good") as raised:
         portal.call(lambda: served(fail)("item"))
     assert raised.value is error
+
+
+def generates(item: object) -> Iterator[object]:
+    """Have a body that a call does not run."""
+    yield item
+
+
+async def generates_async(item: object) -> AsyncIterator[object]:
+    """Have a body that a call does not run."""
+    yield item
+
+
+@pytest.mark.parametrize("function", [generates, generates_async, async_handler])
+def test_r48_what_it_returns_without_having_run_is_an_error(
+    portal: Portal, function: Callable[[object], object]
+) -> None:
+    """Behind a wrapper, where no check at the beginning sees it."""
+    with pytest.raises(TypeError, match="the function returned a"):
+        portal.call(lambda: served(lambda item: function(item))("item"))  # noqa: PLW0108 - hides what it is
 
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
