@@ -220,7 +220,7 @@ def _options_of(arguments: Mapping[str, Any]) -> dict[str, str]:
             pairs.append(("sslnegotiation", "direct" if value else "postgres"))
         elif name == "ssl":
             pairs += [("sslmode", mode_of(value))] if isinstance(value, str | int) else []
-        elif not callable(value):
+        elif not (name == "password" and callable(value)):
             pairs.append((name, _text(given, value)))
     return sort_out(pairs, source="the arguments").options
 

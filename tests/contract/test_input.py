@@ -13,12 +13,15 @@ import pytest
 
 from asyncnotify import (
     AsyncNotifyError,
+    BlockingListener,
+    BlockingNotifier,
     ChannelNameError,
     ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
     Listener,
     Notification,
+    Notifier,
 )
 from asyncnotify.testing.server import PostgresServer
 
@@ -153,6 +156,15 @@ def test_wrong_arguments_raise_type_error(options: dict[str, Any]) -> None:
     """What is unknown, of the wrong type, or would go unused is refused by the constructor."""
     with pytest.raises(TypeError):
         Listener(**options)
+
+
+@pytest.mark.parametrize("name", ["host", "port", "user", "database", "passfile", "service"])
+@pytest.mark.parametrize("face", [Listener, Notifier, BlockingListener, BlockingNotifier])
+def test_r48_a_function_is_refused_where_none_is_called(face: type[Any], name: str) -> None:
+    """Password and ssl may be functions. Of another argument it would be left out in silence."""
+    options: dict[str, Any] = {name: lambda: "elsewhere"}
+    with pytest.raises(TypeError, match=f"{name} must be a str, not of type function"):
+        face(**options)
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), "5"])
