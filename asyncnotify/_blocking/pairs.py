@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import queue
@@ -63,7 +64,8 @@ def _answer(request: _Request, iterator: Iterator[Any]) -> None:
         pairs = Sealed(list(itertools.islice(iterator, BATCH_COUNT)))
     except Exception as error:  # noqa: BLE001 - notify_many() raises it, with a note
         pairs = Sealed(error=error)
-    request.get_loop().call_soon_threadsafe(_settle, request, pairs)
+    with contextlib.suppress(RuntimeError):  # the loop has been closed: the outcome is known
+        request.get_loop().call_soon_threadsafe(_settle, request, pairs)
 
 
 def _settle(request: _Request, pairs: Sealed[list[Any]]) -> None:

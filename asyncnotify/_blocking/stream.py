@@ -18,6 +18,7 @@ from asyncnotify._errors import (
     BufferOverflowError,
     ClosedError,
     NotStartedError,
+    WrongLoopError,
 )
 from asyncnotify._model import Gap, Notification, SubscriptionStats
 from asyncnotify._subscriptions.batches import Batches
@@ -195,8 +196,8 @@ class BlockingStream(Generic[ItemT_co]):
                 self._take_in(batch)
         except BufferOverflowError as error:
             self._end = error
-        except ClosedError:
-            pass  # the stream had not begun
+        except (ClosedError, WrongLoopError):
+            pass  # the stream had not begun, or is of an earlier run or another process
         else:
             self._end = EOFError("the listener has been closed")
 

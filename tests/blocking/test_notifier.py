@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,25 @@ def test_many_that_fail_say_how_many_were_sent(notifier: BlockingNotifier) -> No
     with pytest.raises(LookupError) as caught:
         notifier.notify_many(pairs())
     assert caught.value.__notes__ == ["2000 notifications before it have been sent"]
+
+
+def test_many_whose_notifier_is_closed_meanwhile_are_told_so(dsn: str) -> None:
+    """Whatever the thread is at: its pairs come when the event loop is gone."""
+    notifier = BlockingNotifier(dsn)
+    asked, closed = threading.Event(), threading.Event()
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        asked.set()
+        closed.wait(WAIT_LIMIT)
+        yield "orders", "1"
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(notifier.notify_many, pairs())
+        assert asked.wait(WAIT_LIMIT)
+        notifier.close(0)
+        closed.set()
+        with pytest.raises(ClosedError):
+            sending.result(WAIT_LIMIT)
 
 
 def test_there_is_no_connection() -> None:

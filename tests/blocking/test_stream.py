@@ -182,6 +182,19 @@ def test_what_was_buffered_survives_the_listener(dsn: str, notifier: BlockingNot
     stream.close()
 
 
+def test_what_was_buffered_survives_a_later_run(dsn: str) -> None:
+    """Also where somebody has kept a stream of an earlier run, whose event loop is gone."""
+    listener = BlockingListener(dsn)
+    with listener:
+        earlier = listener.stream("orders").__enter__()
+    assert list(earlier) == []
+    with listener:
+        stream = listener.stream("orders").__enter__()
+        listener.notify_many(numbers(3))
+        until_backlog(stream, 3)
+    assert [n.payload for n in stream] == ["0", "1", "2"]
+
+
 def test_closing_throws_away(listener: BlockingListener, notifier: BlockingNotifier) -> None:
     """A closed stream hands out nothing of what it had fetched."""
     with listener.stream("orders") as stream:
