@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._errors import PoolerError, describe_error
@@ -63,7 +64,7 @@ class OwnNotifications:
         before, self._before = self._before, None
         if before is not None and self._router.received == before:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_RETURN_TIME, self._look, before)
+            self._timer = loop.call_later(_RETURN_TIME, self._look, before, context=Context())
 
     def _look(self, before: int) -> None:
         if self._router.received == before:

@@ -7,6 +7,7 @@ No call pays for that: a timer looks from time to time whether a worker is still
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextvars import Context
 from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -140,8 +141,10 @@ class SlowCalls:
     def _look_later(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        rest = self._limit / _LOOKS
-        self._timer = None if rest == inf else self._loop.call_later(rest, self._look)
+        self._timer, rest = None, self._limit / _LOOKS
+        if rest != inf:
+            # Set again and again, it would keep the context of whoever listened last
+            self._timer = self._loop.call_later(rest, self._look, context=Context())
 
     def stop(self) -> None:
         """Look no more."""

@@ -88,6 +88,7 @@ USER: ContextVar[User] = ContextVar("user")
 async def test_r50_no_context_of_a_request_is_kept(listener: Listener, dsn: str) -> None:
     """Neither of the first request nor of any other, while all goes on without a pause."""
     users: list[weakref.ref[User]] = []
+    await listener.listen("stock", lambda _: None)  # goes on, and is looked at from time to time
     async with Notifier(dsn, operation_timeout=1.0) as notifier, listener.stream("orders"):
 
         async def request(call: Callable[[], Awaitable[object]]) -> None:
@@ -96,12 +97,26 @@ async def test_r50_no_context_of_a_request_is_kept(listener: Listener, dsn: str)
             USER.set(user)
             await call()
 
+        # Without timeouts: of one that is over the event loop keeps the context for so long
+        async def listen_for_a_while() -> None:
+            subscription = await listener.listen(
+                "other", lambda _: None, slow_after=0.2, timeout=None
+            )
+            await subscription.cancel()
+
+        async def iterate_for_a_while() -> None:
+            async with listener.stream("other", timeout=None):
+                await notifier.notify("other")
+
         calls: list[Callable[[], Awaitable[object]]] = [
             functools.partial(notifier.notify, "orders", "1"),
             functools.partial(listener.notify, "orders", "2", retry=True),
             functools.partial(listener.notify_many, [("orders", "3")]),
             functools.partial(listener.unlisten, "other"),
             listener.wait_connected,
+            functools.partial(listener.health, server=False),
+            listen_for_a_while,
+            iterate_for_a_while,
         ]
         for call in calls:
             await asyncio.create_task(request(call))
