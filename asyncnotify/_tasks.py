@@ -107,6 +107,15 @@ async def cancel(tasks: Collection[asyncio.Future[Any]], grace: float = CANCEL_G
         await asyncio.wait(tasks, timeout=grace)
 
 
+async def is_done_within(awaited: asyncio.Future[Any], seconds: float) -> bool:
+    """Return whether what the server sends brings this about, in so many seconds."""
+    for limit in (seconds, READ_GRACE):
+        await asyncio.wait({awaited}, timeout=limit)
+        if awaited.done():
+            return True
+    return False
+
+
 def retrieve(task: asyncio.Future[Any]) -> None:
     """Retrieve the exception of a task, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():

@@ -8,15 +8,16 @@ nothing. No question can find out either; the session sends itself a notificatio
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ConfigurationError
 from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._tasks import is_done_within
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Collection, Sequence
 
 log = Log("connection")
@@ -91,10 +92,10 @@ class ListenProof:
             if channel in await session.listened_channels():
                 return missing
             await session.command_channels("NOTIFY", [channel])
-            await asyncio.wait({arrived}, timeout=_PROOF_TIMEOUT)
-            if session.behind_pooler and not arrived.done():
+            arrives = await is_done_within(arrived, _PROOF_TIMEOUT)
+            if session.behind_pooler and not arrives:
                 return missing
-            self._conclude(arrives=arrived.done())
+            self._conclude(arrives=arrives)
             return frozenset()
         finally:
             arrived.cancel()

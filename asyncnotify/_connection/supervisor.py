@@ -87,7 +87,7 @@ class Supervisor:
         self._session_loop = session_loop
         self._backoff = backoff
         self._announce = announce
-        self._pooler_check = PoolerCheck(connections)
+        self._pooler_check = PoolerCheck(connections, lambda: router.received)
         session_loop.check_by(self._pooler_check)
         session_loop.replace_by(Replacement(self._new_handover, max_age), self._report_replaced)
         self._lost_at: float | None = None

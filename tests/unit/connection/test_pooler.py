@@ -9,6 +9,7 @@ import pytest
 
 from asyncnotify._connection.pooler import PoolerCheck
 from asyncnotify._errors import PoolerError
+from asyncnotify._tasks import READ_GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from asyncnotify._connection.pooler import PoolerProbe
 
 PROBE_TIMEOUT = 2.0
+NOT_ARRIVED = PROBE_TIMEOUT + READ_GRACE
 
 
 class OtherConnection:
@@ -47,7 +49,8 @@ class FakePooler:
         self.listening: list[str] = []
         self.others: list[OtherConnection] = []
         self.expected: dict[str, asyncio.Future[None]] = {}
-        self.check = PoolerCheck(cast("Any", self))  # only what a check uses
+        self.received = 0
+        self.check = PoolerCheck(cast("Any", self), lambda: self.received)  # only what a check uses
 
     def expect(self, channel: str) -> asyncio.Future[None]:
         """Return a future that is done when a notification arrives."""
@@ -126,11 +129,50 @@ async def test_r39_a_pooler_that_does_not_deliver_is_refused() -> None:
     pooler.delivers = False
     began, probe = now(), await pooler.begin()
     await probe.finished()
-    assert now() - began == pytest.approx(PROBE_TIMEOUT)
+    assert now() - began == pytest.approx(NOT_ARRIVED)
     with pytest.raises(PoolerError, match=r"joe@pooler .* pool_mode = session"):
         await pooler.conclude(probe)
     assert pooler.listening == []
     assert pooler.defaults == "the role's"
+
+
+@pytest.mark.parametrize(
+    ("after", "burst", "passes"),
+    [
+        (NOT_ARRIVED - 0.01, 0, True),  # the loop was blocked meanwhile
+        (NOT_ARRIVED + 0.01, 0, False),
+        (5 * NOT_ARRIVED, 6 * NOT_ARRIVED, True),
+        (5 * NOT_ARRIVED, 3 * NOT_ARRIVED, False),
+        (7 * NOT_ARRIVED, 8 * NOT_ARRIVED, False),
+    ],
+)
+async def test_r4_a_notification_may_wait_behind_others(
+    after: float, burst: float, *, passes: bool
+) -> None:
+    """As long as these arrive, and six times as long as else: a burst is no pooler."""
+    pooler, loop = FakePooler(), asyncio.get_running_loop()
+    pooler.delivers = False
+    probe, began = await pooler.begin(), now()
+
+    async def arrive() -> None:
+        while now() - began < burst:
+            pooler.received += 1
+            await asyncio.sleep(0.1)
+
+    def reach_us() -> None:
+        for expected in pooler.expected.values():
+            if not expected.done():
+                expected.set_result(None)
+
+    loop.call_later(after, reach_us)
+    arriving = asyncio.create_task(arrive())
+    await probe.finished()
+    if passes:
+        await pooler.conclude(probe)
+    else:
+        with pytest.raises(PoolerError):
+            await pooler.conclude(probe)
+    await arriving
 
 
 async def test_r59_two_connections_with_one_backend_are_no_servers() -> None:
