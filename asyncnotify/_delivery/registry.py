@@ -150,6 +150,13 @@ class Registry:
         """Return whether the server has confirmed this channel on the present connection."""
         return channel in self._confirmed
 
+    def has_served(self, channel: str) -> bool:
+        """Return whether a subscription of this channel has begun, here or on a past connection."""
+        return any(
+            member.in_force or member.reason is not GapReason.START
+            for member in self._members(channel)
+        )
+
     @property
     def confirmed_count(self) -> int:
         """How many channels the server has confirmed on the present connection."""
