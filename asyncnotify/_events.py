@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -139,7 +140,8 @@ class EventStream:
     Connection events as an asynchronous iterator, as returned by ``Listener.events()``.
 
     Begins with the first event after the call and ends after ``Closed``. Keeps the newest 1,000
-    events for a slow reader. May be read in the event loop of the listener only.
+    events for a slow reader. May be read in the event loop of the listener only. In a fork it
+    brings the events of that process alone.
     """
 
     def __init__(self, check_owner: Callable[[], None] = lambda: None) -> None:
@@ -147,9 +149,18 @@ class EventStream:
         self._events: deque[ConnectionEvent] = deque(maxlen=1_000)
         self._readers: list[asyncio.Future[None]] = []
         self._ended = False
+        self._process = os.getpid()
+
+    def _leave_to_parent(self) -> None:
+        """In a fork, forget what another process has been told: it reads that itself."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._events.clear()
+            self._readers.clear()
 
     def _put(self, event: ConnectionEvent) -> None:
         """Add an event. Never waits and never fails."""
+        self._leave_to_parent()
         if self._ended:
             return
         self._events.append(event)
@@ -170,6 +181,7 @@ class EventStream:
             StopAsyncIteration: The listener has been closed.
             WrongLoopError: The listener runs in another event loop or process.
         """
+        self._leave_to_parent()
         while not self._events:
             if self._ended:
                 raise StopAsyncIteration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Final, Self
 
@@ -22,7 +23,8 @@ class BlockingEventStream:
     newest 1,000 events for a reader that is slow.
 
     Waiting for the next event may be interrupted by Ctrl-C, or end by a timeout, and loses
-    nothing. Any number of threads may read one stream; each event goes to one of them.
+    nothing. Any number of threads may read one stream; each event goes to one of them. In a fork it
+    brings the events of that process alone.
     """
 
     def __init__(self, gateway: Gateway, news: News) -> None:
@@ -31,6 +33,13 @@ class BlockingEventStream:
         self._events: deque[ConnectionEvent] = deque(maxlen=_KEPT)
         self._taking = taking_from(self._events)
         self._ended = False
+        self._process = os.getpid()
+
+    def _leave_to_parent(self) -> None:
+        """In a fork, forget what another process has been told: it reads that itself."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._events.clear()
 
     def __iter__(self) -> Self:
         return self
@@ -63,6 +72,7 @@ class BlockingEventStream:
         """
         check_timeout("timeout", timeout)
         self._gateway.check_owner()
+        self._leave_to_parent()
         deadline = deadline_after(timeout)
         while True:
             try:
@@ -82,6 +92,7 @@ class BlockingEventStream:
 
     def _put(self, event: ConnectionEvent) -> None:
         """Add an event. Called in the event loop."""
+        self._leave_to_parent()
         if not self._ended:
             self._events.append(event)
             self._ended = isinstance(event, Closed)

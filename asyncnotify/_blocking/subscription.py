@@ -33,7 +33,7 @@ class BlockingSubscription:
 
     @property
     def active(self) -> bool:
-        """Whether the handler is still going to be called."""
+        """Whether the handler will still be called in this process: in a fork it will not."""
         return self._subscription.active
 
     def stats(self) -> SubscriptionStats:
@@ -54,6 +54,7 @@ class BlockingSubscription:
         Raises:
             WrongLoopError: The call came from another process.
         """
+        self._gateway.check_process()
         if self.active:
             with contextlib.suppress(ClosedError):
                 self._gateway.end(self._subscription.cancel)

@@ -264,6 +264,11 @@ class Roster:
         """Raise WrongLoopError if the call comes from another event loop or process."""
         self._owner.check()
 
+    @property
+    def is_of_other_process(self) -> bool:
+        """Whether this is a fork of the process in which the subscriptions are."""
+        return self._owner.is_other_process
+
     def _end(self, subscriber: Subscriber, *, discard: bool) -> None:
         self._registry.remove(subscriber)
         subscriber.mailbox.end(discard=discard)

@@ -31,8 +31,8 @@ class Subscription:
 
     @property
     def active(self) -> bool:
-        """Whether the handler will still be called."""
-        return self._worker.active
+        """Whether the handler will still be called in this process: in a fork it will not."""
+        return self._worker.active and not self._roster.is_of_other_process
 
     def stats(self) -> SubscriptionStats:
         """Return a snapshot of the counters of this subscription."""

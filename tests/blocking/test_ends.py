@@ -148,6 +148,7 @@ if what == "raises":
 FORKED = """
 lazy = BlockingNotifier(dsn)
 opened = BlockingNotifier(dsn)
+events = listener.events()
 with listener, opened, listener.stream("orders") as stream:
     subscription = listener.listen("more", print)
     for i in range(3):
@@ -176,8 +177,10 @@ with listener, opened, listener.stream("orders") as stream:
                 say("a call in the child went through")
         assert listener.stats().state == listener.state == "new"  # nothing runs in this process
         assert not listener.is_connected
+        assert not subscription.active
         listener.start()
         opened.start()
+        assert events.get(20).backend_pid == listener.health()["backend_pid"]
         with listener.stream("child") as own:
             opened.notify("child", "1")
             assert own.get(20).payload == "1"

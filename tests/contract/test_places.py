@@ -53,7 +53,8 @@ async def misuse(listener, stream):
             refused += 1
     return refused
 
-async def in_child(listener, stream):
+async def in_child(listener, stream, subscription, events):
+    assert not subscription.active
     assert (listener.state, listener.is_connected) == ("new", False)
     assert listener.stats() == Stats()
     refused = await misuse(listener, stream)
@@ -63,24 +64,30 @@ async def in_child(listener, stream):
         assert (listener.state, listener.is_connected) == ("connected", True)
         await listener.notify_many([("orders", "in the child"), ("registered", "")])
         assert (await anext(anew)).payload == "in the child"
+        assert (await anext(events)).backend_pid == (await listener.health())["backend_pid"]
         assert (await arrived.get()).channel == "registered"
     assert listener.state == "closed"
     return refused
 
 async def main():
-    async with Listener(dsn) if factory == "dsn" else Listener(connect=connect) as listener:
+    listener = Listener(dsn) if factory == "dsn" else Listener(connect=connect)
+    events = listener.events()
+    async with listener:
+        subscription = await listener.listen("stock", print)
         async with listener.stream("orders") as stream:
             await listener.notify("orders", "before")
             assert (await anext(stream)).payload == "before"
             child = os.fork()
             if child == 0:
-                os._exit(asyncio.run(in_child(listener, stream)))
+                os._exit(asyncio.run(in_child(listener, stream, subscription, events)))
             _, status = os.waitpid(child, 0)
             assert (listener.state, listener.is_connected) == ("connected", True)
             await listener.notify("orders", "after")
             assert (await anext(stream)).payload == "in the child"
             assert (await anext(stream)).payload == "after"
             assert listener.stats().reconnects == 0
+            assert subscription.active
+            assert (await anext(events)).backend_pid == (await listener.health())["backend_pid"]
         print(os.waitstatus_to_exitcode(status))
 
 asyncio.run(main())
