@@ -26,6 +26,7 @@ OLD: Final = """
     INSERT INTO asyncnotify.orders_events (x, id, uid, slot, channel, payload, appended_at)
     SELECT x, id, uid, $1, channel, payload, appended_at - $2::interval FROM moved
 """
+OLDER_TICKS: Final = "UPDATE asyncnotify.orders_ticks SET taken_at = taken_at - $1::interval"
 
 
 @pytest_asyncio.fixture
@@ -35,9 +36,10 @@ async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
         yield log
 
 
-async def age(admin: Connection, days: float) -> None:
-    """Make all events so many days older, in a partition that is not written now."""
-    await take_tick(admin)
+async def age(admin: Connection, days: float, *, with_tick: bool = True) -> None:
+    """Make all events and ticks so many days older, in a partition that is not written now."""
+    if with_tick:
+        await take_tick(admin)
     if isinstance(admin, FakeConnection):
         admin.grow_older(days)
         return
@@ -45,6 +47,7 @@ async def age(admin: Connection, days: float) -> None:
         "SELECT (extract(epoch FROM now())::bigint / 100800 + 4) % 8"  # 7 days in 6 partitions
     )
     await admin.execute(OLD, slot, timedelta(days=days))
+    await admin.execute(OLDER_TICKS, timedelta(days=days))
 
 
 async def oldest_tick(admin: Connection) -> int:
@@ -54,12 +57,13 @@ async def oldest_tick(admin: Connection) -> int:
 
 
 async def _let_pass(admin: Connection, days: float) -> None:
-    """Make all events so many days older, where they are."""
+    """Make all events and ticks so many days older, where they are."""
     if isinstance(admin, FakeConnection):
         admin.grow_older(days)
     else:
         older = "UPDATE asyncnotify.orders_events SET appended_at = appended_at - $1::interval"
         await admin.execute(older, timedelta(days=days))
+        await admin.execute(OLDER_TICKS, timedelta(days=days))
 
 
 async def taken(log: Log, after: Any, count: int) -> list[Any]:
@@ -81,6 +85,61 @@ async def test_trap_11_events_are_removed_when_they_are_old_enough(
     assert await log.expire() == 0
     assert await taken(log, "start", 1) == ["c" if emptied else "a"]
     assert await oldest_tick(admin) == emptied
+
+
+@pytest.mark.parametrize("limit", [None, timedelta(days=7)])
+async def test_trap_11_young_events_stay_where_nobody_has_taken_ticks(
+    log: Log, admin: Connection, limit: timedelta | None
+) -> None:
+    """One tick may see old events and young ones: the old ones stay until both are old."""
+    await log.install(retention=timedelta(days=7), limit=limit)
+    await append(admin, "old")
+    await age(admin, 8, with_tick=False)
+    await append(admin, "young")
+    assert await log.expire() == 0
+    assert await taken(log, "start", 2) == ["old", "young"]
+    await _let_pass(admin, 8)
+    await append(admin, "new")
+    assert await log.expire() >= 1
+    assert await taken(log, "start", 1) == ["new"]
+
+
+@pytest.mark.needs_server("locks of rows")
+async def test_trap_11_what_commits_while_ticks_are_removed_is_kept(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """Also in an old partition, with an id below its newest: it is looked at under the lock."""
+    async with connect() as slow, connect() as holder:
+        transaction, hold = slow.transaction(), holder.transaction()
+        await transaction.start()
+        number = await slow.fetchval(
+            f"SELECT nextval('{NAMES.sequence}') FROM pg_current_xact_id()"  # in this order
+        )
+        await append(admin, "a")
+        await age(admin, 8)
+        await slow.execute(
+            "INSERT INTO asyncnotify.orders_events (id, slot, channel, payload)"
+            " SELECT $1, slot, 'things', 'late' FROM asyncnotify.orders_events",
+            number,
+        )
+        await hold.start()
+        await holder.execute(f"SELECT FROM {NAMES.ticks} WHERE tick = 0 FOR UPDATE")
+        async with asyncio.timeout(20):
+            expiring = asyncio.ensure_future(log.expire())
+            while not await _waits_for_a_lock(admin):
+                pass
+            await transaction.commit()
+            await hold.rollback()
+            assert await expiring == 0
+    assert await taken(log, "start", 2) == ["a", "late"]
+
+
+async def _waits_for_a_lock(admin: Connection) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database())"
+    )
+    return bool(await admin.fetchval(query))
 
 
 async def test_trap_11_a_consumer_holds_up_what_it_has_not_consumed(

@@ -50,13 +50,17 @@ def _expire(names: Names, slot: str) -> str:
     # One partition a call, so that a transaction holds one lock. Those who append lock their own
     # partition and the parent, never this one. What nobody may miss is what the new oldest tick
     # does not see; rows with ids up to its base are of an older epoch, and count as seen.
-    # The ticks go first: their number is not bounded, and the lock has to be short
+    # The new oldest tick is as old as the events, too: where none was taken for a while it sees
+    # young ones, which nobody could reach any more.
+    # The ticks go first: their number is not bounded, and the lock has to be short. Under the lock
+    # the partition is looked at again: a transaction may have written to it, and have ended since
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_expire() RETURNS integer
     {ATTRIBUTES} SET enable_seqscan = off SET jit = off AS $function$
     DECLARE
         settings {REGISTRY};
         leaf text;
+        all_seen text;
         newest bigint;
         again bigint;
         age interval;
@@ -70,6 +74,8 @@ def _expire(names: Names, slot: str) -> str:
         FOR number IN 0 .. settings.ring - 1 LOOP
             CONTINUE WHEN number = {slot};
             leaf := '{names.events}_' || number;
+            all_seen := format('SELECT NOT EXISTS (SELECT FROM %s WHERE x >= $2 AND id > $3'
+                ' AND NOT pg_visible_in_snapshot(x, $1))', leaf);
             EXECUTE format('SELECT id, clock_timestamp() - appended_at FROM %s'
                 ' ORDER BY id DESC LIMIT 1', leaf) INTO newest, age;
             CONTINUE WHEN newest IS NULL OR age < settings.retention;
@@ -77,21 +83,22 @@ def _expire(names: Names, slot: str) -> str:
             WHERE top >= newest ORDER BY top, tick LIMIT 1;
             LOOP
                 EXIT WHEN floor_tick.tick IS NULL;
-                EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s WHERE x >= $2 AND id > $3'
-                    ' AND NOT pg_visible_in_snapshot(x, $1))', leaf)
-                INTO is_seen USING floor_tick.snapshot,
+                EXECUTE all_seen INTO is_seen USING floor_tick.snapshot,
                     pg_snapshot_xmin(floor_tick.snapshot), floor_tick.base;
                 EXIT WHEN is_seen;
                 SELECT * INTO floor_tick FROM {names.ticks} WHERE tick = floor_tick.tick + 1;
             END LOOP;
-            CONTINUE WHEN floor_tick.tick IS NULL;
+            CONTINUE WHEN floor_tick.tick IS NULL
+                OR clock_timestamp() - floor_tick.taken_at < settings.retention;
             CONTINUE WHEN {names.prefix}_consumed_up_to() < floor_tick.tick
                 AND (settings.keep_at_most IS NULL OR age < settings.keep_at_most);
             BEGIN
                 DELETE FROM {names.ticks} WHERE tick < floor_tick.tick;
                 EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
                 EXECUTE format('SELECT id FROM %s ORDER BY id DESC LIMIT 1', leaf) INTO again;
-                IF again <> newest THEN
+                EXECUTE all_seen INTO is_seen USING floor_tick.snapshot,
+                    pg_snapshot_xmin(floor_tick.snapshot), floor_tick.base;
+                IF again <> newest OR NOT is_seen THEN
                     RAISE EXCEPTION 'in use' USING ERRCODE = '55P03';
                 END IF;
                 EXECUTE format('TRUNCATE TABLE ONLY %s', leaf);

@@ -212,6 +212,8 @@ class Order:
             if events and number != self._slot(now) and not self._xids.has_written(number):
                 age = now - max(events).appended_at
                 floor = self._floor_of(events)
+                if floor is not None and now - floor.taken_at < self.settings.retention:
+                    floor = None  # it may see young events, which nobody could reach any more
                 is_free = consumed_up_to is None or floor is None or consumed_up_to >= floor.number
                 limit = self.settings.limit
                 is_over = limit is not None and age >= limit
