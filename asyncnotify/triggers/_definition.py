@@ -11,7 +11,7 @@ from asyncnotify import Channel
 from asyncnotify._arguments import check_count
 from asyncnotify.log import Log
 from asyncnotify.triggers._errors import DefinitionError
-from asyncnotify.triggers._names import identifier, joined, literal, quoted, table_name
+from asyncnotify.triggers._names import hash_of, identifier, joined, literal, quoted, table_name
 
 Operation: TypeAlias = Literal["insert", "update", "delete", "truncate"]
 Level: TypeAlias = Literal["statement", "row"]
@@ -58,8 +58,14 @@ class Definition:
 
     @property
     def function(self) -> str:
-        """The name of the function, without its schema, which is that of the table."""
-        return joined(self.trigger, self.table)
+        """
+        The name of the function, without its schema, which is that of the table.
+
+        No other Table has it: ``a_b`` for table ``c`` would make that of ``a`` for ``b_c``.
+        """
+        if "_" not in self.trigger:
+            return joined(self.trigger, self.table)
+        return joined(self.trigger, f"{self.table}_{hash_of(self.trigger)}")
 
     @property
     def qualified_function(self) -> str:

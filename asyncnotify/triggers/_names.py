@@ -86,14 +86,19 @@ def literal(text: str) -> str:
     return "E'" + doubled.replace("\\", "\\\\") + "'" if "\\" in text else f"'{doubled}'"
 
 
-def joined(prefix: str, name: str, suffix: str = "") -> str:
+def joined(prefix: str, name: str) -> str:
     """Return ``prefix_name`` as one identifier; a name that is too long ends with a hash."""
-    whole = f"{prefix}_{name}{suffix}"
+    whole = f"{prefix}_{name}"
     if len(whole.encode()) <= IDENTIFIER_LIMIT:
         return whole
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:_HASH_LENGTH]
+    digest = hash_of(whole)
     cut = whole.encode()[: IDENTIFIER_LIMIT - _HASH_LENGTH - 1].decode(errors="ignore")
     return f"{cut}_{digest}"
+
+
+def hash_of(text: str) -> str:
+    """Return what tells a text from others in a name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
 
 def dollar_quotes(body: str) -> str:

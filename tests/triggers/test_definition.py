@@ -78,6 +78,18 @@ def test_names(name: str, quoted: str, channel: str) -> None:
     assert repr(table) == f"<Table {quoted} on channel {channel!r}>"
 
 
+def test_no_two_tables_have_one_function() -> None:
+    """Wherever the prefix ends and the name of the table begins: installing would take it away."""
+    prefixes = (None, "a", "a_b", "asyncnotify_log", "x" * 39, "x" * 38 + "_")
+    names = ("c", "b_c", "a_b_c", "log_c", "asyncnotify_log_c", "_" + "x" * 60, "x" * 62)
+    functions = [
+        Table(name, key="id", trigger=trigger).definition.qualified_function
+        for name in names
+        for trigger in prefixes
+    ]
+    assert len(set(functions)) == len(functions)
+
+
 def test_columns_come_once_and_the_key_first() -> None:
     """Also where payload= names a column of the key."""
     table = Table("t", key=["b", "a"], payload=iter(["c", "a"]))
