@@ -49,8 +49,8 @@ class Decoder:
     def __init__(
         self, key: Sequence[str], columns: Sequence[str], types: Mapping[str, Convert]
     ) -> None:
-        self._key_length = len(key)
-        self._columns = tuple(columns)
+        self._key = tuple(key)
+        self._columns = frozenset(columns)
         self._types = types
 
     def __call__(self, payload: str) -> Change | Reread:
@@ -73,8 +73,8 @@ class Decoder:
 
     def _of_rows(self, operation: Any, said: Mapping[str, Any]) -> Change:  # noqa: ANN401 - checked
         columns, oids, arrays = _parts(said)
-        if len(columns) < self._key_length:
-            msg = "no payload of a trigger: it has no key"
+        if not self._key_in(columns):
+            msg = f"no payload of this Table's triggers: it has no key of {', '.join(self._key)}"
             raise ValueError(msg)
         converts = _converters(tuple(oids))
         own = [self._types.get(column) for column in columns]
@@ -85,12 +85,16 @@ class Decoder:
             }
             for array in arrays
         )
-        whole = len(columns) >= len(self._columns)
+        whole = self._columns.issubset(columns)
         return Change(operation, tuple(map(self._key_of, rows)), rows, whole)
 
+    def _key_in(self, columns: Sequence[str]) -> bool:
+        # The triggers may be those of another version of the program, with another key
+        return all(name in columns for name in self._key)
+
     def _key_of(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of any type
-        values = tuple(row.values())[: self._key_length]
-        return values[0] if self._key_length == 1 else values
+        values = tuple(row[name] for name in self._key)
+        return values[0] if len(values) == 1 else values
 
 
 def _parsed(payload: str) -> Mapping[str, Any]:

@@ -60,6 +60,24 @@ def test_wrong_ones(wrong: dict[str, Any]) -> None:
         CHANGES.decode(json.dumps({**GOOD, **wrong}))
 
 
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [("id", (1,)), ("v", (2,)), (("v", "id"), ((2, 1),)), ("other", None), (("id", "other"), None)],
+)
+def test_of_triggers_with_another_key(
+    key: str | tuple[str, ...], found: tuple[object, ...] | None
+) -> None:
+    """The key is found by its columns, not by their place; without them nothing is made up."""
+    changes = Table("t", key=key).changes
+    if found is None:
+        with pytest.raises(PayloadDecodeError):
+            changes.decode(json.dumps(GOOD))
+        return
+    change = changes.decode(json.dumps(GOOD))
+    assert isinstance(change, Change)
+    assert change.keys == found
+
+
 @pytest.mark.parametrize("text", ["", "[]", "7", "null", "{", "[" * 7000, '{"op": "truncate"'])
 def test_no_json_object(text: str) -> None:
     """Nor anything that is no object."""
