@@ -64,21 +64,45 @@ async def test_values_have_pythons_types(admin: Connection, telling: Telling) ->
                 assert (found, type(found)) == (expected, type(expected)), (kind, text)
 
 
-@pytest.mark.parametrize(
-    "settings", ["bytea_output = escape", "DateStyle = German", "TimeZone = 7"]
+SETTINGS = (
+    "bytea_output = escape",
+    "DateStyle = German",
+    "DateStyle = SQL, DMY",
+    "TimeZone = 7",
+    "IntervalStyle = iso_8601",
+    "extra_float_digits = -15",
 )
+"""What changes how a session writes values."""
+
+
+@pytest.mark.parametrize("level", ["statement", "row"])
+@pytest.mark.parametrize("settings", SETTINGS)
 async def test_settings_of_a_session_change_no_value(
-    admin: Connection, telling: Telling, settings: str
+    admin: Connection, telling: Telling, settings: str, level: str
 ) -> None:
-    """Nor do extra_float_digits and the like."""
-    await admin.execute("CREATE TABLE t (b bytea, at timestamptz, on_day date, f float8)")
-    told = await telling("t", key=("b", "at", "on_day"), payload="f")
-    await admin.execute(f"SET {settings}; SET standard_conforming_strings = off")
-    value = r"decode('005c27ff61', 'hex'), to_timestamp(1e9), date '2026-02-03', 0.1"
-    (change,) = await told.after(f"INSERT INTO t VALUES ({value})")
+    """A key is the same whoever writes its row, and that of a float is not rounded."""
+    values = {
+        "bytea": r"decode('005c27ff61', 'hex')",
+        "timestamptz": "to_timestamp(1e9)",
+        "date": "date '2026-02-03'",
+        "float8": "1.0::float8 / 3",
+        "float4": "1.0::float4 / 3",
+        "float8[]": "ARRAY[1.0::float8 / 3]",
+        "interval": "interval '1 mon -2 days 03:04:05'",
+        "timestamptz[]": "ARRAY[to_timestamp(1e9)]",
+        "tstzrange": "tstzrange(to_timestamp(1e9), to_timestamp(1e10))",
+        "daterange": "daterange('2026-02-03', '2026-03-02')",
+    }
+    columns = [f"c{number}" for number in range(len(values))]
+    made = ", ".join(f"{name} {kind}" for name, kind in zip(columns, values, strict=True))
+    await admin.execute(f"CREATE TABLE t ({made})")
+    told = await telling("t", key=columns, level=level)
+    insert = f"INSERT INTO t SELECT {', '.join(values.values())}"
+    (expected,) = await told.after(insert)
     moment = datetime.fromtimestamp(1e9, tz=UTC)
-    assert change.keys == ((b"\x00\\'\xffa", moment, date(2026, 2, 3)),)
-    assert change.rows[0]["f"] == 0.1
+    assert expected.keys[0][:4] == (b"\x00\\'\xffa", moment, date(2026, 2, 3), 1 / 3)
+    await admin.execute(f"SET {settings}; SET standard_conforming_strings = off")
+    assert (await told.after(insert))[0].keys == expected.keys
 
 
 class Mood(Enum):
@@ -206,6 +230,22 @@ async def test_conditions(admin: Connection, telling: Telling, level: str) -> No
     assert await told.keys_after("UPDATE t SET id = 4 WHERE id = 1") == []
     gone = [key for _, keys in await told.keys_after("DELETE FROM t") for key in keys]
     assert sorted(gone) == [2, 3]
+
+
+@LEVELS
+async def test_names_in_a_condition(admin: Connection, telling: Telling, level: str) -> None:
+    """Names of columns in a query of a condition's mean these, whatever the function has."""
+    names = "number, operation, payload, payloads, must_read, total, was, data, types, items, item"
+    columns = ", ".join(f"{name.strip()} int" for name in names.split(","))
+    await admin.execute(f"""
+        CREATE TABLE t (id int PRIMARY KEY, v int);
+        CREATE TABLE others ({columns});
+        INSERT INTO others VALUES (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1);
+    """)
+    when = f"EXISTS (SELECT FROM public.others WHERE ({names}) = ({', '.join(['new.v'] * 11)}))"
+    told = await telling("t", key="id", when=when, level=level)
+    assert await told.keys_after("INSERT INTO t VALUES (1, 1), (2, 2)") == [("insert", [1])]
+    assert await told.keys_after("UPDATE t SET v = 1 WHERE id = 2") == [("update", [2])]
 
 
 async def test_chosen_operations(admin: Connection, telling: Telling) -> None:

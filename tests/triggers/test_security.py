@@ -92,7 +92,7 @@ async def test_the_function_is_its_callers(admin: Connection) -> None:
     row = await admin.fetchrow(query)
     assert row is not None
     definer, settings, rights = row
-    assert (definer, settings) == (False, ["search_path=pg_catalog, pg_temp"])
+    assert (definer, settings[0]) == (False, "search_path=pg_catalog, pg_temp")
     assert "=X" not in rights.replace("postgres=X", "")
 
 

@@ -68,6 +68,7 @@ def for_rows(definition: Definition) -> str:
     payload = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
     key = _key_of(definition, json_of("NEW", definition.key))
     return f"""
+#variable_conflict use_column
 DECLARE
     operation pg_catalog.text;
     was pg_catalog.record;

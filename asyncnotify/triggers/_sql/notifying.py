@@ -211,6 +211,7 @@ def _count() -> str:
 def for_rows(definition: Definition) -> str:
     """Return the body for row-level triggers: a payload for each row, two for another key."""
     return f"""
+#variable_conflict use_column
 DECLARE
     number pg_catalog.int8;
     operation pg_catalog.text;

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
 
 _SETTINGS: Final = """
-SET search_path = pg_catalog, pg_temp"""
+SET search_path = pg_catalog, pg_temp
+SET DateStyle = 'ISO, MDY' SET IntervalStyle = postgres SET TimeZone = 'UTC'
+SET extra_float_digits = 1"""
+"""What a value, and so a key, is written like must not depend on the session that writes it."""
 
 
 def body_of(definition: Definition) -> str:
