@@ -13,9 +13,11 @@ class TriggerState(StrEnum):
     FINE = "fine"
     """Everything is there, as this Table makes it."""
     OUTDATED = "outdated"
-    """The function, or a trigger, is another one than this Table makes."""
+    """The function, or a trigger, is another one than this Table makes; or the table has no longer
+    a column that the function reads: then every change is told as "read again"."""
     DISABLED = "disabled"
-    """A trigger is there, and switched off by ``ALTER TABLE … DISABLE TRIGGER``."""
+    """A trigger is there, and switched off by ``ALTER TABLE … DISABLE TRIGGER``, or, but on
+    replicas, by ``ENABLE REPLICA TRIGGER``."""
     UNCOVERED = "uncovered"
     """A partition or a child has no trigger: what is written straight into it is not told."""
     STRAY = "stray"

@@ -39,7 +39,8 @@ Steps: TypeAlias = Generator[Query, Rows, T]
 LockingSteps: TypeAlias = "Callable[[Definition, float], Steps[None]]"
 """Steps for a definition, that wait so many seconds for a lock."""
 
-_DISABLED: Final = "D"
+_DISABLED: Final = {"D", "R"}
+"""Of pg_trigger.tgenabled: fires never, and on replicas only."""
 _ROOT: Final = "root"
 _PART: Final = "part"
 _FOREIGN: Final = "foreign"
@@ -78,19 +79,23 @@ def inspecting(definition: Definition) -> Steps[Status]:
     yield from _exists(definition)
     known = yield from _function(definition)
     rows = yield Query(_triggers_query(definition), has_rows=True)
-    return status_of(definition, known, rows)
+    lacking = yield Query(_lacking_query(definition), has_rows=True)
+    return status_of(definition, known, rows, has_columns=not lacking)
 
 
-def status_of(definition: Definition, known: Known | None, rows: Rows) -> Status:
+def status_of(
+    definition: Definition, known: Known | None, rows: Rows, *, has_columns: bool
+) -> Status:
     """
     Return the status, of what is known of the function, and of rows for each table.
 
     A row has the name of a table, its place, and its triggers, each as a text of type, state and
-    name.
+    name. Whether the table has all columns that the function reads is not in what is installed.
     """
+    due = Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True)
     if known is None:
         function = TriggerState.MISSING
-    elif known == Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True):
+    elif known == due and has_columns:
         function = TriggerState.FINE
     else:
         function = TriggerState.OUTDATED
@@ -112,7 +117,7 @@ def _state_of(wanted: Sequence[Trigger], has: Sequence[str], place: str) -> Trig
         return TriggerState.MISSING if place == _ROOT else TriggerState.UNCOVERED
     if {name: kind for name, (kind, _) in present.items()} != due:
         return TriggerState.OUTDATED
-    if any(enabled == _DISABLED for _, enabled in present.values()):
+    if any(enabled in _DISABLED for _, enabled in present.values()):
         return TriggerState.DISABLED
     return TriggerState.FINE
 
@@ -157,6 +162,21 @@ def _function(definition: Definition) -> Steps[Known | None]:
     """
     rows = yield Query(query, has_rows=True)
     return Known(str(rows[0][0]), str(rows[0][1]), bool(rows[0][2])) if rows else None
+
+
+def _lacking_query(definition: Definition) -> str:
+    """Return the query for columns of the definition that the table has not."""
+    names = ", ".join(f"({literal(name)})" for name in (*definition.columns, *definition.watch))
+    equals = "OPERATOR(pg_catalog.=)"
+    return f"""
+        SELECT it.name FROM (VALUES {names}) AS it (name)
+        WHERE NOT EXISTS (
+            SELECT FROM pg_catalog.pg_attribute
+            WHERE attrelid {equals} pg_catalog.to_regclass({literal(definition.qualified)})
+                AND attname::pg_catalog.text {equals} it.name::pg_catalog.text
+                AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
+        )
+    """
 
 
 def _triggers_query(definition: Definition) -> str:

@@ -171,6 +171,41 @@ async def test_a_role_that_does_not_own_the_table(admin: Connection) -> None:
         await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+async def test_a_table_whose_name_begins_as_others_prefix(
+    admin: Connection, telling: Telling
+) -> None:
+    """Installing and removing one of both leaves the other one's triggers."""
+    await admin.execute("CREATE TABLE log_users (id int); CREATE TABLE users (id int)")
+    told = await telling("log_users", key="id")
+    other = Table("users", key="id", trigger="asyncnotify_log")
+    await other.remove(admin)
+    assert (await told.table.status(admin)).is_fine
+    await other.install(admin)
+    assert (await told.table.status(admin)).is_fine
+    assert await told.keys_after("INSERT INTO log_users VALUES (1)") == [("insert", [1])]
+    await other.remove(admin)
+    assert (await told.table.status(admin)).is_fine
+
+
+@each_level
+async def test_the_owner_makes_partitions(
+    admin: Connection, telling: Telling, level: Level
+) -> None:
+    """Who owns the table needs no right to the function of the role that has installed it."""
+    role = f"{await admin.fetchval('SELECT current_database()')}_owner"
+    await admin.execute(f"""
+        CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role};
+        CREATE TABLE parts (id int) PARTITION BY RANGE (id); ALTER TABLE parts OWNER TO {role};
+    """)
+    try:
+        told = await telling("parts", key="id", level=level)
+        await admin.execute(f"SET ROLE {role}")
+        await admin.execute("CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (9)")
+        assert await told.keys_after("INSERT INTO parts VALUES (1)") == [("insert", [1])]
+    finally:
+        await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 # -- attached and detached ------------------------------------------------------------------------
 
 PARTITIONED = """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from asyncnotify import Reread
@@ -260,6 +262,32 @@ async def test_row_level(admin: Connection, telling: Telling) -> None:
     assert rekeyed == [("delete", [1]), ("insert", [2])]
     assert await told.keys_after("DELETE FROM parts WHERE id = 2") == [("delete", [2])]
     assert await told.after("TRUNCATE parts") == [Change("truncate")]
+
+
+WRITING = ("insert", "update", "delete")
+SOME = [set_of for size in (1, 2, 3) for set_of in itertools.combinations(WRITING, size)]
+
+
+@pytest.mark.parametrize("operations", SOME)
+async def test_a_row_that_moves_is_never_told_by_halves(
+    admin: Connection, telling: Telling, operations: tuple[str, ...]
+) -> None:
+    """Of row-level triggers the server calls those of DELETE and INSERT: the last one is told."""
+    await admin.execute("""
+        CREATE TABLE parts (id int, region int) PARTITION BY LIST (region);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
+        CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (2);
+        INSERT INTO parts VALUES (1, 1);
+    """)
+    options: dict[str, Any] = {"key": "id", "operations": operations}
+    if "insert" not in operations:
+        with pytest.raises(asyncpg.FeatureNotSupportedError, match="move to another partition"):
+            await telling("parts", level="row", **options)
+        told = await telling("parts", **options)
+        assert bool(await told.after("UPDATE parts SET region = 2")) is ("update" in operations)
+        return
+    told = await telling("parts", level="row", **options)
+    assert (await told.keys_after("UPDATE parts SET region = 2"))[-1] == ("insert", [1])
 
 
 async def test_from_statement_level_to_row_level_and_back(

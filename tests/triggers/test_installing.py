@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
 import psycopg
@@ -64,9 +64,12 @@ async def test_all_steps_on_asyncpg(admin: Connection, table: Table) -> None:
     assert (await newer.status(admin)).function is TriggerState.OUTDATED
     await newer.upgrade(admin)
     assert (await newer.status(admin)).is_fine
-    await admin.execute("ALTER TABLE t DISABLE TRIGGER asyncnotify_update")
-    assert await state(newer, admin) is TriggerState.DISABLED
-    await newer.install(admin)
+    for off in ("DISABLE", "ENABLE REPLICA"):
+        await admin.execute(f"ALTER TABLE t {off} TRIGGER asyncnotify_update")
+        assert await state(newer, admin) is TriggerState.DISABLED
+        await newer.install(admin)
+        assert (await newer.status(admin)).is_fine
+    await admin.execute("ALTER TABLE t ENABLE ALWAYS TRIGGER asyncnotify_update")
     assert (await newer.status(admin)).is_fine
     await admin.execute("DROP TRIGGER asyncnotify_delete ON t")
     assert await state(newer, admin) is TriggerState.MISSING
@@ -254,14 +257,40 @@ async def test_what_cannot_work_is_refused_at_once(
     assert await state(table, admin) is TriggerState.MISSING
 
 
-async def test_virtual_columns_are_refused(admin: Connection) -> None:
-    """Triggers see NULL in them."""
+@pytest.mark.parametrize("level", ["statement", "row"])
+@pytest.mark.parametrize(
+    "options",
+    [{"key": "v"}, {"payload": "v"}, {"watch": "v"}, {"when": "new.v > 0 OR old.v % 2 > 0"}],
+)
+async def test_virtual_columns_are_refused(
+    admin: Connection, options: dict[str, Any], level: Literal["statement", "row"]
+) -> None:
+    """Triggers do not see their values: rows would not be told, and nobody would know."""
     if int(await admin.fetchval("SHOW server_version_num")) < 180_000:
         pytest.skip("virtual generated columns came with PostgreSQL 18")
     await admin.execute("CREATE TABLE t (id int, v int GENERATED ALWAYS AS (id + 1) VIRTUAL)")
     with pytest.raises(asyncpg.FeatureNotSupportedError, match="virtual"):
-        await Table("t", key="id", payload="v").install(admin)
+        await Table("t", **{"key": "id", "level": level, **options}).install(admin)
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await Table("t", key="id", when="new.x > 0", level=level).install(admin)
+    await Table("t", key="id", when="new.id > 0", level=level).install(admin)
+
+
+@pytest.mark.parametrize("options", [{"payload": "v"}, {"watch": "v"}])
+@pytest.mark.parametrize("change", ["DROP COLUMN v", "RENAME COLUMN v TO w"])
+async def test_a_column_that_is_gone_is_told_by_the_status(
+    admin: Connection, options: dict[str, Any], change: str
+) -> None:
+    """The function cannot tell anything but "read again", and that is not fine."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    table = Table("t", key="id", **options)
+    await table.install(admin)
+    await admin.execute(f"ALTER TABLE t {change}")
+    assert (await table.status(admin)).function is TriggerState.OUTDATED
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await table.install(admin)
     await Table("t", key="id").install(admin)
+    assert (await Table("t", key="id").status(admin)).is_fine
 
 
 async def test_views_are_refused(admin: Connection) -> None:

@@ -20,6 +20,9 @@ TREE: Final = """
         )"""
 """A table with all that is written to it: partitions and children, of any depth."""
 
+_COLUMNS: Final = "/* asyncnotify: columns */"
+"""Stands in a statement for the columns that a table has when that is executed."""
+
 _ROW: Final = 1
 _BITS: Final = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
 """Of pg_trigger.tgtype."""
@@ -99,15 +102,14 @@ BEGIN
         RAISE EXCEPTION 'asyncnotify: % is no table that can have such triggers', root
         USING ERRCODE = 'wrong_object_type';
     END IF;
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_attribute
-        WHERE attrelid = root AND attname IN ({_names(definition)})
-            AND attgenerated = 'v'
-    ) THEN
-        RAISE EXCEPTION 'asyncnotify: triggers do not see virtual generated columns'
-        USING ERRCODE = 'feature_not_supported';
-    END IF;
-{_trial(definition)}
+{_check_moves(definition)}{_trial(definition)}
+    -- Who makes a partition gives it row-level triggers, and owns the table, not the function
+    FOR part IN SELECT class.relowner::pg_catalog.regrole AS owner
+        FROM pg_class AS class JOIN pg_proc ON pg_proc.oid = function
+        WHERE class.oid = root AND class.relowner <> proowner
+    LOOP
+        EXECUTE 'GRANT EXECUTE ON FUNCTION ' || function || ' TO ' || part.owner;
+    END LOOP;
     FOR part IN {TREE.format(root="root::pg_catalog.oid")}
         SELECT class.oid::pg_catalog.regclass AS name, class.oid = root AS is_root,
             class.relispartition AS is_partition, class.relkind = 'f' AS is_foreign,
@@ -140,7 +142,7 @@ BEGIN
                 THEN
                     EXECUTE 'DROP FUNCTION ' || former::pg_catalog.regprocedure;
                 END IF;
-            ELSIF present.tgenabled = 'D' THEN
+            ELSIF present.tgenabled IN ('D', 'R') THEN
                 EXECUTE 'ALTER TABLE ' || part.name || ' ENABLE TRIGGER '
                     || pg_catalog.quote_ident(present.tgname);
             END IF;
@@ -188,11 +190,6 @@ def _is_of_another(trigger: str, part: str) -> str:
                 ) END)"""
 
 
-def _names(definition: Definition) -> str:
-    names = dict.fromkeys((*definition.columns, *definition.watch))
-    return ", ".join(map(literal, names))
-
-
 def _wanted(definition: Definition) -> str:
     return ", ".join(f"({literal(one.name)}, {one.type})" for one in triggers_of(definition))
 
@@ -205,11 +202,49 @@ def _to_be_made(definition: Definition) -> str:
     )
 
 
+def _check_moves(definition: Definition) -> str:
+    """
+    Return the statement that refuses operations of which half a move would be told.
+
+    The server calls row-level triggers of DELETE and INSERT for a row that an UPDATE moves to
+    another partition, and none of UPDATE.
+    """
+    told = set(definition.operations)
+    if definition.level == "statement" or "insert" in told or told.isdisjoint({"update", "delete"}):
+        return ""
+    return """    IF EXISTS (SELECT FROM pg_class WHERE oid = root AND relkind = 'p') THEN
+        RAISE EXCEPTION 'asyncnotify: with level="row", rows that move to another partition are'
+            ' deleted and inserted: operations must have "insert" too, or level be "statement"'
+        USING ERRCODE = 'feature_not_supported';
+    END IF;
+"""
+
+
 def _trial(definition: Definition) -> str:
-    """Return a statement that reads no rows by the query for updates, which has all conditions."""
-    none = f"(SELECT * FROM {definition.qualified} WHERE false)"
+    """
+    Return a statement that reads no rows by the query for updates, which has all conditions.
+
+    Its rows have no virtual generated columns: triggers do not see the values of these.
+    """
+    none = f"(SELECT {_COLUMNS} FROM {definition.qualified} WHERE false)"
     query = changed_rows(definition, "update")
-    return f"""    PERFORM FROM (
+    trial = f"""SELECT FROM (
     WITH {OLD_ROWS} AS {none}, {NEW_ROWS} AS {none}
 {query}
-    ) AS trial;"""
+    ) AS trial"""
+    return f"""    BEGIN
+        EXECUTE pg_catalog.replace({literal(trial)}, {literal(_COLUMNS)}, COALESCE((
+            SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
+            FROM pg_attribute
+            WHERE attrelid = root AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+        ), ''));
+    EXCEPTION WHEN undefined_column THEN
+        IF EXISTS (
+            SELECT FROM pg_attribute WHERE attrelid = root AND attgenerated = 'v'
+                AND pg_catalog.strpos(SQLERRM, attname::pg_catalog.text) > 0
+        ) THEN
+            RAISE EXCEPTION 'asyncnotify: triggers do not see virtual generated columns: %', SQLERRM
+            USING ERRCODE = 'feature_not_supported';
+        END IF;
+        RAISE;
+    END;"""
