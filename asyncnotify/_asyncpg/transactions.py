@@ -67,11 +67,24 @@ class Call(NamedTuple):
         template: A statement with ``{}`` for each argument.
         arguments: The arguments.
         as_text: Returns the same as a statement without arguments, which depends on no setting.
+        outside: What is wrong if the connection is in no transaction, for a call that means nothing
+            there; None: it may be called anywhere.
     """
 
     template: str
     arguments: tuple[Any, ...]
     as_text: Callable[[], str]
+    outside: str | None = None
+
+    def check_was_within(self, *, is_within: bool) -> None:
+        """
+        Raise ValueError if the call, which the server has executed, should be in a transaction.
+
+        Asked behind it, and of the driver: in autocommit mode what stands above a driver says that
+        there is a transaction, and there is none at the server.
+        """
+        if self.outside is not None and not is_within:
+            raise ValueError(self.outside)
 
     def with_placeholders(self, placeholder: Callable[[int], str]) -> str:
         """Return the statement with the placeholder of a driver for the n-th argument."""
@@ -129,6 +142,7 @@ async def call_within(connection: Any, call: Call) -> None:
 
     Raises:
         TypeError: The connection is of another kind.
+        ValueError: There is no transaction, and the call needs one.
         Exception: What the driver raises.
     """
     if _is_of_asyncpg(connection):
@@ -140,6 +154,7 @@ async def call_within(connection: Any, call: Call) -> None:
     elif _is_of(connection, "psycopg", ("AsyncConnection",)):
         async with cursor_on(connection) as cursor:
             await cursor.execute(_for_psycopg(call), call.arguments, prepare=False)
+        call.check_was_within(is_within=_is_in_transaction_of_psycopg(connection))
     elif _is_of(connection, "tortoise.backends.base.client", ("BaseDBAsyncClient",)):
         async with connection.acquire_connection() as drivers:
             await call_within(drivers, call)
@@ -156,6 +171,12 @@ async def _send_as_text(connection: Any, call: Call) -> None:
     except asyncpg.PostgresError as error:
         forget_statement(error)
         raise
+    call.check_was_within(is_within=connection.is_in_transaction())
+
+
+def _is_in_transaction_of_psycopg(connection: Any) -> bool:
+    # In a pipeline it is active: then nothing is known yet
+    return bool(connection.info.transaction_status.name != "IDLE")
 
 
 def call_within_thread(connection: Any, call: Call) -> None:

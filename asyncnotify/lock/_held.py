@@ -126,7 +126,8 @@ class Held:
             LockLostError: The lock is no longer held with this token.
             LockNotInstalledError: The database of the connection has no table of locks.
             TypeError: ``connection`` is of another kind.
-            ValueError: ``connection`` is in no transaction.
+            ValueError: ``connection`` is in no transaction, as one of SQLAlchemy's is that has the
+                isolation level AUTOCOMMIT.
             Exception: What the server, or the driver of ``connection``, raises.
         """
         self._holding.raise_if_lost()
@@ -145,7 +146,7 @@ class Held:
 
     def _call(self) -> Call:
         text = _CHECK.format(literal(self.name), self.token)
-        return Call(_CHECK, (self.name, self.token), lambda: text)
+        return Call(_CHECK, (self.name, self.token), lambda: text, outside=_NO_TRANSACTION)
 
 
 def _state_of(error: Exception) -> object:
@@ -155,7 +156,7 @@ def _state_of(error: Exception) -> object:
 
 
 def _check_in_transaction(connection: Any) -> None:  # noqa: ANN401 - of any driver
-    """Raise ValueError where a driver knows that there is no transaction; others begin one."""
+    """Raise ValueError, before anything is sent, where a driver knows of no transaction."""
     if callable(asking := getattr(connection, "is_in_transaction", None)):
         is_within = asking()
     elif (info := getattr(connection, "info", None)) is not None and hasattr(

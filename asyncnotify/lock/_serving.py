@@ -158,7 +158,8 @@ class Serving:
             for entry in entries:
                 if entry.name in tokens:
                     entry.hand_over(tokens[entry.name])
-                else:
+                else:  # the last holder's transaction is open: for one attempt it is not free
+                    entry.busy()
                     entry.put_off(self._loop.time())
 
     def lose_all(self, reason: str, cause: BaseException | None) -> None:

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from asyncnotify.lock import Lock, LockLostError, LockNotInstalledError, Locks
+from asyncnotify.lock import Lock, LockLostError, LockNotInstalledError, Locks, LockTimeoutError
 from asyncnotify.lock._held import Held, Holding
-from tests.lock.conftest import until
+from tests.lock.conftest import WAIT_LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -148,6 +148,50 @@ async def test_a_check_outside_of_a_transaction_is_refused(
             await held.check(autocommitting)
         with pytest.raises(TypeError, match="connection must be"):
             await held.check("dsn")
+
+
+@asynccontextmanager
+async def autocommitting_by_sqlalchemy(dsn: str, driver: str) -> AsyncGenerator[Any]:
+    """A connection of SQLAlchemy's without transactions at the server."""
+    url = urlunsplit(urlsplit(dsn)._replace(scheme=f"postgresql+{driver}"))
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_check_in_autocommit_mode_is_refused(
+    locks: Locks, installed: str, driver: str, *, in_session: bool
+) -> None:
+    """Also where SQLAlchemy itself says that there is a transaction: the server knows of none."""
+    async with (
+        Lock(locks, "x") as held,
+        autocommitting_by_sqlalchemy(installed, driver) as connection,
+        AsyncSession(connection) as session,
+    ):
+        with pytest.raises(ValueError, match="in no transaction"):
+            await held.check(session if in_session else connection)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.2])
+async def test_a_transaction_that_was_checked_keeps_the_lock_from_others(
+    locks: Locks, others: Locks, installed: str, admin: Connection, timeout: float
+) -> None:
+    """Who does not wait for ever is told in time that the lock is not free, and keeps nothing."""
+    async with by_asyncpg(installed) as connection:
+        async with Lock(locks, "x") as held:
+            await held.check(connection)
+        for one in (others, locks):
+            with pytest.raises(LockTimeoutError):
+                async with asyncio.timeout(WAIT_LIMIT), Lock(one, "x", timeout=timeout):
+                    pytest.fail("two transactions of two holders overlap")
+            await until(admin, "NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')")
+    async with Lock(others, "x", timeout=WAIT_LIMIT) as next_one:
+        assert next_one.token > held.token
 
 
 async def test_a_check_in_another_database(locks: Locks, installed: str) -> None:
