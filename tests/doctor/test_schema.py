@@ -75,9 +75,12 @@ async def test_good_functions_are_not_faulted(dsn: str, admin: Connection, body:
     assert [f.severity for f in of(report, "functions")] == [Severity.OK]
 
 
-async def test_triggers_that_tell_nobody_are_named(dsn: str, admin: Connection) -> None:
-    """Disabled ones, and those that fire on replicas only; and no others."""
-    await add_function(admin, "NOTIFY orders")
+@pytest.mark.parametrize(
+    "body", ["NOTIFY orders", "PERFORM asyncnotify.audit_append('orders', NEW.id::text)"]
+)
+async def test_triggers_that_tell_nobody_are_named(dsn: str, admin: Connection, body: str) -> None:
+    """Disabled ones, and those that fire on replicas only; and no others. Also those of a log."""
+    await add_function(admin, body)
     for name in ("off", "away", "fine"):
         await admin.execute(
             f"CREATE TRIGGER {name} AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION tell()"
@@ -103,11 +106,14 @@ async def test_row_triggers_on_big_tables_are_named(dsn: str, admin: Connection)
     assert finding.evidence == ("each_row on orders",)
 
 
-async def test_partitions_that_are_left_out_are_named(dsn: str, admin: Connection) -> None:
+@pytest.mark.parametrize("body", ["NOTIFY orders", "PERFORM asyncnotify.audit_append('a', '')"])
+async def test_partitions_that_are_left_out_are_named(
+    dsn: str, admin: Connection, body: str
+) -> None:
     """A statement-level trigger of the root does not fire for a statement on a partition."""
-    await admin.execute("""
+    await admin.execute(f"""
         CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS
-        $$ BEGIN NOTIFY orders; RETURN NULL; END $$;
+        $$ BEGIN {body}; RETURN NULL; END $$;
         CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
         CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
@@ -116,6 +122,9 @@ async def test_partitions_that_are_left_out_are_named(dsn: str, admin: Connectio
     """)
     finding = one(await diagnose(dsn), "partitions", Severity.WARNING)
     assert finding.evidence == ("parts: parts_2",)
+    await admin.execute("ALTER TABLE parts_1 ENABLE REPLICA TRIGGER tell")
+    finding = one(await diagnose(dsn), "partitions", Severity.WARNING)
+    assert finding.evidence == ("parts: parts_1, parts_2",)
     await admin.execute("DROP TRIGGER tell ON parts; DROP TRIGGER tell ON parts_1")
     await admin.execute(
         "CREATE TRIGGER tell AFTER INSERT ON parts FOR EACH ROW EXECUTE FUNCTION tell()"

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 MOST_SHOWN: Final = 10
 """Lines of evidence: of hundreds of sessions the first ones will do."""
 
+TELLS: Final = r"p.prosrc ~* '\m(pg_notify|notify)\M|\masyncnotify\.\w+_append'"
+"""The condition that a function, ``p``, notifies or appends to a log."""
+
 HIDDEN: Final = "<insufficient privilege>"
 """What pg_stat_activity shows instead of what another role's session does."""
 
