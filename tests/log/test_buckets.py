@@ -355,6 +355,18 @@ async def test_the_number_is_fixed_at_the_first_use(log: Log, dsn: str) -> None:
         assert [status.buckets for status in (await log.status()).consumers] == [5] * 5
 
 
+async def test_a_handler_may_be_registered_once_the_log_runs(log: Log) -> None:
+    """Its consumer is made then, with all of its buckets."""
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    @log.on("mailer", buckets=4)
+    async def handle(event: Event[str]) -> None:
+        seen.put_nowait(event.payload)
+
+    await log.append_many([("orders", "1", "ann"), ("orders", "2", "bob")])
+    assert {await seen.get(), await seen.get()} == {"1", "2"}
+
+
 async def test_of_two_numbers_at_once_one_wins_whole(log: Log) -> None:
     """Of many who make a consumer at the same moment, all who asked for the other are refused."""
 

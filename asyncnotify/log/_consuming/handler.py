@@ -240,6 +240,7 @@ class BucketsWorker:
     ) -> None:
         self._handling = handling
         self._feeds = feeds
+        self._first = feeds(0)
         self._sharing = sharing(self._begin)
         self._is_stopping = False
 
@@ -252,6 +253,7 @@ class BucketsWorker:
         """Run until stopped or cancelled, or until retrying will not help."""
         while not self._is_stopping:
             try:
+                await self._first.ready()  # start() makes only those registered before it
                 await self._sharing.run()
             except (LogError, *PERMANENT):
                 log.exception("handler %r has ended: retrying will not help", self._name)
