@@ -126,7 +126,11 @@ async def served(project: Path, module: str, *gunicorn: str) -> AsyncGenerator[S
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command),
             cwd=project,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(project), *sys.path])},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(project), *sys.path]),
+                "XDG_RUNTIME_DIR": str(project),  # where gunicorn has a socket
+            },
             stdout=output,
             stderr=output,
         )

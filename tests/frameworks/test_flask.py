@@ -35,6 +35,17 @@ UWSGI: Final = (
     *("uwsgi", "--http-socket", "127.0.0.1:PORT", "--module", "flask_app:create_app()"),
     *("--master", "--processes", "2", "--threads", "30", "--die-on-term", "--disable-logging"),
 )
+READY: Final = "this worker serves"
+SAYS_SO: Final = f"""
+init_of_the_page = post_worker_init
+
+
+def post_worker_init(worker):
+    init_of_the_page(worker)
+    print("{READY}", flush=True)
+"""
+"""What says that no signal is lost: workers of gunicorn miss one that comes while they start."""
+
 AT_ONCE: Final = scaled(10.0)
 """Seconds until a server with open streams has ended; by itself gunicorn would wait for them."""
 
@@ -47,10 +58,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def gunicorn(folder: Path, dsn: str, *options: str) -> Generator[WebServer]:
-    """Run gunicorn as the page does, with further options."""
+def gunicorn(folder: Path, dsn: str, *options: str, workers: int = 2) -> Generator[WebServer]:
+    """Run gunicorn as the page does, with further options; yield once all of its workers serve."""
     pytest.importorskip("gunicorn")
-    with web_server(folder, dsn, *GUNICORN, *options) as server:
+    file = folder / "gunicorn.conf.py"
+    file.write_text(file.read_text(encoding="utf-8") + SAYS_SO, encoding="utf-8")
+    command = (*GUNICORN, *options, f"--workers={workers}")
+    with web_server(folder, dsn, *command) as server:
+        eventually(lambda: server.said.count(READY) >= workers)
         yield server
 
 
@@ -127,7 +142,7 @@ def test_gunicorn_ends_with_open_streams(
 
 def test_a_worker_that_is_replaced_ends_its_streams(folder: Path, dsn: str) -> None:
     """After ``max_requests``; its clients connect to another one, and get a gap."""
-    with gunicorn(folder, dsn, "--workers=1", "--max-requests=6") as server:
+    with gunicorn(folder, dsn, "--max-requests=6", workers=1) as server:
         worker = worker_of(server)
         clients = server.clients(3)
         eventually(lambda: worker_of(server) != worker)
@@ -137,7 +152,7 @@ def test_a_worker_that_is_replaced_ends_its_streams(folder: Path, dsn: str) -> N
 
 def test_a_worker_that_is_killed_leaves_no_session(folder: Path, dsn: str) -> None:
     """Its successor listens by one of its own; so it is when the master is killed."""
-    with gunicorn(folder, dsn, "--workers=1") as server:
+    with gunicorn(folder, dsn, workers=1) as server:
         worker, before = worker_of(server), sessions(dsn)
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: not sessions(dsn) & before)
@@ -159,7 +174,7 @@ app = flask_app.create_app()
 def test_what_the_master_has_used_is_usable_in_its_workers(folder: Path, dsn: str) -> None:
     """A listener that was started, and has sent, before the fork; the master's are its own."""
     (folder / "used.py").write_text(USED_IN_MASTER, encoding="utf-8")
-    with gunicorn(folder, dsn, "--workers=1", "used:app") as server:
+    with gunicorn(folder, dsn, "used:app", workers=1) as server:
         of_master = sessions(dsn) - {server.health()["backend_pid"]}
         assert len(of_master) == 2
         (client,) = server.clients(1)

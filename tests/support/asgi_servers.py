@@ -85,7 +85,7 @@ def serving(folder: Path, *command: str, **environment: str) -> Generator[WebSer
                     **ENVIRONMENT,
                     "PORT": str(port),
                     "PYTHONUNBUFFERED": "1",
-                    "HOME": str(folder),  # where gunicorn has a socket
+                    "XDG_RUNTIME_DIR": str(folder),  # where gunicorn has a socket
                     **environment,
                 },
                 stdin=subprocess.DEVNULL,

@@ -164,7 +164,13 @@ def web_server(folder: Path, dsn: str, *command: str, **environment: str) -> Gen
     with subprocess.Popen(
         [str(SCRIPTS / arguments[0]), *arguments[1:]],
         cwd=folder,
-        env={**ENVIRONMENT, "DATABASE_URL": dsn, "PYTHONUNBUFFERED": "1", **environment},
+        env={
+            **ENVIRONMENT,
+            "DATABASE_URL": dsn,
+            "PYTHONUNBUFFERED": "1",
+            "XDG_RUNTIME_DIR": str(folder),  # where gunicorn has a socket
+            **environment,
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
