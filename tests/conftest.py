@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 import asyncnotify
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
-from tests.support.machine import described, scaled
+from tests.support.machine import described, scaled, share
 from tests.support.server_programs import VERSIONS, ProgramsUnavailableError, programs_of
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that cannot be met, before anything runs."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt programs
+    share(config.getoption("numprocesses", None) or 0)
     check_server_options(config)
     if config.getoption("--uvloop") and importlib.util.find_spec("uvloop") is None:
         message = "--uvloop needs uvloop: pip install uvloop"

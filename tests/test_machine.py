@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from tests.support import machine
-from tests.support.machine import MOST, VARIABLE, described, scaled, slowness
+from tests.support.machine import MOST, VARIABLE, described, scaled, share, slowness
 
 if TYPE_CHECKING:
     import pytest
@@ -44,6 +45,18 @@ def test_the_factor_may_be_set_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     program = f"import os; print(os.environ[{VARIABLE!r}])"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert child.stdout.strip() == b"2.5"
+
+
+def test_the_processes_of_the_run_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its share of the machine; but not where the factor was set by hand."""
+    cores = os.cpu_count() or 1
+    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setattr(machine, "_load", lambda: 1.0)
+    for given, factor in ((False, 4.0), (True, 1.0)):
+        monkeypatch.setenv(VARIABLE, "1")
+        monkeypatch.setattr(machine, "_GIVEN", given)
+        share(3 * cores)
+        assert slowness() == factor
 
 
 def test_the_limit_of_each_test_is_scaled(request: pytest.FixtureRequest) -> None:

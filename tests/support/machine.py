@@ -2,7 +2,9 @@
 How slow this machine is, measured once when the tests start: the time limits are scaled by that.
 
 What a test waits for has to come; how long it may take depends on the machine, and on what else
-runs there. A limit on how fast asyncnotify is, is not scaled: it is what the test is about.
+runs there, the other processes of the same run included. Where asyncnotify promises to do something
+in time, the timeout that it is given is not scaled, but what it may take beyond that is: on the
+reference machine the promise is checked as it is made.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ VARIABLE: Final = "ASYNCNOTIFY_TEST_SLOWNESS"
 MOST: Final = 10.0
 """A machine that is slower still is no place for these tests."""
 
+_GIVEN: Final = VARIABLE in os.environ
+"""Whether the factor was set by hand, or by the process that has started this one."""
+
 _REFERENCE: Final = 0.030
 """Seconds that _work() takes on the machine for which the limits were chosen, when that is idle."""
 
@@ -29,6 +34,13 @@ def slowness() -> float:
     if VARIABLE not in os.environ:
         os.environ[VARIABLE] = f"{min(max(1.0, _measured(), _load()), MOST):.2f}"
     return float(os.environ[VARIABLE])
+
+
+def share(processes: int) -> None:
+    """Let the factor count the processes in which this run is about to run tests."""
+    if not _GIVEN:
+        together = _load() + processes / (os.cpu_count() or 1)
+        os.environ[VARIABLE] = f"{min(max(slowness(), together), MOST):.2f}"
 
 
 def scaled(seconds: float) -> float:
