@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.support import machine
 from tests.support.machine import MOST, VARIABLE, described, scaled, share, slowness
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Mapping
 
 LIMIT = 40.0
+TESTS = Path(__file__).parent
+VIRTUAL_TIME = ("unit", "properties")
+PLAYED = {"chaos/other_program.py", "chaos/publishing.py", "support/server_programs.py"}
+"""What programs that faults befall give up after, and a download."""
+
+WAITS = re.compile(
+    r"asyncio\.(timeout|wait_for)|subprocess\.\w+|.*\.(communicate|join|result|wait)"
+)
+CLOCKS = re.compile(r"\b(monotonic|perf_counter|time)\(\)|\.(seconds|downtime)\b|time_of\(")
+STANDS = 1.0
+"""Seconds from which on a wait is for what has to come; a shorter one shows that it does not."""
 
 
 def test_the_factor_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +73,83 @@ def test_the_processes_of_the_run_count_too(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(machine, "_GIVEN", given)
         share(3 * cores)
         assert slowness() == factor
+
+
+def constants_of(module: ast.Module) -> dict[str, ast.expr]:
+    """Return what each name of a module stands for."""
+    found: dict[str, ast.expr] = {}
+    for node in module.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                found[name] = value
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+                found |= {ast.unparse(n): v for n, v in zip(names, values, strict=True)}
+    return found
+
+
+def number_of(expression: ast.expr, constants: Mapping[str, ast.expr]) -> float | None:
+    """Return the number that an expression is on every machine; None where it is not."""
+    match expression:
+        case ast.Constant(value=int() | float() as value):
+            return value
+        case ast.Name(id=name) if name in constants:
+            return number_of(constants[name], constants)
+        case ast.BinOp(left=left, right=right):
+            numbers = [number_of(side, constants) for side in (left, right)]
+            return None if None in numbers else sum(filter(None, numbers))
+    return None
+
+
+def unscaled(source: str) -> list[str]:
+    """Return the time limits of a module that are the same on every machine."""
+    module = ast.parse(source)
+    constants, found = constants_of(module), []
+    for node in ast.walk(module):
+        match node:
+            case ast.Call(func=function) if WAITS.fullmatch(ast.unparse(function)):
+                given = [word.value for word in node.keywords if word.arg == "timeout"]
+                numbers = [number_of(each, constants) for each in given or node.args[-1:]]
+                wrong = any(number is not None and number >= STANDS for number in numbers)
+            case ast.Compare(ops=[*_, ast.Lt() | ast.LtE()]) if CLOCKS.search(ast.unparse(node)):
+                wrong = number_of(node.comparators[-1], constants) is not None
+            case _:
+                wrong = False
+        if wrong and isinstance(node, ast.expr):
+            found.append(f"{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_each_limit_is_scaled() -> None:
+    """In all tests: how long something may take, and how long is waited for what has to come."""
+    modules = {path.relative_to(TESTS): path.read_text("utf-8") for path in TESTS.rglob("*.py")}
+    found = {
+        f"{path}:{limit}"
+        for path, source in modules.items()
+        if path.parts[0] not in VIRTUAL_TIME and path.as_posix() not in PLAYED
+        for limit in unscaled(source)
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "async with asyncio.timeout(20): ...",
+        "await asyncio.wait_for(told, timeout=5)",
+        "thread.join(20)",
+        "subprocess.run([], timeout=WAIT)",
+        "assert time.monotonic() - began < 0.2 + WAIT",
+    ],
+)
+def test_a_limit_that_is_not_scaled_is_found(wrong: str) -> None:
+    """A number, a name for one, or a sum; as soon as a part of it is scaled, it fits."""
+    program = "WAIT = {}\nasync def test():\n    {}"
+    assert len(unscaled(program.format("3.0", wrong))) == 1
+    scaled_one = re.sub(r"\b(20|5|0\.2)\b", r"scaled(\1)", wrong)
+    assert unscaled(program.format("scaled(3.0)", scaled_one)) == []
 
 
 def test_the_limit_of_each_test_is_scaled(request: pytest.FixtureRequest) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE
 from tests.conftest import DSN_VARIABLE, PG_VARIABLE
+from tests.support.machine import scaled
 from tests.support.server_programs import ProgramsUnavailableError, programs_of
 from tests.support.small_project import make_project
 
@@ -57,7 +58,7 @@ def run(folder: Path, *command: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=scaled(50),
     )
     return done.stdout + done.stderr
 

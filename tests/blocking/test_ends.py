@@ -435,7 +435,7 @@ def test_r31_close_is_bounded_while_the_server_is_frozen(own_server: PostgresSer
     listener.notify("orders")
     own_server.freeze()
     try:
-        assert seconds_to_close(listener, 0.5) < 0.5 + 0.5 + 0.5
+        assert seconds_to_close(listener, 0.5) < 0.5 + 0.5 + scaled(0.5)
         assert listener.state is State.CLOSED
     finally:
         own_server.thaw()
@@ -458,7 +458,7 @@ def test_r31_close_is_bounded_during_the_start(own_server: PostgresServer) -> No
         thread.start()
         while listener.state is not State.CONNECTING:
             pass
-        assert seconds_to_close(listener, 0.5) < 0.5 + 0.5 + 0.5
+        assert seconds_to_close(listener, 0.5) < 0.5 + 0.5 + scaled(0.5)
         thread.join(WAIT_LIMIT)
         assert [type(error).__name__ for error in outcome] == ["ClosedError"]
     finally:
@@ -481,7 +481,7 @@ def test_r31_close_is_bounded_while_handlers_block(dsn: str, notifier: BlockingN
     for _ in range(20):
         assert calls.acquire(timeout=WAIT_LIMIT)
     try:
-        assert seconds_to_close(listener, 0.2) < 0.2 + 0.5 + 0.5
+        assert seconds_to_close(listener, 0.2) < 0.2 + 0.5 + scaled(0.5)
         assert listener.state is State.CLOSED
     finally:
         release.set()
@@ -505,7 +505,7 @@ def test_r31_close_is_bounded_while_the_loop_is_blocked(own_server: PostgresServ
     try:
         assert blocked.wait(WAIT_LIMIT)
         for one in (listener, other):
-            assert seconds_to_close(one, 0.2) < 0.2 + 0.5 + 0.5
+            assert seconds_to_close(one, 0.2) < 0.2 + 0.5 + scaled(0.5)
     finally:
         release.set()
     for one in (listener, other):

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from tests.support.machine import scaled
+
 pytestmark = pytest.mark.timeout(180)
-LIMIT = 150.0  # seconds for a program that takes 20 on an idle machine
+LIMIT = scaled(150.0)  # seconds for a program that takes 20 on an idle machine
 
 PRELUDE = """
 import faulthandler, os, random, signal, sys, threading, time

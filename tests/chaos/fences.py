@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.changes import CHANNELS, FENCE
 from tests.chaos.sender import WAIT_LIMIT
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ __all__ = ["Fences"]
 _AGAIN = 0.3
 """Seconds after which another fence goes out: the one before may have met a dead connection."""
 
-_SETTLED_WITHIN = 30.0
+_SETTLED_WITHIN = scaled(30.0)
 """Seconds: a resync that has failed for some time is tried again after up to 5."""
 
 

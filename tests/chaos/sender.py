@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from tests.chaos.changes import CHANNELS, FENCE, MARKS, Change
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     import random
 
 __all__ = ["LOST", "WAIT_LIMIT", "Sender"]
 
-WAIT_LIMIT: Final = 10.0
+WAIT_LIMIT: Final = scaled(10.0)
 """Seconds after which what should have happened has not."""
 
 LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

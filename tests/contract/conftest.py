@@ -110,7 +110,7 @@ def check_exit(codes: Collection[int], program: str, *arguments: str) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=scaled(20),
         check=False,
     )
     assert result.returncode in codes, result.stderr

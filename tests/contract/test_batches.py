@@ -20,6 +20,7 @@ from asyncnotify import (
     NotStartedError,
 )
 from tests.contract.fake_network import network_before
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify import Batches, Listener, Stream
@@ -297,7 +298,7 @@ async def test_each_item_goes_to_one_of_several_takers(
         await database.notify("orders", *map(str, range(100)))
         async with database.transaction():
             await database.notify("orders", *map(str, range(100, 400)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             await all_taken.wait()
     assert sorted(n for share in shares for n in share) == list(range(400))
     assert all(share == sorted(share) and share for share in shares)

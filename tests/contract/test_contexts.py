@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from asyncnotify import Listener, Notification, Notifier
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Database, Inbox
@@ -190,5 +191,5 @@ async def test_closing_in_a_task_of_a_handler_does_not_wait_for_the_handler(
     await listener.start()
     await listener.listen("orders", handler, concurrency=concurrency)
     await database.notify("orders", "")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await closed

@@ -11,13 +11,14 @@ import pytest
 import wrapt
 
 from asyncnotify import ConfigurationError, Listener, Notifier
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.needs_server("driver")
 
-SECONDS = 5.0
+SECONDS = scaled(5.0)
 SETTINGS = {"application_name": "asyncnotify"}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from asyncnotify import Gap, GapReason, Notification, State
 from tests.contract.conftest import check_exit
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -167,7 +168,7 @@ async def test_r48_a_generator_that_a_handler_returns_is_an_error(
         **options,
     )
     await listener.notify("orders")
-    error = await asyncio.wait_for(told.get(), 10)
+    error = await asyncio.wait_for(told.get(), scaled(10))
     assert isinstance(error, TypeError)
     assert f"{function.__name__}(), of whose body nothing has run" in str(error)
     assert subscription.stats().handler_errors == 1
@@ -183,7 +184,7 @@ async def test_r48_a_resync_that_returns_a_generator_has_not_succeeded(listener:
         on_error=lambda error, _: told.put_nowait(error),
     )
     for _ in range(2):
-        assert isinstance(await asyncio.wait_for(told.get(), 10), TypeError)
+        assert isinstance(await asyncio.wait_for(told.get(), scaled(10)), TypeError)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -403,7 +404,7 @@ async def test_plain_functions_may_block_in_threads(
 
     def block(notification: Notification[str]) -> None:
         loop.call_soon_threadsafe(begun, notification)
-        assert gate.wait(10)
+        assert gate.wait(scaled(10))
         loop.call_soon_threadsafe(handled, notification)
 
     listener.on("orders", in_thread=True, resync=resyncs.append)(block)
@@ -451,7 +452,7 @@ async def test_r31_a_thread_that_blocks_does_not_keep_close_from_returning(
 
     def block(notification: Notification[str]) -> None:
         loop.call_soon_threadsafe(inbox, notification)
-        gate.wait(10)
+        gate.wait(scaled(10))
         loop.call_soon_threadsafe(ended.set)
 
     async with factory.listener(close_timeout=0.1) as listener:
@@ -475,12 +476,12 @@ async def test_a_handler_in_a_thread_may_close_the_listener(
     await listener.start()
 
     def close(_: Notification[str]) -> None:
-        asyncio.run_coroutine_threadsafe(listener.aclose(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(listener.aclose(), loop).result(scaled(10))
         loop.call_soon_threadsafe(closed.set)
 
     await listener.listen("orders", close, in_thread=True)
     await database.notify("orders", "1")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         await closed.wait()
     assert listener.state is State.CLOSED
 

@@ -23,6 +23,7 @@ from asyncnotify import (
     State,
 )
 from tests.contract.fake_network import network_before
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -184,7 +185,7 @@ async def test_close_from_a_handler(
 
     await listener.listen("stop", close, concurrency=concurrency)
     await database.notify("stop", "")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(scaled(2.5)):
         assert await closed is State.CLOSED
     assert await database.until_backends(0) == []
 
@@ -202,7 +203,7 @@ async def test_close_from_resync(
 
     listener.on("stop", resync=close)(inbox)
     await listener.start()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(scaled(2.5)):
         assert await closed is State.CLOSED
 
 
@@ -212,7 +213,7 @@ async def test_close_while_starting(factory: ListenerFactory, silent_dsn: str) -
     starting = asyncio.create_task(listener.start())
     await asyncio.sleep(0)
     assert f"{listener!r}".endswith(" connecting>")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(scaled(2)):
         await listener.aclose()
     with pytest.raises(ClosedError):
         await starting
@@ -260,7 +261,7 @@ async def test_r31_close_of_a_live_server_is_quick(
         await listener.notify("orders", "1")
         began = loop.time()
         await listener.aclose()
-        assert loop.time() - began < 1.0
+        assert loop.time() - began < scaled(1.0)
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.3])
@@ -278,7 +279,7 @@ async def test_r31_close_with_a_stuck_handler_keeps_to_its_timeout(
     loop.call_later(timeout, over.set)  # by the loop's own clock, whatever its step
     await listener.aclose(timeout=timeout)
     assert over.is_set()
-    assert loop.time() - began < timeout + 0.5
+    assert loop.time() - began < timeout + scaled(0.5)
     assert await handler.outcome == "cancelled"
     assert handler.calls == 1
     assert await database.until_backends(0) == []
@@ -341,7 +342,7 @@ async def test_leaving_with_an_exception_drops_what_is_buffered(
             raise LookupError
 
     with pytest.raises(LookupError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             await use()
     assert await handler.outcome == "cancelled"
     assert handler.calls == 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncnotify import BlockingListener, Gap, Listener, Notification
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.typing import CallNext, Middleware
@@ -86,11 +87,11 @@ def test_a_blocking_listener_has_it_too(dsn: str) -> None:
         listener.listen("orders", handler)
         remove = listener.add_middleware(note("added"))
         listener.notify("orders", "1")
-        assert handled.get(timeout=20) == "1"
+        assert handled.get(timeout=scaled(20)) == "1"
         remove()
         added = threads.pop("added")
         listener.notify("orders", "2")
-        assert handled.get(timeout=20) == "2"
+        assert handled.get(timeout=scaled(20)) == "2"
     assert added == threads["given"] != threads["handler"]
     assert "added" not in threads
 

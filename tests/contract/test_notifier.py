@@ -24,6 +24,7 @@ from asyncnotify import (
 )
 from asyncnotify.testing.server import PostgresServer
 from tests.contract.round_trips import round_trips
+from tests.support.machine import scaled
 from tests.support.server_features import needs_small_queue, small_queue
 
 if TYPE_CHECKING:
@@ -402,7 +403,7 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
 async def test_r12_a_start_that_no_retry_can_help_is_refused_at_once(database: Database) -> None:
     """A database that is not there: start() does not wait for its timeout."""
     notifier = Notifier(database.dsn_of_none(), start_timeout=3_600)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         with pytest.raises(ConnectError):
             await notifier.start()
 

@@ -21,6 +21,7 @@ from asyncnotify import (
     Notifier,
 )
 from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs_server("pool")
 
-SOON = 5.0  # seconds for what takes milliseconds
+SOON = scaled(5.0)  # seconds for what takes milliseconds
 NAME = "shop"
 PIDS = """
     SELECT pid FROM pg_stat_activity

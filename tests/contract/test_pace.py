@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.machine import scaled
+
 if TYPE_CHECKING:
     from asyncnotify import Listener, Notification, Stream
     from tests.contract.conftest import Database, ListenerFactory
@@ -141,7 +143,7 @@ async def test_r57_many_busy_handlers_and_a_backlog_share_the_loop(
         measuring = asyncio.create_task(measure_lags(lags))
         await database.notify("events", *map(str, range(3_000)), "last")
         await database.notify("orders", *map(str, range(10)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             await done.wait()
             await reading
         measuring.cancel()

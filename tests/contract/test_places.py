@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import ClosedError, Notification, State, WrongLoopError
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -224,7 +225,7 @@ def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=scaled(20),
         check=False,
     )
     assert (result.stdout, result.returncode) == ("6\n", 0), result.stderr

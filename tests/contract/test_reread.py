@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from asyncnotify import BlockingListener, Channel, Gap, GapReason, Notification, Reread
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -275,9 +276,9 @@ def test_threads_are_told_too(factory: ListenerFactory) -> None:
         with listener.stream(NUMBERS, gaps=True) as stream:
             for text in ("1", "again 3", "2"):
                 listener.notify("orders", text)
-            items = [stream.get(timeout=10) for _ in range(4)]
+            items = [stream.get(timeout=scaled(10)) for _ in range(4)]
             assert [shown(item) for item in items] == [("start", None), 1, ("reread", 3), 2]
             while handler.stats().delivered < 2:
                 listener.notify("orders", "2")
-                stream.get(timeout=10)
+                stream.get(timeout=scaled(10))
     assert [shown(gap) for gap in gaps] == [("start", None), ("reread", 3)]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.machine import scaled
+
 if TYPE_CHECKING:
     from asyncnotify import Listener, Notification
     from tests.contract.conftest import Database, Inbox, ListenerFactory
@@ -28,7 +30,7 @@ async def test_r36_the_database_can_be_dropped_after_close(
     async with factory.listener(f"{base}/{name}") as listener:
         await listener.listen("orders", lambda _: None)
         await listener.notify("orders", "1")
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(scaled(1.0)):
         await database.connection.execute(f"DROP DATABASE {name}")
 
 

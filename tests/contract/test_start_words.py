@@ -23,6 +23,7 @@ from asyncnotify import (
     Notifier,
 )
 from asyncnotify.testing.faults import dns_fails
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +144,11 @@ def test_the_first_example_without_a_server_says_what_is_wrong() -> None:
         given, 'Listener("postgresql://localhost:1/postgres", start_timeout=0.3)'
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=scaled(30),
+        check=False,
     )
     lines = ended.stderr.splitlines()
     assert lines[0].startswith("attempt 1 to connect to localhost:1/postgres failed: ")

@@ -17,6 +17,7 @@ from asyncnotify.doctor.printing import print_report
 from asyncnotify.ext.reporting import Reporting
 from asyncnotify.testing.proxy import FaultProxy
 from tests.doctor.findings import bad, of, one, text_of
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
@@ -69,7 +70,7 @@ async def test_a_server_that_falls_silent_is_unknown_in_time(dsn: str) -> None:
     assert report.exit_status != 0
     unknown = {f.check for f in report.findings if f.severity is Severity.UNKNOWN}
     assert {"version", "queue", "notify lock", "log"} <= unknown or not report.is_reachable
-    assert asyncio.get_running_loop().time() - began < 20
+    assert asyncio.get_running_loop().time() - began < scaled(20)
 
 
 @pytest.mark.parametrize("dsn", ["mysql://there/x", ""])
@@ -97,7 +98,7 @@ async def test_a_cancelled_diagnosis_leaves_no_session(dsn: str, admin: Connecti
         with pytest.raises(asyncio.CancelledError):
             await task
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asyncnotify-doctor'"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         while await admin.fetchval(query):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)  # polls: the server does not tell when a session has ended
 

@@ -13,13 +13,14 @@ from asyncnotify.doctor import Severity, diagnose
 from asyncnotify.log import Event, Log, Retry
 from asyncnotify.triggers import Table
 from tests.doctor.findings import bad, of, one, text_of
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
-WAIT_LIMIT = 20.0
+WAIT_LIMIT = scaled(20.0)
 YESTERDAY = "UPDATE asyncnotify.audit_ticks SET taken_at = taken_at - interval '1 d'"
 LONG = "x" * 64
 FIXED = "SET search_path = pg_catalog, pg_temp"

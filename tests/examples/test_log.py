@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from tests.support.machine import scaled
+
 if TYPE_CHECKING:
     from tests.examples.conftest import ExampleRunner
 
@@ -38,7 +40,7 @@ async def read(response: aiohttp.ClientResponse, count: int) -> list[dict[str, s
     """Return the next server-sent events, each with its fields."""
     found: list[dict[str, str]] = []
     fields: dict[str, str] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         async for line in response.content:
             name, _, value = line.decode().strip().partition(": ")
             if value:

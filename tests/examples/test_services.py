@@ -10,6 +10,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.support.machine import scaled
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
@@ -35,7 +37,7 @@ class Feed:
 
     async def next(self) -> tuple[str, str]:
         """Return what comes next."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             return await anext(self._items)
 
 
@@ -111,7 +113,7 @@ class Service:
 
     async def until(self, **facts: object) -> None:
         """Return once a health check says this."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             while not facts.items() <= (await self.health())[1].items():
                 pass
 

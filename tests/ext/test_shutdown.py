@@ -17,6 +17,7 @@ from asyncnotify import AlreadyEnteredError, BlockingListener, Listener
 from asyncnotify.ext.shutdown import end_streams_on_signal
 from asyncnotify.log import BlockingLog, Log
 from asyncnotify.testing.fake import FakeServer
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,7 +166,7 @@ with end_streams_on_signal(Streams()):
 """
     for number, said in ((signal.SIGTERM, b""), (signal.SIGINT, b"KeyboardInterrupt")):
         command = [sys.executable, "-c", program, str(int(number))]
-        ran = subprocess.run(command, capture_output=True, check=False, timeout=50)
+        ran = subprocess.run(command, capture_output=True, check=False, timeout=scaled(50))
         assert (ran.returncode, ran.stdout) == (-number, b"ended\n")
         assert said in ran.stderr
 

@@ -52,7 +52,7 @@ E_co = TypeVar("E_co", bound=ConnectionEvent, covariant=True)
 SHORT_BACKOFF = ExponentialBackoff(initial=0.01, cap=0.1)
 # Cancelled just when its socket is open, asyncpg.connect() leaves a future with this behind.
 FORGOTTEN_BY_ASYNCPG = "unexpected connection_lost() call"
-SOON = 1.0  # seconds until the server must agree, once all is quiet; measured: milliseconds
+SOON = scaled(1.0)  # seconds until the server must agree, once all is quiet; measured: milliseconds
 WAIT_LIMIT = scaled(10.0)  # seconds until a fact that must come has come
 OURS = "asyncnotify"
 FENCE = "fence"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import ConnectionLost, ExponentialBackoff, RetryScheduled
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     Fault = Callable[[ProxiedDatabase, Subject], Awaitable[None]]
 
 CAP = 1.0
-LIMIT = CAP + 2.0
+LIMIT = CAP + scaled(2.0)
 
 
 async def terminated(database: ProxiedDatabase, subject: Subject) -> None:

@@ -19,12 +19,13 @@ from asyncnotify import (
     Reconnected,
     Replaced,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify import EventStream
     from asyncnotify.testing.server import PostgresServer
 
-WAIT_LIMIT = 20.0
+WAIT_LIMIT = scaled(20.0)
 REPLACEMENTS = 5
 
 by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])

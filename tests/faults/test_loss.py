@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     Fault = Callable[[ProxiedDatabase, Subject], Awaitable[object]]
     ServerFault = Callable[[PostgresServer, int], object]
 
-AT_ONCE = 0.25  # seconds; measured: 0.013 at most
-DROPPED = 0.05  # seconds; measured: under 0.002
+AT_ONCE = scaled(0.25)  # seconds; measured: 0.013 at most
+DROPPED = scaled(0.05)  # seconds; measured: under 0.002
 WAIT_LIMIT = scaled(10.0)
 HEARTBEAT, TIMEOUT = 0.3, 0.3
-SLACK = 0.5  # seconds beyond heartbeat and timeout
+SLACK = scaled(0.5)  # seconds beyond heartbeat and timeout
 
 by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
 

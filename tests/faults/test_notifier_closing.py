@@ -17,6 +17,7 @@ from asyncnotify import (
     Notifier,
 )
 from tests.faults.conftest import WAIT_LIMIT
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import ProxiedDatabase
 
 FOR_EVER = 60.0
-CLOSE_TIMEOUT, SLACK = 0.2, 1.0
+CLOSE_TIMEOUT, SLACK = 0.2, scaled(1.0)
 
 
 class NotifierHarness:

@@ -23,6 +23,7 @@ from asyncnotify import (
 from asyncnotify.testing.faults import block_loop
 from asyncnotify.testing.proxy import FaultProxy, ProxiedConnection
 from tests.faults.conftest import SHORT_BACKOFF, WAIT_LIMIT
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     Send = Callable[[Notifier, str], Awaitable[object]]
     Block = Callable[[FaultProxy, bytes], PatternDetector]
 
-TIMEOUT, SLACK = 0.3, 1.5
+TIMEOUT, SLACK = 0.3, scaled(1.5)
 ANSWER = b"SELECT 1\0"
 
 

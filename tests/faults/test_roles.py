@@ -20,6 +20,7 @@ from asyncnotify import (
     Reconnected,
     RetryScheduled,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from asyncnotify import EventStream
     from asyncnotify.testing.server import PostgresServer
 
-WAIT_LIMIT = 10.0
+WAIT_LIMIT = scaled(10.0)
 BACKOFF = ExponentialBackoff(initial=0.01, cap=0.1)
 HEARTBEAT: dict[str, Any] = {"heartbeat": 0.1, "heartbeat_timeout": 2.0}
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BEAT = b"pg_listening_channels"
 HEARTBEAT = 0.1
 AUDIT = 6 * HEARTBEAT
-SLACK = 0.5
+SLACK = scaled(0.5)
 WAIT_LIMIT = scaled(5.0)
 
 pytestmark = pytest.mark.parametrize("connects_by", ["connect"])  # it lets us at the connection

@@ -77,6 +77,7 @@ from asyncnotify.ext.django import (
     notify,
     notify_on_commit,
 )
+from tests.support.machine import scaled
 
 ENGINE: Final = "django.db.backends.postgresql"
 PASSWORD: Final = "s3cret"
@@ -529,7 +530,11 @@ def test_without_django_one_line_says_what_to_install() -> None:
     """And nothing of the integration has been imported."""
     program = "import sys; sys.modules['django'] = None; import asyncnotify.ext.django"
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=scaled(60),
+        check=False,
     )
     wanted = (
         "ImportError: asyncnotify.ext.django needs Django: pip install 'asyncnotify-pg[django]'"

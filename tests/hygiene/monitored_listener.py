@@ -6,12 +6,14 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.support.machine import scaled
+
 if TYPE_CHECKING:
     from asyncnotify import EventStream, Listener
     from asyncnotify.testing.proxy import FaultProxy
     from tests.hygiene.secrets_harness import Connection
 
-SLACK: Final = 1.0  # seconds beyond the heartbeat's timeout; measured: 0.1
+SLACK: Final = scaled(1.0)  # seconds beyond the heartbeat's timeout; measured: 0.1
 LOCAL_KEYS: Final = frozenset(
     {
         "state",

@@ -15,6 +15,7 @@ from asyncnotify.log import BlockingLog, Log
 from asyncnotify.triggers import BlockingTable, Table
 from tests.support.codecs import set_codecs
 from tests.support.hostile_connections import BLOCKING_OPENERS, OPENERS
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -94,7 +95,7 @@ async def notified(dsn: str) -> AsyncGenerator[None]:
     """Have what is sent in the block arrive, unchanged."""
     async with Listener(dsn) as listener, listener.stream("things") as stream:
         yield
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             assert [(await anext(stream)).payload for _ in PAYLOADS] == list(PAYLOADS)
 
 
@@ -104,7 +105,7 @@ async def appended(dsn: str) -> AsyncGenerator[None]:
     async with Log("orders", dsn) as log:
         await log.install()
         yield
-        async with log.read(after="start") as stream, asyncio.timeout(20):
+        async with log.read(after="start") as stream, asyncio.timeout(scaled(20)):
             events = [await anext(stream) for _ in EVENTS * 2]
         read = [(event.channel, event.payload, event.key, event.headers) for event in events]
         assert read == EVENTS * 2
@@ -171,7 +172,7 @@ async def test_nor_what_is_set_on_connections_that_a_caller_makes_or_lends(
             arrived = [(await anext(stream)).payload for _ in PAYLOADS]
             assert sorted(arrived) == sorted(PAYLOADS)
         assert (await listener.health())["queue_usage"] is not None
-    async with Locks(connect=connect) as locks, asyncio.timeout(20):
+    async with Locks(connect=connect) as locks, asyncio.timeout(scaled(20)):
         await locks.install()
         for _ in range(2):
             async with Lock(locks, "it's %s") as held:

@@ -29,6 +29,7 @@ from asyncnotify.testing.server import (
     StopMode,
     UnknownBackendError,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -69,7 +70,7 @@ def run_script(script: str, account: Account | None = None) -> subprocess.Comple
         user=None if account is None else account.uid,
         group=None if account is None else account.gid,
         extra_groups=None if account is None else (),
-        timeout=30,
+        timeout=scaled(30),
     )
 
 
@@ -165,7 +166,7 @@ async def test_frozen_backend_falls_silent(
     done, _ = await asyncio.wait({answer}, timeout=0.2)
     assert not done
     own_server.thaw_backend(session.get_server_pid())
-    assert await asyncio.wait_for(answer, 5) == 42
+    assert await asyncio.wait_for(answer, scaled(5)) == 42
 
 
 async def test_killed_backend_restarts_all_sessions(
@@ -177,7 +178,7 @@ async def test_killed_backend_restarts_all_sessions(
     postmaster = own_server.pid
     other = await asyncpg.connect(own_server.dsn)
     own_server.kill_backend(other.get_server_pid())
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), scaled(5))
     other.terminate()
     assert own_server.pid == postmaster
 
@@ -200,7 +201,7 @@ async def test_standby_streams_and_is_promoted(own_server: PostgresServer) -> No
         position = await fetch(own_server.dsn, "SELECT pg_current_wal_lsn() - '0/0'")
         own_server.kill()
         replayed = f"SELECT pg_last_wal_replay_lsn() - '0/0' >= {position}"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             while not await fetch(replica.dsn, replayed):
                 pass
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):

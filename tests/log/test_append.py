@@ -21,6 +21,7 @@ from asyncnotify.log import EntryError, Log, LogNameError, NotInstalledError
 from asyncnotify.log._entries import PAYLOAD_LIMIT
 from tests.contract.test_notifier_transactions import CALLERS, OPENERS, Caller
 from tests.log.conftest import transaction_of
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -305,7 +306,7 @@ async def test_wake_after_a_commit_is_sent_by_another_connection(
     await admin.add_listener(installed.wake_channel, wake)
     async with Log("orders", dsn, wake="after") as log:
         await log.append("things", "x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             await woken.wait()
             woken.clear()
             await log.wake()

@@ -71,7 +71,7 @@ def test_what_is_appended_is_read(log: BlockingLog) -> None:
     log.append("things", "a")
     assert log.append_many([("things", str(n)) for n in range(1_500)]) == 1_500
     with log.read(after="start") as stream:
-        read = [stream.get(timeout=20).payload for _ in range(1_501)]
+        read = [stream.get(timeout=scaled(20)).payload for _ in range(1_501)]
         assert read == ["a", *map(str, range(1_500))]
         with pytest.raises(TimeoutError):
             stream.get(timeout=0.01)
@@ -101,7 +101,7 @@ def test_events_are_part_of_the_callers_transaction(dsn: str, log: BlockingLog, 
         connection.commit()
     engine.dispose()
     with log.read(after="start") as stream:
-        events: list[Event[str]] = [stream.get(timeout=20) for _ in range(4)]
+        events: list[Event[str]] = [stream.get(timeout=scaled(20)) for _ in range(4)]
     assert [event.payload for event in events] == ["it's", "0", "1", "2"]
     assert (events[0].key, events[0].headers) == ("k", {"a": "b"})
 
@@ -199,7 +199,7 @@ class Calls:
 
     def taken(self, count: int) -> list[str]:
         """Return the next so many payloads; they have to come soon."""
-        return [self.payloads.get(timeout=20) for _ in range(count)]
+        return [self.payloads.get(timeout=scaled(20)) for _ in range(count)]
 
 
 def test_until_end_yields_what_is_there_and_ends(log: BlockingLog) -> None:
@@ -278,7 +278,7 @@ def test_what_a_transactional_handler_writes_and_appends_is_there_once(
         connection.execute("CREATE TABLE effects (payload text)")
     with served, served.read("done", after="now") as stream:
         log.append("things", "a")
-        assert [stream.get(timeout=20).payload for _ in range(2)] == ["a", "a"]
+        assert [stream.get(timeout=scaled(20)).payload for _ in range(2)] == ["a", "a"]
         with pytest.raises(TimeoutError):
             stream.get(timeout=0.05)
         with pytest.raises(ClosedError, match="has ended"):
@@ -306,8 +306,8 @@ def test_closing_gives_up_a_handler_that_does_not_return(dsn: str, log: Blocking
 
     with served:
         log.append("things", "a")
-        assert entered.wait(20)
-    assert told.wait(20)
+        assert entered.wait(scaled(20))
+    assert told.wait(scaled(20))
     [status] = log.status().consumers
     assert status.lag_events == 1
 

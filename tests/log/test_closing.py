@@ -14,6 +14,7 @@ from asyncnotify.log import Event, Log
 from asyncnotify.log import _log as log_module
 from asyncnotify.testing.proxy import FaultProxy
 from tests.log.conftest import append, count_of_sessions
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,7 +88,7 @@ async def test_closing_ends_in_time_though_the_server_does_not_answer(
         proxy.black_hole()
         began = time.monotonic()
         await log.aclose(timeout=0.2)
-        assert time.monotonic() - began < 0.2 + 0.5 + 0.3
+        assert time.monotonic() - began < 0.2 + 0.5 + scaled(0.3)
 
 
 @pytest.mark.parametrize("use", [*USES, all_of_it])
@@ -103,7 +104,7 @@ async def test_a_cancelled_closing_leaves_nothing(
             await asyncio.sleep(0)
         closing.cancel()
         await asyncio.wait({closing})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while await count_of_sessions(admin):
             pass
 
@@ -121,9 +122,9 @@ async def test_whoever_waits_for_an_event_learns_of_the_end(
         for _ in range(turns):
             await asyncio.sleep(0)
         await log.aclose(timeout)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             assert await waiting is None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while await count_of_sessions(admin):
             pass
 
@@ -147,7 +148,7 @@ async def test_a_handler_may_close_its_log(
 
     await log.start()
     await log.append("things", "x")
-    assert await asyncio.wait_for(ended, 20) < 2.5
+    assert await asyncio.wait_for(ended, scaled(20)) < scaled(2.5)
     await log.aclose()  # waits for the handler
 
 
@@ -170,7 +171,7 @@ async def test_what_a_handler_appends_while_the_log_closes_is_appended(
         await called.wait()
     async with Log("orders", dsn) as log:
         assert (await log.status()).events == 4
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while await count_of_sessions(admin):
             pass
 
@@ -188,7 +189,7 @@ async def test_a_handler_is_called_whenever_it_is_registered(dsn: str, installed
 
         return handle
 
-    async with Log("orders", dsn) as log, asyncio.timeout(20):
+    async with Log("orders", dsn) as log, asyncio.timeout(scaled(20)):
         log.on("first")(note("first"))
         await log.append("things", "x")
         log.on("second")(note("second"))
@@ -212,7 +213,7 @@ async def test_a_call_of_a_handler_has_a_context_of_its_own(dsn: str, installed:
             done.set()
 
     variable.set("of whoever starts")
-    async with log, asyncio.timeout(20):
+    async with log, asyncio.timeout(scaled(20)):
         await log.append("things", "x")
         await log.append("things", "y")
         await done.wait()

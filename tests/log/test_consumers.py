@@ -46,7 +46,7 @@ async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
 
 async def taken(consumer: Consumer[Any], count: int) -> list[Any]:
     """Return the payloads of the next so many events; they have to come soon."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         return [(await anext(consumer)).payload for _ in range(count)]
 
 
@@ -158,7 +158,7 @@ async def test_another_takes_over_within_a_second_of_kill_9(
         await process.wait()
         await append(admin, "b")
         assert await waiting == ["a", "b"]
-        assert time.monotonic() - killed < 1.0
+        assert time.monotonic() - killed < scaled(1.0)
 
 
 async def _are_sessions(admin: Connection, count: int) -> bool:
@@ -298,7 +298,7 @@ class Seen:
 
     async def until(self, count: int) -> list[str]:
         """Return the payloads once there are so many."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             while len(self.payloads) < count:
                 self._news.clear()
                 await self._news.wait()

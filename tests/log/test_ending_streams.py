@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from asyncnotify.log import BlockingLog, Event, Log
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,7 +109,7 @@ async def test_a_stream_without_a_server_ends_at_once(dsn: str, log: Log, end: s
         while stream._retry_at < asyncio.get_running_loop().time() + 60:  # noqa: SLF001, ASYNC110 - nothing else tells that it waits
             await asyncio.sleep(0)
         await (apart.aclose() if end == "aclose" else asyncio.to_thread(apart.end_streams))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             assert await ends == []
 
 

@@ -15,6 +15,7 @@ from asyncnotify import Gap
 from asyncnotify.log import Event, Log
 from asyncnotify.testing.server import PostgresServer
 from tests.log.conftest import Reader, append
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,14 +42,14 @@ async def until_replayed(primary: Connection, standby: Connection) -> None:
     """Return once the standby has all that the primary has."""
     lsn = await primary.fetchval("SELECT pg_current_wal_flush_lsn()")
     query = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while not await standby.fetchval(query, lsn):
             pass
 
 
 async def payloads(log: Log, after: Any, count: int) -> list[Any]:
     """Return the payloads, or Gaps, from a place on."""
-    async with asyncio.timeout(30), log.read(after=after, gaps=True) as stream:
+    async with asyncio.timeout(scaled(30)), log.read(after=after, gaps=True) as stream:
         items = [await anext(stream) for _ in range(count)]
     return [item.payload if isinstance(item, Event) else item for item in items]
 
@@ -66,7 +67,7 @@ async def test_trap_5_nothing_is_read_on_a_standby_until_it_is_promoted(
             await Reader(copy).read()
         async with Log("orders", connect=lambda: connected(standby), poll=0.1) as log:
             reading = asyncio.ensure_future(payloads(log, "start", 2))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(scaled(20)):
                 while "recovery" not in caplog.text and "standby" not in caplog.text:
                     await copy.execute("SELECT 1")
             await asyncio.to_thread(primary.stop, "immediate")
@@ -138,7 +139,7 @@ async def test_a_reader_whose_idle_connection_moves_to_a_promoted_standby_misses
             return await connected(servers[-1])
 
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(scaled(60)),
             Log("orders", connect=connect) as log,
             log.read(after="start") as stream,
         ):
@@ -212,7 +213,7 @@ async def test_trap_6_a_copy_goes_on_in_an_epoch_of_its_own(
             assert await payloads(log, positions[-1], 52) == rest[150:]
             await append(copy, "new 2")
             assert await payloads(log, "start", 203) == [*rest, "new 2"]
-            async with asyncio.timeout(20), log.consumer("mailer") as consumer:
+            async with asyncio.timeout(scaled(20)), log.consumer("mailer") as consumer:
                 found = [(await anext(consumer)).payload for _ in range(103)]
             assert found == [*rest[100:], "new 2"]
             assert not any(isinstance(item, Gap) for item in found)

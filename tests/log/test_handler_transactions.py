@@ -11,6 +11,7 @@ import pytest
 
 from asyncnotify import ExponentialBackoff
 from asyncnotify.log import Event, Log, Retry
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
@@ -53,7 +54,7 @@ async def test_what_ends_or_breaks_the_transaction_is_an_error_of_the_handler(
             await connection.execute("INSERT INTO effects VALUES (1)")
             finished.set()
 
-    async with log, asyncio.timeout(20):
+    async with log, asyncio.timeout(scaled(20)):
         await log.append("things", "bad")
         await log.append("things", "good")
         await finished.wait()
@@ -79,7 +80,7 @@ async def test_a_dead_letter_whose_transaction_the_handler_ends_stays(
         asked.set()
         raise ValueError(event.channel)
 
-    async with log, asyncio.timeout(20):
+    async with log, asyncio.timeout(scaled(20)):
         await log.append("things", "x")
         while not (letters := await log.dead_letters()):
             await asked.wait()

@@ -13,6 +13,7 @@ from asyncnotify import Channel, ExponentialBackoff
 from asyncnotify.log import Event, Log, Position, PositionError, Retry, UnknownConsumerError
 from tests.log.conftest import append
 from tests.log.test_consumers import Seen, taken, until
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,7 +155,7 @@ async def test_a_retry_of_a_transactional_handler_is_one_transaction(
 
     async with log:
         await log.append(numbers, 5)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             while not (letters := await log.dead_letters()):
                 pass
         with pytest.raises(RuntimeError):

@@ -15,6 +15,7 @@ import pytest_asyncio
 from asyncnotify import Channel, Gap, GapReason, Listener, Reread
 from asyncnotify.log import Event, Log, NotInstalledError, Position, PositionError
 from tests.log.conftest import append, kill_sessions, server_time, take_tick
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ async def log(dsn: str, installed: Names) -> AsyncIterator[Log]:
 
 async def taken(stream: LogStream[Any], count: int) -> list[Any]:
     """Return the payloads of the next so many events, or Gaps; they have to come soon."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         items = [await anext(stream) for _ in range(count)]
     return [item.payload if isinstance(item, Event) else item for item in items]
 
@@ -84,7 +85,7 @@ async def test_from_a_position_on(log: Log, admin: Connection) -> None:
     for n in range(6):
         await append(admin, f"{n}a", f"{n}b")
         await take_tick(admin)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         async with log.read(after="start") as stream:
             events = [await anext(stream) for _ in range(12)]
         assert [event.position for event in events] == sorted(e.position for e in events)
@@ -201,7 +202,7 @@ async def test_what_one_reader_warns_of_is_hidden_by_no_other(
     interrupted = Interrupted()
     logging.getLogger("asyncnotify.log").addHandler(interrupted)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             while not interrupted.seen.is_set():
                 await kill_sessions(admin)
                 await append(admin, "-", channel="other")

@@ -14,6 +14,7 @@ from asyncnotify.log import After, Event, Log, Position
 from asyncnotify.log._walk.statements import Statements
 from tests.log.conftest import NAMES, append, queries_of, take_tick
 from tests.log.fake_road import FakeConnection
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +69,7 @@ async def _let_pass(admin: Connection, days: float) -> None:
 
 async def taken(log: Log, after: Any, count: int) -> list[Any]:
     """Return payloads and Gaps from a place on."""
-    async with asyncio.timeout(20), log.read(after=after, gaps=True) as stream:
+    async with asyncio.timeout(scaled(20)), log.read(after=after, gaps=True) as stream:
         items = [await anext(stream) for _ in range(count)]
     return [item.payload if isinstance(item, Event) else item for item in items]
 
@@ -228,7 +229,7 @@ async def test_a_consumer_that_begins_where_events_were_removed_is_told(
     await append(admin, "c")
     assert await log.expire() == 1
     expired: list[After] = [first.position, datetime.now(UTC) - timedelta(days=9)]
-    async with asyncio.timeout(30), log.consumer("moved", start="now", gaps=True) as moved:
+    async with asyncio.timeout(scaled(30)), log.consumer("moved", start="now", gaps=True) as moved:
         for number, place in enumerate(expired):
             await log.seek("moved", place)
             async with log.consumer(f"new {number}", start=place, gaps=True) as new:

@@ -12,6 +12,7 @@ import pytest
 
 from asyncnotify import WrongLoopError
 from asyncnotify.log import Consumer, Event, Log, LogStream
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ async def test_other_loops_and_forks_are_refused_and_harm_nothing(
     dsn: str, installed: Names, make: Callable[[Log], Taker]
 ) -> None:
     """Each use says so; no socket is touched: the owner goes on, on the same connection."""
-    async with Log("orders", dsn) as log, asyncio.timeout(20):
+    async with Log("orders", dsn) as log, asyncio.timeout(scaled(20)):
         await log.append_many([("things", str(n)) for n in range(3)])
         taker = make(log)
         async with taker:
@@ -88,7 +89,7 @@ async def test_the_impatient_get_everything(
     dsn: str, installed: Names, make: Callable[[Log], Taker]
 ) -> None:
     """Who is cancelled sooner than a query takes gets all events in the end, and once each."""
-    async with Log("orders", dsn) as log, make(log) as taker, asyncio.timeout(30):
+    async with Log("orders", dsn) as log, make(log) as taker, asyncio.timeout(scaled(30)):
         await log.append_many([("things", str(n)) for n in range(20)])
         found: list[str] = []
         while len(found) < 20:
@@ -133,7 +134,7 @@ async def test_a_consumer_that_nobody_refers_to_is_given_back(
     dsn: str, installed: Names, buckets: int
 ) -> None:
     """At once, whoever serves it next; its session ends, and no warning is given."""
-    async with Log("orders", dsn) as log, asyncio.timeout(20):
+    async with Log("orders", dsn) as log, asyncio.timeout(scaled(20)):
         await log.append_many([("things", str(n)) for n in range(3)])
         for _ in range(3):
             async for event in log.consumer("mailer", buckets=buckets):

@@ -13,6 +13,7 @@ from asyncnotify.log import EntryError, Log
 from asyncnotify.log._schema.cursors import CURSOR_FUNCTIONS
 from asyncnotify.log._walk.walk import Size
 from tests.log.conftest import NAMES, Reader, append
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.log._names import Names
@@ -174,7 +175,7 @@ async def test_trap_8_a_consumer_reads_its_cursor_again_after_each_loss(
                 "SELECT pg_terminate_backend(pid) FROM asyncnotify.orders_consumers;"
                 "UPDATE asyncnotify.orders_consumers SET tick = 1, id = 1"
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(scaled(20)):
                 assert [(await anext(consumer)).payload for _ in range(2)] == ["b", "c"]
 
 

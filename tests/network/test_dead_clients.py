@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from asyncnotify import Keepalive, Listener
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from tests.network.conftest import Remote
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 KEEPALIVE = Keepalive(idle=2, interval=1, count=3, user_timeout=4)
 LIMIT = 6.0  # seconds
-SLACK = 4.0
+SLACK = scaled(4.0)
 SESSIONS = """
     SELECT application_name AS name, wait_event FROM pg_catalog.pg_stat_activity
     WHERE datname = pg_catalog.current_database()

@@ -20,6 +20,7 @@ from asyncnotify import (
     State,
 )
 from tests.network.observed_listener import WAIT_LIMIT, execute
+from tests.support.machine import scaled
 from tests.support.multiplexer import Multiplexer
 from tests.support.server_features import needs_version
 
@@ -39,7 +40,7 @@ server.addEventListener("listening", (event) => console.log(`port ${event.detail
 await server.start()
 """
 PACKAGES = ("@electric-sql/pglite@0.5.14", "@electric-sql/pglite-socket@0.2.17")
-INSTALL_LIMIT = 120.0  # seconds
+INSTALL_LIMIT = scaled(120.0)  # seconds
 
 
 async def until(events: EventStream, kind: type) -> Any:

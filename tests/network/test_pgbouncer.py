@@ -23,6 +23,7 @@ from asyncnotify.testing.server import (
     ServerStartError,
 )
 from tests.network.observed_listener import WAIT_LIMIT, execute, fetchval
+from tests.support.machine import scaled
 from tests.support.pgbouncer import PgBouncer, PoolMode
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def test_a_killed_owner_leaves_nothing(new_pooler: NewPooler) -> None:
     """When the owner is killed with SIGKILL, it and its directory go within seconds."""
     new_pooler()  # skips where there is none
     script = [sys.executable, "-c", DIE]
-    result = subprocess.run(script, capture_output=True, check=False, text=True, timeout=30)
+    result = subprocess.run(script, capture_output=True, check=False, text=True, timeout=scaled(30))
     assert result.returncode == -signal.SIGKILL, result.stderr
     pid, directory = result.stdout.split()
     deadline = time.monotonic() + WAIT_LIMIT

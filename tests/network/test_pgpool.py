@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import Gap, Listener, Notification, Reconnected
+from tests.support.machine import scaled
 from tests.support.pgpool import pgpool
 from tests.support.server_faults import ServerFaults
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from asyncnotify import Stream
     from asyncnotify.testing.server import PostgresServer
 
-WAIT_LIMIT = 20.0
+WAIT_LIMIT = scaled(20.0)
 SESSIONS = 5  # each reads from one of the two servers, by chance
 
 

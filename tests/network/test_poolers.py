@@ -33,6 +33,7 @@ from tests.network.observed_listener import (
     fetchval,
     observing,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.testing.proxy import Direction, ProxiedConnection
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 CONNECT_TIMEOUT = 1.0
-PROOF_LIMIT = 5.0  # seconds, on top of the connect timeout
+PROOF_LIMIT = scaled(5.0)  # seconds, on top of the connect timeout
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 OURS = "asyncnotify"
 WRONG = "battery-staple"

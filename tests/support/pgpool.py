@@ -16,6 +16,7 @@ from asyncnotify.testing._server.cluster import free_port
 from asyncnotify.testing._server.log import log_tail
 from asyncnotify.testing._server.process import WrapperProcess
 from asyncnotify.testing._server.wrapper import send_signal
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
 
 HOST = "127.0.0.1"
-SECONDS = 20.0
+SECONDS = scaled(20.0)
 SETTINGS = {
     "backend_clustering_mode": "streaming_replication",
     "listen_addresses": HOST,

@@ -101,7 +101,7 @@ class TerminalProgram:
             self._read(0.1)
         while self._read(0.0):
             pass
-        return self.process.wait(timeout=1.0)
+        return self.process.wait(timeout=scaled(1.0))
 
     def _read(self, seconds: float) -> bool:
         readable, _, _ = select.select([self._ours], [], [], seconds)

@@ -14,6 +14,8 @@ from typing import Final
 
 import pytest
 
+from tests.support.machine import scaled
+
 ROOT: Final = Path(__file__).parents[2]
 NO_BACKEND: Final = ("No matching distribution", "Could not find a version", "Connection")
 
@@ -92,7 +94,7 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=scaled(55),
         check=False,
     )
 

@@ -12,6 +12,7 @@ import asyncpg
 from tests.chaos.judge.log_history import History, Rule, Seen
 from tests.chaos.log.writers import APPLICATION
 from tests.chaos.sender import LOST
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ __all__ = [
 T = TypeVar("T")
 
 _TIMEOUT: Final = 5.0
-_RECOVERED: Final = 60.0
+_RECOVERED: Final = scaled(60.0)
 _CURSORS: Final = "SELECT consumer, epoch, tick, id FROM asyncnotify.chaos_consumers"
 _EFFECTS: Final = "SELECT name, epoch, tick, id FROM effects WHERE consumer = $1 ORDER BY n"
 _LAST: Final = "SELECT name FROM effects WHERE consumer = $1 ORDER BY n DESC LIMIT 1"

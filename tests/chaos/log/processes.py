@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.support.machine import scaled
+
 if TYPE_CHECKING:
     import random
 
@@ -21,7 +23,7 @@ _LOOK: Final = 0.05
 _SOMETHING: Final = 200
 """Bytes that tell of more than of a start and of connections."""
 
-_COMES_TO_SOMETHING: Final = 20.0
+_COMES_TO_SOMETHING: Final = scaled(20.0)
 """Seconds within which a process has recorded something, or is killed all the same."""
 
 

@@ -15,6 +15,7 @@ from asyncnotify._channels.names import PAYLOAD_LIMIT, check_channel, check_payl
 from asyncnotify.ext.litestar._buffer import Buffer
 from asyncnotify.ext.litestar._names import PREFIX_LIMIT, check_prefix, name_in_postgres
 from asyncnotify.ext.litestar._payloads import data_of, text_of
+from tests.support.machine import scaled
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=80)
 
@@ -97,7 +98,7 @@ async def test_a_closed_buffer_lets_nobody_wait() -> None:
     await asyncio.wait(waiting, timeout=0)
     full.close()
     empty.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         assert await asyncio.gather(*waiting) == [None, None]
     assert await full.get() is None
 

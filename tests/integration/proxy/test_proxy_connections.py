@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ async def test_rst_right_behind_data_is_not_missed(harness: ProxyHarness) -> Non
         listening.settimeout(0)
         other = await harness.behind(FaultProxy("127.0.0.1", listening.getsockname()[1]))
         client = await other.dial()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(scaled(5)):
             peer, _ = await asyncio.get_running_loop().sock_accept(listening)
         peer.send(b"x" * 100)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +39,7 @@ class Inbox:
 
     async def next(self) -> object:
         """Return the next payload."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(scaled(5)):
             return await self._payloads.get()
 
 
@@ -135,7 +136,7 @@ async def test_an_end_is_noticed_at_once(
     terminated = asyncio.Event()
     connection.add_termination_listener(lambda _: terminated.set())
     getattr(proxy, verb)()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         await terminated.wait()
 
 
