@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
@@ -17,7 +19,8 @@ from tests.support.commands import wait_for
 from tests.support.django_project import SETTINGS, Project
 from tests.support.machine import scaled
 from tests.support.services import ENVIRONMENT
-from tests.support.web_servers import DOCS
+from tests.support.web import SOON, session_with
+from tests.support.web_servers import DOCS, web_server, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -93,6 +96,63 @@ def test_program_prints_what_the_page_says(
         )
     assert (ended.stderr, ended.stdout) == ("", printed)
     assert ended.returncode == 0
+
+
+ROOMS: Final = ("rooms_broadcaster.py", "rooms_asyncnotify.py")
+
+
+async def test_websockets_of_both_services_share_a_room(dsn: str, tmp_path: Path) -> None:
+    """What a client of either service sends reaches all clients of its room, in both services."""
+    for library in ("broadcaster", "fastapi", "uvicorn", "websockets"):
+        pytest.importorskip(library)
+    write_files("coming-from/broadcaster.md", tmp_path, *map(re.escape, ROOMS))
+    async with contextlib.AsyncExitStack() as stack:
+        servers, sessions = [], []
+        for name in ROOMS:
+            file = tmp_path / name
+            text = file.read_text(encoding="utf-8")
+            assert text.count(f'"postgresql://{POSTGRES}"') == 1
+            file.write_text(text.replace(f"postgresql://{POSTGRES}", dsn), encoding="utf-8")
+            command = ("uvicorn", "--port=PORT", f"{file.stem}:app")
+            servers.append(stack.enter_context(web_server(tmp_path, dsn, *command)))
+            sessions.append(await stack.enter_async_context(session_with(servers[-1].port)))
+        sockets = [
+            await stack.enter_async_context(session.ws_connect("/rooms/lobby"))
+            for session in sessions * 2
+        ]
+        elsewhere = await stack.enter_async_context(sessions[-1].ws_connect("/rooms/help"))
+        for number, sender in enumerate(sockets):
+            await sender.send_str(f"hello {number}")
+            told = [await socket.receive_str(timeout=SOON) for socket in sockets]
+            assert told == [f"hello {number}"] * len(sockets)
+        await elsewhere.send_str("only here")
+        assert await elsewhere.receive_str(timeout=SOON) == "only here"
+        # broadcaster's ends with tracebacks: clients that leave at once unlisten at once
+        await asyncio.to_thread(servers[-1].end, signal.SIGTERM, limit=LIMIT)
+
+
+async def test_a_client_of_the_new_service_is_told_of_a_loss(dsn: str, tmp_path: Path) -> None:
+    """After its sessions have ended, a client reads that something is missing, and what follows."""
+    for library in ("fastapi", "uvicorn", "websockets"):
+        pytest.importorskip(library)
+    write_files("coming-from/broadcaster.md", tmp_path, re.escape("rooms_asyncnotify.py"))
+    file = tmp_path / "rooms_asyncnotify.py"
+    file.write_text(file.read_text("utf-8").replace(f"postgresql://{POSTGRES}", dsn), "utf-8")
+    command = ("uvicorn", "--port=PORT", f"{file.stem}:app")
+    with web_server(tmp_path, dsn, *command) as server:
+        async with (
+            session_with(server.port) as session,
+            session.ws_connect("/rooms/lobby") as socket,
+        ):
+            with psycopg.connect(dsn, autocommit=True, application_name="tests") as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name = 'asyncnotify'"
+                )
+            assert "missing" in await socket.receive_str(timeout=SOON)
+            await socket.send_str("later")
+            assert await socket.receive_str(timeout=SOON) == "later"
+        await asyncio.to_thread(server.end, signal.SIGTERM, limit=LIMIT)
 
 
 SETTINGS_OF_BOTH: Final = """
