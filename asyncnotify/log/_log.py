@@ -206,6 +206,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         except BaseException:
             runtime.is_started = False
             raise
+        runtime.serves_handlers = True
         for handling in self._handlings.values():
             runtime.serve(handling)
 

@@ -109,6 +109,7 @@ class Runtime:
         self.owner = Owner()
         self._turns = Turns(self.owner.loop)
         self.is_started = False
+        self.serves_handlers = False
         self._options = options
         self._appender: Appender | None = None
         self._waker: Waker | None = None

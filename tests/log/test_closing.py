@@ -197,6 +197,28 @@ async def test_a_handler_is_called_whenever_it_is_registered(dsn: str, installed
     assert sorted(seen) == ["first", "second"]
 
 
+async def test_a_handler_is_served_once_however_the_start_goes(dsn: str, installed: Names) -> None:
+    """Also one that is registered while the log starts: by that start, or by none if it fails."""
+
+    def serving() -> list[str]:
+        names = (task.get_name() for task in asyncio.all_tasks())
+        return sorted(name for name in names if name.startswith("asyncnotify log handler"))
+
+    log = Log("orders", dsn)
+    log.on("first")(lambda _: None)
+    for name in ("second", "third"):
+        starting = asyncio.ensure_future(log.start())
+        await asyncio.sleep(0)
+        assert not starting.done()
+        log.on(name)(lambda _: None)
+        if name == "second":
+            starting.cancel()
+        await asyncio.wait({starting})
+        assert starting.cancelled() == (not serving())
+    assert serving() == [f"asyncnotify log handler {n}" for n in ("first", "second", "third")]
+    await log.aclose()
+
+
 async def test_a_call_of_a_handler_has_a_context_of_its_own(dsn: str, installed: Names) -> None:
     """A copy of the one in which it was registered, and nothing of an earlier call."""
     variable = contextvars.ContextVar[str]("variable")

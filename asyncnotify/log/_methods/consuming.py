@@ -182,7 +182,7 @@ class Consuming(Running):
                 context=copy_context(),
             )
             runtime = self._runtime
-            if runtime is not None and runtime.is_started and not runtime.has_ended:
+            if runtime is not None and runtime.serves_handlers and not runtime.has_ended:
                 self._running().serve(handling)
             return function
 
