@@ -74,6 +74,7 @@ class Consumer(Generic[ItemT_co]):
         self._done: Position | None = None
         self._committed_at = 0.0
         self._is_closed = False
+        self._is_taking = False
 
     def __del__(self) -> None:
         if not self._is_closed:
@@ -150,9 +151,16 @@ class Consumer(Generic[ItemT_co]):
             ConnectError: The server refuses the role or the database; only before the first event.
             PoolerError: A pooler is in between.
             WrongLoopError: The call came from another event loop or process.
+            RuntimeError: Another task waits for the next event of this consumer.
             asyncpg.PostgresError: The server refused a statement.
         """
-        self._owner.check()
+        self._begin_to_take()
+        try:
+            return await self._next()
+        finally:
+            self._is_taking = False
+
+    async def _next(self) -> ItemT_co:
         self._finish()
         if self._items:
             await self._pace.turn()
@@ -164,6 +172,17 @@ class Consumer(Generic[ItemT_co]):
             elif (item := await self._take()) is not None:
                 return cast("ItemT_co", item)
         raise StopAsyncIteration
+
+    def _begin_to_take(self) -> None:
+        """Refuse a second task: what one is given would count as done when the other asks."""
+        self._owner.check()
+        if self._is_taking:
+            msg = (
+                f"another task waits for the next event of consumer {self._name!r}: one at a time"
+                " may iterate it; to handle events side by side, give buckets="
+            )
+            raise RuntimeError(msg)
+        self._is_taking = True
 
     async def batches(self, count: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:
         """
@@ -188,7 +207,13 @@ class Consumer(Generic[ItemT_co]):
             Exception: As of ``anext()``.
         """
         check_count("count", count)
-        self._owner.check()
+        self._begin_to_take()
+        try:
+            return await self._next_batch(count)
+        finally:
+            self._is_taking = False
+
+    async def _next_batch(self, count: int) -> list[ItemT_co]:
         self._finish()
         while not self._is_closed:
             await self._commit()
@@ -275,10 +300,11 @@ class Consumer(Generic[ItemT_co]):
 
     async def _commit(self) -> None:
         """Commit what is done. If that fails, all that is not committed comes again."""
-        done, self._done = self._done, None
-        if done is not None:
+        if self._done is not None:
             self._committed_at = asyncio.get_running_loop().time()
-            if not await self._feed.commit(done):
+            is_kept = await self._feed.commit(self._done)
+            self._done = None  # not before: one who is cancelled has not seen what became of it
+            if not is_kept:
                 self._items.clear()
 
 

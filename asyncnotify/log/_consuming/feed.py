@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from asyncnotify import Gap, GapReason
 from asyncnotify._backoff import Delays
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from asyncnotify.log._reading.wake_ups import WakeUps
     from asyncnotify.log._values import Position
 
+_Found: TypeAlias = "Sequence[Decoded] | Gap"
+
+_What: TypeAlias = "tuple[str, Position | None]"
+
 _PROGRESS: Final = 10.0
 """Seconds, at least, between commits of a cursor behind which nothing was handled: it holds events
 of other channels back from being removed."""
@@ -40,12 +44,6 @@ _loss_warnings, _expiry_warnings = WarningLimit(), WarningLimit()
 
 _numbers: Final = itertools.count()
 """Of the feeds: the address of one that has gone may be that of the next."""
-
-
-def _give_up(server: Server, serving: Serving) -> None:
-    """End the session of a consumer that nobody refers to any more, without waiting."""
-    serving.session.terminate()
-    start(server.close(serving), name="asyncnotify log consumer's end").add_done_callback(retrieve)
 
 
 class Feed:
@@ -82,8 +80,9 @@ class Feed:
         self._poll = poll
         self._delays = Delays(backoff)
         self._serving: Serving | None = None
-        self._fetching: asyncio.Task[Sequence[Decoded] | Gap] | None = None
+        self._fetching: asyncio.Task[_Found] | None = None
         self._moving: asyncio.Task[bool] | None = None
+        self._what: _What | None = None
         self._is_registered = False
         self._has_served = False
         self._is_lost = False
@@ -99,9 +98,17 @@ class Feed:
         """End the session, from whatever thread, without waiting: the consumer is collected."""
         if self._owner.is_other_process:
             leave_to_parent(self._serving)
-        elif self._serving is not None:
+        elif self._serving is not None or self._fetching is not None:
             with suppress(RuntimeError):  # the loop is closed, and its connections with it
-                self._owner.loop.call_soon_threadsafe(_give_up, self._server, self._serving)
+                self._owner.loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        """End the session, and what has been left to run by callers that were cancelled."""
+        self._is_interrupted = True
+        self._drop()
+        if self._serving is not None:
+            closing = self._server.close(self._serving)
+            start(closing, name="asyncnotify log consumer's end").add_done_callback(retrieve)
 
     @property
     def serving(self) -> Serving:
@@ -146,11 +153,16 @@ class Feed:
             UnknownConsumerError: The consumer is not there, or has been dropped.
             Exception: What retrying will not help against.
         """
-        await self._settled()
+        left = self._fetching
+        if left is None or not left.done():
+            await self._settled()
+        elif not await self.holds():  # a seek may have come since a cancelled caller has left it
+            self._fetching = None
         if self._is_interrupted:
             return ()
         if self._fetching is None:
             self._fetching = start(self._fetch(), name="asyncnotify log consumer")
+            self._fetching.add_done_callback(retrieve)
         fetching = self._fetching
         if not fetching.done():
             await asyncio.wait({fetching})
@@ -167,7 +179,7 @@ class Feed:
         """
         self._handled = None
         self._committed_at = self._now
-        return await self._move(lambda serving: serving.commit(position))
+        return await self._move(("commit", position), lambda serving: serving.commit(position))
 
     async def handled(self, position: Position) -> bool:
         """
@@ -184,26 +196,36 @@ class Feed:
 
     async def holds(self) -> bool:
         """Return whether what was given last is still to be handled here; as ``commit()``."""
-        return await self._move(lambda serving: serving.check())
+        return await self._move(("check", None), lambda serving: serving.check())
 
     async def bury(self, position: Position, attempts: int, error: str) -> bool:
         """Keep an event as a dead letter; as ``commit()``, which does not follow from it."""
         text = error.replace("\0", "").encode(errors="replace").decode()
-        return await self._move(lambda serving: serving.bury(position, attempts, text))
+        what = "bury", position
+        return await self._move(what, lambda serving: serving.bury(position, attempts, text))
 
-    async def _move(self, how: Callable[[Serving], Awaitable[None]]) -> bool:
-        await self._settled()
-        moving = self._moving = start(self._moved(how), name="asyncnotify log cursor")
-        moving.add_done_callback(retrieve)
-        await asyncio.wait({moving})
+    async def _move(self, what: _What, how: Callable[[Serving], Awaitable[None]]) -> bool:
+        """Have it done; if a cancelled caller has begun the same, return what becomes of that."""
+        # Else one who is always cancelled sooner than the server answers would begin for ever
+        if self._moving is None or self._what != what:
+            await self._settled()
+            self._moving = start(self._moved(how), name="asyncnotify log cursor")
+            self._moving.add_done_callback(retrieve)
+            self._what = what
+        moving = self._moving
+        if not moving.done():
+            await asyncio.wait({moving})
+        if self._moving is moving:
+            self._moving = None
         return moving.result()
 
     async def _settled(self) -> None:
-        """Return once a move that a cancelled caller has left is done."""
-        if self._moving is not None:
-            if not self._moving.done():
+        """Return once the moves that cancelled callers have left are done."""
+        while self._moving is not None:
+            if self._moving.done():
+                self._moving = None
+            else:  # another one who has waited for this may begin the next
                 await asyncio.wait({self._moving})
-            self._moving = None
 
     async def _moved(self, how: Callable[[Serving], Awaitable[None]]) -> bool:
         if self._serving is None:
@@ -232,7 +254,8 @@ class Feed:
             self._fetching.cancel()
 
     async def aclose(self) -> None:
-        """Give the consumer back to whoever waits for it; if cancelled, at once."""
+        """Give the consumer back to whoever waits for it, for good; if cancelled, at once."""
+        self._is_interrupted = True  # a call that has still to commit must not serve it again
         try:
             await self._settled()
             fetching, self._fetching = self._fetching, None
@@ -260,7 +283,7 @@ class Feed:
 
     # -- inside -------------------------------------------------------------------------------
 
-    async def _fetch(self) -> Sequence[Decoded] | Gap:
+    async def _fetch(self) -> _Found:
         while not self._is_interrupted:
             seen = self._wake_ups.count
             try:

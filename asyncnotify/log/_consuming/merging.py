@@ -61,6 +61,11 @@ class _Source:
             if not self.is_busy:
                 self.task.cancel()
 
+    async def is_current(self) -> bool:
+        """Return whether the portion may be given: a seek may have come since it was read."""
+        # Twice: it may be released while the server is asked
+        return not self.is_released and await self.feed.holds() and not self.is_released
+
     def give(self) -> Sequence[Decoded] | Gap:
         """Return the portion, which the user handles now."""
         self.is_busy = True
@@ -68,12 +73,12 @@ class _Source:
 
     def go_on(self) -> None:
         """Read the next portion: this one is done with, and the cursor has been moved."""
-        self.is_busy = False
+        was_busy, self.is_busy = self.is_busy, False
         self.found = ()
-        if self.is_released:
-            self.task.cancel()
-        else:
+        if not self.is_released:
             self._done.set()
+        elif was_busy:  # else it is ending already
+            self.task.cancel()
 
 
 class MergedFeed:
@@ -122,8 +127,7 @@ class MergedFeed:
             self._run()
             while self._found:
                 source = self._found[0]
-                # A seek may have come since it was read
-                is_current = not source.is_released and await source.feed.holds()
+                is_current = await source.is_current()
                 self._found.popleft()
                 if is_current:
                     self._given = source
