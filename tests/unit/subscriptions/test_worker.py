@@ -299,6 +299,8 @@ async def test_an_overflow_that_was_not_to_be_borne_ends_the_worker_and_is_told(
 class Counter:
     """What a handle needs of the roster where subscriptions end: notes what it is asked."""
 
+    is_of_other_process = False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 
