@@ -798,9 +798,10 @@ class Listener:
         """
         Return the health of the listener as a plain dict that JSON can hold, for a health endpoint.
 
-        ``state``, ``generation`` (how many connections there have been), ``backend_pid``,
-        ``connected_since``, ``last_contact_age`` (seconds since the last answer or notification of
-        the server), ``heartbeat_round_trip`` (seconds), ``last_error``, ``channels_desired`` and
+        ``state``, ``generation`` (how many connections there have been, without those that have
+        replaced another because of its age), ``backend_pid``, ``connected_since``,
+        ``last_contact_age`` (seconds since the last answer or notification of the server),
+        ``heartbeat_round_trip`` (seconds), ``last_error``, ``channels_desired`` and
         ``channels_confirmed``, the counters of ``stats()``, and ``subscriptions`` with the backlog
         and drops of each. No payload and no secret.
 

@@ -133,7 +133,7 @@ class SessionLoop:
             self.suspect()
 
     def suspect(self) -> None:
-        """Check soon, and for each session from here on, whether notifications are delivered."""
+        """Check soon, and in each new session until a check is passed, whether it delivers."""
         self.suspects = True
         self.notice_change()
 

@@ -117,7 +117,7 @@ class _Thread:
 
 
 def _refuse_awaitable(result: object) -> None:
-    check_ran("the handler", result)
+    check_ran("the function", result)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
