@@ -424,6 +424,25 @@ async def test_no_message_of_a_log_is_missed(own_server: PostgresServer) -> None
         assert await backend.get_history("orders") == got
 
 
+async def test_a_log_that_was_made_anew_loses_nothing_after_its_gap(
+    dsn: str, admin: asyncpg.Connection[Any]
+) -> None:
+    """Who is told to read again gets what is published from then on."""
+    async with started(log_backend(dsn, on_gap=marker)) as backend:
+        await backend.subscribe(["orders"])
+        events = backend.stream_events()
+        for turn in range(3):
+            for number in range(3):
+                await backend.publish(str(number).encode(), ["orders"])
+                assert await next_of(events) == ("orders", b"%d" % number)
+            await admin.execute("DROP SCHEMA asyncnotify CASCADE")
+            await backend.log.install()
+            assert await next_of(events) == ("orders", b"orders: expired"), turn
+            await backend.publish(b"later", ["orders"])
+            assert await next_of(events) == ("orders", b"later"), turn
+        await events.aclose()
+
+
 async def test_a_history_does_not_wait_for_a_server_that_is_away(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

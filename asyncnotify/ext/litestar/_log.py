@@ -186,17 +186,20 @@ class LogChannelsBackend(Backend):
         """Hand events over, until the task is cancelled."""
         delays = Delays(_BACKOFF)
         after: After = "now"
+        is_anew = False
         while True:
             try:
                 async with stream:
                     after = stream.position or after
+                    if is_anew:  # told once it has its place: what comes later is read
+                        is_anew = False
+                        await self._hand_on(Gap(None, GapReason.EXPIRED))
                     async for item in stream:
                         after = stream.position or after
                         delays = Delays(_BACKOFF)
                         await self._hand_on(item)
             except PositionError:
-                after = "now"
-                await self._hand_on(Gap(None, GapReason.EXPIRED))
+                after, is_anew = "now", True
             except Exception as error:  # noqa: BLE001 - nobody else would learn of it
                 log.error("the log of a channels backend cannot be read: %s", describe_error(error))
             await asyncio.sleep(delays.next())
