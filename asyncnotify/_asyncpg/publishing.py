@@ -111,9 +111,17 @@ class PreparedStatements:
 
 
 def _clean(error: Exception) -> None:
-    """Escape what the server says in an error, and remove the statement."""
+    """Escape what the server says in an error, and remove the statement; name a standby."""
     failures.escape_texts(error)
     failures.forget_statement(error)
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        error.add_note(_ON_STANDBY)
+
+
+_ON_STANDBY: Final = (
+    "not sent: the server is a standby, and notifications are sent on the primary: give its"
+    " address, or all hosts and target_session_attrs=primary"
+)
 
 
 class PublishingSession(BoundedConnection):

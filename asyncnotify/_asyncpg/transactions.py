@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
@@ -21,21 +22,40 @@ from asyncnotify._asyncpg.statements import notify_as_text
 from asyncnotify._asyncpg.untraced import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify({}, {})"
 
-_TAKEN_IN_THREADS: Final = "SQLAlchemy's Connection or Session, or psycopg's Connection"
+TAKEN_IN_THREADS: Final = "SQLAlchemy's Connection or Session, or psycopg's Connection"
 
 _TAKEN: Final = (
     "an asyncpg Connection, a connection acquired from its Pool, SQLAlchemy's AsyncConnection or"
     " AsyncSession, psycopg's AsyncConnection, Tortoise's connection, or a Database of databases"
 )
 
-_BLOCKS: Final = "it blocks: use the async one of its library, or a BlockingNotifier"
-_AWAITS: Final = "it has to be awaited: use the one of its library for threads, or a Notifier"
+_BLOCKS: Final = (
+    "it blocks: use the async one of its library, or the class that has Blocking in its name"
+)
+_AWAITS: Final = (
+    "it has to be awaited: use one of a library for threads, or the class without Blocking in its"
+    " name"
+)
+_NEEDS_CONNECTION: Final = "give the connection that it belongs to"
+_FROM_POOL: Final = "use `async with pool.acquire() as connection`"
 
 _REMEDIES: Final = {
+    "coroutine": "await it",
+    "asyncpg.Connection": _AWAITS,
+    "asyncpg.PoolAcquireContext": _FROM_POOL,
+    "asyncpg.PoolConnectionProxy": _AWAITS,
+    "asyncpg.Transaction": _NEEDS_CONNECTION,
+    "psycopg.AsyncCursor": _NEEDS_CONNECTION,
+    "psycopg.AsyncTransaction": _NEEDS_CONNECTION,
+    "psycopg.Cursor": _NEEDS_CONNECTION,
+    "psycopg.Transaction": _NEEDS_CONNECTION,
+    "psycopg2.connection": "use psycopg 3, or SQLAlchemy",
+    "psycopg_pool.AsyncConnectionPool": "use `async with pool.connection() as connection`",
+    "psycopg_pool.ConnectionPool": "use `with pool.connection() as connection`",
     "psycopg.AsyncConnection": _AWAITS,
     "psycopg.Connection": _BLOCKS,
     "sqlalchemy.AsyncConnection": _AWAITS,
@@ -46,11 +66,32 @@ _REMEDIES: Final = {
     "sqlalchemy.Engine": "use `with engine.begin() as connection`",
     "sqlalchemy.async_sessionmaker": "use `async with maker.begin() as session`",
     "sqlalchemy.sessionmaker": "use `with maker.begin() as session`",
-    "asyncpg.Pool": "use `async with pool.acquire() as connection`",
+    "asyncpg.Pool": _FROM_POOL,
 }
 
-_ABORTED: Final = "25P02"
-"""An earlier statement of the transaction has failed."""
+_REASONS: Final = {
+    "25P02": "roll the transaction of connection= back first",
+    "25006": (
+        "the server is a standby, or the transaction is read-only: use a transaction that may"
+        " write, on the primary"
+    ),
+}
+"""What is to be done, by the SQLSTATE of a refusal."""
+
+_REASONS_OF_DRIVERS: Final = {
+    "another operation is in progress": (
+        "another task uses connection=: give each task a connection of its own"
+    ),
+    "released back to the pool": (
+        "connection= has gone back to its pool: send within the block that has acquired it"
+    ),
+    "context has not been started": "connection= has not begun: enter it by `async with`",
+    "Could not locate a bind": "the session has no engine: make it with one, or by a sessionmaker",
+    "in a manually started transaction": (
+        "begin the transaction by `async with connection.transaction()`, not by a BEGIN of your own"
+    ),
+}
+"""What is to be done, by a part of what a driver says, or SQLAlchemy, before anything is sent."""
 
 _OF_ASYNCPG: Final = (asyncpg.PostgresError, asyncpg.InternalClientError)
 """What it raises of the server, or when it no longer understands that."""
@@ -104,18 +145,37 @@ def notify_within_thread(connection: Any, channel: str, payload: str) -> None:
 
 
 @contextlib.contextmanager
-def explaining(connection: Any, done: str) -> Generator[None]:
-    """Add to what a driver raises, where its words do not tell, that nothing was done, and why."""
+def explaining(
+    connection: Any, done: str, reasons: Mapping[str, str] = MappingProxyType({})
+) -> Generator[None]:
+    """
+    Add to what a driver raises, where its words do not tell, that nothing was done, and why.
+
+    Args:
+        connection: The caller's.
+        done: What was not done, as "sent".
+        reasons: What is to be done, by the SQLSTATE, where that depends on what was asked for.
+    """
     was_closed = _is_closed(connection)
     try:
         yield
     except Exception as error:
-        if was_closed:
-            remedy = "connection= was closed before; give one that is open"
-            error.add_note(f"nothing was {done}: {remedy}")
-        elif sqlstate_of(error) == _ABORTED:
-            error.add_note(f"nothing was {done}: roll the transaction of connection= back first")
+        reason = _CLOSED if was_closed else _reason_of(error, reasons)
+        if reason is not None:
+            error.add_note(f"nothing was {done}: {reason}")
         raise
+
+
+_CLOSED: Final = "connection= was closed before; give one that is open"
+
+
+def _reason_of(error: Exception, reasons: Mapping[str, str]) -> str | None:
+    """Return what is to be done about an error, where its own words do not say that."""
+    state = sqlstate_of(error)
+    if state is not None:
+        return reasons.get(str(state)) or _REASONS.get(str(state))
+    text = str(error)
+    return next((_REASONS_OF_DRIVERS[part] for part in _REASONS_OF_DRIVERS if part in text), None)
 
 
 def sqlstate_of(error: Exception) -> object:
@@ -127,7 +187,9 @@ def _is_closed(connection: Any) -> bool:
     """Return whether a connection says that it is closed."""
     if type_name(connection) == "asyncpg.Connection":
         return bool(connection.is_closed())
-    return getattr(connection, "closed", False) is True
+    with contextlib.suppress(Exception):  # SQLAlchemy's, if it has not begun
+        return getattr(connection, "closed", False) is True
+    return False
 
 
 def _notification(channel: str, payload: str) -> Call:
@@ -162,7 +224,7 @@ async def call_within(connection: Any, call: Call) -> None:
         async with connection.connection() as tasks_own:
             await call_within(tasks_own.raw_connection, call)
     else:
-        raise _refusal(connection, _TAKEN)
+        raise refusal(connection, _TAKEN)
 
 
 async def _send_as_text(connection: Any, call: Call) -> None:
@@ -198,15 +260,15 @@ def call_within_thread(connection: Any, call: Call) -> None:
         with cursor_on(connection) as cursor:
             cursor.execute(_for_psycopg(call), call.arguments, prepare=False)
     else:
-        raise _refusal(connection, _TAKEN_IN_THREADS)
+        raise refusal(connection, TAKEN_IN_THREADS)
 
 
 def _for_psycopg(call: Call) -> str:
     return call.with_placeholders(lambda _: "%s")
 
 
-def _refusal(connection: object, taken: str) -> TypeError:
-    """Return the error for an object that no notification can be sent with."""
+def refusal(connection: object, taken: str) -> TypeError:
+    """Return the error for an object that is none of the connections that are taken."""
     name = type_name(connection)
     remedy = f": {_REMEDIES[name]}" if name in _REMEDIES else ""
     return TypeError(f"connection must be {taken}, not of type {name}{remedy}")

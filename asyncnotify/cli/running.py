@@ -75,7 +75,7 @@ def _status_of(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def _status_of_error(error: Exception) -> int:
-    """Say what has failed, in one line; raise what is a defect of ours."""
+    """Say what has failed, and what to do about it if known; raise what is a defect of ours."""
     if isinstance(error, _OUTAGES) and not isinstance(error, ConfigurationError):
         status = UNREACHABLE
     elif isinstance(error, ValueError) and isinstance(error, AsyncNotifyError):
@@ -87,7 +87,7 @@ def _status_of_error(error: Exception) -> int:
         discard_output()
     else:
         raise error
-    say(f"error: {error}")
+    say("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     return status
 
 

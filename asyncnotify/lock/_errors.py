@@ -16,7 +16,15 @@ What locks raise on purpose.
 
 from __future__ import annotations
 
+from typing import Final
+
 from asyncnotify._errors import AsyncNotifyError
+
+LACKS_PRIVILEGE: Final = (
+    "Locks(…).grants(hold=…, check=…) returns the statements that give a role its rights;"
+    " install() needs the right to create a schema, or to own the schema asyncnotify"
+)
+"""What is added to the server's words, which name a schema, a table or a function."""
 
 
 class LockError(AsyncNotifyError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.statements import literal
 from asyncnotify._asyncpg.transactions import Call, call_within, explaining, sqlstate_of
-from asyncnotify.lock._errors import LockLostError, LockNotInstalledError
+from asyncnotify.lock._errors import LACKS_PRIVILEGE, LockLostError, LockNotInstalledError
 from asyncnotify.lock._names import SCHEMA
 from asyncnotify.lock._schema import LOST
 
@@ -18,6 +18,7 @@ _CHECK: Final = (
     f"SELECT {SCHEMA}.lock_check(CAST({{}} AS pg_catalog.text), CAST({{}} AS pg_catalog.int8))"
 )
 
+_NO_PRIVILEGE: Final = "42501"
 _NOT_INSTALLED: Final = ("3F000", "42883", "42P01")
 """There is no such schema, function or table."""
 
@@ -133,7 +134,7 @@ class Held:
         self._holding.raise_if_lost()
         _check_in_transaction(connection)
         try:
-            with explaining(connection, "checked"):
+            with explaining(connection, "checked", {_NO_PRIVILEGE: LACKS_PRIVILEGE}):
                 await call_within(connection, self._call())
         except Exception as error:
             state = _state_of(error)

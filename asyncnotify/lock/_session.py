@@ -19,7 +19,7 @@ from asyncnotify._errors import (
     describe_error,
 )
 from asyncnotify._logs import Log
-from asyncnotify.lock._errors import LockNotInstalledError
+from asyncnotify.lock._errors import LACKS_PRIVILEGE, LockNotInstalledError
 from asyncnotify.lock._names import CHANNEL, SCHEMA
 
 if TYPE_CHECKING:
@@ -215,6 +215,9 @@ def answers() -> Generator[None]:
         raise LockNotInstalledError from error
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise ConnectionLostError(_IS_STANDBY) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        error.add_note(LACKS_PRIVILEGE)
+        raise
     except Exception as error:
         if failures.is_refusal(error) or isinstance(error, AsyncNotifyError):
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._asyncpg.statements import array_of, literal
@@ -11,12 +10,11 @@ from asyncnotify._asyncpg.transactions import (
     call_within,
     call_within_thread,
     explaining,
-    sqlstate_of,
 )
-from asyncnotify.log._errors import NotInstalledError
+from asyncnotify.log._errors import LACKS_PRIVILEGE, NotInstalledError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
     from asyncnotify.log._entries import Entry
     from asyncnotify.log._names import Names
@@ -37,29 +35,26 @@ _MANY: Final = (
 _NOT_INSTALLED: Final = ("3F000", "42883", "42P01")
 """There is no such schema, function or table."""
 
+_NO_PRIVILEGE: Final = "42501"
+
 
 async def append_within(connection: object, names: Names, call: Call) -> None:
     """Append in the transaction of the caller's connection; raises as ``call_within()`` does."""
-    with _explaining(connection, names):
+    with explaining(connection, "appended", _reasons(names)):
         await call_within(connection, call)
 
 
 def append_within_thread(connection: object, names: Names, call: Call) -> None:
     """Do as ``append_within()``, on a connection that blocks, in the calling thread."""
-    with _explaining(connection, names):
+    with explaining(connection, "appended", _reasons(names)):
         call_within_thread(connection, call)
 
 
-@contextmanager
-def _explaining(connection: object, names: Names) -> Generator[None]:
-    """Add to what a driver raises why nothing was appended, where its words do not tell."""
-    try:
-        with explaining(connection, "appended"):
-            yield
-    except Exception as error:
-        if sqlstate_of(error) in _NOT_INSTALLED:
-            error.add_note(f"nothing was appended: {NotInstalledError(names.log)}")
-        raise
+def _reasons(names: Names) -> dict[str, str]:
+    """Return what is to be done, by the SQLSTATE of a refusal."""
+    reasons = dict.fromkeys(_NOT_INSTALLED, str(NotInstalledError(names.log)))
+    reasons[_NO_PRIVILEGE] = LACKS_PRIVILEGE.format(names.log)
+    return reasons
 
 
 def append_call(names: Names, entries: Sequence[Entry], *, wake: bool) -> Call:

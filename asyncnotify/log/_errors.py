@@ -21,6 +21,12 @@ from typing import Final
 
 from asyncnotify._errors import AsyncNotifyError
 
+LACKS_PRIVILEGE: Final = (
+    "grants(append=…, consume=…) of log {!r} returns the statements that give a role its"
+    " rights; install() needs the right to create a schema, or to own the schema asyncnotify"
+)
+"""What is added to the server's words, which name a schema, a table or a function."""
+
 _IN_ITS_PLACE: Final = {
     "log": ", and the DSN is the second argument",
     "consumer": ", and the channels or the function come after it",

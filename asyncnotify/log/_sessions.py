@@ -23,7 +23,7 @@ from asyncnotify._errors import (
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
 from asyncnotify.log._calls import append_call
-from asyncnotify.log._errors import NotInstalledError, StandbyError
+from asyncnotify.log._errors import LACKS_PRIVILEGE, NotInstalledError, StandbyError
 from asyncnotify.log._names import Names
 from asyncnotify.log._ports import Statement, UnsentError
 from asyncnotify.log._schema.installing import install
@@ -206,6 +206,9 @@ def answers(name: str) -> Generator[None]:
     except asyncpg.ReadOnlySQLTransactionError as error:
         msg = f"log {name!r}: the server is a standby, which cannot order events"
         raise StandbyError(msg) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        error.add_note(LACKS_PRIVILEGE.format(name))
+        raise
     except Exception as error:
         if failures.is_refusal(error) or isinstance(error, AsyncNotifyError):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncnotify._arguments import check_seconds, type_name
 from asyncnotify.triggers._connections import (
     blocking_session_on,
+    explaining_steps,
     take_in_thread,
     take_in_thread_when_unlocked,
 )
@@ -91,7 +92,8 @@ class BlockingTable:
             Exception: What the driver raises.
         """
         session = blocking_session_on(connection)
-        return take_in_thread(session, inspecting(self._table.definition))
+        with explaining_steps(connection):
+            return take_in_thread(session, inspecting(self._table.definition))
 
     def remove(
         self,
@@ -118,12 +120,11 @@ class BlockingTable:
         check_seconds("lock_timeout", lock_timeout)
         check_seconds("timeout", timeout)
         definition = self._table.definition
-        take_in_thread_when_unlocked(
-            blocking_session_on(connection),
-            lambda: steps(definition, lock_timeout),
-            self._table.name,
-            timeout,
-        )
+        session = blocking_session_on(connection)
+        with explaining_steps(connection):
+            take_in_thread_when_unlocked(
+                session, lambda: steps(definition, lock_timeout), self._table.name, timeout
+            )
 
 
 def _check_table(table: object) -> None:

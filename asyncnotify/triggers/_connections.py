@@ -13,6 +13,7 @@ import asyncpg
 from asyncnotify._arguments import type_name
 from asyncnotify._asyncpg.cursors import cursor_on
 from asyncnotify._asyncpg.statements import unused_name
+from asyncnotify._asyncpg.transactions import TAKEN_IN_THREADS, explaining, refusal
 from asyncnotify._asyncpg.untraced import prepare
 from asyncnotify.sources import Transaction, error_for_missing
 from asyncnotify.triggers._errors import LockTimeoutError
@@ -35,7 +36,6 @@ _TAKEN: Final = (
     "an asyncpg Connection, a connection acquired from its Pool, SQLAlchemy's AsyncConnection or"
     " AsyncSession, or psycopg's AsyncConnection"
 )
-_TAKEN_IN_THREADS: Final = "SQLAlchemy's Connection or Session, or psycopg's Connection"
 
 
 class AsyncSession(Protocol):
@@ -130,6 +130,26 @@ def _again(error: Exception, deadline: float, table: str, timeout: float) -> boo
     return True
 
 
+_REASONS: Final = {
+    "42501": (
+        "the role has to own the table, and to have the right to create in its schema;"
+        " statements() returns the SQL, for a migration by one that has these rights"
+    ),
+    "42601": "when= of the Table is to be a condition in SQL",
+    "42703": (
+        "key=, payload=, watch= and when= of the Table name columns as the catalog of the database"
+        " has them"
+    ),
+    "42883": "in when= of the Table, what is not PostgreSQL's own needs its schema",
+}
+"""What is to be done, by the SQLSTATE of a refusal."""
+
+
+def explaining_steps(connection: object) -> AbstractContextManager[None]:
+    """Add to what a driver raises that nothing was changed, and why."""
+    return explaining(connection, "changed", _REASONS)
+
+
 # -- the libraries --------------------------------------------------------------------------------
 
 
@@ -156,8 +176,7 @@ def session_on(connection: Any) -> AsyncSession:  # noqa: ANN401 - of several li
     if _is_blocking(connection):
         msg = f"a connection of type {type_name(connection)} blocks: use BlockingTable(table)"
         raise TypeError(msg)
-    msg = f"connection must be {_TAKEN}, not of type {type_name(connection)}"
-    raise TypeError(msg)
+    raise refusal(connection, _TAKEN)
 
 
 def blocking_session_on(connection: Any) -> BlockingSession:  # noqa: ANN401 - of several libraries
@@ -175,8 +194,7 @@ def blocking_session_on(connection: Any) -> BlockingSession:  # noqa: ANN401 - o
         return _OnBlockingSqlalchemy(connection.connection())
     if _is_of(connection, "psycopg", "Connection"):
         return _OnBlockingPsycopg(connection)
-    msg = f"connection must be {_TAKEN_IN_THREADS}, not of type {type_name(connection)}"
-    raise TypeError(msg)
+    raise refusal(connection, TAKEN_IN_THREADS)
 
 
 def _session_on_driver(connection: Any) -> AsyncSession | None:  # noqa: ANN401 - of several libraries

@@ -9,7 +9,12 @@ from asyncnotify import Channel
 from asyncnotify._arguments import check_seconds
 from asyncnotify.log import Log
 from asyncnotify.triggers._changes import Change, Decoder
-from asyncnotify.triggers._connections import session_on, take, take_when_unlocked
+from asyncnotify.triggers._connections import (
+    explaining_steps,
+    session_on,
+    take,
+    take_when_unlocked,
+)
 from asyncnotify.triggers._definition import (
     OPERATIONS,
     Definition,
@@ -329,7 +334,9 @@ class Table:
             TypeError: The connection is of another kind.
             Exception: What the driver raises.
         """
-        return await take(session_on(connection), inspecting(self._definition))
+        session = session_on(connection)
+        with explaining_steps(connection):
+            return await take(session, inspecting(self._definition))
 
     async def remove(
         self,
@@ -358,9 +365,8 @@ class Table:
     ) -> None:
         check_seconds("lock_timeout", lock_timeout)
         check_seconds("timeout", timeout)
-        await take_when_unlocked(
-            session_on(connection),
-            lambda: steps(self._definition, lock_timeout),
-            self.name,
-            timeout,
-        )
+        session = session_on(connection)
+        with explaining_steps(connection):
+            await take_when_unlocked(
+                session, lambda: steps(self._definition, lock_timeout), self.name, timeout
+            )

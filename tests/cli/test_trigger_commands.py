@@ -101,11 +101,12 @@ def test_what_is_wrong_is_told(arguments: list[str], status: int, problem: str, 
 
 
 async def test_what_the_server_refuses_is_told(orders: asyncpg.Connection[Any], dsn: str) -> None:
-    """A column that the table has not: status 4, in one line."""
+    """A column that the table has not: status 4, in one line, with what to do."""
     run = ran("trigger", "install", "orders", "--key", "nothing", dsn=dsn)
     assert run.returncode == 4
     assert run.stderr.startswith("error: ")
     assert "nothing" in run.stderr
+    assert "nothing was changed: key=, payload=, watch=" in run.stderr
 
 
 def test_no_connection_is_told(unused_tcp_port: int) -> None:

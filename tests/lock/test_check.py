@@ -237,6 +237,27 @@ async def test_roles_need_no_right_to_the_table(
             await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+async def test_who_lacks_a_right_is_told_of_grants(installed: str, admin: Connection) -> None:
+    """Where a lock is taken, and where it is checked."""
+    await admin.execute("CREATE ROLE lock_stranger LOGIN")
+    stranger = await asyncpg.connect(installed, user="lock_stranger")
+    try:
+        async with Locks(installed, user="lock_stranger") as locks:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError) as refused:
+                async with Lock(locks, "x"):
+                    pass
+        assert "grants(hold=…, check=…)" in refused.value.__notes__[0]
+        async with Lock(installed, "x") as held:
+            await stranger.execute("BEGIN")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError) as unchecked:
+                await held.check(stranger)
+        assert "nothing was checked" in unchecked.value.__notes__[0]
+        assert "grants(hold=…, check=…)" in unchecked.value.__notes__[0]
+    finally:
+        await stranger.close()
+        await admin.execute("DROP ROLE lock_stranger")
+
+
 async def holds_and_checks(dsn: str) -> None:
     """Hold by one role, check by the other one, and read by none."""
     async with Locks(dsn, user="lock_holder") as locks, Lock(locks, "x") as held:

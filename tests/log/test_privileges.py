@@ -109,6 +109,24 @@ async def test_others_may_do_nothing(admin: Connection, installed: Names) -> Non
     await admin.execute("RESET ROLE; DROP OWNED BY log_nobody; DROP ROLE log_nobody")
 
 
+async def test_who_lacks_a_right_is_told_of_grants(
+    dsn: str, admin: Connection, installed: Names
+) -> None:
+    """On a connection of the log's, and in a transaction of the caller's."""
+    with contextlib.suppress(asyncpg.DuplicateObjectError):
+        await admin.execute("CREATE ROLE log_stranger LOGIN")
+    connection = await asyncpg.connect(dsn, user="log_stranger")
+    try:
+        async with Log("orders", dsn, user="log_stranger") as log:
+            for given in (None, connection):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError) as refused:
+                    await log.append("things", "a", connection=given)
+                assert "grants(append=…, consume=…)" in refused.value.__notes__[0]
+    finally:
+        await connection.close()
+        await admin.execute("DROP ROLE log_stranger")
+
+
 async def test_roles_that_were_granted_what_grants_returns_can_do_their_work(
     dsn: str, admin: Connection, installed: Names
 ) -> None:

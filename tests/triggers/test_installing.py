@@ -228,6 +228,8 @@ async def test_other_objects_are_refused(dsn: str, table: Table) -> None:
         await table.install(dsn)
     with pytest.raises(TypeError, match="SQLAlchemy's Connection"):
         BlockingTable(table).install(dsn)
+    with pytest.raises(TypeError, match=r"pool\.acquire"):
+        await table.install(asyncpg.create_pool(dsn))
     with psycopg.connect(dsn) as connection, pytest.raises(TypeError, match="BlockingTable"):
         await table.install(connection)
     with pytest.raises(TypeError, match="must be a Table"):
@@ -252,9 +254,37 @@ async def test_what_cannot_work_is_refused_at_once(
     """A column that is not there, in any argument, and nothing is left behind."""
     await admin.execute(MAKE)
     table = Table("t", **options)
-    with pytest.raises(asyncpg.UndefinedColumnError):
+    with pytest.raises(asyncpg.UndefinedColumnError) as refused:
         await table.install(admin)
+    assert refused.value.__notes__[0].startswith("nothing was changed: key=, payload=, watch=")
     assert await state(table, admin) is TriggerState.MISSING
+
+
+async def test_what_else_the_caller_can_mend_is_told(
+    admin: Connection, dsn: str, table: Table
+) -> None:
+    """Where words of the driver or of the server name neither the Table nor the connection."""
+    await admin.execute(MAKE)
+    with pytest.raises(asyncpg.PostgresSyntaxError) as wrong:
+        await Table("t", key="id", when="new.id > ").install(admin)
+    assert "when= of the Table" in wrong.value.__notes__[0]
+    await admin.execute("BEGIN")
+    with pytest.raises(asyncpg.InterfaceError) as begun:
+        await table.install(admin)
+    await admin.execute("ROLLBACK")
+    assert "async with connection.transaction()" in begun.value.__notes__[0]
+    await admin.execute("CREATE ROLE trigger_stranger LOGIN")
+    stranger = await asyncpg.connect(dsn, user="trigger_stranger")
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError) as refused:
+            await table.install(stranger)
+        assert "has to own the table" in refused.value.__notes__[0]
+    finally:
+        await stranger.close()
+        await admin.execute("DROP ROLE trigger_stranger")
+    with pytest.raises(asyncpg.InterfaceError) as closed:
+        await table.status(stranger)
+    assert "connection= was closed before" in closed.value.__notes__[0]
 
 
 @pytest.mark.parametrize("level", ["statement", "row"])
