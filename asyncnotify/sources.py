@@ -121,6 +121,13 @@ class Transaction(abc.ABC):
 _sources: Final[weakref.WeakValueDictionary[str, ConnectionSource]] = weakref.WeakValueDictionary()
 
 
+_known: Final[set[str]] = set()
+"""The hosts of all that has been registered, also of what is gone."""
+
+_NOWHERE: Final = ".invalid"
+"""What ends the names of hosts that no server has."""
+
+
 def register(host: str, source: ConnectionSource) -> None:
     """
     Let every Listener and Notifier whose DSN names this host take its connections from a source.
@@ -135,17 +142,27 @@ def register(host: str, source: ConnectionSource) -> None:
     Raises nothing.
     """
     _sources[host] = source
+    _known.add(host)
 
 
 def registered(dsn: object) -> ConnectionSource | None:
     """Return the source that serves this DSN, a str or a URL object; None: a driver does."""
-    if not _sources:
+    if not _known:
         return None
     host = getattr(dsn, "host", None)  # of a URL of SQLAlchemy's
     if host is None:
         text = getattr(dsn, "unicode_string", lambda: dsn)()  # pydantic's
         host = _host_in(text) if isinstance(text, str) else None
-    return None if host is None else _sources.get(host)
+    if host is None or host not in _known:
+        return None
+    source = _sources.get(host)
+    if source is None and host.endswith(_NOWHERE):
+        msg = (
+            f"what was registered for {host} is gone: keep a reference to it, such as to the"
+            " FakeServer, as long as its DSN is used"
+        )
+        raise ConfigurationError(msg)
+    return source
 
 
 def _host_in(dsn: str) -> str | None:

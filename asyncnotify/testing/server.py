@@ -16,7 +16,7 @@ from __future__ import annotations
 import signal
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import quote
 
 from asyncnotify.testing._server.cluster import DEFAULTS, TRUST, Cluster, free_port
@@ -84,7 +84,8 @@ class PostgresServer:
             programs are used. Close it last.
         primary: A running server, of which this one is to be a hot standby.
 
-    Raises nothing.
+    Raises:
+        TypeError: A setting is no str.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class PostgresServer:
         template: PostgresServer | None = None,
         primary: PostgresServer | None = None,
     ) -> None:
-        self._settings = dict(settings or {})
+        self._settings = _checked_settings(settings or {})
         self._hba = tuple(hba)
         self._wanted_port = self._port = port
         self._has_served = False
@@ -244,8 +245,11 @@ class PostgresServer:
 
         Raises:
             ServerTimeoutError: It still runs after ``timeout`` seconds.
-
+            ValueError: There is no such mode.
         """
+        if mode not in get_args(StopMode):
+            message = f"mode must be one of {', '.join(get_args(StopMode))}, not {mode!r}"
+            raise ValueError(message)
         pid = self._find_pid()
         if pid is None:
             return
@@ -421,3 +425,12 @@ class PostgresServer:
     def _await_end(self, operation: str, timeout: float) -> None:
         if self._require_cluster(operation).wrapper.wait(timeout) is None:
             raise ServerTimeoutError(operation, timeout, self.log_tail())
+
+
+def _checked_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in settings.items():
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            message = f"settings: {name} must be a str, as '{value}', not of type {kind}"
+            raise TypeError(message)
+    return dict(settings)

@@ -121,6 +121,14 @@ async def test_restart_keeps_port_and_data(own_server: PostgresServer, mode: Sto
     assert await fetch(dsn, "SELECT value FROM kept") == 42
 
 
+def test_what_cannot_be_is_refused_at_once() -> None:
+    """A mode that there is not, and a setting that is no text."""
+    with pytest.raises(ValueError, match="smart, fast, immediate, not 'hard'"):
+        PostgresServer().stop("hard")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="max_connections must be a str, as '10', not of type int"):
+        PostgresServer(settings={"max_connections": 10})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+
+
 async def test_stop_is_idempotent(own_server: PostgresServer) -> None:
     """A stopped server refuses connections, and may be stopped and closed again."""
     own_server.stop()

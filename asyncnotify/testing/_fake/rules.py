@@ -23,6 +23,8 @@ def check(channel: str, payload: str) -> None:
         PayloadError: The payload is no text for the server.
     """
     check_name(channel)
+    if not isinstance(payload, str):
+        raise PayloadError(channel, f"is of type {type(payload).__name__}, not str: encode it")
     if (size := _size(payload)) is None:
         raise PayloadError(channel, "contains a NUL character or a lone surrogate")
     if size > PAYLOAD_LIMIT:
@@ -31,6 +33,8 @@ def check(channel: str, payload: str) -> None:
 
 def check_name(channel: str) -> None:
     """Raise ChannelNameError if the server would refuse the name, or cut it."""
+    if not isinstance(channel, str):
+        raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")
     if not channel:
         raise ChannelNameError(channel, f"is empty; 1 to {CHANNEL_LIMIT} bytes are allowed")
     if (size := _size(channel)) is None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -12,6 +12,7 @@ from asyncnotify import (
     BlockingListener,
     BlockingNotifier,
     ChannelNameError,
+    ConfigurationError,
     ConnectError,
     ConnectionLost,
     ConnectionLostError,
@@ -182,6 +183,21 @@ def test_payloads_are_limited_in_bytes(
     with fake.transaction() as transaction, pytest.raises(error):
         transaction.pg_notify("a", payload)
     fake.notify("a", "a" * 7_999)
+
+
+@pytest.mark.parametrize("pair", [("orders", None), ("orders", {"id": 1}), (None, "1")], ids=str)
+def test_what_is_no_text_is_refused(fake: FakeServer, pair: Any) -> None:
+    """By its type, as everywhere."""
+    with pytest.raises(ValueError, match=r"is of type .*, not str"):
+        fake.notify(*pair)
+
+
+def test_a_server_that_nobody_refers_to_is_told() -> None:
+    """Its DSN would lead to a host that is nowhere; the object itself has a dsn."""
+    with pytest.raises(ConfigurationError, match=r"fake-.*\.invalid is gone: keep a reference"):
+        Listener(FakeServer().dsn)
+    with pytest.raises(TypeError, match="FakeServer: give its dsn"):
+        Listener(FakeServer())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_transaction_is_used_in_its_block_alone(fake: FakeServer) -> None:
