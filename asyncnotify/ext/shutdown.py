@@ -104,7 +104,11 @@ def _check_target(target: object) -> None:
 
 
 def _checked(number: int) -> signal.Signals:
-    found = signal.Signals(number)
+    try:
+        found = signal.Signals(number)
+    except ValueError:
+        msg = f"signals are numbers that this system has, as signal.SIGTERM, not {number!r}"
+        raise ValueError(msg) from None
     if found.name in _UNCATCHABLE:
         msg = f"no process can handle {found.name}"
         raise ValueError(msg)

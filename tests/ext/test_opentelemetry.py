@@ -371,6 +371,13 @@ def test_what_returns_no_logs_is_refused_when_it_is_given(telemetry: Telemetry) 
         observe_logs([], meter_provider=telemetry.meters)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the mistake
 
 
+@pytest.mark.parametrize("wrong", ["user_{id}", lambda: None])
+def test_a_template_that_cannot_be_called_is_refused_when_it_is_given(wrong: Any) -> None:
+    """And not with the first notification."""
+    with pytest.raises(TypeError, match="template"):
+        instrument(Notifier("postgresql://localhost/db"), template=wrong)
+
+
 @pytest.mark.parametrize("wrong", [None, "orders", VirtualTimeLoop])
 def test_what_is_no_listener_notifier_or_log_is_refused(wrong: Any) -> None:
     """By an error that says of which type it is."""

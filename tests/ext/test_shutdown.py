@@ -218,8 +218,9 @@ def test_what_cannot_be_right_is_refused(streams: Streams) -> None:
         end_streams_on_signal(streams, wrong)
     with pytest.raises(ValueError, match="SIGKILL"):
         end_streams_on_signal(streams, signals=[signal.SIGKILL])
-    with pytest.raises(ValueError, match="4711"):
-        end_streams_on_signal(streams, signals=[4711])
+    for unknown in (4711, "TERM"):
+        with pytest.raises(ValueError, match=rf"as signal\.SIGTERM, not {unknown!r}"):
+            end_streams_on_signal(streams, signals=[unknown])  # type: ignore[list-item]
 
 
 @pytest.mark.usefixtures("server")

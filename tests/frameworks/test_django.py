@@ -223,6 +223,17 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert PASSWORD not in str(refusal.value)
 
 
+def test_what_is_sent_to_another_database_is_refused_by_name(case: Callable[..., str]) -> None:
+    """Of any call that sends."""
+    alias = case(ENGINE="django.db.backends.sqlite3")
+    for call in (
+        lambda: notify("orders", using=alias),
+        lambda: append("shop", "orders", using=alias),
+    ):
+        with pytest.raises(ImproperlyConfigured, match="sqlite: only PostgreSQL"):
+            call()
+
+
 def test_an_alias_that_is_not_there_is_refused_as_by_django() -> None:
     """With Django's own error."""
     with pytest.raises(ConnectionDoesNotExist):

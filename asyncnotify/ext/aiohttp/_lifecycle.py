@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from aiohttp import web
 
 from asyncnotify import Listener, State
-from asyncnotify._arguments import check_function, check_takes
+from asyncnotify._arguments import check_function, check_takes, type_name
 from asyncnotify.ext._health import health_of
 from asyncnotify.ext.aiohttp._clients import Clients
 from asyncnotify.ext.fanout import DEFAULT_BUFFER, DEFAULT_MAX_CHANNELS, Fanout
@@ -116,10 +116,18 @@ def setup_log(
     """
     log, make = (source, None) if isinstance(source, Log) else (None, source)
     if make is not None:
-        check_function("source", make)
-        check_takes("source", make)
+        _check_makes_log(make)
     _put(app, key, log)
     _run_with(app, _LogRun(key, make))
+
+
+def _check_makes_log(source: object) -> None:
+    if not callable(source):
+        kind = type_name(source)
+        msg = f"source must be a Log, or a function that returns one, not of type {kind}"
+        raise TypeError(msg)
+    check_function("source", source)
+    check_takes("source", source)
 
 
 async def health(request: web.Request, *, key: web.AppKey[Any] = LISTENER) -> web.Response:

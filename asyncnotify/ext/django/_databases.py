@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from asyncnotify import Keepalive, Listener
-from asyncnotify.ext.django._settings import database_alias, listener_options
+from asyncnotify.ext.django._settings import check_postgresql, database_alias, listener_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,9 +114,7 @@ def connect_arguments(alias: str | None = None) -> dict[str, Any]:
     """
     name = database_alias(alias)
     connection = connections[name]
-    if connection.vendor != "postgresql":
-        msg = f"DATABASES[{name!r}] is {connection.vendor}: only PostgreSQL has LISTEN and NOTIFY"
-        raise ImproperlyConfigured(msg)
+    check_postgresql(name, connection)
     try:
         arguments = _arguments_of(connection.settings_dict)
         Listener(**arguments)  # refuses what cannot be honoured

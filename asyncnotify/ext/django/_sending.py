@@ -11,6 +11,7 @@ from django.db import connections, transaction
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from asyncnotify._channels.arguments import encoded
+from asyncnotify.ext.django._settings import check_postgresql
 from asyncnotify.log import BlockingLog
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def notify(channel: str | Channel[Any], payload: object = "", *, using: str | No
         PayloadTooLargeError: The payload is over 7,999 bytes. Nothing has gone to the server, and
             the transaction goes on.
         SynchronousOnlyOperation: The call came from a coroutine: use ``anotify()`` there.
+        ImproperlyConfigured: The database is not PostgreSQL.
         DatabaseError: What Django raises.
     """
     _send(using, *encoded(channel, payload))
@@ -79,6 +81,7 @@ async def anotify(
         ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
         PayloadTooLargeError: The payload is over 7,999 bytes.
+        ImproperlyConfigured: The database is not PostgreSQL.
         DatabaseError: What Django raises.
     """
     name, text = encoded(channel, payload)
@@ -126,6 +129,7 @@ def notify_on_commit(
         PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
         PayloadTooLargeError: The payload is over 7,999 bytes.
         TransactionManagementError: Django is in no mode in which it has hooks.
+        ImproperlyConfigured: The database is not PostgreSQL.
         DatabaseError: What Django raises, where there is no transaction.
     """
     name, text = encoded(channel, payload)
@@ -164,9 +168,10 @@ def append(
         TypeError: Django's connection is not one of psycopg 3.
         SynchronousOnlyOperation: The call came from a coroutine: use ``sync_to_async``, or
             ``get_log()``, which has a connection of its own.
+        ImproperlyConfigured: The database is not PostgreSQL.
         DatabaseError: What Django raises, as where the log has not been installed.
     """
-    connection = connections[using or DEFAULT_DB_ALIAS]
+    connection = _wanted(using)
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
@@ -181,8 +186,16 @@ def _log_of(name: str) -> BlockingLog:
 
 
 def _send(using: str | None, name: str, text: str) -> None:
-    with connections[using or DEFAULT_DB_ALIAS].cursor() as cursor:
+    with _wanted(using).cursor() as cursor:
         cursor.execute(_NOTIFY, [_uncoded(cursor.cursor, each) for each in (name, text)])
+
+
+def _wanted(using: str | None) -> Any:  # noqa: ANN401 - of Django, which has no types
+    """Return Django's connection of an alias."""
+    alias = using or DEFAULT_DB_ALIAS
+    connection = connections[alias]
+    check_postgresql(alias, connection)
+    return connection
 
 
 def _uncoded(cursor: Any, text: str) -> Any:  # noqa: ANN401 - of either driver

@@ -56,3 +56,10 @@ def _check(name: object, value: object) -> None:
     if not isinstance(value, kind):
         msg = f"ASYNCNOTIFY[{name!r}] must be a {kind.__name__}, not of type {type(value).__name__}"
         raise ImproperlyConfigured(msg)
+
+
+def check_postgresql(alias: str, connection: Any) -> None:  # noqa: ANN401 - of Django, which has no types
+    """Raise ImproperlyConfigured unless a connection of Django's is one of PostgreSQL."""
+    if connection.vendor != "postgresql":
+        msg = f"DATABASES[{alias!r}] is {connection.vendor}: only PostgreSQL has LISTEN and NOTIFY"
+        raise ImproperlyConfigured(msg)

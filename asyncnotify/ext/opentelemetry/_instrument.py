@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
+from asyncnotify._arguments import check_plain_function
 from asyncnotify.ext.opentelemetry._destinations import Destinations
 from asyncnotify.ext.opentelemetry._observed import Observed, observers_of
 from asyncnotify.ext.opentelemetry._operations import Operations, meter_of
@@ -64,10 +65,13 @@ def instrument(
         A function that takes it back.
 
     Raises:
-        TypeError: The object is of another kind.
+        TypeError: The object is of another kind, or ``template`` is no plain function of one
+            argument.
         WrongLoopError: The listener runs in another event loop.
     """
     _check(target)
+    if template is not None:
+        check_plain_function("template", template, "the channel")
     operations = Operations(Destinations(template), tracer_provider, meter_provider)
     undoing: list[Callable[[], None]] = [operations.end]
     if isinstance(target, Listener | BlockingListener):

@@ -340,7 +340,7 @@ async def test_streams_of_other_responses_end_too_and_code_may_still_notify() ->
 @pytest.mark.parametrize("source", [42, Log])
 def test_what_is_neither_a_source_nor_makes_one_is_refused(source: Any) -> None:
     """At once, and not when the application starts."""
-    with pytest.raises(TypeError, match=r"source|listener|Log"):
+    with pytest.raises(TypeError, match=r"a Log, or a function|source is the class Log"):
         setup_log(web.Application(), source)
     with pytest.raises(TypeError):
         setup(web.Application(), source)
