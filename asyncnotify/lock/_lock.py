@@ -6,6 +6,8 @@ import asyncio
 from types import TracebackType
 
 from asyncnotify._arguments import check_timeout
+from asyncnotify._errors import describe_error
+from asyncnotify._owner import Owner
 from asyncnotify.lock._errors import LockTimeoutError
 from asyncnotify.lock._held import Held, Holding
 from asyncnotify.lock._locks import Locks, borrow, give_back, runtime_of
@@ -82,6 +84,7 @@ class Lock:
             WrongLoopError: The Locks are used by another event loop.
             asyncpg.PostgresError: The server refused a statement.
         """
+        Owner()  # no other loop than asyncio's will do
         task = asyncio.current_task()
         if task is None:
             msg = "a lock is entered by a task"
@@ -105,7 +108,10 @@ class Lock:
                 return await runtime.acquire(self._name, once=False)
         except TimeoutError as error:
             if limit.expired():
-                raise LockTimeoutError(self._name, self._timeout) from error
+                late = LockTimeoutError(self._name, self._timeout)
+                if (reason := runtime.why_without_session) is not None:
+                    late.add_note(f"there was no session: {describe_error(reason)}")
+                raise late from (reason or error)
             raise
 
     async def __aexit__(

@@ -21,7 +21,9 @@ _RESIGN: Final = "resign "
 
 def check_lock_name(name: object) -> str:
     """Return the name if it can be a lock's, else raise LockNameError."""
-    if not isinstance(name, str) or not name or "\0" in name or "://" in name:
+    if isinstance(name, str) and "://" in name:
+        raise LockNameError(name, "is Lock(dsn, name) or Leader(name, run, dsn) meant?")
+    if not isinstance(name, str) or not name or "\0" in name:
         raise LockNameError(name, "a text is needed, not empty, and neither with NUL nor a URL")
     try:
         size = len(name.encode())

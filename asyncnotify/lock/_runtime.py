@@ -178,6 +178,11 @@ class Runtime:
             raise ClosedError(CLOSED)
 
     @property
+    def why_without_session(self) -> BaseException | None:
+        """What has ended the last session, or kept it from being made; None while there is one."""
+        return None if self._has_session else self._cause
+
+    @property
     def runs(self) -> bool:
         """Whether something of it would go on without anyone to close it."""
         return not (self._task.done() or self.owner.is_other_process or self._loop.is_closed())

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify import ClosedError, Listener
+from asyncnotify import ClosedError, Listener, WrongLoopError
 from asyncnotify.lock import (
     AlreadyHeldError,
     Held,
     Lock,
     LockLostError,
+    LockNameError,
     LockNotInstalledError,
     Locks,
     LockTimeoutError,
@@ -134,6 +135,25 @@ async def enter(lock: Lock) -> None:
     """Take a lock, and release it."""
     async with lock:
         pass
+
+
+def test_in_another_loop_than_asyncios_the_remedy_is_told() -> None:
+    """As a listener tells it."""
+    trio = pytest.importorskip("trio")
+
+    async def take() -> None:
+        async with Lock("postgresql://localhost/db", "report"):
+            pass
+
+    with pytest.raises(WrongLoopError, match=r"trio.*asyncio\.run"):
+        trio.run(take)
+
+
+@pytest.mark.parametrize("name", ["postgresql://localhost/db", 5, ""])
+def test_a_name_that_cannot_be_is_told_with_a_remedy(name: Any) -> None:
+    """Of a URL, in whose place the DSN comes."""
+    with pytest.raises(LockNameError, match=r"Lock\(dsn, name\)|a text is needed"):
+        Lock("report", name)
 
 
 async def test_a_task_does_not_wait_for_itself(locks: Locks) -> None:
