@@ -58,9 +58,12 @@ def listen(
         typer.Option("--log", metavar="NAME", show_default=False, help="Read this durable log."),
     ] = None,
     after: Annotated[
-        str,
-        typer.Option(help="With --log, where to begin: start, now, a position, or a time."),
-    ] = "now",
+        str | None,
+        typer.Option(
+            show_default="now",
+            help="With --log, where to begin: start, now, a position, or a time.",
+        ),
+    ] = None,
     count: Count = None,
     wait: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for a server that does not answer yet.")
@@ -72,8 +75,11 @@ def listen(
     names = channels or []
     taking = Taking(json=json, gaps=gaps, execute=execute, count=count)
     if log is not None:
-        place = after_of(after)
+        place = after_of("now" if after is None else after)
         run(lambda: _read(log, names, dsn, place, taking))
+    if after is not None:
+        msg = "--after needs --log: NOTIFY keeps nothing that could be read again"
+        raise typer.BadParameter(msg)
     if not names:
         msg = "name a channel, or a log with --log"
         raise typer.BadParameter(msg)

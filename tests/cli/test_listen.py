@@ -204,6 +204,13 @@ def test_without_a_channel_it_says_what_is_missing() -> None:
     assert "name a channel" in run.stderr
 
 
+def test_after_without_a_log_is_refused() -> None:
+    """It would be passed over."""
+    run = ran("listen", "orders", "--after", "start")
+    assert run.returncode == 2
+    assert "--after needs --log" in run.stderr
+
+
 def test_ctrl_c_on_a_terminal(dsn: str) -> None:
     """The key ends it as the signal does."""
     with on_terminal("listen", "orders", dsn=dsn) as (process, terminal):
