@@ -61,15 +61,17 @@ def check_retry(connection: object, *, retry: object) -> None:
         raise TypeError(msg)
 
 
-def check_pairs(pairs: object, *, may_be_async: bool) -> None:
-    """Raise TypeError unless the pairs can be iterated over."""
+def check_pairs(
+    pairs: object, *, may_be_async: bool, name: str = "pairs", kind: str = "pairs"
+) -> None:
+    """Raise TypeError unless it can be iterated over, and may hold pairs, or others of a kind."""
     kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
     if not isinstance(pairs, kinds):
-        msg = f"pairs must be an iterable of pairs, not of type {type(pairs).__name__}"
+        msg = f"{name} must be an iterable of {kind}, not of type {type(pairs).__name__}"
         raise TypeError(msg)
     if isinstance(pairs, Mapping | str | bytes):
         remedy = "its items()" if isinstance(pairs, Mapping) else "a list of (channel, payload)"
-        msg = f"pairs is of type {type(pairs).__name__}, which has no pairs in it: give {remedy}"
+        msg = f"{name} is of type {type(pairs).__name__}, which has no {kind} in it: give {remedy}"
         raise TypeError(msg)
 
 
@@ -93,8 +95,25 @@ _MEANT: Final = {
 """Names that other libraries have for an argument."""
 
 
+_OF_POOLS: Final = {
+    "init",
+    "max_inactive_connection_lifetime",
+    "max_queries",
+    "max_size",
+    "min_size",
+    "reset",
+    "setup",
+}
+"""Arguments of asyncpg.create_pool that asyncpg.connect does not have."""
+
+
 def unknown_argument(name: str, known: Iterable[str]) -> str:
     """Return what to say of an unknown keyword argument: the name of the nearest known one."""
+    if name in _OF_POOLS:
+        return (
+            f"unexpected keyword argument {name!r}: it is one of a pool, which Notifier and Log"
+            " take as pool=; a listener has one connection"
+        )
     near = [_MEANT.get(name, ""), *difflib.get_close_matches(name, known, n=1)]
     meant = next((one for one in near if one in known), None)
     msg = f"unexpected keyword argument {name!r}; it is none of asyncpg.connect either"

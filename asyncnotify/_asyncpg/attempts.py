@@ -13,6 +13,7 @@ from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.failures import (
     Step,
+    add_to_text,
     escape_texts,
     is_permanent,
     mark,
@@ -212,6 +213,10 @@ def _named(host: Host, address: Address) -> str:
     return plain if plain == str(host) else f"{host} ({address})"
 
 
+_NOTHING_GIVEN: Final = (
+    "no password was given, in the DSN, by password= or PGPASSWORD, or in a password file"
+)
+
 # -- the driver -----------------------------------------------------------------------------------
 
 
@@ -228,6 +233,8 @@ async def connect_asyncpg(arguments: dict[str, Any], loop: Any, race: Race) -> A
             connection = await untraced.connect(**arguments, loop=loop)
     except Exception as error:
         escape_texts(error)
+        if isinstance(error, asyncpg.InvalidPasswordError) and not arguments.get("password"):
+            add_to_text(error, _NOTHING_GIVEN)
         if not race.begun and not isinstance(error, _OF_THE_SERVER):
             mark(error, Step.ARGUMENTS)  # the driver has looked at them, and done nothing else
         elif race.refusal is not None:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
-from asyncnotify._arguments import check_callable, check_callbacks, unknown_argument
+from asyncnotify._arguments import (
+    check_callable,
+    check_callbacks,
+    check_number,
+    unknown_argument,
+)
 from asyncnotify._asyncpg.attempts import Attempts, within
 from asyncnotify._asyncpg.dsn import check_dsn
 from asyncnotify._asyncpg.failures import (
@@ -67,6 +72,13 @@ _NO_POOL: Final = (
 _OURS: Final = {"connection_class", "loop", "record_class", "timeout"}
 """Arguments of asyncpg.connect that a caller may not give."""
 
+_NUMBERS: Final = {
+    "max_cacheable_statement_size",
+    "max_cached_statement_lifetime",
+    "statement_cache_size",
+}
+"""Those that the driver compares with numbers, whatever they are."""
+
 _CALLABLE: Final = ("password", "ssl")
 """Those for which a caller may give a function, which is called for each connection."""
 
@@ -95,11 +107,17 @@ def check_connect_arguments(
     Raises:
         TypeError: An argument is unknown, or cannot be combined with ``connect=``.
     """
-    _check_source(dsn, connect, kwargs)
+    _check_source(dsn, connect, kwargs, ours)
     known = (inspect.signature(asyncpg.connect).parameters.keys() | _READ_HERE) - _OURS
     for name in kwargs:
         if name == "timeout":
             msg = "timeout= is not an argument here: connect_timeout= is"
+            raise TypeError(msg)
+        if name in _OURS:
+            msg = (
+                f"{name!r} of asyncpg.connect cannot be given here: make the connection yourself,"
+                " in a function that is given as connect="
+            )
             raise TypeError(msg)
         if name not in known:
             raise TypeError(unknown_argument(name, {*known, *ours}))
@@ -107,6 +125,8 @@ def check_connect_arguments(
     if not (password is None or isinstance(password, str) or callable(password)):
         msg = f"password must be a str or a callable, not of type {type(password).__name__}"
         raise TypeError(msg)
+    for name in _NUMBERS & kwargs.keys():
+        check_number(name, kwargs[name], minimum=0)
     check_ssl(kwargs.get("ssl"))
     check_callbacks(**{name: kwargs[name] for name in _CALLABLE if callable(kwargs.get(name))})
     unused = ["dsn"] * (dsn is not None) + list(kwargs)
@@ -115,13 +135,22 @@ def check_connect_arguments(
         raise TypeError(msg)
 
 
-def _check_source(dsn: object, connect: object, kwargs: Mapping[str, Any]) -> None:
+def _check_source(
+    dsn: object, connect: object, kwargs: Mapping[str, Any], ours: Iterable[str]
+) -> None:
     """Refuse what connections cannot be had from."""
+    if isinstance(dsn, asyncpg.Pool) and "pool" in ours:
+        msg = "a pool is given as pool="
+        raise TypeError(msg)
     if isinstance(connect, asyncpg.Pool) or isinstance(dsn, asyncpg.Pool) or "pool" in kwargs:
         raise TypeError(_NO_POOL)
     check_dsn(dsn)
     if connect is not None:
         check_callable("connect", connect)
+
+
+_seen: Final[weakref.WeakSet[asyncpg.Connection[Any]]] = weakref.WeakSet()
+"""Connections that a ``connect=`` has returned, as long as anyone refers to them."""
 
 
 class Dialer:
@@ -152,7 +181,6 @@ class Dialer:
         self._timeout = timeout
         self._start_timeout = start_timeout
         self._lookups = Lookups()
-        self._seen: weakref.WeakSet[asyncpg.Connection[Any]] = weakref.WeakSet()
         self._told_of_tls = False
         self.warnings = WarningLimit()
         self._defects = DefectLog()
@@ -195,10 +223,13 @@ class Dialer:
         return self._fresh(await checked(answer))
 
     def _fresh(self, connection: asyncpg.Connection[Any]) -> asyncpg.Connection[Any]:
-        if connection in self._seen:  # not given back: it is in use here, or was
-            msg = "connect= returned the same connection twice; each call has to make a fresh one"
+        if connection in _seen:  # not given back: it is in use, here or by another one, or was
+            msg = (
+                "connect= returned the same connection twice, here or to another listener, notifier"
+                " or log; each call has to make a fresh one"
+            )
             raise ConfigurationError(msg)
-        self._seen.add(connection)
+        _seen.add(connection)
         leave_connection_to_parent(connection)
         return connection
 

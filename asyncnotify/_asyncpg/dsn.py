@@ -50,6 +50,8 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{1,30}")
 _WANTED: Final = "it must begin with postgresql:// (or postgres://, or postgresql+asyncpg://)"
 _NO_URL: Final = "is no URL (its parts can be given as host=, port=, user=, database=)"
 
+_QUOTES: Final = ('"', "'", "`")
+
 _MASK: Final = "***"
 
 
@@ -69,6 +71,8 @@ def _remedy(thing: object) -> str:
         return ": use from_sqlalchemy(engine)"
     if hasattr(thing, "cursor") or hasattr(thing, "execute"):
         return ": a connection of its own is needed; give its address, or connect= to make it"
+    if isinstance(getattr(thing, "dsn", None), str):  # a server for tests
+        return ": give its dsn"
     return ""
 
 
@@ -108,10 +112,23 @@ def _is_url(thing: object) -> bool:
 
 
 def _pairs_of_text(dsn: str) -> Pairs:
+    _refuse_wrapping(dsn)
     scheme, separator, rest = dsn.partition("://")
     dialect = SQLALCHEMY if _is_sqlalchemys(scheme, separator) else LIBPQ
     parts, query = parse_uri(rest, dialect)
     return parts + (_without_sqlalchemy(query) if dialect is SQLALCHEMY else query)
+
+
+def _refuse_wrapping(dsn: str) -> None:
+    """Refuse what a file of settings or a shell has left around a DSN; libpq drops spaces."""
+    if dsn.strip(" ") != dsn.strip() or dsn[:1] == " ":
+        problem = "has white space around it, such as the end of the line that it was read from"
+    elif dsn[:1] in _QUOTES:
+        problem = "is in quotes, which a shell or a reader of settings would have removed"
+    else:
+        return
+    msg = f"the DSN {problem}; {_WANTED}"
+    raise ConfigurationError(msg)
 
 
 def _is_sqlalchemys(scheme: str, separator: str) -> bool:

@@ -208,6 +208,12 @@ def escape_texts(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def add_to_text(error: asyncpg.PostgresError, text: str) -> None:
+    """Add to what the server has said."""
+    said, *others = error.args or ("",)
+    error.args = (f"{said}; {text}", *others)
+
+
 def forget_statement(error: BaseException) -> None:
     """Remove the statement from an error of the driver's: behind a pooler it holds the payload."""
     if isinstance(error, asyncpg.PostgresError) and "query" in vars(error):

@@ -18,6 +18,8 @@ UNREADABLE_DSN: Final = (
     "the DSN cannot be read; are the special characters of its password percent-encoded?"
 )
 
+_SPACE: Final = "the DSN has a space in it, which has to be percent-encoded: %20"
+
 Pairs: TypeAlias = list[tuple[str, str]]
 """Parameters by libpq's names, in their order: of those with the same name the last one counts."""
 
@@ -129,7 +131,9 @@ def _decoded(text: str, *, spaces: bool) -> str:
     """Return it without its percent-encoding, by libpq's rules: no NUL, no space within."""
     if not spaces:
         text = text.strip(" ")
-    unreadable = (" " in text and not spaces) or "\0" in text
+    if " " in text and not spaces:
+        raise ConfigurationError(_SPACE)
+    unreadable = "\0" in text
     decoded = ""
     if not unreadable:
         try:

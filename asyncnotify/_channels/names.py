@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from asyncnotify._errors import ChannelNameError, PayloadError, PayloadTooLargeError
 
 CHANNEL_LIMIT = 63
@@ -59,12 +61,20 @@ def _remedy_of_name(channel: object) -> str:
     if isinstance(channel, bytes):
         return ": decode it"
     if isinstance(channel, type):
-        return f": give an object, as {channel.__name__}('orders')"
-    if hasattr(channel, "cancel"):
-        return ": to end one subscription use its cancel()"
+        return f": a name comes first, as Channel('orders', {channel.__name__})"
     if isinstance(channel, dict) or callable(channel):
-        return ": the channel comes first, as in @listener.on('orders')"
-    return ""
+        return (
+            ": the channel comes first, as in @listener.on('orders') and listen('orders', handler);"
+            " stream() takes channels only"
+        )
+    return next((_BY_MEMBER[name] for name in _BY_MEMBER if hasattr(channel, name)), "")
+
+
+_BY_MEMBER: Final = {
+    "cancel": ": to end one subscription use its cancel()",
+    "changes": ": the channel of a Table is its changes",
+}
+"""What to do with objects of ours, by what they have."""
 
 
 def _remedy(channel: str, payload: object) -> str:

@@ -56,6 +56,8 @@ def check_channels(method: str, channels: tuple[object, ...]) -> None:
     for channel in channels:
         if not isinstance(channel, str | Channel):
             remedy = f"name each channel by itself, as {_CALLS[method]}"
+            if callable(channel) and not isinstance(channel, type):
+                remedy = "functions are given to @log.on(name); read() and consumer() are iterated"
             reason = f"is of type {type(channel).__name__}, not str: {remedy}"
             raise ChannelNameError(channel, reason)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._arguments import check_pairs
 from asyncnotify.log._appending import PORTION_BYTES, PORTION_COUNT
 from asyncnotify.log._entries import Entry, entry_of
 
@@ -34,7 +35,14 @@ class _Portions:
         return full
 
 
-async def in_portions(events: object) -> AsyncGenerator[list[Entry]]:
+def check_events(events: object, *, may_be_async: bool) -> None:
+    """Raise TypeError unless it can be iterated over, and may hold events."""
+    check_pairs(events, may_be_async=may_be_async, name="events", kind="tuples")
+
+
+async def in_portions(
+    events: Any,  # noqa: ANN401 - what a caller gives
+) -> AsyncGenerator[list[Entry]]:
     """
     Yield entries for events, in lists of up to 1,000 entries or about 1 MiB, none empty.
 
@@ -42,9 +50,7 @@ async def in_portions(events: object) -> AsyncGenerator[list[Entry]]:
         TypeError: It cannot be iterated over, or an element is not a tuple of 2 to 4.
         Exception: What ``entry_of()`` or the iterable raises.
     """
-    if not isinstance(events, Iterable | AsyncIterable):
-        msg = f"events must be an iterable of tuples, not of type {type(events).__name__}"
-        raise TypeError(msg)
+    check_events(events, may_be_async=True)
     portions = _Portions()
     async for event in _each(events):
         if full := portions.add(event):

@@ -25,6 +25,7 @@ from asyncnotify import (
     Listener,
     Notifier,
 )
+from asyncnotify.triggers import Table
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -187,6 +188,61 @@ async def within(listener: Listener, *statements: str, close: bool = False) -> N
         connection.terminate()
 
 
+async def by_one_connection(listener: Listener) -> None:
+    """Start two listeners whose ``connect=`` return the same connection."""
+    connection = await asyncpg.connect(dsn_of(listener))
+
+    async def connect() -> Any:
+        return connection
+
+    async with Listener(connect=connect):
+        await starting(Listener(connect=connect, start_timeout=1.0))
+
+
+async def in_use(listener: Listener) -> None:
+    """Send within a connection on which a statement runs."""
+    connection = await asyncpg.connect(dsn_of(listener))
+    sleeping = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+    try:
+        await asyncio.sleep(0)  # it has been sent
+        await listener.notify("orders", NOT_SHOWN, connection=connection)
+    finally:
+        connection.terminate()
+        await asyncio.wait({sleeping})
+        sleeping.exception()
+
+
+async def given_back(listener: Listener) -> None:
+    """Send within a connection after the block that has acquired it."""
+
+    async def use(pool: asyncpg.Pool[Any]) -> None:
+        async with pool.acquire() as connection:
+            pass
+        await listener.notify("orders", NOT_SHOWN, connection=connection)
+
+    await with_pool(listener, use)
+
+
+async def not_entered(listener: Listener) -> None:
+    """Send within a connection of SQLAlchemy that nothing has begun."""
+    engine = sqlalchemy_async.create_async_engine(ENGINE)
+    await listener.notify("orders", NOT_SHOWN, connection=engine.connect())
+
+
+async def within_threads(listener: Listener) -> None:
+    """Send from a thread within a connection that has to be awaited."""
+    connection = await asyncpg.connect(dsn_of(listener))
+
+    def send() -> None:
+        with BlockingNotifier(dsn_of(listener)) as notifier:
+            notifier.notify("orders", NOT_SHOWN, connection=connection)
+
+    try:
+        await asyncio.to_thread(send)
+    finally:
+        connection.terminate()
+
+
 async def within_psycopg(listener: Listener) -> None:
     """Send within a transaction of psycopg that has failed."""
     async with await psycopg.AsyncConnection.connect(dsn_of(listener)) as connection:
@@ -326,6 +382,19 @@ OF_CONSTRUCTORS: dict[str, Message] = {
     "SQLAlchemy's name": Message(refused(username="x"), UNKNOWN, "'username'", "mean user="),
     "another library's name": Message(refused(reconnect=True), UNKNOWN, "reconnect", "backoff="),
     "keepalives": Message(refused(keepalives=1), UNKNOWN, "'keepalives'", "mean keepalive="),
+    "the size of a pool": Message(refused(min_size=1), "is one of a pool", "'min_size'", "pool="),
+    "the driver's class": Message(
+        refused(connection_class=dict), "cannot be given", "'connection_class'", "as connect="
+    ),
+    "the size of a cache": Message(
+        refused(statement_cache_size="x"), "statement_cache_size must be", "'x'", "at least 0"
+    ),
+    "a pool for the DSN of a notifier": Message(
+        lambda _: Notifier(asyncpg.create_pool(DSN)),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        "a pool is given",
+        None,
+        "as pool=",
+    ),
     "an unknown name": Message(refused(colour=1), UNKNOWN, "'colour'"),
     "asyncpg's timeout": Message(refused(timeout=5), "not an argument", "timeout=", "connect_time"),
     "keepalive=True": Message(refused(keepalive=True), "must be", "not bool", "a Keepalive"),
@@ -427,6 +496,10 @@ OF_DSNS: dict[str, Message] = {
     "an empty DSN": Message(dsn(""), "is empty", "DSN", "leave dsn out"),
     "words of libpq": Message(dsn(f"host=x password={NOT_SHOWN}"), "is no URL", None, PARTS),
     "a host alone": Message(dsn("localhost"), "is no URL", None, PARTS),
+    "a DSN in quotes": Message(dsn(f"'{DSN}'"), "is in quotes", "DSN", BEGIN),
+    "a line of a file": Message(dsn(f"{DSN}\n"), "white space around it", "end of the line", BEGIN),
+    "a space before it": Message(dsn(f" {DSN}"), "white space around it", "DSN", BEGIN),
+    "a space in it": Message(dsn("postgresql://lo cal/db"), "has a space", "DSN", "%20"),
     "another database": Message(dsn("mysql://x/y"), "no URL of PostgreSQL", "mysql://", BEGIN),
     "another driver": Message(
         dsn(f"postgresql+psycopg://u:{NOT_SHOWN}@h/d"), "another driver", r"\+psycopg", BEGIN
@@ -518,6 +591,15 @@ OF_NAMES: dict[str, Message] = {
     "a number as name": Message(listen(7, nothing), "not str", "7 is of type int"),
     "NUL in a name": Message(listen("a\0b", nothing), "contains a NUL", r"a\\x00b"),
     "the class Channel": Message(listen(Channel, nothing), "not str", "type", r"Channel\('orders"),
+    "a Table as name": Message(
+        listen(Table("orders", key="id"), nothing), "not str", "type Table", "is its changes"
+    ),
+    "a type as name": Message(
+        channel(dict, "orders"), "not str", "of type type", r"Channel\('orders', dict\)"
+    ),
+    "a handler for a stream": Message(
+        called("stream", "a", nothing), "not str", "type function", "stream.. takes channels only"
+    ),
     "a dict as name": Message(
         notify({"key": NOT_SHOWN}, "orders"), "not str", "of type dict", "channel comes first"
     ),
@@ -652,6 +734,33 @@ OF_LIFE: dict[str, Message] = {
 }
 
 OF_CONNECTIONS: dict[str, Message] = {
+    "one connection for two": Message(
+        by_one_connection, "same connection twice", "another listener", "a fresh one"
+    ),
+    "a connection in use": Message(
+        in_use, "in progress", "nothing was sent", "each task a connection of its own"
+    ),
+    "a connection that a pool has back": Message(
+        given_back, "released back", "nothing was sent", "within the block"
+    ),
+    "a connection not entered": Message(
+        not_entered, "has not been started", "nothing was sent", "by `async with`"
+    ),
+    "a session without an engine": Message(
+        connected(sqlalchemy_async.AsyncSession),
+        "Could not locate a bind",
+        "nothing was sent",
+        "make it with one",
+    ),
+    "a coroutine as connection": Message(
+        connected(lambda: asyncpg.connect(DSN)), TAKEN, "type coroutine", "await it"
+    ),
+    "what acquires, as connection": Message(
+        connected(lambda: asyncpg.create_pool(DSN).acquire()), TAKEN, "Context", r"pool\.acquire"
+    ),
+    "asyncpg's connection in threads": Message(
+        within_threads, "connection must be", "asyncpg", "to be awaited"
+    ),
     "an engine as connection": Message(
         connected(lambda: sqlalchemy_async.create_async_engine(ENGINE)),
         TAKEN,

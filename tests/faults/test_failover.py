@@ -15,9 +15,11 @@ from asyncnotify import (
     ConnectionLost,
     ExponentialBackoff,
     Listener,
+    Notifier,
     Reconnected,
     RetryScheduled,
 )
+from asyncnotify.lock import Lock, LockTimeoutError
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -42,6 +44,25 @@ def standby(own_server: PostgresServer) -> Iterator[PostgresServer]:
     standby = own_server.standby(settings=settings)
     yield standby
     standby.close()
+
+
+async def test_on_a_standby_the_remedy_is_told(standby: PostgresServer) -> None:
+    """By a notifier, within a transaction, and by a lock that nobody else holds."""
+    async with Notifier(standby.dsn) as notifier:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:
+            await notifier.notify("orders")
+        connection = await asyncpg.connect(standby.dsn)
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as within:
+            await notifier.notify("orders", connection=connection)
+        await connection.close()
+    [note], [of_transaction] = refused.value.__notes__, within.value.__notes__
+    assert "not sent: the server is a standby" in note
+    assert "target_session_attrs=primary" in note
+    assert "nothing was sent: the server is a standby" in of_transaction
+    with pytest.raises(LockTimeoutError) as late:
+        async with Lock(standby.dsn, "report", timeout=1):
+            pass
+    assert "there was no session: ConnectError: the server is a standby" in late.value.__notes__[0]
 
 
 def listener_on(

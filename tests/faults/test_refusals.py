@@ -83,6 +83,14 @@ async def test_r12_a_password_that_is_refused_ends_the_start(
     subject.check_state(State.CLOSED)
 
 
+async def test_a_password_that_is_missing_is_told(own_database: ProxiedDatabase) -> None:
+    """The server says the same as of a wrong one."""
+    async with alice(own_database):
+        subject = own_database.subject(user="alice")
+        with pytest.raises(ConnectError, match='"alice"; no password was given'):
+            await subject.listener.start()
+
+
 @pytest.mark.parametrize(
     ("options", "cause"),
     [

@@ -85,6 +85,12 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a version to come": (lambda log: log.statements(since=99), "since must be.*0 to.*99"),
     "a negative version": (lambda log: log.statements(since=-1), "since must be.*0 to.*-1"),
     "a bool for since": (lambda log: log.statements(since=True), "since must be.*True"),
+    "a mapping of events": (
+        lambda log: log.append_many({"a": "x"}),
+        "events is of type dict, which has no tuples.*items",
+    ),
+    "a text of events": (lambda log: log.append_many("a"), "events is of type str.*a list of"),
+    "a function to read": (lambda log: log.read("a", print), r"type builtin.*@log\.on\(name\)"),
     "an option misspelled": (lambda _: Log("orders", operation_timout=5), "mean operation_timeout"),
     "another one": (lambda _: Log("orders", polls=5), "mean poll="),
     "one of the blocking log": (lambda _: BlockingLog("orders", wakee="poll"), "mean wake="),

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from asyncnotify import Channel, Keepalive
-from asyncnotify._arguments import check_pairs, is_async
+from asyncnotify._arguments import is_async
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
@@ -27,7 +27,7 @@ from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._log import DEFAULT_BACKOFF, DEFAULT_KEEPALIVE, Log
 from asyncnotify.log._methods.consuming import DEFAULT_RETRY, HandlerT
 from asyncnotify.log._names import Names
-from asyncnotify.log._portions import portions_of
+from asyncnotify.log._portions import check_events, portions_of
 from asyncnotify.log._ports import LogTransaction
 from asyncnotify.log._reading.stream import After
 from asyncnotify.log._retry import Retry
@@ -243,7 +243,7 @@ class BlockingLog:
             WrongLoopError: The call came from the thread of an event loop, or another process.
             Exception: As of ``Log.append_many()``.
         """
-        check_pairs(events, may_be_async=False)
+        check_events(events, may_be_async=False)
         if connection is None:
             return send_pairs(self._gateway.portal_by_itself, self._log.append_many, events)
         appended = 0
