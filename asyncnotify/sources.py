@@ -133,7 +133,8 @@ def register(host: str, source: ConnectionSource) -> None:
     Let every Listener and Notifier whose DSN names this host take its connections from a source.
 
     Those that exist already are not affected. The registration ends with the last reference to the
-    source. Choose a name below ``.invalid``, which no server ever has.
+    source. Choose a name below ``.invalid``, which no server ever has: once the source is gone, a
+    DSN with that name is refused.
 
     Args:
         host: The host name, in lower case.
@@ -146,7 +147,12 @@ def register(host: str, source: ConnectionSource) -> None:
 
 
 def registered(dsn: object) -> ConnectionSource | None:
-    """Return the source that serves this DSN, a str or a URL object; None: a driver does."""
+    """
+    Return the source that serves this DSN, a str or a URL object; None: a driver does.
+
+    Raises:
+        ConfigurationError: The source was at a host that no server has, and is gone.
+    """
     if not _known:
         return None
     host = getattr(dsn, "host", None)  # of a URL of SQLAlchemy's

@@ -96,10 +96,13 @@ def test_a_dsn_that_cannot_be_read_is_refused_as_ever() -> None:
 
 
 def test_a_registration_ends_with_its_source() -> None:
-    """Nothing has to be taken back."""
+    """Nothing has to be taken back; where its host is below .invalid, its end is told."""
+    register("elsewhere", Source())
     register(HOST, Source())
     gc.collect()
-    assert registered(DSN) is None
+    assert registered("postgresql://elsewhere/db") is None
+    with pytest.raises(ConfigurationError, match=f"{HOST} is gone: keep a reference"):
+        registered(DSN)
     assert isinstance(source("postgresql://localhost/db"), DriversSource)
 
 
