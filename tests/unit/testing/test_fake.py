@@ -27,8 +27,6 @@ from asyncnotify import (
     State,
 )
 from asyncnotify.lock import Lock, Locks
-from asyncnotify.testing._fake.connection import FakeConnection
-from asyncnotify.testing._fake.state import State as ServerState
 from asyncnotify.testing.fake import FakeServer, NotOnFakeError
 from asyncnotify.triggers import BlockingTable, Table
 
@@ -363,13 +361,20 @@ async def test_a_server_that_was_frozen_for_a_moment_has_lost_nothing(
     assert sorted(map(str, received.items)) == ["1", "2", "start"]
 
 
-async def test_a_server_that_sends_is_alive() -> None:
+async def test_a_server_that_sends_is_alive(fake: FakeServer, received: Received) -> None:
     """An answer may take longer than its deadline while notifications come before it."""
-    state = ServerState("fake@fake.invalid/fake")
-    connection = FakeConnection(state, timeout=0.001)
-    for number in range(300_000):
-        connection.send(1, "orders", str(number))
-    assert await connection.command(lambda: "an answer") == "an answer"
+    loop = asyncio.get_running_loop()
+    async with Listener(fake.dsn, operation_timeout=1) as listener:
+        await listener.listen("a", received.take)
+        began = loop.time()
+        for number in range(1, 4):
+            fake.delay(number * 0.9)
+            fake.notify("a", str(number))
+        await listener.listen("b", received.take)  # is answered after what was sent before
+        assert loop.time() - began == pytest.approx(2.7)
+        assert received.items == ["1", "2", "3"]
+        fake.delay(0)
+        await passed(listener, fake)
 
 
 async def test_a_delay_keeps_the_order(fake: FakeServer, received: Received) -> None:
