@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import TYPE_CHECKING
 
 import pytest_asyncio
@@ -17,12 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     import pytest
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector look no more at what was imported: it stays for good."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(
