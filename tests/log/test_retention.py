@@ -125,7 +125,7 @@ async def test_trap_11_what_commits_while_ticks_are_removed_is_kept(
         )
         await hold.start()
         await holder.execute(f"SELECT FROM {NAMES.ticks} WHERE tick = 0 FOR UPDATE")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             expiring = asyncio.ensure_future(log.expire())
             while not await _waits_for_a_lock(admin):
                 pass

@@ -117,7 +117,7 @@ async def test_the_impatient_get_past_what_cannot_be_decoded(
     async with Log("orders", dsn) as log, make(log, Channel("things", int)) as taker:
         await log.append_many([("things", text, "a key") for text in ("bad", "1", "bad", "2")])
         found: list[int] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(scaled(30)):
             while len(found) < 2:
                 taking = asyncio.ensure_future(taker.next_batch(1))
                 await asyncio.sleep(0)
@@ -134,7 +134,7 @@ async def test_a_consumer_refuses_a_second_task(
     dsn: str, installed: Names, make: Callable[[Log], Consumer[Event[str]]]
 ) -> None:
     """While the first one waits; that goes on, and gets each event once."""
-    async with Log("orders", dsn) as log, make(log) as taker, asyncio.timeout(20):
+    async with Log("orders", dsn) as log, make(log) as taker, asyncio.timeout(scaled(20)):
         first = asyncio.ensure_future(anext(taker))
         await asyncio.sleep(0)
         for use in (anext(taker), taker.next_batch(5), batch_of(taker)):
@@ -197,7 +197,7 @@ async def test_what_a_forgotten_consumer_waited_for_ends(
     dsn: str, installed: Names, buckets: int, *, is_served_elsewhere: bool
 ) -> None:
     """What cancelled calls have left to run ends too: for events, or for its turn to serve."""
-    async with Log("orders", dsn) as log, asyncio.timeout(20):
+    async with Log("orders", dsn) as log, asyncio.timeout(scaled(20)):
         other = log.consumer("mailer", buckets=buckets)
         if is_served_elsewhere:
             await log.append_many([("things", str(n)) for n in range(20)])
