@@ -1,8 +1,8 @@
 """
 PostgreSQL LISTEN/NOTIFY for asyncio.
 
-A listener reconnects by itself, checks that the server still listens for it, and reports every
-place where notifications may be missing. Begin with ``Listener``.
+A listener reconnects automatically, checks that the server still listens for its session, and
+reports every point at which notifications may be missing. Start with ``Listener``.
 """
 
 from asyncnotify._backoff import ExponentialBackoff

@@ -25,7 +25,7 @@ _BLOCKING: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Connected:
     """
-    The first connection is made and LISTEN is in force.
+    The first connection is made and LISTEN is in effect.
 
     Attributes:
         channels: How many channels are being listened on.
@@ -39,7 +39,7 @@ class Connected:
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
     """
-    The connection was lost; notifications are missed until LISTEN is in force again.
+    The connection was lost; notifications are missed until LISTEN is in effect again.
 
     Attributes:
         cause: What went wrong, if known; a server that closes a connection seldom says why.
@@ -78,7 +78,7 @@ class RetryScheduled:
 @dataclass(frozen=True, slots=True)
 class Reconnected:
     """
-    A new connection is made, and LISTEN is in force again for every channel.
+    A new connection is made, and LISTEN is in effect again for every channel.
 
     Attributes:
         downtime: Seconds from the loss to this event.

@@ -69,43 +69,43 @@ class Listener:
     """
     Listens on channels of one PostgreSQL database, and reports where notifications may be missing.
 
-    A listener has one connection of its own. When that is lost, the listener makes another, listens
-    again on every channel, and puts a Gap at that place of every subscription.
+    A listener has its own connection. When the connection is lost, the listener reconnects, listens
+    again on every channel, and delivers a Gap to every subscription, in order with notifications.
 
     ``async with Listener(dsn) as listener`` starts and closes it; ``start()`` and ``aclose()``
     do the same, also from different tasks. The constructor touches neither the network nor an event
     loop. Any number of tasks may call the methods, all in the event loop that started the listener.
-    A listener runs until it is closed; if the last reference to it is lost before, that is a
-    ResourceWarning, and it runs on. In IPython, where cells are run again, it is closed then.
+    A listener runs until it is closed; if the last reference to it is lost before, it keeps running
+    and a ResourceWarning is issued. In IPython, where cells are run again, it is closed instead.
 
     Args:
         dsn: ``postgresql://user:password@host:port/database``, with one host or several;
-            ``postgresql+asyncpg://`` as well. None: as PGHOST and the other variables of libpq say.
+            ``postgresql+asyncpg://`` as well. None: PGHOST and the other libpq variables are used.
         connect: An async callable that returns a fresh ``asyncpg.Connection``. It is called for
             every connection, and excludes ``dsn`` and ``connect_kwargs``.
         connect_timeout: Seconds for making a connection, for each host.
-        heartbeat: Seconds of silence after which the listener asks the server whether the session
-            still listens. None: never; only TCP then notices a connection that dies without a FIN
-            or RST, if anything does.
+        heartbeat: Seconds without traffic after which the listener asks the server whether the
+            session still listens. None: never; only TCP keepalive then detects a half-open
+            connection, which dies without a FIN or RST.
         heartbeat_timeout: Seconds in which the server has to answer.
         operation_timeout: Seconds in which the server has to answer LISTEN, UNLISTEN or a notify.
-        keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
-        backoff: Called at the beginning of each outage; returns an endless iterator of the
+        keepalive: TCP keepalive for both ends; None leaves the system settings unchanged.
+        backoff: Called at the beginning of each outage; returns an infinite iterator of the
             seconds to wait before each attempt.
         max_connection_age: Seconds after which a new connection replaces the one that listens, up
             to a tenth earlier. The new one listens on every channel and has proved that it
-            delivers before the old one is left, so nothing is missed and there is no Gap. So
-            listeners follow a name that leads to another server, rotated credentials and renewed
+            delivers before the old one is closed, so nothing is missed and there is no Gap. This
+            lets listeners follow a host name that moves, rotated credentials and renewed
             certificates. None: never.
-        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         middleware: Async functions ``(notification, call_next)`` around each call of a handler;
             the first one is the outermost. ``await call_next(notification)`` calls the next one,
-            and at last the handler; a middleware may also call it with another Notification, again
-            after an error, or not at all. What it raises counts as an error of the handler. It
-            runs in the event loop, also around handlers in threads, and must not block. Gaps,
-            payloads that cannot be decoded, and streams go past it. Without middleware nothing is
-            added to a call.
+            and finally the handler; a middleware may also call it with another Notification, again
+            after an error, or not at all. Its exceptions count as handler errors. It runs in the
+            event loop, also around handlers in threads, and must not block. It is not called for
+            Gaps, for payloads that cannot be decoded, or for streams. Without middleware a call has
+            no overhead.
         on_event: A plain function, called with each connection event from the event loop. It must
             not block.
         connect_kwargs: Further arguments of ``asyncpg.connect``: ``user``, ``password`` and
@@ -203,7 +203,7 @@ class Listener:
         """
         Return a listener that connects as this ``AsyncEngine`` of ``postgresql+asyncpg`` does.
 
-        Its URL, its ``connect_args`` and its ``do_connect`` events are read anew for each
+        Its URL, its ``connect_args`` and its ``do_connect`` events are read again for each
         connection. The connection is the listener's own: nothing is taken from the engine's pool,
         which would reset it.
 
@@ -233,17 +233,17 @@ class Listener:
         """
         Connect and listen; return once the server has confirmed.
 
-        When a server refuses the connection, is starting up, is full, or is a standby, the listener
-        tries again until ``start_timeout``. After the first success it tries again for ever. While
+        If the server does not accept connections, is starting up, is full, or is a standby, the
+        listener retries until ``start_timeout``. After the first success it retries forever. While
         the listener runs, further calls only wait. A cancelled start leaves nothing behind. In a
-        fork of the process that started the listener, it starts anew, and that of the parent
-        process goes on.
+        fork of the process that started the listener, it starts again there; the listener of the
+        parent process is not affected.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: The server refused the password, the role or the database.
             ConnectTimeoutError: The listener was not listening within ``start_timeout``.
-            PoolerError: A pooler that would deliver nothing stands before the server.
+            PoolerError: A pooler in front of the server would not deliver notifications.
             ClosedError: The listener was closed meanwhile.
             WrongLoopError: The listener runs in another event loop, or no loop of asyncio runs.
         """
@@ -345,43 +345,43 @@ class Listener:
         """
         Call ``handler`` with every notification on ``channel``.
 
-        The call returns once the server has confirmed: what is committed after that is handed over,
-        or covered by a Gap. While there is no connection, the call waits for the next one. If the
-        call raises or is cancelled, the subscription is withdrawn whole.
+        The call returns once the server has confirmed: notifications committed after that are
+        delivered, or covered by a Gap. While there is no connection, the call waits for the next
+        one. If the call raises or is cancelled, the subscription is removed completely.
 
         Args:
             channel: A name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which decodes the
                 payloads. A payload that cannot be decoded is counted, logged without its content,
                 and passed to ``on_error`` instead of the handler.
-            handler: An ``async def`` or a plain function. A task of this subscription's own calls
-                it, so a slow handler delays no other. What it raises is logged, counted and passed
-                to ``on_error``; the subscription goes on.
-            resync: Called with a Gap at the beginning and wherever notifications may be missing,
-                before what follows the Gap. If it raises, it is called again, with growing delays;
+            handler: An ``async def`` or a plain function. Each subscription calls it in its own
+                task, so a slow handler delays no other. Its exceptions are logged, counted and
+                passed to ``on_error``; the subscription continues.
+            resync: Called with a Gap at the beginning and whenever notifications may be missing,
+                before later notifications. If it raises, it is called again, with growing delays;
                 until it has succeeded, the handler is not called.
-            on_error: Called with what handler or resync raised, and with the Notification or
+            on_error: Called with the exception of handler or resync, and with the Notification or
                 Gap that was its argument; or with a PayloadDecodeError, and the Notification as it
                 arrived.
             concurrency: How many calls of the handler may run at once; 1 keeps the order.
             in_thread: Call the handler, a plain function that may block, in a thread, and so a
-                ``resync`` that is a plain function. The order is kept as without; each call sees a
-                copy of its context. A thread cannot be cancelled: where a call would be, at the
-                timeout of ``aclose()``, nobody waits for it any more, and it goes on by itself.
+                ``resync`` that is a plain function. The order is kept; each call sees a copy of its
+                context. A thread cannot be cancelled: after the timeout of ``aclose()`` its call is
+                no longer waited for, and runs to its end.
             slow_after: Seconds after which a warning names a handler or ``resync`` that has not
                 returned, or after 1 s one that blocks the event loop; None: never.
             buffer: How many notifications may wait; None: 32,768.
             overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
                 subscription.
-            latest: Keep only the newest notification that waits, instead of a buffer: neither
-                ``buffer`` nor ``overflow`` may be given then.
-            timeout: Seconds to wait for the server to confirm; None: for ever.
+            latest: Keep only the newest waiting notification, instead of a buffer; cannot be
+                combined with ``buffer`` or ``overflow``.
+            timeout: Seconds to wait for the server to confirm; None: forever.
 
         Raises:
             TypeError: A function cannot be called as it would be, or is an ``async def`` with
                 ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The server would refuse or truncate the name.
             ChannelDirectionError: The Channel was made without ``decode``.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
@@ -446,7 +446,7 @@ class Listener:
             TypeError: A function cannot be called as it would be, or is an ``async def`` with
                 ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The server would refuse or truncate the name.
             ChannelDirectionError: The Channel was made without ``decode``.
             ClosedError: The listener is closing.
             WrongLoopError: The listener runs in another event loop or process.
@@ -573,19 +573,19 @@ class Listener:
 
         Args:
             channels: One at least, each a name or a Channel, which decodes the payloads.
-            gaps: Yield a Gap wherever notifications may be missing, the first one at once.
+            gaps: Yield a Gap whenever notifications may be missing, the first one immediately.
             on_error: Called with a PayloadDecodeError for each payload that could not be
-                decoded, and with the Notification as it arrived. The stream goes on.
+                decoded, and with the Notification as it arrived. The stream continues.
             buffer: As for ``listen()``.
             overflow: As for ``listen()``; ``"fail"`` raises BufferOverflowError.
             latest: As for ``listen()``, for each channel.
-            timeout: Seconds to wait for the server to confirm; None: for ever.
+            timeout: Seconds to wait for the server to confirm; None: forever.
 
         Raises:
             TypeError: No channel is given, or one in two forms; ``on_error`` cannot be called as it
                 would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: The server would refuse or truncate a name.
             ChannelDirectionError: A Channel was made without ``decode``.
         """
         if not channels:
@@ -609,9 +609,9 @@ class Listener:
         End every handler and stream of a channel, those registered with ``on()`` included.
 
         When the call returns, no handler of the channel will be started any more, and the server
-        has confirmed, or the connection is gone. A stream of several channels goes on with its
-        others. Cancelling the call leaves the subscriptions ended. A listener that does not run
-        forgets what ``on()`` has registered.
+        has confirmed, or the connection is lost. A stream of several channels continues with its
+        others. Cancelling the call leaves the subscriptions ended. A listener that is not running
+        forgets the handlers registered with ``on()``.
 
         Raises:
             ChannelNameError: ``channel`` cannot be the name of a channel.
@@ -684,7 +684,7 @@ class Listener:
         Raises:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The server would refuse or truncate the name.
             ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -713,7 +713,7 @@ class Listener:
 
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: The server would refuse or truncate a name.
             ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
@@ -746,15 +746,15 @@ class Listener:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection on which LISTEN is in force, as far as is known."""
+        """Whether there is a connection on which LISTEN is in effect, as far as is known."""
         return self.state is State.CONNECTED
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """
-        Return once there is a connection on which LISTEN is in force.
+        Return once there is a connection on which LISTEN is in effect.
 
         Args:
-            timeout: Seconds to wait; None: for ever.
+            timeout: Seconds to wait; None: forever.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
@@ -774,7 +774,7 @@ class Listener:
         Returns at once if it is closed already.
 
         Args:
-            timeout: Seconds to wait; None: for ever.
+            timeout: Seconds to wait; None: forever.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.

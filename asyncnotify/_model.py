@@ -89,40 +89,40 @@ def in_context(notification: Notification[T_co], context: str) -> Notification[T
 
 
 class GapReason(StrEnum):
-    """Why notifications may be missing at this place."""
+    """Why notifications may be missing at this position."""
 
     START = "start"
     """The subscription begins here; what was sent before did not reach it."""
     RECONNECT = "reconnect"
-    """The connection was lost and made anew; what was sent in between did not arrive."""
+    """The connection was lost and reopened; notifications sent in between did not arrive."""
     OVERFLOW = "overflow"
     """The consumer was too slow and its buffer was full; ``dropped`` says how many were lost."""
     UNDECODABLE = "undecodable"
-    """A payload could not be decoded, so what it told is unknown. ``on_error`` got the error."""
+    """A payload could not be decoded, so its content is unknown. ``on_error`` got the error."""
     REREAD = "reread"
-    """A payload says "read again", as its channel's ``decode`` has found: what the sender left out
-    is to be read; ``dropped`` says how many changes that are, if the payload says so."""
+    """A payload says "read again": the channel's ``decode`` returned a Reread. The sender left out
+    changes; ``dropped`` is their number, if the payload has it."""
     UNLISTENED = "unlistened"
     """The server no longer listened for this connection; LISTEN has been repeated."""
     EXPIRED = "expired"
-    """Of a log only: events had been removed, as they were too old, before they were read."""
+    """Of a log only: events were removed by retention before they were read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """
-    Notifications may be missing at exactly this place of a subscription.
+    Notifications may be missing at exactly this position of a subscription.
 
-    A Gap appears only when LISTEN is in force again, so that state read on seeing it is complete.
+    A Gap is delivered only when LISTEN is in effect again, so that state read at a Gap is complete.
     A Gap never overtakes notifications that were received earlier.
 
     Attributes:
         channel: The channel concerned; None for all channels of a stream that has several.
         reason: Why notifications may be missing.
         since: When delivery was last known to be good: an aware UTC datetime by this machine's
-            clock, never later than the first loss was sent; None at the start, and where that is
-            unknown. Nothing committed before it is missing; for ``REREAD`` that holds if the
-            payload is sent in the transaction of the changes that it stands for. Rows stamped by
+            clock, never later than the first lost notification was sent; None at the start, and if
+            it is unknown. Nothing committed before it is missing; for ``REREAD`` that holds if the
+            payload is sent in the transaction of the changes that it reports. Rows stamped by
             ``now()`` carry the time at which their transaction began and the server's clock: allow
             for your longest transaction and for the difference of the clocks.
         dropped: How many notifications were lost: exact for an overflow; for ``REREAD`` how many
@@ -145,8 +145,8 @@ class Reread:
     """
     What ``decode`` of a Channel returns for a payload that says "read again".
 
-    In the place of such a notification stands a Gap with reason ``REREAD``. For senders that
-    cannot, or will not, send each change: too many of them, or one too large for a payload.
+    The notification is replaced by a Gap with reason ``REREAD``. For senders that cannot send each
+    change: there are too many, or one is too large for a payload.
 
     Attributes:
         count: How many changes the sender left out; None if it does not say.
@@ -235,7 +235,7 @@ class Stats:
         decode_errors: Payloads that could not be decoded.
         rereads: Payloads that said "read again", over all subscriptions.
         gaps: Gaps emitted, over all subscriptions.
-        reconnects: Connections made anew after a loss.
+        reconnects: Connections reopened after a loss.
         connected_since: When the present connection began to listen; None without a connection.
         last_heartbeat: When the server last answered a heartbeat; None before the first.
         heartbeat_round_trip: Seconds that this answer took.

@@ -43,9 +43,9 @@ class Notifier:
     """
     Sends notifications, from any number of tasks at once, over one connection.
 
-    Calls made while another one is in flight are collected, and sent together as soon as that is
-    done: one statement and one commit for up to 1,000 of them. A call that is alone is sent
-    at once. Each caller gets the result of its own call.
+    Calls made while another one is in flight are collected, and sent together once it is done: one
+    statement and one commit for up to 1,000 of them. A single call is sent at once. Each caller
+    gets the result of its own call.
 
     ``async with Notifier(dsn) as notifier`` opens and closes it; so do ``start()`` and
     ``aclose()``. Without ``start()`` the first call opens the connection. When a connection is
@@ -56,18 +56,18 @@ class Notifier:
         pool: An asyncpg pool, from which a connection is borrowed while there is something to send.
         connect: An async callable that returns a fresh ``asyncpg.Connection``. One of ``dsn``,
             ``pool`` and ``connect`` may be given; without any, PGHOST and the other variables of
-            libpq count.
+            libpq are used.
         connect_timeout: Seconds for making or borrowing a connection, for each host.
         operation_timeout: Seconds in which the server has to answer, and for which a call may
             wait behind other calls before it is sent.
         keepalive: TCP keepalive for both ends, of connections that are not from a pool; None leaves
-            the settings of the systems as they are.
-        backoff: Called for each series of retries; returns an endless iterator of the seconds to
+            the system settings unchanged.
+        backoff: Called for each series of retries; returns an infinite iterator of the seconds to
             wait before each attempt.
         max_connection_age: Seconds after which a connection is closed, up to a tenth earlier, and
             as soon as nothing is being sent on it; the next call makes a new one. None: never.
         queue: How many calls may wait to be sent; further calls wait for their place in the queue.
-        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
@@ -183,7 +183,7 @@ class Notifier:
         The first notification connects as well: ``start()`` shows a mistake earlier. When a server
         refuses the connection, is starting up or is full, the notifier tries again until
         ``start_timeout``. After ``aclose()``, and in a fork of the process that used the notifier,
-        it starts anew. A start that fails or is cancelled does not affect other calls.
+        it starts again. A start that fails or is cancelled does not affect other calls.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.

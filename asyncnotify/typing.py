@@ -86,7 +86,7 @@ class ListenOptions(HandlerOptions, total=False):
     What ``listen()`` takes.
 
     Attributes:
-        timeout: Seconds to wait for the server to confirm; None: for ever.
+        timeout: Seconds to wait for the server to confirm; None: forever.
     """
 
     timeout: float | None
@@ -97,7 +97,7 @@ class StreamOptions(SubscriptionOptions, total=False):
     What ``stream()`` takes besides ``gaps``.
 
     Attributes:
-        timeout: Seconds to wait for the server to confirm; None: for ever.
+        timeout: Seconds to wait for the server to confirm; None: forever.
     """
 
     timeout: float | None

@@ -62,10 +62,10 @@ class BlockingEventStream:
         Return the next event.
 
         Args:
-            timeout: Seconds to wait for the event; 0: do not wait; None: for ever.
+            timeout: Seconds to wait for the event; 0: do not wait; None: forever.
 
         Raises:
-            TimeoutError: No event came in time. The stream goes on.
+            TimeoutError: No event came in time. The stream continues.
             EOFError: The listener has been closed.
             WrongLoopError: The call came from the thread of an event loop, or another process.
             ValueError: ``timeout`` is not a number of seconds.

@@ -63,33 +63,33 @@ class BlockingListener:
     It runs in an event loop in a daemon thread, which all blocking listeners and notifiers of a
     process share, and calls handlers, ``resync`` and ``on_error``, which are plain functions, in
     worker threads: those of one subscription one at a time, unless ``concurrency`` says otherwise.
-    One that blocks delays no other subscription, however many there are. They may call every method
-    here, as may any number of threads at once.
+    One that blocks does not delay other subscriptions. They may call every method of this class, as
+    may any number of threads at once.
 
     ``with BlockingListener(dsn) as listener`` starts and closes it; so do ``start()`` and
     ``close()``. The constructor touches neither the network nor a thread. Calls that would block an
     event loop raise WrongLoopError: calls from coroutines, which use Listener instead, and from
     ``on_event``. So do calls in a process that was forked after the start, until ``start()`` there
-    starts the listener anew. Ctrl-C ends every call at once, and leaves everything usable; what the
-    call was waiting for is cancelled.
+    starts the listener again. Ctrl-C ends every call at once and cancels what the call was waiting
+    for; all objects remain usable.
 
-    It runs until it is closed, also when no reference to it is left. A program that ends without
-    closing it ends all the same: then the connections are closed, what is buffered is not
-    handed over, and a handler that runs is cut off.
+    It runs until it is closed, even if no reference to it is left. A program can exit without
+    closing it: then the connections are closed, buffered notifications are discarded, and running
+    handlers are stopped.
 
     Args:
         dsn: As for Listener.
         connect: As for Listener: an async callable, called in the event loop.
         connect_timeout: Seconds for making a connection, for each host.
-        heartbeat: Seconds of silence after which the listener asks the server whether the session
-            still listens; None: never.
+        heartbeat: Seconds without traffic after which the listener asks the server whether the
+            session still listens; None: never.
         heartbeat_timeout: Seconds in which the server has to answer.
         operation_timeout: Seconds in which the server has to answer LISTEN, UNLISTEN or a notify.
-        keepalive: TCP keepalive for both ends; None leaves the settings of the systems as they are.
+        keepalive: TCP keepalive for both ends; None leaves the system settings unchanged.
         backoff: As for Listener.
         max_connection_age: Seconds after which a new connection replaces the one that listens, as
             for Listener. None: never.
-        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         middleware: As for Listener: async functions, which run in the event loop's thread, around
             each call of a handler in its worker thread. They must not block.
@@ -171,17 +171,17 @@ class BlockingListener:
         """
         Connect and listen; return once the server has confirmed.
 
-        When a server refuses the connection, is starting up, is full, or is a standby, the listener
-        tries again until ``start_timeout``. After the first success it tries again for ever. While
+        If the server does not accept connections, is starting up, is full, or is a standby, the
+        listener retries until ``start_timeout``. After the first success it retries forever. While
         the listener runs, further calls only wait. After ``close()``, and in a fork of the process
-        that started the listener, it starts anew. An interrupted start leaves nothing behind.
+        that started the listener, it starts again. An interrupted start leaves nothing behind.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
             ConnectError: The server refused the password, the role or the database; or the system
                 has no more threads or file descriptors for an event loop.
             ConnectTimeoutError: The listener was not listening within ``start_timeout``.
-            PoolerError: A pooler that would deliver nothing stands before the server.
+            PoolerError: A pooler in front of the server would not deliver notifications.
             ClosedError: The listener was closed meanwhile.
             WrongLoopError: The call came from the thread of an event loop, or another process.
         """
@@ -263,20 +263,20 @@ class BlockingListener:
         """
         Call ``handler`` with every notification on ``channel``, in a worker thread.
 
-        The call returns once the server has confirmed: what is committed after that is handed over,
-        or covered by a Gap. While there is no connection, the call waits for the next one. If the
-        call raises or is interrupted, the subscription is withdrawn whole.
+        The call returns once the server has confirmed: notifications committed after that are
+        delivered, or covered by a Gap. While there is no connection, the call waits for the next
+        one. If the call raises or is interrupted, the subscription is removed completely.
 
         Args:
             channel: A name, 1 to 63 bytes of UTF-8, case-sensitive; or a Channel, which decodes the
                 payloads in the event loop's thread.
-            handler: A plain function. It may block: that delays its own subscription only. What
-                it raises is logged, counted and passed to ``on_error``; the subscription goes on. A
-                SystemExit counts as such an error: a worker thread cannot end the program.
-            resync: A plain function, called with a Gap at the beginning and wherever notifications
-                may be missing, before what follows the Gap. If it raises, it is called again, with
+            handler: A plain function. It may block: that only delays its own subscription. Its
+                exceptions are logged, counted and passed to ``on_error``; the subscription
+                continues. SystemExit counts as well: a worker thread cannot end the program.
+            resync: A plain function, called with a Gap at the beginning and whenever notifications
+                may be missing, before later notifications. If it raises, it is called again, with
                 growing delays; until it has succeeded, the handler is not called.
-            on_error: A plain function, called with what handler or resync raised, and with the
+            on_error: A plain function, called with the exception of handler or resync, and with the
                 Notification or Gap that was its argument; or with a PayloadDecodeError, and the
                 Notification as it arrived.
             concurrency: How many calls of the handler may run at once, each in a thread of its
@@ -287,15 +287,15 @@ class BlockingListener:
             overflow: What happens when more wait: ``"drop_oldest"``, as for None, or
                 ``"drop_newest"``, with a Gap at that place, or ``"fail"``, which ends the
                 subscription.
-            latest: Keep only the newest notification that waits, instead of a buffer: neither
-                ``buffer`` nor ``overflow`` may be given then.
-            timeout: Seconds to wait for the server to confirm; None: for ever.
+            latest: Keep only the newest waiting notification, instead of a buffer; cannot be
+                combined with ``buffer`` or ``overflow``.
+            timeout: Seconds to wait for the server to confirm; None: forever.
 
         Raises:
             TypeError: A function is an ``async def``, which is for Listener, or cannot be called as
                 it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The server would refuse or truncate the name.
             ChannelDirectionError: The Channel was made without ``decode``.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
@@ -369,7 +369,7 @@ class BlockingListener:
             TypeError: A function is an ``async def``, which is for Listener, or cannot be called as
                 it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The server would refuse or truncate the name.
             ChannelDirectionError: The Channel was made without ``decode``.
             ClosedError: The listener is closing.
             WrongLoopError: The call came from the thread of an event loop, or another process.
@@ -480,13 +480,13 @@ class BlockingListener:
             buffer: As for ``listen()``.
             overflow: As for ``listen()``; ``"fail"`` raises BufferOverflowError.
             latest: As for ``listen()``, for each channel.
-            timeout: Seconds to wait for the server to confirm; None: for ever.
+            timeout: Seconds to wait for the server to confirm; None: forever.
 
         Raises:
             TypeError: No channel is given, or one in two forms; ``on_error`` is an ``async def``,
                 or cannot be called as it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: The server would refuse or truncate a name.
             ChannelDirectionError: A Channel was made without ``decode``.
         """
         new_stream: Any = self._listener.stream  # as the overloads above say
@@ -510,9 +510,10 @@ class BlockingListener:
         End every handler and stream of a channel, those registered with ``on()`` included.
 
         When the call returns, no handler of the channel will be started any more, and the server
-        has confirmed, or the connection is gone. A handler that runs at that moment runs to its
-        end. A stream of several channels goes on with its others. An interrupted call leaves the
-        subscriptions ended. A listener that does not run forgets what ``on()`` has registered.
+        has confirmed, or the connection is lost. A handler that is running at that moment runs to
+        its end. A stream of several channels continues with its others. An interrupted call leaves
+        the subscriptions ended. A listener that is not running forgets the handlers registered with
+        ``on()``.
 
         Raises:
             ChannelNameError: ``channel`` cannot be the name of a channel.
@@ -580,7 +581,7 @@ class BlockingListener:
         Raises:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The server would refuse or truncate the name.
             ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -609,7 +610,7 @@ class BlockingListener:
 
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: The server would refuse or truncate a name.
             ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.
@@ -639,15 +640,15 @@ class BlockingListener:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection on which LISTEN is in force, as far as is known."""
+        """Whether there is a connection on which LISTEN is in effect, as far as is known."""
         return self._listener.is_connected
 
     def wait_connected(self, timeout: float | None = None) -> None:
         """
-        Return once there is a connection on which LISTEN is in force.
+        Return once there is a connection on which LISTEN is in effect.
 
         Args:
-            timeout: Seconds to wait; None: for ever.
+            timeout: Seconds to wait; None: forever.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
@@ -667,7 +668,7 @@ class BlockingListener:
         Returns at once if it is closed already.
 
         Args:
-            timeout: Seconds to wait; None: for ever.
+            timeout: Seconds to wait; None: forever.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.

@@ -51,7 +51,7 @@ class BlockingNotifier:
         backoff: As for Notifier.
         max_connection_age: As for Notifier.
         queue: How many calls may wait to be sent; further calls wait for their place in the queue.
-        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         retry_timeout: Seconds for which a call with ``retry=True`` keeps trying.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
@@ -125,7 +125,7 @@ class BlockingNotifier:
         The first notification connects as well: ``start()`` shows a mistake earlier. When a server
         refuses the connection, is starting up or is full, the notifier tries again until
         ``start_timeout``. After ``close()``, and in a fork of the process that used the notifier,
-        it starts anew. After a start that fails the next call connects, as it does without
+        it starts again. After a start that fails the next call connects, as it does without
         ``start()``.
 
         Raises:

@@ -140,11 +140,11 @@ class BlockingStream(Generic[ItemT_co]):
         the server has confirmed, the stream has not begun.
 
         Args:
-            timeout: Seconds to wait for the item; 0: do not wait; None: for ever.
+            timeout: Seconds to wait for the item; 0: do not wait; None: forever.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
-            TimeoutError: No item came in time. The stream goes on.
+            TimeoutError: No item came in time. The stream continues.
             EOFError: The stream has ended.
             BufferOverflowError: The stream is of ``overflow="fail"`` and has overflowed.
             ListenTimeoutError: As for entering the stream, at the first call.

@@ -41,23 +41,23 @@ class Channel(Generic[T]):
     Args:
         name: The name of the channel, 1 to 63 bytes.
         kind: The type of the payloads.
-        encode: Turns a payload into a text, as str or as bytes in UTF-8. In place of ``kind``.
+        encode: Turns a payload into text, as str or as bytes in UTF-8. Instead of ``kind``.
             Without it, nothing can be sent on the channel.
-        decode: Turns a text into a payload. It is called with bytes if the annotation of its
-            parameter says ``bytes``, otherwise with a str. In place of ``kind``. Without it, and
+        decode: Turns text into a payload. It is called with bytes if the annotation of its
+            parameter is ``bytes``, otherwise with a str. Instead of ``kind``. Without it, and
             with ``encode``, nothing can be received on the channel. Neither function may be async,
             and both should be quick: they are called from the event loop. It returns a ``Reread``
-            for a payload that says "read again": a Gap with reason ``REREAD`` then stands in the
-            place of the notification.
+            for a payload that says "read again": the notification is then replaced by a Gap with
+            reason ``REREAD``.
         unique: Add a random token of 10 bytes to each payload, so that equal payloads in one
             transaction differ: the server delivers equal ones once.
         compress: Compress a payload that becomes shorter by it. Its text may then have up to
             262,144 bytes.
         keys: Sign payloads with the first of these keys, of 16 bytes or more, and refuse payloads
             that none of the keys has signed. A signature takes 43 bytes.
-        context: Called for each payload that is sent; what it returns, a text of at most 200
-            characters or None, is sent with it, and handlers find it in ``Notification.context``.
-            For the traceparent of a trace, which takes 58 bytes. It is not signed. Receivers need
+        context: Called for each payload that is sent; its result, a text of at most 200 characters
+            or None, is sent with the payload, and available as ``Notification.context``. Use it
+            for the traceparent of a trace, which takes 58 bytes. It is not signed. Receivers need
             the argument too, with any function, before senders use it.
 
     Raises:

@@ -5,7 +5,7 @@ The socket has to be read whatever a consumer does: a session that listens and d
 keeps the server from emptying its notification queue, and once that is full, every NOTIFY on
 the server fails.
 
-A mailbox is *held* from the loss of a connection until LISTEN is in force again. What arrives
+A mailbox is *held* from the loss of a connection until LISTEN is in effect again. What arrives
 in that time is kept behind the place of the Gap, and the consumer sees nothing of it before
 the Gap. If the next connection is lost before that, what was held is discarded: the Gap that
 is still to come covers it.

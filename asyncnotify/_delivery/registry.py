@@ -38,7 +38,7 @@ class Unlisten:
 
 
 class Subscriber:
-    """One subscription: its channels, its mailbox, and whether LISTEN is in force for all."""
+    """One subscription: its channels, its mailbox, and whether LISTEN is in effect for all."""
 
     __slots__ = (
         "channels",

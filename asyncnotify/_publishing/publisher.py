@@ -60,7 +60,7 @@ class Publisher:
         connections: Opens them.
         timeout: Seconds in which the server has to answer.
         queue: How many calls may wait.
-        max_age: Seconds after which a connection is not used any more; None: for ever.
+        max_age: Seconds after which a connection is not used any more; None: forever.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Retrying:
 
         Args:
             attempt: Fails with one of ``passing`` to be called again.
-            seconds: Until the deadline; None: for ever.
+            seconds: Until the deadline; None: forever.
             what: What the caller of the library has called, for the log.
             unless: Returns whether the cause of an error is one that no attempt can mend.
             passing: Errors that may pass by themselves, and are no ConfigurationError.

@@ -46,17 +46,17 @@ class Stream(Generic[ItemT_co]):
 
     ``async for n in listener.stream("orders")`` listens from its first step to its end;
     ``async with listener.stream("orders") as stream`` listens once the block is entered, so
-    that nothing sent inside the block is missed. It ends with StopAsyncIteration when the
-    channel is unlistened, the listener is closed, or its ``end_streams()`` is called; after what
-    had been buffered.
+    that nothing sent inside the block is missed. When the channel is unlistened, the listener
+    is closed, or its ``end_streams()`` is called, it ends with StopAsyncIteration, after the
+    buffered items.
 
-    Leaving it by ``break``, by an exception or by cancellation ends the subscription as soon
-    as nothing refers to the stream any more; an exception that somebody keeps does not.
+    Leaving the loop by ``break``, an exception or cancellation ends the subscription as soon
+    as the stream is garbage-collected; a stored exception does not keep it alive.
     ``aclose()``, or leaving ``async with``, ends it at once.
 
-    Waiting for the next item may be cancelled, and loses nothing: the next call gets it.
+    Waiting for the next item may be cancelled without losing it: the next call gets it.
     Several tasks may take from one stream; each item goes to one of them.
-    To be used from the event loop of its listener.
+    Use a stream only in the event loop of its listener.
     """
 
     # Its coroutines let go of ``self`` before they end: whoever keeps an exception keeps the

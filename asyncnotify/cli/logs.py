@@ -165,7 +165,7 @@ def seek(
     *,
     dsn: Dsn = None,
 ) -> None:
-    """Move a consumer, backward or forward; whoever serves it goes on from there."""
+    """Move a consumer, backward or forward; the process that serves it continues from there."""
     place = after_of(to)
     _run(name, dsn, lambda log: log.seek(consumer, place))
 

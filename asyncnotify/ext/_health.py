@@ -56,7 +56,7 @@ async def health_of(source: Listener | Log) -> HealthAnswer:
 
     A log that does not answer within five seconds is one that does not work. ``last_error``
     and ``error`` say what the server or the system said, with the name of the server and of the
-    role: fit for an operator, not for everybody.
+    role: for operators, not for the public.
 
     Raises:
         WrongLoopError: It belongs to another event loop or process.

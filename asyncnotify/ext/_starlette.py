@@ -172,7 +172,7 @@ def response_of(answer: HealthAnswer) -> JSONResponse:
 
 async def place_of(log: Log, last_event_id: str | None) -> After:
     """
-    Return where a client goes on reading a log.
+    Return where a client continues reading a log.
 
     Args:
         log: The log.

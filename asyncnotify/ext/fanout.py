@@ -108,7 +108,7 @@ class Fanout(Generic[ClientT]):
         buffer: How many notifications may wait for one client.
         overflow: What happens when more wait: ``"drop_oldest"`` or ``"drop_newest"`` puts a Gap at
             that place of the client's stream; ``"fail"`` ends the stream with BufferOverflowError.
-        timeout: Seconds for which a client waits for the server to confirm LISTEN; None: for ever,
+        timeout: Seconds for which a client waits for the server to confirm LISTEN; None: forever,
             so that clients who come during an outage are served when it is over.
 
     Raises:

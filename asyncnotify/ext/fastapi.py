@@ -89,7 +89,7 @@ async def get_last_event_id(
     log: LogDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> After:
     """
-    Return where a client goes on reading the application's log: for ``log.read(after=…)``.
+    Return where a client continues reading the application's log: for ``log.read(after=…)``.
 
     That is behind the event whose id it has sent as Last-Event-ID; a client that has sent none
     begins with what is new.
@@ -101,7 +101,7 @@ async def get_last_event_id(
 
 
 LastEventId: TypeAlias = Annotated[After, Depends(get_last_event_id)]
-"""Where a client goes on reading the application's log, for a parameter of an endpoint."""
+"""Where a client continues reading the application's log, for a parameter of an endpoint."""
 
 
 def sse(stream: Source, *, event: Name = None) -> Events[ServerSentEvent]:
@@ -139,7 +139,7 @@ async def health(listener: ListenerDep) -> JSONResponse:
     Answer a health check of the listener: 200 while it delivers, 503 while it misses any.
 
     An endpoint. The JSON says in words what the state means; ``last_error`` is what the server or
-    the system said, without a password: for operators, not for everybody.
+    the system said, without a password: for operators, not for the public.
 
     Raises:
         WrongLoopError: The call came from another event loop or process.

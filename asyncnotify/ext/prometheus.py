@@ -107,7 +107,7 @@ class Collector(_Collector):
 
     Register it with a registry of ``prometheus_client``. In its multiprocess mode no custom
     collector works, so neither does this one: let each process be scraped by itself, on a port of
-    its own. The listeners are kept alive. After a restart of a listener its counters begin anew,
+    its own. The listeners are kept alive. After a restart of a listener its counters start again,
     which ``rate()`` takes for what it is.
 
     Args:

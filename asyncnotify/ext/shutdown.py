@@ -1,5 +1,5 @@
 """
-Let streams end when the process is told to stop, for web servers that wait for all responses.
+Let streams end when the process is asked to stop, for web servers that wait for all responses.
 
 ::
 
@@ -10,7 +10,7 @@ Let streams end when the process is told to stop, for web servers that wait for 
         async with listener, end_streams_on_signal(listener):
             yield
 
-A response that is fed by a stream does not end by itself: uvicorn waits for it for ever. The
+A streaming response does not end by itself: uvicorn waits for it forever. The
 module's path is its API, with the names in ``__all__``.
 """
 
@@ -75,7 +75,7 @@ def end_streams_on_signal(*targets: Target, signals: Iterable[int] = STOPPING) -
 
     Args:
         targets: Listeners, logs, or functions that return the present one when a signal comes, for
-            applications that make it anew at each start.
+            applications that create it again at each start.
         signals: Numbers of signals; by default SIGINT and SIGTERM, on Windows also SIGBREAK.
 
     Raises:

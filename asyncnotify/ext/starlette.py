@@ -106,7 +106,7 @@ def sse(
             then browsers call them ``message``.
         headers: Further headers.
         ping: Seconds between comments that keep proxies from closing the connection.
-        send_timeout: Seconds in which the client has to take an event; None: for ever.
+        send_timeout: Seconds in which the client has to take an event; None: forever.
 
     Raises:
         TypeError: ``stream`` is no stream, or ``event`` cannot name events.
@@ -126,7 +126,7 @@ def _framed(sent: Sent) -> ServerSentEvent:
 
 async def last_event_id(request: Request) -> After:
     """
-    Return where a client goes on reading the application's log: for ``log.read(after=…)``.
+    Return where a client continues reading the application's log: for ``log.read(after=…)``.
 
     That is behind the event whose id it has sent as Last-Event-ID; a client that has sent none
     begins with what is new.
@@ -143,7 +143,7 @@ async def health(request: Request) -> JSONResponse:
     Answer a health check of the listener: 200 while it delivers, 503 while it misses any.
 
     An endpoint. The JSON says in words what the state means; ``last_error`` is what the server or
-    the system said, without a password: for operators, not for everybody.
+    the system said, without a password: for operators, not for the public.
 
     Raises:
         NotStartedError: The application has no listener.

@@ -1,5 +1,5 @@
 """
-Locks among processes, each with a token that the next holder's is larger than; and a leader.
+Locks among processes, each holder with a larger fencing token than the last; and leaders.
 
 The module's path is its API, with the names in ``__all__``.
 """

@@ -29,7 +29,7 @@ _JITTER: Final = (0.5, 1.5)
 
 class Leader:
     """
-    One of many: of all processes with a leader of this name, one runs a function.
+    Leader election: of all processes with a leader of this name, one runs a function.
 
     ::
 
@@ -40,19 +40,19 @@ class Leader:
         async with Leader("scheduler", run, dsn):
             ...
 
-    ``run`` is called each time this process becomes the leader, in a task of its own. It is
-    cancelled when the lock is lost. When it returns, or raises (which is logged), the process
-    resigns, and stands again after a pause, in which another one becomes the leader.
+    ``run`` is called each time this process becomes the leader, in its own task. It is cancelled
+    when the lock is lost. When it returns, or raises (which is logged), the process resigns, and
+    competes again after a pause, so that another process can become the leader.
 
-    When somebody calls ``resign()``, in any process, and when this leader is closed,
-    ``held.resigning`` happens: ``run`` has ``drain`` seconds to end, and is cancelled then.
+    When ``resign()`` is called, in any process, or this leader is closed, ``held.resigning`` is
+    set: ``run`` has ``drain`` seconds to end, and is then cancelled.
 
     Args:
         name: As for Lock.
         run: An async function that takes a Held.
         dsn: As for Listener; or a ``Locks``.
-        pause: Seconds before a process that has resigned stands again, times 0.5 to 1.5.
-        drain: Seconds for ``run`` to end when the leader is to resign.
+        pause: Seconds before a process that has resigned competes again, times 0.5 to 1.5.
+        drain: Seconds for ``run`` to end when the leader has to resign.
 
     Raises:
         LockNameError: No lock can have this name.
@@ -139,7 +139,7 @@ class Leader:
 
     async def resign(self) -> None:
         """
-        Ask whoever leads this name to resign, in whichever process; return once that is sent.
+        Ask the leader of this name, in whichever process, to resign; return once that is sent.
 
         A leader that is not connected at that moment is not asked.
 

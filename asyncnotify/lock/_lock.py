@@ -18,7 +18,7 @@ from asyncnotify.typing import Dsn
 
 class Lock:
     """
-    A lock with a name, held by one task among all processes that use a database.
+    A named lock, held by one task among all processes that use a database.
 
     ::
 
@@ -28,20 +28,20 @@ class Lock:
                 await held.check(connection)       # refused if another holder has come
                 await connection.execute(...)
 
-    An object may be entered any number of times, by any number of tasks. Those of one process get
-    the lock in their order; among processes there is no order.
+    An object may be entered any number of times, by any number of tasks. Tasks of one process get
+    the lock in order; among processes there is no order.
 
-    ``async with`` raises LockLostError when the lock was lost, in place of the cancellation by
-    which the body was ended; a body that raises something else is not overruled. It returns without
-    an exception only if the server has confirmed that the lock was held until the end.
+    When the lock is lost, the body is cancelled, and ``async with`` raises LockLostError instead of
+    the cancellation; another exception of the body is raised unchanged. It exits without an
+    exception only if the server has confirmed that the lock was held until the end.
 
-    Waiting for the lock may be cancelled: nothing is left behind. A cancellation by others while
-    the lock is held passes through, and the lock is released.
+    Waiting for the lock may be cancelled, and leaves nothing behind. Cancelling the task from
+    outside while the lock is held propagates, and the lock is released.
 
     Args:
         dsn: As for Listener; or a ``Locks``.
         name: 1 to 1,024 bytes. Equal names are one lock, in one database.
-        timeout: Seconds to wait for the lock; None: for ever; 0: one attempt.
+        timeout: Seconds to wait for the lock; None: forever; 0: one attempt.
 
     Raises:
         LockNameError: No lock can have this name.

@@ -62,7 +62,7 @@ class Locks:
         connect_timeout: Seconds for making a connection, for each host.
         keepalive: TCP keepalive for both ends.
         backoff: As for Listener.
-        start_timeout: Seconds for which the first session is tried; None: for ever.
+        start_timeout: Seconds for which the first session is tried; None: forever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
 
@@ -225,7 +225,7 @@ class Locks:
         await self.aclose()
 
     def _running(self) -> Runtime:
-        """Return what runs in this event loop; it is made anew in a fork, and after closing."""
+        """Return what runs in this event loop; it is created again in a fork, and after closing."""
         runtime = self._runtime
         if runtime is not None and runtime.owner.is_other_process:
             leave_to_parent(runtime)

@@ -50,7 +50,7 @@ class Options:
         target: The server, as logs name it.
         life: Seconds after which the server ends the session of a process that is frozen.
         limit: How many names may be used at once.
-        start_timeout: Seconds for which the first session is tried; None: for ever.
+        start_timeout: Seconds for which the first session is tried; None: forever.
     """
 
     open: Callable[[], Awaitable[LockSession]]

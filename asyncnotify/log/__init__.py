@@ -1,7 +1,7 @@
 """
 The durable log: events in rows, appended in the caller's transaction, and read in one order.
 
-NOTIFY only wakes those who read. The module's path is its API, with the names in ``__all__``.
+NOTIFY only wakes readers. The module's path is its API, with the names in ``__all__``.
 """
 
 from asyncnotify.log._blocking.connection import BlockingConnection

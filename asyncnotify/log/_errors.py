@@ -169,5 +169,5 @@ class StandbyError(LogError):
     The server is a standby in recovery.
 
     A standby does not know which transactions run on the primary, so a tick taken there would
-    lose events for good. The log goes on once the server has been promoted.
+    lose events for good. The log continues once the server has been promoted.
     """

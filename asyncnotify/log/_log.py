@@ -43,10 +43,10 @@ DEFAULT_KEEPALIVE = Keepalive()
 
 class Log(Installing, Appending, Reading, Consuming, Operating):
     """
-    A durable log in a PostgreSQL database: events in rows, which all readers see in one order.
+    A durable log in a PostgreSQL database: events are rows, which all readers see in one order.
 
-    Nothing touches the network or an event loop in the constructor. Any number of tasks of one
-    event loop may call the methods.
+    The constructor touches neither the network nor an event loop. Any number of tasks of one event
+    loop may call the methods.
 
     Args:
         name: 1 to 40 of a-z, 0-9 and ``_``, with a letter at the beginning. A database may have
@@ -55,20 +55,20 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         pool: An asyncpg pool, from which connections are borrowed.
         connect: An async callable that returns a fresh ``asyncpg.Connection``. One of ``dsn``,
             ``pool`` and ``connect`` may be given.
-        wake: ``"commit"``: a NOTIFY in the appending transaction wakes those who read.
-            ``"after"``: a NOTIFY is sent after the commit, by a connection of its own, so that
-            appending transactions do not wait for each other at their commit; call ``wake()``
-            after the commit of a transaction of your own. ``"poll"``: none is sent; those who read
-            look for new events at their interval. No NOTIFY is sent while the server's
-            notification queue is full: it would fail the commit of the appending transaction.
-        listener: A running Listener of this database, which wakes those who read. None: one of the
-            log's own, which begins when somebody reads; with ``pool`` there is none.
-        poll: Seconds after which those who read look for new events, woken or not.
-        backoff: As for Listener; of those who read.
+        wake: ``"commit"``: a NOTIFY in the appending transaction wakes readers and consumers.
+            ``"after"``: a NOTIFY is sent after the commit, on a separate connection, so that
+            appending transactions do not wait for each other when they commit; call ``wake()``
+            after the commit of your own transaction. ``"poll"``: no NOTIFY is sent; readers and
+            consumers poll. No NOTIFY is sent while the server's notification queue is full: it
+            would fail the commit of the appending transaction.
+        listener: A running Listener of this database, which wakes readers and consumers. None: the
+            log starts its own when the first of them reads; with ``pool`` there is none.
+        poll: Seconds after which readers and consumers look for new events, woken or not.
+        backoff: As for Listener, for readers and consumers.
         connect_timeout: Seconds for making or borrowing a connection, for each host.
         operation_timeout: Seconds in which the server has to answer a statement.
         keepalive: TCP keepalive for both ends, of connections that are not from a pool.
-        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
 

@@ -75,7 +75,7 @@ class LogStatus:
         kept_since: All events that were committed later than this are still there.
         size: Bytes of the events that are kept, with their indexes.
         retention: How long events are kept at least.
-        limit: How long they are kept at most where a consumer is behind; None: for ever.
+        limit: How long they are kept at most where a consumer is behind; None: forever.
         consumers: The durable consumers, by name, and each bucket of those that are split.
         oldest_writer: The oldest transaction that has written, of those that the owner of the log
             may see; None without any.

@@ -128,7 +128,7 @@ class FakeServer(LogSource):
 
     @property
     def notifications(self) -> tuple[Notification[str], ...]:
-        """What has been committed, in order, whoever listened: the last 100,000."""
+        """What has been committed, in order, whether or not anyone listened: the last 100,000."""
         with self._state.lock:
             return tuple(self._state.committed)
 

@@ -121,7 +121,7 @@ class FaultProxy(Traffic):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drop every connection and give back the port, at once, whatever faults are in force."""
+        """Drop every connection and give back the port, at once, whatever faults are active."""
         self.close()
 
     def close(self) -> None:
@@ -252,7 +252,7 @@ class FaultProxy(Traffic):
         self._handle_new(ProxiedConnection.reset if how == "reset" else ProxiedConnection.fin)
 
     def silent(self) -> None:
-        """Accept new connections and leave them without a server and an answer for ever."""
+        """Accept new connections and leave them without a server and an answer forever."""
         self._handle_new(_ignore)
 
     def garbage(self, data: bytes = b"HTTP/1.1 400 Bad Request\r\n\r\n") -> None:

@@ -267,7 +267,7 @@ class PostgresServer:
         self.start(timeout=timeout)
 
     def close(self) -> None:
-        """End the server at once and remove its directory. Idempotent; it may start anew."""
+        """End the server at once and remove its directory. Idempotent; it may be started again."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             cluster.wrapper.close()

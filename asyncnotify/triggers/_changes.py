@@ -42,7 +42,7 @@ class Decoder:
 
     Args:
         key: The columns of the key.
-        columns: All columns that are told, the key first.
+        columns: All columns that are sent, the key first.
         types: What is called with the value of a column, to make another value of it.
     """
 

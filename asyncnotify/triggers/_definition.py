@@ -48,7 +48,7 @@ class Definition:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of each row that is told, the key first."""
+        """The columns of each row that is sent, the key first."""
         return self.key + tuple(name for name in self.payload if name not in self.key)
 
     @property

@@ -45,40 +45,40 @@ DEFAULT_TIMEOUT = 60.0
 
 class Table:
     """
-    A table that tells of its changes: by NOTIFY, or by events in a durable log.
+    A table that sends its changes: with NOTIFY, or as events of a durable log.
 
     Immutable. The constructor touches no network and no event loop.
 
     Once ``install()`` has made the triggers, each statement that changes rows sends notifications
-    on ``changes``, within its transaction: whoever listens gets them once that commits, and never
-    if it rolls back. Who changes the rows, and in which language, does not matter. Sending aborts
-    no statement: where something cannot be told, the notification says "read again", which is a
-    ``Gap`` with reason ``REREAD`` to those who listen.
+    on ``changes``, within its transaction: listening sessions get them once that commits, and never
+    if it rolls back, whichever program changes the rows. Sending never aborts a statement: if a
+    change cannot be sent, the notification says "read again", and listeners get a ``Gap`` with
+    reason ``REREAD``.
 
-    Not told: what is written with ``session_replication_role = replica``, by logical replication,
-    and straight into a partition that was attached after ``install()``; ``status()`` names it.
+    Not sent: changes made with ``session_replication_role = replica``, by logical replication, and
+    directly in a partition that was attached after ``install()``; ``status()`` names it.
 
     Args:
         name: The table, as ``shop.orders``; without a schema that of ``public``. A name is as the
             catalog has it: nothing is folded to lower case. A part with a dot is quoted as in SQL,
             as ``shop."odd.name"``.
-        key: The column, or columns, that say which row it is: of a primary key, as a rule. After
+        key: The column, or columns, that identify a row: usually those of the primary key. After
             each statement no two rows may have the same one: not even within a transaction, as a
             constraint that is deferred allows. With ``level="row"`` this is so after each row,
             which a constraint that is deferrable does not see to.
-        watch: Columns: an update that leaves all of them as they are is not told. Without any,
-            every update is.
-        when: A condition in SQL on ``old`` and ``new``, such as ``"new.total > 0"``: what does not
-            meet it is not told. Where there is one row only, both names stand for it: of a delete
-            the row that has gone. Types, functions and operators that are not PostgreSQL's own
-            need their schema. It is part of the SQL: never make it of foreign text.
+        watch: Columns: an update that changes none of them is not sent. By default every update
+            is.
+        when: A condition in SQL on ``old`` and ``new``, such as ``"new.total > 0"``: changes that
+            do not satisfy it are not sent. If there is only one row, both names refer to it: for a
+            delete, to the deleted row. Types, functions and operators that are not PostgreSQL's own
+            need their schema. It becomes part of the SQL: never build it from untrusted text.
         channel: The name of the channel; by default that of the table, with its schema unless
             that is ``public``.
         payload: Columns whose values are sent along with the key.
         level: ``"statement"``: one trigger call for each statement, rows sent together.
             ``"row"``: one call and one notification for each row.
-        operations: Which operations are told.
-        max_notifications: One statement sends so many notifications at most; if its rows need
+        operations: Which operations are sent.
+        max_notifications: The most notifications that one statement sends; if its rows need
             more, it sends one that says "read again". With ``level="statement"`` only.
         to: ``"notify"``, or ``"log"``: each row becomes an event of a log, of any size, in the
             transaction of the statement, and ``changes`` is the channel of these events. What
@@ -93,7 +93,7 @@ class Table:
 
     Raises:
         ChannelNameError: The server would refuse or cut the name of the channel.
-        DefinitionError: An argument has a value that cannot be.
+        DefinitionError: An argument has an invalid value.
         LogNameError: No log can have this name.
         TypeError: An argument is of the wrong type.
         ValueError: ``max_notifications`` is not a whole number, at least 1.
@@ -229,7 +229,7 @@ class Table:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of each row that is told, the key first."""
+        """The columns of each row that is sent, the key first."""
         return self._definition.columns
 
     @property

@@ -52,7 +52,7 @@ def notify(channel: str | Channel[Any], payload: object = "", *, using: str | No
         ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
         PayloadTooLargeError: The payload is over 7,999 bytes. Nothing has gone to the server, and
-            the transaction goes on.
+            the transaction continues.
         SynchronousOnlyOperation: The call came from a coroutine: use ``anotify()`` there.
         ImproperlyConfigured: The database is not PostgreSQL.
         DatabaseError: What Django raises.

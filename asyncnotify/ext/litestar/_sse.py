@@ -56,7 +56,7 @@ def sse_messages(source: Source, *, event: Name = None) -> AsyncIterator[ServerS
     The stream ends when the client leaves, and the messages end when the stream does, also where
     its client is too slow for ``overflow="fail"``, or the server has not confirmed in time. If the
     log does not know the place where reading is to begin, there is one message ``gap`` that makes
-    a browser begin anew.
+    a browser start again.
 
     Args:
         source: As ``listener.stream()`` or ``log.read()`` returns it.

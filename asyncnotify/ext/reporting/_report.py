@@ -76,7 +76,7 @@ class ServiceReport:
         dropped: Notifications lost because a buffer was full.
         gaps: Gaps emitted, over all subscriptions.
         errors: Calls of handlers that raised, and payloads that could not be decoded.
-        reconnects: Connections made anew after a loss.
+        reconnects: Connections reopened after a loss.
         round_trip: Seconds that the server took to answer the last heartbeat; None before the
             first.
         heartbeat_age: Seconds since that answer.

@@ -89,7 +89,7 @@ class BlockingLogStream(Generic[ItemT_co]):
         Return the next event, or Gap.
 
         Args:
-            timeout: Seconds to wait for it; None: for ever.
+            timeout: Seconds to wait for it; None: forever.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds.
@@ -137,7 +137,7 @@ class BlockingLogStream(Generic[ItemT_co]):
         """
         Yield the items that are there, and end at the end of the log instead of waiting for more.
 
-        What is committed while it yields may be among them. Afterwards the stream goes on from
+        What is committed while it yields may be among them. Afterwards the stream continues from
         there.
 
         Raises:

@@ -43,7 +43,7 @@ class BlockingLog:
     A Log for threads: the same methods without ``await``.
 
     It runs an event loop in a daemon thread of its own. ``with BlockingLog(name, dsn) as log``
-    closes it; so does ``close()``. The first call opens it, in each process anew. Handlers are
+    closes it; so does ``close()``. The first call opens it, once in each process. Handlers are
     plain functions, which are called in worker threads.
 
     Args:
@@ -56,7 +56,7 @@ class BlockingLog:
         wake: As for Log.
         poll: Seconds after which those who read look for new events, woken or not.
         backoff: As for Listener; of those who read.
-        start_timeout: Seconds for which ``start()`` keeps trying; None: for ever.
+        start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
         connect_kwargs: Further arguments of ``asyncpg.connect``. There are no ``pool`` and no
             ``listener``, which belong to another event loop.

@@ -78,7 +78,7 @@ class Operating(Running):
 
     async def seek(self, consumer: str, to: After) -> None:
         """
-        Move the cursor of a consumer, backward or forward; whoever serves it goes on from there.
+        Move the cursor of a consumer, backward or forward; its process continues from there.
 
         An event that is being handled meanwhile may still have its effect.
 

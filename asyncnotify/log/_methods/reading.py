@@ -83,7 +83,7 @@ class Reading(Running):
 
     def end_streams(self, *, also_new: bool = False) -> None:
         """
-        End every stream of ``read()``, after what it has read. All else of the log goes on.
+        End every stream of ``read()``, after what it has read. The rest of the log keeps running.
 
         For a server that stops: it waits for its responses, and those that are fed by streams do
         not end by themselves. The call never waits: the streams end in the next turn of the event

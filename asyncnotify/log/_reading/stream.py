@@ -256,7 +256,7 @@ class LogStream(Generic[ItemT_co]):
         """
         Yield the items that are there, and end at the end of the log instead of waiting for more.
 
-        What is committed while it yields may be among them. Afterwards the stream goes on from
+        What is committed while it yields may be among them. Afterwards the stream continues from
         there.
 
         Raises:

@@ -22,7 +22,7 @@ class FakeConnection:
 
     Args:
         state: The server.
-        timeout: Seconds in which the server has to answer each command; None: for ever.
+        timeout: Seconds in which the server has to answer each command; None: forever.
     """
 
     def __init__(self, state: State, timeout: float | None) -> None:
