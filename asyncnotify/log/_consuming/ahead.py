@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._tasks import retrieve, sealed, start
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from asyncnotify._tasks import Sealed
     from asyncnotify.log._ports import LogSession, LogSessions, SessionTransaction, Statement
+
+_TURNS: Final = 2
+"""Of the event loop, in which a statement is sent: one for the task that waits for the answer, and
+one for that which a session runs under its deadline."""
 
 
 class AheadSession:
@@ -54,7 +58,8 @@ class AheadSession:
         asking = sealed(partial(self._session.fetch, *query))
         self._answer = start(asking, name="asyncnotify log ahead")
         self._answer.add_done_callback(retrieve)
-        await asyncio.sleep(0)  # in which it is sent
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def fetch(self, statement: Statement, /, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as LogSession
         """Return the rows of the answer, which may be there already; raises as the session."""
