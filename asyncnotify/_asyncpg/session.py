@@ -85,6 +85,7 @@ class ListeningSession(BoundedConnection):
         self._wanted = wanted
         self._server_encoding: str = getattr(connection.get_settings(), "server_encoding", "UTF8")
         self._deliver = on_notification
+        self._expected: dict[str, asyncio.Future[None]] = {}
         self._on_lost = on_lost
         self._contact = last_contact
         self._attached = True
@@ -113,9 +114,10 @@ class ListeningSession(BoundedConnection):
             self._hooked.hand_over_to(on_notification)
 
     def deliver_to(self, on_notification: OnNotification) -> None:
-        """Call this for each notification from here on. Not while one is expected."""
+        """Call this for each notification from here on."""
         self._deliver = on_notification
-        self._take_notifications(on_notification)
+        if not self._expected:
+            self._take_notifications(on_notification)
 
     @property
     def lost(self) -> bool:
@@ -123,17 +125,23 @@ class ListeningSession(BoundedConnection):
         return not self._attached or super().lost
 
     def expect(self, channel: str) -> asyncio.Future[None]:
-        """Return a future that is done when a notification arrives on this channel."""
+        """Return a future that a notification on this channel, just made up, lets be done."""
         arrived: asyncio.Future[None] = self._loop.create_future()
-
-        def look(pid: int, name: str, payload: str) -> None:
-            if name == channel and not arrived.done():
-                arrived.set_result(None)
-            self._deliver(pid, name, payload)
-
-        self._take_notifications(look)
-        arrived.add_done_callback(lambda _: self._take_notifications(self._deliver))
+        self._expected[channel] = arrived
+        self._take_notifications(self._look)
+        arrived.add_done_callback(lambda _: self._expect_no_more(channel))
         return arrived
+
+    def _look(self, pid: int, channel: str, payload: str) -> None:
+        arrived = self._expected.get(channel)
+        if arrived is not None and not arrived.done():
+            arrived.set_result(None)
+        self._deliver(pid, channel, payload)
+
+    def _expect_no_more(self, channel: str) -> None:
+        del self._expected[channel]
+        if not self._expected:
+            self._take_notifications(self._deliver)
 
     @property
     def batch_size(self) -> int:

@@ -16,7 +16,7 @@ from asyncnotify._model import Gap, GapReason, SubscriptionStats
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from asyncnotify._delivery.mailbox import Mailbox
     from asyncnotify._delivery.moment import Moment
@@ -135,6 +135,7 @@ class Registry:
         self._confirmed: set[str] = set()
         self._checksum: Checksum | None = None  # of the confirmed channels; None: to be computed
         self._unsettled: set[str] = set()  # channels on which desired and confirmed may differ
+        self.on_refused: Callable[[Subscriber], object] = lambda _: None  # called once it has ended
 
     @property
     def desired(self) -> frozenset[str]:
@@ -297,6 +298,7 @@ class Registry:
             subscriber.refusal = error
             subscriber.mailbox.end(discard=True)
             subscriber.stop_waiting()
+            self.on_refused(subscriber)
 
     def _unconfirm(self, channels: Collection[str]) -> None:
         """The server is about to unlisten on these, or was found not to listen on them."""

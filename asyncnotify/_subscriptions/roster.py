@@ -89,6 +89,7 @@ class Roster:
         )
         self._closed = False
         self._ends_new_streams = False
+        registry.on_refused = self._keep_counters
 
     # -- the tasks ----------------------------------------------------------------------------
 
@@ -273,6 +274,10 @@ class Roster:
         self._registry.remove(subscriber)
         subscriber.mailbox.end(discard=discard)
         subscriber.stop_waiting()
+        self._keep_counters(subscriber)
+
+    def _keep_counters(self, subscriber: Subscriber) -> None:
+        """Count on with what has ended; a handler that is served may still have something to do."""
         if subscriber not in self._served:
             self._past.add(subscriber.stats())
 

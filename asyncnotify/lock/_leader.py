@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from asyncnotify._arguments import check_function, check_seconds, check_takes, is_async
-from asyncnotify._errors import describe_error
+from asyncnotify._errors import ClosedError, describe_error
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, retrieve, start
@@ -85,6 +85,8 @@ class Leader:
         self._held: Held | None = None
         self._owner: Owner | None = None
         self._task: asyncio.Task[None] | None = None
+        self._starting: asyncio.Future[None] | None = None
+        self._closings = 0
         self._ending = asyncio.Event()
         self._warnings = WarningLimit()
 
@@ -119,19 +121,33 @@ class Leader:
             ConfigurationError: The arguments for connecting are wrong.
             PoolerError: A pooler is in between.
             ConnectError: There was no connection within ``start_timeout`` of the Locks.
+            ClosedError: ``aclose()`` was called meanwhile.
             WrongLoopError: The Locks are used by another event loop.
             asyncpg.PostgresError: The server refused a statement.
         """
+        while self._starting is not None:  # another call: what it finds out may not be true of this
+            await asyncio.wait({self._starting})
         if self._task is not None and not self._task.done():
             return
         self._owner = Owner()
-        runtime = runtime_of(self._locks)
+        self._starting = asyncio.get_running_loop().create_future()
         try:
-            await runtime.prove()
+            await self._begin()
         except BaseException:
             if self._is_own:
                 await self._locks.aclose()
             raise
+        finally:
+            self._starting.set_result(None)
+            self._starting = None
+
+    async def _begin(self) -> None:
+        closings = self._closings
+        runtime = runtime_of(self._locks)
+        await runtime.prove()
+        if self._closings != closings:
+            msg = f"leader {self._name!r} was closed while it was starting"
+            raise ClosedError(msg)
         runtime.listen()
         self._ending.clear()
         self._task = start(self._stand(), name="asyncnotify leader")
@@ -160,9 +176,12 @@ class Leader:
         Raises:
             WrongLoopError: It was started in another event loop or process.
         """
-        if self._owner is None or self._task is None:
+        if self._owner is None:
             return
         self._owner.check()
+        self._closings += 1
+        if self._task is None:
+            return
         self._ending.set()
         try:
             await asyncio.wait({self._task}, timeout=self._drain + TICK)

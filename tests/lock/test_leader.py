@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from asyncnotify import ClosedError
 from asyncnotify.lock import Leader, Lock, LockNotInstalledError, Locks
 from asyncnotify.lock._locks import runtime_of
 from tests.lock.conftest import WAIT_LIMIT, holder
@@ -180,3 +181,28 @@ async def test_a_leader_beside_a_lock_of_the_same_name(installed: str, work: Wor
         with pytest.raises(TimeoutError):
             async with Lock(locks, "boss", timeout=0):
                 pass
+
+
+async def test_calls_of_start_at_once_make_one_candidate(installed: str, work: Work) -> None:
+    """A second one would go on after aclose(), and nobody could end it."""
+    leader = Leader("boss", work, installed)
+    await asyncio.gather(leader.start(), leader.start())
+    await work.until_led_by(1)
+    await leader.aclose()
+    assert work.ended == ["resigned"]
+    async with Leader("boss", work, installed):
+        await work.until_led_by(2)
+
+
+async def test_a_leader_that_is_closed_while_it_starts_does_not_start(
+    installed: str, work: Work
+) -> None:
+    """Its start says so, and it may be started again."""
+    leader = Leader("boss", work, installed)
+    starting = asyncio.ensure_future(leader.start())
+    await asyncio.sleep(0)
+    await leader.aclose()
+    with pytest.raises(ClosedError, match="boss"):
+        await starting
+    async with leader:
+        await work.until_led_by(1)

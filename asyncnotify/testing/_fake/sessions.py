@@ -88,6 +88,7 @@ class ListeningSession(PublishingSession):
     ) -> None:
         self._deliver = on_notification
         self._on_notification = on_notification
+        self._expected: dict[str, asyncio.Future[None]] = {}
         self._on_lost = on_lost
         self._terminated = False
         self._foreign: frozenset[str] = frozenset()  # listened on, and not by the listener
@@ -160,20 +161,28 @@ class ListeningSession(PublishingSession):
 
     def deliver_to(self, on_notification: OnNotification) -> None:
         """Call this for each notification from here on."""
-        self._deliver = self._on_notification = on_notification
+        self._deliver = on_notification
+        if not self._expected:
+            self._on_notification = on_notification
 
     def expect(self, channel: str) -> asyncio.Future[None]:
-        """Return a future that is done when a notification arrives on this channel."""
+        """Return a future that a notification on this channel, just made up, lets be done."""
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def look(pid: int, name: str, payload: str) -> None:
-            if name == channel and not arrived.done():
-                arrived.set_result(None)
-            self._deliver(pid, name, payload)
-
-        self._on_notification = look
-        arrived.add_done_callback(lambda _: self.deliver_to(self._deliver))
+        self._expected[channel] = arrived
+        self._on_notification = self._look
+        arrived.add_done_callback(lambda _: self._expect_no_more(channel))
         return arrived
+
+    def _look(self, pid: int, channel: str, payload: str) -> None:
+        arrived = self._expected.get(channel)
+        if arrived is not None and not arrived.done():
+            arrived.set_result(None)
+        self._deliver(pid, channel, payload)
+
+    def _expect_no_more(self, channel: str) -> None:
+        del self._expected[channel]
+        if not self._expected:
+            self._on_notification = self._deliver
 
     # -- there is no pooler -------------------------------------------------------------------
 

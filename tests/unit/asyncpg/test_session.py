@@ -336,6 +336,19 @@ async def test_an_expected_notification_is_noticed_and_delivered(harness: Sessio
     assert [channel for _, channel, _ in harness.arrived] == ["a", "probe", "b"]
 
 
+async def test_several_notifications_may_be_expected_at_once(harness: SessionHarness) -> None:
+    """The check of poolers and the proof that the server listens do not know of each other."""
+    first, second = harness.session.expect("probe"), harness.session.expect("proof")
+    bring(harness, "probe")
+    assert first.done()
+    await asyncio.sleep(0)
+    bring(harness, "proof")
+    assert second.done()
+    await asyncio.sleep(0)
+    bring(harness, "b")
+    assert [channel for _, channel, _ in harness.arrived] == ["probe", "proof", "b"]
+
+
 async def test_only_connections_of_our_own_class_call_the_fast_hook(
     harness: SessionHarness,
 ) -> None:

@@ -247,7 +247,10 @@ async def test_p12_what_a_collector_forgets_is_forgotten_in_the_loop(
     assert not harness.registry.has(stream)
 
 
-async def test_stats_keep_what_ended_subscriptions_have_delivered(harness: RosterHarness) -> None:
+@pytest.mark.parametrize("by", ["unlisten()", "the server"])
+async def test_stats_keep_what_ended_subscriptions_have_delivered(
+    harness: RosterHarness, by: str
+) -> None:
     """The totals never go down; the list holds the open subscriptions only."""
     stream = harness.subscriber("orders")
     await harness.roster.attach(stream, None)
@@ -258,7 +261,10 @@ async def test_stats_keep_what_ended_subscriptions_have_delivered(harness: Roste
     await asyncio.sleep(1)
     assert [stream.mailbox.take(), stream.mailbox.take()][0] == Gap("orders", GapReason.START)
     stream.gaps_taken += 1
-    await harness.roster.unlisten("orders")
+    if by == "the server":
+        harness.registry.refuse("orders", ChannelNameError("orders", "is refused"))
+    else:
+        await harness.roster.unlisten("orders")
     await asyncio.sleep(1)
     subscriptions, totals = harness.roster.stats()
     assert [stats.channels for stats in subscriptions] == [("other",)]
