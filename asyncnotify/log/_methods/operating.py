@@ -80,7 +80,8 @@ class Operating(Running):
         """
         Move the cursor of a consumer, backward or forward; its process continues from there.
 
-        An event that is being handled meanwhile may still have its effect.
+        Events that have been read already may still be handled, until the cursor is committed
+        next: that is at most 0.1 seconds of them, or the batch that is being handled.
 
         Args:
             consumer: Its name.
