@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from asyncnotify._connection.pooler import OwnNotifications
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
-from asyncnotify._errors import ConfigurationError, ConnectionLostError, describe_error
+from asyncnotify._errors import ConnectionLostError, describe_error
 from asyncnotify._logs import Log, WarningLimit
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class SessionLoop:
         refused: Mapping[str, Exception] = {}
         if isinstance(step, Listen):
             refused = await session.listen(step.channels)
-            self._raise_if_served(refused)
+            self._registry.check_refused(refused)
             step = Listen([channel for channel in step.channels if channel not in refused])
         else:
             await session.unlisten(step.channels)
@@ -266,24 +266,9 @@ class SessionLoop:
             self._refuse(channel, error)
         return refused
 
-    def _raise_if_served(self, refused: Mapping[str, Exception]) -> None:
-        """
-        Raise ConfigurationError if the server refuses LISTEN itself to those who have had it.
-
-        Another server than before has answered, or none that listens: that is to be repaired, and
-        the subscriptions wait for it, as they do while a password is wrong.
-        """
-        for channel, error in refused.items():
-            if isinstance(error, ConfigurationError) and self._registry.has_served(channel):
-                raise error
-
     def _refuse(self, channel: str, error: Exception) -> None:
-        log.error(
-            "the subscriptions of channel %r have ended: %s",
-            channel,
-            describe_error(error),
-            channel=channel,
-        )
+        text = "the subscriptions of channel %r have ended: %s"
+        log.error(text, channel, describe_error(error), channel=channel)
         self._registry.refuse(channel, error)
 
     # -- heartbeats --------------------------------------------------------------------------------

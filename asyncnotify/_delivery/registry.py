@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._delivery.router import Route, Router
+from asyncnotify._errors import ConfigurationError
 from asyncnotify._model import Gap, GapReason, SubscriptionStats
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from asyncnotify._delivery.mailbox import Mailbox
     from asyncnotify._delivery.moment import Moment
@@ -151,13 +152,6 @@ class Registry:
         """Return whether the server has confirmed this channel on the present connection."""
         return channel in self._confirmed
 
-    def has_served(self, channel: str) -> bool:
-        """Return whether a subscription of this channel has begun, here or on a past connection."""
-        return any(
-            member.in_force or member.reason is not GapReason.START
-            for member in self._members(channel)
-        )
-
     @property
     def confirmed_count(self) -> int:
         """How many channels the server has confirmed on the present connection."""
@@ -290,6 +284,24 @@ class Registry:
         for channel in channels:
             for subscriber in self._members(channel):
                 subscriber.discard_held()
+
+    def check_refused(self, refused: Mapping[str, Exception]) -> None:
+        """
+        Raise ConfigurationError if the server refuses LISTEN itself to those who have had it.
+
+        Another server than before has answered, or none that listens: that is to be repaired, and
+        the subscriptions wait for it, as they do while a password is wrong.
+        """
+        for channel, error in refused.items():
+            if isinstance(error, ConfigurationError) and self._has_served(channel):
+                raise error
+
+    def _has_served(self, channel: str) -> bool:
+        """Return whether a subscription of this channel has begun, here or on a past connection."""
+        return any(
+            member.in_force or member.reason is not GapReason.START
+            for member in self._members(channel)
+        )
 
     def refuse(self, channel: str, error: Exception) -> None:
         """The server refuses this channel: end its subscriptions, all channels of each."""

@@ -81,15 +81,23 @@ class Terminal:
         import tty  # noqa: PLC0415 - as above
 
         fd = sys.stdin.fileno()
-        before = termios.tcgetattr(fd)
+        try:
+            before = termios.tcgetattr(fd)
+        except termios.error:  # the terminal is gone
+            before = None
+        if before is None:
+            self._ended.set()
+            yield
+            return
 
         def begin() -> None:
-            with contextlib.suppress(termios.error):  # the terminal is gone
+            with contextlib.suppress(termios.error):  # as above
                 tty.setcbreak(fd)
             self._redraw()
 
         try:
-            tty.setcbreak(fd)
+            with contextlib.suppress(termios.error):  # as above: reading will tell
+                tty.setcbreak(fd)
             loop.add_reader(fd, self._read_key, loop, fd)
             with _handled(loop, _CONTINUED, begin):
                 yield

@@ -222,8 +222,8 @@ async def test_what_is_no_connection_is_refused_with_a_remedy(dsn: str) -> None:
                 engine: r"sqlalchemy\.AsyncEngine: use `async with engine\.begin\(\)",
                 async_sessionmaker(engine): r"sqlalchemy\.async_sessionmaker: use `async with",
                 pool: r"asyncpg\.Pool: use `async with pool\.acquire\(\)",
-                blocking: r"psycopg\.Connection: it blocks: .* BlockingNotifier",
-                blocking_session_: r"sqlalchemy\.Session: it blocks: .* BlockingNotifier",
+                blocking: r"psycopg\.Connection: it blocks: .* Blocking in its name",
+                blocking_session_: r"sqlalchemy\.Session: it blocks: .* Blocking in its name",
                 of_threads: r"sqlalchemy\.Engine: use",
                 object(): r"not of type object$",
             }.items():
@@ -231,8 +231,8 @@ async def test_what_is_no_connection_is_refused_with_a_remedy(dsn: str) -> None:
                     await Notifier(dsn).notify("orders", connection=given)
         for given, text in {
             of_threads: r"sqlalchemy\.Engine: use `with engine\.begin\(\)",
-            awaited: r"psycopg\.AsyncConnection: it has to be awaited: .* Notifier",
-            session: r"sqlalchemy\.AsyncSession: it has to be awaited: .* Notifier",
+            awaited: r"psycopg\.AsyncConnection: it has to be awaited: .* without Blocking",
+            session: r"sqlalchemy\.AsyncSession: it has to be awaited: .* without Blocking",
         }.items():
             with pytest.raises(TypeError, match=text):
                 BlockingNotifier(dsn).notify("orders", connection=given)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs_server("SQL and locks")
 
 TICK: Final = f"SELECT {NAMES.prefix}_tick()"
+OLDER_TICKS: Final = "UPDATE asyncnotify.orders_ticks SET taken_at = now() - interval '8 days'"
 KINDS: Final = ["this", "another"]
 
 
@@ -152,6 +153,7 @@ async def test_an_append_does_not_wait_for_a_partition_that_is_being_emptied(
     """While the transaction of the TRUNCATE is still open, with all its locks, others append."""
     await admin.execute(OLD, 10)
     await admin.execute(TICK)
+    await admin.execute(OLDER_TICKS)
     async with connect() as fast:
         transaction = admin.transaction()
         await transaction.start()
@@ -188,6 +190,7 @@ async def test_no_append_waits_for_100_ms_longer_where_partitions_are_emptied(
         for _ in range(30):
             await admin.execute(OLD, 20_000)
             await admin.execute(TICK)
+            await admin.execute(OLDER_TICKS)
             calls = len(waits[False])
             while len(waits[False]) < calls + 500:
                 await admin.execute("SELECT 1")
