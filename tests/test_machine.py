@@ -87,6 +87,8 @@ def constants_of(module: ast.Module) -> dict[str, ast.expr]:
                 found[name] = value
             case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
                 found |= {ast.unparse(n): v for n, v in zip(names, values, strict=True)}
+            case _:
+                pass
     return found
 
 
@@ -100,7 +102,8 @@ def number_of(expression: ast.expr, constants: Mapping[str, ast.expr]) -> float 
         case ast.BinOp(left=left, right=right):
             numbers = [number_of(side, constants) for side in (left, right)]
             return None if None in numbers else sum(filter(None, numbers))
-    return None
+        case _:
+            return None
 
 
 def unscaled(source: str) -> list[str]:

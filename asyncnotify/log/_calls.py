@@ -52,7 +52,7 @@ def append_within_thread(connection: object, names: Names, call: Call) -> None:
 
 def _reasons(names: Names) -> dict[str, str]:
     """Return what is to be done, by the SQLSTATE of a refusal."""
-    reasons = dict.fromkeys(_NOT_INSTALLED, str(NotInstalledError(names.log)))
+    reasons: dict[str, str] = dict.fromkeys(_NOT_INSTALLED, str(NotInstalledError(names.log)))
     reasons[_NO_PRIVILEGE] = LACKS_PRIVILEGE.format(names.log)
     return reasons
 

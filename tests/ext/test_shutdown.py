@@ -218,9 +218,10 @@ def test_what_cannot_be_right_is_refused(streams: Streams) -> None:
         end_streams_on_signal(streams, wrong)
     with pytest.raises(ValueError, match="SIGKILL"):
         end_streams_on_signal(streams, signals=[signal.SIGKILL])
+    unknown: Any
     for unknown in (4711, "TERM"):
         with pytest.raises(ValueError, match=rf"as signal\.SIGTERM, not {unknown!r}"):
-            end_streams_on_signal(streams, signals=[unknown])  # type: ignore[list-item]
+            end_streams_on_signal(streams, signals=[unknown])
 
 
 @pytest.mark.usefixtures("server")

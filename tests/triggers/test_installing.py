@@ -299,8 +299,9 @@ async def test_virtual_columns_are_refused(
     if int(await admin.fetchval("SHOW server_version_num")) < 180_000:
         pytest.skip("virtual generated columns came with PostgreSQL 18")
     await admin.execute("CREATE TABLE t (id int, v int GENERATED ALWAYS AS (id + 1) VIRTUAL)")
+    given: Any = {"key": "id", "level": level, **options}
     with pytest.raises(asyncpg.FeatureNotSupportedError, match="virtual"):
-        await Table("t", **{"key": "id", "level": level, **options}).install(admin)
+        await Table("t", **given).install(admin)
     with pytest.raises(asyncpg.UndefinedColumnError):
         await Table("t", key="id", when="new.x > 0", level=level).install(admin)
     await Table("t", key="id", when="new.id > 0", level=level).install(admin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify import ChannelNameError, PayloadError, PayloadTooLargeError
 
@@ -13,7 +13,7 @@ CHANNEL_LIMIT: Final = 63
 PAYLOAD_LIMIT: Final = 7_999
 
 
-def check(channel: str, payload: str) -> None:
+def check(channel: Any, payload: Any) -> None:  # noqa: ANN401 - of users, who may be wrong
     """
     Refuse what ``pg_notify()`` refuses.
 
@@ -31,7 +31,7 @@ def check(channel: str, payload: str) -> None:
         raise PayloadTooLargeError(channel, size, PAYLOAD_LIMIT)
 
 
-def check_name(channel: str) -> None:
+def check_name(channel: Any) -> None:  # noqa: ANN401 - as above
     """Raise ChannelNameError if the server would refuse the name, or cut it."""
     if not isinstance(channel, str):
         raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")

@@ -80,13 +80,18 @@ async def generates_async(item: object) -> AsyncIterator[object]:
     yield item
 
 
+def hiding(function: Callable[[object], object]) -> Callable[[object], object]:
+    """Return a function of which nobody can see what it is."""
+    return lambda item: function(item)  # noqa: PLW0108 - as said
+
+
 @pytest.mark.parametrize("function", [generates, generates_async, async_handler])
 def test_r48_what_it_returns_without_having_run_is_an_error(
     portal: Portal, function: Callable[[object], object]
 ) -> None:
     """Behind a wrapper, where no check at the beginning sees it."""
     with pytest.raises(TypeError, match="the function returned a"):
-        portal.call(lambda: served(lambda item: function(item))("item"))  # noqa: PLW0108 - hides what it is
+        portal.call(lambda: served(hiding(function))("item"))
 
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
