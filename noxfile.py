@@ -158,7 +158,8 @@ def _candidates(version: str) -> Iterator[Path]:
         if found := shutil.which(f"python{version}", path=folder):
             yield Path(found)
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True)
+    if os.access(pyenv, os.R_OK | os.X_OK):  # the variable may be left of another user
+        yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True)
 
 
 def _identity(python: Path) -> tuple[str, str] | None:
