@@ -223,13 +223,16 @@ async def test_a_wrong_last_event_id_is_refused(service: Service) -> None:
 
 
 async def make_older(dsn: str) -> None:
-    """Make all events of the log so old that they expire, in a partition that is not written."""
+    """Make all events, and ticks, so old that they expire, in a partition that is not written."""
     connection = await asyncpg.connect(dsn, server_settings={"application_name": "tests"})
     slot = await connection.fetchval(
         "SELECT (extract(epoch FROM now())::bigint / 100800 + 4) % 8"  # 7 days in 6 partitions
     )
     await connection.execute("SELECT asyncnotify.web_tick()")
     await connection.execute(OLD, slot)
+    await connection.execute(
+        "UPDATE asyncnotify.web_ticks SET taken_at = now() - interval '8 days'"
+    )
     await connection.close()
 
 
