@@ -67,6 +67,9 @@ OLD: Final = """
 """
 
 
+OLD_TICKS: Final = "UPDATE asyncnotify.web_ticks SET taken_at = now() - interval '8 days'"
+
+
 def starlette_app(listener: Listener, log: Log, fanout: Fanout[str]) -> Any:
     """Return an application of Starlette's."""
 
