@@ -14,7 +14,7 @@ CONTRACT: Final = Path(__file__).parents[1] / "contract"
 
 MOST_MARKS: Final = {
     "catalog": 1,  # what a server has besides notifications, such as databases
-    "driver": 31,  # arguments, callables, statements and errors of asyncpg and psycopg
+    "driver": 30,  # arguments, callables, statements and errors of asyncpg and psycopg
     "encoding": 2,  # databases that are not in UTF-8
     "network": 3,  # addresses, several hosts
     "pool": 20,  # a pool of asyncpg's
