@@ -13,8 +13,13 @@ class TriggerState(StrEnum):
     FINE = "fine"
     """Everything is there, as this Table makes it."""
     OUTDATED = "outdated"
-    """The function, or a trigger, is another one than this Table makes; or the table has no longer
-    a column that the function reads: then every change is told as "read again"."""
+    """
+    The function, or a trigger, is another one than this Table makes.
+
+    Also if the table has changed: a column that the function reads is gone, or has a type that its
+    condition does not take, and every change is told as "read again"; or a column has a type whose
+    values are written as settings of the session say, and the function was not made for that.
+    """
     DISABLED = "disabled"
     """A trigger is there, and switched off by ``ALTER TABLE … DISABLE TRIGGER``, or, but on
     replicas, by ``ENABLE REPLICA TRIGGER``."""

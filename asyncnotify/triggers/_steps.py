@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
 from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
+from asyncnotify.triggers._sql.settings import lacking_settings
 from asyncnotify.triggers._sql.statements import (
     body_of,
     fingerprint,
@@ -15,7 +16,7 @@ from asyncnotify.triggers._sql.statements import (
     install_statements,
     removal_statements,
 )
-from asyncnotify.triggers._sql.triggers import TREE, triggers_of
+from asyncnotify.triggers._sql.triggers import READABLE, TREE, triggers_of, try_to_read
 from asyncnotify.triggers._status import Status, TriggerState
 
 if TYPE_CHECKING:
@@ -79,23 +80,28 @@ def inspecting(definition: Definition) -> Steps[Status]:
     yield from _exists(definition)
     known = yield from _function(definition)
     rows = yield Query(_triggers_query(definition), has_rows=True)
-    lacking = yield Query(_lacking_query(definition), has_rows=True)
-    return status_of(definition, known, rows, has_columns=not lacking)
+    yield Query(try_to_read(definition))
+    readable = yield Query(f"SELECT pg_catalog.current_setting('{READABLE}')", has_rows=True)
+    settings = yield Query(lacking_settings(definition), has_rows=True)
+    return status_of(
+        definition, known, rows, is_made_for_it=readable[0][0] == "true" and not settings
+    )
 
 
 def status_of(
-    definition: Definition, known: Known | None, rows: Rows, *, has_columns: bool
+    definition: Definition, known: Known | None, rows: Rows, *, is_made_for_it: bool
 ) -> Status:
     """
     Return the status, of what is known of the function, and of rows for each table.
 
     A row has the name of a table, its place, and its triggers, each as a text of type, state and
-    name. Whether the table has all columns that the function reads is not in what is installed.
+    name. What is installed does not say whether the function was made for the table as it is now:
+    whether that has all columns, of types for which it was made.
     """
     due = Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True)
     if known is None:
         function = TriggerState.MISSING
-    elif known == due and has_columns:
+    elif known == due and is_made_for_it:
         function = TriggerState.FINE
     else:
         function = TriggerState.OUTDATED
@@ -162,21 +168,6 @@ def _function(definition: Definition) -> Steps[Known | None]:
     """
     rows = yield Query(query, has_rows=True)
     return Known(str(rows[0][0]), str(rows[0][1]), bool(rows[0][2])) if rows else None
-
-
-def _lacking_query(definition: Definition) -> str:
-    """Return the query for columns of the definition that the table has not."""
-    names = ", ".join(f"({literal(name)})" for name in (*definition.columns, *definition.watch))
-    equals = "OPERATOR(pg_catalog.=)"
-    return f"""
-        SELECT it.name FROM (VALUES {names}) AS it (name)
-        WHERE NOT EXISTS (
-            SELECT FROM pg_catalog.pg_attribute
-            WHERE attrelid {equals} pg_catalog.to_regclass({literal(definition.qualified)})
-                AND attname::pg_catalog.text {equals} it.name::pg_catalog.text
-                AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
-        )
-    """
 
 
 def _triggers_query(definition: Definition) -> str:

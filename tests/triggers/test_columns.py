@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from asyncnotify import Gap, GapReason, Listener, Notification
-from asyncnotify.triggers import Change, Table
+from asyncnotify.triggers import Change, Table, TriggerState
 
 if TYPE_CHECKING:
     from tests.triggers.conftest import Connection, Telling
@@ -103,6 +103,58 @@ async def test_settings_of_a_session_change_no_value(
     assert expected.keys[0][:4] == (b"\x00\\'\xffa", moment, date(2026, 2, 3), 1 / 3)
     await admin.execute(f"SET {settings}; SET standard_conforming_strings = off")
     assert (await told.after(insert))[0].keys == expected.keys
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("bigint", ""),
+        ("mood", ""),
+        ("text[]", ""),
+        ("date", ""),
+        ("bytea", "bytea_output"),
+        ("timestamptz[]", "TimeZone"),
+        ("moments", "TimeZone"),
+        ("real", "extra_float_digits"),
+        ("interval", "IntervalStyle"),
+        ("int4range", "DateStyle IntervalStyle TimeZone bytea_output extra_float_digits"),
+        ("pair", "DateStyle IntervalStyle TimeZone bytea_output extra_float_digits"),
+    ],
+)
+async def test_a_function_has_the_settings_that_its_columns_need(
+    admin: Connection, kind: str, names: str
+) -> None:
+    """Each takes time in every call. For a column of another type they are made by upgrade()."""
+    await admin.execute("CREATE TYPE mood AS ENUM ('glad'); CREATE TYPE pair AS (a int, b float8)")
+    await admin.execute("CREATE DOMAIN moments AS timestamptz[]")
+    await admin.execute(f'CREATE TABLE t (id int PRIMARY KEY, "V" {kind}, at date, x float8)')
+    for told in ({"payload": "V"}, {"payload": "V", "level": "row"}, {"to": "log", "log": "l"}):
+        options: dict[str, Any] = {"key": ("id", "V"), **told}
+        table = Table("t", **options)
+        await table.install(admin)
+        assert await settings_of(admin, table) == names.split()
+        assert (await table.status(admin)).is_fine
+        await table.remove(admin)
+    table = Table("t", key="id", payload="at")
+    await table.install(admin)
+    assert await settings_of(admin, table) == []
+    await admin.execute("ALTER TABLE t ALTER at TYPE timestamptz")
+    assert (await table.status(admin)).function is TriggerState.OUTDATED
+    await table.upgrade(admin)
+    assert await settings_of(admin, table) == ["TimeZone"]
+    assert (await table.status(admin)).is_fine
+    with_condition = Table("t", key="id", when="new.at > '2026-02-03'", trigger="other")
+    await with_condition.install(admin)
+    assert len(await settings_of(admin, with_condition)) == len(SETTINGS) - 1
+
+
+async def settings_of(admin: Connection, table: Table) -> list[str]:
+    """Return the names of the settings of a Table's function, but search_path, in order."""
+    function = table.definition.qualified_function
+    query = "SELECT proconfig FROM pg_proc WHERE oid = $1::text::regprocedure"
+    first, *others = await admin.fetchval(query, function)
+    assert first == "search_path=pg_catalog, pg_temp"
+    return sorted(setting.partition("=")[0] for setting in others)
 
 
 class Mood(Enum):

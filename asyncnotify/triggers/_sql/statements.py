@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from asyncnotify.triggers._names import dollar_quotes, literal
 from asyncnotify.triggers._sql import logging, notifying
 from asyncnotify.triggers._sql.renaming import COMMENT
+from asyncnotify.triggers._sql.settings import SEARCH_PATH, fix_settings
 from asyncnotify.triggers._sql.triggers import make_triggers
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
-
-_SETTINGS: Final = """
-SET search_path = pg_catalog, pg_temp
-SET DateStyle = 'ISO, MDY' SET IntervalStyle = postgres SET TimeZone = 'UTC'
-SET extra_float_digits = 1"""
-"""What a value, and so a key, is written like must not depend on the session that writes it."""
 
 
 def body_of(definition: Definition) -> str:
@@ -34,10 +29,11 @@ def function_statements(definition: Definition) -> list[str]:
     tag = dollar_quotes(body)
     create = (
         f"CREATE OR REPLACE FUNCTION {function} RETURNS pg_catalog.trigger\n"
-        f"LANGUAGE plpgsql SECURITY INVOKER{_SETTINGS}\nAS {tag}{body}{tag}"
+        f"LANGUAGE plpgsql SECURITY INVOKER {SEARCH_PATH}\nAS {tag}{body}{tag}"
     )
     return [
         create,
+        fix_settings(definition),
         f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
         f"COMMENT ON FUNCTION {function} IS {literal(COMMENT + fingerprint(definition))}",
     ]
@@ -55,5 +51,5 @@ def removal_statements(definition: Definition) -> list[str]:
 
 def fingerprint(definition: Definition) -> str:
     """Return a hash of all that is installed: it differs where the SQL would."""
-    text = body_of(definition) + _SETTINGS + make_triggers(definition)
+    text = body_of(definition) + fix_settings(definition) + make_triggers(definition)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

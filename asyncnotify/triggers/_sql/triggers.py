@@ -20,6 +20,9 @@ TREE: Final = """
         )"""
 """A table with all that is written to it: partitions and children, of any depth."""
 
+READABLE: Final = "asyncnotify.readable"
+"""The setting that holds an answer for the rest of a transaction."""
+
 _COLUMNS: Final = "/* asyncnotify: columns */"
 """Stands in a statement for the columns that a table has when that is executed."""
 
@@ -221,6 +224,50 @@ def _check_moves(definition: Definition) -> str:
 
 
 def _trial(definition: Definition) -> str:
+    """Return a statement that fails where the function could not read the rows, and says why."""
+    return f"""    BEGIN
+{_read_no_rows(definition)}
+    EXCEPTION WHEN undefined_column THEN
+        IF EXISTS (
+            SELECT FROM pg_attribute WHERE attrelid = root AND attgenerated = 'v'
+                AND pg_catalog.strpos(SQLERRM, attname::pg_catalog.text) > 0
+        ) THEN
+            RAISE EXCEPTION 'asyncnotify: triggers do not see virtual generated columns: %', SQLERRM
+            USING ERRCODE = 'feature_not_supported';
+        END IF;
+        RAISE;
+    END;"""
+
+
+def try_to_read(definition: Definition) -> str:
+    """
+    Return the statement that finds out whether the function can read the rows of its table.
+
+    It sets READABLE to a text, for its transaction. A role that may not read the table finds out
+    whether all columns are there.
+    """
+    body = f"""
+DECLARE
+    root CONSTANT pg_catalog.regclass := {literal(definition.qualified)};
+    before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM pg_catalog.set_config({literal(READABLE)}, 'true', true);
+    BEGIN
+{_read_no_rows(definition)}
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL;
+    WHEN OTHERS THEN
+        PERFORM pg_catalog.set_config({literal(READABLE)}, 'false', true);
+    END;
+    PERFORM pg_catalog.set_config('search_path', before, true);
+END
+"""
+    tag = dollar_quotes(body)
+    return f"DO {tag}{body}{tag}"
+
+
+def _read_no_rows(definition: Definition) -> str:
     """
     Return a statement that reads no rows by the query for updates, which has all conditions.
 
@@ -232,19 +279,8 @@ def _trial(definition: Definition) -> str:
     WITH {OLD_ROWS} AS {none}, {NEW_ROWS} AS {none}
 {query}
     ) AS trial"""
-    return f"""    BEGIN
-        EXECUTE pg_catalog.replace({literal(trial)}, {literal(_COLUMNS)}, COALESCE((
+    return f"""        EXECUTE pg_catalog.replace({literal(trial)}, {literal(_COLUMNS)}, COALESCE((
             SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
             FROM pg_attribute
             WHERE attrelid = root AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
-        ), ''));
-    EXCEPTION WHEN undefined_column THEN
-        IF EXISTS (
-            SELECT FROM pg_attribute WHERE attrelid = root AND attgenerated = 'v'
-                AND pg_catalog.strpos(SQLERRM, attname::pg_catalog.text) > 0
-        ) THEN
-            RAISE EXCEPTION 'asyncnotify: triggers do not see virtual generated columns: %', SQLERRM
-            USING ERRCODE = 'feature_not_supported';
-        END IF;
-        RAISE;
-    END;"""
+        ), ''));"""
