@@ -69,6 +69,14 @@ def reading(function: Function) -> Steps[Installed]:
     made = yield Query(
         f"SELECT pg_get_functiondef({oid}), obj_description({oid}, 'pg_proc')", has_rows=True
     )
+    granted = yield Query(
+        f"""
+            SELECT grantee::regrole::text FROM pg_proc, aclexplode(proacl)
+            WHERE pg_proc.oid = {oid} AND grantee <> 0 AND grantee <> proowner
+            ORDER BY 1
+        """,
+        has_rows=True,
+    )
     rows = yield Query(
         f"""
             SELECT tgrelid::regclass::text, tgnargs = 0, pg_get_triggerdef(oid)
@@ -82,30 +90,33 @@ def reading(function: Function) -> Steps[Installed]:
     yield Query(restoring, has_rows=True)
     return Installed(
         next((str(table) for table, is_root, _ in rows if is_root), None),
-        _function(function, *map(str, made[0])),
+        _function(function, made[0], [str(role) for (role,) in granted]),
         _triggers(rows),
     )
 
 
-def _function(function: Function, definition: str, comment: str) -> list[str]:
+def _function(function: Function, made: Sequence[object], roles: Sequence[str]) -> list[str]:
+    definition, comment = map(str, made)
+    grants = {role: f"GRANT EXECUTE ON FUNCTION {function.qualified} TO {role}" for role in roles}
     return [
         definition.rstrip("\n"),
         f"REVOKE ALL ON FUNCTION {function.qualified} FROM PUBLIC",
+        *(_where("regrole", role, grant) for role, grant in grants.items()),
         f"COMMENT ON FUNCTION {function.qualified} IS {literal(comment)}",
     ]
 
 
 def _triggers(rows: Sequence[Sequence[object]]) -> list[str]:
     return [
-        str(made) if is_root else _where_it_exists(str(table), str(made))
+        str(made) if is_root else _where("regclass", str(table), str(made))
         for table, is_root, made in rows
     ]
 
 
-def _where_it_exists(part: str, make: str) -> str:
-    """Return a statement for a partition or a child: another database may have others."""
+def _where(kind: str, name: str, make: str) -> str:
+    """Return a statement for what another database may not have: a partition, a child, a role."""
     body = (
-        f"BEGIN IF pg_catalog.to_regclass({literal(part)}) IS NOT NULL"
+        f"BEGIN IF pg_catalog.to_{kind}({literal(name)}) IS NOT NULL"
         f" THEN EXECUTE {literal(make)}; END IF; END"
     )
     tag = dollar_quotes(body)

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from asyncnotify import Listener
-from asyncnotify.triggers import BlockingTable, Table
+from asyncnotify.triggers import BlockingTable, Table, TriggerState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -282,6 +282,32 @@ async def test_triggers_of_partitions(project: Project, admin: Connection, level
     assert await functions(admin) == []
     project.downgrade()
     assert (await triggers.status(admin)).is_fine
+
+
+async def test_rights_on_the_function_come_back(project: Project, admin: Connection) -> None:
+    """Without its right the owner of the table could make no partition, as install() lets it."""
+    role = f"{await admin.fetchval('SELECT current_database()')}_owner"
+    await admin.execute(f"""
+        CREATE TABLE child (id int) PARTITION BY LIST (id);
+        CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role};
+        ALTER TABLE child OWNER TO {role}
+    """)
+    try:
+        triggers = Table("child", key="id", level="row")
+        project.settings["include_name"] = is_no_child
+        project.declare_only(triggers)
+        project.make_revision()
+        project.upgrade()
+        project.declare_only()
+        project.make_revision()
+        project.upgrade()
+        project.downgrade()
+        await admin.execute(f"SET ROLE {role}")
+        await admin.execute("CREATE TABLE child_1 PARTITION OF child FOR VALUES IN (1)")
+        await admin.execute("RESET ROLE")
+        assert (await triggers.status(admin)).function is TriggerState.FINE
+    finally:
+        await admin.execute(f"RESET ROLE; DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
 async def test_a_table_that_is_dropped(project: Project, admin: Connection) -> None:

@@ -215,6 +215,29 @@ async def test_truncate_of_one_partition_says_read_again(
     assert seen == [Change("truncate"), Change("insert", (1,), ({"id": 1},)), Reread(None)]
 
 
+async def test_a_truncate_of_the_whole_is_told_once_by_each_table(
+    admin: Connection, telling: Telling
+) -> None:
+    """The triggers of one Table fire between those of another; a partition may have its own."""
+    await admin.execute(PARTITIONED)
+    for options in (
+        {"name": "parts", "channel": "parts"},
+        {"name": "parts", "channel": "parts", "trigger": "second"},
+        {"name": "parts", "channel": "parts", "trigger": "third", "level": "row"},
+        {"name": "parts_low", "channel": "parts", "trigger": "of_one"},
+    ):
+        given: Any = options
+        await Table(key="id", **given).install(admin)
+    told = await telling("parts", key="id")
+    assert await told.after("TRUNCATE parts") == [Change("truncate")] * 4
+    alone = await told.after("TRUNCATE parts_low")
+    assert sorted(map(str, alone)) == sorted(map(str, [Change("truncate"), *[Reread(None)] * 3]))
+    both = await told.after(
+        "BEGIN", "TRUNCATE parts", "INSERT INTO parts VALUES (1)", "TRUNCATE parts_low", "COMMIT"
+    )
+    assert both.count(Reread(None)) == 3
+
+
 async def test_a_partition_attached_later_is_named(admin: Connection, telling: Telling) -> None:
     """The status says so until install() is called again; what goes through the parent is told."""
     await admin.execute(PARTITIONED)

@@ -56,6 +56,7 @@ DECLARE
     payloads pg_catalog.text[] := {NONE};
     payload pg_catalog.text;
     item_payload pg_catalog.text;
+    wholes pg_catalog.text;
     room pg_catalog.int4;
     must_read pg_catalog.bool := false;{SETTINGS}
 BEGIN{on_truncate(definition)}
@@ -219,6 +220,7 @@ DECLARE
     payloads pg_catalog.text[] := {NONE};
     must_read pg_catalog.bool := false;
     total pg_catalog.int8 := 1;
+    wholes pg_catalog.text;
     was pg_catalog.record;
 BEGIN{on_truncate(definition)}
     BEGIN
