@@ -81,8 +81,10 @@ class Stubborn(Closable):
     async def close(self) -> None:
         """Note each time it is told to."""
         while True:
+            # Kept: what waits for a future that nobody keeps is garbage, and may be collected
+            self.waits_for = asyncio.get_running_loop().create_future()
             with suppress(asyncio.CancelledError):
-                await asyncio.get_running_loop().create_future()
+                await self.waits_for
                 return
             self.closed += 1
             if self.closed > 1:
