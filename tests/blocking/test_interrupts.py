@@ -17,8 +17,9 @@ PRELUDE = """
 import faulthandler, os, random, signal, sys, threading, time
 from asyncnotify import *
 
-faulthandler.dump_traceback_later(120, exit=True)  # a program that hangs says where
-dsn, what = sys.argv[1:]
+dsn, what, limit = sys.argv[1:]
+limit = float(limit)  # seconds
+faulthandler.dump_traceback_later(0.8 * limit, exit=True)  # a program that hangs says where
 armed = False
 rung = 0
 
@@ -78,7 +79,7 @@ with BlockingListener(dsn) as listener, listener.stream("orders", buffer=100_000
         interrupted(take, random.uniform(0.00002, 0.0008), 0.005)
     signal.setitimer(signal.ITIMER_REAL, 0)
     stop.set()
-    while (item := stream.get(30)).payload != "end":
+    while (item := stream.get(limit)).payload != "end":
         got.append(item)
     sender.join()
 assert [item.payload for item in got] == [str(n) for n in range(sent[0])]
@@ -128,7 +129,7 @@ async def main():
                 signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
                 while len(got) < COUNT:
                     try:
-                        await asyncio.wait_for(consume(stream), 20)
+                        await asyncio.wait_for(consume(stream), limit)
                     except Alarm:
                         pass
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -144,14 +145,14 @@ def threads():
     return [t for t in threading.enumerate() if t.name.startswith("asyncnotify")]
 
 def start():
-    listener = BlockingListener(dsn, close_timeout=5)
+    listener = BlockingListener(dsn, close_timeout=limit / 30)
     interrupted(listener.start, random.uniform(0.00001, 0.004), 0)
     listener.close()
 
 while rung < 300:
     start()
 for thread in threads():
-    thread.join(20)
+    thread.join(limit / 8)
 assert not threads(), threads()
 with BlockingListener(dsn) as listener:
     assert listener.is_connected
@@ -173,7 +174,7 @@ for n in range(300):
     if (child := os.fork()) == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, chain=True)
-        signal.setitimer(signal.ITIMER_REAL, 10)
+        signal.setitimer(signal.ITIMER_REAL, limit / 15)
         if n % 10 == 0:
             notify(notifier)
         else:
@@ -239,7 +240,7 @@ with listener, notifier:
 
 def run(script: str, dsn: str, what: str = "") -> None:
     """Run a program, which has to end in time and without complaint."""
-    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, dsn, what]
+    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, dsn, what, str(LIMIT)]
     # coverage is not prepared for interrupts at any point of its own code
     unmeasured = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
     ended = subprocess.run(
