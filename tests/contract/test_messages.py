@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import re
 import socket
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from asyncnotify import (
     Notifier,
 )
 from asyncnotify.triggers import Table
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,6 +37,7 @@ NOT_SHOWN = "hunter2"
 
 DSN = "postgresql://localhost/db"
 ENGINE = "postgresql+asyncpg://localhost/db"
+SHORT = scaled(0.05)  # seconds
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,10 @@ async def by_closed_pool(pool: asyncpg.Pool[Any]) -> None:
 
 async def by_exhausted_pool(pool: asyncpg.Pool[Any]) -> None:
     """Send by a pool whose connection is in use."""
-    async with pool.acquire(), Notifier(pool=pool, connect_timeout=0.05, start_timeout=0.05):
+    async with (
+        pool.acquire(),
+        Notifier(pool=pool, connect_timeout=SHORT, start_timeout=SHORT),
+    ):
         pass
 
 
@@ -196,7 +202,7 @@ async def by_one_connection(listener: Listener) -> None:
         return connection
 
     async with Listener(connect=connect):
-        await starting(Listener(connect=connect, start_timeout=1.0))
+        await starting(Listener(connect=connect, start_timeout=scaled(1.0)))
 
 
 async def in_use(listener: Listener) -> None:
@@ -264,7 +270,7 @@ async def connecting(listener: Listener, returning: Callable[[str], Any]) -> Non
         made = returning(dsn_of(listener))
         return await made if inspect.isawaitable(made) else made
 
-    await starting(Listener(connect=connect, start_timeout=1.0))
+    await starting(Listener(connect=connect, start_timeout=scaled(1.0)))
 
 
 async def begun(dsn: str) -> object:
@@ -303,6 +309,12 @@ def without_loop(listener: Listener) -> object:
 def refused(**options: Any) -> Callable[[Listener], Any]:
     """Return what makes a listener with wrong options."""
     return lambda _: Listener(DSN, **options)
+
+
+def connect_as_coroutine(listener: Listener) -> None:
+    """Call what connects, and give what that returns."""
+    with closing(listener.start()) as coroutine:
+        Listener(connect=coroutine)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def dsn(text: Any) -> Callable[[Listener], Any]:
@@ -348,6 +360,12 @@ def encoding(payload: object, *args: Any, **options: Any) -> Callable[[Listener]
 def connected(thing: Callable[[], object]) -> Callable[[Listener], Any]:
     """Return what sends within an object that is no connection."""
     return lambda listener: listener.notify("orders", NOT_SHOWN, connection=thing())
+
+
+async def by_coroutine(listener: Listener) -> None:
+    """Send within what nobody has awaited."""
+    with closing(asyncpg.connect(DSN)) as coroutine:
+        await listener.notify("orders", NOT_SHOWN, connection=coroutine)
 
 
 def other_database(listener: Listener) -> str:
@@ -422,7 +440,7 @@ OF_CONSTRUCTORS: dict[str, Message] = {
     "on_event as text": Message(refused(on_event="log"), CALLABLE, "type str"),
     "connect= as text": Message(lambda _: Listener(connect=DSN), CALLABLE, "type str"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     "connect= as a coroutine": Message(
-        lambda listener: Listener(connect=listener.start()),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        connect_as_coroutine,
         CALLABLE,
         "type coroutine",
         "the function itself",
@@ -752,9 +770,7 @@ OF_CONNECTIONS: dict[str, Message] = {
         "nothing was sent",
         "make it with one",
     ),
-    "a coroutine as connection": Message(
-        connected(lambda: asyncpg.connect(DSN)), TAKEN, "type coroutine", "await it"
-    ),
+    "a coroutine as connection": Message(by_coroutine, TAKEN, "type coroutine", "await it"),
     "what acquires, as connection": Message(
         connected(lambda: asyncpg.create_pool(DSN).acquire()), TAKEN, "Context", r"pool\.acquire"
     ),
@@ -794,7 +810,7 @@ OF_CONNECTIONS: dict[str, Message] = {
     ),
     "a pool in use": Message(
         lambda listener: with_pool(listener, by_exhausted_pool),
-        "became free within 0.05 s",
+        f"became free within {SHORT:g} s",
         "all 1 are in use",
         "a larger max_size",
     ),
@@ -812,7 +828,7 @@ OF_CONNECTIONS: dict[str, Message] = {
 OF_SERVERS: dict[str, Message] = {
     "no server": Message(
         lambda _: starting(
-            Listener(f"postgresql://joe@127.0.0.1:{dead_port()}/db", start_timeout=0.1)
+            Listener(f"postgresql://joe@127.0.0.1:{dead_port()}/db", start_timeout=scaled(0.1))
         ),
         "not connected",
         r"joe@127\.0\.0\.1:\d+/db",
@@ -821,7 +837,7 @@ OF_SERVERS: dict[str, Message] = {
         lambda listener: starting(Listener(other_database(listener))), "does not exist", '"nope"'
     ),
     "no such role": Message(
-        lambda listener: starting(Notifier(other_role(listener), start_timeout=0.1)),
+        lambda listener: starting(Notifier(other_role(listener), start_timeout=scaled(5.0))),
         "does not exist|authentication failed",
         "nope@",
     ),
@@ -852,7 +868,6 @@ async def running(pg_server: Any) -> AsyncIterator[Listener]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("mistake", MESSAGES)
 async def test_each_mistake_is_told_with_its_value_and_remedy(
     running: Listener, mistake: str
