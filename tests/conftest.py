@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, settings
 
 import asyncnotify
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
+from asyncnotify.testing.proxy import FaultProxy, PatternDetector
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 from tests.support.machine import described, scaled, share
 from tests.support.server_programs import VERSIONS, ProgramsUnavailableError, programs_of
@@ -100,6 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt programs
     share(config.getoption("numprocesses", None) or 0)
+    scale_waits_of_proxies()
     check_server_options(config)
     if config.getoption("--uvloop") and importlib.util.find_spec("uvloop") is None:
         message = "--uvloop needs uvloop: pip install uvloop"
@@ -138,6 +140,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         else:
             seconds = scaled(float(config.getini("timeout")))
         item.add_marker(pytest.mark.timeout(seconds), append=False)
+
+
+def scale_waits_of_proxies() -> None:
+    """Let what waits for a fact on the network wait longer, where the test says no limit."""
+    waits: Sequence[Any] = (
+        FaultProxy.wait_for_bytes,
+        FaultProxy.wait_for_connections,
+        FaultProxy.wait_for_dials,
+        FaultProxy.wait_idle,
+        PatternDetector.wait,
+    )
+    for wait in waits:
+        (seconds,) = wait.__defaults__
+        wait.__defaults__ = (scaled(seconds),)
 
 
 def check_server_options(config: pytest.Config) -> None:
