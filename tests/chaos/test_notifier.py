@@ -22,6 +22,7 @@ from asyncnotify import (
     PayloadTooLargeError,
 )
 from tests.faults.conftest import FENCE, SHORT_BACKOFF, WAIT_LIMIT
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 PUBLISHERS = 50
 PAUSE = 0.01
+LIMIT = scaled(1.0)  # seconds for a call
 WRONG: list[tuple[Any, Any, type[Exception]]] = [
     ("orders", "p" * 8_000, PayloadTooLargeError),
     ("", "p", ChannelNameError),
@@ -124,7 +126,7 @@ async def publish_under(
     """Let fifty tasks publish through one notifier while one fault after another is injected."""
     record = PublishingRecord()
     async with Listener(
-        database.dsn, backoff=SHORT_BACKOFF, heartbeat=0.1, heartbeat_timeout=5.0
+        database.dsn, backoff=SHORT_BACKOFF, heartbeat=0.1, heartbeat_timeout=scaled(5.0)
     ) as listener:
         stream = listener.stream("orders", FENCE, gaps=True, buffer=1_000_000)
         async with stream, notifier:
@@ -132,7 +134,10 @@ async def publish_under(
                 asyncio.create_task(record.publish(notifier, name)) for name in range(PUBLISHERS)
             ]
             for fault in faults:
-                await asyncio.wait(publishers, timeout=rest)
+                between = len(record.acknowledged) + PUBLISHERS
+                async with asyncio.timeout(WAIT_LIMIT):
+                    while len(record.acknowledged) < between:
+                        await asyncio.wait(publishers, timeout=rest)
                 failures, enough = record.failures, len(record.acknowledged) + 10 * PUBLISHERS
                 await fault()
                 async with asyncio.timeout(WAIT_LIMIT):
@@ -186,7 +191,9 @@ async def test_r17_nothing_acknowledged_is_lost_on_a_bad_network(database: Proxi
 
     kinds = [reset, fin, reset_in_flight, answer_lost, refused, terminated]
     faults: list[Fault] = [*kinds * 5, forgotten]
-    notifier = Notifier(database.proxied_dsn, operation_timeout=0.3, connect_timeout=1.0)
+    notifier = Notifier(
+        database.proxied_dsn, operation_timeout=scaled(0.3), connect_timeout=scaled(1.0)
+    )
     record = await publish_under(database, notifier, faults, rest=0.02)
     assert record.gaps == []
     record.check()
@@ -206,7 +213,7 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
 
     async def server_killed() -> None:
         await asyncio.to_thread(battered_server.kill)
-        await asyncio.sleep(1.5)  # longer than the deadline of a call, which is refused meanwhile
+        await asyncio.sleep(1.5 * LIMIT)  # a call has exceeded its deadline, and is refused
         await asyncio.to_thread(battered_server.start)
 
     async def restarted() -> None:
@@ -214,7 +221,7 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
 
     own_database.proxy.delay(to_client=0.02)  # something is in flight whenever a fault strikes
     faults: list[Fault] = [backend_killed, server_killed, backend_killed, restarted, backend_killed]
-    notifier = Notifier(own_database.proxied_dsn, operation_timeout=1.0, connect_timeout=1.0)
+    notifier = Notifier(own_database.proxied_dsn, operation_timeout=LIMIT, connect_timeout=LIMIT)
     record = await publish_under(own_database, notifier, faults, rest=0.5)
     record.check()
     assert len(record.gaps) >= len(faults)
