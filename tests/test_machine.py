@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -16,17 +17,33 @@ from tests.support import machine
 from tests.support.machine import MOST, VARIABLE, described, scaled, share, slowness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 LIMIT = 40.0
 TESTS = Path(__file__).parent
-VIRTUAL_TIME = ("unit", "properties")
-PLAYED = {"chaos/other_program.py", "chaos/publishing.py", "support/server_programs.py"}
+TIMELESS = ("unit", "properties", "typing")
+"""What runs on a clock that jumps, or never."""
+
+PLAYED = {
+    "chaos/listening.py",
+    "chaos/log/process.py",
+    "chaos/other_program.py",
+    "chaos/publishing.py",
+    "support/server_programs.py",
+}
 """What programs that faults befall give up after, and a download."""
 
 WAITS = re.compile(
     r"asyncio\.(timeout|wait_for)|subprocess\.\w+|.*\.(communicate|join|result|wait)"
 )
+OF_THE_NETWORK = {
+    f"{name}_timeout" for name in ("connect", "heartbeat", "operation", "retry", "start")
+}
+"""Options in whose time a server has to answer: be it once more, when the fault is over."""
+
+NEVER = 15.0
+"""Seconds from which on such a limit is one that no test can meet, or that no test waits for."""
+
 CLOCKS = re.compile(r"\b(monotonic|perf_counter|time)\(\)|\.(seconds|downtime)\b|time_of\(")
 STANDS = 1.0
 """Seconds from which on a wait is for what has to come; a shorter one shows that it does not."""
@@ -106,6 +123,32 @@ def number_of(expression: ast.expr, constants: Mapping[str, ast.expr]) -> float 
             return None
 
 
+def options_in(node: ast.AST) -> list[tuple[str, ast.expr]]:
+    """Return the options that a call, a dict or a function of its own gives, by their names."""
+    match node:
+        case ast.Call(keywords=words):
+            return [(word.arg, word.value) for word in words if word.arg]
+        case ast.Dict(keys=keys, values=values):
+            names = [key.value if isinstance(key, ast.Constant) else "" for key in keys]
+            return [(str(name), value) for name, value in zip(names, values, strict=True)]
+        case ast.arguments(kwonlyargs=arguments, kw_defaults=defaults):
+            given = zip(arguments, defaults, strict=True)
+            return [(argument.arg, value) for argument, value in given if value is not None]
+        case _:
+            return []
+
+
+def unscaled_options(source: str) -> list[str]:
+    """Return the options of asyncnotify in a module that give a server the same time everywhere."""
+    module = ast.parse(source)
+    constants, found = constants_of(module), []
+    for name, value in itertools.chain.from_iterable(map(options_in, ast.walk(module))):
+        number = number_of(value, constants) if name in OF_THE_NETWORK else None
+        if number is not None and 0 < number < NEVER:
+            found.append(f"{value.lineno}: {name}={ast.unparse(value)}")
+    return found
+
+
 def unscaled(source: str) -> list[str]:
     """Return the time limits of a module that are the same on every machine."""
     module = ast.parse(source)
@@ -125,16 +168,45 @@ def unscaled(source: str) -> list[str]:
     return found
 
 
+def modules() -> Iterator[tuple[Path, str]]:
+    """Yield the modules in which time passes, and their sources."""
+    for path in sorted(TESTS.rglob("*.py")):
+        relative = path.relative_to(TESTS)
+        if relative.parts[0] not in TIMELESS and relative.as_posix() not in PLAYED:
+            yield relative, path.read_text("utf-8")
+
+
 def test_each_limit_is_scaled() -> None:
     """In all tests: how long something may take, and how long is waited for what has to come."""
-    modules = {path.relative_to(TESTS): path.read_text("utf-8") for path in TESTS.rglob("*.py")}
-    found = {
-        f"{path}:{limit}"
-        for path, source in modules.items()
-        if path.parts[0] not in VIRTUAL_TIME and path.as_posix() not in PLAYED
-        for limit in unscaled(source)
-    }
-    assert found == set()
+    assert [f"{path}:{limit}" for path, source in modules() for limit in unscaled(source)] == []
+
+
+def test_each_option_gives_the_server_time() -> None:
+    """
+    Also one that expires on purpose: what comes before and after the fault has to be in time.
+
+    Nor does a test know why a limit has expired, if that is 50 ms and the machine is busy.
+    """
+    found = [
+        f"{path}:{option}" for path, source in modules() for option in unscaled_options(source)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "Listener(dsn, connect_timeout=0.1)",
+        "LIMITS = {'heartbeat_timeout': 0.2}",
+        "notifier_of(dsn, operation_timeout=SHORT)",
+        "def new(*, start_timeout=SHORT): ...",
+    ],
+)
+def test_an_option_that_is_not_scaled_is_found(wrong: str) -> None:
+    """In a call, among options that are kept, and as a default."""
+    program = f"SHORT = 0.3\n{wrong}"
+    assert len(unscaled_options(program)) == 1
+    assert unscaled_options(re.sub(r"\b(0\.\d)\b", r"scaled(\1)", program)) == []
 
 
 @pytest.mark.parametrize(

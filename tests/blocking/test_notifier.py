@@ -128,7 +128,7 @@ def test_many_whose_notifier_is_closed_meanwhile_are_told_so(dsn: str) -> None:
 
 def test_there_is_no_connection() -> None:
     """A server that is not there is told of by start() and by each call, and all ends."""
-    notifier = BlockingNotifier("postgresql://127.0.0.1:1/none", start_timeout=0.2)
+    notifier = BlockingNotifier("postgresql://127.0.0.1:1/none", start_timeout=scaled(0.2))
     with pytest.raises(ConnectError):
         notifier.start()
     notifier = BlockingNotifier("postgresql://127.0.0.1:1/none")
@@ -168,7 +168,7 @@ def test_a_name_that_leads_nowhere_is_told_of(monkeypatch: pytest.MonkeyPatch) -
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    notifier = BlockingNotifier("postgresql://db.example/app", start_timeout=0.2)
+    notifier = BlockingNotifier("postgresql://db.example/app", start_timeout=scaled(0.2))
     with pytest.raises(ConnectError) as caught:
         notifier.start()
     assert isinstance(caught.value.__cause__, socket.gaierror)
@@ -183,7 +183,7 @@ def test_a_timeout_of_close_that_cannot_be_is_refused(notifier: BlockingNotifier
 
 def test_after_a_start_that_failed_the_next_call_connects(own_server: PostgresServer) -> None:
     """As Notifier does: nobody has closed it, so it does not say so; closing it still counts."""
-    notifier = BlockingNotifier(own_server.dsn, start_timeout=0.1)
+    notifier = BlockingNotifier(own_server.dsn, start_timeout=scaled(0.1))
     own_server.stop()
     with pytest.raises(ConnectError):
         notifier.start()
@@ -216,7 +216,9 @@ def test_r53_a_start_that_fails_leaves_the_calls_of_other_threads(
             raise ConnectionRefusedError
         return await asyncpg.connect(own_server.dsn)
 
-    notifier = BlockingNotifier(connect=connect, start_timeout=0.5, backoff=lambda: repeat(0.05))
+    notifier = BlockingNotifier(
+        connect=connect, start_timeout=scaled(0.5), backoff=lambda: repeat(0.05)
+    )
     outcomes: list[BaseException | None] = []
 
     def send() -> None:

@@ -90,7 +90,7 @@ async def test_r50_no_context_of_a_request_is_kept(listener: Listener, dsn: str)
     """Neither of the first request nor of any other, while all goes on without a pause."""
     users: list[weakref.ref[User]] = []
     await listener.listen("stock", lambda _: None)  # goes on, and is looked at from time to time
-    async with Notifier(dsn, operation_timeout=1.0) as notifier, listener.stream("orders"):
+    async with Notifier(dsn, operation_timeout=scaled(1.0)) as notifier, listener.stream("orders"):
 
         async def request(call: Callable[[], Awaitable[object]]) -> None:
             user = User()

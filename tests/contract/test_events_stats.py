@@ -25,6 +25,7 @@ from asyncnotify import (
     Stats,
 )
 from tests.contract.fake_network import network_before
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify import ConnectionEvent
@@ -286,7 +287,9 @@ async def test_a_failed_attempt_has_its_number_and_delay_in_the_record(
     """As RetryScheduled has them."""
     caplog.set_level("INFO", "asyncnotify")
     events: list[object] = []
-    listener = Listener("postgresql://127.0.0.1:1/nowhere", on_event=events.append, start_timeout=1)
+    listener = Listener(
+        "postgresql://127.0.0.1:1/nowhere", on_event=events.append, start_timeout=scaled(1)
+    )
     with pytest.raises(ConnectTimeoutError):
         await listener.start()
     retries = [(e.attempt, e.delay) for e in events if isinstance(e, RetryScheduled)]

@@ -31,6 +31,7 @@ from asyncnotify._asyncpg.connection import RegisteredCallback
 from asyncnotify._asyncpg.settings import Given
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify.testing.server import PostgresServer
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -94,7 +95,7 @@ async def works(listener: Listener) -> bool:
 async def serves(engine: AsyncEngine) -> bool:
     """Return whether a listener soon works with what the engine says; leave no garbage."""
     try:
-        return await works(Listener.from_sqlalchemy(engine, start_timeout=5.0))
+        return await works(Listener.from_sqlalchemy(engine, start_timeout=scaled(5.0)))
     except ConnectTimeoutError:
         return False
     finally:

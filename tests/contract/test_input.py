@@ -24,6 +24,7 @@ from asyncnotify import (
     Notifier,
 )
 from asyncnotify.testing.server import PostgresServer
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -217,7 +218,7 @@ async def test_a_wrong_ssl_argument_is_a_configuration_error(dsn: str) -> None:
 async def test_a_server_without_tls_refuses_when_tls_is_required(dsn: str) -> None:
     """ssl="require" is never answered with a connection in clear text."""
     with pytest.raises(ConnectTimeoutError):
-        await Listener(dsn, ssl="require", start_timeout=0.2).start()
+        await Listener(dsn, ssl="require", start_timeout=scaled(0.2)).start()
 
 
 @pytest.mark.needs_server("driver")
@@ -290,7 +291,7 @@ async def test_a_first_host_that_is_silent_takes_its_own_timeout_only(dsn: str) 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         hosts = with_host(dsn, f"127.0.0.1:{port}", f"{parts.hostname}:{parts.port}")
-        assert await works(Listener(hosts, connect_timeout=0.3))
+        assert await works(Listener(hosts, connect_timeout=scaled(0.3)))
 
 
 async def test_passwords_may_be_given_in_every_form(guarded: PostgresServer) -> None:
@@ -352,7 +353,7 @@ async def test_a_password_callable_that_raises_is_told_by_its_name(
 
     dsn = guarded.dsn_for("postgres", user="guest")
     with pytest.raises(AsyncNotifyError, match="LookupError"):
-        await Listener(dsn, password=password, start_timeout=0.3).start()
+        await Listener(dsn, password=password, start_timeout=scaled(0.3)).start()
 
 
 @pytest.mark.parametrize("returned", [None, "postgresql://localhost", object()])

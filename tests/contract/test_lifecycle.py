@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import warnings
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,7 @@ async def test_losing_a_running_listener_is_warned_of(
 async def test_losing_any_other_listener_is_not_warned_of(factory: ListenerFactory) -> None:
     """One that was never started, that is closed, or whose start has failed or was cancelled."""
     new, closed, cancelled = factory.listener(), factory.listener(), factory.listener()
-    failed = Listener("postgresql://127.0.0.1:1/nowhere", start_timeout=0.01)
+    failed = Listener("postgresql://127.0.0.1:1/nowhere", start_timeout=scaled(0.01))
     await closed.start()
     await closed.aclose()
     starting = asyncio.create_task(cancelled.start())
@@ -244,8 +245,9 @@ async def test_cancelled_start_leaves_nothing(
 
 async def test_start_gives_up_in_time(factory: ListenerFactory, silent_dsn: str) -> None:
     """start() raises at its timeout, with the state closed and no password in the text."""
-    listener = factory.listener(silent_dsn, start_timeout=0.1)
-    with pytest.raises(ConnectTimeoutError, match=r"within 0\.1 s"):
+    timeout = scaled(0.1)
+    listener = factory.listener(silent_dsn, start_timeout=timeout)
+    with pytest.raises(ConnectTimeoutError, match=re.escape(f"within {timeout:g} s")):
         await listener.start()
     assert listener.state is State.CLOSED
 

@@ -385,7 +385,7 @@ async def test_a_start_that_fails_leaves_nothing_and_may_be_repeated(
     dsn: str, proxy: FaultProxy, database: Database
 ) -> None:
     """The error names the target and its cause; when the server is back start() succeeds."""
-    notifier = Notifier(proxy.proxied_dsn(dsn), start_timeout=0.2)
+    notifier = Notifier(proxy.proxied_dsn(dsn), start_timeout=scaled(0.5))
     proxy.refuse()
     target = re.escape(repr(notifier).removeprefix("<Notifier ").removesuffix(">"))
     with pytest.raises(ConnectError, match=target) as caught:

@@ -65,7 +65,9 @@ async def pool(proxy: FaultProxy, dsn: str) -> AsyncIterator[Pool]:
 @pytest_asyncio.fixture
 async def notifier(pool: Pool) -> AsyncIterator[Notifier]:
     """A notifier with short timeouts that borrows from that pool."""
-    async with Notifier(pool=pool, connect_timeout=0.2, operation_timeout=0.5) as notifier:
+    async with Notifier(
+        pool=pool, connect_timeout=scaled(0.5), operation_timeout=scaled(0.5)
+    ) as notifier:
         yield notifier
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import PostgresServer
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ async def test_a_creator_of_connections_is_asked(
 
     async with (
         engine_of(dsn, async_creator=create) as engine,
-        Notifier.from_sqlalchemy(engine, start_timeout=0.1) as notifier,
+        Notifier.from_sqlalchemy(engine, start_timeout=scaled(5.0)) as notifier,
     ):
         await notifier.notify("orders", "1")
         await database.kill_backends()
@@ -146,7 +147,7 @@ async def changing_password(template: PostgresServer) -> AsyncGenerator[Changing
                 arguments["password"] = made.told
 
             event.listen(engine.sync_engine, "do_connect", provide)
-            notifier = Notifier.from_sqlalchemy(engine, retry_timeout=0.2)
+            notifier = Notifier.from_sqlalchemy(engine, retry_timeout=scaled(0.5))
             made = ChangingPassword(faults, proxy, notifier)
             async with notifier:
                 await notifier.notify("orders", "the first")
@@ -200,7 +201,7 @@ async def test_an_event_that_connects_by_itself_is_asked(
             return made[-1]
 
         event.listen(engine.sync_engine, "do_connect", connect)
-        async with Notifier.from_sqlalchemy(engine, start_timeout=0.1) as notifier:
+        async with Notifier.from_sqlalchemy(engine, start_timeout=scaled(5.0)) as notifier:
             await notifier.notify("orders", "1")
         assert await inbox.payloads(1) == ["1"]
         assert len(made) == 1

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 README: Final = Path(__file__).parents[2] / "README.md"
 FACES: Final = (Listener, Notifier, BlockingListener, BlockingNotifier)
 SHORT: Final[dict[str, Any]] = {
-    "start_timeout": 0.5,
-    "connect_timeout": 0.2,
+    "start_timeout": scaled(0.5),
+    "connect_timeout": scaled(0.2),
     "backoff": ExponentialBackoff(initial=0.01, cap=0.05),
 }
 MOST_LINES: Final = 16
@@ -69,7 +69,7 @@ def arguments_for(fault: str, silent: int) -> dict[str, Any]:
         "silent": f"127.0.0.1:{silent}",
     }
     # Short only where an attempt has to exceed it: a busy machine must not decide the cause
-    limit = {"connect_timeout": 0.2 if fault == "silent" else SHORT["start_timeout"]}
+    limit = {"connect_timeout": SHORT["connect_timeout" if fault == "silent" else "start_timeout"]}
     if fault == "callable":
         return {"connect": refuse, **limit}
     return {"dsn": f"postgresql://joe@{hosts[fault]}/app", **limit}
@@ -83,7 +83,7 @@ async def test_a_start_that_waits_says_so_at_once_and_ends_in_few_lines(
     """The first attempt is a WARNING with target, cause and patience; no cause is told thrice."""
     error = await start(face, arguments_for(fault, silent))
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert "start() keeps trying for 0.5 s" in warnings[0]
+    assert f"start() keeps trying for {SHORT['start_timeout']:g} s" in warnings[0]
     assert ("connect=" if fault == "callable" else "joe@") in warnings[0]
     reason = type(error.__cause__).__name__
     assert reason in warnings[0]
@@ -115,7 +115,7 @@ async def test_a_silent_host_that_costs_time_is_told(
     found = re.fullmatch(r"postgresql://([^@]*)@([^/]*)/(.*)", dsn)
     assert found is not None
     hosts = f"127.0.0.1:{silent},{found[2]}"
-    options: dict[str, Any] = {**SHORT, "start_timeout": 30.0}
+    options: dict[str, Any] = {**SHORT, "start_timeout": scaled(30.0)}
     async with Listener(f"postgresql://{found[1]}@{hosts}/{found[3]}", **options):
         pass
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
@@ -126,12 +126,15 @@ async def test_a_notification_that_is_tried_again_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With retry=True a call may wait for half a minute: not without a word."""
-    notifier = Notifier("postgresql://joe@127.0.0.1:1/app", retry_timeout=0.2, connect_timeout=0.2)
+    timeout = scaled(0.2)
+    notifier = Notifier(
+        "postgresql://joe@127.0.0.1:1/app", retry_timeout=timeout, connect_timeout=timeout
+    )
     with pytest.raises(AsyncNotifyError):
         await notifier.notify("orders", retry=True)
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert "joe@127.0.0.1:1/app" in warning
-    assert "notify(retry=True) keeps trying for 0.2 s" in warning
+    assert f"notify(retry=True) keeps trying for {timeout:g} s" in warning
     await notifier.aclose()
 
 
@@ -140,8 +143,9 @@ def test_the_first_example_without_a_server_says_what_is_wrong() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[:1]
     given = "Listener(dsn)"
     assert given in example
+    timeout = scaled(0.3)
     code = example.replace(
-        given, 'Listener("postgresql://localhost:1/postgres", start_timeout=0.3)'
+        given, f'Listener("postgresql://localhost:1/postgres", start_timeout={timeout})'
     )
     ended = subprocess.run(
         [sys.executable, "-c", code],
@@ -152,6 +156,10 @@ def test_the_first_example_without_a_server_says_what_is_wrong() -> None:
     )
     lines = ended.stderr.splitlines()
     assert lines[0].startswith("attempt 1 to connect to localhost:1/postgres failed: ")
-    assert lines[0].partition("; next attempt")[0].endswith("; start() keeps trying for 0.3 s")
+    assert (
+        lines[0]
+        .partition("; next attempt")[0]
+        .endswith(f"; start() keeps trying for {timeout:g} s")
+    )
     assert lines[-1].startswith("asyncnotify.ConnectTimeoutError: not connected to localhost:1/")
     assert len(lines) <= 24

@@ -20,6 +20,7 @@ from asyncnotify import (
     Stream,
 )
 from tests.contract.fake_network import network_before
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -377,7 +378,7 @@ async def test_a_stream_that_cannot_begin_may_be_tried_again(
         network_before(dsn) as proxy,
         factory.listener(proxy.proxied_dsn(dsn)) as listener,
     ):
-        stream = listener.stream("orders", timeout=0.05)
+        stream = listener.stream("orders", timeout=scaled(0.3))
         proxy.refuse()
         proxy.reset()
         with pytest.raises(ListenTimeoutError):

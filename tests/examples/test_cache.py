@@ -152,7 +152,7 @@ async def test_the_cache_is_never_stale_once_a_gap_is_handled(
             listener = Listener(
                 runner.proxy.proxied_dsn(runner.dsn),
                 heartbeat=0.3,
-                heartbeat_timeout=0.3,
+                heartbeat_timeout=scaled(0.3),
                 backoff=ExponentialBackoff(initial=0.01, cap=0.2),
                 on_event=harness.on_event,
             )

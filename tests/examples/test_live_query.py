@@ -114,7 +114,7 @@ async def test_r46_a_live_query_equals_the_query_at_every_fence(
     listener = Listener(
         runner.proxy.proxied_dsn(runner.dsn),
         heartbeat=0.3,
-        heartbeat_timeout=0.3,
+        heartbeat_timeout=scaled(0.3),
         backoff=ExponentialBackoff(initial=0.01, cap=0.2),
     )
     async with runner.connect() as writer, asyncpg.create_pool(runner.dsn, min_size=0) as pool:

@@ -318,7 +318,7 @@ async def test_reporting_survives_the_server(own_server: PostgresServer) -> None
         await asyncio.to_thread(own_server.kill)
         await asyncio.to_thread(own_server.start)
         async with asyncio.timeout(SOON):
-            while not (answers := await roll_call(dsn, timeout=0.3)):
+            while not (answers := await roll_call(dsn, timeout=scaled(0.3))):
                 pass
         assert answers[0].id == before.id
         assert answers[0].reconnects == 1

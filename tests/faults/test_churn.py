@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import ProxiedDatabase
 
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
-LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "backoff": AT_ONCE}
+LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": scaled(0.2), "backoff": AT_ONCE}
 CHANNELS = tuple(f"channel {number}" for number in range(10))
 TASKS, CALLS = 50, 20
 CALLS_BETWEEN_FAULTS = 100

@@ -67,7 +67,7 @@ async def test_r21_a_fresh_notification_arrives_soon_after_the_last_fault(
 ) -> None:
     """Within the longest delay between two attempts, and 2 seconds."""
     backoff = ExponentialBackoff(cap=CAP)
-    options = {"heartbeat": 0.3, "heartbeat_timeout": 0.3, "connect_timeout": 0.5}
+    options = {"heartbeat": 0.3, "heartbeat_timeout": scaled(0.3), "connect_timeout": scaled(0.5)}
     async with database.running(backoff=backoff, **options) as subject:
         await fault(database, subject)
         over = time.monotonic()

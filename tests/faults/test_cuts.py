@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Cut = Callable[[ProxiedConnection], None]
 
-LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "operation_timeout": 0.3}
+LIMITS = {"heartbeat": 0.2, "heartbeat_timeout": scaled(0.2), "operation_timeout": scaled(0.3)}
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 TERMINATE = b"X\0\0\0\4"
 WAIT_LIMIT = scaled(10.0)
@@ -119,7 +119,7 @@ async def test_a_notify_that_finds_no_connection_says_that_it_was_not_sent(
     database: ProxiedDatabase,
 ) -> None:
     """Where no connection can be made for it, notify() raises another error."""
-    async with database.running(connect_timeout=0.1) as subject:
+    async with database.running(connect_timeout=scaled(0.1)) as subject:
         for fault in (
             database.proxy.refuse,
             database.proxy.drop_new,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Fault = Callable[[FaultProxy], None]
 
-LIMITS = {"connect_timeout": 0.1}
+LIMITS = {"connect_timeout": scaled(0.1)}
 WAIT_LIMIT = scaled(10.0)
 
 by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
@@ -122,7 +122,7 @@ async def test_p8_start_gives_up_in_time_and_leaves_nothing(
 ) -> None:
     """After start_timeout start() says what failed last; no task and no connection stays."""
     fault(database.proxy)
-    subject = database.subject(**LIMITS, start_timeout=0.5)
+    subject = database.subject(**LIMITS, start_timeout=scaled(0.5))
     with pytest.raises(ConnectTimeoutError) as refused:
         await subject.listener.start()
     assert isinstance(refused.value.__cause__, OSError)
@@ -159,7 +159,7 @@ async def test_r8_a_name_service_that_fails_is_asked_again(database: ProxiedData
 
 async def test_r10_a_lookup_that_hangs_is_not_joined_by_another(database: ProxiedDatabase) -> None:
     """While a lookup hangs in its thread no further one is begun: threads must not pile up."""
-    listener = Listener(by_name(database), connect_timeout=0.05, start_timeout=0.8)
+    listener = Listener(by_name(database), connect_timeout=scaled(0.05), start_timeout=scaled(0.8))
     with dns_hangs(30, "localhost") as lookups:
         with pytest.raises(ConnectTimeoutError):
             await listener.start()
@@ -180,7 +180,7 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(
                 await too_late.wait()
         return await database.connect()
 
-    listener = Listener(connect=connect, connect_timeout=0.05)
+    listener = Listener(connect=connect, connect_timeout=scaled(0.05))
     starting = asyncio.create_task(listener.start())
     await tries.acquire()
     await tries.acquire()
@@ -195,7 +195,7 @@ async def test_r14_a_connection_that_comes_too_late_is_thrown_away(
 
 async def test_r8_a_missing_socket_is_tried_again() -> None:
     """A server whose Unix socket is not there yet may still come."""
-    listener = Listener("postgresql://postgres@/postgres?host=/nowhere", start_timeout=0.5)
+    listener = Listener("postgresql://postgres@/postgres?host=/nowhere", start_timeout=scaled(0.5))
     with pytest.raises(ConnectTimeoutError) as refused:
         await listener.start()
     assert isinstance(refused.value.__cause__, OSError)
@@ -253,7 +253,7 @@ async def test_a_smart_shutdown_waits_for_the_listener(
 ) -> None:
     """A smart shutdown looks like nothing at all from here; it ends when the listener closes."""
     other = await asyncpg.connect(own_database.dsn)
-    async with own_database.running(heartbeat=0.02, heartbeat_timeout=2.0) as subject:
+    async with own_database.running(heartbeat=0.02, heartbeat_timeout=scaled(2.0)) as subject:
         stopping = asyncio.create_task(asyncio.to_thread(battered_server.stop, "smart"))
         await until_refused(own_database.dsn)
         with own_database.wire() as wire:

@@ -140,7 +140,7 @@ async def test_r13_a_silent_primary_does_not_hold_up_the_failover(
 ) -> None:
     """A primary that hangs is left for the one that took its place."""
     events: Events = asyncio.Queue()
-    limits = {"heartbeat": 0.2, "heartbeat_timeout": 0.2, "connect_timeout": 0.2}
+    limits = {"heartbeat": 0.2, "heartbeat_timeout": scaled(0.2), "connect_timeout": scaled(0.2)}
     async with listener_on("dsn", own_server, standby, events=events, **limits) as listener:
         connected = await until(events, Connected)
         assert isinstance(connected, Connected)

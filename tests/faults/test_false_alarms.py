@@ -12,6 +12,7 @@ import pytest
 
 from asyncnotify import ConnectionLost, Reconnected
 from asyncnotify.testing.faults import block_loop
+from tests.support.machine import scaled
 from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Block = Callable[[FaultProxy], PatternDetector]
 
-HEARTBEAT, TIMEOUT = 0.02, 0.05
+HEARTBEAT, TIMEOUT = 0.02, scaled(0.05)
 BEAT = b"pg_listening_channels"
 ANSWER = b"SELECT 1\0"
 CANCELLED = b"C57014\0"
@@ -70,7 +71,7 @@ async def test_r3_a_blocked_loop_is_no_dead_connection(database: ProxiedDatabase
 async def test_r4_a_slow_network_is_no_dead_connection(database: ProxiedDatabase) -> None:
     """Latency, and single bytes, do not look like death to a heartbeat that waits for them."""
     database.proxy.delay(to_server=0.05, to_client=0.05)
-    async with database.running(heartbeat=0.1, heartbeat_timeout=2.0) as subject:
+    async with database.running(heartbeat=0.1, heartbeat_timeout=scaled(2.0)) as subject:
         with database.wire() as wire:
             await wire.until(3, ANSWER, "to_client")
             database.proxy.delay()
@@ -86,7 +87,7 @@ async def test_r5_a_heartbeat_is_one_round_trip_and_takes_no_transaction_id(
 ) -> None:
     """A hundred heartbeats are a hundred round trips, and leave the server's counter alone."""
     interval = 0.01
-    async with own_database.running(heartbeat=interval, heartbeat_timeout=2.0):
+    async with own_database.running(heartbeat=interval, heartbeat_timeout=scaled(2.0)):
         before = await own_database.fetchval(NEXT_XID)
         began = time.monotonic()
         with own_database.wire() as wire:
@@ -109,7 +110,7 @@ async def test_a_cancelled_query_is_no_dead_connection(database: ProxiedDatabase
 async def test_a_cancelled_heartbeat_is_no_dead_connection(own_database: ProxiedDatabase) -> None:
     """pg_cancel_backend() in the middle of a heartbeat: the server is asked again."""
     admin = await asyncpg.connect(own_database.dsn)
-    async with own_database.running(heartbeat=0.5, heartbeat_timeout=5.0) as subject:
+    async with own_database.running(heartbeat=0.5, heartbeat_timeout=scaled(5.0)) as subject:
         cancelled = own_database.proxy.detect(CANCELLED, "to_client")
         sent = own_database.proxy.detect(BEAT)
         async with admin.transaction():
@@ -180,7 +181,7 @@ async def test_an_idle_session_that_the_server_ends_is_replaced(database: Proxie
 @by_dsn_and_by_connect
 async def test_a_statement_timeout_does_not_end_a_session(database: ProxiedDatabase) -> None:
     """LISTEN and heartbeats need less time than any statement_timeout that makes sense."""
-    limits = {"heartbeat": 0.02, "heartbeat_timeout": 2.0}
+    limits = {"heartbeat": 0.02, "heartbeat_timeout": scaled(2.0)}
     async with (
         setting(database, "statement_timeout", "250ms"),
         database.running(**limits) as subject,

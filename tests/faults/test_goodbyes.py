@@ -14,6 +14,7 @@ import pytest_asyncio
 from asyncnotify import ConnectError, ConnectionLostError, Listener, Notification, Notifier
 from tests.faults.conftest import BACKENDS, OURS, WAIT_LIMIT
 from tests.support.driver_features import TELLS_LAST_WORDS
+from tests.support.machine import scaled
 from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ async def notifier_of(dsn: str, *, pooled: bool, **settings: str) -> AsyncGenera
     """Run a notifier that has sent something, on a connection of its own or of a pool."""
     options: dict[str, Any] = {"server_settings": {**IDLE, **settings}}
     if not pooled:
-        async with Notifier(dsn, operation_timeout=1.0, **options) as notifier:
+        async with Notifier(dsn, operation_timeout=scaled(1.0), **options) as notifier:
             await notifier.notify("orders", "first")
             yield notifier
         return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 AT_ONCE = scaled(0.25)  # seconds; measured: 0.013 at most
 DROPPED = scaled(0.05)  # seconds; measured: under 0.002
 WAIT_LIMIT = scaled(10.0)
-HEARTBEAT, TIMEOUT = 0.3, 0.3
+HEARTBEAT, TIMEOUT = 0.3, scaled(0.3)
 SLACK = scaled(0.5)  # seconds beyond heartbeat and timeout
 
 by_dsn_and_by_connect = pytest.mark.parametrize("connects_by", ["dsn", "connect"])
@@ -191,7 +191,7 @@ async def test_r2_a_frozen_session_is_noticed_by_the_heartbeat(
 @by_dsn_and_by_connect
 async def test_r33_a_dead_connection_is_dropped_without_waiting(database: ProxiedDatabase) -> None:
     """The next attempt follows the loss at once: nothing waits for a dead connection to close."""
-    async with database.running(heartbeat=0.1, heartbeat_timeout=0.1) as subject:
+    async with database.running(heartbeat=0.1, heartbeat_timeout=scaled(0.1)) as subject:
         database.proxy.pause()
         await subject.until(ConnectionLost)
         back = await subject.until(Reconnected)

@@ -14,6 +14,7 @@ import pytest_asyncio
 from asyncnotify import ClosedError, ExponentialBackoff, Listener, Notification, Notifier
 from tests.faults.conftest import OURS, WAIT_LIMIT
 from tests.faults.test_cancellation import every_moment
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable
@@ -264,7 +265,7 @@ async def test_r32_aclose_with_a_pool(database: ProxiedDatabase, pool: Pool) -> 
 async def test_giving_back_may_be_given_up(database: ProxiedDatabase, pool: Pool) -> None:
     """Closed while the server does not answer the pool, it leaves no failure unseen."""
     with no_complaints():
-        notifier = Notifier(pool=pool, operation_timeout=0.1)
+        notifier = Notifier(pool=pool, operation_timeout=scaled(0.1))
         held = database.proxy.cut_on(b"UNLISTEN", then="black_hole")  # the pool cleans up
         await notifier.notify("orders", "1")
         await held.wait()

@@ -54,7 +54,7 @@ async def reason(stream: Items) -> GapReason:
 async def test_r7_a_hundred_channels_are_back_within_a_second(database: ProxiedDatabase) -> None:
     """After each of twenty kills all hundred channels are listened on again, within a second."""
     downtimes: list[float] = []
-    limits = {"heartbeat": 0.02, "heartbeat_timeout": 2.0}
+    limits = {"heartbeat": 0.02, "heartbeat_timeout": scaled(2.0)}
     defaults = ExponentialBackoff()
     async with (
         database.running(**limits, backoff=defaults) as subject,
@@ -132,7 +132,7 @@ async def test_r10_there_is_never_more_than_one_attempt_at_a_time(
 
 def silence_limits(database: ProxiedDatabase) -> dict[str, Any]:
     """Return options that give up a silent server soon."""
-    return {"connect_timeout": 0.1, "backoff": BACKOFF}
+    return {"connect_timeout": scaled(0.1), "backoff": BACKOFF}
 
 
 @by_dsn_and_by_connect

@@ -19,6 +19,7 @@ from asyncnotify import (
     RetryScheduled,
     State,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -180,7 +181,7 @@ async def test_r12_a_connect_that_fails_is_called_again(database: ProxiedDatabas
         return await database.connect()
 
     database.connects_by = "connect"
-    listener = Listener(connect=connect, start_timeout=0.5)
+    listener = Listener(connect=connect, start_timeout=scaled(0.5))
     with pytest.raises(ConnectTimeoutError) as refused:
         await listener.start()
     assert "LookupError" in str(refused.value)
@@ -192,7 +193,7 @@ async def test_r12_a_connect_that_fails_is_called_again(database: ProxiedDatabas
         assert isinstance(await anext(events), ConnectionLost)
         assert isinstance(await anext(events), RetryScheduled)
         working = True
-        await listener.wait_connected(10.0)
+        await listener.wait_connected(scaled(10.0))
 
 
 async def test_r12_a_dropped_database_is_waited_for(own_database: ProxiedDatabase) -> None:

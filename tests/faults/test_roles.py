@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WAIT_LIMIT = scaled(10.0)
 BACKOFF = ExponentialBackoff(initial=0.01, cap=0.1)
-HEARTBEAT: dict[str, Any] = {"heartbeat": 0.1, "heartbeat_timeout": 2.0}
+HEARTBEAT: dict[str, Any] = {"heartbeat": 0.1, "heartbeat_timeout": scaled(2.0)}
 
 
 async def until(events: EventStream, kind: type) -> Any:
@@ -158,7 +158,7 @@ async def test_r54_a_role_whose_transactions_wait_listens_and_notifies(waiting_r
     for arguments in ways:
         async with (
             asyncio.timeout(WAIT_LIMIT),
-            Listener(**arguments, **HEARTBEAT, start_timeout=5.0) as listener,
+            Listener(**arguments, **HEARTBEAT, start_timeout=scaled(5.0)) as listener,
             listener.stream("orders") as stream,
         ):
             await listener.notify("orders", "1")

@@ -165,7 +165,10 @@ def told(alias: str) -> dict[str, Any]:
             {"database": "b", "host": "c"},
         ),
         ({"OPTIONS": {"host": "a"}}, {"database": "shop", "host": "a"}),
-        ({"OPTIONS": {"connect_timeout": "3"}}, {"database": "shop", "connect_timeout": 3.0}),
+        (
+            {"OPTIONS": {"connect_timeout": "3"}},
+            {"database": "shop", "connect_timeout": scaled(3.0)},
+        ),
         ({"OPTIONS": {"keepalives": 0}}, {"database": "shop", "keepalive": None}),
         (
             {"OPTIONS": {"keepalives_idle": 30, "tcp_user_timeout": 1_500}},

@@ -455,7 +455,7 @@ async def test_a_history_does_not_wait_for_a_server_that_is_away(
 
 async def test_publishing_gives_up(own_server: PostgresServer) -> None:
     """After its time publish() raises; a shutdown then waits for no more attempts."""
-    backend = NotifyChannelsBackend(own_server.dsn, retry_timeout=0.5)
+    backend = NotifyChannelsBackend(own_server.dsn, retry_timeout=scaled(0.5))
     async with asyncio.timeout(LIMIT), ChannelsPlugin(backend, channels=["a"]) as plugin:
         await lose(own_server, backend)
         with pytest.raises(ConnectionError):

@@ -19,6 +19,7 @@ from tests.hygiene.error_injector import ErrorInjector
 from tests.hygiene.monitored_listener import MonitoredListener
 from tests.hygiene.secret_detector import OURS, PASSWORD, USER, SecretDetector
 from tests.hygiene.secrets_harness import SHORT_BACKOFF, WAIT_LIMIT, SecretsHarness, until
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 from tests.support.server_features import small_queue
 
@@ -172,10 +173,15 @@ def new_monitored(
     def new(
         dsn: str = guarded_server.dsn,
         *,
-        heartbeat_timeout: float = 2.0,
+        heartbeat_timeout: float = scaled(2.0),
         **options: Any,
     ) -> MonitoredListener:
-        options = {"heartbeat": None, "backoff": SHORT_BACKOFF, "connect_timeout": 1.0, **options}
+        options = {
+            "heartbeat": None,
+            "backoff": SHORT_BACKOFF,
+            "connect_timeout": scaled(1.0),
+            **options,
+        }
         options["heartbeat_timeout"] = heartbeat_timeout
         listener = Listener(proxy.proxied_dsn(dsn), **options)
         return MonitoredListener(proxy, root, listener, heartbeat_timeout)

@@ -37,7 +37,7 @@ E = TypeVar("E", bound=ConnectionEvent)
 
 WAIT_LIMIT: Final = scaled(10.0)  # seconds until a fact that must come has come
 SHORT_BACKOFF: Final = ExponentialBackoff(initial=0.01, cap=0.05)
-SOON: Final[dict[str, Any]] = {"start_timeout": 0.2, "connect_timeout": 1.0}
+SOON: Final[dict[str, Any]] = {"start_timeout": scaled(0.2), "connect_timeout": scaled(1.0)}
 
 
 async def until(events: EventStream, kind: type[E], timeout: float = WAIT_LIMIT) -> E:

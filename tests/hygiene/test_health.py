@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
     from tests.hygiene.monitored_listener import MonitoredListener
 
-TIMEOUT: Final = 0.2  # the heartbeat's, and so that of health(), where it is not answered
+TIMEOUT: Final = scaled(0.2)  # the heartbeat's, and so that of health(), where it is not answered
 COUNT_TO_9: Final = "SELECT count(pg_notify('slow', n::text)) FROM generate_series(1, 9) n"
 
 

@@ -35,6 +35,7 @@ from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.error_injector import ErrorInjector, error_response
 from tests.hygiene.secret_detector import OURS, chain
 from tests.hygiene.secrets_harness import WAIT_LIMIT, until
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -175,7 +176,9 @@ async def leave_by_an_error(place: Owner) -> None:
 async def start_in_vain(place: Owner) -> None:
     """Start where nobody is."""
     with suppress(ConnectTimeoutError):
-        await Listener(port=1, host="127.0.0.1", backoff=AT_ONCE, start_timeout=0.01).start()
+        await Listener(
+            port=1, host="127.0.0.1", backoff=AT_ONCE, start_timeout=scaled(0.01)
+        ).start()
 
 
 async def cancel_the_start(place: Owner) -> None:

@@ -23,6 +23,7 @@ from asyncnotify.testing.faults import dns_fails
 from asyncnotify.testing.server import BinariesNotFoundError
 from tests.hygiene.secret_detector import HALVES, PASSWORD, PAYLOAD, SECRETS, USER
 from tests.hygiene.secrets_harness import SHORT_BACKOFF, SOON, WAIT_LIMIT
+from tests.support.machine import scaled
 from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ async def silent(harness: SecretsHarness) -> None:
     """Nobody answers."""
     harness.proxy.black_hole()
     await harness.fails_to_start(
-        harness.listener_with_short_start(connect_timeout=0.05), TimeoutError
+        harness.listener_with_short_start(connect_timeout=scaled(0.05)), TimeoutError
     )
 
 
@@ -239,7 +240,7 @@ async def test_r43_a_dsn_of_another_kind_is_not_told(harness: SecretsHarness) ->
 async def fails_mutely(harness: SecretsHarness, dsn: str) -> None:
     """Start a listener with a DSN that leads nowhere, or to a refusal; check what it tells."""
     with dns_fails():
-        limits: dict[str, Any] = {**SOON, "start_timeout": 0.05}
+        limits: dict[str, Any] = {**SOON, "start_timeout": scaled(0.05)}
         await harness.fails_to_start(
             lambda: Listener(dsn, **limits, on_event=harness.detector.record)
         )
@@ -302,7 +303,11 @@ async def test_r43_the_error_of_a_callable_is_a_cause_and_no_more(
     async def fail() -> Any:
         raise own
 
-    options: dict[str, Any] = {argument: fail, "backoff": SHORT_BACKOFF, "start_timeout": 0.1}
+    options: dict[str, Any] = {
+        argument: fail,
+        "backoff": SHORT_BACKOFF,
+        "start_timeout": scaled(0.1),
+    }
     if argument == "password":
         options["dsn"] = guarded_server.dsn_for("postgres", user=USER, password=PASSWORD)
     events: list[ConnectionEvent] = []

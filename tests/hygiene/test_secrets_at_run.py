@@ -28,6 +28,7 @@ from tests.hygiene.conftest import superuser
 from tests.hygiene.error_injector import ErrorInjector, error_response, message
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, SECRETS, USER
 from tests.hygiene.secrets_harness import WAIT_LIMIT, until
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 from tests.support.server_features import can_fill_queue
 
@@ -83,7 +84,9 @@ async def server_gone(harness: SecretsHarness) -> None:
 
 async def black_hole(harness: SecretsHarness) -> None:
     """The network drops everything, heartbeats as well."""
-    async with harness.running(heartbeat=0.1, heartbeat_timeout=0.4, connect_timeout=0.4) as run:
+    async with harness.running(
+        heartbeat=0.1, heartbeat_timeout=scaled(0.4), connect_timeout=scaled(0.4)
+    ) as run:
         harness.proxy.black_hole()
         await until(run.events, ConnectionLost)
         await until(run.events, RetryScheduled)
@@ -94,7 +97,7 @@ async def black_hole(harness: SecretsHarness) -> None:
 
 async def last_words(harness: SecretsHarness) -> None:
     """The server says goodbye, and its end does not arrive."""
-    async with harness.running(heartbeat=0.1, heartbeat_timeout=0.5) as run:
+    async with harness.running(heartbeat=0.1, heartbeat_timeout=scaled(0.5)) as run:
         harness.proxy.hold_fin()
         await run.kill()
         harness.proxy.heal()
@@ -103,7 +106,7 @@ async def last_words(harness: SecretsHarness) -> None:
 
 async def unreadable_notification(harness: SecretsHarness) -> None:
     """A notification arrives that is no UTF-8."""
-    patience = {"heartbeat": 0.1, "heartbeat_timeout": 2.0}
+    patience = {"heartbeat": 0.1, "heartbeat_timeout": scaled(2.0)}
     async with (
         ErrorInjector(harness.server) as injector,
         harness.running(port=injector.port, **patience) as run,

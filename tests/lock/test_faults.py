@@ -13,6 +13,7 @@ from asyncnotify import ConnectError, PoolerError, WrongLoopError
 from asyncnotify.lock import Lock, LockLostError, Locks
 from asyncnotify.testing.proxy import FaultProxy
 from tests.lock.conftest import WAIT_LIMIT, holder, tried, until
+from tests.support.machine import scaled
 from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[Any]
 
-LIFE = 1.0
+LIFE = scaled(1.0)
 
 
 async def take(locks: Locks, name: str = "x") -> int:
@@ -48,13 +49,13 @@ async def test_the_write_of_a_frozen_holder_is_refused(installed: str, admin: Co
 async def test_a_holder_that_lives_keeps_the_lock(installed: str, admin: Connection) -> None:
     """Idle for several lives, it asks the server often enough."""
     await admin.execute("CREATE TABLE written (token int)")
-    async with holder("hold", installed, "0.5") as living, Locks(installed) as locks:
+    async with holder("hold", installed, str(LIFE / 2)) as living, Locks(installed) as locks:
         assert await living.line() == "held 1"
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while loop.time() < began + 2.0:
+        while loop.time() < began + 2 * LIFE:
             with pytest.raises(TimeoutError):
-                async with Lock(locks, "held", timeout=0.5):
+                async with Lock(locks, "held", timeout=LIFE / 2):
                     pass
         living.tell("write")
         assert await living.line() == "written"
@@ -78,7 +79,7 @@ async def test_a_holder_behind_a_dead_network_knows_before_the_lock_is_free(
     loop = asyncio.get_running_loop()
     async with FaultProxy.for_dsn(installed) as proxy, Locks(installed) as others:
         dsn = proxy.proxied_dsn(installed)
-        async with Locks(dsn, life=2.0, close_timeout=0.1) as locks:
+        async with Locks(dsn, life=2 * LIFE, close_timeout=0.1) as locks:
             tasks: list[asyncio.Task[float]] = []
 
             async def lose() -> None:
@@ -129,7 +130,7 @@ async def test_without_a_server_there_is_an_error_in_time(own_server: PostgresSe
         with pytest.raises(ConnectError, match="missing"):
             await take(locks)
     await asyncio.to_thread(own_server.stop)
-    async with Locks(own_server.dsn, start_timeout=0.2) as locks:
+    async with Locks(own_server.dsn, start_timeout=scaled(0.2)) as locks:
         with pytest.raises(ConnectError):
             await asyncio.wait_for(take(locks), WAIT_LIMIT)
 

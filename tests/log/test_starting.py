@@ -10,6 +10,7 @@ import pytest
 
 from asyncnotify import ClosedError, ConnectError
 from asyncnotify.log import Event, Log, NotInstalledError
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ async def test_start_keeps_trying_while_the_server_restarts(
 
 async def test_start_gives_up_after_its_timeout() -> None:
     """With the last error; the log can be started again."""
-    log, _ = with_handlers(NOWHERE, start_timeout=0.2)
+    log, _ = with_handlers(NOWHERE, start_timeout=scaled(0.2))
     for _ in range(2):
         began = asyncio.get_running_loop().time()
         with pytest.raises(ConnectError):

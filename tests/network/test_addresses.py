@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 LIVE, DEAD, DEAD_TOO = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 STAGGER = 0.25
-CONNECT_TIMEOUT = 1.0
+CONNECT_TIMEOUT = scaled(1.0)
 
 
 @pytest_asyncio.fixture
@@ -66,7 +66,9 @@ async def test_r52_ipv6_that_leads_nowhere_does_not_keep_from_ipv4(
     try:
         nowhere = unanswered("::1", proxy.port)
         with resolving(both_example=["::1", LIVE]), nowhere:
-            async with Listener(named(proxy, dsn, "both.example"), start_timeout=3.0) as listener:
+            async with Listener(
+                named(proxy, dsn, "both.example"), start_timeout=scaled(3.0)
+            ) as listener:
                 assert listener.is_connected
     except OSError as error:
         if isinstance(error, ConnectTimeoutError):
@@ -107,7 +109,7 @@ async def test_r52_the_start_reaches_every_host(proxy: FaultProxy, dsn: str) -> 
     """Its time is shared among them: the last one is tried before it is over."""
     with unanswered(DEAD, proxy.port), unanswered(DEAD_TOO, proxy.port):
         hosts = named(proxy, dsn, DEAD, DEAD_TOO, LIVE)
-        async with Listener(hosts, start_timeout=2.0) as listener:
+        async with Listener(hosts, start_timeout=scaled(2.0)) as listener:
             assert listener.is_connected
 
 
@@ -116,7 +118,7 @@ async def test_r52_the_error_names_every_address_and_why(proxy: FaultProxy, dsn:
     proxy.refuse()
     with resolving(two_example=[DEAD, LIVE]), unanswered(DEAD, proxy.port):
         hosts = named(proxy, dsn, "two.example", "nowhere.invalid")
-        listener = Listener(hosts, connect_timeout=0.5, start_timeout=1.5)
+        listener = Listener(hosts, connect_timeout=scaled(0.5), start_timeout=scaled(1.5))
         with pytest.raises(ConnectTimeoutError) as caught:
             await listener.start()
     said = str(caught.value)

@@ -30,8 +30,8 @@ async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None
     listener = Listener(
         remote.dsn,
         heartbeat=0.3,
-        heartbeat_timeout=0.3,
-        connect_timeout=0.5,
+        heartbeat_timeout=scaled(0.3),
+        connect_timeout=scaled(0.5),
         keepalive=None,
         backoff=SHORT_BACKOFF,
     )
@@ -40,7 +40,7 @@ async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None
         remote.cut()
         cut = Stopwatch()
         lost = await observed.until(ConnectionLost)
-        assert cut.seconds < 0.3 + 0.3 + scaled(0.5)
+        assert cut.seconds < 0.3 + scaled(0.3 + 0.5)
         assert isinstance(lost.cause, TimeoutError)
         remote.heal()
         await observed.until(Reconnected)
@@ -50,7 +50,11 @@ async def test_r2_a_black_hole_is_found_by_the_heartbeat(remote: Remote) -> None
 async def test_r38_without_a_heartbeat_tcp_finds_the_black_hole(remote: Remote) -> None:
     """With keepalive alone the loss is noticed, and without either it never would be."""
     keepalive = Keepalive(idle=1, interval=1, count=2, user_timeout=2)
-    limits: dict[str, Any] = {"heartbeat": None, "connect_timeout": 0.5, "backoff": SHORT_BACKOFF}
+    limits: dict[str, Any] = {
+        "heartbeat": None,
+        "connect_timeout": scaled(0.5),
+        "backoff": SHORT_BACKOFF,
+    }
     quiet = Listener(remote.dsn, keepalive=keepalive, **limits)
     unprotected = Listener(remote.dsn, keepalive=None, close_timeout=0.1, **limits)
     async with observing(quiet, remote.local) as observed, observing(unprotected, remote.local):
@@ -68,8 +72,8 @@ async def test_r31_a_host_that_never_answers_holds_nobody_up(remote: Remote) -> 
     remote.cut()
     began = Stopwatch()
     with pytest.raises(ConnectTimeoutError):
-        await Listener(remote.dsn, start_timeout=0.3).start()
-    assert began.seconds < 0.3 + scaled(1.0)
+        await Listener(remote.dsn, start_timeout=scaled(0.3)).start()
+    assert began.seconds < scaled(0.3 + 1.0)
 
     listener = Listener(remote.dsn)
     starting = asyncio.create_task(listener.start())

@@ -38,18 +38,20 @@ async def test_r10_start_gives_up_in_time_on_a_lookup_that_hangs(
     proxy: FaultProxy, dsn: str
 ) -> None:
     """start() raises when its time is over, and several attempts have waited for one lookup."""
-    listener = Listener(by_name(proxy, dsn), connect_timeout=0.05, start_timeout=0.5)
+    listener = Listener(
+        by_name(proxy, dsn), connect_timeout=scaled(0.05), start_timeout=scaled(0.5)
+    )
     with dns_hangs(FOR_EVER, NAME) as lookups:
         began = Stopwatch()
         with pytest.raises(ConnectTimeoutError):
             await listener.start()
-        assert began.seconds < 0.5 + scaled(1.0)
+        assert began.seconds < scaled(0.5 + 1.0)
         assert (lookups.started, lookups.peak) == (1, 1)
 
 
 async def test_r10_a_running_listener_has_one_lookup_in_flight(proxy: FaultProxy, dsn: str) -> None:
     """However often it tries to come back, and notifies, one lookup hangs, and no second one."""
-    listener = Listener(by_name(proxy, dsn), connect_timeout=0.2, backoff=SHORT_BACKOFF)
+    listener = Listener(by_name(proxy, dsn), connect_timeout=scaled(0.2), backoff=SHORT_BACKOFF)
     async with observing(listener, dsn) as watched:
         await watched.delivers()
         with dns_hangs(FOR_EVER, NAME) as lookups:
@@ -67,7 +69,7 @@ async def test_r52_the_last_addresses_serve_while_the_name_service_fails(
     proxy: FaultProxy, dsn: str
 ) -> None:
     """A name that was resolved once needs no name service to be connected to again."""
-    listener = Listener(by_name(proxy, dsn), connect_timeout=0.2, backoff=SHORT_BACKOFF)
+    listener = Listener(by_name(proxy, dsn), connect_timeout=scaled(0.2), backoff=SHORT_BACKOFF)
     for fault in (dns_fails(NAME), dns_hangs(FOR_EVER, NAME)):
         async with observing(listener, dsn) as watched:
             await watched.delivers()
@@ -87,7 +89,7 @@ async def test_r52_a_lookup_needs_no_thread_of_the_applications(
         loop.set_default_executor(only)
         job = loop.run_in_executor(None, released.wait)
         try:
-            listener = Listener(by_name(proxy, dsn), start_timeout=5.0)
+            listener = Listener(by_name(proxy, dsn), start_timeout=scaled(5.0))
             async with observing(listener, dsn) as watched:
                 await watched.delivers()
                 proxy.reset()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
-CONNECT_TIMEOUT = 1.0
+CONNECT_TIMEOUT = scaled(1.0)
 PROOF_LIMIT = scaled(5.0)  # seconds, on top of the connect timeout
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 OURS = "asyncnotify"
@@ -179,7 +179,7 @@ async def test_r39_a_session_that_is_given_back_listens_on_nothing(
     """Two listeners that get the same backends one after the other know nothing of each other."""
     pooler = new_pooler(settings={"default_pool_size": "2"})
     for channel in ("first", "second"):
-        listener = Listener(pooler.dsn, heartbeat=0.02, heartbeat_timeout=2.0)
+        listener = Listener(pooler.dsn, heartbeat=0.02, heartbeat_timeout=scaled(2.0))
         async with observing(listener, pooled_server.dsn) as observed, listener.stream(channel):
             before = listener.stats().last_heartbeat
             async with asyncio.timeout(WAIT_LIMIT):
@@ -211,7 +211,7 @@ async def test_r39_no_startup_parameter_is_sent_that_poolers_refuse(new_pooler: 
 
     async with FaultProxy.for_dsn(pooler.dsn) as proxy:
         proxy.tap(note)
-        async with Listener(proxy.proxied_dsn(pooler.dsn), start_timeout=2.0) as listener:
+        async with Listener(proxy.proxied_dsn(pooler.dsn), start_timeout=scaled(2.0)) as listener:
             await listener.notify("orders")
     assert len(sent) == 3  # the listening one, that of the proof, the notifying one
     for data in sent.values():
@@ -269,7 +269,10 @@ async def test_r39_a_pool_of_one_is_believed_with_a_warning(
     pooler = new_pooler(settings={"default_pool_size": "1"})
     began = Stopwatch()
     listener = Listener(
-        pooler.dsn, connect_timeout=CONNECT_TIMEOUT, operation_timeout=0.5, start_timeout=3.0
+        pooler.dsn,
+        connect_timeout=CONNECT_TIMEOUT,
+        operation_timeout=scaled(0.5),
+        start_timeout=scaled(3.0),
     )
     async with observing(listener, pooled_server.dsn) as observed:
         assert began.seconds < CONNECT_TIMEOUT + PROOF_LIMIT
@@ -300,7 +303,9 @@ async def test_p5_a_pooler_that_stops_delivering_is_noticed(
 ) -> None:
     """Switched to transaction mode under the open connection, it has lost that connection."""
     pooler = new_pooler()
-    listener = Listener(pooler.dsn, heartbeat=0.1, heartbeat_timeout=0.5, backoff=SHORT_BACKOFF)
+    listener = Listener(
+        pooler.dsn, heartbeat=0.1, heartbeat_timeout=scaled(0.5), backoff=SHORT_BACKOFF
+    )
     async with observing(listener, pooled_server.dsn) as observed:
         pooler.reload(pool_mode="transaction")
         await observed.until(ConnectionLost, timeout=4.0)
@@ -334,7 +339,7 @@ async def test_r43_no_password_is_told_of(
     async with observing(Listener(right, backoff=SHORT_BACKOFF), pooled_server.dsn) as observed:
         await observed.delivers()
         with pytest.raises(ConnectError) as refused:
-            await Listener(wrong, start_timeout=0.2).start()
+            await Listener(wrong, start_timeout=scaled(0.2)).start()
         pooler.restart()
         await observed.until(Reconnected)
         told = [repr(observed.listener), repr(observed.listener.stats())]

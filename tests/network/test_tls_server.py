@@ -27,6 +27,7 @@ from asyncnotify import (
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.addresses import resolving
 from tests.support.certificates import Authority, Certificate
+from tests.support.machine import scaled
 from tests.support.server_features import major_of
 from tests.support.tls_server import ADDRESS, WAIT_LIMIT, TlsServer, tls_server
 
@@ -313,7 +314,7 @@ async def test_tls_may_begin_at_once(server: TlsServer, authority: Authority) ->
             assert [session["ssl"] for session in await server.sessions()] == [True, True]
         return
     with pytest.raises(ConnectError):
-        await Listener(dsn, start_timeout=1.0).start()
+        await Listener(dsn, start_timeout=scaled(1.0)).start()
 
 
 # -- certificates that change ---------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from asyncnotify import Listener, Notifier, PoolerError
 from tests.network.observed_listener import WAIT_LIMIT, execute
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -46,7 +47,9 @@ async def serializable_writer(dsn: str) -> AsyncGenerator[None]:
 
 async def test_r54_a_session_of_a_pool_does_not_wait(new_pooler: NewPooler, database: str) -> None:
     """The start, delivery and heartbeats, while others would wait."""
-    listener = Listener(new_pooler().dsn_for(DATABASE), heartbeat=0.1, heartbeat_timeout=2.0)
+    listener = Listener(
+        new_pooler().dsn_for(DATABASE), heartbeat=0.1, heartbeat_timeout=scaled(2.0)
+    )
     async with (
         asyncio.timeout(WAIT_LIMIT),
         serializable_writer(database),

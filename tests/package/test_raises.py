@@ -21,6 +21,7 @@ from asyncnotify import (
     Notifier,
 )
 from tests.support.docstrings import exception_named, public_callables, raised_by, raised_names
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -180,7 +181,7 @@ def subject(name: str) -> Any:
     if name in listeners:
         return listeners[name](DSN)
     if name in {"Notifier", "BlockingNotifier"}:
-        return getattr(asyncnotify, name)(DSN, start_timeout=0.1)
+        return getattr(asyncnotify, name)(DSN, start_timeout=scaled(0.1))
     made: dict[str, Any] = {
         "Channel": Channel("orders"),
         "Stream": Listener(DSN).stream("orders"),

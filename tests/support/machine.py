@@ -2,9 +2,10 @@
 How slow this machine is, measured once when the tests start: the time limits are scaled by that.
 
 What a test waits for has to come; how long it may take depends on the machine, and on what else
-runs there, the other processes of the same run included. Where asyncnotify promises to do something
-in time, the timeout that it is given is not scaled, but what it may take beyond that is: on the
-reference machine the promise is checked as it is made.
+runs there, the other processes of the same run included. So are the timeouts that asyncnotify is
+given for what a server has to do: one that expires on purpose has to leave time for what comes
+before and after. Where asyncnotify promises to do something in time, what it may take beyond its
+timeout is scaled too: on the reference machine the promise is checked as it is made.
 """
 
 from __future__ import annotations
