@@ -265,11 +265,11 @@ async def test_r32_aclose_with_a_pool(database: ProxiedDatabase, pool: Pool) -> 
 async def test_giving_back_may_be_given_up(database: ProxiedDatabase, pool: Pool) -> None:
     """Closed while the server does not answer the pool, it leaves no failure unseen."""
     with no_complaints():
-        notifier = Notifier(pool=pool, operation_timeout=scaled(0.1))
+        notifier = Notifier(pool=pool, operation_timeout=scaled(0.3))
         held = database.proxy.cut_on(b"UNLISTEN", then="black_hole")  # the pool cleans up
         await notifier.notify("orders", "1")
         await held.wait()
         await notifier.aclose(0)
-        await asyncio.sleep(0.2)  # the pool gives up as well
+        await database.proxy.wait_idle()  # the pool has given up as well
         database.proxy.heal()
         await check_free(pool)

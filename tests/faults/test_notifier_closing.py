@@ -12,7 +12,6 @@ from asyncnotify import (
     ClosedError,
     ConnectError,
     ConnectionLostError,
-    ExponentialBackoff,
     Listener,
     Notifier,
 )
@@ -20,7 +19,7 @@ from tests.faults.conftest import WAIT_LIMIT
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from asyncnotify.testing.server import PostgresServer
     from tests.faults.conftest import ProxiedDatabase
@@ -35,6 +34,7 @@ class NotifierHarness:
     def __init__(self, database: ProxiedDatabase) -> None:
         self.database = database
         self.calls: list[asyncio.Task[object]] = []
+        self.failed = asyncio.Semaphore(0)  # attempts, after which the next one is waited for
         self.notifier = Notifier(
             database.proxied_dsn,
             connect_timeout=FOR_EVER,
@@ -43,8 +43,14 @@ class NotifierHarness:
             retry_timeout=FOR_EVER,
             close_timeout=CLOSE_TIMEOUT,
             queue=10,
-            backoff=ExponentialBackoff(initial=FOR_EVER, cap=FOR_EVER),
+            backoff=self._delays,
         )
+
+    def _delays(self) -> Iterator[float]:
+        yield 0.0
+        while True:
+            self.failed.release()
+            yield FOR_EVER / 2
 
     def call(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Start a call."""
@@ -106,7 +112,7 @@ async def starting(harness: NotifierHarness) -> None:
     """start() waits for its next attempt, for a minute."""
     harness.database.proxy.refuse()
     harness.call(harness.notifier.start())
-    await asyncio.wait(harness.calls, timeout=0.05)
+    await harness.failed.acquire()
 
 
 async def trying_again(harness: NotifierHarness) -> None:
@@ -117,7 +123,8 @@ async def trying_again(harness: NotifierHarness) -> None:
     await harness.database.proxy.wait_idle()
     for n in range(3):
         harness.call(harness.notifier.notify("orders", str(n), retry=True))
-    await asyncio.wait(harness.calls, timeout=0.05)
+    for _ in range(3):
+        await harness.failed.acquire()
 
 
 async def saying_goodbye(harness: NotifierHarness) -> None:
@@ -241,11 +248,18 @@ async def test_a_start_beside_aclose_does_not_cut_it_short(database: ProxiedData
 
 async def test_an_old_start_does_not_close_what_was_begun_after(database: ProxiedDatabase) -> None:
     """A start() that was closed under its wait learns of it, and touches nothing that is newer."""
-    notifier = Notifier(database.proxied_dsn, backoff=lambda: iter((0.0, 0.2, FOR_EVER)))
+    failed = asyncio.Event()
+
+    def delays() -> Iterator[float]:
+        yield 0.0
+        failed.set()
+        yield 0.2
+        yield FOR_EVER
+
+    notifier = Notifier(database.proxied_dsn, backoff=delays)
     database.proxy.drop_new()
     old = asyncio.create_task(notifier.start())
-    await database.proxy.wait_for_dials(1)
-    await asyncio.wait({old}, timeout=0.05)
+    await failed.wait()
     await notifier.aclose()
     database.proxy.accept()
     await notifier.start()
