@@ -107,6 +107,29 @@ async def cancel(tasks: Collection[asyncio.Future[Any]], grace: float = CANCEL_G
         await asyncio.wait(tasks, timeout=grace)
 
 
+class GivenUp:
+    """
+    Tasks that were cancelled, and still have something to close.
+
+    Their owner goes on without them, but has to wait for them at its end. A dial that was cancelled
+    needs some turns of the event loop to close what it has opened, and whoever has closed the owner
+    may let the loop stand still.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def add(self, task: asyncio.Future[Any]) -> None:
+        """Take a task that was cancelled."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def ended(self, grace: float = CANCEL_GRACE) -> None:
+        """Return once all have ended, after so many seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+
+
 async def is_done_within(awaited: asyncio.Future[Any], seconds: float) -> bool:
     """Return whether what the server sends brings this about, in so many seconds."""
     for limit in (seconds, READ_GRACE):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._backoff import shortened
 from asyncnotify._delivery.moment import Moment
@@ -182,11 +182,12 @@ class Handover:
         """Call ``callback`` when the new session is ready, or has failed."""
         self._task.add_done_callback(lambda _: callback())
 
-    def cancel(self) -> None:
-        """Give the new session up, unless it has taken over."""
+    def cancel(self) -> asyncio.Task[ListeningSession]:
+        """Give the new session up, unless it has taken over; return the task that does so."""
         self._task.cancel()
         if not self._is_complete:
             self._task.add_done_callback(_terminate)
+        return self._task
 
     # -- in place of the old session ----------------------------------------------------------
 
@@ -236,14 +237,21 @@ class Replacement:
     Args:
         prepare: Begins a handover.
         max_age: Seconds after which a connection is replaced; None: never.
+        on_given_up: Called with a task that has been cancelled, and still ends a session.
     """
 
-    def __init__(self, prepare: Callable[[], Handover], max_age: float | None) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[], Handover],
+        max_age: float | None,
+        on_given_up: Callable[[asyncio.Task[Any]], None],
+    ) -> None:
         self._prepare = prepare
         self._max_age = max_age
         self._loop = asyncio.get_running_loop()
         self._due: float | None = None
         self._warnings = WarningLimit()
+        self._on_given_up = on_given_up
         self.handover: Handover | None = None
         self._marker = ""
 
@@ -257,7 +265,7 @@ class Replacement:
         """Give up what is being prepared."""
         self._due = None
         if self.handover is not None:
-            self.handover.cancel()
+            self._on_given_up(self.handover.cancel())
             self.handover = None
 
     async def complete(self, old: ListeningSession) -> ListeningSession | None:

@@ -18,6 +18,7 @@ from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
 from asyncnotify._errors import ConnectionLostError, describe_error
 from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._tasks import GivenUp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -72,9 +73,9 @@ class SessionLoop:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._settling: list[asyncio.Future[None]] = []
+        self.given_up = GivenUp()  # connections beside the session that are being made
         self._questions: list[_Question] = []
-        self._last_probe = 0.0
-        self._beats = 0
+        self._last_probe, self._beats = 0.0, 0
         self._warnings = WarningLimit()
         self._pooler_check: PoolerCheck | None = None
         self._pooler_probe: PoolerProbe | None = None
@@ -180,7 +181,7 @@ class SessionLoop:
         settling, self._settling = self._settling, []
         _release(settling)
         if self._pooler_probe is not None:
-            self._pooler_probe.cancel()
+            self.given_up.add(self._pooler_probe.cancel())
             self._pooler_probe = None
         questions, self._questions = self._questions, []
         for question in questions:

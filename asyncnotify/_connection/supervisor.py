@@ -89,7 +89,8 @@ class Supervisor:
         self._announce = announce
         self._pooler_check = PoolerCheck(connections, lambda: router.received)
         session_loop.check_by(self._pooler_check)
-        session_loop.replace_by(Replacement(self._new_handover, max_age), self._report_replaced)
+        replacement = Replacement(self._new_handover, max_age, session_loop.given_up.add)
+        session_loop.replace_by(replacement, self._report_replaced)
         self._lost_at: float | None = None
         self._close_within: float | None = None
 
@@ -126,6 +127,7 @@ class Supervisor:
             self.status.connected_since = None
             self.connected.clear()
             self._session_loop.end()
+            await self._session_loop.given_up.ended()
 
     async def _connect(self) -> ListeningSession | None:
         """Try until a session listens; None if the first start is refused for good."""

@@ -19,6 +19,8 @@ from asyncnotify import (
     Reconnected,
     Replaced,
 )
+from asyncnotify.testing.proxy import FaultProxy
+from tests.conftest import is_ours
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -129,6 +131,18 @@ async def test_r22_channels_come_and_go_meanwhile(dsn: str, connects_by: str) ->
             await anext(fence)
         before = listener.stats().last_heartbeat
         assert before is None or listener.stats().reconnects == 0
+
+
+@by_dsn_and_by_connect
+async def test_r34_aclose_leaves_no_connection_that_is_being_made(
+    dsn: str, connects_by: str
+) -> None:
+    """The event loop may stand still once it has returned: then nobody else would close it."""
+    async with FaultProxy.for_dsn(dsn) as proxy, asyncio.timeout(WAIT_LIMIT):
+        async with listener_on(proxy.proxied_dsn(dsn), connects_by):
+            proxy.silent()
+            await proxy.wait_for_dials(proxy.accepted + 1)
+        assert [task.get_name() for task in asyncio.all_tasks() if is_ours(task)] == []
 
 
 async def test_r37_the_old_connection_is_closed(dsn: str) -> None:

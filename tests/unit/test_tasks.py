@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify._tasks import CANCEL_GRACE, cancel, retrieve, sealed, start
+from asyncnotify._tasks import CANCEL_GRACE, GivenUp, cancel, retrieve, sealed, start
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -189,3 +189,29 @@ async def test_a_sealed_call_can_be_cancelled() -> None:
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
+
+
+async def test_what_was_given_up_is_waited_for_but_not_for_ever() -> None:
+    """A task that closes something ends first; one that does not end costs the grace."""
+    loop, given_up, closed = asyncio.get_running_loop(), GivenUp(), list[str]()
+
+    async def close(seconds: float) -> None:
+        try:
+            await loop.create_future()
+        finally:
+            await asyncio.sleep(seconds)
+            closed.append(f"after {seconds}")
+
+    await given_up.ended()
+    began = loop.time()
+    tasks = [loop.create_task(close(seconds)) for seconds in (0.1, 3.0)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+        given_up.add(task)
+    await given_up.ended()
+    assert closed == ["after 0.1"]
+    assert loop.time() - began == pytest.approx(CANCEL_GRACE)
+    await asyncio.wait(tasks)
+    await given_up.ended()
+    assert loop.time() - began == pytest.approx(3.0)
