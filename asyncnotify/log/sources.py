@@ -41,7 +41,8 @@ has_consumer         owner → whether the token counts
 commit               owner, position → whether the token counts
 hold_and_mark        owner → whether the token counts; the transaction keeps it, and is marked
 commit_in_marked     owner, position → as ``commit``; null if the transaction is not marked
-bury                 owner, position, attempts, error → whether the token counts
+bury                 owner, position, attempts, error; id, channel, payload, key, headers and time
+                     of the event, which need not be kept any more → whether the token counts
 mark                 mark the transaction; no answer
 discard_in_marked    consumer, event's id → as ``discard``; null if the transaction is not marked
 discard              consumer, event's id → whether there was such a dead letter

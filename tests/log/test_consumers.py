@@ -17,6 +17,7 @@ from asyncnotify import Channel, ExponentialBackoff, Gap, GapReason, Reread
 from asyncnotify.log import Event, Log, LogNameError, Retry, UnknownConsumerError
 from asyncnotify.log._consuming.serving import Server, TakenOverError
 from asyncnotify.log._walk.buckets import Bucket
+from asyncnotify.log._walk.cursor import Portion
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE
 from tests.log.conftest import NAMES, append, kill_sessions, place, times_taken
@@ -182,13 +183,13 @@ async def test_trap_13_the_commit_of_one_who_was_replaced_is_refused(
     )
     zombie = await server.open()
     portion = await zombie.cursor.portion()
-    assert portion is not None
+    assert isinstance(portion, Portion)
     await log.pause("mailer")
     await log.resume("mailer")
     with pytest.raises(TakenOverError):
         await zombie.commit(zombie.cursor.position)
     with pytest.raises(TakenOverError):
-        await zombie.bury(zombie.cursor.position, 1, "")
+        await zombie.bury(zombie.cursor.position, 1, "", portion.columns)
     transaction = await zombie.session.begin()
     with pytest.raises(TakenOverError):
         await zombie.hold()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import pytest_asyncio
 
-from asyncnotify import Gap, GapReason
-from asyncnotify.log import After, Event, Log, Position
+from asyncnotify import Channel, Gap, GapReason
+from asyncnotify.log import After, Event, Log, Position, Retry
 from asyncnotify.log._walk.statements import Statements
 from tests.log.conftest import NAMES, append, queries_of, take_tick
 from tests.log.fake_road import FakeConnection
@@ -306,3 +306,59 @@ async def test_trap_11_nothing_is_lost_and_nothing_bloats_in_a_ring_that_turns(
     dead = "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'orders_events%'"
     assert await admin.fetchval(dead) == 0
     assert await admin.fetchval("SELECT count(*) FROM asyncnotify.orders_events") < len(sent)
+
+
+async def _remove_all(log: Log, admin: Connection) -> None:
+    """Have retention remove the events that there are, whoever has still to consume them."""
+    await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
+    await age(admin, 11)
+    await append(admin, "later", channel="others")
+    assert await log.expire() == 1
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+async def test_an_event_that_is_removed_while_it_is_handled_becomes_a_dead_letter(
+    dsn: str, installed: Names, admin: Connection, *, transactional: bool
+) -> None:
+    """It is kept as the consumer has read it; nothing is lost in silence."""
+    log = Log("orders", dsn, poll=3600)
+    done = asyncio.Event()
+
+    async def handle(event: Event[str], *_: object) -> None:
+        if event.payload == "later":
+            done.set()
+        else:
+            await _remove_all(log, admin)
+            raise ValueError(event.payload)
+
+    log.on("mailer", transactional=transactional, on_error=Retry(1))(handle)
+    event_id = await log.append("things", "a", key="k", headers={"trace": "7"})
+    async with asyncio.timeout(scaled(20)), log:
+        await done.wait()
+        [letter] = await log.dead_letters("mailer")
+    event = letter.event
+    assert (event.id, event.channel, event.payload) == (event_id, "things", "a")
+    assert (event.key, event.headers, event.position.id) == ("k", {"trace": "7"}, 1)
+    assert (letter.attempts, letter.error) == (1, "ValueError: a")
+
+
+@pytest.mark.parametrize("buckets", [1, 2])
+async def test_an_undecodable_event_that_has_been_removed_becomes_a_dead_letter(
+    log: Log, admin: Connection, buckets: int
+) -> None:
+    """Retention has removed it after it was read, and before the one who iterates came to it."""
+    numbers = Channel("things", int)
+    for payload in ("1", "x"):
+        await log.append("things", payload, key="k")
+    async with (
+        asyncio.timeout(scaled(20)),
+        log.consumer("mailer", numbers, buckets=buckets) as consumer,
+    ):
+        assert (await anext(consumer)).payload == 1
+        await _remove_all(log, admin)
+        waiting = asyncio.ensure_future(anext(consumer))
+        while not (letters := await log.dead_letters("mailer")):
+            pass
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    assert [(one.event.payload, one.event.position.id) for one in letters] == [("x", 2)]

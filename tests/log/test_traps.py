@@ -29,7 +29,7 @@ CALLS: Final = [
     "seek_consumer('mailer', 1, 0, 0)",
     "pause_consumer('mailer', true)",
     "drop_consumer('mailer')",
-    "bury('mailer', 0, 0, 1, 0, 0, 1, '')",
+    "bury('mailer', 0, 0, 1, 0, 0, 1, '', gen_random_uuid(), 'a', 'x', NULL, NULL, now())",
     "discard('mailer', gen_random_uuid())",
 ]
 """Of each function by which a consumer is moved."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._reading.decoding import Decoded, Decoder
     from asyncnotify.log._reading.wake_ups import WakeUps
     from asyncnotify.log._values import Position
+    from asyncnotify.log._walk.columns import Columns
 
 _Found: TypeAlias = "Sequence[Decoded] | Gap"
 
@@ -91,6 +92,7 @@ class Feed:
         self._progress: Position | None = None
         self._progress_at = 0.0
         self._handled: Position | None = None
+        self._columns: Columns | None = None
         self._committed_at = 0.0
         self._owner = Owner()
 
@@ -199,10 +201,19 @@ class Feed:
         return await self._move(("check", None), lambda serving: serving.check())
 
     async def bury(self, position: Position, attempts: int, error: str) -> bool:
-        """Keep an event as a dead letter; as ``commit()``, which does not follow from it."""
+        """
+        Keep an event as a dead letter; as ``commit()``, which does not follow from it.
+
+        It is one of those given last, and kept as it was read: retention may have removed it.
+        """
         text = error.replace("\0", "").encode(errors="replace").decode()
-        what = "bury", position
-        return await self._move(what, lambda serving: serving.bury(position, attempts, text))
+        columns = self._columns
+        if columns is None:
+            return False
+        return await self._move(
+            ("bury", position),
+            lambda serving: serving.bury(position, attempts, text, columns),
+        )
 
     async def _move(self, what: _What, how: Callable[[Serving], Awaitable[None]]) -> bool:
         """Have it done; if a cancelled caller has begun the same, return what becomes of that."""
@@ -335,6 +346,7 @@ class Feed:
         if self._serving is None or self._serving.session.lost:
             await self._serve()
         serving = self.serving
+        self._columns = None
         expired, serving.expired = serving.expired, None
         portion = expired or await serving.cursor.portion()
         if isinstance(portion, Expired):
@@ -344,6 +356,7 @@ class Feed:
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event
             return None
+        self._columns = portion.columns
         return self._decoder.decoded(portion)
 
     async def _give_up(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._ports import LogSessions
     from asyncnotify.log._walk.buckets import Bucket
+    from asyncnotify.log._walk.columns import Columns
     from asyncnotify.log._walk.cursor import Expired
     from asyncnotify.log._walk.statements import Statements
     from asyncnotify.log._walk.walk import Size
@@ -31,6 +32,13 @@ MARK: Final = "pg_catalog.set_config('asyncnotify.transaction', 'marked', true)"
 MARKED: Final = "pg_catalog.current_setting('asyncnotify.transaction', true) = 'marked'"
 """A setting that ends with the transaction in which it is made: whoever finds it is still in that
 transaction, which no function of the user's has committed or rolled back."""
+
+
+_BURY: Final = (
+    "bury($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,"
+    " $13::pg_catalog.text::pg_catalog.jsonb, $14)"
+)
+"""The consumer gives the event too, as it has read it."""
 
 
 class BusyError(Exception):
@@ -113,11 +121,10 @@ class Serving:
         query = f"SELECT CASE WHEN {MARKED} THEN {commit} END"
         await self._is_done(Statement("commit_in_marked", query), *position[1:])
 
-    async def bury(self, position: Position, attempts: int, error: str) -> None:
-        """Keep an event as a dead letter; raises as ``commit()``."""
-        place = position[1:]
-        function = "bury($1, $2, $3, $4, $5, $6, $7, $8)"
-        await self._with_token("bury", function, *place, attempts, error)
+    async def bury(self, position: Position, attempts: int, error: str, columns: Columns) -> None:
+        """Keep an event, one of these, as a dead letter; raises as ``commit()``."""
+        event = columns.of(position.id)
+        await self._with_token("bury", _BURY, *position[1:], attempts, error, *event)
 
     async def _with_token(self, verb: str, function: str, *arguments: object) -> None:
         call = Statement(verb, f"SELECT {self._names.prefix}_{function}")

@@ -28,7 +28,10 @@ CURSOR_FUNCTIONS: Final = (
     "seek_consumer(text, integer, bigint, bigint)",
     "pause_consumer(text, boolean)",
     "drop_consumer(text)",
-    "bury(text, integer, bigint, integer, bigint, bigint, integer, text)",
+    (
+        "bury(text, integer, bigint, integer, bigint, bigint, integer, text,"
+        " uuid, text, text, text, jsonb, timestamptz)"
+    ),
     "discard(text, uuid)",
 )
 
@@ -202,22 +205,22 @@ def _drop(names: Names) -> str:
 
 def _bury(names: Names) -> str:
     """Keep an event that the consumer could not handle, if the token is still its own."""
+    # As the consumer has read it: retention may have removed the row meanwhile
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_bury(
         consumer text, bucket integer, token bigint, epoch integer, tick bigint, id bigint,
-        attempts integer, error text
+        attempts integer, error text,
+        uid uuid, channel text, payload text, key text, headers jsonb, appended_at timestamptz
     ) RETURNS boolean {ATTRIBUTES} AS $function$
     BEGIN
         IF NOT {names.prefix}_hold_consumer($1, $2, $3) THEN
             RETURN false;
         END IF;
         INSERT INTO {names.dead_letters} (
-            consumer, epoch, tick, attempts, error,
-            uid, id, channel, payload, key, headers, appended_at
+            consumer, epoch, tick, id, attempts, error,
+            uid, channel, payload, key, headers, appended_at
         )
-        SELECT $1, $4, $5, $7, $8,
-            e.uid, e.id, e.channel, e.payload, e.key, e.headers, e.appended_at
-        FROM {names.events} AS e WHERE e.id = $6
+        VALUES ($1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         ON CONFLICT ON CONSTRAINT {names.log}_dead_letters_pkey
         DO UPDATE SET attempts = excluded.attempts, error = excluded.error,
             died_at = clock_timestamp();

@@ -68,6 +68,24 @@ class Columns(NamedTuple):
         """How many events there are."""
         return len(self.ids)
 
+    def of(self, number: int) -> tuple[UUID, str, str, str | None, str | None, datetime]:
+        """
+        Return what an event has: its identity, channel, payload, key, headers and time.
+
+        Raises:
+            ValueError: No event has this number.
+        """
+        place = self.ids.index(number)
+        _, uids, channels, keys, payloads, headers, times = self
+        return (
+            uids[place],
+            channels[place],
+            payloads[place],
+            keys[place],
+            headers[place],
+            times[place],
+        )
+
     def up_to(self, count: int) -> Columns:
         """Return the first events. Raises nothing."""
         return Columns._make(column[:count] for column in self)

@@ -127,11 +127,10 @@ class Consumers:
         """Keep a dead letter; answer whether the token counts."""
         if self.owned(consumer, bucket, token) is None:
             return answer(value=False)
-        epoch, tick, number, attempts, error = arguments
-        event = self._order.event(number)
-        if event is not None:
-            letter = Letter(consumer, epoch, tick, event, attempts, error, self._state.now())
-            self._letters[consumer, event.uid] = letter
+        epoch, tick, number, attempts, error, uid, channel, payload, key, headers, time = arguments
+        event = StoredEvent(number, uid, channel, key, payload, headers, time, xid=0, slot=0)
+        letter = Letter(consumer, epoch, tick, event, attempts, error, self._state.now())
+        self._letters[consumer, uid] = letter
         return answer(value=True)
 
     # -- for those who operate it -------------------------------------------------------------

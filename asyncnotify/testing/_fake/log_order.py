@@ -76,10 +76,6 @@ class Order:
         insort(self._ids, event.id)
         self._news.append(event)
 
-    def event(self, number: int) -> StoredEvent | None:
-        """Return the event of an id, if it is kept."""
-        return self._events.get(number)
-
     @property
     def size(self) -> int:
         """Bytes of the payloads that are kept."""
