@@ -126,7 +126,10 @@ class Gap:
             ``now()`` carry the time at which their transaction began and the server's clock: allow
             for your longest transaction and for the difference of the clocks.
         dropped: How many notifications were lost: exact for an overflow; for ``REREAD`` how many
-            changes the sender left out, as it says; otherwise None, because the number is unknown.
+            changes the sender left out, as it says; for ``EXPIRED`` how many events of the log were
+            removed before they were read, if that is known exactly: not by a reader or consumer of
+            some channels only, nor by one that begins, or has lost its connection, between events
+            that were committed together. Otherwise None, because the number is unknown.
     """
 
     channel: str | None

@@ -19,6 +19,7 @@ from tests.support.machine import scaled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from asyncnotify.log import Consumer, LogStream
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
 
@@ -199,6 +200,60 @@ async def test_a_reader_that_was_left_behind_gets_the_count(log: Log, admin: Con
     assert gap.since is not None
 
 
+async def _expire(log: Log) -> None:
+    """Remove what is old enough: a query that reads the partition puts it off."""
+    while not await log.expire():
+        pass
+
+
+async def _left_behind(
+    log: Log, admin: Connection, stream: LogStream[Any] | Consumer[Any], count: int
+) -> Gap:
+    """Take so many events, let those of other channels be removed; return the Gap that follows."""
+    async with asyncio.timeout(scaled(20)):
+        for _ in range(count):
+            await anext(stream)
+        await append(admin, "b", "c", channel="others")
+        await age(admin, 8)
+        await _let_pass(admin, 3)
+        await append(admin, "d")
+        await _expire(log)
+        gap, event = [await anext(stream) for _ in range(2)]
+    assert isinstance(gap, Gap)
+    assert (gap.reason, event.payload) == (GapReason.EXPIRED, "d")
+    return gap
+
+
+@pytest.mark.parametrize("is_consumer", [False, True])
+async def test_one_who_wants_some_events_is_not_told_how_many_of_all_were_removed(
+    log: Log, admin: Connection, caplog: pytest.LogCaptureFixture, *, is_consumer: bool
+) -> None:
+    """What is gone cannot be counted by channel: the log line says "at most"."""
+    await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
+    await append(admin, "a")
+    source: LogStream[Any] | Consumer[Any] = log.read("things", after="start", gaps=True)
+    if is_consumer:
+        source = log.consumer("slow", "things", gaps=True)
+    async with source:
+        gap = await _left_behind(log, admin, source, 1)
+    assert gap.dropped is None
+    assert "at most 2" in caplog.text
+
+
+async def test_one_who_begins_within_a_tick_is_not_told_what_had_been_read(
+    log: Log, admin: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How many events of that tick are before the position is not known, once they are gone."""
+    await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
+    await append(admin, "a1", "a2", "a3")
+    async with log.read(after="start") as stream:
+        first = await anext(stream)
+    async with log.read(after=first.position, gaps=True) as stream:
+        gap = await _left_behind(log, admin, stream, 0)
+    assert gap.dropped is None
+    assert "at most 5" in caplog.text
+
+
 async def test_a_place_that_was_removed_is_told(log: Log, admin: Connection) -> None:
     """From a position or a time that is too old, first comes a Gap; from one that is not, none."""
     await append(admin, "a", "b")
@@ -313,7 +368,7 @@ async def _remove_all(log: Log, admin: Connection) -> None:
     await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
     await age(admin, 11)
     await append(admin, "later", channel="others")
-    assert await log.expire() == 1
+    await _expire(log)
 
 
 @pytest.mark.parametrize("transactional", [False, True])

@@ -351,7 +351,7 @@ class Feed:
         portion = expired or await serving.cursor.portion()
         if isinstance(portion, Expired):
             text = "events were removed before they were consumed: %s"
-            log.warning(_expiry_warnings, self._number, text, portion.dropped)
+            log.warning(_expiry_warnings, self._number, text, portion.number)
             return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event

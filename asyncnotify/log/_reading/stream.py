@@ -333,7 +333,7 @@ class LogStream(Generic[ItemT_co]):
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
             text = "events were removed before they were read: %s"
-            log.warning(_expiry_warnings, self.number, text, portion.dropped)
+            log.warning(_expiry_warnings, self.number, text, portion.number)
             self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
         else:
             self._items.extend(map(shown, self._decoder.decoded(portion)))

@@ -39,12 +39,22 @@ class Expired(NamedTuple):
     Events have been removed at this place, as they were too old.
 
     Attributes:
-        dropped: How many events of the log, of any channel; None if nobody knows.
+        dropped: How many events that were to be read; None if nobody knows.
         since: When the last tick that was read had been taken; None if nobody knows.
+        most: How many events at most, those of other channels and buckets included; None if nobody
+            knows.
     """
 
     dropped: int | None
     since: datetime | None
+    most: int | None = None
+
+    @property
+    def number(self) -> str:
+        """How many, in words."""
+        if self.dropped is not None:
+            return str(self.dropped)
+        return "unknown how many" if self.most is None else f"at most {self.most}"
 
 
 class _OtherServerError(Exception):
@@ -72,6 +82,7 @@ class Cursor:
         self._events: AsyncGenerator[Columns] | None = None
         self._after = 0
         self._read = 0
+        self._is_read_known = True
 
     @property
     def position(self) -> Position:
@@ -123,6 +134,7 @@ class Cursor:
             self._ahead.extend(ahead)
             self._after = after if number else 0
             self._skip_finished()
+            self._is_read_known = not self._after
             return None
         self.last = first
         if first.number == number and after >= first.final:
@@ -140,6 +152,7 @@ class Cursor:
         self._events = None
         self._after = 0
         self._read = 0
+        self._is_read_known = True
 
     # -- going on -----------------------------------------------------------------------------
 
@@ -158,6 +171,7 @@ class Cursor:
                 self.last = self._ahead.popleft()
                 self._events = None
                 self._after = self._read = 0
+                self._is_read_known = True
         except ExpiredError as error:
             return await self._expired(error.first)
         except _OtherServerError:
@@ -189,7 +203,9 @@ class Cursor:
 
     async def _expired(self, first: int) -> Expired:
         """Go to the oldest tick that is kept, and tell what was skipped."""
-        last, read = self.last, self._read
+        last, read, is_known = self.last, self._read, self._is_read_known and self._walk.reads_all
         [self.last] = await self._walk.ticks(first, 1)
         self._forget()
-        return Expired(self.last.total - last.total - read, last.taken_at)
+        # Ticks count the events of all channels, and what is gone cannot be counted any more
+        most = self.last.total - last.total - read
+        return Expired(most if is_known or not most else None, last.taken_at, most)

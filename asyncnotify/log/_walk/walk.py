@@ -139,6 +139,11 @@ class Walk:
         self._expect = expect
         self._are_short = True
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether the events of all channels and buckets are wanted."""
+        return not self._statements.chosen
+
     async def take_tick(self) -> int:
         """Take a tick if something is new; return the number of the newest."""
         rows = await self._queries.fetch(self._statements.tick)
