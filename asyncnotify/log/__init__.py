@@ -10,6 +10,7 @@ from asyncnotify.log._blocking.log import BlockingLog
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._errors import (
     BucketCountError,
+    ConsumerLockedError,
     EntryError,
     LogError,
     LogNameError,
@@ -33,6 +34,7 @@ __all__ = [
     "BlockingLogStream",
     "BucketCountError",
     "Consumer",
+    "ConsumerLockedError",
     "ConsumerStatus",
     "DeadLetter",
     "EntryError",

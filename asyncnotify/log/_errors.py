@@ -11,13 +11,15 @@ Every exception that the log raises on purpose, besides those of asyncnotify its
         ├── NotInstalledError                 the database has no log of this name
         ├── SchemaVersionError                the log was installed by a newer version
         ├── BucketCountError (ValueError)     a consumer has another number of buckets
+        ├── ConsumerLockedError (TimeoutError)  a transaction, as a handler's, holds the consumer
         ├── UnknownConsumerError (LookupError)  no consumer has this name, or it has been dropped
         └── StandbyError                      the server is a standby, which cannot order events
 """
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+from typing import Any, Final
 
 from asyncnotify._errors import AsyncNotifyError
 
@@ -162,6 +164,49 @@ class UnknownConsumerError(LogError, LookupError):
 
     def __str__(self) -> str:
         return f"the log has no consumer {self.consumer!r}"
+
+
+class ConsumerLockedError(LogError, TimeoutError):
+    """
+    Another transaction held the consumer until the time for waiting was over: nothing was changed.
+
+    Most often it is that of a handler with ``transactional=True``, which holds the consumer while
+    the handler runs. Call again once that has returned. The handler itself must not make the call
+    for its own consumer: each would wait for the other.
+
+    Attributes:
+        consumer: The name of the consumer.
+        waited: Seconds for which the call has waited.
+        pid: The backend pid of the transaction's session, as it was found after the wait; None if
+            the transaction had ended by then, or belongs to no session, as a prepared one.
+        is_serving: Whether that session serves the consumer: then the transaction is its handler's.
+    """
+
+    def __init__(self, consumer: str, waited: float, pid: int | None, *, is_serving: bool) -> None:
+        super().__init__(consumer)  # OSError would take several arguments for an errno
+        self.consumer = consumer
+        self.waited = waited
+        self.pid = pid
+        self.is_serving = is_serving
+
+    def __str__(self) -> str:
+        began = f"consumer {self.consumer!r} is not changed: after {self.waited:.3g} s"
+        if self.pid is None:
+            return f"{began} another transaction still held its row; try again"
+        if self.is_serving:
+            return (
+                f"{began} the transaction of its handler still held its row: try again once the"
+                f" handler has returned, or end it by SELECT pg_terminate_backend({self.pid})"
+            )
+        return (
+            f"{began} a transaction of backend {self.pid}, which does not serve it, still held its"
+            f" row: end that transaction, or its session by SELECT pg_terminate_backend({self.pid})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An OSError is made anew of its positional arguments
+        make = functools.partial(type(self), is_serving=self.is_serving)
+        return make, (self.consumer, self.waited, self.pid)
 
 
 class StandbyError(LogError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import asyncpg
 
@@ -39,6 +39,9 @@ Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 DEFAULT_BACKOFF = ExponentialBackoff()
 DEFAULT_KEEPALIVE = Keepalive()
+
+_LOCK_WAIT: Final = 0.8
+"""Of the time for a statement, for which it may wait for a lock: the rest is for the answer."""
 
 
 class Log(Installing, Appending, Reading, Consuming, Operating):
@@ -137,7 +140,16 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
                 raise TypeError(msg)
             sessions = PooledSessions(pool, name, operation_timeout, connect_timeout)
         super().__init__(
-            Options(names, sessions, listener, new_listener, wake=wake, poll=poll, backoff=backoff)
+            Options(
+                names,
+                sessions,
+                listener,
+                new_listener,
+                wake=wake,
+                poll=poll,
+                backoff=backoff,
+                lock_wait=operation_timeout * _LOCK_WAIT,
+            )
         )
         self._retrying = Retrying(sessions, backoff)
         self._start_timeout = start_timeout

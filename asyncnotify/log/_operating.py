@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._errors import ConsumerLockedError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
 from asyncnotify.log._schema.tables import REGISTRY
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
@@ -20,12 +20,24 @@ if TYPE_CHECKING:
     from asyncnotify.log._ports import Queries
 
 
-class Operations:
-    """Queries and calls about one log."""
+_LONGEST_WAIT: Final = 86_400.0
+"""Seconds. The server counts milliseconds in 32 bits."""
 
-    def __init__(self, queries: Queries, names: Names) -> None:
+
+class Operations:
+    """
+    Queries and calls about one log.
+
+    Args:
+        queries: A connection.
+        names: Of the log.
+        lock_wait: Seconds for which a consumer is waited for that a transaction holds.
+    """
+
+    def __init__(self, queries: Queries, names: Names, *, lock_wait: float = 0.0) -> None:
         self._queries = queries
         self._names = names
+        self._lock_wait = min(lock_wait, _LONGEST_WAIT)
 
     async def status(self) -> LogStatus:
         """Return the state of the log, as it is now."""
@@ -93,25 +105,50 @@ class Operations:
 
     async def seek(self, consumer: str, position: Position) -> None:
         """Move a consumer's cursor."""
-        await self._known(
-            self._call("seek", "seek_consumer($1, $2, $3, $4)"), consumer, *position[1:]
-        )
+        call = self._locked("seek", "seek_consumer($1, $2, $3, $4)", 5)
+        await self._known(call, consumer, *position[1:])
 
     async def pause(self, consumer: str, *, paused: bool) -> None:
         """Let nobody serve a consumer; or again."""
-        await self._known(self._call("pause", "pause_consumer($1, $2)"), consumer, paused)
+        call = self._locked("pause", "pause_consumer($1, $2)", 3)
+        await self._known(call, consumer, paused)
 
     async def drop(self, consumer: str) -> None:
         """Remove a consumer, its cursor and its dead letters."""
-        await self._known(self._call("drop", "drop_consumer($1)"), consumer)
+        await self._known(self._locked("drop", "drop_consumer($1)", 2), consumer)
 
     async def _known(self, call: Statement, consumer: str, *arguments: object) -> None:
-        [row] = await self._queries.fetch(call, consumer, *arguments)
+        [row] = await self._queries.fetch(call, consumer, *arguments, self._lock_wait)
+        if row[0] is None:
+            raise await self._locked_error(consumer)
         if not row[0]:
             raise UnknownConsumerError(consumer)
 
+    async def _locked_error(self, consumer: str) -> ConsumerLockedError:
+        """Return the error for a consumer that another transaction has held for too long."""
+        rows = await self._queries.fetch(_holder_query(self._names), consumer)
+        pid, is_serving = rows[0] if rows else (None, False)
+        return ConsumerLockedError(consumer, self._lock_wait, pid, is_serving=is_serving)
+
+    def _locked(self, verb: str, function: str, wait: int) -> Statement:
+        """Return a call that first locks the consumer ``$1``, for as long as argument ``wait``."""
+        prefix = self._names.prefix
+        lock = f"{prefix}_lock_consumer($1, ${wait})"
+        return Statement(verb, f"SELECT CASE WHEN {lock} THEN {prefix}_{function} END")
+
     def _call(self, verb: str, function: str) -> Statement:
         return Statement(verb, f"SELECT {self._names.prefix}_{function}")
+
+
+def _holder_query(names: Names) -> Statement:
+    # The lock of a row is in the row: as the xid of the transaction that holds it
+    sql = f"""
+        SELECT held.pid, held.pid IS NOT DISTINCT FROM c.pid AS is_serving
+        FROM {names.consumers} AS c JOIN pg_catalog.pg_locks AS held
+            ON held.locktype = 'transactionid' AND held.granted AND held.transactionid = c.xmax
+        WHERE c.consumer = $1 ORDER BY c.bucket LIMIT 1
+    """
+    return Statement("holder", sql)
 
 
 def _log_query(names: Names) -> Statement:

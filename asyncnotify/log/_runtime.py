@@ -80,6 +80,7 @@ class Options:
         wake: How consumers learn of new events, as Log says.
         poll: Seconds after which one who reads looks for news in any case.
         backoff: Of attempts to connect.
+        lock_wait: Seconds for which a call waits for a consumer that a transaction holds.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Options:
         wake: Wake,
         poll: float,
         backoff: Backoff,
+        lock_wait: float,
     ) -> None:
         self.names = names
         self.sessions = sessions
@@ -100,6 +102,7 @@ class Options:
         self.wake: Wake = wake
         self.poll = poll
         self.backoff = backoff
+        self.lock_wait = lock_wait
 
 
 class Runtime:
@@ -260,7 +263,8 @@ class Runtime:
     @property
     def operations(self) -> Operations:
         """What operators ask and tell."""
-        return Operations(self._queries, self._options.names)
+        options = self._options
+        return Operations(self._queries, options.names, lock_wait=options.lock_wait)
 
     async def place(self, after: After) -> Position:
         """

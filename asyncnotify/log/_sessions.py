@@ -212,8 +212,16 @@ def answers(name: str) -> Generator[None]:
     except Exception as error:
         if failures.is_refusal(error) or isinstance(error, AsyncNotifyError):
             raise
-        msg = f"the connection of log {name!r} was lost: {describe_error(error)}"
-        raise ConnectionLostError(msg) from error
+        raise ConnectionLostError(_loss(name, error)) from error
+
+
+def _loss(name: str, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return (
+            f"log {name!r}: {describe_error(error)}, and the connection was dropped: the server may"
+            " be waiting for a lock (pg_stat_activity), or be busy, or the network be cut"
+        )
+    return f"the connection of log {name!r} was lost: {describe_error(error)}"
 
 
 def is_unsent(error: BaseException | None) -> bool:

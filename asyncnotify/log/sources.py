@@ -28,9 +28,12 @@ expire               empty one part of the log that is old enough → its number
 wake                 notify those who read; no answer
 buckets_of           consumer → how many buckets it has, or no row
 add_consumer         consumer, buckets, position: make it, unless it is there
-seek                 consumer, position → whether it is there
-pause                consumer, whether it is to be paused → whether it is there
-drop                 consumer → whether it was there
+seek                 consumer, position, seconds → whether it is there; null if another transaction
+                     has held it (``hold_and_mark``) for so many seconds
+pause                consumer, whether it is to be paused, seconds → as ``seek``
+drop                 consumer, seconds → as ``seek``
+holder               consumer → the pid of the transaction that holds it, and whether that is the
+                     session that has taken it; or no row
 knows                consumer → a row if it is there
 take_consumer        consumer, bucket, lock → its row, with a new token, if the lock was free
 unlock               given the lock; no answer

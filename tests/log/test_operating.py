@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,22 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Channel, ExponentialBackoff
-from asyncnotify.log import Event, Log, Position, PositionError, Retry, UnknownConsumerError
-from tests.log.conftest import append
+from asyncnotify.log import (
+    ConsumerLockedError,
+    Event,
+    Log,
+    Position,
+    PositionError,
+    Retry,
+    UnknownConsumerError,
+)
+from tests.log.conftest import SESSIONS, append
+from tests.log.fake_road import FakeConnection
 from tests.log.test_consumers import Seen, taken, until
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     import asyncpg
 
@@ -164,6 +174,88 @@ async def test_a_retry_of_a_transactional_handler_is_one_transaction(
         await log.retry(letters[0])
         assert await log.dead_letters() == []
     assert await admin.fetchval("SELECT array_agg(n) FROM effects") == [5]
+
+
+async def _pids(connection: Connection) -> set[int]:
+    """Return the backend pids of the sessions of logs."""
+    if isinstance(connection, FakeConnection):
+        return set(connection.fake.pids)
+    return {row[0] for row in await connection.fetch(SESSIONS)}
+
+
+@pytest.mark.parametrize("buckets", [1, 2])
+async def test_operations_on_a_consumer_whose_handler_does_not_return_say_so(
+    dsn: str, installed: Names, admin: Connection, buckets: int
+) -> None:
+    """They wait for its transaction, name it in time, and neither change nor lose anything."""
+    served, began, may_return = Log("orders", dsn), asyncio.Event(), asyncio.Event()
+
+    @served.on("mailer", transactional=True, buckets=buckets)
+    async def handle(event: Event[str], *_: object) -> None:
+        began.set()
+        await may_return.wait()
+
+    def operations(log: Log) -> list[Coroutine[Any, Any, None]]:
+        return [log.seek("mailer", "now"), log.pause("mailer"), log.resume("mailer")]
+
+    hasty = Log("orders", dsn, operation_timeout=scaled(1.0))
+    async with asyncio.timeout(scaled(30)), served, hasty:
+        await append(admin, "a")
+        await began.wait()
+        await asyncio.gather(*(hasty.status() for _ in range(4)))  # which opens sessions
+        before = await _pids(admin)
+        calls = [*operations(hasty), hasty.drop("mailer")]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, ConsumerLockedError)
+            assert (error.consumer, error.is_serving) == ("mailer", True)
+            assert error.pid in before
+            assert "handler" in str(error)
+        assert await _pids(admin) == before
+        assert len((await hasty.status()).consumers) == buckets
+        waiting = [asyncio.ensure_future(call) for call in operations(served)]
+        may_return.set()
+        await asyncio.gather(*waiting)
+        await hasty.drop("mailer")
+
+
+@pytest.mark.needs_server("a transaction of SQL")
+async def test_an_operation_names_another_transaction_that_holds_the_consumer(
+    dsn: str, log: Log, admin: Connection
+) -> None:
+    """By its backend pid, as one that does not serve the consumer."""
+    async with log.consumer("mailer"), Log("orders", dsn, operation_timeout=scaled(1.0)) as hasty:
+        async with admin.transaction():
+            await admin.execute("SELECT asyncnotify.orders_pause_consumer('mailer', true)")
+            with pytest.raises(ConsumerLockedError, match="does not serve") as caught:
+                await hasty.pause("mailer")
+        assert (caught.value.pid, caught.value.is_serving) == (admin.get_server_pid(), False)
+        assert caught.value.waited < scaled(1.0)
+        copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - it is our own
+        assert (str(copy), copy.pid) == (str(caught.value), caught.value.pid)
+
+
+@pytest.mark.needs_server("a transaction of SQL")
+async def test_a_wait_for_a_lock_is_not_called_a_lost_connection(
+    dsn: str, installed: Names, admin: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A consumer whose row another transaction holds says what may be the matter, and goes on."""
+    async with (
+        asyncio.timeout(scaled(30)),
+        Log("orders", dsn, operation_timeout=scaled(1.0)) as log,
+        log.consumer("mailer") as consumer,
+    ):
+        await append(admin, "a")
+        assert await taken(consumer, 1) == ["a"]
+        async with admin.transaction():
+            await admin.execute("SELECT FROM asyncnotify.orders_consumers FOR UPDATE")
+            waiting = asyncio.ensure_future(taken(consumer, 1))
+            while "consuming is interrupted" not in caplog.text:
+                await admin.execute("SELECT 1")
+            await append(admin, "b")
+        # The server commits the cursor once it has the lock, unless it sees that nobody waits
+        assert await waiting in (["a"], ["b"])
+    assert "be waiting for a lock" in caplog.text
+    assert "was lost" not in caplog.text
 
 
 async def test_unknown_consumers_and_foreign_positions_are_refused(log: Log) -> None:

@@ -83,6 +83,10 @@ class Operating(Running):
         Events that have been read already may still be handled, until the cursor is committed
         next: that is at most 0.1 seconds of them, or the batch that is being handled.
 
+        A transactional handler that runs is waited for, up to 0.8 of ``operation_timeout``: it
+        must not make this call for its own consumer. The same holds for ``pause()``, ``resume()``
+        and ``drop()``.
+
         Args:
             consumer: Its name.
             to: As ``after`` of ``read()``.
@@ -90,6 +94,7 @@ class Operating(Running):
         Raises:
             LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
+            ConsumerLockedError: A transaction, such as a handler's, held it for too long.
             PositionError: This log has not given the position.
             TypeError: As of ``read()``.
             ValueError: As of ``read()``.
@@ -109,6 +114,7 @@ class Operating(Running):
         Raises:
             LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
+            ConsumerLockedError: A transaction, such as a handler's, held it for too long.
             Exception: As of ``status()``.
         """
         check_consumer_name(consumer)
@@ -121,6 +127,7 @@ class Operating(Running):
         Raises:
             LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
+            ConsumerLockedError: A transaction, such as a handler's, held it for too long.
             Exception: As of ``status()``.
         """
         check_consumer_name(consumer)
@@ -136,6 +143,7 @@ class Operating(Running):
         Raises:
             LogNameError: No consumer can have this name.
             UnknownConsumerError: The log has no such consumer.
+            ConsumerLockedError: A transaction, such as a handler's, held it for too long.
             Exception: As of ``status()``.
         """
         check_consumer_name(consumer)

@@ -21,6 +21,7 @@ catch that. Without a notification those who read look for themselves, if later.
 
 CURSOR_FUNCTIONS: Final = (
     "add_consumer(text, integer, integer, bigint, bigint)",
+    "lock_consumer(text, double precision)",
     "take_consumer(text, integer, bigint)",
     "has_consumer(text, integer, bigint)",
     "hold_consumer(text, integer, bigint)",
@@ -50,6 +51,7 @@ def functions_of_cursors(names: Names) -> Iterator[str]:
     yield _has(names)
     yield _hold(names)
     yield _commit(names)
+    yield _lock(names)
     yield _seek(names)
     yield _pause(names)
     yield _drop(names)
@@ -139,6 +141,44 @@ def _commit(names: Names) -> str:
         SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp()
         WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3;
         RETURN FOUND;
+    END
+    $function$
+    """
+
+
+def _lock(names: Names) -> str:
+    """Lock a consumer's rows until the transaction ends; false if that takes too many seconds."""
+    # The transaction of a handler holds them while the handler runs. In steps of a tenth of the
+    # time, in milliseconds: one row can be waited for several times, each with its own timeout,
+    # first in the queue of those who want it, and then for the transaction that holds it
+    return f"""
+    CREATE OR REPLACE FUNCTION {names.prefix}_lock_consumer(
+        consumer text, seconds double precision
+    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    DECLARE
+        deadline timestamptz := clock_timestamp() + make_interval(secs => $2);
+        step text := ceil($2 * 100)::bigint + 1;
+        earlier text := current_setting('lock_timeout');
+        number integer;
+    BEGIN
+        FOR number IN
+            SELECT c.bucket FROM {names.consumers} AS c WHERE c.consumer = $1 ORDER BY c.bucket
+        LOOP
+            LOOP
+                BEGIN
+                    PERFORM set_config('lock_timeout', step, true);
+                    PERFORM FROM {names.consumers} AS c
+                    WHERE c.consumer = $1 AND c.bucket = number FOR UPDATE;
+                    EXIT;
+                EXCEPTION WHEN lock_not_available THEN
+                    IF clock_timestamp() >= deadline THEN
+                        RETURN false;
+                    END IF;
+                END;
+            END LOOP;
+        END LOOP;
+        PERFORM set_config('lock_timeout', earlier, true);
+        RETURN true;
     END
     $function$
     """

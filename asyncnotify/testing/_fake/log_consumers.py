@@ -108,6 +108,10 @@ class Consumers:
         names = ("token", "epoch", "tick", "id")
         return [row({name: getattr(cursor, name) for name in names})]
 
+    def has_taken(self, consumer: str, pid: int) -> bool:
+        """Return whether this backend has taken a cursor of the consumer last."""
+        return any(cursor.pid == pid for cursor in self._of(consumer))
+
     # -- with the token -----------------------------------------------------------------------
 
     def has(self, consumer: str, bucket: int, token: int) -> list[Row]:

@@ -47,6 +47,7 @@ class FakeLogSession(FakeConnection):
             "unlock_shared": partial(self._locked, state.locks.stop_sharing),
             "look": self._look,
             "hold_and_mark": self._hold,
+            "holder": self._holder,
             "commit_in_marked": lambda *arguments: self._in_marked("has_consumer", *arguments),
             "mark": self._mark,
             "discard_in_marked": lambda *arguments: self._in_marked("discard", *arguments),
@@ -67,21 +68,32 @@ class FakeLogSession(FakeConnection):
 
     async def fetch(self, statement: Statement, /, *arguments: Any) -> Sequence[Row]:  # noqa: ANN401 - as the protocol
         """Return the rows of the answer, once no other transaction holds what is to be changed."""
-        arguments = (*statement.given, *arguments)
+        verb, arguments = statement.verb, (*statement.given, *arguments)
+        seconds = arguments[-1] if verb in _OF_A_CONSUMER else self.timeout
+        deadline = None if seconds is None else self._loop.time() + seconds
         with _meaning(self._log):
             while True:
-                rows = await self.command(lambda: self._do(statement.verb, arguments))
+                rows = await self.command(lambda: self._do(verb, arguments))
                 if rows is not None:
                     return rows
-                await self._until_free(statement.verb, arguments)
+                if not await self._is_free(verb, arguments, deadline):
+                    return answer(None)
 
-    async def _until_free(self, verb: str, arguments: tuple[Any, ...]) -> None:
+    async def _is_free(self, verb: str, arguments: tuple[Any, ...], deadline: float | None) -> bool:
+        """Return once no other transaction holds what is to be changed; False: not in time."""
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout_at(deadline):
                 await self.state.until(lambda: self.lost or not self._is_held(verb, arguments))
+        except TimeoutError:
+            if verb in _OF_A_CONSUMER:
+                return False
+            self.terminate()
+            msg = f"the server did not answer within {self.timeout:.3g} s"
+            raise TimeoutError(msg) from None
         except BaseException:
             self.terminate()
             raise
+        return True
 
     async def execute(self, statement: Statement, /) -> None:
         """Do what needs no argument and has no answer."""
@@ -141,11 +153,9 @@ class FakeLogSession(FakeConnection):
         return do(*arguments)
 
     def _is_held(self, verb: str, arguments: tuple[Any, ...]) -> bool:
-        if verb in _OF_A_CONSUMER:
-            return self.state.is_row_held((self._log, arguments[0]), self.pid)
-        return verb in _OF_A_BUCKET and self.state.is_row_held(
-            (self._log, arguments[0], arguments[1]), self.pid
-        )
+        parts = 1 if verb in _OF_A_CONSUMER else 2 if verb in _OF_A_BUCKET else 0
+        row = (self._log, *arguments[:parts])
+        return bool(parts) and self.state.holder_of(row, self.pid) is not None
 
     def _append(self, entries: Sequence[Entry], *, wake: bool) -> None:
         transaction = OpenTransaction(self.state, self.pid)
@@ -193,6 +203,12 @@ class FakeLogSession(FakeConnection):
             self.state.hold_row((self._log, consumer, bucket), self.pid)
         self._mark()
         return answer(is_own)
+
+    def _holder(self, consumer: str) -> list[Row]:
+        pid = self.state.holder_of((self._log, consumer), self.pid)
+        if pid is None:
+            return []
+        return [row({"pid": pid, "is_serving": self._store.consumers.has_taken(consumer, pid)})]
 
     def _in_marked(self, verb: str, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as the protocol
         """Answer at once, and have it done when the transaction commits."""
@@ -262,6 +278,9 @@ def _meaning(log: str) -> Generator[None]:
     """Turn what happens to a connection into what it means to the user of a log."""
     try:
         yield
-    except OSError as error:  # TimeoutError is one
+    except TimeoutError as error:
+        msg = f"log {log!r}: {error}, and the connection was dropped"
+        raise ConnectionLostError(msg) from error
+    except OSError as error:
         msg = f"the connection of log {log!r} was lost: {error}"
         raise ConnectionLostError(msg) from error

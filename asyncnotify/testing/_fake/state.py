@@ -199,10 +199,10 @@ class State:
         """Let nobody else change the row of a consumer until a transaction ends."""
         self._held_rows[row] = pid
 
-    def is_row_held(self, row: tuple[object, ...], pid: int) -> bool:
-        """Return whether another backend holds a row, or one whose name begins so."""
+    def holder_of(self, row: tuple[object, ...], pid: int) -> int | None:
+        """Return which other backend holds a row, or one whose name begins so."""
         held = self._held_rows.items()
-        return any(key[: len(row)] == row and holder != pid for key, holder in held)
+        return next((one for key, one in held if key[: len(row)] == row and one != pid), None)
 
     def release_rows(self, pid: int) -> None:
         """Let the rows be changed that a backend holds: its transaction has ended."""
