@@ -147,7 +147,8 @@ class Runtime:
             listener, owned = options.listener, False
             if listener is None and options.new_listener is not None:
                 listener, owned = options.new_listener(), True
-            self._wake_ups = WakeUps(options.names, listener, owned=owned)
+            check = functools.partial(self._queries.fetch, tick(options.names))
+            self._wake_ups = WakeUps(options.names, listener, owned=owned, check=check)
         return self._wake_ups
 
     def stream(self, channels: tuple[object, ...], after: After, *, gaps: bool) -> LogStream[Any]:

@@ -204,7 +204,10 @@ def answers(name: str) -> Generator[None]:
     except _NOT_INSTALLED as error:
         raise NotInstalledError(name) from error
     except asyncpg.ReadOnlySQLTransactionError as error:
-        msg = f"log {name!r}: the server is a standby, which cannot order events"
+        msg = (
+            f"log {name!r}: the server is a standby, which cannot order events: connect to the"
+            " primary; readers and consumers go on here once this server is promoted"
+        )
         raise StandbyError(msg) from error
     except asyncpg.InsufficientPrivilegeError as error:
         error.add_note(LACKS_PRIVILEGE.format(name))

@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Gap
-from asyncnotify.log import Event, Log
+from asyncnotify.ext._health import health_of
+from asyncnotify.log import Event, Log, StandbyError
 from asyncnotify.testing.server import PostgresServer
 from tests.log.conftest import Reader, append
 from tests.support.machine import scaled
@@ -76,6 +77,67 @@ async def test_trap_5_nothing_is_read_on_a_standby_until_it_is_promoted(
             await append(promoted, "b")
             assert await reading == ["a", "b"]
             await promoted.close()
+        copy.terminate()
+        source.terminate()
+
+
+def warned_of_standby(caplog: pytest.LogCaptureFixture) -> set[str]:
+    """Return who has said at WARNING that the server is a standby."""
+    texts = [
+        record.getMessage()
+        for record in caplog.records
+        if (record.name, record.levelname) == ("asyncnotify.log", "WARNING")
+    ]
+    return {text.partition(" ")[0] for text in texts if "the server is a standby" in text}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_trap_5_who_waits_on_a_standby_says_so_and_goes_on_when_it_is_promoted(
+    primary: PostgresServer, caplog: pytest.LogCaptureFixture, *, is_new: bool
+) -> None:
+    """One who begins there, and one whose server is lost, and who comes to a standby instead."""
+    with primary.standby() as standby:
+        source, copy = await connected(primary), await connected(standby)
+        servers = [primary]
+
+        async def connect() -> Connection:
+            return await connected(servers[-1])
+
+        async with (
+            asyncio.timeout(scaled(60)),
+            Log("orders", connect=connect) as log,
+            Log("orders", connect=lambda: connected(standby)) as other,
+        ):
+            stream, consumer = log.read(after="start"), log.consumer("mailer")
+            await append(source, "a")
+            if is_new:
+                async with Log("orders", primary.dsn) as first, first.consumer("mailer"):
+                    pass
+            else:
+                assert (await anext(stream)).payload == (await anext(consumer)).payload == "a"
+            await until_replayed(source, copy)
+            servers.append(standby)
+            if not is_new:
+                await asyncio.to_thread(primary.stop, "immediate")
+            waiting = asyncio.gather(anext(stream), anext(consumer))
+            while warned_of_standby(caplog) != {"reading", "consuming"}:
+                await copy.execute("SELECT 1")
+                assert "ListenTimeoutError" not in caplog.text
+            with pytest.raises(StandbyError, match="promoted"):
+                await other.status()
+            health = await health_of(other)
+            assert (health.status, "standby" in health.body["last_error"]) == (503, True)
+            if is_new:
+                await asyncio.to_thread(primary.stop, "immediate")
+            await asyncio.to_thread(standby.promote)
+            promoted = await connected(standby)
+            await append(promoted, "b")
+            expected = "a" if is_new else "b"
+            read, consumed = await waiting
+            assert read.payload == expected
+            assert consumed.payload in (expected, "a")  # its cursor may not have been committed
+            await promoted.close()
+            await consumer.aclose()
         copy.terminate()
         source.terminate()
 

@@ -251,9 +251,9 @@ class Feed:
     async def lose(self, error: Exception) -> None:
         """Give up the session: the next events are those behind the cursor, in a new one."""
         await self._give_up()
-        if not self._is_lost and not isinstance(error, TakenOverError):
-            text = "consuming is interrupted: %s"
-            log.warning(_loss_warnings, self._number, text, describe_error(error))
+        if not isinstance(error, TakenOverError):
+            text = "consuming is interrupted, and tried again: %s"
+            log.warning(_loss_warnings, (self._number, type(error)), text, describe_error(error))
         self._is_lost = True
 
     def interrupt(self) -> None:

@@ -363,7 +363,7 @@ class LogStream(Generic[ItemT_co]):
         raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
         text = "reading is interrupted, and tried again: %s"
-        log.warning(_loss_warnings, self.number, text, describe_error(error))
+        log.warning(_loss_warnings, (self.number, type(error)), text, describe_error(error))
         self._is_lost = True
         self._retry_at = asyncio.get_running_loop().time() + self._delays.next()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from asyncnotify._errors import ClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from asyncnotify import Gap, Listener, Notification, Subscription
     from asyncnotify.log._names import Names
 
@@ -20,14 +22,29 @@ class WakeUps:
     sends another one. One who waits says what has been seen before looking, so that a wake-up
     while it looks counts.
 
+    Args:
+        names: Of the log.
+        listener: Listens; None: nobody is woken by notifications.
+        owned: The listener is to be started and closed here.
+        check: Asks the server something that a log needs. It is called before the listener is: that
+            would go on trying for as long as 30 s where the server is a standby, and tell nobody.
+
     Attributes:
         count: How many wake-ups there have been.
     """
 
-    def __init__(self, names: Names, listener: Listener | None, *, owned: bool) -> None:
+    def __init__(
+        self,
+        names: Names,
+        listener: Listener | None,
+        *,
+        owned: bool,
+        check: Callable[[], Awaitable[object]],
+    ) -> None:
         self._names = names
         self._listener = listener
         self._owned = owned
+        self._check = check
         self._subscription: Subscription | None = None
         self._news = asyncio.Event()
         self._starting = asyncio.Lock()
@@ -40,6 +57,7 @@ class WakeUps:
 
         Raises:
             AsyncNotifyError: As of ``Listener.start()`` and ``Listener.listen()``.
+            Exception: As of ``check``.
         """
         async with self._starting:
             if self._is_closed:
@@ -47,6 +65,7 @@ class WakeUps:
                 raise ClosedError(msg)
             if self._listener is None or self._subscription is not None:
                 return
+            await self._check()
             if self._owned:
                 await self._listener.start()
             self._subscription = await self._listener.listen(
