@@ -235,9 +235,10 @@ class Listener:
 
         If the server does not accept connections, is starting up, is full, or is a standby, the
         listener retries until ``start_timeout``. After the first success it retries forever. While
-        the listener runs, further calls only wait. A cancelled start leaves nothing behind. In a
-        fork of the process that started the listener, it starts again there; the listener of the
-        parent process is not affected.
+        the listener runs, further calls only wait. A start that fails or is cancelled leaves
+        nothing behind, and does not affect other calls of ``start()``. In a fork of the process
+        that started the listener, it starts again there; the listener of the parent process is not
+        affected.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.
@@ -247,9 +248,19 @@ class Listener:
             ClosedError: The listener was closed meanwhile.
             WrongLoopError: The listener runs in another event loop, or no loop of asyncio runs.
         """
-        if self._runs.present_here is not None:
-            await self._runs.running().wait_started()
-            return
+        try:
+            await self._start()
+        except ConnectError as error:
+            error.__traceback__ = None  # all of its frames are ours
+            raise
+
+    async def _start(self) -> None:
+        while self._runs.present_here is not None:
+            present = self._runs.running()
+            if not present.start_has_failed:
+                await present.wait_started()
+                return
+            await present.wait_ended(None)
         if self._runs.last_is_parents:
             leave_to_parent(self._runs.last, self._notifier)
         self._notifier = self._new_notifier()
@@ -262,11 +273,7 @@ class Listener:
             backoff=self._backoff,
             announcer=self._announcer,
         )
-        try:
-            await lifetime.start(self._registrations, self._middleware)
-        except ConnectError as error:
-            error.__traceback__ = None  # all of its frames are ours
-            raise
+        await lifetime.start(self._registrations, self._middleware)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """

@@ -174,7 +174,8 @@ class BlockingListener:
         If the server does not accept connections, is starting up, is full, or is a standby, the
         listener retries until ``start_timeout``. After the first success it retries forever. While
         the listener runs, further calls only wait. After ``close()``, and in a fork of the process
-        that started the listener, it starts again. An interrupted start leaves nothing behind.
+        that started the listener, it starts again. A start that fails or is interrupted leaves
+        nothing behind, and does not affect other calls of ``start()``.
 
         Raises:
             ConfigurationError: The DSN or another argument is wrong.

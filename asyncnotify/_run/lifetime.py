@@ -66,7 +66,12 @@ class ConnectionSnapshot:
 
 
 class Lifetime:
-    """Builds the parts of one run, starts their tasks and ends them."""
+    """
+    Builds the parts of one run, starts their tasks and ends them.
+
+    Attributes:
+        start_has_failed: The run ends, or has ended, because no call of ``start()`` has succeeded.
+    """
 
     def __init__(
         self,
@@ -99,6 +104,9 @@ class Lifetime:
         self._announcer = announcer
         self._warnings = WarningLimit()
         announcer.check_owner = self.owner.check
+        self.start_has_failed: bool = False
+        self._starts = 0
+        self._has_started = False
         self._task: asyncio.Task[None] | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
         self._stop_requested = asyncio.Event()
@@ -112,22 +120,41 @@ class Lifetime:
     async def start(
         self, registrations: Iterable[Registration], middleware: Sequence[Middleware] = ()
     ) -> None:
-        """Return once listening; on failure and on cancellation nothing is left running."""
+        """Begin the run, once; then as ``wait_started()``."""
         try:
             for registration in registrations:
                 self.roster.serve_soon(registration.new_worker(self.router, middleware))
             self._task = start(self.run(), name="asyncnotify supervisor")
             self._task.add_done_callback(self._run_ended)
-            await self.wait_started()
         except BaseException:
             if self._task is None:
                 self._finish()  # no task will
             await self.end(drain=False, timeout=self._limits.close_timeout)
             raise
+        await self.wait_started()
 
     async def wait_started(self) -> None:
-        """Return once listening; raise what start() raises."""
+        """
+        Return once listening.
+
+        A call that fails or is cancelled ends the run, unless another one goes on waiting, or has
+        returned: nothing is left running then.
+        """
         self._refuse_if_ending()
+        self._starts += 1
+        try:
+            await self._until_started()
+            self._has_started = True
+        except BaseException:
+            refused = self._supervisor.started.done() and self._supervisor.started.exception()
+            if not self._has_started and (refused or self._starts == 1):
+                self.start_has_failed = self.start_has_failed or not self._stop_requested.is_set()
+                await self.end(drain=False, timeout=self._limits.close_timeout)
+            raise
+        finally:
+            self._starts -= 1
+
+    async def _until_started(self) -> None:
         started, timeout = self._supervisor.started, self._limits.start_timeout
         await self._first_of(started, timeout)
         if started.done():

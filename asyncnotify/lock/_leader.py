@@ -11,7 +11,7 @@ from typing import Final, Literal, Self
 from asyncnotify._arguments import check_function, check_seconds, check_takes, is_async
 from asyncnotify._errors import ClosedError, describe_error
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._owner import Owner
+from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.lock._errors import LockLostError
 from asyncnotify.lock._held import Held
@@ -113,6 +113,9 @@ class Leader:
         """
         Stand for leader, in a task; return at once. While it stands, further calls do nothing.
 
+        A start that fails or is cancelled does not affect other calls. In a fork of the process
+        that started the leader, it starts again; that of the parent process goes on.
+
         What no retry can cure is seen here: the session of the server is made, and the table of
         locks looked for.
 
@@ -122,9 +125,10 @@ class Leader:
             PoolerError: A pooler is in between.
             ConnectError: There was no connection within ``start_timeout`` of the Locks.
             ClosedError: ``aclose()`` was called meanwhile.
-            WrongLoopError: The Locks are used by another event loop.
+            WrongLoopError: The leader, or the Locks, are used by another event loop.
             asyncpg.PostgresError: The server refused a statement.
         """
+        self._check_owner()
         while self._starting is not None:  # another call: what it finds out may not be true of this
             await asyncio.wait({self._starting})
         if self._task is not None and not self._task.done():
@@ -141,6 +145,18 @@ class Leader:
             self._starting.set_result(None)
             self._starting = None
 
+    def _check_owner(self) -> None:
+        """Refuse another event loop while it stands in its own; forget what another process has."""
+        if self._owner is None:
+            return
+        if self._owner.is_other_process:
+            leave_to_parent(self._task, self._starting, self._held)
+        elif not self._owner.loop.is_closed():
+            if self._starting is not None or (self._task is not None and not self._task.done()):
+                self._owner.check()
+            return
+        self._owner = self._task = self._starting = self._held = None
+
     async def _begin(self) -> None:
         closings = self._closings
         runtime = runtime_of(self._locks)
@@ -149,7 +165,7 @@ class Leader:
             msg = f"leader {self._name!r} was closed while it was starting"
             raise ClosedError(msg)
         runtime.listen()
-        self._ending.clear()
+        self._ending = asyncio.Event()  # the earlier one belongs to the loop that ran then
         self._task = start(self._stand(), name="asyncnotify leader")
         self._task.add_done_callback(retrieve)
 

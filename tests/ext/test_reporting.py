@@ -337,6 +337,30 @@ async def test_reporting_starts_and_ends_without_a_server(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+async def test_a_start_that_is_cancelled_affects_no_other(own_server: PostgresServer) -> None:
+    """It ends what it began only where no other call of ``start()`` waits."""
+    async with Listener(own_server.dsn) as listener:
+        await asyncio.to_thread(own_server.kill)
+        await wait_until(lambda: not listener.is_connected)
+        reporting = Reporting(listener)
+        first, second = (asyncio.create_task(reporting.start()) for _ in range(2))
+        await wait_until(reports)
+        first.cancel()
+        await second
+        assert first.cancelled()
+        assert reports()
+        await reporting.aclose()
+        only = asyncio.create_task(reporting.start())
+        await wait_until(reports)
+        only.cancel()
+        await wait_until(lambda: not reports())
+
+
+def reports() -> bool:
+    """Return whether something reports in this event loop."""
+    return any(task.get_name() == "asyncnotify reporting" for task in asyncio.all_tasks())
+
+
 async def test_reporting_ends_with_its_listener(dsn: str) -> None:
     """Where the listener is closed first, there is nothing left to be closed."""
     listener = Listener(dsn)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from asyncnotify import ClosedError
+from asyncnotify import ClosedError, WrongLoopError
 from asyncnotify.lock import Leader, Lock, LockNotInstalledError, Locks
 from asyncnotify.lock._locks import runtime_of
 from tests.lock.conftest import WAIT_LIMIT, holder
@@ -206,3 +208,61 @@ async def test_a_leader_that_is_closed_while_it_starts_does_not_start(
         await starting
     async with leader:
         await work.until_led_by(1)
+
+
+async def test_a_leader_that_stands_is_not_started_in_another_loop(
+    installed: str, work: Work
+) -> None:
+    """The call says so: it would return, and the loop that made it would have no candidate."""
+    async with Leader("boss", work, installed) as leader:
+        await work.until_led_by(1)
+        with pytest.raises(WrongLoopError):
+            await asyncio.to_thread(asyncio.run, leader.start())
+        assert leader.is_leader
+
+
+async def test_a_leader_stands_in_one_event_loop_after_another(installed: str, work: Work) -> None:
+    """As each ``asyncio.run()`` makes one."""
+    leader = Leader("boss", work, installed)
+    for token in (1, 2):
+
+        async def elsewhere(token: int = token) -> None:
+            work.news = asyncio.Event()
+            async with leader:
+                await work.until_led_by(token)
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+    assert work.ended == ["resigned", "resigned"]
+
+
+async def test_a_fork_stands_for_leader_beside_its_parent(installed: str, work: Work) -> None:
+    """Started there, it stands in a session of its own, and harms none."""
+    leader = Leader("boss", work, installed)
+    await leader.start()
+    await work.until_led_by(1)
+    child = os.fork()
+    if not child:
+        _lead_in_child(leader)
+    await leader.aclose()
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    async with Leader("boss", work, installed):
+        await work.until_led_by(3)
+
+
+def _lead_in_child(leader: Leader) -> None:
+    async def main() -> None:
+        async with leader:
+            async with asyncio.timeout(WAIT_LIMIT):
+                while leader.token != 2:  # noqa: ASYNC110 - the parent resigns some time
+                    await asyncio.sleep(0.001)
+
+    status = 1
+    try:
+        asyncio._set_running_loop(None)  # noqa: SLF001 - a fork has none
+        asyncio.run(main())
+        status = 0
+    except BaseException:  # noqa: BLE001 - it is printed, and this is the end of the process
+        traceback.print_exc()
+    finally:
+        os._exit(status)

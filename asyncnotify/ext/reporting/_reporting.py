@@ -72,6 +72,8 @@ class Reporting:
         self._name = _checked_name(name)
         self._figures = Figures(listener, self._name, every, self._calls)
         self._task: asyncio.Task[None] | None = None
+        self._starts = 0
+        self._has_started = False
         self._asked = asyncio.Event()
         self._ready = asyncio.Event()
         self._subscriptions: list[Subscription] = []
@@ -84,7 +86,8 @@ class Reporting:
         """
         Begin to report; return once roll calls are answered, or after 1 s without a connection.
 
-        Further calls do nothing. A cancelled start leaves nothing behind.
+        While it reports, further calls only wait for that. A cancelled start leaves nothing behind,
+        and does not affect other calls.
 
         Raises:
             NotStartedError: The listener has not been started.
@@ -92,19 +95,22 @@ class Reporting:
             WrongLoopError: The listener runs in another event loop or process.
         """
         await self._listener.health(server=False)  # refuses where nothing could be reported
-        if self._task is not None and not self._task.done():
-            return
-        self._ready.clear()
-        self._task = start(self._report_until_closed(), name="asyncnotify reporting")
+        if self._task is None or self._task.done():
+            self._ready.clear()
+            self._has_started = False
+            self._task = start(self._report_until_closed(), name="asyncnotify reporting")
+        task = self._task
         ready = asyncio.create_task(self._ready.wait())
+        self._starts += 1
         try:
-            await asyncio.wait(
-                {ready, self._task}, timeout=_PATIENCE, return_when="FIRST_COMPLETED"
-            )
+            await asyncio.wait({ready, task}, timeout=_PATIENCE, return_when="FIRST_COMPLETED")
+            self._has_started = True
         except asyncio.CancelledError:
-            self._task.cancel()
+            if self._starts == 1 and not self._has_started:
+                task.cancel()
             raise
         finally:
+            self._starts -= 1
             ready.cancel()
 
     async def aclose(self) -> None:

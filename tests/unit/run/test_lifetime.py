@@ -95,6 +95,59 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(harness: Lifetim
     assert harness.lifetime.has_ended
 
 
+async def test_a_start_that_gives_up_affects_no_other(harness: LifetimeHarness) -> None:
+    """Each call has its own ``start_timeout``; the last one that gives up ends the run."""
+    harness.server.refusal = ConnectionRefusedError("no server")
+    first = asyncio.create_task(harness.start())
+    await asyncio.sleep(10)
+    second = asyncio.create_task(harness.lifetime.wait_started())
+    await asyncio.sleep(10)
+    third = asyncio.create_task(harness.lifetime.wait_started())
+    for starting, gives_up_after in ((first, 30.0), (second, 40.0)):
+        with pytest.raises(ConnectTimeoutError):
+            await starting
+        assert harness.now == pytest.approx(gives_up_after, abs=0.1)
+        assert not harness.lifetime.start_has_failed
+    harness.server.refusal = None
+    await third
+    await harness.lifetime.end(drain=True, timeout=5)
+
+
+async def test_a_start_that_is_cancelled_once_another_has_returned_ends_nothing(
+    harness: LifetimeHarness,
+) -> None:
+    """However late the turn of the cancelled call comes."""
+    await harness.start()
+    late = asyncio.create_task(harness.lifetime.wait_started())
+    await asyncio.sleep(0)
+    late.cancel()
+    await asyncio.wait({late})
+    assert harness.lifetime.state is State.CONNECTED
+    await harness.lifetime.end(drain=True, timeout=5)
+
+
+async def test_a_refused_start_is_told_to_all_who_wait_once_nothing_is_left(
+    harness: LifetimeHarness,
+) -> None:
+    """So each of them may start again at once."""
+    harness.server.dial_time = 10.0
+    ended: list[bool] = []
+
+    async def start() -> None:
+        with pytest.raises(ConnectError):
+            await harness.lifetime.wait_started()
+        ended.append(harness.lifetime.has_ended)
+
+    first = asyncio.create_task(harness.start())
+    await asyncio.sleep(1)
+    others = [asyncio.create_task(start()) for _ in range(2)]
+    harness.server.refusal = asyncpg.InvalidPasswordError("wrong password")
+    with pytest.raises(ConnectError):
+        await first
+    await asyncio.gather(*others)
+    assert ended == [True, True]
+
+
 async def test_closing_while_it_starts_is_raised_by_start(harness: LifetimeHarness) -> None:
     """ClosedError, at once."""
     harness.server.refusal = ConnectionRefusedError("no server")
