@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
+from asyncnotify._backoff import Delays, ExponentialBackoff
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import cancel, start
 from asyncnotify.lock._names import CHANNEL, parse_payload
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from asyncnotify import Gap, Listener, Notification, Subscription
 
 log = Log("lock")
+
+_NOT_LISTENING: Final = (
+    "cannot listen for the release of locks, and tries again; until then a lock that is waited for"
+    " is tried once a second, and leaders here cannot be asked to resign: %s"
+)
 
 
 class WakeUps:
@@ -46,26 +52,38 @@ class WakeUps:
         self._warnings = WarningLimit()
 
     def begin(self) -> None:
-        """Begin to listen, in a task; further calls do nothing while that goes well."""
+        """Begin to listen, in a task that tries until it does; further calls do nothing."""
+        if self._subscription is not None and not self._subscription.active and self._task:
+            self._task.cancel()  # it waits for the end of a listener that goes on without it
+            self._task = self._subscription = None
         if self._task is None:
-            self._task = start(self._begin(), name="asyncnotify lock wake-ups")
+            self._task = start(self._keep_listening(), name="asyncnotify lock wake-ups")
 
     @property
     def is_listening(self) -> bool:
         """Whether a release wakes."""
-        return self._subscription is not None
+        return self._subscription is not None and self._subscription.active
 
-    async def _begin(self) -> None:
-        try:
-            listener = self._given
-            if listener is None:
-                listener = self._own = self._new_listener()
-                await listener.start()
-            self._subscription = await listener.listen(CHANNEL, self._notified, resync=self._gap)
-        except Exception as error:  # noqa: BLE001 - locks are tried each second all the same
-            cause = describe_error(error)
-            text = "nobody is woken by the release of a lock, but tries each second: %s"
-            log.warning(self._warnings, cause, text, cause)
+    async def _keep_listening(self) -> None:
+        delays = Delays(ExponentialBackoff())
+        while True:
+            await asyncio.sleep(delays.next())
+            try:
+                listener = await self._listen()
+                delays = Delays(ExponentialBackoff())
+                await listener.wait_closed()  # by the user, who may start it again
+                self._subscription = None
+            except Exception as error:  # noqa: BLE001 - locks are tried each second all the same
+                cause = describe_error(error)
+                log.warning(self._warnings, cause, _NOT_LISTENING, cause)
+
+    async def _listen(self) -> Listener:
+        listener = self._given
+        if listener is None:
+            listener = self._own = self._own or self._new_listener()
+            await listener.start()
+        self._subscription = await listener.listen(CHANNEL, self._notified, resync=self._gap)
+        return listener
 
     def _notified(self, notification: Notification[str]) -> None:
         parsed = parse_payload(notification.payload)

@@ -334,6 +334,40 @@ async def test_a_listener_of_the_users_wakes_too(installed: str, locks: Locks) -
         assert not listener.channels
 
 
+async def test_wake_ups_begin_as_soon_as_they_can(
+    installed: str, locks: Locks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the listener is started later, is started again, or forgets the channel."""
+    listener = Listener(installed)
+    async with Locks(installed, listener=listener) as others:
+
+        async def is_woken() -> None:
+            async with Lock(locks, "x"):
+                waiting = asyncio.create_task(take(others, "x"))
+                async with asyncio.timeout(WAIT_LIMIT):
+                    await tried(others, "x")
+            await waiting
+
+        async with Lock(locks, "x"):
+            waiting = asyncio.create_task(take(others, "x"))
+            async with asyncio.timeout(WAIT_LIMIT):
+                while not caplog.messages:  # noqa: ASYNC110 - nothing else reports that
+                    await asyncio.sleep(0.001)
+            [message] = caplog.messages
+            assert "once a second" in message
+            assert "has not been started" in message
+            await listener.start()
+            async with asyncio.timeout(WAIT_LIMIT):
+                await tried(others, "x")
+        await waiting
+        await listener.aclose()
+        await listener.start()
+        await is_woken()
+        await listener.unlisten("asyncnotify_lock")
+        await is_woken()
+    await listener.aclose()
+
+
 # -- figures ------------------------------------------------------------------------------------
 
 
