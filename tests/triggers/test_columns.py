@@ -285,6 +285,36 @@ async def test_conditions(admin: Connection, telling: Telling, level: str) -> No
 
 
 @LEVELS
+@pytest.mark.parametrize(
+    "when",
+    [
+        "(to_jsonb(old) - 'seen') IS DISTINCT FROM (to_jsonb(new) - 'seen')",
+        "(old.id, old.v) IS DISTINCT FROM (new.id, new.v) AND to_jsonb(old) ? 'seen'",
+        "old IS DISTINCT FROM new AND old.v IS DISTINCT FROM new.v",
+        "old.* IS DISTINCT FROM new.* AND old.v IS DISTINCT FROM new.v",
+        "(SELECT count(*) = 3 FROM json_object_keys(to_json(old))) AND old.v <> new.v",
+    ],
+)
+async def test_conditions_on_whole_rows(
+    admin: Connection, telling: Telling, level: str, when: str
+) -> None:
+    """Both rows have the columns of the table and no other, however many rows are updated."""
+    await admin.execute("""
+        CREATE TABLE t (id int PRIMARY KEY, gone int, v int, seen int);
+        ALTER TABLE t DROP gone;
+        INSERT INTO t VALUES (1, 1), (2, 2), (3, 3);
+    """)
+    told = await telling("t", key="id", when=when, level=level)
+    assert await told.keys_after("UPDATE t SET seen = 1 WHERE id = 1") == []
+    assert await told.keys_after("UPDATE t SET seen = 2") == []
+    assert await told.keys_after("UPDATE t SET v = 4 WHERE id = 1") == [("update", [1])]
+    changed = await told.keys_after("UPDATE t SET v = 4 WHERE id < 3")
+    assert changed == [("update", [2])]
+    changed = await told.keys_after("UPDATE t SET v = v + 1")
+    assert sorted(key for _, keys in changed for key in keys) == [1, 2, 3]
+
+
+@LEVELS
 async def test_names_in_a_condition(admin: Connection, telling: Telling, level: str) -> None:
     """Names of columns in a query of a condition's mean these, whatever the function has."""
     names = "number, operation, payload, payloads, must_read, total, was, data, types, items, item"

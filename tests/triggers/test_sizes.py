@@ -78,12 +78,19 @@ async def test_small_and_large_rows_in_one_statement(admin: Connection, telling:
 
 
 @LEVELS
+@pytest.mark.parametrize(
+    ("when", "sqlstate"), [("1 / new.v > 0", "22012"), ("public.is_one(new.v)", "P0004")]
+)
 async def test_a_condition_that_fails_aborts_nothing(
-    admin: Connection, telling: Telling, level: str
+    admin: Connection, telling: Telling, level: str, when: str, sqlstate: str
 ) -> None:
     """The statement goes on with a warning, and those who listen are told to read."""
-    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
-    told = await telling("t", key="id", when="1 / new.v > 0", level=level)
+    await admin.execute("""
+        CREATE TABLE t (id int PRIMARY KEY, v int);
+        CREATE FUNCTION is_one(v int) RETURNS bool LANGUAGE plpgsql
+            AS 'BEGIN ASSERT v = 1; RETURN true; END';
+    """)
+    told = await telling("t", key="id", when=when, level=level)
     warnings: list[asyncpg.PostgresLogMessage] = []
 
     def keep(_: object, message: asyncpg.PostgresLogMessage) -> None:
@@ -92,7 +99,7 @@ async def test_a_condition_that_fails_aborts_nothing(
     admin.add_log_listener(keep)
     (reread,) = await told.after("INSERT INTO t VALUES (1, 0)")
     assert isinstance(reread, Reread)
-    assert [(warning.sqlstate, warning.severity) for warning in warnings] == [("22012", "WARNING")]
+    assert [(warning.sqlstate, warning.severity) for warning in warnings] == [(sqlstate, "WARNING")]
     assert await told.keys_after("INSERT INTO t VALUES (2, 1)") == [("insert", [2])]
 
 

@@ -78,7 +78,7 @@ def on_failure(definition: Definition) -> str:
     )
     number = NUMBER.replace("\n", "\n    ")
     return f"""
-    EXCEPTION WHEN OTHERS THEN
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
         RAISE WARNING USING MESSAGE = {where} || SQLERRM, ERRCODE = SQLSTATE;{number}
         must_read := true;
         total := NULL;

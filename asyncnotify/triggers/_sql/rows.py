@@ -61,11 +61,12 @@ def updated_rows(definition: Definition) -> str:
     As ``changed_rows()``, with one join in place of three. A row with another key has an empty
     text for the operation: then the query has not told all.
     """
-    # No column of a table is called like this, and NULL in it says that there is no such row
+    # NULL in it says that there is no such row. Beside the row, not in it: a condition may take the
+    # row as a whole
     present = quoted("asyncnotify: is there")
-    old = f"(SELECT *, true AS {present} FROM {OLD_ROWS}) AS old"
+    old = f"({OLD_ROWS} AS old CROSS JOIN (VALUES (true)) AS asyncnotify_it ({present}))"
     source = f"{NEW_ROWS} AS new LEFT JOIN {old} ON {_same_key(definition, 'old', 'new')}"
-    missing = f"old.{present} IS NULL"
+    missing = f"asyncnotify_it.{present} IS NULL"
     told = " AND ".join(filter_of(definition, is_update=True)) or "true"
     operation = f"CASE WHEN {missing} THEN '' ELSE 'update' END"
     return _select(definition, operation, "new", source, [f"({missing} OR {told})"])
