@@ -152,7 +152,7 @@ def scale_waits_of_proxies() -> None:
         PatternDetector.wait,
     )
     for wait in waits:
-        (seconds,) = wait.__defaults__
+        (seconds,) = wait.__defaults__ or ()
         wait.__defaults__ = (scaled(seconds),)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -41,7 +42,7 @@ each_kind = pytest.mark.parametrize(
     [
         pytest.param(Listener, id="Listener"),
         pytest.param(Notifier, id="Notifier"),
-        pytest.param(lambda dsn: Leader("boss", lead, dsn), id="Leader"),
+        pytest.param(partial(Leader, "boss", lead), id="Leader"),
     ],
 )
 

@@ -255,7 +255,7 @@ def _lead_in_child(leader: Leader) -> None:
         async with leader:
             async with asyncio.timeout(WAIT_LIMIT):
                 while leader.token != 2:  # noqa: ASYNC110 - the parent resigns some time
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # what tells of it is of the other loop
 
     status = 1
     try:

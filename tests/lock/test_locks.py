@@ -352,7 +352,7 @@ async def test_wake_ups_begin_as_soon_as_they_can(
             waiting = asyncio.create_task(take(others, "x"))
             async with asyncio.timeout(WAIT_LIMIT):
                 while not caplog.messages:  # noqa: ASYNC110 - nothing else reports that
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # a log line has no future
             [message] = caplog.messages
             assert "once a second" in message
             assert "has not been started" in message
