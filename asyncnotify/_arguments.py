@@ -131,7 +131,7 @@ def check_kind(name: str, value: object, kind: type) -> None:
     """Raise TypeError unless the value is an object of this class, or None."""
     if value is not None and not isinstance(value, kind):
         what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        msg = f"{name} must be a {kind.__name__} or None, not {what}"
+        msg = f"{name} must be {_with_article(kind)} or None, not {what}"
         raise TypeError(msg)
 
 
@@ -139,8 +139,26 @@ def check_present(name: str, value: object, kind: type) -> None:
     """Raise TypeError unless the value is an object of this class."""
     if not isinstance(value, kind):
         what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        msg = f"{name} must be a {kind.__name__}, not {what}"
+        msg = f"{name} must be {_with_article(kind)}, not {what}"
         raise TypeError(msg)
+
+
+def check_iterable(name: str, value: object, meant: str) -> None:
+    """Raise TypeError unless the value can be iterated over; ``meant`` says what it holds."""
+    if not isinstance(value, Iterable):
+        msg = f"{name} must be {meant}, not of type {type_name(value)}"
+        raise TypeError(msg)
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Raise TypeError unless the value is a mapping, or None."""
+    if value is not None and not isinstance(value, Mapping):
+        msg = f"{name} must be a mapping of names to values, not of type {type_name(value)}"
+        raise TypeError(msg)
+
+
+def _with_article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
 
 
 def check_names(name: str, value: object) -> None:

@@ -239,12 +239,14 @@ def mode_of(value: object) -> str:
 
 def _text(name: str, value: Any) -> str:
     """Return the value of an argument as a str; lists of hosts and ports with commas."""
-    if isinstance(value, (str, int, Path)) and not isinstance(value, bool):
-        return str(value)
-    if name in _PLACE and isinstance(value, (list, tuple)):
-        return ",".join(str(one) for one in value)
-    msg = f"{name} must be a str, not of type {type(value).__name__}"
-    raise TypeError(msg)
+    several = isinstance(value, (list, tuple)) and name in _PLACE
+    kinds: tuple[type, ...] = (str, int) if name == "port" else (str, Path)
+    for one in value if several else [value]:
+        if not isinstance(one, kinds) or isinstance(one, bool):
+            meant = "number" if name == "port" else "str"
+            msg = f"{name} must be a {meant}, not of type {type_name(one)}"
+            raise TypeError(msg)
+    return ",".join(map(str, value)) if several else str(value)
 
 
 def _settings_of(arguments: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._arguments import check_present
 from asyncnotify._escaping import escaped
 from asyncnotify.doctor._findings import SERIOUS_FIRST, Finding, Report, Severity
 
@@ -22,8 +23,10 @@ def as_text(report: Report, *, everything: bool = False) -> str:
         report: What ``diagnose()`` has returned.
         everything: Whether to show the checks that found nothing, too.
 
-    Raises nothing.
+    Raises:
+        TypeError: ``report`` is no Report.
     """
+    check_present("report", report, Report)
     return "\n".join(_lines(report, everything=everything)) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
@@ -28,7 +29,15 @@ from asyncnotify import (
     Notification,
     NotStartedError,
 )
-from asyncnotify._arguments import check_flag, check_plain_function, check_seconds
+from asyncnotify._arguments import (
+    check_flag,
+    check_function,
+    check_plain_function,
+    check_present,
+    check_seconds,
+    check_takes,
+    is_async,
+)
 from asyncnotify.ext._health import HealthAnswer
 from asyncnotify.ext._items import message_of
 from asyncnotify.ext.fanout import (
@@ -88,9 +97,11 @@ def lifespan(
 
     Raises:
         TypeError: Nothing is given, or something that is none of these, or of a kind there is
-            already.
+            already; or ``inner`` is no lifespan. What a function returns is checked at the start.
+        ConfigurationError: A DSN is wrong.
     """
     _check_given(given)
+    _check_inner(inner)
     check_flag("end_streams", end_streams)
 
     @contextlib.asynccontextmanager
@@ -100,8 +111,7 @@ def lifespan(
             for served in map(_made, given):
                 key = _key_of(served)
                 if key in state:
-                    msg = f"lifespan() was given two of type {type(served).__name__}"
-                    raise TypeError(msg)
+                    raise _two_of(type(served))
                 state[key] = await stack.enter_async_context(served)
             if end_streams:
                 stack.enter_context(end_streams_on_signal(*state.values()))
@@ -111,7 +121,7 @@ def lifespan(
     return run
 
 
-def _check_given(given: tuple[object, ...]) -> None:
+def _check_given(given: tuple[Any, ...]) -> None:
     if not given:
         msg = "lifespan() needs a DSN, a Listener or a Log, or a function that returns one"
         raise TypeError(msg)
@@ -119,8 +129,43 @@ def _check_given(given: tuple[object, ...]) -> None:
         if isinstance(one, type):
             msg = f"lifespan() takes a {one.__name__}, not the class"
             raise TypeError(msg)
+        if isinstance(one, Listener | Log):
+            continue
         if callable(one):
             check_plain_function("a function given to lifespan()", one)
+        else:
+            Listener(one)  # refuses what is no DSN
+    kinds = [Log if isinstance(one, Log) else Listener for one in given if not _is_function(one)]
+    for kind in {kind for kind in kinds if kinds.count(kind) > 1}:
+        raise _two_of(kind)
+
+
+def _is_function(given: object) -> bool:
+    return callable(given) and not isinstance(given, Listener | Log)
+
+
+def _two_of(kind: type) -> TypeError:
+    return TypeError(
+        f"lifespan() was given two of type {kind.__name__}: it takes one Listener and one Log;"
+        " start others in the application's own lifespan, which is given as inner="
+    )
+
+
+def _check_inner(inner: object) -> None:
+    if inner is None:
+        return
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        msg = "inner must be decorated with @contextlib.asynccontextmanager"
+        raise TypeError(msg)
+    check_function("inner", inner)
+    if is_async(inner):
+        msg = (
+            "inner must return an async context manager, and an `async def` without `yield` returns"
+            " none: put a `yield` between what it does at the start and at the end, and decorate it"
+            " with @contextlib.asynccontextmanager"
+        )
+        raise TypeError(msg)
+    check_takes("inner", inner, "the application")
 
 
 def _made(given: Given) -> Served:
@@ -150,6 +195,7 @@ def log_of(connection: HTTPConnection) -> Log:
 
 
 def _present(connection: HTTPConnection, kind: type[Served]) -> object:
+    check_present("connection", connection, HTTPConnection)
     return connection.scope.get("state", {}).get(KEYS[kind])
 
 
@@ -234,12 +280,15 @@ async def websocket(
         send_timeout: Seconds in which the client has to take a message.
 
     Raises:
-        TypeError: No channel is given, or one in two forms; or ``encode`` is no plain function.
+        TypeError: No channel is given, or one in two forms; ``encode`` is no plain function; or an
+            argument is of a wrong type.
         ValueError: ``send_timeout`` is not a positive number of seconds.
         ChannelDirectionError: A Channel was made without ``decode``.
         NotStartedError: The listener has not been started.
         Exception: What ``authorize`` or ``encode`` raised.
     """
+    check_present("socket", socket, WebSocket)
+    check_present("fanout", fanout, Fanout)
     check_seconds("send_timeout", send_timeout)
     check_plain_function("encode", encode, "the item")
     try:

@@ -38,6 +38,7 @@ from asyncnotify._arguments import (
     check_plain_function,
     check_takes,
     check_timeout,
+    type_name,
 )
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify.typing import Overflow
@@ -278,7 +279,13 @@ def getter_of(listener: object) -> Callable[[], Listener]:
     if isinstance(listener, Listener):
         return lambda: listener
     if isinstance(listener, type) or not callable(listener):
-        msg = "listener must be a Listener, or a function without arguments that returns one"
+        what = (
+            f"the class {listener.__name__}" if isinstance(listener, type) else type_name(listener)
+        )
+        msg = (
+            "listener must be a Listener, or a function without arguments that returns one, not"
+            f" {what}"
+        )
         raise TypeError(msg)
     check_plain_function("listener", listener)
     return cast("Callable[[], Listener]", listener)
@@ -293,7 +300,10 @@ def _check_overflow(overflow: object) -> None:
 
 def _names_of(channels: Collection[str | Channel[Any]]) -> tuple[str, ...]:
     """Return the names, each once; refuse what no stream could be made of."""
-    if isinstance(channels, str | Channel) or not channels:
+    if isinstance(channels, str | Channel) or not isinstance(channels, Collection):
+        msg = f"channels must be a list of names or Channels, not of type {type_name(channels)}"
+        raise TypeError(msg)
+    if not channels:
         msg = "channels must be a list of names or Channels, with one at least"
         raise TypeError(msg)
     return tuple(channels_of(channels))

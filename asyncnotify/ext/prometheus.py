@@ -28,6 +28,7 @@ except ImportError as _error:
     raise ImportError(_text) from _error
 
 from asyncnotify import BlockingListener, Listener
+from asyncnotify._arguments import check_names, check_plain_function
 from asyncnotify.ext._counters import stats_of
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ class Collector(_Collector):
             scrape may not wait for a database: ``[await log.status()]`` from time to time.
 
     Raises:
-        TypeError: An argument is of a wrong type.
-        ValueError: ``channels`` is negative, or there is not one name for each listener.
+        TypeError: An argument is of a wrong type, or there is neither a listener nor ``logs``.
+        ValueError: ``channels`` is negative, or there is not a name of its own for each listener.
     """
 
     def __init__(
@@ -132,9 +133,14 @@ class Collector(_Collector):
         logs: Callable[[], Iterable[LogStatus]] | None = None,
     ) -> None:
         _check(listeners, channels, logs)
+        if names is not None:
+            check_names("names", names)
         given = _default_names(len(listeners)) if names is None else list(names)
         if len(given) != len(listeners):
             msg = f"names must be one for each of the {len(listeners)} listeners, not {len(given)}"
+            raise ValueError(msg)
+        if len(set(given)) != len(given):
+            msg = f"names must be different for each listener, not {given!r}"
             raise ValueError(msg)
         self._listeners = dict(zip(given, listeners, strict=True))
         self._channels = channels
@@ -164,8 +170,10 @@ def _check(listeners: Sequence[object], channels: object, logs: object) -> None:
     if not isinstance(channels, int) or isinstance(channels, bool) or channels < 0:
         msg = f"channels must be a whole number, at least 0, not {channels!r}"
         raise ValueError(msg)
-    if logs is not None and not callable(logs):
-        msg = "logs must be a function that returns the last known status of each log"
+    if logs is not None:
+        check_plain_function("logs", logs)
+    elif not listeners:
+        msg = "Collector() has nothing to collect: give it a Listener, or a function as logs="
         raise TypeError(msg)
 
 

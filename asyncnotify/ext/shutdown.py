@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, runtime_checkable
 
 from asyncnotify import AlreadyEnteredError
-from asyncnotify._arguments import check_plain_function
+from asyncnotify._arguments import check_iterable, check_plain_function
 from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def end_streams_on_signal(*targets: Target, signals: Iterable[int] = STOPPING) -
 
     Raises:
         TypeError: There is no target, or one has no ``end_streams()`` and is no plain function
-            without arguments.
+            without arguments; or ``signals`` is no list.
         ValueError: A signal does not exist, or cannot be handled.
     """
     if not targets:
@@ -88,6 +88,7 @@ def end_streams_on_signal(*targets: Target, signals: Iterable[int] = STOPPING) -
         raise TypeError(msg)
     for target in targets:
         _check_target(target)
+    check_iterable("signals", signals, "a list of signals, as [signal.SIGTERM]")
     return SignalScope(targets, tuple(map(_checked, signals)))
 
 

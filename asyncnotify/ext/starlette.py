@@ -36,6 +36,7 @@ except ImportError as _error:
     raise ImportError(_MSG) from _error
 
 from asyncnotify import Listener
+from asyncnotify._arguments import check_mapping, check_seconds
 from asyncnotify.ext._health import health_of
 from asyncnotify.ext._items import Events, Name, Sent, Source
 from asyncnotify.ext._starlette import (
@@ -109,8 +110,13 @@ def sse(
         send_timeout: Seconds in which the client has to take an event; None: forever.
 
     Raises:
-        TypeError: ``stream`` is no stream, or ``event`` cannot name events.
+        TypeError: ``stream`` is no stream, ``event`` cannot name events, or ``headers`` is no
+            mapping.
+        ValueError: ``ping`` or ``send_timeout`` is not a positive number of seconds.
     """
+    check_seconds("ping", ping)
+    check_seconds("send_timeout", send_timeout, or_none=True)
+    check_mapping("headers", headers)
     events = Events(stream, _framed, event)
     return EventSourceResponse(
         events,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from asyncnotify.log import NotInstalledError as LogNotInstalledError
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
 from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
@@ -59,6 +60,8 @@ class Known(NamedTuple):
 
 def installing(definition: Definition, lock_timeout: float) -> Steps[None]:
     """Make all that is needed, or bring what is there up to date."""
+    yield from _exists(definition)
+    yield from _has_log(definition)
     yield from _locked(definition, install_statements(definition), lock_timeout)
 
 
@@ -72,6 +75,7 @@ def upgrading(definition: Definition, lock_timeout: float) -> Steps[None]:
     yield from _exists(definition)
     if (yield from _function(definition)) is None:
         raise NotInstalledError(definition.qualified)
+    yield from _has_log(definition)
     yield from _locked(definition, function_statements(definition), lock_timeout)
 
 
@@ -156,6 +160,27 @@ def _exists(definition: Definition) -> Steps[None]:
     rows = yield Query(query, has_rows=True)
     if not rows[0][0]:
         raise UnknownTableError(definition.qualified)
+
+
+def _has_log(definition: Definition) -> Steps[None]:
+    """Refuse a log that is not there: each write to the table would fail."""
+    if definition.log is None:
+        return
+    query = f"""
+        SELECT FROM pg_catalog.pg_proc
+        WHERE proname OPERATOR(pg_catalog.=) {literal(f"{definition.log}_append")}
+            AND pronamespace OPERATOR(pg_catalog.=) (
+                SELECT oid FROM pg_catalog.pg_namespace
+                WHERE nspname OPERATOR(pg_catalog.=) 'asyncnotify'
+            )
+    """
+    if not (yield Query(query, has_rows=True)):
+        error = LogNotInstalledError(definition.log)
+        error.add_note(
+            f"each write to {definition.qualified} would fail, because its trigger appends to this"
+            f" log: call Log({definition.log!r}, …).install() first"
+        )
+        raise error
 
 
 def _function(definition: Definition) -> Steps[Known | None]:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify import BlockingNotifier, Channel, Listener, Notification, Notifier
+from asyncnotify import (
+    BlockingListener,
+    BlockingNotifier,
+    Channel,
+    Listener,
+    Notification,
+    Notifier,
+)
 from asyncnotify.testing.fake import FakeServer
 
 pytest.importorskip("opentelemetry.sdk")
@@ -21,11 +28,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from asyncnotify.ext.opentelemetry import current_traceparent, instrument, observe_logs
-from asyncnotify.log import Log
+from asyncnotify.log import BlockingLog, Log
 from asyncnotify.testing.clock import VirtualTimeLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncnotify.log import LogStatus
 
@@ -251,6 +258,23 @@ async def test_undoing_leaves_no_trace(telemetry: Telemetry, server: FakeServer)
     assert telemetry.points("asyncnotify.received") == []
 
 
+@pytest.mark.parametrize(
+    "kind", [Listener, BlockingListener, Notifier, BlockingNotifier, Log, BlockingLog]
+)
+def test_an_object_is_instrumented_once(
+    telemetry: Telemetry, server: FakeServer, kind: Callable[..., Any]
+) -> None:
+    """A second time would record twice: it is refused, until the first is taken back."""
+    target = kind(*["orders"] * (kind in {Log, BlockingLog}), server.dsn)
+    undo = instrument(target, **telemetry.options)
+    with pytest.raises(RuntimeError, match="instrumented already"):
+        instrument(target, **telemetry.options)
+    undo()
+    undo = instrument(target, **telemetry.options)
+    undo()
+    assert not [name for name in vars(target) if "instrument" in name]
+
+
 def test_a_blocking_notifier_sends_within_the_trace_of_its_thread(
     telemetry: Telemetry, server: FakeServer
 ) -> None:
@@ -367,7 +391,7 @@ async def test_the_lag_of_a_consumer_is_a_metric(telemetry: Telemetry, dsn: str)
 
 def test_what_returns_no_logs_is_refused_when_it_is_given(telemetry: Telemetry) -> None:
     """Not at the first collection."""
-    with pytest.raises(TypeError, match="logs must be a function"):
+    with pytest.raises(TypeError, match="logs must be callable, not of type list"):
         observe_logs([], meter_provider=telemetry.meters)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the mistake
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tomllib
+import weakref
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from asyncnotify.ext.opentelemetry import instrument
 from asyncnotify.ext.opentelemetry.instrumentor import AsyncNotifyInstrumentor
 
 if TYPE_CHECKING:
@@ -60,6 +63,29 @@ async def test_what_a_program_makes_is_instrumented(exporter: InMemorySpanExport
     await exchange(server.dsn)
     names = [span.name for span in exporter.get_finished_spans()]
     assert sorted(names) == ["process orders", "send orders"]
+
+
+async def test_what_is_asked_for_goes_before_what_is_done_by_itself(
+    exporter: InMemorySpanExporter,
+) -> None:
+    """An object that the program instruments is recorded once, as the program says."""
+    server = FakeServer()
+    own, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(own))
+    async with Notifier(server.dsn) as notifier:
+        instrument(notifier, tracer_provider=provider)
+        await notifier.notify("orders")
+    assert [span.name for span in own.get_finished_spans()] == ["send orders"]
+    assert not exporter.get_finished_spans()
+    provider.shutdown()
+
+
+def test_what_is_instrumented_can_be_collected(exporter: InMemorySpanExporter) -> None:
+    """Nothing keeps it beyond the last reference of the program."""
+    made = [weakref.ref(kind(DSN)) for kind in (Listener, BlockingListener, Notifier)]
+    gc.collect()
+    assert [reference() for reference in made] == [None, None, None]
+    assert not exporter.get_finished_spans()
 
 
 async def test_afterwards_nothing_is_left(exporter: InMemorySpanExporter) -> None:

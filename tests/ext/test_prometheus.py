@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asyncnotify import ConnectionEvent
 
 DSN = "postgresql://127.0.0.1:1/nowhere"
+TWO = (Listener(DSN), Listener(DSN))
 DOCS = Path(__file__).parents[2] / "docs" / "telemetry"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 METRIC = re.compile(r"\basyncnotify_\w+")
@@ -205,10 +206,16 @@ def test_logs_are_reported_as_they_were_last_known() -> None:
     ("arguments", "options", "error"),
     [
         ((5,), {}, TypeError),
+        ((), {}, TypeError),
+        ((), {"names": []}, TypeError),
         ((), {"channels": -1}, ValueError),
         ((), {"channels": True}, ValueError),
         ((), {"logs": 5}, TypeError),
-        ((), {"names": ["a"]}, ValueError),
+        ((), {"logs": asyncio.sleep}, TypeError),
+        (TWO, {"names": ["a"]}, ValueError),
+        (TWO, {"names": ["a", "a"]}, ValueError),
+        (TWO, {"names": "ab"}, TypeError),
+        (TWO, {"names": 5}, TypeError),
     ],
 )
 def test_wrong_arguments_are_refused(

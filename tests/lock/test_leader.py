@@ -254,8 +254,8 @@ def _lead_in_child(leader: Leader) -> None:
     async def main() -> None:
         async with leader:
             async with asyncio.timeout(WAIT_LIMIT):
-                while leader.token != 2:  # noqa: ASYNC110 - the parent resigns some time
-                    await asyncio.sleep(0.001)  # what tells of it is of the other loop
+                while leader.token != 2:  # noqa: ASYNC110 - as below
+                    await asyncio.sleep(0.001)  # nothing reports that
 
     status = 1
     try:

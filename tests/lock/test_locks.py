@@ -351,8 +351,8 @@ async def test_wake_ups_begin_as_soon_as_they_can(
         async with Lock(locks, "x"):
             waiting = asyncio.create_task(take(others, "x"))
             async with asyncio.timeout(WAIT_LIMIT):
-                while not caplog.messages:  # noqa: ASYNC110 - nothing else reports that
-                    await asyncio.sleep(0.001)  # a log line has no future
+                while not caplog.messages:  # noqa: ASYNC110 - as below
+                    await asyncio.sleep(0.001)  # nothing reports that
             [message] = caplog.messages
             assert "once a second" in message
             assert "has not been started" in message

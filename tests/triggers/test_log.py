@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from asyncnotify import Gap, GapReason
-from asyncnotify.log import Log
+from asyncnotify.log import Log, NotInstalledError
 from asyncnotify.triggers import Change, Table
 
 if TYPE_CHECKING:
@@ -82,6 +82,24 @@ async def test_truncate_of_a_partition_is_a_gap(admin: Connection, dsn: str) -> 
         assert reason is GapReason.REREAD
 
 
+async def test_a_log_that_is_not_there_is_refused(admin: Connection, dsn: str) -> None:
+    """When a Table is installed or upgraded, and not at the first write to its table."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    table = Table("t", key="id", to="log", log="things")
+    await Log("other_things", dsn).install()
+    with pytest.raises(
+        NotInstalledError, match=r"no log 'things': install\(\) makes it"
+    ) as refused:
+        await table.install(admin)
+    assert "Log('things', …).install() first" in refused.value.__notes__[0]
+    await admin.execute("INSERT INTO t VALUES (1)")
+    await Log("things", dsn).install()
+    await table.install(admin)
+    await admin.execute("ALTER SCHEMA asyncnotify RENAME TO elsewhere")
+    with pytest.raises(NotInstalledError, match="things"):
+        await table.upgrade(admin)
+
+
 @LEVELS
 async def test_what_cannot_be_appended_aborts_the_statement(
     admin: Connection,
@@ -90,11 +108,13 @@ async def test_what_cannot_be_appended_aborts_the_statement(
 ) -> None:
     """A log loses nothing: without it, or the right to append to it, nothing is written."""
     await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    await Table("t", key="id", to="log", log="things", level=level).install(admin)
-    with pytest.raises(asyncpg.InvalidSchemaNameError):
-        await admin.execute("INSERT INTO t VALUES (1)")
     async with Log("things", dsn) as log:
         await log.install()
+        await Table("t", key="id", to="log", log="things", level=level).install(admin)
+        await admin.execute("ALTER SCHEMA asyncnotify RENAME TO elsewhere")
+        with pytest.raises(asyncpg.InvalidSchemaNameError):
+            await admin.execute("INSERT INTO t VALUES (1)")
+        await admin.execute("ALTER SCHEMA elsewhere RENAME TO asyncnotify")
         await admin.execute("INSERT INTO t VALUES (1)")
         role = f"{await admin.fetchval('SELECT current_database()')}_writer"
         await admin.execute(f"CREATE ROLE {role}; GRANT INSERT ON t TO {role}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from aiohttp import web
 
 from asyncnotify import Listener, State
-from asyncnotify._arguments import check_function, check_takes, type_name
+from asyncnotify._arguments import check_plain_function, check_present, type_name
 from asyncnotify.ext._health import health_of
 from asyncnotify.ext.aiohttp._clients import Clients
 from asyncnotify.ext.fanout import DEFAULT_BUFFER, DEFAULT_MAX_CHANNELS, Fanout
@@ -80,6 +80,7 @@ def setup(
         ConfigurationError: The DSN is wrong.
         RuntimeError: The application has been started, or added to another one.
     """
+    check_present("app", app, web.Application)
     clients: Fanout[web.Request] = Fanout(
         lambda: app[key],
         authorize=authorize,
@@ -114,6 +115,7 @@ def setup_log(
         ValueError: The application has something under this key.
         RuntimeError: The application has been started, or added to another one.
     """
+    check_present("app", app, web.Application)
     log, make = (source, None) if isinstance(source, Log) else (None, source)
     if make is not None:
         _check_makes_log(make)
@@ -126,8 +128,7 @@ def _check_makes_log(source: object) -> None:
         kind = type_name(source)
         msg = f"source must be a Log, or a function that returns one, not of type {kind}"
         raise TypeError(msg)
-    check_function("source", source)
-    check_takes("source", source)
+    check_plain_function("source", source)
 
 
 async def health(request: web.Request, *, key: web.AppKey[Any] = LISTENER) -> web.Response:
@@ -151,7 +152,7 @@ def _given_or_made(
     if isinstance(source, Listener):
         return source, None
     if callable(source):
-        check_takes("source", source)
+        check_plain_function("source", source)
         return None, source
     return Listener(source), None
 
@@ -163,6 +164,7 @@ def found(request: web.Request, key: web.AppKey[FoundT]) -> FoundT:
     Raises:
         RuntimeError: There is nothing.
     """
+    check_present("request", request, web.Request)
     value = request.config_dict.get(key)
     if value is None:
         msg = f"the application has no {key}: call asyncnotify.ext.aiohttp.setup() or setup_log()"
@@ -171,6 +173,7 @@ def found(request: web.Request, key: web.AppKey[FoundT]) -> FoundT:
 
 
 def _put(app: web.Application, key: web.AppKey[FoundT], value: FoundT | None) -> None:
+    check_present("a key", key, web.AppKey)
     if key in app:
         msg = f"the application has something under {key}: give each source a key of its own"
         raise ValueError(msg)

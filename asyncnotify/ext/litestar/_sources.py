@@ -13,7 +13,7 @@ from asyncnotify import (
     NotStartedError,
     State,
 )
-from asyncnotify._arguments import check_present
+from asyncnotify._arguments import check_plain_function, check_present
 from asyncnotify._publishing.retrying import Retrying
 from asyncnotify.log import Log, StandbyError
 from asyncnotify.typing import Dsn
@@ -63,7 +63,9 @@ class Running(Generic[RunT]):
         self._before = before
         self._present: RunT | None = None
         self._is_ours = False
-        if not callable(source):
+        if callable(source):
+            check_plain_function("source", source)
+        else:
             self._check(source)
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
-from asyncnotify._arguments import check_plain_function
+from asyncnotify._arguments import check_kind, check_plain_function
 from asyncnotify.ext.opentelemetry._destinations import Destinations
 from asyncnotify.ext.opentelemetry._observed import Observed, observers_of
-from asyncnotify.ext.opentelemetry._operations import Operations, meter_of
+from asyncnotify.ext.opentelemetry._operations import Operations, check_provider, meter_of
 from asyncnotify.ext.opentelemetry._wrapped import (
     middleware_of,
     registers,
@@ -27,6 +27,14 @@ Instrumented: TypeAlias = (
     Listener | BlockingListener | Notifier | BlockingNotifier | Log | BlockingLog
 )
 """What ``instrument()`` takes."""
+
+
+_UNDO: Final = "_undo_instrument"
+"""The attribute of an object that is instrumented: what takes it back. That refers to the object:
+kept in a mapping, it would keep the object as well."""
+
+_BY_ITSELF: Final = "_instrumented_by_itself"
+"""The attribute of an object of which nobody has asked for that."""
 
 
 def instrument(
@@ -48,8 +56,8 @@ def instrument(
     what a log does by itself have no spans. A span has neither a payload nor the text of an
     exception.
 
-    A log is to be instrumented before its handlers are registered. Instrumenting an object twice
-    records twice.
+    A log is to be instrumented before its handlers are registered. An object is instrumented once:
+    what AsyncNotifyInstrumentor has done to it is replaced, and a second call is refused.
 
     Args:
         target: The object; its methods are replaced on the object itself, until the end.
@@ -65,13 +73,18 @@ def instrument(
         A function that takes it back.
 
     Raises:
-        TypeError: The object is of another kind, or ``template`` is no plain function of one
-            argument.
+        TypeError: The object is of another kind, ``template`` is no plain function of one
+            argument, or another argument is of the wrong type.
+        RuntimeError: The object is instrumented already.
         WrongLoopError: The listener runs in another event loop.
     """
     _check(target)
     if template is not None:
         check_plain_function("template", template, "the channel")
+    check_provider("tracer", tracer_provider)
+    check_provider("meter", meter_provider)
+    check_kind("client_id", client_id, str)
+    _check_is_free(target)
     operations = Operations(Destinations(template), tracer_provider, meter_provider)
     undoing: list[Callable[[], None]] = [operations.end]
     if isinstance(target, Listener | BlockingListener):
@@ -84,8 +97,35 @@ def instrument(
     def undo() -> None:
         while undoing:
             undoing.pop()()
+        if vars(target).get(_UNDO) is undo:
+            vars(target).pop(_UNDO)
+            vars(target).pop(_BY_ITSELF, None)
 
+    vars(target)[_UNDO] = undo
     return undo
+
+
+def instrument_by_itself(target: Instrumented, **options: Any) -> None:  # noqa: ANN401 - as instrument() takes them
+    """Do the same, for who did not ask for this object: ``instrument()`` may replace it."""
+    instrument(target, **options)
+    vars(target)[_BY_ITSELF] = True
+
+
+def undo_by_itself(target: Instrumented) -> None:
+    """Take that back, unless ``instrument()`` has replaced it, or it has been taken back."""
+    if _BY_ITSELF in vars(target):
+        vars(target)[_UNDO]()
+
+
+def _check_is_free(target: Instrumented) -> None:
+    """Refuse what is instrumented already; take back what was not asked for."""
+    undo_by_itself(target)
+    if _UNDO in vars(target):
+        msg = (
+            f"{target!r} is instrumented already, and would be recorded twice: to change the"
+            " options call first what the earlier instrument() returned, which takes it back"
+        )
+        raise RuntimeError(msg)
 
 
 def _check(target: object) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.metrics import Observation
 
+from asyncnotify._arguments import check_plain_function
 from asyncnotify.ext.opentelemetry._operations import meter_of
 
 if TYPE_CHECKING:
@@ -46,21 +47,16 @@ def observe_logs(
         A function that ends the reports.
 
     Raises:
-        TypeError: ``logs`` cannot be called.
+        TypeError: ``logs`` is no plain function without arguments, or ``meter_provider`` makes no
+            meters.
     """
-    _check(logs)
+    check_plain_function("logs", logs)
     observed = _Observed(logs)
     meter = meter_of(meter_provider)
     for name, (read, unit, text) in OF_CONSUMERS.items():
         callbacks = [observed.reading(read)]
         meter.create_observable_gauge(f"asyncnotify.log.{name}", callbacks, unit, text)
     return observed.stop
-
-
-def _check(logs: object) -> None:
-    if not callable(logs):
-        msg = "logs must be a function that returns the last known status of each log"
-        raise TypeError(msg)
 
 
 class _Observed:

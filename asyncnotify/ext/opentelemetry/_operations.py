@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry import context as contexts
 from opentelemetry import metrics, propagate, trace
@@ -12,6 +12,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from asyncnotify import ConnectionLostError, __version__
+from asyncnotify._arguments import type_name
 from asyncnotify.ext.opentelemetry._destinations import NAME, Destinations
 
 if TYPE_CHECKING:
@@ -44,8 +45,21 @@ _ID: Final = "messaging.message.id"
 _ERROR: Final = "error.type"
 
 
+def check_provider(what: Literal["meter", "tracer"], provider: object) -> None:
+    """Raise TypeError unless it is None, or makes meters, or tracers."""
+    makes = callable(getattr(provider, f"get_{what}", None)) and not isinstance(provider, type)
+    if provider is not None and not makes:
+        kind = f"{what.capitalize()}Provider"
+        given = (
+            f"the class {provider.__name__}" if isinstance(provider, type) else type_name(provider)
+        )
+        msg = f"{what}_provider must be a {kind} of OpenTelemetry or None, not {given}"
+        raise TypeError(msg)
+
+
 def meter_of(provider: MeterProvider | None) -> Meter:
     """Return the meter of asyncnotify, of the global provider unless there is another."""
+    check_provider("meter", provider)
     return metrics.get_meter(SCOPE, __version__, meter_provider=provider, schema_url=SCHEMA)
 
 

@@ -12,7 +12,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 )
 
 from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
-from asyncnotify.ext.opentelemetry._instrument import instrument
+from asyncnotify.ext.opentelemetry._instrument import instrument_by_itself, undo_by_itself
 from asyncnotify.log import BlockingLog, Log
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class AsyncNotifyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has
 
     ``AsyncNotifyInstrumentor().instrument()`` takes the options of ``instrument()``, without the
     object. ``uninstrument()`` takes all of it back. What asyncnotify makes for itself, such as the
-    listener that wakes the readers of a log, is left out.
+    listener that wakes the readers of a log, is left out. An object that is given to
+    ``instrument()`` as well is recorded once, with the options of that call.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -50,21 +51,22 @@ class AsyncNotifyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has
 
 def _instrument_all(cls: Any, options: dict[str, Any]) -> Callable[[], None]:  # noqa: ANN401 - each of several classes
     original = cls.__init__
-    made: weakref.WeakKeyDictionary[object, Callable[[], None]] = weakref.WeakKeyDictionary()
+    made: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @functools.wraps(original)
     def initialise(self: Any, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - as the class takes them
         original(self, *arguments, **named)
         if not _is_called_by_us():
-            made[self] = instrument(self, **options)
+            instrument_by_itself(self, **options)
+            made.add(self)
 
     cls.__init__ = initialise
 
     def undo() -> None:
         if cls.__init__ is initialise:
             cls.__init__ = original
-        for function in tuple(made.values()):
-            function()
+        for target in tuple(made):
+            undo_by_itself(target)
 
     return undo
 

@@ -234,6 +234,12 @@ def test_ssl_counts_more_than_sslmode(value: object, mode: str) -> None:
     [
         {"port": True},
         {"user": 1.5},
+        {"user": 7},
+        {"host": 127},
+        {"host": ["db", 127]},
+        {"port": [5432, None]},
+        {"passfile": 5},
+        {"database": 5},
         {"host": [["db"]], "port": {}},
         {"server_settings": {"work_mem": 3}},
         {"server_settings": "work_mem"},
