@@ -15,7 +15,7 @@ import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -144,15 +144,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def scale_waits_of_proxies() -> None:
     """Let what waits for a fact on the network wait longer, where the test says no limit."""
-    waits: Sequence[Any] = (
+    waits = (
         FaultProxy.wait_for_bytes,
         FaultProxy.wait_for_connections,
         FaultProxy.wait_for_dials,
         FaultProxy.wait_idle,
         PatternDetector.wait,
     )
-    for wait in waits:
-        (seconds,) = wait.__defaults__ or ()
+    for wait in cast("Sequence[Any]", waits):
+        (seconds,) = wait.__defaults__
         wait.__defaults__ = (scaled(seconds),)
 
 

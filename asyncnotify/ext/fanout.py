@@ -298,7 +298,7 @@ def _check_overflow(overflow: object) -> None:
         raise ValueError(msg)
 
 
-def _names_of(channels: Collection[str | Channel[Any]]) -> tuple[str, ...]:
+def _names_of(channels: object) -> tuple[str, ...]:
     """Return the names, each once; refuse what no stream could be made of."""
     if isinstance(channels, str | Channel) or not isinstance(channels, Collection):
         msg = f"channels must be a list of names or Channels, not of type {type_name(channels)}"
@@ -306,4 +306,4 @@ def _names_of(channels: Collection[str | Channel[Any]]) -> tuple[str, ...]:
     if not channels:
         msg = "channels must be a list of names or Channels, with one at least"
         raise TypeError(msg)
-    return tuple(channels_of(channels))
+    return tuple(channels_of(cast("Collection[object]", channels)))

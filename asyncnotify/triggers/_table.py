@@ -294,6 +294,7 @@ class Table:
 
         Raises:
             UnknownTableError: The database has no table of this name.
+            asyncnotify.log.NotInstalledError: The database has no log of the name in ``log``.
             LockTimeoutError: The table was in use all the time.
             TypeError: The connection is of another kind.
             ValueError: A number of seconds is not positive and finite.
@@ -317,6 +318,7 @@ class Table:
 
         Raises:
             NotInstalledError: The function is not there.
+            asyncnotify.log.NotInstalledError: The database has no log of the name in ``log``.
             UnknownTableError: The database has no table of this name.
             LockTimeoutError: Another transaction was installing all the time.
             TypeError: The connection is of another kind.

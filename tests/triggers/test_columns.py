@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from asyncnotify import Gap, GapReason, Listener, Notification
+from asyncnotify.log import Log
 from asyncnotify.triggers import Change, Table, TriggerState
 
 if TYPE_CHECKING:
@@ -122,9 +123,10 @@ async def test_settings_of_a_session_change_no_value(
     ],
 )
 async def test_a_function_has_the_settings_that_its_columns_need(
-    admin: Connection, kind: str, names: str
+    admin: Connection, dsn: str, kind: str, names: str
 ) -> None:
     """Each takes time in every call. For a column of another type they are made by upgrade()."""
+    await Log("l", dsn).install()
     await admin.execute("CREATE TYPE mood AS ENUM ('glad'); CREATE TYPE pair AS (a int, b float8)")
     await admin.execute("CREATE DOMAIN moments AS timestamptz[]")
     await admin.execute(f'CREATE TABLE t (id int PRIMARY KEY, "V" {kind}, at date, x float8)')
