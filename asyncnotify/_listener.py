@@ -32,7 +32,7 @@ from asyncnotify._events import Announcer, EventStream
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._model import Gap, Notification, State, Stats
 from asyncnotify._notifier import ListenersNotifier
-from asyncnotify._owner import leave_to_parent, see_to_unclosed
+from asyncnotify._owner import OfOneProcess, leave_to_parent, see_to_unclosed
 from asyncnotify._publishing.limits import PublishingLimits
 from asyncnotify._run.lifetime import Lifetime
 from asyncnotify._run.report import health_of
@@ -65,7 +65,7 @@ _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
 
 
-class Listener:
+class Listener(OfOneProcess):
     """
     Listens on channels of one PostgreSQL database, and reports where notifications may be missing.
 

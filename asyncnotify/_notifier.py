@@ -24,7 +24,7 @@ from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import ClosedError, ConnectError
 from asyncnotify._keepalive import Keepalive
-from asyncnotify._owner import leave_to_parent, see_to_unclosed
+from asyncnotify._owner import OfOneProcess, leave_to_parent, see_to_unclosed
 from asyncnotify._publishing.limits import DEFAULT_QUEUE, PublishingLimits
 from asyncnotify._publishing.many import publish_many
 from asyncnotify._publishing.ports import PublishingConnections
@@ -39,7 +39,7 @@ _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
 
 
-class Notifier:
+class Notifier(OfOneProcess):
     """
     Sends notifications, from any number of tasks at once, over one connection.
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 
 from asyncnotify._errors import WrongLoopError
 from asyncnotify._logs import Log, WarningLimit
@@ -115,6 +115,20 @@ def _runs_in_trio() -> bool:
         return trio is not None and trio.lowlevel.current_task() is not None
     except RuntimeError:
         return False
+
+
+class OfOneProcess:
+    """What holds connections or tasks, or is to: it can be neither pickled nor copied."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        msg = (
+            f"an object of the class {type(self).__name__} cannot be pickled or copied, because its"
+            " connection belongs to one process: make another one with the same arguments, in the"
+            " process that is to use it"
+        )
+        raise TypeError(msg)
 
 
 def leave_to_parent(*things: object) -> None:

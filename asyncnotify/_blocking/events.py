@@ -10,12 +10,13 @@ from asyncnotify._arguments import check_timeout
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._blocking.waiting import Instances, News, deadline_after, taking_from
 from asyncnotify._events import Closed, ConnectionEvent, OnEvent
+from asyncnotify._owner import OfOneProcess
 
 _KEPT: Final = 1_000
 """Events that a stream keeps for a slow reader, as EventStream does."""
 
 
-class BlockingEventStream:
+class BlockingEventStream(OfOneProcess):
     """
     Connection events as an iterator for threads, as returned by ``BlockingListener.events()``.
 

@@ -31,6 +31,7 @@ from asyncnotify._errors import ClosedError
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, Notification, State, Stats
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._sources import notify_within_thread
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH
 from asyncnotify._subscriptions.registration import Registration
@@ -56,7 +57,7 @@ _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
 
 
-class BlockingListener:
+class BlockingListener(OfOneProcess):
     """
     A Listener for threads: the same methods without ``await``.
 

@@ -17,6 +17,7 @@ from asyncnotify._channels.arguments import encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._notifier import Notifier
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._publishing.limits import DEFAULT_QUEUE
 from asyncnotify._sources import notify_within_thread
 from asyncnotify.typing import Backoff, Connect
@@ -27,7 +28,7 @@ _DEFAULT_BACKOFF = ExponentialBackoff()
 _DEFAULT_KEEPALIVE = Keepalive()
 
 
-class BlockingNotifier:
+class BlockingNotifier(OfOneProcess):
     """
     A Notifier for threads: the same methods without ``await``.
 

@@ -21,6 +21,7 @@ from asyncnotify._errors import (
     WrongLoopError,
 )
 from asyncnotify._model import Gap, Notification, SubscriptionStats
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._subscriptions.batches import Batches
 from asyncnotify._subscriptions.stream import Stream, at_hand, end_of
 
@@ -35,7 +36,7 @@ _ENDED: Final = "the stream has ended"
 _streams: Final[Instances[BlockingStream[Any]]] = Instances()
 
 
-class BlockingStream(Generic[ItemT_co]):
+class BlockingStream(OfOneProcess, Generic[ItemT_co]):
     """
     Notifications as an iterator for threads, as returned by ``BlockingListener.stream()``.
 

@@ -7,10 +7,11 @@ import contextlib
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._errors import ClosedError
 from asyncnotify._model import SubscriptionStats
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._subscriptions.subscription import Subscription
 
 
-class BlockingSubscription:
+class BlockingSubscription(OfOneProcess):
     """
     A handler that listens on a channel, as returned by ``BlockingListener.listen()``.
 

@@ -12,6 +12,7 @@ from asyncnotify._arguments import check_count
 from asyncnotify._channels.channel import Channel
 from asyncnotify._errors import AlreadyEnteredError, ClosedError
 from asyncnotify._model import Gap, Notification, SubscriptionStats
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._subscriptions.batches import DEFAULT_BATCH, Batches, ItemT_co
 from asyncnotify._subscriptions.callbacks import OnError
 from asyncnotify._subscriptions.reading import Beginning, Enlist, Phase, Reading, names
@@ -40,7 +41,7 @@ def _not_ready() -> Any:  # noqa: ANN401 - it is no item
     return _NOT_READY
 
 
-class Stream(Generic[ItemT_co]):
+class Stream(OfOneProcess, Generic[ItemT_co]):
     """
     Notifications as an asynchronous iterator, as returned by ``Listener.stream()``.
 

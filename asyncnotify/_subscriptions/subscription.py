@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from asyncnotify._model import SubscriptionStats
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._subscriptions.roster import Roster
 from asyncnotify._subscriptions.worker import HandlerWorker
 
 
-class Subscription:
+class Subscription(OfOneProcess):
     """
     A handler that listens on a channel, as returned by ``Listener.listen()``.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.statements import literal
 from asyncnotify._asyncpg.transactions import Call, call_within, explaining, sqlstate_of
+from asyncnotify._owner import OfOneProcess
 from asyncnotify.lock._errors import LACKS_PRIVILEGE, LockLostError, LockNotInstalledError
 from asyncnotify.lock._names import SCHEMA
 from asyncnotify.lock._schema import LOST
@@ -86,7 +87,7 @@ class Holding:
             raise error
 
 
-class Held:
+class Held(OfOneProcess):
     """
     A lock while it is held, as ``async with Lock(…) as held`` gives it.
 

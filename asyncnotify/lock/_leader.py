@@ -11,7 +11,7 @@ from typing import Final, Literal, Self
 from asyncnotify._arguments import check_function, check_seconds, check_takes, is_async
 from asyncnotify._errors import ClosedError, describe_error
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._owner import Owner, leave_to_parent
+from asyncnotify._owner import OfOneProcess, Owner, leave_to_parent
 from asyncnotify._tasks import cancel, retrieve, start
 from asyncnotify.lock._errors import LockLostError
 from asyncnotify.lock._held import Held
@@ -27,7 +27,7 @@ _JITTER: Final = (0.5, 1.5)
 """By what the pause is multiplied: candidates that were started together do not stay so."""
 
 
-class Leader:
+class Leader(OfOneProcess):
     """
     Leader election: of all processes with a leader of this name, one runs a function.
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from asyncnotify._arguments import check_timeout
 from asyncnotify._errors import describe_error
-from asyncnotify._owner import Owner
+from asyncnotify._owner import OfOneProcess, Owner
 from asyncnotify.lock._errors import LockTimeoutError
 from asyncnotify.lock._held import Held, Holding
 from asyncnotify.lock._locks import Locks, borrow, give_back, runtime_of
@@ -16,7 +16,7 @@ from asyncnotify.lock._runtime import Runtime
 from asyncnotify.typing import Dsn
 
 
-class Lock:
+class Lock(OfOneProcess):
     """
     A named lock, held by one task among all processes that use a database.
 

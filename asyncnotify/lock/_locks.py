@@ -22,7 +22,7 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
-from asyncnotify._owner import keep, leave_to_parent, see_to_unclosed
+from asyncnotify._owner import OfOneProcess, keep, leave_to_parent, see_to_unclosed
 from asyncnotify.lock import _schema
 from asyncnotify.lock._runtime import Options, Runtime
 from asyncnotify.lock._session import answers, connecting, open_session
@@ -40,7 +40,7 @@ _DDL_TIMEOUT: Final = 30.0
 """Seconds for each statement of an installation."""
 
 
-class Locks:
+class Locks(OfOneProcess):
     """
     The session of the server in which all locks of a process are held.
 

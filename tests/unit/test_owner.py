@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
+import pickle
 import sys
 import threading
 import warnings
@@ -10,11 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
 from asyncnotify._errors import WrongLoopError
 from asyncnotify._owner import Owner, see_to_unclosed
+from asyncnotify.lock import Leader, Lock, Locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asyncnotify.lock import Held
 
 REFUSED = 42
 
@@ -177,3 +183,33 @@ def test_elsewhere_what_is_lost_is_a_warning_and_runs_on() -> None:
     with pytest.warns(ResourceWarning, match="was not closed"):
         assert not see_to_unclosed(Lost(), close, loop)
     loop.close()
+
+
+async def lead(held: Held) -> None:
+    """Lead for no time."""
+
+
+DSN = "postgresql://127.0.0.1:1/nowhere"
+OF_ONE_PROCESS: dict[str, Callable[[], object]] = {
+    "Listener": lambda: Listener(DSN),
+    "Notifier": lambda: Notifier(DSN),
+    "BlockingListener": lambda: BlockingListener(DSN),
+    "BlockingNotifier": lambda: BlockingNotifier(DSN),
+    "Stream": lambda: Listener(DSN).stream("orders"),
+    "BlockingStream": lambda: BlockingListener(DSN).stream("orders"),
+    "BlockingEventStream": lambda: BlockingListener(DSN).events(),
+    "Locks": lambda: Locks(DSN),
+    "Lock": lambda: Lock(DSN, "name"),
+    "Leader": lambda: Leader("name", lead, DSN),
+}
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("name", OF_ONE_PROCESS)
+async def test_what_belongs_to_one_process_is_not_copied(
+    name: str, duplicate: Callable[[object], object]
+) -> None:
+    """The error says what to do: two objects would share a connection, or a process have none."""
+    thing = OF_ONE_PROCESS[name]()
+    with pytest.raises(TypeError, match=rf"class {name} cannot be pickled or copied.*make another"):
+        duplicate(thing)
