@@ -108,18 +108,33 @@ class PoolerCheck:
         arrived = session.expect(channel)
         for error in (await session.listen([channel])).values():
             raise error
-        return PoolerProbe(self, self._connections, channel, arrived, session.told_pid)
+        return PoolerProbe(
+            self,
+            self._connections,
+            channel,
+            arrived,
+            session.told_pid,
+            behind_pooler=session.behind_pooler,
+        )
 
-    def warn(self, why: str) -> None:
-        """Log that the check could not be made, once at WARNING; it is made again later."""
+    def warn(self, why: str, *, behind_pooler: bool) -> None:
+        """
+        Log that the check could not be made, once at WARNING for each reason to check.
+
+        Args:
+            why: What has failed.
+            behind_pooler: The session is known to be behind a pooler; False: something has not
+                arrived, or another connection had the same backend.
+        """
+        target = self._connections.target
         log.warning(
             self._warnings,
-            "not checked",
-            "a connection pooler is in front of %s, and the listener could not check whether it"
-            " delivers notifications, because a second connection could not send one: %s",
-            self._connections.target,
+            f"not checked {behind_pooler}",
+            f"{_POOLER if behind_pooler else _SUSPICION}; the listener could not check whether"
+            " notifications are delivered, because a second connection could not send one: %s",
+            target,
             why,
-            target=self._connections.target,
+            target=target,
         )
 
 
@@ -133,8 +148,11 @@ class PoolerProbe:
         channel: str,
         arrived: asyncio.Future[None],
         pid: int,
+        *,
+        behind_pooler: bool,
     ) -> None:
         self._pid = pid
+        self._behind_pooler = behind_pooler
         self._shared = False  # whether the second connection has the same backend
         self._check = check
         self._connections = connections
@@ -150,7 +168,7 @@ class PoolerProbe:
                     self._channel, timeout=_PROBE_TIMEOUT
                 )
         except Exception as error:  # noqa: BLE001 - no error here says anything of delivery
-            self._check.warn(describe_error(error))
+            self._check.warn(describe_error(error), behind_pooler=self._behind_pooler)
             return True
         self._shared = other.told_pid == self._pid
         if self._shared:
@@ -210,7 +228,16 @@ class PoolerProbe:
         if not delivers:
             await session.reset_defaults()
             target = self._connections.target
-            raise PoolerError(_shared(target, self._pid) if self._shared else _refusal(target))
+            if self._shared:
+                raise PoolerError(_shared(target, self._pid))
+            raise PoolerError(_refusal(target) if self._behind_pooler else _not_delivered(target))
+
+
+_POOLER: Final = "%s is a connection pooler"
+_SUSPICION: Final = (
+    "the connection to %s seems to deliver no notifications: one that the listener has sent itself"
+    " has not arrived, or another connection has the same backend"
+)
 
 
 def _shared(target: str, pid: int) -> str:
@@ -221,9 +248,20 @@ def _shared(target: str, pid: int) -> str:
     )
 
 
+_REMEDY: Final = "Connect to PostgreSQL itself, or through a pool with pool_mode = session"
+
+
 def _refusal(target: str) -> str:
     return (
         f"{target} is a connection pooler in transaction or statement mode (such as PgBouncer with"
-        " pool_mode = transaction), which accepts LISTEN and never delivers a notification. Connect"
-        " to PostgreSQL itself, or through a pool with pool_mode = session"
+        " pool_mode = transaction), which accepts LISTEN and never delivers a notification."
+        f" {_REMEDY}"
+    )
+
+
+def _not_delivered(target: str) -> str:
+    return (
+        f"{target} accepts LISTEN and delivers no notification: one that a second connection has"
+        " sent did not arrive. A connection pooler in transaction or statement mode does that (such"
+        f" as PgBouncer with pool_mode = transaction). {_REMEDY}"
     )

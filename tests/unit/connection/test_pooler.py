@@ -43,6 +43,7 @@ class FakePooler:
 
     def __init__(self) -> None:
         self.delivers, self.defaults, self.pid = True, "the role's", 7
+        self.behind_pooler = True
         self.error: Exception | None = None  # of the second connection
         self.connects = True
         self.refused: dict[str, Exception] = {}
@@ -102,6 +103,7 @@ class FakePooler:
             set_own_defaults=self.set_own_defaults,
             reset_defaults=self.reset_defaults,
             told_pid=self.pid,
+            behind_pooler=self.behind_pooler,
         )
 
 
@@ -134,6 +136,38 @@ async def test_r39_a_pooler_that_does_not_deliver_is_refused() -> None:
         await pooler.conclude(probe)
     assert pooler.listening == []
     assert pooler.defaults == "the role's"
+
+
+async def test_a_server_that_does_not_deliver_is_not_called_a_pooler() -> None:
+    """Where nothing shows that there is one, the error says what has been seen."""
+    server = FakePooler()
+    server.behind_pooler = server.delivers = False
+    probe = await server.begin()
+    await probe.finished()
+    with pytest.raises(PoolerError, match=r"joe@pooler accepts .*did not arrive.*pool_mode = sess"):
+        await server.conclude(probe)
+
+
+@pytest.mark.parametrize(
+    ("behind_pooler", "said"),
+    [
+        (True, "joe@pooler is a connection pooler; the listener could not check"),
+        (False, "the connection to joe@pooler seems to deliver no notifications: "),
+    ],
+)
+async def test_a_check_that_cannot_be_made_says_why_it_was_due(
+    caplog: pytest.LogCaptureFixture, said: str, *, behind_pooler: bool
+) -> None:
+    """A pooler is named only where there is one."""
+    pooler = FakePooler()
+    pooler.behind_pooler, pooler.error = behind_pooler, OSError("no more connections")
+    for _ in range(2):
+        probe = await pooler.begin()
+        await probe.finished()
+        await pooler.conclude(probe)
+    [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage().startswith(said)
+    assert warning.getMessage().endswith("no more connections")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ async def test_r39_without_a_second_connection_it_is_believed_with_one_warning(
     await asyncio.sleep(3 * AUDIT)
     assert pooler.listener.state is State.CONNECTED
     (warning,) = warnings(caplog)
-    assert "could not check whether it delivers" in warning
+    assert "could not check whether notifications are delivered" in warning
     assert reason in warning
 
 
