@@ -106,6 +106,34 @@ async def test_a_cascade_is_one_delete(admin: Connection, telling: Telling) -> N
     assert (change.operation, sorted(change.keys)) == ("delete", [1, 2, 3, 4, 5, 6])
 
 
+CASCADES = {
+    "set to NULL": ("ON DELETE SET NULL", "DELETE FROM parent"),
+    "of two parents": ("ON UPDATE CASCADE", "UPDATE parent SET id = id + 9"),
+    "of one parent": ("ON UPDATE CASCADE", "UPDATE parent SET id = 9 WHERE id = 1"),
+}
+
+
+@pytest.mark.parametrize("case", CASCADES)
+@pytest.mark.parametrize("key", [("id",), ("a", "b", "id")])
+async def test_a_row_that_foreign_keys_change_twice_says_read_again(
+    admin: Connection, telling: Telling, case: str, key: tuple[str, ...]
+) -> None:
+    """Which version was the last one is not known; what changes rows once is told as ever."""
+    action, statement = CASCADES[case]
+    reference = f"int REFERENCES parent {action}"
+    await admin.execute(f"""
+        CREATE TABLE parent (id int PRIMARY KEY);
+        CREATE TABLE child (id int, a {reference}, b {reference}, v int);
+        INSERT INTO parent VALUES (1), (2), (3), (4);
+        INSERT INTO child VALUES (1, 1, 2), (2, 3, 4), (3, 1, 1);
+    """)
+    told = await telling("child", key=key, payload=("a", "b"))
+    rows = "UPDATE child SET v = 1", "UPDATE child SET id = id + 1"
+    for told_rows in await told.after(*rows, "DELETE FROM parent WHERE id = 0"):
+        assert isinstance(told_rows, Change)
+    assert await told.after(statement) == [Reread(None)]
+
+
 async def test_two_data_changing_ctes_are_one_change(admin: Connection, telling: Telling) -> None:
     """The trigger fires once for both, with the rows of both."""
     await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")

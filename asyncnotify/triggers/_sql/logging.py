@@ -13,7 +13,7 @@ from asyncnotify.triggers._sql.notifying import (
     open_rows,
 )
 from asyncnotify.triggers._sql.payloads import head
-from asyncnotify.triggers._sql.rows import changed_rows, json_of, types_of
+from asyncnotify.triggers._sql.rows import changed_again, changed_rows, json_of, types_of
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -22,10 +22,14 @@ _PORTION_COUNT: Final = 1_000
 _PORTION_BYTES: Final = 1_048_576
 """Events and bytes that one call of the log's function takes; a larger event goes alone."""
 
+_REREAD: Final = """'{{"op":"{operation}","reread":null}}'"""
+"""A payload that says "read again"."""
+
 
 def for_statements(definition: Definition) -> str:
     """Return the body for statement-level triggers. Any failure aborts the statement."""
     begin = head("item.operation", definition.columns, "item.types", is_numbered=False)
+    reread = _REREAD.format(operation="update")
     return f"""
 #variable_conflict use_column
 DECLARE
@@ -34,13 +38,18 @@ DECLARE
     payload pg_catalog.text;
     payloads pg_catalog.text[] := {NONE};
     keys pg_catalog.text[] := {NONE};
-    size pg_catalog.int8 := 0;{SETTINGS}
+    size pg_catalog.int8 := 0;
+    must_read pg_catalog.bool;{SETTINGS}
 BEGIN{_on_truncate(definition)}
 {PLAN_FOR_MANY}
 {open_rows(definition, changed_rows(definition, "update"))}
     LOOP
         FETCH items INTO item;
         EXIT WHEN NOT FOUND;
+        IF must_read IS NULL AND payload IS NOT NULL AND TG_OP = 'UPDATE' THEN
+            must_read := {changed_again(definition)};
+            EXIT WHEN must_read;
+        END IF;
         payload := {begin} || item.data || ']}}';
         payloads := payloads || payload;
         keys := keys || ({_key_of(definition, "COALESCE(item.key, item.data)")});
@@ -53,7 +62,9 @@ BEGIN{_on_truncate(definition)}
         END IF;
     END LOOP;
     CLOSE items;{RESTORE_SETTINGS}
-    IF size > 0 THEN
+    IF must_read THEN
+        {_append(definition, reread, "NULL")}
+    ELSIF size > 0 THEN
         {_append_many(definition)}
     END IF;
     RETURN NULL;
@@ -81,7 +92,7 @@ END
 
 def _on_truncate(definition: Definition) -> str:
     """Return the statements for TRUNCATE: one that leaves other rows says "read again"."""
-    truncate, reread = ('\'{"op":"truncate"}\'', '\'{"op":"truncate","reread":null}\'')
+    truncate, reread = """'{"op":"truncate"}'""", _REREAD.format(operation="truncate")
     return f"""
     IF TG_OP = 'TRUNCATE' THEN
         IF TG_NARGS > 0 OR EXISTS (

@@ -16,6 +16,7 @@ from asyncnotify.triggers._sql.payloads import (
 from asyncnotify.triggers._sql.rows import (
     NEW_ROWS,
     OLD_ROWS,
+    changed_again,
     changed_rows,
     differs,
     filter_of,
@@ -58,6 +59,7 @@ DECLARE
     item_payload pg_catalog.text;
     wholes pg_catalog.text;
     room pg_catalog.int4;
+    are_versions pg_catalog.bool;
     must_read pg_catalog.bool := false;{SETTINGS}
 BEGIN{on_truncate(definition)}
     BEGIN
@@ -89,6 +91,10 @@ END
 def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
     return f"""{PLAN_FOR_MANY}{_shortcut(definition)}
+    IF TG_OP = 'UPDATE' AND NOT must_read THEN
+        are_versions := {changed_again(definition)};
+        must_read := are_versions;
+    END IF;
 {open_rows(definition, updated_rows(definition))}
     operation := '';
     payload := NULL;
@@ -202,8 +208,11 @@ def _first_types(definition: Definition) -> str:
 
 
 def _count() -> str:
+    """Count the rows, where each is there once."""
     return f"""        IF TG_OP = 'DELETE' THEN
             SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
+        ELSIF are_versions THEN
+            total := NULL;
         ELSE
             SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
         END IF;"""

@@ -94,6 +94,38 @@ def first_row(definition: Definition, operation: str) -> str:
         FROM {source} LIMIT 1;"""
 
 
+def changed_again(definition: Definition) -> str:
+    """
+    Return the condition that an UPDATE has changed some row more than once.
+
+    Only actions of foreign keys do so, each for one row of another table. The transition tables
+    hold the versions between as well, and in no order: a row that is in both is such a version, or
+    was updated to what it was. It is one where a key is there twice, or may be one where keys
+    have changed.
+    """
+    # As texts, which can be joined by a hash, and are equal where NULL is in both
+    same = f"{json_of('old', definition.key)} = {json_of('new', definition.key)}"
+    is_same_row = (
+        "ROW(old.*)::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(new.*)::pg_catalog.record"
+    )
+    return f"""EXISTS (
+            SELECT FROM pg_catalog.pg_constraint
+            WHERE conrelid = TG_RELID AND contype = 'f'
+                AND (confupdtype IN ('c', 'n', 'd') OR confdeltype IN ('n', 'd'))
+        ) AND (
+            EXISTS (
+                SELECT FROM {NEW_ROWS} AS new
+                GROUP BY {json_of("new", definition.key)} HAVING pg_catalog.count(*) > 1
+            )
+            OR EXISTS (
+                SELECT FROM {NEW_ROWS} AS new
+                WHERE NOT EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})
+            ) AND EXISTS (
+                SELECT FROM {NEW_ROWS} AS new JOIN {OLD_ROWS} AS old ON {same} AND {is_same_row}
+            )
+        )"""
+
+
 def _aliased(definition: Definition, operation: str) -> tuple[str, str]:
     """Return how a condition calls the rows of an operation that has one of each, and those."""
     alias, rows, other = (
