@@ -331,6 +331,9 @@ class Table:
         """
         Compare what is installed with what should be.
 
+        It waits for a transaction that locks the table against readers, up to ``lock_timeout`` of
+        the session.
+
         Raises:
             UnknownTableError: The database has no table of this name.
             TypeError: The connection is of another kind.

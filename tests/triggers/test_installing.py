@@ -127,6 +127,42 @@ async def test_a_function_replaced_by_hand_is_outdated(admin: Connection, table:
     assert (await table.status(admin)).function is TriggerState.OUTDATED
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SECURITY DEFINER",
+        "RESET search_path",
+        "SET search_path = public",
+        "RESET TimeZone",
+        "SET DateStyle = German",
+    ],
+)
+async def test_a_function_altered_by_hand_is_outdated(admin: Connection, change: str) -> None:
+    """Rights and settings other than its own are named, and upgrade() gives it those back."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    table = Table("t", key="id", when="new.id > 0")
+    await table.install(admin)
+    await admin.execute(f"ALTER FUNCTION asyncnotify_t() {change}")
+    assert (await table.status(admin)).function is TriggerState.OUTDATED
+    await table.upgrade(admin)
+    assert (await table.status(admin)).is_fine
+
+
+async def test_the_status_of_a_table_that_is_locked(
+    admin: Connection, connect: Connect, table: Table
+) -> None:
+    """A lock says nothing of what is installed: the driver's error does."""
+    await admin.execute(MAKE)
+    await table.install(admin)
+    async with connect() as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+            await admin.execute("SET lock_timeout = 10")
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await table.status(admin)
+        assert (await table.status(other)).is_fine
+
+
 async def test_statements_do_the_same(admin: Connection, table: Table) -> None:
     """What is printed, executed one by one, installs, upgrades and removes; also twice."""
     await admin.execute(MAKE)

@@ -13,7 +13,8 @@ from asyncnotify.triggers._names import dollar_quotes, literal
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
 
-SEARCH_PATH: Final = "SET search_path = pg_catalog, pg_temp"
+_PATH: Final = "pg_catalog, pg_temp"
+SEARCH_PATH: Final = f"SET search_path = {_PATH}"
 """What every function has."""
 
 _FIXED: Final = {
@@ -23,14 +24,29 @@ _FIXED: Final = {
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
 }
-"""Settings that change how values of some type are written, and what they are fixed to."""
+"""Settings that change how values of some types are written, and what they are fixed to."""
+
+_FIXED_FOR_FEW: Final = {"lc_monetary": "C", "quote_all_identifiers": "off"}
+"""The same, of settings that only those types need that are known to."""
 
 _NEEDED_BY: Final = {
     "bytea": "bytea_output",
     "float4": "extra_float_digits",
     "float8": "extra_float_digits",
     "interval": "IntervalStyle",
+    "money": "lc_monetary",
     "timestamptz": "TimeZone",
+    "regclass": "quote_all_identifiers",
+    "regcollation": "quote_all_identifiers",
+    "regconfig": "quote_all_identifiers",
+    "regdictionary": "quote_all_identifiers",
+    "regnamespace": "quote_all_identifiers",
+    "regoper": "quote_all_identifiers",
+    "regoperator": "quote_all_identifiers",
+    "regproc": "quote_all_identifiers",
+    "regprocedure": "quote_all_identifiers",
+    "regrole": "quote_all_identifiers",
+    "regtype": "quote_all_identifiers",
 }
 """Types that need one setting."""
 
@@ -64,16 +80,23 @@ END
 
 
 def lacking_settings(definition: Definition) -> str:
-    """Return the query for settings that the function needs and has not, by its table now."""
+    """
+    Return the query for settings that the function has not as it needs them, by its table now.
+
+    Of a function with the rights of its owner it lists all.
+    """
     equals = "OPERATOR(pg_catalog.=)"
     function = f"pg_catalog.to_regprocedure({literal(definition.qualified_function)})"
+    as_stored = "pg_catalog.replace(pg_catalog.replace(setting, ' = ', '='), '''', '')"
     return f"""
-        SELECT setting FROM ({needed_settings(definition)}) AS it (setting)
+        SELECT due FROM (
+            SELECT {as_stored} FROM ({needed_settings(definition)}) AS it (setting)
+            UNION ALL SELECT {literal(f"search_path={_PATH}")}
+        ) AS it (due)
         WHERE NOT EXISTS (
-            SELECT FROM pg_catalog.pg_proc, pg_catalog.unnest(proconfig) AS has
-            WHERE pg_proc.oid {equals} {function}::pg_catalog.oid
-                AND pg_catalog.split_part(has, '=', 1)
-                    {equals} pg_catalog.split_part(setting, ' ', 1)
+            SELECT FROM pg_catalog.pg_proc
+            WHERE oid {equals} {function}::pg_catalog.oid AND NOT prosecdef
+                AND due {equals} ANY (proconfig)
         )
     """
 
@@ -83,38 +106,45 @@ def needed_settings(definition: Definition) -> str:
     Return the query for the settings that a function needs, each as ``name = 'value'``.
 
     Those of the types of all columns that are told: of an array those of its elements, of a domain
-    those of the type below it, and of types that are not known here, and of conditions, all.
+    those of the type below it, of a composite type those of its attributes. For types that are not
+    known here, and for conditions, all but those that only few types need.
     """
     equals, any_of = "OPERATOR(pg_catalog.=)", "OPERATOR(pg_catalog.=) ANY"
-    settings = (literal(f"{name} = {literal(value)}") for name, value in _FIXED.items())
-    fixed = f"(VALUES {', '.join(f'({setting})' for setting in settings)}) AS fixed (setting)"
-    if definition.when is not None:
-        return f"SELECT setting FROM {fixed}"
+    fixed = ", ".join(
+        f"({literal(f'{name} = {literal(value)}')}, {str(name in _FIXED).lower()})"
+        for name, value in (_FIXED | _FIXED_FOR_FEW).items()
+    )
     columns = ", ".join(map(literal, definition.columns))
     plain = ", ".join(literal(f'pg_catalog."{kind}"') for kind in _NEED_NONE)
-    one_setting = "\n                ".join(
+    one_setting = "\n                    ".join(
         f"WHEN its.oid {equals} 'pg_catalog.{kind}'::pg_catalog.regtype"
         f" THEN pg_catalog.starts_with(setting, {literal(name)})"
         for kind, name in _NEEDED_BY.items()
     )
     is_domain = f"typtype {equals} 'd'"
     is_array = f"typcategory {equals} 'A' AND typelem OPERATOR(pg_catalog.<>) 0"
+    has_columns = "attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped"
     return f"""
         WITH RECURSIVE types (type) AS (
             SELECT atttypid FROM pg_catalog.pg_attribute
             WHERE attrelid {equals} pg_catalog.to_regclass({literal(definition.qualified)})
-                AND attname {any_of} (ARRAY[{columns}]::pg_catalog.name[])
-                AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
+                AND attname {any_of} (ARRAY[{columns}]::pg_catalog.name[]) AND {has_columns}
             UNION
-            SELECT CASE WHEN {is_domain} THEN typbasetype ELSE typelem END
-            FROM types JOIN pg_catalog.pg_type AS its ON its.oid {equals} type
-            WHERE {is_domain} OR {is_array}
+            SELECT below.type
+            FROM types JOIN pg_catalog.pg_type AS its ON its.oid {equals} types.type, LATERAL (
+                SELECT typbasetype WHERE {is_domain}
+                UNION ALL SELECT typelem WHERE {is_array}
+                UNION ALL SELECT atttypid FROM pg_catalog.pg_attribute
+                WHERE typtype {equals} 'c' AND attrelid {equals} typrelid AND {has_columns}
+            ) AS below (type)
         )
-        SELECT DISTINCT setting
-        FROM types JOIN pg_catalog.pg_type AS its ON its.oid {equals} type, {fixed}
-        WHERE CASE
-                WHEN {is_domain} OR {is_array} OR typtype {equals} 'e' THEN false
-                WHEN its.oid {any_of} (ARRAY[{plain}]::pg_catalog.regtype[]) THEN false
-                {one_setting}
-                ELSE true
-            END"""
+        SELECT setting FROM (VALUES {fixed}) AS fixed (setting, is_common)
+        WHERE {str(definition.when is not None).lower()} AND is_common OR EXISTS (
+            SELECT FROM types JOIN pg_catalog.pg_type AS its ON its.oid {equals} type
+            WHERE CASE
+                    WHEN {is_domain} OR {is_array} OR typtype {equals} 'e' THEN false
+                    WHEN its.oid {any_of} (ARRAY[{plain}]::pg_catalog.regtype[]) THEN false
+                    {one_setting}
+                    ELSE is_common
+                END
+        )"""

@@ -23,6 +23,9 @@ TREE: Final = """
 READABLE: Final = "asyncnotify.readable"
 """The setting that holds an answer for the rest of a transaction."""
 
+_PASSING: Final = "lock_not_available OR transaction_rollback OR insufficient_resources"
+"""Failures of an attempt to read that say nothing of the table: categories, and a condition."""
+
 _COLUMNS: Final = "/* asyncnotify: columns */"
 """Stands in a statement for the columns that a table has when that is executed."""
 
@@ -257,6 +260,8 @@ BEGIN
 {_read_no_rows(definition)}
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;
+    WHEN {_PASSING} THEN
+        RAISE;
     WHEN OTHERS THEN
         PERFORM pg_catalog.set_config({literal(READABLE)}, 'false', true);
     END;
