@@ -127,14 +127,9 @@ class PoolerCheck:
                 arrived, or another connection had the same backend.
         """
         target = self._connections.target
+        text = _POOLER_NOT_CHECKED if behind_pooler else _SUSPICION_NOT_CHECKED
         log.warning(
-            self._warnings,
-            f"not checked {behind_pooler}",
-            f"{_POOLER if behind_pooler else _SUSPICION}; the listener could not check whether"
-            " notifications are delivered, because a second connection could not send one: %s",
-            target,
-            why,
-            target=target,
+            self._warnings, f"not checked {behind_pooler}", text, target, why, target=target
         )
 
 
@@ -209,11 +204,10 @@ class PoolerProbe:
             self.cancel()
             raise
 
-    def cancel(self) -> asyncio.Task[bool]:
-        """Cancel the probe; return its task, which still ends the second connection."""
+    def cancel(self) -> None:
+        """Cancel the probe."""
         self._task.cancel()
         self._arrived.cancel()
-        return self._task
 
     async def conclude(self, session: ListeningSession) -> None:
         """
@@ -233,10 +227,14 @@ class PoolerProbe:
             raise PoolerError(_refusal(target) if self._behind_pooler else _not_delivered(target))
 
 
-_POOLER: Final = "%s is a connection pooler"
-_SUSPICION: Final = (
+_POOLER_NOT_CHECKED: Final = (
+    "%s is a connection pooler; the listener could not check whether notifications are delivered,"
+    " because a second connection could not send one: %s"
+)
+_SUSPICION_NOT_CHECKED: Final = (
     "the connection to %s seems to deliver no notifications: one that the listener has sent itself"
-    " has not arrived, or another connection has the same backend"
+    " has not arrived, or another connection has the same backend; the listener could not check"
+    " whether notifications are delivered, because a second connection could not send one: %s"
 )
 
 
