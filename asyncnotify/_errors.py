@@ -4,7 +4,7 @@ Every exception that asyncnotify raises on purpose.
 ::
 
     AsyncNotifyError
-    ├── ChannelNameError (ValueError)          a name that PostgreSQL would refuse or cut
+    ├── ChannelNameError (ValueError)          a name that no channel can have
     ├── ChannelDirectionError (TypeError)      a Channel that only sends, or only receives
     ├── PayloadError (ValueError)              a payload that cannot be sent
     │   └── PayloadTooLargeError               … because of its size
@@ -67,7 +67,7 @@ class AsyncNotifyError(Exception):
 
 class ChannelNameError(AsyncNotifyError, ValueError):
     """
-    A channel name that PostgreSQL would refuse, or cut without saying so.
+    A channel name that PostgreSQL refuses, or truncates without an error.
 
     Attributes:
         channel: The name as it was given, whatever its type.
@@ -280,7 +280,7 @@ def place_of(error: BaseException) -> str:
 
 def cannot_connect(target: str, cause: Exception, *, is_permanent: bool) -> ConnectError:
     """
-    Return the error for who waits for a connection, with its cause.
+    Return the error for a call that waits for a connection, with its cause.
 
     Args:
         target: The server, as messages name it.
@@ -322,7 +322,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _text_of_others(error: BaseException) -> str:
-    """Return what an error says that is not the words of who raised it."""
+    """Return the part of an error's text that the code that raised it did not write."""
     if getattr(error, "severity", None) is not None:  # the driver made it of a server's answer
         return _text_of(error)
     if any(kind.__module__ == "ssl" for kind in type(error).__mro__):

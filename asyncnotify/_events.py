@@ -42,7 +42,7 @@ class ConnectionLost:
     The connection was lost; notifications are missed until LISTEN is in effect again.
 
     Attributes:
-        cause: What went wrong, if known; a server that closes a connection seldom says why.
+        cause: What went wrong, if known; a server that closes a connection rarely says why.
         backend_pid: The backend pid of the lost connection; 0 if a pooler hides it.
     """
 
@@ -296,7 +296,7 @@ def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> t
         case ConnectionLost(cause, pid):
             return logging.WARNING, (
                 f"the connection to {target}{_backend(pid)} was lost: {describe_error(cause)};"
-                " notifications are missed until LISTEN is in force again; reconnecting"
+                " notifications are missed until LISTEN is in effect again; reconnecting"
             )
         case RetryScheduled():
             return _describe_retry(event, target, patience)

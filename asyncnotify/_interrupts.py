@@ -22,9 +22,9 @@ def is_interrupt(error: BaseException) -> bool:
     """
     Return whether an exception that passed through the caller came from a signal handler.
 
-    Such are Ctrl-C, and the time limits of jobs by Celery and rq. They say nothing about the
-    function that they interrupt, and are for whoever has set the signal. KeyboardInterrupt and
-    SystemExit count, whoever has raised them.
+    Ctrl-C does, and so do the time limits that Celery and rq set for jobs. Such an exception says
+    nothing about the function that it interrupts; the code that has set the signal expects it.
+    KeyboardInterrupt and SystemExit count wherever they are raised.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return True

@@ -388,7 +388,7 @@ class Listener(OfOneProcess):
             TypeError: A function cannot be called as it would be, or is an ``async def`` with
                 ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or truncate the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``decode``.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
@@ -453,7 +453,7 @@ class Listener(OfOneProcess):
             TypeError: A function cannot be called as it would be, or is an ``async def`` with
                 ``in_thread``; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or truncate the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``decode``.
             ClosedError: The listener is closing.
             WrongLoopError: The listener runs in another event loop or process.
@@ -592,7 +592,7 @@ class Listener(OfOneProcess):
             TypeError: No channel is given, or one in two forms; ``on_error`` cannot be called as it
                 would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or truncate a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``decode``.
         """
         if not channels:
@@ -691,7 +691,7 @@ class Listener(OfOneProcess):
         Raises:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
-            ChannelNameError: The server would refuse or truncate the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -720,7 +720,7 @@ class Listener(OfOneProcess):
 
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
-            ChannelNameError: The server would refuse or truncate a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.

@@ -210,12 +210,12 @@ class Notifier(OfOneProcess):
                 )
             run.is_starting = False
         except ClosedError:
-            raise  # another task has closed the notifier, and may have started it anew
+            raise  # another task has closed the notifier, and may have started it again
         except BaseException as error:
             if isinstance(error, ConnectError):
                 error.__traceback__ = None  # all of its frames are ours
             if run.is_starting and not run.is_used:
-                self._run = None  # the next call begins anew
+                self._run = None  # the next call starts again
                 await run.end(0)
             raise
 
@@ -298,7 +298,7 @@ class Notifier(OfOneProcess):
         Raises:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -344,7 +344,7 @@ class Notifier(OfOneProcess):
 
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.

@@ -55,7 +55,7 @@ class BoundedConnection:
         self._loop = asyncio.get_running_loop()
         self.pid: int = connection.get_server_pid()
         self.told_pid: int = self.pid
-        self.may_wait: bool = may_wait(connection)  # whether OWN_DEFAULTS have to be in force
+        self.may_wait: bool = may_wait(connection)  # whether OWN_DEFAULTS have to be in effect
         self._defaults_set = False
 
     @property

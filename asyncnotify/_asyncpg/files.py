@@ -126,7 +126,7 @@ def find_password(
         hosts: What the host is called; ``localhost`` for a Unix socket as well.
         port: Its port.
         database: What is connected to.
-        user: As whom.
+        user: The role to connect as.
     """
     if file is None:
         return None

@@ -113,6 +113,6 @@ class ListenProof:
             self.warnings,
             "load balancer",
             "a load balancer in the path sends questions to another server than the one that"
-            " listens: notifications arrive, but whether LISTEN is still in force cannot be asked;"
+            " listens: notifications arrive, but whether LISTEN is still in effect cannot be asked;"
             " heartbeats check only that the connection is alive",
         )

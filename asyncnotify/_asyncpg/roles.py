@@ -41,7 +41,7 @@ def condition(wanted: str) -> str | None:
 
 def misfit(wanted: str) -> str:
     """Return what is wrong with a server for which the condition is false."""
-    return f"the server is {_WANTED[wanted][1]}, and target_session_attrs={wanted} is in force"
+    return f"the server is {_WANTED[wanted][1]}, and target_session_attrs={wanted} is in effect"
 
 
 async def check_role(connection: asyncpg.Connection[Any], wanted: str) -> None:

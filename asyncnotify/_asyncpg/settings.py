@@ -96,7 +96,7 @@ class Settings:
 
     @property
     def user(self) -> str:
-        """As whom to connect."""
+        """The role to connect as."""
         return self.options["user"]
 
     @property

@@ -25,7 +25,7 @@ _DRIVERS: Final = {"connection_class", "record_class", "timeout"}
 
 class EngineConnect:
     """
-    Says how an ``AsyncEngine`` connects, anew for each connection.
+    Says how an ``AsyncEngine`` connects; it is asked for each connection.
 
     The functions on the engine's ``do_connect`` event are called as the engine calls them, with
     copies of the arguments: what they change, such as a token for a password, counts for this

@@ -87,7 +87,7 @@ def may_wait(connection: asyncpg.Connection[Any]) -> bool:
 
 
 def before_statements(connection: asyncpg.Connection[Any]) -> str:
-    """Return what has to stand in front of statements where OWN_DEFAULTS are not in force."""
+    """Return what has to stand in front of statements where OWN_DEFAULTS are not in effect."""
     return NO_WAITING if may_wait(connection) else ""
 
 

@@ -105,9 +105,9 @@ def _load_roots(context: ssl.SSLContext, options: Mapping[str, str], mode: str) 
         _read("sslrootcert", roots, lambda: context.load_verify_locations(cafile=roots))
     elif mode != "require":
         msg = (
-            f"sslmode={mode} needs the certificate of who has signed the server's: sslrootcert="
-            " names its file, and is ~/.postgresql/root.crt by default, which is not there;"
-            " sslrootcert=system stands for the authorities that this system trusts"
+            f"sslmode={mode} needs the certificate of the authority that signed the server's:"
+            " sslrootcert= names its file, and is ~/.postgresql/root.crt by default, which is not"
+            " there; sslrootcert=system stands for the authorities that this system trusts"
         )
         raise ConfigurationError(msg)
     if roots is not None:

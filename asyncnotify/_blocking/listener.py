@@ -297,7 +297,7 @@ class BlockingListener(OfOneProcess):
             TypeError: A function is an ``async def``, which is for Listener, or cannot be called as
                 it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or truncate the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``decode``.
             ListenTimeoutError: The server did not confirm in time.
             NotStartedError: The listener has not been started.
@@ -371,7 +371,7 @@ class BlockingListener(OfOneProcess):
             TypeError: A function is an ``async def``, which is for Listener, or cannot be called as
                 it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or truncate the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``decode``.
             ClosedError: The listener is closing.
             WrongLoopError: The call came from the thread of an event loop, or another process.
@@ -488,7 +488,7 @@ class BlockingListener(OfOneProcess):
             TypeError: No channel is given, or one in two forms; ``on_error`` is an ``async def``,
                 or cannot be called as it would be; or two options exclude each other.
             ValueError: A number, or ``overflow``, is not one of those allowed.
-            ChannelNameError: The server would refuse or truncate a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``decode``.
         """
         new_stream: Any = self._listener.stream  # as the overloads above say
@@ -583,7 +583,7 @@ class BlockingListener(OfOneProcess):
         Raises:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
-            ChannelNameError: The server would refuse or truncate the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -612,7 +612,7 @@ class BlockingListener(OfOneProcess):
 
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
-            ChannelNameError: The server would refuse or truncate a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.

@@ -228,7 +228,7 @@ class LoopThread:
 
 
 class _Shared:
-    """The newest thread. Whoever holds the lock must not wait for a loop."""
+    """The newest thread. A thread that holds the lock must not wait for a loop."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -279,7 +279,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Replace the lock, which a thread of the parent may hold, and begin anew."""
+    """Replace the lock, which a thread of the parent may hold, and start again."""
     _shared.lock = threading.RLock()
     leave_to_parent(_shared.thread)
     _shared.thread = None

@@ -41,7 +41,7 @@ class BlockingNotifier(OfOneProcess):
 
     All methods may be called from any thread, and may be interrupted by Ctrl-C. Calls that would
     block an event loop raise WrongLoopError: coroutines use Notifier instead. So do calls in a
-    process forked after the notifier was opened, until ``start()`` there starts it anew.
+    process forked after the notifier was opened, until ``start()`` there starts it again.
 
     Args:
         dsn: As for Listener.
@@ -211,7 +211,7 @@ class BlockingNotifier(OfOneProcess):
         Raises:
             TypeError: ``connection`` is of another kind, or combined with ``retry``; or ``retry``
                 is not a bool.
-            ChannelNameError: The server would refuse or cut the name.
+            ChannelNameError: The name is not valid for a channel.
             ChannelDirectionError: The Channel was made without ``encode``.
             PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -244,7 +244,7 @@ class BlockingNotifier(OfOneProcess):
 
         Raises:
             TypeError: ``pairs`` cannot be iterated over, or an element is not a pair.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``encode``.
             PayloadError: A payload cannot be encoded, or contains NUL or a lone surrogate.
             PayloadTooLargeError: A payload is over 7,999 bytes.

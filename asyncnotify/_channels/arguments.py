@@ -68,7 +68,7 @@ def encoded(channel: object, payload: object) -> tuple[str, str]:
     Return the name of the channel, and the payload as the text to be sent.
 
     Raises:
-        ChannelNameError: The server would refuse or cut the name.
+        ChannelNameError: The name is not valid for a channel.
         ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or cannot be sent.
     """

@@ -61,7 +61,7 @@ class Channel(Generic[T]):
             the argument too, with any function, before senders use it.
 
     Raises:
-        ChannelNameError: The server would refuse or cut the name.
+        ChannelNameError: The name is not valid for a channel.
         ImportError: The type needs a library that is not installed.
         TypeError: No library supports the type; a function cannot be called as it would be, or says
             that it returns or takes something else; or two arguments exclude each other.

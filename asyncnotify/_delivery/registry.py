@@ -102,7 +102,7 @@ class Subscriber:
             self.waiter.set_result(None)
 
     def interrupt(self, reason: GapReason, since: Moment | None) -> None:
-        """LISTEN is not in force any more: hold the mailbox until begin()."""
+        """LISTEN is not in effect any more: hold the mailbox until begin()."""
         self.mailbox.hold()
         if self.in_force:  # a further loss before begin() keeps the reason and time of the first
             self.in_force = False

@@ -40,7 +40,7 @@ class Turns:
     """
     One budget of time for all consumers in each turn of the loop. The others wait in a queue.
 
-    Whoever wakes consumers begins a budget for them. What is left when it is used up waits, in
+    What wakes consumers begins a budget for them. What is left when it is used up waits, in
     order; in each further turn some of the queue run, each for its share of one more slice. Who
     comes while others wait goes behind them.
     """

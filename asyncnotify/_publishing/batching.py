@@ -55,7 +55,7 @@ async def in_batches(
     Yield channels and payloads in batches of at most ``count``, checked and encoded.
 
     Raises:
-        ChannelNameError: The server would refuse the name of a channel.
+        ChannelNameError: The name of a channel is not valid.
         ChannelDirectionError: A Channel was made without ``encode``.
         PayloadError: A payload cannot be encoded, or cannot be sent.
         TypeError: An item is not a pair.

@@ -330,7 +330,7 @@ class Lifetime:
 
     @property
     def how_ended(self) -> str:
-        """What to say to who calls something of a run that is over."""
+        """The message of the error that a call gets after the end of the run."""
         if self._stop_requested.is_set() or not self.owner.loop.is_closed():
             return CLOSED
         return (

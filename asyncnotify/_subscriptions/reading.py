@@ -2,7 +2,7 @@
 What a stream reads from, before and after the server has confirmed LISTEN.
 
 Nothing here refers to the Stream. An exception keeps alive what the frames hold that it has
-passed through, and whoever keeps the exception must not keep the subscription with it.
+passed through, and a reference to the exception must not keep the subscription alive.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Enlist: TypeAlias = Callable[[], tuple[Roster, Subscriber]]
 
 
 _GLANCE: Final = SLICE / 10
-"""Seconds of decoding for who does not wait: others may do the same in this turn of the loop."""
+"""Seconds of decoding for a reader that does not wait: others may read in the same turn too."""
 
 
 class Phase(StrEnum):
@@ -57,7 +57,7 @@ class Phase(StrEnum):
     ENDED = "ended"
     """None will arrive any more; what is buffered can still be taken."""
     CLOSED = "closed"
-    """Whoever used it has closed it. Nothing can be taken."""
+    """It has been closed, and nothing can be taken."""
 
 
 class Beginning:

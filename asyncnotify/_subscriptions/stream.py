@@ -250,7 +250,7 @@ class Stream(OfOneProcess, Generic[ItemT_co]):
 
 
 def end_of(stream: Stream[Any]) -> ClosedError:
-    """Return the error for who uses a stream that brings no more."""
+    """Return the error for a use of a stream that has ended."""
     how = stream._how_ended  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
     return ClosedError(f"the stream of {how}; make another with listener.stream()")
 

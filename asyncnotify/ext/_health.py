@@ -34,7 +34,7 @@ _MEANINGS: Final[Mapping[State, str]] = {
     State.CLOSING: "the listener is closing: the service is being stopped",
     State.CLOSED: "the listener is closed: the service is being stopped",
 }
-"""What each state means for who has to decide what to do."""
+"""What each state means, for the operator who reads it."""
 
 
 class HealthAnswer(NamedTuple):

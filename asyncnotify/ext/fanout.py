@@ -180,7 +180,7 @@ class Fanout(Generic[ClientT]):
             ChannelNotAllowedError: The client may not listen to one of them.
             TooManyChannelsError: There would be more channels than ``max_channels``.
             BufferOverflowError: From the stream: with ``overflow="fail"`` the client was too slow.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``decode``.
             TypeError: No channel is given, or one in two forms.
             ListenTimeoutError: The server did not confirm within ``timeout``.
@@ -197,13 +197,13 @@ class Fanout(Generic[ClientT]):
         """
         Return if the client may listen to all of these channels, before anything is opened.
 
-        For who answers a refusal otherwise than a client that is served, such as before a
+        For a refusal that has to be answered before the client is served, such as before a
         WebSocket is accepted.
 
         Raises:
             ChannelNotAllowedError: The client may not listen to one of them.
             TooManyChannelsError: There would be more channels than ``max_channels``.
-            ChannelNameError: The server would refuse or cut a name.
+            ChannelNameError: A name is not valid for a channel.
             ChannelDirectionError: A Channel was made without ``decode``.
             TypeError: No channel is given, or one in two forms.
             Exception: What ``authorize`` raised.

@@ -46,7 +46,7 @@ _COUNTERS: Final = {
     "delivered": ("notifications_delivered", "Notifications handed to handlers and streams."),
     "dropped": ("notifications_dropped", "Notifications lost because a buffer was full."),
     "gaps": ("gaps", "Gaps emitted, over all subscriptions."),
-    "reconnects": ("reconnects", "Connections made anew after a loss."),
+    "reconnects": ("reconnects", "Connections made again after a loss."),
     "handler_errors": ("handler_errors", "Calls of handlers and of resync that raised."),
     "decode_errors": ("decode_errors", "Payloads that could not be decoded."),
 }

@@ -177,7 +177,7 @@ class _Handler:
     """
     Handles a signal before another handler does.
 
-    Whoever has installed a handler since may call this one, also after it was uninstalled: from
+    A handler that was installed since may call this one, also after it was uninstalled: from
     then on it only passes signals on.
     """
 

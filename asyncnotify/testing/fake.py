@@ -116,8 +116,8 @@ class FakeServer(LogSource):
         Commit a notification as another client does.
 
         Raises:
-            ChannelNameError: The server would refuse the name.
-            PayloadError: The server would refuse the payload.
+            ChannelNameError: The name is not valid for a channel.
+            PayloadError: The payload is not valid.
         """
         check(channel, payload)
         self._state.process(lambda: self._state.commit(self.pid, [(channel, payload)]))

@@ -88,7 +88,7 @@ class Rates:
 
 
 def rate(now: int, before: int, seconds: float) -> float | None:
-    """Return the difference for each second; None where the counter began anew."""
+    """Return the difference for each second; None where the counter was reset."""
     return (now - before) / seconds if now >= before and seconds > 0 else None
 
 

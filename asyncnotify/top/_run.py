@@ -39,7 +39,7 @@ async def snapshot(
 
     Raises:
         ValueError: ``seconds`` is not a positive number.
-        ChannelNameError: The server would refuse or cut the name of the channel.
+        ChannelNameError: The name of the channel is not valid.
         AsyncNotifyError: There is no connection within 10 s, as the start of a Listener raises it.
     """
     check_seconds("seconds", seconds)
@@ -74,7 +74,7 @@ async def run(
 
     Raises:
         ValueError: ``every`` is not such a number.
-        ChannelNameError: The server would refuse or cut the name of the channel.
+        ChannelNameError: The name of the channel is not valid.
         AsyncNotifyError: There is no connection within 10 s, as the start of a Listener raises it.
         ImportError: rich is not installed.
         OSError: Standard output is no terminal, and cannot be written to.

@@ -65,7 +65,7 @@ _HAS_LOGS: Final = """
 
 class Server:
     """
-    One connection to the server, made when it is needed, and anew when anything went wrong.
+    One connection to the server, made when it is needed, and again after any failure.
 
     Args:
         dsn: As for ``asyncpg.connect()``; ``postgresql+asyncpg://`` as well.

@@ -192,7 +192,7 @@ class Screen:
                 self._live.update(View(snapshot), refresh=True)
 
     def redraw(self) -> None:
-        """Draw the last snapshot anew, in the size that the terminal has now."""
+        """Draw the last snapshot again, in the size that the terminal has now."""
         if self._live is not None:
             with self._noticing_its_end():
                 self._live.refresh()

@@ -78,7 +78,7 @@ class OrderRecord:
         self._changed.set()
 
     def listener_listens(self) -> None:
-        """Note that LISTEN is in force: only what was being sent by now may have been missed."""
+        """Note that LISTEN is in effect: only what was being sent by now may have been missed."""
         self.absences.append((self._away_from, self._under_way))
         self._changed.set()
 

@@ -25,9 +25,9 @@ class Recovery:
 
     Attributes:
         what: What happened, as in "after ...".
-        seconds: From when the server could be connected to until LISTEN was in force again;
+        seconds: From when the server could be connected to until LISTEN was in effect again;
             None: it never was.
-        outage: From the loss until LISTEN was in force again.
+        outage: From the loss until LISTEN was in effect again.
     """
 
     what: str
@@ -52,7 +52,7 @@ class Outcome:
         table: The numbers in the table at the end.
         view: The numbers in the view that the handler keeps.
         recoveries: The outages, in order.
-        reconnects: How many connections the listener made anew.
+        reconnects: How often the listener has reconnected.
         absences: From which to which number it may have missed.
         failures: What else went wrong.
     """

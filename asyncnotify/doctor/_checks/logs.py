@@ -84,7 +84,7 @@ def _retention(status: LogStatus) -> Iterator[Finding]:
             f"retention is {status.retention}",
             *(f"held by: {_behind(one)}" for one in holders),
         ]
-        cure = "serve that consumer, or remove it for good by Log.drop(name)"
+        cure = "serve that consumer, or remove it by Log.drop(name)"
         yield Finding(NAME, Severity.WARNING, title, first_of(lines), cure)
 
 

@@ -135,7 +135,7 @@ async def health(request: web.Request, *, key: web.AppKey[Any] = LISTENER) -> we
     """
     Answer a health check: 200 while notifications are delivered, 503 while they are missed.
 
-    The body is JSON for who is called at night; it names the server and the role, and holds no
+    The body is JSON for operators; it names the server and the role, and holds no
     password. A handler as it is; ``functools.partial(health, key=LOG)`` is one for a log.
 
     Raises:

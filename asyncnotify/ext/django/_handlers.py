@@ -63,7 +63,7 @@ def on(channel: str | Channel[Any], **options: Unpack[HandlerOptions]) -> Callab
     Raises:
         TypeError: A function cannot be called as it would be, or two options exclude each other.
         ValueError: A number, or ``overflow``, is not one of those allowed.
-        ChannelNameError: The server would refuse or cut the name.
+        ChannelNameError: The name is not valid for a channel.
         ChannelDirectionError: The Channel was made without ``decode``.
     """
     resync = options.get("resync")

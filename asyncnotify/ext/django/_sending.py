@@ -48,7 +48,7 @@ def notify(channel: str | Channel[Any], payload: object = "", *, using: str | No
         using: The alias of the database in whose transaction to send; None: ``default``.
 
     Raises:
-        ChannelNameError: The server would refuse or cut the name.
+        ChannelNameError: The name is not valid for a channel.
         ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
         PayloadTooLargeError: The payload is over 7,999 bytes. Nothing has gone to the server, and
@@ -77,7 +77,7 @@ async def anotify(
     After a cancelled call nobody knows whether the notification was sent.
 
     Raises:
-        ChannelNameError: The server would refuse or cut the name.
+        ChannelNameError: The name is not valid for a channel.
         ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
         PayloadTooLargeError: The payload is over 7,999 bytes.
@@ -124,7 +124,7 @@ def notify_on_commit(
         robust: As for ``transaction.on_commit()``: what sending raises is logged by Django.
 
     Raises:
-        ChannelNameError: The server would refuse or cut the name.
+        ChannelNameError: The name is not valid for a channel.
         ChannelDirectionError: The Channel was made without ``encode``.
         PayloadError: The payload cannot be encoded, or contains NUL or a lone surrogate.
         PayloadTooLargeError: The payload is over 7,999 bytes.

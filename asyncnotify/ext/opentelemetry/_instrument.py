@@ -106,7 +106,7 @@ def instrument(
 
 
 def instrument_by_itself(target: Instrumented, **options: Any) -> None:  # noqa: ANN401 - as instrument() takes them
-    """Do the same, for who did not ask for this object: ``instrument()`` may replace it."""
+    """Do the same without being asked for this object: ``instrument()`` may replace it."""
     instrument(target, **options)
     vars(target)[_BY_ITSELF] = True
 

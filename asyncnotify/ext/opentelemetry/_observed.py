@@ -27,7 +27,7 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "delivered": ("{notification}", "Notifications handed to handlers and streams."),
     "dropped": ("{notification}", "Notifications lost because a buffer was full."),
     "gaps": ("{gap}", "Gaps emitted, over all subscriptions."),
-    "reconnects": ("{connection}", "Connections made anew after a loss."),
+    "reconnects": ("{connection}", "Connections made again after a loss."),
     "handler_errors": ("{error}", "Calls of handlers and of resync that raised."),
     "decode_errors": ("{error}", "Payloads that could not be decoded."),
 }

@@ -17,6 +17,6 @@ def call_channel(channel: str) -> str:
     They have a channel of their own, so that no service receives the reports of the others.
 
     Raises:
-        ChannelNameError: The server would refuse or cut one of the names.
+        ChannelNameError: One of the names is not valid for a channel.
     """
     return Channel(f"{Channel(channel).name}.call").name

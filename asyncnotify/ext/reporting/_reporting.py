@@ -52,7 +52,7 @@ class Reporting:
     Raises:
         TypeError: ``listener`` is not a Listener, or ``name`` is not a text.
         ValueError: ``every`` is not such a number, or ``name`` not of such a length.
-        ChannelNameError: The server would refuse or cut the name of a channel.
+        ChannelNameError: The name of a channel is not valid.
     """
 
     def __init__(

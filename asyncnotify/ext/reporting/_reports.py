@@ -30,7 +30,7 @@ class Reports:
 
     Raises:
         TypeError: ``listener`` is not a Listener, or ``on_report`` not such a function.
-        ChannelNameError: The server would refuse or cut the name of a channel.
+        ChannelNameError: The name of a channel is not valid.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ async def roll_call(
     Raises:
         TypeError: ``source`` is none of these.
         ValueError: ``timeout`` is not a positive number of seconds.
-        ChannelNameError: The server would refuse or cut the name of a channel.
+        ChannelNameError: The name of a channel is not valid.
         AsyncNotifyError: What the start of a Listener and its ``notify()`` raise: there is no
             connection.
     """

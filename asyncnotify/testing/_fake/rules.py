@@ -32,7 +32,7 @@ def check(channel: Any, payload: Any) -> None:  # noqa: ANN401 - of users, who m
 
 
 def check_name(channel: Any) -> None:  # noqa: ANN401 - as above
-    """Raise ChannelNameError if the server would refuse the name, or cut it."""
+    """Raise ChannelNameError if the server refuses the name, or truncates it."""
     if not isinstance(channel, str):
         raise ChannelNameError(channel, f"is of type {type(channel).__name__}, not str")
     if not channel:

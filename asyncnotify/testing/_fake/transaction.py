@@ -65,8 +65,8 @@ class OpenTransaction(LogTransaction):
         Send a notification when the transaction commits.
 
         Raises:
-            ChannelNameError: The server would refuse the name.
-            PayloadError: The server would refuse the payload.
+            ChannelNameError: The name is not valid for a channel.
+            PayloadError: The payload is not valid.
             ConnectionLostError: The connection has been lost: nothing will be sent.
             RuntimeError: The transaction has not begun, or has ended.
             asyncpg.PostgresError: The test has the server refuse it.
