@@ -21,8 +21,14 @@ from typing import TYPE_CHECKING, Literal, Self
 from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
 from asyncnotify.testing._proxy.connection import Direction, Directions, ProxiedConnection
 from asyncnotify.testing._proxy.listening_socket import ListeningSocket
-from asyncnotify.testing._proxy.pattern import PatternDetector
-from asyncnotify.testing._proxy.target import addresses_of, rewritten, target_of
+from asyncnotify.testing._proxy.pattern import PatternDetector, check_bytes, check_direction
+from asyncnotify.testing._proxy.target import (
+    addresses_of,
+    check_port,
+    check_text,
+    rewritten,
+    target_of,
+)
 from asyncnotify.testing._proxy.traffic import Traffic
 from asyncnotify.testing._proxy.waiting import WaitTimeoutError
 
@@ -71,7 +77,15 @@ class FaultProxy(Traffic):
             target_port: The server's port.
             host: The address to listen on.
             port: The port to listen on; 0 takes a free one.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: A port is out of its bounds.
         """
+        check_text("target_host", target_host)
+        check_port("target_port", target_port)
+        check_text("host", host)
+        check_port("port", port, minimum=0)
         super().__init__()
         self._target = (target_host, target_port)
         self._host, self._port = host, port
@@ -89,6 +103,7 @@ class FaultProxy(Traffic):
 
         Raises:
             ValueError: The DSN names no host.
+            TypeError: An argument is of the wrong type.
         """
         return cls(*target_of(dsn), host=host, port=port)
 
@@ -154,6 +169,7 @@ class FaultProxy(Traffic):
 
         Raises:
             ValueError: The DSN is no URL.
+            TypeError: The DSN is no str.
         """
         return rewritten(dsn, self.host, self.port)
 
@@ -167,7 +183,8 @@ class FaultProxy(Traffic):
         dialled while nothing may pass to it. What comes is held, up to 1 MiB a connection and
         direction, then it is left in the sender's buffers. Ends with `resume()` or `heal()`.
 
-        Raises nothing.
+        Raises:
+            ValueError: ``direction`` is not one of those allowed.
         """
         for conditions in self._conditions(direction):
             conditions.black_hole = True
@@ -178,8 +195,10 @@ class FaultProxy(Traffic):
 
         A firewall does this when it drops a connection from its table. Ends with `resume()`.
 
-        Raises nothing.
+        Raises:
+            ValueError: ``direction`` is not one of those allowed.
         """
+        check_direction(direction, may_be_both=True)
         for connection in self._connections:
             connection.pause(direction)
 
@@ -248,7 +267,15 @@ class FaultProxy(Traffic):
             self._listening_socket.close()
 
     def drop_new(self, how: Literal["reset", "fin"] = "reset") -> None:
-        """Accept new connections and end each at once. Raises nothing."""
+        """
+        Accept new connections and end each at once.
+
+        Raises:
+            ValueError: ``how`` is neither ``"reset"`` nor ``"fin"``.
+        """
+        if how not in {"reset", "fin"}:
+            message = f"how must be 'reset' or 'fin', not {how!r}"
+            raise ValueError(message)
         self._handle_new(ProxiedConnection.reset if how == "reset" else ProxiedConnection.fin)
 
     def silent(self) -> None:
@@ -259,8 +286,10 @@ class FaultProxy(Traffic):
         """
         Accept new connections, send each these bytes and EOF; the server is not dialled.
 
-        Raises nothing.
+        Raises:
+            TypeError: ``data`` is no bytes.
         """
+        check_bytes("data", data)
         self._handle_new(lambda connection: connection.greet(data))
 
     # A slow network
@@ -285,7 +314,7 @@ class FaultProxy(Traffic):
         With 0 the wait is one turn of the event loop.
 
         Raises:
-            ValueError: ``bytes_per_chunk`` is under 1.
+            ValueError: ``bytes_per_chunk`` is under 1, or ``direction`` is none of the three.
         """
         if bytes_per_chunk < 1:
             message = f"bytes_per_chunk must be at least 1, not {bytes_per_chunk}"
@@ -308,9 +337,10 @@ class FaultProxy(Traffic):
         same direction replaces an earlier one. For ``then`` see `cut_on()`.
 
         Raises:
-            ValueError: ``size`` is negative.
+            ValueError: ``size`` is negative, or ``direction`` is neither of the two.
             KeyError: ``then`` is the name of no such method.
         """
+        check_direction(direction)
         if size < 0:
             message = f"size must not be negative: {size}"
             raise ValueError(message)
@@ -342,6 +372,7 @@ class FaultProxy(Traffic):
 
         Raises:
             KeyError: ``then`` is the name of no such method.
+            TypeError: ``pattern`` or ``answer`` is no bytes.
         """
         action = self._action(then)
         if answer is None:
@@ -388,6 +419,7 @@ class FaultProxy(Traffic):
         self._add_detector(cut)
 
     def _conditions(self, direction: Directions) -> tuple[Conditions, ...]:
+        check_direction(direction, may_be_both=True)
         if direction == "both":
             return (self._to_server, self._to_client)
         return (self._to_server if direction == "to_server" else self._to_client,)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import quote
@@ -35,7 +36,6 @@ from asyncnotify.testing._server.wrapper import children, send_signal
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from asyncnotify.testing._server.launch import Refusal
@@ -85,7 +85,7 @@ class PostgresServer:
         primary: A running server, of which this one is to be a hot standby.
 
     Raises:
-        TypeError: A setting is no str.
+        TypeError: A setting is no str, or ``settings`` or ``hba`` is of another kind.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PostgresServer:
         primary: PostgresServer | None = None,
     ) -> None:
         self._settings = _checked_settings(settings or {})
-        self._hba = tuple(hba)
+        self._hba = _checked_lines(hba)
         self._wanted_port = self._port = port
         self._has_served = False
         self._user = user
@@ -427,7 +427,19 @@ class PostgresServer:
             raise ServerTimeoutError(operation, timeout, self.log_tail())
 
 
-def _checked_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+def _checked_lines(lines: object) -> tuple[str, ...]:
+    if isinstance(lines, str) or not isinstance(lines, Sequence):
+        meant = "a list of lines, as ['host all alice 127.0.0.1/32 scram-sha-256']"
+        message = f"hba must be {meant}, not {lines!r}"
+        raise TypeError(message)
+    return tuple(lines)
+
+
+def _checked_settings(settings: Any) -> dict[str, str]:  # noqa: ANN401 - what users give
+    if not isinstance(settings, Mapping):
+        kind = type(settings).__name__
+        message = f"settings must be a dict, as {{'work_mem': '4MB'}}, not of type {kind}"
+        raise TypeError(message)
     for name, value in settings.items():
         if not isinstance(value, str):
             kind = type(value).__name__

@@ -30,6 +30,8 @@ class PatternDetector:
         *,
         then: Callable[[ProxiedConnection], object] | None = None,
     ) -> None:
+        check_bytes("a pattern", pattern)
+        check_direction(direction)
         self._pattern = pattern
         self._direction = direction
         self._changes = changes
@@ -82,3 +84,18 @@ class PatternDetector:
         if self._then is not None:
             self._then(connection)
         self._changes.set()
+
+
+def check_bytes(name: str, value: object) -> None:
+    """Raise TypeError unless the value is bytes: a str would never be found among bytes."""
+    if not isinstance(value, bytes):
+        msg = f"{name} must be bytes, as b'LISTEN', not of type {type(value).__name__}"
+        raise TypeError(msg)
+
+
+def check_direction(value: object, *, may_be_both: bool = False) -> None:
+    """Raise ValueError unless the value names a direction."""
+    allowed = ["to_server", "to_client"] + ["both"] * may_be_both
+    if value not in allowed:
+        msg = f"direction must be one of {', '.join(map(repr, allowed))}, not {value!r}"
+        raise ValueError(msg)

@@ -73,7 +73,9 @@ class Traffic:
         """
         Look for bytes from now on; ``await detector.wait()`` then misses nothing.
 
-        Raises nothing.
+        Raises:
+            TypeError: ``pattern`` is no bytes.
+            ValueError: ``direction`` is neither of the two.
         """
         return self._add_detector(PatternDetector(pattern, direction, self._changes))
 
@@ -87,6 +89,8 @@ class Traffic:
 
         Raises:
             WaitTimeoutError: The pattern did not come within ``timeout`` seconds.
+            TypeError: ``pattern`` is no bytes.
+            ValueError: ``direction`` is neither of the two.
         """
         detector = self.detect(pattern, direction)
         try:
