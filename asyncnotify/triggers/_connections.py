@@ -140,7 +140,10 @@ _REASONS: Final = {
         "key=, payload=, watch= and when= of the Table name columns as the catalog of the database"
         " has them"
     ),
-    "42883": "in when= of the Table, what is not PostgreSQL's own needs its schema",
+    "42883": (
+        "in when= of the Table, what is not PostgreSQL's own needs its schema; the columns of key="
+        " need types that PostgreSQL's own operator = compares: not json, hstore or ltree"
+    ),
 }
 """What is to be done, by the SQLSTATE of a refusal."""
 

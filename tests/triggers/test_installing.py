@@ -304,6 +304,10 @@ async def test_what_else_the_caller_can_mend_is_told(
     with pytest.raises(asyncpg.PostgresSyntaxError) as wrong:
         await Table("t", key="id", when="new.id > ").install(admin)
     assert "when= of the Table" in wrong.value.__notes__[0]
+    await admin.execute("ALTER TABLE t ADD document json")
+    with pytest.raises(asyncpg.UndefinedFunctionError) as unequal:
+        await Table("t", key="document").install(admin)
+    assert "the columns of key= need types" in unequal.value.__notes__[0]
     await admin.execute("BEGIN")
     with pytest.raises(asyncpg.InterfaceError) as begun:
         await table.install(admin)
