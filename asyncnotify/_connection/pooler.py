@@ -204,10 +204,11 @@ class PoolerProbe:
             self.cancel()
             raise
 
-    def cancel(self) -> None:
-        """Cancel the probe."""
+    def cancel(self) -> asyncio.Task[bool]:
+        """Cancel the probe; return its task, which still ends the second connection."""
         self._task.cancel()
         self._arrived.cancel()
+        return self._task
 
     async def conclude(self, session: ListeningSession) -> None:
         """
