@@ -12,12 +12,22 @@ from asyncnotify.testing.server import PostgresServer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+def unchecked(value: Any) -> Any:
+    """Hide a type that is wrong from type checkers."""
+    return value
+
+
 WRONG: Final[dict[str, tuple[Callable[[Any], object], type[Exception], str]]] = {
-    "host": (lambda _: FaultProxy(5, 5432), TypeError, "target_host must be a str"),  # type: ignore[arg-type]
-    "port": (lambda _: FaultProxy("db", "5432"), TypeError, "target_port must be a number"),  # type: ignore[arg-type]
+    "host": (lambda _: FaultProxy(unchecked(5), 5432), TypeError, "target_host must be a str"),
+    "port": (
+        lambda _: FaultProxy("db", unchecked("5432")),
+        TypeError,
+        "target_port must be a number",
+    ),
     "large port": (lambda _: FaultProxy("db", 65_536), ValueError, "from 1 to 65535"),
     "own port": (lambda _: FaultProxy("db", 5432, port=-1), ValueError, "from 0 to 65535"),
-    "DSN": (lambda _: FaultProxy.for_dsn(None), TypeError, "dsn must be a str"),  # type: ignore[arg-type]
+    "DSN": (lambda _: FaultProxy.for_dsn(unchecked(None)), TypeError, "dsn must be a str"),
     "black hole": (
         lambda proxy: proxy.black_hole("server"),
         ValueError,
@@ -32,7 +42,11 @@ WRONG: Final[dict[str, tuple[Callable[[Any], object], type[Exception], str]]] = 
     "drop": (lambda proxy: proxy.drop_new("rst"), ValueError, "'reset' or 'fin', not 'rst'"),
     "garbage": (lambda proxy: proxy.garbage("x"), TypeError, "data must be bytes"),
     "hba": (lambda _: PostgresServer(hba="host all"), TypeError, "hba must be a list of lines"),
-    "settings": (lambda _: PostgresServer(settings=5), TypeError, "settings must be a dict"),  # type: ignore[arg-type]
+    "settings": (
+        lambda _: PostgresServer(settings=unchecked(5)),
+        TypeError,
+        "settings must be a dict",
+    ),
 }
 
 
