@@ -186,7 +186,8 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         """
         Have the handlers called that ``on()`` has registered; return once their consumers exist.
 
-        Appending and reading need no start. While it runs, further calls do nothing. When a server
+        Appending and reading need no start. While it runs, further calls do nothing; a call during
+        another one waits for that, and tries by itself if that fails or is cancelled. When a server
         refuses the connection, is starting up, is full or is a standby, the log tries again until
         ``start_timeout``.
 
@@ -204,21 +205,20 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         """
         runtime = self._running()
         runtime.check_open()
-        if runtime.is_started:
-            return
-        runtime.is_started = True
-        try:
-            await self._retrying.until_success(
-                functools.partial(_register, runtime, self._handlings.values()),
-                self._start_timeout,
-                what="start()",
-                unless=is_final,
-                passing=PASSING,
-            )
-        except BaseException:
-            runtime.is_started = False
-            raise
-        runtime.serves_handlers = True
+        async with runtime.starting:
+            runtime.check_open()
+            if not runtime.is_started:
+                await self._start(runtime)
+
+    async def _start(self, runtime: Runtime) -> None:
+        await self._retrying.until_success(
+            functools.partial(_register, runtime, self._handlings.values()),
+            self._start_timeout,
+            what="start()",
+            unless=is_final,
+            passing=PASSING,
+        )
+        runtime.is_started = runtime.serves_handlers = True
         for handling in self._handlings.values():
             runtime.serve(handling)
 

@@ -111,6 +111,7 @@ class Runtime:
     def __init__(self, options: Options) -> None:
         self.owner = Owner()
         self._turns = Turns(self.owner.loop)
+        self.starting = asyncio.Lock()
         self.is_started = False
         self.serves_handlers = False
         self._options = options

@@ -80,6 +80,31 @@ async def test_start_keeps_trying_while_the_server_restarts(
     await log.aclose()
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_call_during_another_returns_when_the_log_runs(
+    own_server: PostgresServer, warned: Warned, *, is_cancelled: bool
+) -> None:
+    """It waits for the first one; if that is cancelled, it tries by itself."""
+    log, handled = with_handlers(own_server.dsn)
+    await log.install()
+    await log.append("things", "1")
+    await log.aclose()
+    await asyncio.to_thread(own_server.stop)
+    first = asyncio.ensure_future(log.start())
+    second = asyncio.ensure_future(log.start())
+    await warned.event.wait()
+    if is_cancelled:
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    assert not second.done()
+    await asyncio.to_thread(own_server.start)
+    await asyncio.gather(second, first, return_exceptions=True)
+    await second
+    assert [await handled.get() for _ in range(2)] == ["1", "1"]
+    await log.aclose()
+
+
 async def test_start_gives_up_after_its_timeout() -> None:
     """With the last error; the log can be started again."""
     log, _ = with_handlers(NOWHERE, start_timeout=scaled(0.2))
