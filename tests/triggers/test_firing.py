@@ -15,6 +15,7 @@ from tests.support.server_features import needs_version
 if TYPE_CHECKING:
     from tests.triggers.conftest import Connection, Telling
 
+MERGE_SINCE = 150_000
 PARTITIONED = """
     CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
     CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (100);
@@ -212,6 +213,51 @@ async def test_partitions(admin: Connection, telling: Telling) -> None:
     assert await told.keys_after("UPDATE parts_high SET v = 'x'") == [("update", [200, 201])]
     move = await told.keys_after("UPDATE parts SET id = 300 WHERE id = 2")
     assert move == [("delete", [2]), ("insert", [300])]
+
+
+UPSERTS = {
+    "one row": "(5), (1)",
+    "rows": "(6), (7), (1), (101), (102)",
+    "no insert": "(1), (2), (101)",
+}
+
+
+@pytest.mark.parametrize("upsert", UPSERTS)
+@pytest.mark.parametrize("by", ["statement", "function"])
+async def test_merge_into_a_partitioned_table(
+    admin: Connection, telling: Telling, upsert: str, by: str
+) -> None:
+    """It says "read again" where the server has put inserted rows in the place of updated ones."""
+    needs_version(await admin.fetchval("SHOW server_version"), 15, "MERGE")
+    await admin.execute(PARTITIONED)
+    await admin.execute("INSERT INTO parts VALUES (1), (2), (101), (102)")
+    told = await telling("parts", key="id", payload="v")
+    merge = f"""
+        MERGE INTO parts USING (VALUES {UPSERTS[upsert]}) AS s (id) ON s.id = parts.id
+        WHEN MATCHED THEN UPDATE SET v = 'updated'
+        WHEN NOT MATCHED THEN INSERT VALUES (s.id, 'inserted')
+    """
+    await admin.execute(f"CREATE PROCEDURE put() LANGUAGE sql AS $${merge}$$")
+    changes = await told.after(merge if by == "statement" else "CALL put()")
+    if upsert == "no insert":
+        assert [change.operation for change in changes] == ["update"]
+    else:
+        assert isinstance(changes[0], Reread)
+        assert [change.operation for change in changes[1:]] == ["insert"]
+
+
+async def test_a_key_of_a_partitioned_table_that_a_function_changes(
+    admin: Connection, telling: Telling
+) -> None:
+    """It might be a MERGE; where the client sends the UPDATE, both keys are told."""
+    await admin.execute(PARTITIONED)
+    await admin.execute("INSERT INTO parts VALUES (1), (2)")
+    told = await telling("parts", key="id")
+    changed = [("delete", [1]), ("insert", [101])]
+    assert await told.keys_after(" UPDATE parts SET id = 101 WHERE id = 1") == changed
+    (*_, last) = await told.after("DO 'BEGIN UPDATE parts SET id = 102 WHERE id = 2; END'")
+    version = int(await admin.fetchval("SHOW server_version_num"))
+    assert isinstance(last, Reread) == (version >= MERGE_SINCE)
 
 
 async def test_an_update_that_moves_a_row_to_another_partition(

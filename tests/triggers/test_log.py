@@ -10,6 +10,7 @@ import pytest
 from asyncnotify import Gap, GapReason
 from asyncnotify.log import Log, NotInstalledError
 from asyncnotify.triggers import Change, Table
+from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
     from tests.triggers.conftest import Connection
@@ -120,6 +121,31 @@ async def test_a_row_that_foreign_keys_change_twice_is_a_gap(admin: Connection, 
         assert [key for key, _ in found[:3]] == ["2", "1", None]
         assert found[2] == (None, GapReason.REREAD)
         assert sorted(str(key) for key, _ in found[3:]) == ["1", "2"]
+
+
+@pytest.mark.parametrize("when", [None, "new.v <> 'inserted'"])
+async def test_merge_into_a_partitioned_table_is_a_gap(
+    admin: Connection, dsn: str, when: str | None
+) -> None:
+    """The server has put the inserted row in the place of the updated one."""
+    needs_version(await admin.fetchval("SHOW server_version"), 15, "MERGE")
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("""
+            CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+            CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (9);
+            INSERT INTO t VALUES (1, 'a')
+        """)
+        table = Table("t", key="id", to="log", log=log, when=when)
+        await table.install(admin)
+        await admin.execute("""
+            MERGE INTO t USING (VALUES (5), (1)) AS s (id) ON s.id = t.id
+            WHEN MATCHED THEN UPDATE SET v = 'updated'
+            WHEN NOT MATCHED THEN INSERT VALUES (s.id, 'inserted')
+        """)
+        await admin.execute("DELETE FROM t WHERE id = 1")
+        found = [key for key, _ in await read(log, table, 2 if when else 3)]
+        assert found == [None, *([] if when else ["5"]), "1"]
 
 
 @LEVELS

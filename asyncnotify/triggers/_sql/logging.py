@@ -13,7 +13,7 @@ from asyncnotify.triggers._sql.notifying import (
     open_rows,
 )
 from asyncnotify.triggers._sql.payloads import head
-from asyncnotify.triggers._sql.rows import changed_again, changed_rows, json_of, types_of
+from asyncnotify.triggers._sql.rows import changed_rows, is_unclear, json_of, types_of
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -46,8 +46,10 @@ BEGIN{_on_truncate(definition)}
     LOOP
         FETCH items INTO item;
         EXIT WHEN NOT FOUND;
-        IF must_read IS NULL AND payload IS NOT NULL AND TG_OP = 'UPDATE' THEN
-            must_read := {changed_again(definition)};
+        IF must_read IS NULL AND TG_OP = 'UPDATE'
+            AND (payload IS NOT NULL OR item.operation <> 'update')
+        THEN
+            must_read := {is_unclear(definition)};
             EXIT WHEN must_read;
         END IF;
         payload := {begin} || item.data || ']}}';

@@ -16,11 +16,11 @@ from asyncnotify.triggers._sql.payloads import (
 from asyncnotify.triggers._sql.rows import (
     NEW_ROWS,
     OLD_ROWS,
-    changed_again,
     changed_rows,
     differs,
     filter_of,
     first_row,
+    is_unclear,
     json_of,
     types_of,
     updated_rows,
@@ -59,7 +59,7 @@ DECLARE
     item_payload pg_catalog.text;
     wholes pg_catalog.text;
     room pg_catalog.int4;
-    are_versions pg_catalog.bool;
+    is_not_clear pg_catalog.bool;
     must_read pg_catalog.bool := false;{SETTINGS}
 BEGIN{on_truncate(definition)}
     BEGIN
@@ -92,8 +92,8 @@ def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
     return f"""{PLAN_FOR_MANY}{_shortcut(definition)}
     IF TG_OP = 'UPDATE' AND NOT must_read THEN
-        are_versions := {changed_again(definition)};
-        must_read := are_versions;
+        is_not_clear := {is_unclear(definition)};
+        must_read := is_not_clear;
     END IF;
 {open_rows(definition, updated_rows(definition))}
     operation := '';
@@ -211,7 +211,7 @@ def _count() -> str:
     """Count the rows, where each is there once."""
     return f"""        IF TG_OP = 'DELETE' THEN
             SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
-        ELSIF are_versions THEN
+        ELSIF is_not_clear THEN
             total := NULL;
         ELSE
             SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};

@@ -94,21 +94,38 @@ def first_row(definition: Definition, operation: str) -> str:
         FROM {source} LIMIT 1;"""
 
 
-def changed_again(definition: Definition) -> str:
+def is_unclear(definition: Definition) -> str:
     """
-    Return the condition that an UPDATE has changed some row more than once.
+    Return the condition that the rows of an UPDATE do not say what has become of the table.
 
-    Only actions of foreign keys do so, each for one row of another table. The transition tables
-    hold the versions between as well, and in no order: a row that is in both is such a version, or
-    was updated to what it was. It is one where a key is there twice, or may be one where keys
-    have changed.
+    Actions of foreign keys may change a row more than once, each for one row of another table. The
+    transition tables hold the versions between as well, and in no order: a row that is in both is
+    such a version, or was updated to what it was. It is one where a key is there twice, or may be
+    one where keys have changed.
+
+    And a MERGE into a partitioned table, up to PostgreSQL 18 at least, puts a row that it inserts
+    in the place of each that it updates after that. Their old keys seem to be gone. It is none
+    where the client has sent an UPDATE, and no trigger has sent another statement.
     """
+    sent = "pg_catalog.lower(pg_catalog.current_query())"
+    may_be_merge = f"""pg_catalog.pg_trigger_depth() > 1
+                OR NOT pg_catalog.starts_with(pg_catalog.ltrim({sent}, E' \\t\\r\\n'), 'update')
+                OR pg_catalog.strpos({sent}, 'merge') > 0"""
     # As texts, which can be joined by a hash, and are equal where NULL is in both
     same = f"{json_of('old', definition.key)} = {json_of('new', definition.key)}"
     is_same_row = (
         "ROW(old.*)::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(new.*)::pg_catalog.record"
     )
+    has_other_keys = f"""EXISTS (
+                SELECT FROM {NEW_ROWS} AS new
+                WHERE NOT EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})
+            )"""
     return f"""EXISTS (
+            SELECT FROM pg_catalog.pg_class WHERE oid = TG_RELID AND relkind = 'p'
+                AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 150000
+                AND ({may_be_merge})
+        ) AND {has_other_keys}
+        OR EXISTS (
             SELECT FROM pg_catalog.pg_constraint
             WHERE conrelid = TG_RELID AND contype = 'f'
                 AND (confupdtype IN ('c', 'n', 'd') OR confdeltype IN ('n', 'd'))
@@ -117,10 +134,7 @@ def changed_again(definition: Definition) -> str:
                 SELECT FROM {NEW_ROWS} AS new
                 GROUP BY {json_of("new", definition.key)} HAVING pg_catalog.count(*) > 1
             )
-            OR EXISTS (
-                SELECT FROM {NEW_ROWS} AS new
-                WHERE NOT EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})
-            ) AND EXISTS (
+            OR {has_other_keys} AND EXISTS (
                 SELECT FROM {NEW_ROWS} AS new JOIN {OLD_ROWS} AS old ON {same} AND {is_same_row}
             )
         )"""
