@@ -299,7 +299,8 @@ def _run_twice(session: nox.Session, folder: Path, command: tuple[str, ...]) -> 
     first, second = folder / "first.json", folder / "second.json"
     # 1: tests have failed. With any other code there are tests that have not been run at all.
     _pytest(session, *command, *PARALLEL, f"--outcome={first}", success_codes=(0, 1))
-    if json.loads(first.read_text(encoding="utf-8"))["exit_status"] == 0:
+    outcome = json.loads(first.read_text(encoding="utf-8"))
+    if outcome["exit_status"] == 0:
         return
     session.warn("running once more what failed")
     again = ("--last-failed", "--last-failed-no-failures=none")
@@ -307,6 +308,9 @@ def _run_twice(session: nox.Session, folder: Path, command: tuple[str, ...]) -> 
         _pytest(session, *command, *again, f"--outcome={second}")
     finally:
         _note_flaky(session, second)
+    passed = json.loads(second.read_text(encoding="utf-8"))["passed"]
+    if left := sorted({*outcome["failed"]} - {*passed}):  # such as those whose ids are others now
+        session.error(f"failed, and not passed when run once more: {', '.join(left)}")
 
 
 def _pytest(session: nox.Session, *command: str, success_codes: tuple[int, ...] = (0,)) -> None:

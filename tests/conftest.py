@@ -274,13 +274,13 @@ def pytest_terminal_summary(
 
 def outcome_of(reports: Mapping[str, Sequence[Any]], exit_status: int) -> dict[str, object]:
     """
-    Return how a run ended, and the ids of the tests that passed.
+    Return how a run ended, and the ids of the tests that passed, and of those that failed.
 
     A test whose fixtures raised has failed, also where the test itself passed.
     """
     bad = {report.nodeid for kind in ("failed", "error") for report in reports.get(kind, ())}
     passed = [report.nodeid for report in reports.get("passed", ()) if report.nodeid not in bad]
-    return {"exit_status": exit_status, "passed": passed}
+    return {"exit_status": exit_status, "passed": passed, "failed": sorted(bad)}
 
 
 def wanted_server(config: pytest.Config) -> str:

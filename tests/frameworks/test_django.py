@@ -166,8 +166,8 @@ def told(alias: str) -> dict[str, Any]:
         ),
         ({"OPTIONS": {"host": "a"}}, {"database": "shop", "host": "a"}),
         (
-            {"OPTIONS": {"connect_timeout": "3"}},
-            {"database": "shop", "connect_timeout": scaled(3.0)},
+            {"OPTIONS": {"connect_timeout": "30"}},
+            {"database": "shop", "connect_timeout": 30.0},
         ),
         ({"OPTIONS": {"keepalives": 0}}, {"database": "shop", "keepalive": None}),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -80,16 +81,26 @@ async def test_a_session_that_listens_is_guessed(
     ]
 
 
+async def until_there_are(collector: Collector, sessions: int) -> Sequence[LockWaiter]:
+    """Return the sessions at the lock, once there are as many, and one of them waits for others."""
+    while True:
+        server = (await collector.snapshot()).server
+        lock = () if server is None else server.lock
+        if len(lock) >= sessions and any(one.wait_event == "SyncRep" for one in lock):
+            return lock
+
+
 async def test_the_lock_of_notify_is_seen(own_server: PostgresServer) -> None:
     """A commit that is stuck has it, and another one waits for it."""
 
-    async def until_there_are(sessions: int) -> Sequence[LockWaiter]:
-        while (server := (await collector.snapshot()).server) is None or (
-            len(server.lock) < sessions
-        ):
-            pass
-        return server.lock
+    async def commit_until_it_is_stuck() -> None:
+        # The checkpointer reads the setting as well, and no commit waits before it has
+        for number in itertools.count():
+            await stuck.execute(f"CREATE TABLE x{number} (); NOTIFY x")
+            if has_been_stuck.is_set():
+                return
 
+    has_been_stuck = asyncio.Event()
     dsn = own_server.dsn
     stuck, waiting, admin = [await asyncpg.connect(dsn) for _ in range(3)]
     await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -100,10 +111,11 @@ async def test_the_lock_of_notify_is_seen(own_server: PostgresServer) -> None:
             while (await admin.fetchval("SHOW synchronous_standby_names")) != "nobody":
                 pass
             # A commit that has written nothing but notifications does not wait for a standby
-            commits.append(asyncio.create_task(stuck.execute("CREATE TABLE x (); NOTIFY x")))
-            await until_there_are(1)
+            commits.append(asyncio.create_task(commit_until_it_is_stuck()))
+            await until_there_are(collector, 1)
+            has_been_stuck.set()
             commits.append(asyncio.create_task(waiting.execute("NOTIFY x")))
-            holder, waiter = await until_there_are(2)
+            holder, waiter = await until_there_are(collector, 2)
             await collector.ask()
             assert "no NOTIFY within" in ((await collector.snapshot()).error or "")
         assert holder.granted
