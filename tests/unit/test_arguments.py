@@ -12,11 +12,18 @@ from asyncnotify._arguments import (
     check_callbacks,
     check_coding,
     check_count,
+    check_flag,
+    check_iterable,
     check_kind,
+    check_mapping,
+    check_names,
     check_pairs,
+    check_plain_function,
+    check_present,
     check_seconds,
     check_timeout,
     is_async,
+    unknown_argument,
 )
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._keepalive import Keepalive
@@ -258,3 +265,82 @@ async def test_pairs_may_be_asynchronous_where_that_can_be_awaited() -> None:
     with pytest.raises(TypeError, match=r"pairs must be an iterable .* not of type async_g"):
         check_pairs(pairs, may_be_async=False)
     await pairs.aclose()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+
+
+OTHER_KINDS: dict[str, tuple[Callable[[], None], str]] = {
+    "a number for a flag": (
+        lambda: check_flag("eager", 1),
+        "eager must be True or False, not 1",
+    ),
+    "nothing for an object": (
+        lambda: check_present("keepalive", None, Keepalive),
+        "keepalive must be a Keepalive, not NoneType",
+    ),
+    "a class for an object": (
+        lambda: check_present("backoff", Keepalive, ExponentialBackoff),
+        "backoff must be an ExponentialBackoff, not the class Keepalive",
+    ),
+    "a number for several": (
+        lambda: check_iterable("signals", 15, "a list of signals"),
+        "signals must be a list of signals, not of type int",
+    ),
+    "a list for a mapping": (
+        lambda: check_mapping("headers", []),
+        "headers must be a mapping of names to values, not of type list",
+    ),
+    "a text for names": (
+        lambda: check_names("channels", "orders"),
+        "channels must be a list of names, not the text 'orders'",
+    ),
+    "a number for names": (
+        lambda: check_names("channels", 5),
+        "channels must be a list of names, not of type int",
+    ),
+    "an empty name": (
+        lambda: check_names("channels", ["orders", ""]),
+        "channels must be a list of names, and one of them is empty, or no text",
+    ),
+    "a coroutine function": (
+        lambda: check_plain_function("source", async_function),
+        "source must be a plain function: nothing would await what a call of it returns",
+    ),
+    "a function of none": (
+        lambda: check_plain_function("source", list[int].clear, "app", "state"),
+        "source is called with 2 arguments (app, state): ",
+    ),
+}
+
+
+async def async_function() -> None:
+    """Do nothing."""
+
+
+def of_one(_: object) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize("wrong", OTHER_KINDS)
+def test_r48_another_kind_is_refused(wrong: str) -> None:
+    """The TypeError names the argument, what it must be, and what it was given."""
+    call, said = OTHER_KINDS[wrong]
+    with pytest.raises(TypeError) as refused:
+        call()
+    assert str(refused.value).startswith(said)
+
+
+def test_what_is_of_its_kind_is_taken() -> None:
+    """None as well, for what may be left out."""
+    check_flag("eager", value=True)
+    check_present("keepalive", Keepalive(), Keepalive)
+    check_iterable("signals", iter([15]), "a list of signals")
+    check_mapping("headers", None)
+    check_mapping("headers", {})
+    check_names("channels", ("orders",))
+    check_plain_function("source", of_one, "app")
+
+
+def test_r48_an_argument_of_a_pool_is_known_as_one() -> None:
+    """A listener has one connection; of another argument the nearest one is named."""
+    assert "it is one of a pool" in unknown_argument("min_size", ["host"])
+    assert unknown_argument("hoste", ["host"]).endswith("did you mean host=?")
+    assert unknown_argument("xyz", ["host"]).endswith("none of asyncpg.connect either")
