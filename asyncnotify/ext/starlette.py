@@ -24,8 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 try:
-    from sse_starlette.event import ServerSentEvent
-    from sse_starlette.sse import EventSourceResponse
+    from sse_starlette import EventSourceResponse, ServerSentEvent
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import JSONResponse
 except ImportError as _error:
