@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -22,7 +24,6 @@ from tests.support.web_servers import DOCS, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
 pytestmark = pytest.mark.needs_server("programs that connect to it")
 
@@ -47,9 +48,20 @@ class Service:
             self._lines.put(line)
 
     def stop(self) -> None:
-        """Send SIGTERM; it ends with status 0."""
+        """Send SIGTERM, once it is awaited: one of several may be starting; it ends with 0."""
+        deadline = time.monotonic() + LIMIT
+        while not self._catches(signal.SIGTERM) and time.monotonic() < deadline:
+            time.sleep(0.01)  # nothing tells of it
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(LIMIT) == 0
+
+    def _catches(self, number: int) -> bool:
+        """Return whether the process has a handler for a signal, where the system says."""
+        status = Path(f"/proc/{self._process.pid}/status")
+        if not status.exists():
+            return True
+        found = re.search(r"^SigCgt:\s*(\w+)$", status.read_text("ascii", "replace"), re.MULTILINE)
+        return found is None or bool(int(found[1], 16) >> (number - 1) & 1)
 
     def kill(self) -> None:
         """Leave neither the process nor the thread."""
