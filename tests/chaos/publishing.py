@@ -37,6 +37,7 @@ from tests.chaos.pooler import pooler_of, restarting
 from tests.chaos.sender import WAIT_LIMIT
 from tests.chaos.stepped_clock import stepping
 from tests.chaos.transactions import FAILURES, KINDS_OF_TRANSACTION
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -59,11 +60,14 @@ _FAULTS: Final[tuple[Fault, ...]] = (
 _CHANNEL: Final = "published"
 _TASKS: Final = 6
 _OTHERS: Final = 2
-_FEW: Final = 50
-"""Statements of the other programs, which have to meet those of the notifiers."""
+STATEMENTS: Final = 50
+"""Of the other programs, which have to meet those of the notifiers: more than so many."""
 
-_MORE: Final = 30.0
-"""Seconds more, at most, where there were so few."""
+RETURNED: Final = 1_000
+"""Calls that have returned, at least, so that it means something that none of them was lost."""
+
+_MORE: Final = scaled(30.0)
+"""Seconds more, at most, where there were fewer: on a slow machine all takes longer."""
 
 _END_AFTER: Final = 60.0 + _MORE
 _LIMITS: Final[dict[str, Any]] = {
@@ -255,8 +259,12 @@ class Publishing:
 
     @property
     def _is_too_little(self) -> bool:
-        """Whether the others have hardly come to run anything; a slow machine takes longer."""
-        return self._is_pooled and sum(other.succeeded for other in self.others) <= _FEW
+        """Whether the programs have hardly come to run anything."""
+        counts = self.ledger.counts
+        kinds = (Outcome.REFUSED, Outcome.IN_DOUBT)
+        if counts["returned"] < RETURNED or not all(counts[kind] for kind in kinds):
+            return True
+        return self._is_pooled and sum(other.succeeded for other in self.others) <= STATEMENTS
 
     async def sessions(self) -> list[int]:
         """Return the pids of the programs' sessions."""
