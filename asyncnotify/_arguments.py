@@ -187,6 +187,7 @@ _CALLED_WITH: Final[dict[str, tuple[str, ...]]] = {
     "resync": ("the Gap",),
     "on_error": ("the error", "the Notification or Gap"),
     "on_event": ("the event",),
+    "on_incident": ("the incident",),
     "connect": (),
     "password": (),
     "ssl": (),
@@ -232,10 +233,20 @@ def check_middleware(function: object) -> None:
 def check_on_event(function: object) -> None:
     """Raise TypeError unless the function is a plain one that takes an event, or None."""
     check_callbacks(on_event=function)
+    _check_plain("on_event", function, "listener.events()")
+
+
+def check_on_incident(function: object) -> None:
+    """Raise TypeError unless the function is a plain one that takes an incident, or None."""
+    check_callbacks(on_incident=function)
+    _check_plain("on_incident", function, "log.incidents()")
+
+
+def _check_plain(name: str, function: object, iterate: str) -> None:
     if is_async(function):
         msg = (
-            "on_event must be a plain function: it is called, and not awaited; coroutines iterate"
-            " over listener.events()"
+            f"{name} must be a plain function: it is called, and not awaited; coroutines iterate"
+            f" over {iterate}"
         )
         raise TypeError(msg)
 

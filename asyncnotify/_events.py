@@ -1,25 +1,15 @@
 """The events of a listener's connection, and how they are logged and reported."""
 
-import asyncio
-import contextlib
-import inspect
 import logging
-import os
-import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from time import monotonic
-from typing import Final, Self, TypeAlias
+from typing import Any, TypeAlias
 
-from asyncnotify._arguments import check_ran
+from asyncnotify._announcing import AnnouncedStream, Audience
 from asyncnotify._errors import describe_error
 from asyncnotify._logs import Fields, Log, WarningLimit
 
 log = Log("connection")
-
-_BLOCKING: Final = 1.0
-"""Seconds for which on_event may block the event loop unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ class ConnectionLost:
     backend_pid: int
 
     def __repr__(self) -> str:
-        return _without_words(self)
+        return without_words(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,7 @@ class RetryScheduled:
     needs_repair: bool = False
 
     def __repr__(self) -> str:
-        return _without_words(self)
+        return without_words(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +103,10 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The listener has been closed. The last event of a run, sent exactly once."""
+    """The listener, or the log, has been closed. The last event of a run, sent exactly once."""
 
 
-def _without_words(event: ConnectionLost | RetryScheduled) -> str:
+def without_words(event: Any) -> str:  # noqa: ANN401 - a dataclass of events
     """Return the repr of an event. The cause may be an error of the caller's, with any text."""
     shown: list[str] = []
     for field in fields(event):
@@ -135,7 +125,7 @@ OnEvent: TypeAlias = Callable[[ConnectionEvent], object]
 """What ``on_event=`` takes: a plain function, called with each event."""
 
 
-class EventStream:
+class EventStream(AnnouncedStream[ConnectionEvent]):
     """
     Connection events as an asynchronous iterator, as returned by ``Listener.events()``.
 
@@ -145,62 +135,12 @@ class EventStream:
     """
 
     def __init__(self, check_owner: Callable[[], None] = lambda: None) -> None:
-        self._check_owner = check_owner
-        self._events: deque[ConnectionEvent] = deque(maxlen=1_000)
-        self._readers: list[asyncio.Future[None]] = []
-        self._ended = False
-        self._process = os.getpid()
-
-    def _leave_to_parent(self) -> None:
-        """In a fork, forget what another process has been told: it reads that itself."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._events.clear()
-            self._readers.clear()
-
-    def _put(self, event: ConnectionEvent) -> None:
-        """Add an event. Never waits and never fails."""
-        self._leave_to_parent()
-        if self._ended:
-            return
-        self._events.append(event)
-        self._ended = isinstance(event, Closed)
-        readers, self._readers = self._readers, []
-        for reader in readers:
-            with contextlib.suppress(RuntimeError):  # its loop has been closed
-                reader.get_loop().call_soon_threadsafe(_wake, reader)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ConnectionEvent:
-        """
-        Return the next event. Cancelling it loses nothing.
-
-        Raises:
-            StopAsyncIteration: The listener has been closed.
-            WrongLoopError: The listener runs in another event loop or process.
-        """
-        self._leave_to_parent()
-        while not self._events:
-            if self._ended:
-                raise StopAsyncIteration
-            self._check_owner()
-            reader = asyncio.get_running_loop().create_future()
-            try:
-                self._readers.append(reader)
-                await reader
-            finally:
-                if reader in self._readers:
-                    self._readers.remove(reader)
-        event = self._events[0]
-        del self._events[0]  # no call: a signal handler may raise after each, and lose the event
-        return event
+        super().__init__(is_closed, check_owner)
 
 
-def _wake(reader: asyncio.Future[None]) -> None:
-    if not reader.done():
-        reader.set_result(None)
+def is_closed(event: object) -> bool:
+    """Return whether this is the last event."""
+    return isinstance(event, Closed)
 
 
 class Announcer:
@@ -213,15 +153,21 @@ class Announcer:
         limit = "" if start_timeout is None else f" for {start_timeout:g} s"
         self._patience = f"; start() keeps trying{limit}"
         self._is_starting = True
-        self._callback = callback
-        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+        self._audience: Audience[ConnectionEvent] = Audience(
+            callback,
+            option="on_event",
+            iterate="listener.events()",
+            goes_on="the listener",
+            target=target,
+            log=log,
+        )
         self.check_owner: Callable[[], None] | None = None  # of the present run
         self._warnings = WarningLimit()
 
     def stream(self) -> EventStream:
         """Return a new stream of the events from here on."""
         stream = EventStream(self._check_owner)
-        self._streams.add(stream)
+        self._audience.add(stream)
         return stream
 
     def _check_owner(self) -> None:
@@ -229,27 +175,9 @@ class Announcer:
             self.check_owner()
 
     def announce(self, event: ConnectionEvent) -> None:
-        """Report an event everywhere; what the callback raises is logged."""
+        """Log an event, and tell of it; what the callback raises is logged."""
         self._log(event)
-        for stream in tuple(self._streams):
-            stream._put(event)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
-        if self._callback is not None:
-            self._call(self._callback, event)
-
-    def _call(self, callback: OnEvent, event: ConnectionEvent) -> None:
-        began = monotonic()
-        try:
-            _check_ran(callback(event))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:
-            log.exception("on_event raised; the listener goes on", target=self._target)
-        if (took := monotonic() - began) > _BLOCKING:
-            text = (
-                "on_event blocked the event loop for %.1f s, in which nothing else ran in it: hand"
-                " what takes long to a task or a thread, or iterate over listener.events()"
-            )
-            log.warning(self._warnings, "on_event blocks", text, took, target=self._target)
+        self._audience.tell(event)
 
     def _log(self, event: ConnectionEvent) -> None:
         patience = self._patience if self._is_starting else ""
@@ -270,15 +198,6 @@ class Announcer:
         elif not isinstance(event, Closed):
             fields["pid"] = event.backend_pid
         return fields
-
-
-def _check_ran(result: object) -> None:
-    """Raise TypeError for what ``on_event`` has returned of which nothing has run, or ever will."""
-    check_ran("on_event", result)
-    if inspect.iscoroutine(result):
-        result.close()
-        msg = "on_event returned a coroutine, which nobody awaits: make a task of it"
-        raise TypeError(msg)
 
 
 def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> tuple[int, str]:

@@ -5,6 +5,7 @@ NOTIFY only wakes readers. The module's path is its API, with the names in ``__a
 """
 
 from asyncnotify.log._blocking.connection import BlockingConnection
+from asyncnotify.log._blocking.incidents import BlockingIncidentStream
 from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
 from asyncnotify.log._blocking.log import BlockingLog
 from asyncnotify.log._consuming.consumer import Consumer
@@ -20,6 +21,16 @@ from asyncnotify.log._errors import (
     StandbyError,
     UnknownConsumerError,
 )
+from asyncnotify.log._incidents import (
+    DeadLettered,
+    EventsExpired,
+    HandlerEnded,
+    Incident,
+    IncidentStream,
+    Interrupted,
+    OnIncident,
+    Resumed,
+)
 from asyncnotify.log._log import Log
 from asyncnotify.log._reading.stream import After, LogStream
 from asyncnotify.log._retry import Retry
@@ -30,6 +41,7 @@ __all__ = [
     "After",
     "BlockingConnection",
     "BlockingConsumer",
+    "BlockingIncidentStream",
     "BlockingLog",
     "BlockingLogStream",
     "BucketCountError",
@@ -37,16 +49,24 @@ __all__ = [
     "ConsumerLockedError",
     "ConsumerStatus",
     "DeadLetter",
+    "DeadLettered",
     "EntryError",
     "Event",
+    "EventsExpired",
+    "HandlerEnded",
+    "Incident",
+    "IncidentStream",
+    "Interrupted",
     "Log",
     "LogError",
     "LogNameError",
     "LogStatus",
     "LogStream",
     "NotInstalledError",
+    "OnIncident",
     "Position",
     "PositionError",
+    "Resumed",
     "Retry",
     "SchemaVersionError",
     "StandbyError",

@@ -14,6 +14,7 @@ from asyncnotify._arguments import (
     check_backoff,
     check_callbacks,
     check_kind,
+    check_on_incident,
     check_seconds,
     check_timeout,
 )
@@ -22,15 +23,17 @@ from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._owner import keep, see_to_unclosed
 from asyncnotify._publishing.retrying import Retrying
 from asyncnotify.log._consuming.calling import Handling
+from asyncnotify.log._incidents import OnIncident
 from asyncnotify.log._methods.appending import Appending
 from asyncnotify.log._methods.consuming import Consuming
 from asyncnotify.log._methods.installing import Installing
 from asyncnotify.log._methods.operating import Operating
 from asyncnotify.log._methods.reading import Reading
 from asyncnotify.log._names import Names, check_log_name
+from asyncnotify.log._options import Options, Wake
 from asyncnotify.log._ports import LogSessions, source_of_logs
 from asyncnotify.log._reading.failures import PASSING, is_final
-from asyncnotify.log._runtime import Options, Runtime, Wake
+from asyncnotify.log._runtime import Runtime
 from asyncnotify.log._sessions import OwnSessions, PooledSessions
 from asyncnotify.sources import registered
 from asyncnotify.typing import Backoff, Connect, Dsn
@@ -73,6 +76,9 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         keepalive: TCP keepalive for both ends, of connections that are not from a pool.
         start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         close_timeout: Seconds for ``aclose()``, unless that call gives its own.
+        on_incident: A plain function, called in the event loop with each incident: a consumer, or
+            reading, is interrupted, or goes on; events expired unread; an event is a dead letter; a
+            handler has ended. It must not block. What it raises is logged.
         connect_kwargs: Further arguments of ``asyncpg.connect``.
 
     Raises:
@@ -101,6 +107,8 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         # limits
         start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
+        # reporting
+        on_incident: OnIncident | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
         names = Names(check_log_name(name))
@@ -120,6 +128,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         ours = Log.__init__.__kwdefaults__ or ()
         check_connect_arguments(dsn, connect, connect_kwargs, ours)
         check_callbacks(connect=connect)
+        check_on_incident(on_incident)
         if pool is None:
             source = None if connect else registered(dsn)
             if source is not None:
@@ -149,6 +158,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
                 poll=poll,
                 backoff=backoff,
                 lock_wait=operation_timeout * _LOCK_WAIT,
+                on_incident=on_incident,
             )
         )
         self._retrying = Retrying(sessions, backoff)

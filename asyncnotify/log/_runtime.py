@@ -7,8 +7,9 @@ import contextlib
 import functools
 import random
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify import Closed
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._delivery.turns import Turns
 from asyncnotify._errors import ClosedError, describe_error
@@ -37,6 +38,7 @@ from asyncnotify.log._reading.pace import Pace
 from asyncnotify.log._reading.sharing import SharedSessions
 from asyncnotify.log._reading.stream import LogStream, next_number, take_place
 from asyncnotify.log._reading.wake_ups import WakeUps
+from asyncnotify.log._reporting import Reporter
 from asyncnotify.log._sessions import session_of
 from asyncnotify.log._values import Position
 from asyncnotify.log._waking import Waker
@@ -48,17 +50,12 @@ from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncnotify import Listener
-    from asyncnotify._backoff import Backoff
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.sharing import Served
-    from asyncnotify.log._names import Names
-    from asyncnotify.log._ports import LogSessions
+    from asyncnotify.log._options import Options
     from asyncnotify.log._reading.stream import After
     from asyncnotify.log._status import DeadLetter
 
-
-Wake: TypeAlias = Literal["commit", "after", "poll"]
 
 log = Log("log")
 
@@ -66,43 +63,6 @@ _EXPIRY: Final = 60.0
 """Seconds, about, between attempts of a process to remove old events."""
 
 _LARGEST_RING: Final = 64
-
-
-class Options:
-    """
-    How a log connects, and how it learns of news.
-
-    Args:
-        names: Of the log.
-        sessions: Makes connections.
-        listener: One that the caller runs, if any.
-        new_listener: Makes one that this log runs; None if it cannot.
-        wake: How consumers learn of new events, as Log says.
-        poll: Seconds after which one who reads looks for news in any case.
-        backoff: Of attempts to connect.
-        lock_wait: Seconds for which a call waits for a consumer that a transaction holds.
-    """
-
-    def __init__(
-        self,
-        names: Names,
-        sessions: LogSessions,
-        listener: Listener | None,
-        new_listener: Callable[[], Listener] | None,
-        *,
-        wake: Wake,
-        poll: float,
-        backoff: Backoff,
-        lock_wait: float,
-    ) -> None:
-        self.names = names
-        self.sessions = sessions
-        self.listener = listener
-        self.new_listener = new_listener
-        self.wake: Wake = wake
-        self.poll = poll
-        self.backoff = backoff
-        self.lock_wait = lock_wait
 
 
 class Runtime:
@@ -115,6 +75,7 @@ class Runtime:
         self.is_started = False
         self.serves_handlers = False
         self._options = options
+        self.reporter = Reporter(options.names.log, options.sessions.target, options.on_incident)
         self._appender: Appender | None = None
         self._waker: Waker | None = None
         self._shared = SharedSessions(options.sessions)
@@ -125,6 +86,7 @@ class Runtime:
         self._served: list[tuple[Handling, asyncio.Task[bool]]] = []
         self._closers: set[asyncio.Task[bool]] = set()  # of handlers that close the log
         self._closing = Closing(self._finish, self._abandon)
+        self._has_told_end = False
         self._consumers: weakref.WeakSet[Consumer[Any]] = weakref.WeakSet()
         self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
 
@@ -167,6 +129,7 @@ class Runtime:
             poll=options.poll,
             backoff=options.backoff,
             losses=lambda: self._shared.losses,
+            reports=self.reporter.readers,
             owner=self.owner,
             pace=Pace(self._turns),
             on_close=self._closed,
@@ -206,7 +169,12 @@ class Runtime:
         worker = (
             HandlerWorker(handling, feeds(0))
             if buckets == WHOLE
-            else BucketsWorker(handling, feeds, self._sharing_of(name, buckets))
+            else BucketsWorker(
+                handling,
+                feeds,
+                self._sharing_of(name, buckets),
+                self.reporter.of_consumer(name),
+            )
         )
         task = start(worker.run(), name=f"asyncnotify log handler {handling.consumer}")
         self._handlers[task] = worker
@@ -218,7 +186,7 @@ class Runtime:
         """Return a function that makes what gives the events of one bucket of a consumer."""
         self._keep_expiring()
         channels_of(channels)
-        options = self._options
+        options, reports = self._options, self.reporter.of_consumer(name)
 
         def feed(number: int) -> Feed:
             bucket = Bucket(number, buckets)
@@ -238,6 +206,7 @@ class Runtime:
                 self.wake_ups(),
                 backoff=options.backoff,
                 poll=options.poll,
+                reports=reports,
             )
 
         return feed
@@ -245,9 +214,15 @@ class Runtime:
     def _sharing_of(self, name: str, buckets: int) -> Callable[[Callable[[int], Served]], Sharing]:
         """Return a function that makes what keeps this process's share of the buckets."""
         options = self._options
-        names, backoff = options.names, options.backoff
+        reports = self.reporter.of_consumer(name)
         return lambda begin: Sharing(
-            options.sessions, names, name, count=buckets, begin=begin, backoff=backoff
+            options.sessions,
+            options.names,
+            name,
+            count=buckets,
+            begin=begin,
+            backoff=options.backoff,
+            reports=reports,
         )
 
     async def register(self, name: str, begin: After, buckets: int) -> None:
@@ -351,10 +326,18 @@ class Runtime:
         handling = running_handling()
         self._closers.update(task for other, task in self._served if other is handling)
         self._closing.look_again()
-        await self._closing.end(timeout)
+        try:
+            await self._closing.end(timeout)
+        finally:
+            self._tell_closed()
         if handling is None and self._closers:
             _, late = await asyncio.wait(self._closers, timeout=timeout)
             await cancel_twice(late)
+
+    def _tell_closed(self) -> None:
+        if not self._has_told_end:
+            self._has_told_end = True
+            self.reporter.tell(Closed())
 
     @property
     def runs(self) -> bool:

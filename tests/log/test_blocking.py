@@ -17,10 +17,12 @@ from asyncnotify import Channel, ClosedError, WrongLoopError
 from asyncnotify.log import (
     BlockingConnection,
     BlockingConsumer,
+    BlockingIncidentStream,
     BlockingLog,
     BlockingLogStream,
     Consumer,
     Event,
+    IncidentStream,
     Log,
     LogNameError,
     LogStream,
@@ -41,6 +43,7 @@ PAIRS: dict[type, type] = {
     Log: BlockingLog,
     LogStream: BlockingLogStream,
     Consumer: BlockingConsumer,
+    IncidentStream: BlockingIncidentStream,
 }
 DIFFERENT = {
     "Log.__init__(pool)": "a pool belongs to an event loop, which is not the log's own",
@@ -50,6 +53,7 @@ DIFFERENT = {
     "Log.append_within": "what a BlockingLog calls, and no user",
     "Log.call_for": "what a BlockingLog calls, and no user",
     "LogStream.get": "in asyncio anext() within asyncio.timeout() does the same",
+    "IncidentStream.get": "in asyncio anext() within asyncio.timeout() does the same",
     "LogStream.at_hand": "what a BlockingLogStream calls, and no user",
     "LogStream.end": "what a log calls, and no user",
     "LogStream.end_after_portion": "what a log calls, and no user",
@@ -161,7 +165,7 @@ def test_options_of_another_event_loop_are_refused() -> None:
 @pytest.mark.parametrize("cls", PAIRS, ids=lambda cls: cls.__name__)
 def test_both_faces_are_the_same(cls: type) -> None:
     """Same members, with the same parameters and defaults; what differs has a reason."""
-    ours, theirs = _members(cls), _members(PAIRS[cls])
+    ours, theirs = members(cls), members(PAIRS[cls])
     found = {f"{cls.__name__}.{member}" for member in ours.keys() ^ theirs.keys()}
     for member in ours.keys() & theirs.keys():
         where, one, other = f"{cls.__name__}.{member}", ours[member], theirs[member]
@@ -174,12 +178,6 @@ def test_both_faces_are_the_same(cls: type) -> None:
             common = [n for n in parameters(one).items() if n[0] not in missing]
             assert common == [n for n in parameters(other).items() if n[0] not in missing], where
     assert found == {entry for entry in DIFFERENT if entry.startswith(f"{cls.__name__}.")}
-
-
-def _members(cls: type) -> dict[str, Any]:
-    """Return what users may call or read, also of the classes that it is made of."""
-    parts = [part for part in reversed(cls.__mro__) if part.__module__.startswith("asyncnotify")]
-    return {name: member for part in parts for name, member in members(part).items()}
 
 
 # -- handlers -------------------------------------------------------------------------------------

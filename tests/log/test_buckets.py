@@ -17,6 +17,7 @@ import pytest_asyncio
 from asyncnotify import ExponentialBackoff
 from asyncnotify.log import BucketCountError, Event, Log, Retry, UnknownConsumerError
 from asyncnotify.log._consuming.sharing import Sharing, View
+from asyncnotify.log._reporting import Reporter
 from asyncnotify.log._walk.buckets import bucket_number
 from asyncnotify.testing._fake import log_order
 from tests.log.conftest import KILL, NAMES, kill_sessions
@@ -219,8 +220,15 @@ async def test_one_who_stops_while_it_looks_begins_nothing(log: Log) -> None:
         begun.append(number)
         raise AssertionError
 
+    reports = Reporter("orders", "db", None).of_consumer("mailer")
     sharing = _StoppedMeanwhile(
-        options.sessions, NAMES, "mailer", count=2, begin=begin, backoff=AT_ONCE
+        options.sessions,
+        NAMES,
+        "mailer",
+        count=2,
+        begin=begin,
+        backoff=AT_ONCE,
+        reports=reports,
     )
     async with asyncio.timeout(scaled(20)):
         await sharing.run()

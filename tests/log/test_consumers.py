@@ -181,7 +181,7 @@ async def test_trap_13_the_commit_of_one_who_was_replaced_is_refused(
     server = Server(
         sessions, NAMES, "mailer", Bucket(), statements=Statements(NAMES), size=DEFAULT_SIZE
     )
-    zombie = await server.open()
+    zombie = await server.open(on_wait=lambda: None)
     portion = await zombie.cursor.portion()
     assert isinstance(portion, Portion)
     await log.pause("mailer")

@@ -249,7 +249,7 @@ async def test_a_wait_for_a_lock_is_not_called_a_lost_connection(
         async with admin.transaction():
             await admin.execute("SELECT FROM asyncnotify.orders_consumers FOR UPDATE")
             waiting = asyncio.ensure_future(taken(consumer, 1))
-            while "consuming is interrupted" not in caplog.text:
+            while "consumer 'mailer' of log 'orders' is interrupted" not in caplog.text:
                 await admin.execute("SELECT 1")
             await append(admin, "b")
         # The server commits the cursor once it has the lock, unless it sees that nobody waits

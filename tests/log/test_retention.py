@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import Channel, Gap, GapReason
-from asyncnotify.log import After, Event, Log, Position, Retry
+from asyncnotify.log import After, Event, EventsExpired, Log, Position, Retry
 from asyncnotify.log._walk.statements import Statements
 from tests.log.conftest import NAMES, append, queries_of, take_tick
 from tests.log.fake_road import FakeConnection
@@ -234,10 +234,14 @@ async def test_one_who_wants_some_events_is_not_told_how_many_of_all_were_remove
     source: LogStream[Any] | Consumer[Any] = log.read("things", after="start", gaps=True)
     if is_consumer:
         source = log.consumer("slow", "things", gaps=True)
+    incidents = log.incidents()
     async with source:
         gap = await _left_behind(log, admin, source, 1)
     assert gap.dropped is None
     assert "at most 2" in caplog.text
+    reported = EventsExpired("slow" if is_consumer else None, gap.since, None)
+    async with asyncio.timeout(scaled(20)):
+        assert await anext(incidents) == reported
 
 
 async def test_one_who_begins_within_a_tick_is_not_told_what_had_been_read(

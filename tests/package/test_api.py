@@ -107,7 +107,9 @@ def test_the_public_members_of_each_class_are_those_that_users_need() -> None:
     for name in asyncnotify.__all__:
         cls = getattr(asyncnotify, name)
         if inspect.isclass(cls) and not issubclass(cls, BaseException | Enum):
-            found[name] = {member for member in vars(cls) if not member.startswith("_")}
+            parts = [part for part in cls.__mro__ if part.__module__.startswith("asyncnotify")]
+            members = {member for part in parts for member in vars(part)}
+            found[name] = {member for member in members if not member.startswith("_")}
             fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
             expected[name] = MEMBERS.get(name, {field.name for field in fields})
     assert found == expected

@@ -31,7 +31,9 @@ def members(cls: type) -> dict[str, Any]:
     """Return what users may call or read of a class, under the names of the blocking classes."""
     return {
         SPELLED.get(name, name): getattr(value, "__func__", value)
-        for name, value in vars(cls).items()
+        for part in reversed(cls.__mro__)
+        if part.__module__.startswith("asyncnotify")
+        for name, value in vars(part).items()
         if name in {"__init__", *SPELLED, *SPELLED.values()} or not name.startswith("_")
     }
 

@@ -10,13 +10,14 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from asyncnotify import Channel, Keepalive
-from asyncnotify._arguments import is_async
+from asyncnotify._arguments import check_on_incident, is_async
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.threads import InWorkerThread
 from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
 from asyncnotify.log._blocking.connection import BlockingConnection
+from asyncnotify.log._blocking.incidents import BlockingIncidentStream, IncidentRelay
 from asyncnotify.log._blocking.iterating import BlockingConsumer, BlockingLogStream
 from asyncnotify.log._calls import append_within_thread
 from asyncnotify.log._consuming.calling import (
@@ -24,14 +25,15 @@ from asyncnotify.log._consuming.calling import (
     check_event_handler,
 )
 from asyncnotify.log._entries import Entry, entry_of
+from asyncnotify.log._incidents import OnIncident
 from asyncnotify.log._log import DEFAULT_BACKOFF, DEFAULT_KEEPALIVE, Log
 from asyncnotify.log._methods.consuming import DEFAULT_RETRY, HandlerT
 from asyncnotify.log._names import Names
+from asyncnotify.log._options import Wake
 from asyncnotify.log._portions import check_events, portions_of
 from asyncnotify.log._ports import LogTransaction
 from asyncnotify.log._reading.stream import After
 from asyncnotify.log._retry import Retry
-from asyncnotify.log._runtime import Wake
 from asyncnotify.log._status import DeadLetter, LogStatus
 from asyncnotify.typing import Backoff, Connect, Dsn
 
@@ -58,6 +60,7 @@ class BlockingLog:
         backoff: As for Listener; of those who read.
         start_timeout: Seconds for which ``start()`` keeps trying; None: forever.
         close_timeout: Seconds for ``close()``, unless that call gives its own.
+        on_incident: As for Log: a plain function, called in the loop's thread with each incident.
         connect_kwargs: Further arguments of ``asyncpg.connect``. There are no ``pool`` and no
             ``listener``, which belong to another event loop.
 
@@ -85,12 +88,16 @@ class BlockingLog:
         # limits
         start_timeout: float | None = 30.0,
         close_timeout: float = 5.0,
+        # reporting
+        on_incident: OnIncident | None = None,
         **connect_kwargs: Any,  # noqa: ANN401 - as asyncpg.connect takes them
     ) -> None:
         for option in ("pool", "listener"):
             if option in connect_kwargs:
                 msg = f"{option}= belongs to an event loop that is not this one's"
                 raise TypeError(msg)
+        check_on_incident(on_incident)
+        self._incidents = IncidentRelay(on_incident)
         self._log = Log(
             name,
             dsn,
@@ -103,6 +110,7 @@ class BlockingLog:
             backoff=backoff,
             start_timeout=start_timeout,
             close_timeout=close_timeout,
+            on_incident=self._incidents,
             **connect_kwargs,
         )
         self._gateway = Gateway(self._log.aclose, close_timeout)
@@ -353,6 +361,10 @@ class BlockingLog:
     def status(self) -> LogStatus:
         """Return the state of the log; as ``Log.status()``."""
         return self._call(self._log.status)
+
+    def incidents(self) -> BlockingIncidentStream:
+        """Return what befalls readers and consumers from now on, as an iterator for any thread."""
+        return self._incidents.stream(self._gateway)
 
     def dead_letters(self, consumer: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """

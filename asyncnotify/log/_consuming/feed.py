@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from asyncnotify import Gap, GapReason
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
-from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._logs import Log
 from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._tasks import cancel, retrieve, start
-from asyncnotify.log._consuming.serving import TakenOverError
-from asyncnotify.log._reading.failures import PASSING, raise_if_final
+from asyncnotify.log._consuming.serving import BusyError, TakenOverError
+from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
 from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from asyncnotify import Gap
     from asyncnotify._backoff import Backoff
     from asyncnotify.log._consuming.serving import Server, Serving
     from asyncnotify.log._reading.decoding import Decoded, Decoder
     from asyncnotify.log._reading.wake_ups import WakeUps
+    from asyncnotify.log._reporting import Reports
     from asyncnotify.log._values import Position
     from asyncnotify.log._walk.columns import Columns
 
@@ -40,11 +40,6 @@ _INTERVAL: Final = 0.1
 and writes a version of the consumer's row that VACUUM has to remove."""
 
 log = Log("log")
-# One for each kind: what many consumers warn of must not hide what another one has to say
-_loss_warnings, _expiry_warnings = WarningLimit(), WarningLimit()
-
-_numbers: Final = itertools.count()
-"""Of the feeds: the address of one that has gone may be that of the next."""
 
 
 class Feed:
@@ -61,6 +56,10 @@ class Feed:
         wake_ups: Say when to look for news.
         backoff: Of attempts to connect.
         poll: Seconds after which to look in any case.
+        reports: Of what befalls the consumer.
+
+    Attributes:
+        reports: The same.
     """
 
     def __init__(
@@ -72,7 +71,9 @@ class Feed:
         *,
         backoff: Backoff,
         poll: float,
+        reports: Reports,
     ) -> None:
+        self.reports = reports
         self._register = register
         self._server = server
         self._decoder = decoder
@@ -86,8 +87,6 @@ class Feed:
         self._what: _What | None = None
         self._is_registered = False
         self._has_served = False
-        self._is_lost = False
-        self._number = next(_numbers)
         self._is_interrupted = False
         self._progress: Position | None = None
         self._progress_at = 0.0
@@ -136,6 +135,8 @@ class Feed:
                 await self._be_registered()
             except PASSING as error:
                 await self._wait_to_retry(error)
+            else:
+                self._reached()
 
     async def _be_registered(self) -> None:
         if not self._is_registered:
@@ -210,10 +211,13 @@ class Feed:
         columns = self._columns
         if columns is None:
             return False
-        return await self._move(
+        is_kept = await self._move(
             ("bury", position),
             lambda serving: serving.bury(position, attempts, text, columns),
         )
+        if is_kept:
+            self.reports.buried(position, attempts, text)
+        return is_kept
 
     async def _move(self, what: _What, how: Callable[[Serving], Awaitable[None]]) -> bool:
         """Have it done; if a cancelled caller has begun the same, return what becomes of that."""
@@ -248,13 +252,17 @@ class Feed:
             return False
         return True
 
-    async def lose(self, error: Exception) -> None:
-        """Give up the session: the next events are those behind the cursor, in a new one."""
+    async def lose(self, error: Exception, delay: float = 0.0) -> None:
+        """
+        Give up the session: the next events are those behind the cursor, in a new one.
+
+        Args:
+            error: Why.
+            delay: Seconds until that is tried, for the report.
+        """
         await self._give_up()
         if not isinstance(error, TakenOverError):
-            text = "consuming is interrupted, and tried again: %s"
-            log.warning(_loss_warnings, (self._number, type(error)), text, describe_error(error))
-        self._is_lost = True
+            self.reports.interrupted(self, error, delay, needs_repair=needs_repair(error))
 
     def interrupt(self) -> None:
         """Let a call that waits return nothing, and later calls too."""
@@ -266,6 +274,7 @@ class Feed:
 
     async def aclose(self) -> None:
         """Give the consumer back to whoever waits for it, for good; if cancelled, at once."""
+        self.reports.gone(self)
         self._is_interrupted = True  # a call that has still to commit must not serve it again
         try:
             await self._settled()
@@ -350,9 +359,7 @@ class Feed:
         expired, serving.expired = serving.expired, None
         portion = expired or await serving.cursor.portion()
         if isinstance(portion, Expired):
-            text = "events were removed before they were consumed: %s"
-            log.warning(_expiry_warnings, self._number, text, portion.number)
-            return Gap(None, GapReason.EXPIRED, portion.since, portion.dropped)
+            return self.reports.expired(portion)
         if portion is None:
             await serving.check()  # a seek, a pause and a drop wake, and bring no event
             return None
@@ -371,14 +378,21 @@ class Feed:
         await self._give_up()  # where so far only the server has ended the session
         await self._be_registered()
         await self._wake_ups.start()
-        self._serving = await self._server.open()
+        try:
+            self._serving = await self._server.open(on_wait=self._reached)
+        except BusyError:
+            self._reached()
+            raise
         self._has_served = True
-        if self._is_lost:
-            self._is_lost = False
-            self._delays = Delays(self._backoff)
-            log.info("consuming goes on")
+        self._reached()
+
+    def _reached(self) -> None:
+        """Note that the server has answered, even if another session serves the consumer."""
+        self._delays = Delays(self._backoff)
+        self.reports.succeeded(self)
 
     async def _wait_to_retry(self, error: Exception) -> None:
         raise_if_final(error, is_new=not self._has_served)
-        await self.lose(error)
-        await asyncio.sleep(self._delays.next())
+        delay = self._delays.next()
+        await self.lose(error, delay)
+        await asyncio.sleep(delay)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from asyncnotify.log._ports import LogSession
     from asyncnotify.log._reading.decoding import Decoded
+    from asyncnotify.log._reporting import Reports
     from asyncnotify.log._status import DeadLetter
     from asyncnotify.log._values import Position
 
@@ -67,12 +68,18 @@ class HandlerWorker:
     """
     Calls the function with one event after another, and moves the cursor.
 
+    Args:
+        handling: What the user gave.
+        feed: Gives the events.
+        bucket: Of which bucket they are; None: the consumer is not split.
+
     Attributes:
         is_handling: Whether it does so now, and does not wait for events.
     """
 
-    def __init__(self, handling: Handling, feed: Feed) -> None:
+    def __init__(self, handling: Handling, feed: Feed, bucket: int | None = None) -> None:
         self._handling = handling
+        self._bucket = bucket
         self._feed = feed
         self.is_handling: bool = False
         self._is_stopping = False
@@ -100,8 +107,10 @@ class HandlerWorker:
                 name,
                 describe_error(error.error),
             )
-        except (LogError, *PERMANENT):
+            self._feed.reports.handler_ended(self._bucket, error.error)
+        except (LogError, *PERMANENT) as error:
             log.exception("handler %r has ended: retrying will not help", name)
+            self._feed.reports.handler_ended(self._bucket, error)
         else:
             return True
         finally:
@@ -119,7 +128,7 @@ class HandlerWorker:
         except Exception as error:
             # A handler that ends by what nobody has thought of would be missed by nobody
             log.exception("handler %r is interrupted", self._handling.consumer)
-            await self._feed.lose(error)
+            await self._feed.lose(error, _PAUSE)
             await asyncio.sleep(_PAUSE)
         finally:
             self.is_handling = False
@@ -193,7 +202,6 @@ class HandlerWorker:
             and await self._feed.commit(decoded.position)
         ):
             raise _LostError
-        log.error("event at %s is a dead letter of %r", decoded.position, self._handling.consumer)
 
     def _log(self, decoded: Decoded, attempt: int, error: BaseException) -> None:
         log.error(
@@ -230,6 +238,7 @@ class BucketsWorker:
         handling: What the user gave.
         feeds: Makes what gives the events of the bucket of a number.
         sharing: Makes what keeps the share, with a function that begins to serve a bucket.
+        reports: Of what befalls the consumer.
     """
 
     def __init__(
@@ -237,8 +246,10 @@ class BucketsWorker:
         handling: Handling,
         feeds: Callable[[int], Feed],
         sharing: Callable[[Callable[[int], Served]], Sharing],
+        reports: Reports,
     ) -> None:
         self._handling = handling
+        self._reports = reports
         self._feeds = feeds
         self._first = feeds(0)
         self._sharing = sharing(self._begin)
@@ -255,11 +266,13 @@ class BucketsWorker:
             try:
                 await self._first.ready()  # start() makes only those registered before it
                 await self._sharing.run()
-            except (LogError, *PERMANENT):
+            except (LogError, *PERMANENT) as error:
                 log.exception("handler %r has ended: retrying will not help", self._name)
+                self._reports.handler_ended(None, error)
                 return False
-            except Exception:
+            except Exception as error:
                 log.exception("handler %r is interrupted", self._name)
+                self._reports.interrupted(self._sharing, error, _PAUSE, needs_repair=False)
                 await asyncio.sleep(_PAUSE)
         return True
 
@@ -268,7 +281,7 @@ class BucketsWorker:
         return self._handling.consumer
 
     def _begin(self, number: int) -> Served:
-        worker = HandlerWorker(self._handling, self._feeds(number))
+        worker = HandlerWorker(self._handling, self._feeds(number), number)
         return _ServedBucket(worker, f"asyncnotify log handler {self._name} {number}")
 
 

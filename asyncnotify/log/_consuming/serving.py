@@ -15,6 +15,8 @@ from asyncnotify.log._walk.cursor import Cursor
 from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncnotify.log._names import Names
     from asyncnotify.log._ports import LogSessions
     from asyncnotify.log._walk.buckets import Bucket
@@ -169,9 +171,12 @@ class Server:
         self._size = size
         self._lock = names.bucket_lock(consumer, bucket.number)
 
-    async def open(self) -> Serving:
+    async def open(self, on_wait: Callable[[], None]) -> Serving:
         """
         Return a session that serves the consumer, once no other does. May be cancelled.
+
+        Args:
+            on_wait: Called whenever another session serves it, or it is paused.
 
         Raises:
             BusyError: Another session serves this bucket, of several, or the consumer is paused.
@@ -180,7 +185,7 @@ class Server:
         """
         session = AheadSession(await self._sessions.open())
         try:
-            row = await self._taken(session)
+            row = await self._taken(session, on_wait)
             walk = Walk(session, self._statements, self._size, expect=session.expect)
             cursor = Cursor(walk, self._names.log)
             owner = (self._consumer, self._bucket.number, row["token"])
@@ -193,7 +198,7 @@ class Server:
             raise
         return serving
 
-    async def _taken(self, session: AheadSession) -> Any:  # noqa: ANN401 - a record of the driver's
+    async def _taken(self, session: AheadSession, on_wait: Callable[[], None]) -> Any:  # noqa: ANN401 - a record of the driver's
         """Return the consumer's row once this session has its lock, and it is not paused."""
         take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, $2, $3)"
         while True:
@@ -205,6 +210,7 @@ class Server:
             await self._check_known(session)
             if self._bucket.of != WHOLE:
                 raise BusyError
+            on_wait()
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
     async def _check_known(self, session: AheadSession) -> None:

@@ -8,12 +8,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncnotify._backoff import Delays
-from asyncnotify._errors import describe_error
-from asyncnotify._logs import Log
 from asyncnotify._tasks import cancel
 from asyncnotify.log._errors import UnknownConsumerError
 from asyncnotify.log._ports import Statement
-from asyncnotify.log._reading.failures import PASSING, raise_if_final
+from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
 from asyncnotify.log._sessions import session_of
 
 if TYPE_CHECKING:
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
     from asyncnotify._backoff import Backoff
     from asyncnotify.log._names import Names
     from asyncnotify.log._ports import LogSession, LogSessions
-
-log = Log("log")
+    from asyncnotify.log._reporting import Reports
 
 _LOOK_AGAIN: Final = 0.25
 """Seconds, about, between looks at who else shares the buckets, and at which of them are free."""
@@ -87,6 +84,7 @@ class Sharing:
         count: How many buckets it has.
         begin: Called with the number of a bucket: begins to serve it.
         backoff: Of attempts to connect.
+        reports: Of what befalls the consumer.
     """
 
     def __init__(
@@ -98,7 +96,9 @@ class Sharing:
         count: int,
         begin: Callable[[int], Served],
         backoff: Backoff,
+        reports: Reports,
     ) -> None:
+        self._reports = reports
         self._sessions = sessions
         self._consumer = consumer
         self._begin = begin
@@ -137,11 +137,14 @@ class Sharing:
                     await self._take_part()
                 except PASSING as error:
                     raise_if_final(error, is_new=self._is_new)
-                    log.info("sharing buckets is interrupted: %s", describe_error(error))
-                    await self._pause(self._delays.next())
+                    delay = self._delays.next()
+                    repair = needs_repair(error)
+                    self._reports.interrupted(self, error, delay, needs_repair=repair)
+                    await self._pause(delay)
             if tasks := self._tasks():
                 await asyncio.wait(tasks)
         finally:
+            self._reports.gone(self)
             await cancel(self._tasks())
 
     async def _take_part(self) -> None:
@@ -154,6 +157,7 @@ class Sharing:
                 if not self._stop.is_set():  # what begins later would not be told to end
                     self._share(view)
                 self._is_new = False
+                self._reports.succeeded(self)
                 self._delays = Delays(self._backoff)
                 await self._pause(_LOOK_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             unlock = f"SELECT pg_catalog.pg_advisory_unlock_shared({self._membership})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncnotify._arguments import check_count, check_present
 from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._incidents import IncidentStream
 from asyncnotify.log._methods.running import Running
 from asyncnotify.log._names import check_consumer_name
 from asyncnotify.log._reading.stream import After, check_after
@@ -26,6 +27,18 @@ class Operating(Running):
             asyncpg.PostgresError: The server refused a statement.
         """
         return await self._running().operations.status()
+
+    def incidents(self) -> IncidentStream:
+        """
+        Return an asynchronous iterator over what befalls readers and consumers, from now on.
+
+        Ends when the log is closed. The same as ``on_incident=`` is called with.
+
+        Raises:
+            WrongLoopError: The call came from another event loop or process.
+        """
+        runtime = self._running()
+        return runtime.reporter.stream(runtime.owner.check)
 
     async def dead_letters(
         self, consumer: str | None = None, *, limit: int = 100

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncnotify._owner import leave_to_parent
-from asyncnotify.log._runtime import Options, Runtime
+from asyncnotify.log._options import Options
+from asyncnotify.log._runtime import Runtime
 
 if TYPE_CHECKING:
     from asyncnotify.log._consuming.calling import Handling

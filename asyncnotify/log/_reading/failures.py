@@ -46,6 +46,10 @@ def raise_if_final(error: Exception, *, is_new: bool) -> None:
         error: What has been raised.
         is_new: There has never been a connection: what the server refuses now, it will refuse.
     """
-    cause = error.__cause__
-    if isinstance(error, PERMANENT) or (is_new and cause is not None and is_final(cause)):
+    if isinstance(error, PERMANENT) or (is_new and needs_repair(error)):
         raise error
+
+
+def needs_repair(error: BaseException) -> bool:
+    """Return whether what has been raised comes again until something is fixed."""
+    return error.__cause__ is not None and is_final(error.__cause__)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias,
 from asyncnotify import Gap, GapReason
 from asyncnotify._arguments import check_count
 from asyncnotify._backoff import Delays
-from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log, WarningLimit
 from asyncnotify._tasks import retrieve, start
 from asyncnotify.log._reading.decoding import shown
-from asyncnotify.log._reading.failures import PASSING, raise_if_final
+from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.cursor import Expired
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._reading.decoding import Decoder
     from asyncnotify.log._reading.pace import Pace
     from asyncnotify.log._reading.wake_ups import WakeUps
+    from asyncnotify.log._reporting import Reports
     from asyncnotify.log._walk.cursor import Cursor, Portion
 
 ItemT_co = TypeVar("ItemT_co", covariant=True)
@@ -34,8 +34,7 @@ After: TypeAlias = Position | datetime | Literal["start", "now"]
 """Where a reader begins."""
 
 log = Log("log")
-# One for each kind: what many streams warn of must not hide what another one has to say
-_loss_warnings, _expiry_warnings, _reread_warnings = WarningLimit(), WarningLimit(), WarningLimit()
+_reread_warnings = WarningLimit()
 
 _numbers: Final = itertools.count()
 """Of the streams: the address of one that has gone may be that of the next."""
@@ -114,6 +113,7 @@ class LogStream(Generic[ItemT_co]):
         poll: float,
         backoff: Backoff,
         losses: Callable[[], int],
+        reports: Reports,
         owner: Owner,
         pace: Pace,
         on_close: Callable[[LogStream[Any]], None],
@@ -122,6 +122,7 @@ class LogStream(Generic[ItemT_co]):
         self._cursor = cursor
         self._losses = losses
         self._losses_seen = 0
+        self._reports = reports
         self._owner = owner
         self._pace = pace
         self._work: asyncio.Task[None] | None = None
@@ -140,7 +141,6 @@ class LogStream(Generic[ItemT_co]):
         self._is_placed = False
         self._is_closed = False
         self._ending: asyncio.Future[None] = owner.loop.create_future()
-        self._is_lost = False
         self._is_new = True
 
     def __repr__(self) -> str:
@@ -185,6 +185,7 @@ class LogStream(Generic[ItemT_co]):
     def end(self) -> None:
         """Let whoever waits for the next item learn that there is none."""
         self._is_closed = True
+        self._reports.gone(self)
         self._items.clear()
         if self._work is not None:
             self._work.cancel()
@@ -332,9 +333,7 @@ class LogStream(Generic[ItemT_co]):
 
     def _add(self, portion: Portion | Expired) -> None:
         if isinstance(portion, Expired):
-            text = "events were removed before they were read: %s"
-            log.warning(_expiry_warnings, self.number, text, portion.number)
-            self._items.append(Gap(None, GapReason.EXPIRED, portion.since, portion.dropped))
+            self._items.append(self._reports.expired(portion))
         else:
             self._items.extend(map(shown, self._decoder.decoded(portion)))
 
@@ -362,10 +361,9 @@ class LogStream(Generic[ItemT_co]):
     def _wait_to_retry(self, error: Exception) -> None:
         raise_if_final(error, is_new=self._is_new)
         self._take_place_anew()
-        text = "reading is interrupted, and tried again: %s"
-        log.warning(_loss_warnings, (self.number, type(error)), text, describe_error(error))
-        self._is_lost = True
-        self._retry_at = asyncio.get_running_loop().time() + self._delays.next()
+        delay = self._delays.next()
+        self._reports.interrupted(self, error, delay, needs_repair=needs_repair(error))
+        self._retry_at = asyncio.get_running_loop().time() + delay
 
     def _see_losses(self) -> None:
         """Notice connections that were lost while no query ran on them."""
@@ -381,7 +379,7 @@ class LogStream(Generic[ItemT_co]):
             self._is_placed = False
 
     def _recovered(self) -> None:
-        if self._is_lost:
-            self._is_lost = False
+        if self._retry_at:
+            self._retry_at = 0.0
             self._delays = Delays(self._backoff)
-            log.info("reading goes on at %s", self._after)
+        self._reports.succeeded(self)

@@ -1,0 +1,341 @@
+"""What befalls readers and consumers, as reported to those who want to act on it."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import asyncpg
+import pytest
+
+from asyncnotify import Channel, Closed, ConnectError, ConnectionLostError
+from asyncnotify.log import (
+    BlockingLog,
+    DeadLettered,
+    Event,
+    HandlerEnded,
+    Incident,
+    IncidentStream,
+    Interrupted,
+    Log,
+    Resumed,
+    Retry,
+    UnknownConsumerError,
+)
+from tests.log.conftest import append, kill_sessions
+from tests.log.test_consumers import AT_ONCE, Seen
+from tests.support.machine import scaled
+
+if TYPE_CHECKING:
+    from asyncnotify.log._names import Names
+    from tests.log.conftest import Connection
+
+E = TypeVar("E", bound=Incident)
+
+NUMBERS = Channel("numbers", int)
+
+
+async def until(incidents: IncidentStream, kind: type[E]) -> E:
+    """Return the next incident of this kind."""
+    async with asyncio.timeout(scaled(20)):
+        async for incident in incidents:
+            if isinstance(incident, kind):
+                return incident
+    raise AssertionError
+
+
+def told(seen: list[Incident]) -> list[str]:
+    """Return the kinds of incidents."""
+    return [type(incident).__name__ for incident in seen]
+
+
+async def test_an_outage_of_a_consumer_is_reported_from_its_beginning_to_its_end(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """Once each, by name; Closed is the last, to the callback and to the stream alike."""
+    seen: list[Incident] = []
+    async with Log("orders", dsn, backoff=AT_ONCE, on_incident=seen.append) as log:
+        incidents = log.incidents()
+        async with log.consumer("mailer") as consumer:
+            await append(admin, "a")
+            assert (await anext(consumer)).payload == "a"
+            for _ in range(2):
+                waiting = asyncio.ensure_future(anext(consumer))
+                await kill_sessions(admin)
+                interrupted = await until(incidents, Interrupted)
+                resumed = await until(incidents, Resumed)
+                await append(admin, "b")
+                await waiting
+                assert interrupted.consumer == resumed.consumer == "mailer"
+                assert isinstance(interrupted.cause, ConnectionLostError | ConnectError)
+                assert not interrupted.needs_repair
+                assert resumed.downtime > 0
+        rest = asyncio.ensure_future(_collected(incidents))
+    assert [type(incident) for incident in await rest] == [Closed]
+    kinds = told(seen)
+    assert kinds.count("Resumed") >= 2
+    assert ("Resumed", "Resumed") not in pairwise(kinds)
+    assert kinds.index("Closed") == len(kinds) - 1
+
+
+async def _collected(incidents: IncidentStream) -> list[Incident]:
+    return [incident async for incident in incidents]
+
+
+async def test_all_readers_together_have_one_outage(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """However many there are; it ends when the last of those that wait reads again."""
+    seen: list[Incident] = []
+    async with Log("orders", dsn, poll=0.01, backoff=AT_ONCE, on_incident=seen.append) as log:
+        incidents = log.incidents()
+        streams = [log.read(after="start") for _ in range(20)]
+        waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        for stream in streams:
+            await stream.__aenter__()
+        while not told(seen):
+            await kill_sessions(admin)
+            await asyncio.sleep(0)
+        assert (await until(incidents, Interrupted)).consumer is None
+        assert (await until(incidents, Resumed)).consumer is None
+        await append(admin, "a")
+        assert {event.payload for event in await asyncio.gather(*waiting)} == {"a"}
+    kinds = told(seen)
+    assert kinds.count("Interrupted") <= 3 * kinds.count("Resumed")  # once for each kind of error
+    assert kinds[-1] == "Closed"
+
+
+@pytest.mark.needs_server("a connection of the driver's")
+async def test_another_cause_within_an_outage_is_reported_too(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """One that nobody but its user can mend says so; a cause that comes again says nothing."""
+    refusals: list[Exception] = []
+
+    async def connect() -> Any:
+        if refusals:
+            raise refusals.pop(0)
+        return await asyncpg.connect(dsn)
+
+    log = Log("orders", connect=connect, backoff=AT_ONCE)
+    async with log, log.consumer("mailer") as consumer:
+        incidents = log.incidents()
+        await append(admin, "a", "b")
+        assert (await anext(consumer)).payload == "a"
+        wrong = asyncpg.InvalidPasswordError("password authentication failed")
+        refusals[:] = [OSError("unreachable"), OSError("unreachable"), wrong, wrong]
+        await kill_pid_of_consumer(admin)
+        waiting = asyncio.ensure_future(anext(consumer))
+        interrupted: list[Incident] = []
+        async with asyncio.timeout(scaled(20)):
+            async for incident in incidents:
+                interrupted.append(incident)
+                if isinstance(incident, Resumed):
+                    break
+            await waiting
+    *causes, last = interrupted
+    assert isinstance(last, Resumed)
+    repairs = [cause.needs_repair for cause in causes if isinstance(cause, Interrupted)]
+    assert repairs[-1] is True
+    assert repairs.count(True) == 1
+    assert len(repairs) <= 3
+    assert "unreachable" not in repr(causes)
+
+
+async def kill_pid_of_consumer(admin: Connection) -> None:
+    """End the session that serves the consumer."""
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM asyncnotify.orders_consumers")
+
+
+@pytest.mark.needs_server("a connection of the driver's")
+async def test_one_who_waits_for_its_turn_again_is_not_interrupted_any_more(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """Another process serves the consumer, which is no outage."""
+    opened: list[Any] = []
+
+    async def connect() -> Any:
+        opened.append(await asyncpg.connect(dsn))
+        return opened[-1]
+
+    async with (
+        Log("orders", dsn) as first,
+        first.consumer("mailer") as serving,
+        Log("orders", connect=connect, backoff=AT_ONCE, poll=3600) as log,
+        log.consumer("mailer") as waiting,
+    ):
+        incidents = log.incidents()
+        await append(admin, "a", "b")
+        assert (await anext(serving)).payload == "a"
+        taking = asyncio.ensure_future(anext(waiting))
+        interrupted = asyncio.ensure_future(until(incidents, Interrupted))
+        while not interrupted.done():
+            await admin.execute("SELECT 1")
+            for connection in [one for one in opened if not one.is_closed()]:
+                pid = connection.get_server_pid()
+                await admin.execute("SELECT pg_terminate_backend($1)", pid)
+        assert (await until(incidents, Resumed)).consumer == "mailer"
+        assert not waiting.is_serving
+        assert not taking.done()
+        taking.cancel()
+
+
+async def test_the_buckets_of_a_consumer_have_one_outage(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """They share its name, and whoever waits for it does not care which of them is back."""
+    seen: list[Incident] = []
+    log = Log("orders", dsn, backoff=AT_ONCE, on_incident=seen.append)
+    handled = Seen()
+
+    @log.on("mailer", buckets=4)
+    async def mail(event: Event[str]) -> None:
+        handled.note(event.payload)
+
+    async with log:
+        incidents = log.incidents()
+        await append(admin, *"abcdefgh")
+        await handled.until(8)
+        await kill_sessions(admin)
+        assert (await until(incidents, Interrupted)).consumer == "mailer"
+        assert (await until(incidents, Resumed)).consumer == "mailer"
+        await append(admin, *"ijklmnop")
+        for payload in "ijklmnop":
+            await handled.until_noted(payload)
+    assert told(seen).count("Interrupted") < 8  # four buckets, and what shares them
+
+
+async def test_a_dead_letter_is_reported(dsn: str, installed: Names, admin: Connection) -> None:
+    """One of a handler, and one of a consumer that is iterated; with name, place and error."""
+    log = Log("orders", dsn)
+    handled = Seen(fail={"bad": 9})
+
+    @log.on("mailer", "things", on_error=Retry(2, backoff=AT_ONCE))
+    async def mail(event: Event[str]) -> None:
+        handled.note(event.payload)
+
+    async with log, log.consumer("counter", NUMBERS) as counter:
+        incidents = log.incidents()
+        await append(admin, "bad", "fine")
+        letter = await until(incidents, DeadLettered)
+        await handled.until_noted("fine")
+        assert (letter.consumer, letter.attempts) == ("mailer", 2)
+        assert letter.error == "ValueError: bad"
+        [kept] = await log.dead_letters()
+        assert (kept.event.position, kept.error) == (letter.position, letter.error)
+        await append(admin, "none", "7", channel="numbers")
+        assert (await anext(counter)).payload == 7
+        undecodable = await until(incidents, DeadLettered)
+        assert (undecodable.consumer, undecodable.attempts) == ("counter", 1)
+
+
+@pytest.mark.parametrize("buckets", [1, 2])
+async def test_a_handler_that_has_ended_is_reported(
+    dsn: str, installed: Names, admin: Connection, buckets: int
+) -> None:
+    """As it was told to stop: the rest of the log goes on, and nobody else would say so."""
+    log = Log("orders", dsn)
+    error = ValueError("bad")
+
+    @log.on("mailer", on_error=Retry(1, then="stop", backoff=AT_ONCE), buckets=buckets)
+    async def mail(_: Event[str]) -> None:
+        raise error
+
+    async with log:
+        incidents = log.incidents()
+        await append(admin, "a")
+        ended = await until(incidents, HandlerEnded)
+    assert (ended.consumer, ended.cause) == ("mailer", error)
+    assert (ended.bucket is None) == (buckets == 1)
+    assert repr(ended.cause) not in repr(ended)
+
+
+@pytest.mark.parametrize("buckets", [1, 2])
+async def test_a_handler_whose_consumer_is_dropped_has_ended(
+    dsn: str, installed: Names, admin: Connection, buckets: int
+) -> None:
+    """Nobody makes it anew."""
+    log = Log("orders", dsn)
+    handled = Seen()
+
+    @log.on("mailer", buckets=buckets)
+    async def mail(event: Event[str]) -> None:
+        handled.note(event.payload)
+
+    async with log:
+        incidents = log.incidents()
+        await append(admin, "a")
+        await handled.until(1)
+        await log.drop("mailer")
+        ended = await until(incidents, HandlerEnded)
+    assert ended.consumer == "mailer"
+    assert isinstance(ended.cause, UnknownConsumerError)
+
+
+async def test_an_on_incident_that_is_none_is_refused_at_once() -> None:
+    """A coroutine would be awaited by nobody; what takes no incident could not be called."""
+
+    async def report(_: Incident) -> None: ...
+
+    for wrong in (report, lambda: None, 1):
+        for kind in (Log, BlockingLog):
+            with pytest.raises(TypeError, match="on_incident"):
+                kind("orders", "postgresql://nowhere/x", on_incident=cast("Any", wrong))
+
+
+async def test_what_on_incident_raises_is_logged(
+    dsn: str, installed: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And harms nobody."""
+
+    def fail(_: Incident) -> None:
+        msg = "no good"
+        raise ValueError(msg)
+
+    async with Log("orders", dsn, on_incident=fail) as log:
+        incidents = log.incidents()
+        await log.append("things", "a")
+    assert await _collected(incidents) == [Closed()]
+    assert "on_incident raised; the log goes on" in caplog.text
+    assert "no good" in caplog.text
+
+
+async def test_each_run_of_a_log_has_incidents_of_its_own(dsn: str, installed: Names) -> None:
+    """Closed ends the streams of that run; a log that is used again reports again."""
+    seen: list[Incident] = []
+    log = Log("orders", dsn, on_incident=seen.append)
+    for count in (1, 2):
+        async with log:
+            incidents = log.incidents()
+        assert await _collected(incidents) == [Closed()]
+        assert seen == [Closed()] * count
+        await log.aclose()
+        assert seen == [Closed()] * count
+
+
+@pytest.mark.needs_server("threads")
+def test_threads_are_told(dsn: str) -> None:
+    """By an iterator, whose get() has a timeout, and by the callback in the loop's thread."""
+    seen: list[Incident] = []
+    with BlockingLog("orders", dsn, on_incident=seen.append) as log:
+        log.install()
+        log.append("things", "x")
+        incidents = log.incidents()
+        handled: list[str] = []
+
+        @log.on("mailer", on_error=Retry(1, backoff=AT_ONCE))
+        def mail(event: Event[str]) -> None:
+            handled.append(event.payload)
+            raise ValueError(event.payload)
+
+        log.start()
+        letter = incidents.get(timeout=scaled(20))
+        assert isinstance(letter, DeadLettered)
+        assert letter.error == "ValueError: x"
+        with pytest.raises(TimeoutError):
+            incidents.get(timeout=0)
+    assert list(incidents) == [Closed()]
+    with pytest.raises(EOFError, match="the log has been closed"):
+        incidents.get()
+    assert seen == [letter, Closed()]
