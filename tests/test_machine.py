@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import itertools
 import os
 import re
 import subprocess
@@ -40,6 +39,9 @@ OF_THE_NETWORK = {
     f"{name}_timeout" for name in ("connect", "heartbeat", "operation", "retry", "start")
 }
 """Options in whose time a server has to answer: be it once more, when the fault is over."""
+
+OFTEN = 1.0
+"""Seconds between heartbeats below which a test has so many that one is late on a busy machine."""
 
 NEVER = 15.0
 """Seconds from which on such a limit is one that no test can meet, or that no test waits for."""
@@ -142,10 +144,15 @@ def unscaled_options(source: str) -> list[str]:
     """Return the options of asyncnotify in a module that give a server the same time everywhere."""
     module = ast.parse(source)
     constants, found = constants_of(module), []
-    for name, value in itertools.chain.from_iterable(map(options_in, ast.walk(module))):
-        number = number_of(value, constants) if name in OF_THE_NETWORK else None
-        if number is not None and 0 < number < NEVER:
-            found.append(f"{value.lineno}: {name}={ast.unparse(value)}")
+    for options in map(options_in, ast.walk(module)):
+        given = {name for name, _ in options}
+        for name, value in options:
+            number = number_of(value, constants) if name in OF_THE_NETWORK else None
+            if number is not None and 0 < number < NEVER:
+                found.append(f"{value.lineno}: {name}={ast.unparse(value)}")
+            interval = number_of(value, constants) if name == "heartbeat" else None
+            if interval and 0 < interval < OFTEN and "heartbeat_timeout" not in given:
+                found.append(f"{value.lineno}: heartbeat_timeout= is not given")
     return found
 
 
@@ -197,6 +204,7 @@ def test_each_option_gives_the_server_time() -> None:
     "wrong",
     [
         "Listener(dsn, connect_timeout=0.1)",
+        "Listener(dsn, heartbeat=0.1)",
         "LIMITS = {'heartbeat_timeout': 0.2}",
         "notifier_of(dsn, operation_timeout=SHORT)",
         "def new(*, start_timeout=SHORT): ...",

@@ -48,7 +48,7 @@ async def test_r50_connections_and_log_lines_carry_nobody_s_context(
 
     log, logger = RequestsInTheLog(), logging.getLogger("asyncnotify.connection")
     REQUEST.set("the first request's")
-    listener = Listener(connect=connect, heartbeat=0.05)
+    listener = Listener(connect=connect, heartbeat=0.05, heartbeat_timeout=scaled(5.0))
     await listener.start()
     logger.addHandler(log)
     try:

@@ -200,7 +200,7 @@ async def test_stats_of_what_has_ended_stay_counted(
 
 async def test_heartbeats_are_told(factory: ListenerFactory, database: Database) -> None:
     """stats() says when the server last answered, and how long that took."""
-    async with factory.listener(heartbeat=0.01) as listener:
+    async with factory.listener(heartbeat=0.01, heartbeat_timeout=scaled(5.0)) as listener:
         while (stats := listener.stats()).last_heartbeat is None:
             await database.backends()
         assert stats.heartbeat_round_trip is not None

@@ -15,6 +15,7 @@ from asyncnotify import Listener, Notifier
 from asyncnotify._asyncpg import untraced
 from asyncnotify._asyncpg.connection import RegisteredCallback
 from tests.contract.conftest import ListenerFactory
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,12 @@ BY_TEST: ContextVar[bool] = ContextVar("by_test", default=False)
 """Set where the test itself executes statements."""
 
 SETTINGS = {"application_name": "asyncnotify"}
+
+OPTIONS: dict[str, Any] = {
+    "heartbeat": 0.02,
+    "heartbeat_timeout": scaled(5.0),
+    "backoff": lambda: iter([0.0] * 9),
+}
 
 
 def noting(noted: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +74,7 @@ async def test_r50_listening_leaves_no_trace(
 ) -> None:
     """LISTEN, heartbeats, reconnects and UNLISTEN, on connections of either kind."""
     async with (
-        factory.listener(heartbeat=0.02, backoff=lambda: iter([0.0] * 9)) as listener,
+        factory.listener(**OPTIONS) as listener,
         listener.stream("orders") as stream,
     ):
         await asyncio.create_task(lose_and_find(listener, database))

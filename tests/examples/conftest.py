@@ -55,6 +55,15 @@ class Program:
                     return line
         pytest.fail(f"{text!r} was expected of {self.said}")
 
+    async def expect_all(self, *texts: str) -> None:
+        """Read until there was a line for each text, in whatever order they came."""
+        left = [*texts]
+        async with self._patience():
+            while left and (line := await self._next_line()):
+                if found := next((text for text in left if text in line), None):
+                    left.remove(found)
+        assert not left, f"{left} were expected of {self.said}"
+
     async def end(self) -> None:
         """Wait until it ends by itself, without complaint."""
         async with self._patience():

@@ -39,9 +39,8 @@ async def trade(runner: ExampleRunner, first: int, count: int) -> None:
 async def start_shop(runner: ExampleRunner) -> Program:
     """Start the shop; return once it follows its tables, of which each has been read at its Gap."""
     program = await runner.run("shop")
-    await program.expect("configuration: greeting='welcome' scarce_below=5")
-    await program.expect("scarce: nothing")
-    await program.expect("scarce: nothing")
+    configuration = "configuration: greeting='welcome' scarce_below=5"
+    await program.expect_all(configuration, "scarce: nothing", "scarce: nothing")
     return program
 
 

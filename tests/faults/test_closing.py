@@ -168,7 +168,7 @@ def hardly_ever() -> Iterator[float]:
 OPTIONS: dict[Callable[[ListenerHarness], Awaitable[None]], dict[str, Any]] = {
     between_attempts: {"backoff": hardly_ever},
     waiting_for_a_connection: {"backoff": hardly_ever},
-    probing: {"heartbeat": 0.05},
+    probing: {"heartbeat": 0.05, "heartbeat_timeout": scaled(5.0)},
 }
 DRIVER_STATES = (connected, dialling, listening, unlistening, listening_again, probing, unheard)
 OTHER_STATES = (

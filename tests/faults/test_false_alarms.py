@@ -160,7 +160,7 @@ async def test_a_heartbeat_keeps_the_server_from_ending_an_idle_session(
     needs_version(await database.fetchval("SHOW server_version"), 14, "idle_session_timeout")
     async with (
         setting(database, "idle_session_timeout", "400ms"),
-        database.running(heartbeat=0.05) as subject,
+        database.running(heartbeat=0.05, heartbeat_timeout=scaled(5.0)) as subject,
     ):
         with database.wire() as wire:
             await wire.until(10, ANSWER, "to_client")

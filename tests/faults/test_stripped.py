@@ -59,7 +59,7 @@ async def test_r6_every_channel_stripped_is_listened_on_again(
     database: ProxiedDatabase, command: str
 ) -> None:
     """UNLISTEN * behind our back is found by an audit: LISTEN is repeated, a Gap says so."""
-    async with database.running(heartbeat=HEARTBEAT) as subject:
+    async with database.running(heartbeat=HEARTBEAT, heartbeat_timeout=scaled(5.0)) as subject:
         async with subject.listener.stream("a", "b", gaps=True) as stream:
             first = await take(stream)
             assert isinstance(first, Gap)
@@ -81,7 +81,7 @@ async def test_r6_one_channel_stripped_is_found_while_another_keeps_talking(
 ) -> None:
     """Notifications on one channel do not put off the audit that misses another."""
     async with (
-        database.running(heartbeat=HEARTBEAT) as subject,
+        database.running(heartbeat=HEARTBEAT, heartbeat_timeout=scaled(5.0)) as subject,
         subject.listener.stream("quiet", gaps=True) as quiet,
         subject.listener.stream("chatty", gaps=True) as chatty,
     ):
@@ -106,7 +106,7 @@ async def test_r6_one_channel_stripped_is_found_while_another_keeps_talking(
 
 async def test_r6_what_is_listened_on_besides_does_no_harm(database: ProxiedDatabase) -> None:
     """A LISTEN that somebody added on our connection is neither repaired nor delivered."""
-    async with database.running(heartbeat=HEARTBEAT) as subject:
+    async with database.running(heartbeat=HEARTBEAT, heartbeat_timeout=scaled(5.0)) as subject:
         await strip(database, "LISTEN stranger")
         with database.wire() as wire:
             await wire.until(3, BEAT)
@@ -124,7 +124,7 @@ async def test_r6_what_is_listened_on_besides_does_no_harm(database: ProxiedData
 async def test_r6_a_channel_exchanged_for_another_is_found(database: ProxiedDatabase) -> None:
     """An audit looks at which channels the server listens on, not only at how many."""
     async with (
-        database.running(heartbeat=HEARTBEAT) as subject,
+        database.running(heartbeat=HEARTBEAT, heartbeat_timeout=scaled(5.0)) as subject,
         subject.listener.stream("a", gaps=True) as stream,
     ):
         assert isinstance(await take(stream), Gap)

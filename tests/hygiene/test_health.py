@@ -107,7 +107,7 @@ async def test_r41_the_last_contact_is_any_word_of_the_server(monitored: Monitor
 
 async def test_r41_heartbeats_are_told(new_monitored: Callable[..., MonitoredListener]) -> None:
     """The round trip of the last heartbeat is told, in seconds."""
-    monitored = new_monitored(heartbeat=0.01)
+    monitored = new_monitored(heartbeat=0.01, heartbeat_timeout=scaled(5.0))
     async with monitored.listener:
         async with asyncio.timeout(WAIT_LIMIT):
             while (health := await monitored.health())["heartbeat_round_trip"] is None:

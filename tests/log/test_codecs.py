@@ -14,6 +14,7 @@ from asyncnotify import Listener, Notifier
 from asyncnotify.log import Event, Log, Retry
 from tests.support.codecs import CustomRecord, set_codecs
 from tests.support.driver_features import READS_CATALOGS_PLAINLY as PLAIN
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,7 +116,7 @@ async def test_the_core_has_its_own_codecs(dsn: str) -> None:
         return connection
 
     async with (
-        Listener(connect=connect, heartbeat=0.05) as listener,
+        Listener(connect=connect, heartbeat=0.05, heartbeat_timeout=scaled(5.0)) as listener,
         listener.stream("orders") as stream,
         Notifier(connect=connect) as notifier,
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -57,14 +57,16 @@ async def test_notifications_arrive_through_pgpool(pooled_dsn: str) -> None:
             assert await payloads(stream, len(sent)) == sent
 
 
+OFTEN: dict[str, Any] = {"heartbeat": 0.05, "heartbeat_timeout": scaled(5.0)}
+
+
 async def test_a_heartbeat_asks_the_server_on_which_the_session_listens(
     pooled_dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A standby would say that the session listens on nothing: no Gap, no warning, no loss."""
     async with AsyncExitStack() as stack:
         listeners = [
-            await stack.enter_async_context(Listener(pooled_dsn, heartbeat=0.05))
-            for _ in range(SESSIONS)
+            await stack.enter_async_context(Listener(pooled_dsn, **OFTEN)) for _ in range(SESSIONS)
         ]
         streams = [
             await stack.enter_async_context(listener.stream("orders", gaps=True))

@@ -34,7 +34,11 @@ WAIT_LIMIT: Final = scaled(20.0)
 HEARTBEAT: Final = 0.02
 """Seconds: many heartbeats pass while a use is tried."""
 
-LIVELY: Final[dict[str, Any]] = {"heartbeat": HEARTBEAT, "backoff": lambda: iter(lambda: 0.0, 1.0)}
+LIVELY: Final[dict[str, Any]] = {
+    "heartbeat": HEARTBEAT,
+    "heartbeat_timeout": scaled(5.0),
+    "backoff": lambda: iter(lambda: 0.0, 1.0),
+}
 
 
 async def own_statements(trial: Trial) -> None:
