@@ -128,8 +128,11 @@ OF_NO_LOOP = (
 )
 """Tests of texts, types and programs, in which the loop of the tests changes nothing."""
 
-TOOLS = ("cli", "otel", "prometheus")
-"""Extras whose lower bounds are tested with those of the package."""
+BOUNDED = (
+    *("aiohttp", "cli", "fastapi", "litestar", "msgspec", "otel", "prometheus", "pydantic"),
+    "starlette",
+)
+"""Extras whose lower bounds are tested with those of the package: all but Django's."""
 
 DOCUMENTED = (
     "aiohttp",
@@ -231,7 +234,7 @@ def _lowest_dependencies(python_version: str) -> list[str]:
     extras = PROJECT["project"]["optional-dependencies"]
     lines = [
         *PROJECT["project"]["dependencies"],
-        *(line for name in TOOLS for line in extras[name]),
+        *(line for name in BOUNDED for line in extras[name]),
     ]
     requirements = [Requirement(line) for line in lines]
     return [

@@ -29,6 +29,7 @@ from asyncnotify.testing.proxy import FaultProxy, PatternDetector
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 from tests.support.machine import described, scaled, share
 from tests.support.server_programs import VERSIONS, ProgramsUnavailableError, programs_of
+from tests.support.server_time import has_server, scale_defaults
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -484,6 +485,13 @@ def keeps_logging() -> Iterator[None]:
     root.setLevel(level)
     root.handlers[:] = handlers
     logging.disable(disabled)
+
+
+@pytest.fixture(autouse=True)
+def gives_servers_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server of a busy machine have more time than one in production has by default."""
+    if has_server(request.path.relative_to(Path(__file__).parent).parts):
+        scale_defaults(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import itertools
 import os
 import re
 import subprocess
@@ -12,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncnotify import BlockingListener, Listener
 from tests.support import machine
 from tests.support.machine import MOST, VARIABLE, described, scaled, share, slowness
+from tests.support.server_time import OPTIONS, has_server, scale_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,14 +39,6 @@ PLAYED = {
 WAITS = re.compile(
     r"asyncio\.(timeout|wait_for)|subprocess\.\w+|.*\.(communicate|join|result|wait)"
 )
-OF_THE_NETWORK = {
-    f"{name}_timeout" for name in ("connect", "heartbeat", "operation", "retry", "start")
-}
-"""Options in whose time a server has to answer: be it once more, when the fault is over."""
-
-OFTEN = 1.0
-"""Seconds between heartbeats below which a test has so many that one is late on a busy machine."""
-
 NEVER = 15.0
 """Seconds from which on such a limit is one that no test can meet, or that no test waits for."""
 
@@ -92,6 +88,23 @@ def test_the_processes_of_the_run_count_too(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(machine, "_GIVEN", given)
         share(3 * cores)
         assert slowness() == factor
+
+
+def test_defaults_are_scaled_where_there_is_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all classes alike, and for a test only: what says something of a default sees it as is."""
+    monkeypatch.setenv(VARIABLE, "3")
+    with monkeypatch.context() as during_a_test:
+        scale_defaults(during_a_test)
+        scaled_ones = [default_of(cls) for cls in (Listener, BlockingListener)]
+    assert scaled_ones == [15.0] * 2
+    assert default_of(Listener) == 5.0
+    assert has_server(("faults", "test_refusals.py"))
+    assert not has_server(("package", "test_parity.py"))
+
+
+def default_of(cls: type[Listener | BlockingListener]) -> object:
+    """Return how long a heartbeat may take by default."""
+    return inspect.signature(cls).parameters["heartbeat_timeout"].default
 
 
 def constants_of(module: ast.Module) -> dict[str, ast.expr]:
@@ -144,15 +157,10 @@ def unscaled_options(source: str) -> list[str]:
     """Return the options of asyncnotify in a module that give a server the same time everywhere."""
     module = ast.parse(source)
     constants, found = constants_of(module), []
-    for options in map(options_in, ast.walk(module)):
-        given = {name for name, _ in options}
-        for name, value in options:
-            number = number_of(value, constants) if name in OF_THE_NETWORK else None
-            if number is not None and 0 < number < NEVER:
-                found.append(f"{value.lineno}: {name}={ast.unparse(value)}")
-            interval = number_of(value, constants) if name == "heartbeat" else None
-            if interval and 0 < interval < OFTEN and "heartbeat_timeout" not in given:
-                found.append(f"{value.lineno}: heartbeat_timeout= is not given")
+    for name, value in itertools.chain.from_iterable(map(options_in, ast.walk(module))):
+        number = number_of(value, constants) if name in OPTIONS else None
+        if number is not None and 0 < number < NEVER:
+            found.append(f"{value.lineno}: {name}={ast.unparse(value)}")
     return found
 
 
@@ -204,7 +212,6 @@ def test_each_option_gives_the_server_time() -> None:
     "wrong",
     [
         "Listener(dsn, connect_timeout=0.1)",
-        "Listener(dsn, heartbeat=0.1)",
         "LIMITS = {'heartbeat_timeout': 0.2}",
         "notifier_of(dsn, operation_timeout=SHORT)",
         "def new(*, start_timeout=SHORT): ...",

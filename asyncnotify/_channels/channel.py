@@ -259,7 +259,7 @@ class Channel(Generic[T]):
         except BaseException as error:  # also a plain function's CancelledError
             if is_interrupt(error):
                 raise
-            reason = secret_in(payload) if isinstance(error, TypeError) else None
+            reason = secret_in(payload) if _refuses_type(error) else None
             reason = reason or _reason(error, "cannot be encoded")
             raise PayloadError(self._name, reason) from _cause(error)
 
@@ -271,6 +271,12 @@ class Channel(Generic[T]):
             if error.size > self._text_limit:
                 raise PayloadTooLargeError(self._name, error.size, self._text_limit) from None
             return str.__str__(cast("str", text))  # the value of a str enumeration, not its name
+
+
+def _refuses_type(error: BaseException) -> bool:
+    """Return whether an encoder may have refused a value because of its type."""
+    # pydantic before 2.9 refuses its own secrets where a field may hold anything
+    return isinstance(error, TypeError) or type(error).__name__ == "PydanticSerializationError"
 
 
 class RereadError(PayloadDecodeError):
