@@ -54,8 +54,10 @@ never = threading.Event()
 """
 
 INTERRUPTED = """
-other = BlockingListener(dsn, close_timeout=20)
-notifier = BlockingNotifier(dsn)
+long = dict(connect_timeout=60, operation_timeout=60)  # without Ctrl-C
+listener = BlockingListener(dsn, **long, heartbeat_timeout=60)
+other = BlockingListener(dsn, **long, heartbeat_timeout=60, close_timeout=60)
+notifier = BlockingNotifier(dsn, **long)
 with listener, other:
     stream = listener.stream("orders").__enter__()
     listener.listen("old", print)
@@ -65,14 +67,14 @@ with listener, other:
         pass
     wait = {
         "next": lambda: next(stream),
-        "get": lambda: stream.get(30),
+        "get": lambda: stream.get(60),
         "enter": lambda: listener.stream("more").__enter__(),
         "listen": lambda: listener.listen("more", print),
         "first": lambda: next(listener.stream("more")),
         "unlisten": lambda: listener.unlisten("old"),
         "notify": lambda: listener.notify("more"),
         "many": lambda: notifier.notify_many([("more", "1")]),
-        "start": BlockingListener(dsn).start,
+        "start": BlockingListener(dsn, **long).start,
         "close": other.close,
     }[what]
     say("ready")
@@ -300,7 +302,7 @@ def test_an_interrupt_gets_out_of_every_wait(
     began = time.monotonic()
     program.interrupt()
     program.expect("interrupted")
-    assert time.monotonic() - began < min(4.5, scaled(2.5))  # without it, 5 s and more
+    assert time.monotonic() - began < scaled(2.5)  # without it, a minute
     own_server.thaw()
     for backend in backends:
         own_server.thaw_backend(backend)
