@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 from asyncnotify._arguments import check_ran
 from asyncnotify._logs import WarningLimit
+from asyncnotify._owner import OfOneProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ _BLOCKING: Final = 1.0
 """Seconds for which a callback may block the event loop unnoticed."""
 
 
-class AnnouncedStream(Generic[ItemT]):
+class AnnouncedStream(OfOneProcess, Generic[ItemT]):
     """
     What is announced, as an asynchronous iterator; up to the item that is the last.
 

@@ -48,7 +48,7 @@ from asyncnotify.log._walk.statements import Statements, tick
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.sharing import Served
@@ -63,6 +63,28 @@ _EXPIRY: Final = 60.0
 """Seconds, about, between attempts of a process to remove old events."""
 
 _LARGEST_RING: Final = 64
+
+
+async def _expire_now_and_then(expire: weakref.WeakMethod[Callable[[], Awaitable[int]]]) -> None:
+    """Empty partitions, each minute about; only one process at a time does."""
+    while True:
+        await asyncio.sleep(_EXPIRY * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        call = expire()
+        if call is None:
+            return
+        try:
+            count = await call()
+        except Exception as error:  # noqa: BLE001 - the next attempt comes soon
+            log.info("old events were not removed: %s", describe_error(error))
+        else:
+            log.debug("partitions of old events that were emptied: %d", count)
+        del call
+
+
+def _cancel_from_anywhere(task: asyncio.Task[None]) -> None:
+    """Cancel a task, from whatever thread; in a fork there is nobody who would run it."""
+    with contextlib.suppress(RuntimeError):  # its loop has been closed
+        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 class Runtime:
@@ -272,20 +294,12 @@ class Runtime:
                 return count
         return _LARGEST_RING
 
-    async def _expire_now_and_then(self) -> None:
-        """Empty partitions, each minute about; only one process at a time does."""
-        while True:
-            await asyncio.sleep(_EXPIRY * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-            try:
-                count = await self.expire()
-            except Exception as error:  # noqa: BLE001 - the next attempt comes soon
-                log.info("old events were not removed: %s", describe_error(error))
-            else:
-                log.debug("partitions of old events that were emptied: %d", count)
-
     def _keep_expiring(self) -> None:
         if self._expiring is None:
-            self._expiring = start(self._expire_now_and_then(), name="asyncnotify log retention")
+            expiring = _expire_now_and_then(weakref.WeakMethod(self.expire))
+            self._expiring = start(expiring, name="asyncnotify log retention")
+            # A consumer may be dropped, with its log, that nobody has closed
+            weakref.finalize(self, _cancel_from_anywhere, self._expiring).atexit = False
 
     def _closed(self, stream: LogStream[Any]) -> None:
         self._streams.discard(stream)

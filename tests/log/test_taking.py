@@ -214,3 +214,13 @@ async def test_what_a_forgotten_consumer_waited_for_ends(
         while _serves(asyncio.all_tasks() - before):  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(0)
         await other.aclose()
+
+
+async def test_a_consumer_that_is_forgotten_with_its_log_leaves_no_task(dsn: str) -> None:
+    """Nor does what removes old events go on for it, and connect, as long as the program runs."""
+    before = asyncio.all_tasks()
+    Log("orders", dsn).consumer("mailer")
+    async with asyncio.timeout(scaled(20)):
+        while asyncio.all_tasks() - before:
+            gc.collect()
+            await asyncio.sleep(0)

@@ -9,7 +9,12 @@ from enum import Enum
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import asyncnotify
+import asyncnotify.lock
+import asyncnotify.log
+from asyncnotify._owner import OfOneProcess
 
 WHAT_AN_IMPORT_LOADS = """
 import sys
@@ -41,6 +46,23 @@ def test_everything_public_has_a_docstring() -> None:
         for attribute, value in vars(thing).items():
             if not attribute.startswith("_") and callable(value):
                 assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+VALUES = {"Batches", "Channel", "ExponentialBackoff", "Event", "Position", "Retry", "Signal"}
+"""Classes that hold neither connections nor tasks, or are gone through once."""
+
+
+@pytest.mark.parametrize("module", [asyncnotify, asyncnotify.log, asyncnotify.lock])
+def test_what_holds_a_connection_belongs_to_one_process(module: ModuleType) -> None:
+    """A copy of it, or one in another process, would do nothing, or share a socket."""
+    for name in module.__all__:
+        cls = getattr(module, name)
+        if inspect.isclass(cls) and not (
+            issubclass(cls, BaseException | Enum | OfOneProcess)
+            or dataclasses.is_dataclass(cls)
+            or hasattr(cls, "_fields")
+        ):
+            assert name in VALUES, name
 
 
 # Of dataclasses the fields are; of errors and enumerations other tests say so

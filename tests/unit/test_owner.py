@@ -16,6 +16,7 @@ from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
 from asyncnotify._errors import WrongLoopError
 from asyncnotify._owner import Owner, see_to_unclosed
 from asyncnotify.lock import Leader, Lock, Locks
+from asyncnotify.log import BlockingLog, Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,6 +199,11 @@ OF_ONE_PROCESS: dict[str, Callable[[], object]] = {
     "Stream": lambda: Listener(DSN).stream("orders"),
     "BlockingStream": lambda: BlockingListener(DSN).stream("orders"),
     "BlockingEventStream": lambda: BlockingListener(DSN).events(),
+    "EventStream": lambda: Listener(DSN).events(),
+    "Log": lambda: Log("orders", DSN),
+    "BlockingLog": lambda: BlockingLog("orders", DSN),
+    "LogStream": lambda: Log("orders", DSN).read(),
+    "BlockingIncidentStream": lambda: BlockingLog("orders", DSN).incidents(),
     "Locks": lambda: Locks(DSN),
     "Lock": lambda: Lock(DSN, "name"),
     "Leader": lambda: Leader("name", lead, DSN),

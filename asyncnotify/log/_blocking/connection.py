@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncnotify import ClosedError
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._tasks import cancel
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class BlockingConnection:
+class BlockingConnection(OfOneProcess):
     """
     The connection on which a handler of a BlockingLog writes, with ``transactional=True``.
 

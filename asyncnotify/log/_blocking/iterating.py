@@ -12,6 +12,7 @@ from typing import Final, Generic, Self, TypeAlias, TypeVar
 from asyncnotify._arguments import check_count, check_timeout
 from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._errors import ClosedError, NotStartedError
+from asyncnotify._owner import OfOneProcess
 from asyncnotify.log._consuming.consumer import DEFAULT_BATCH, Consumer
 from asyncnotify.log._reading.stream import LogStream
 from asyncnotify.log._values import Event, Position
@@ -30,7 +31,7 @@ _ENDED: Final = "the stream has ended"
 _State: TypeAlias = "tuple[list[T], int, Position | None]"
 
 
-class BlockingLogStream(Generic[ItemT_co]):
+class BlockingLogStream(OfOneProcess, Generic[ItemT_co]):
     """
     Events of a log as an iterator for threads, as returned by ``BlockingLog.read()``.
 
@@ -192,7 +193,7 @@ class BlockingLogStream(Generic[ItemT_co]):
             self._gateway.call(self._stream.aclose)
 
 
-class BlockingConsumer(Generic[ItemT_co]):
+class BlockingConsumer(OfOneProcess, Generic[ItemT_co]):
     """
     A durable consumer for threads, as returned by ``BlockingLog.consumer()``.
 

@@ -15,6 +15,7 @@ from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._blocking.gateway import Gateway, awaitable
 from asyncnotify._blocking.pairs import send_pairs
 from asyncnotify._blocking.threads import InWorkerThread
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._subscriptions.slow import DEFAULT_SLOW_AFTER
 from asyncnotify.log._blocking.connection import BlockingConnection
 from asyncnotify.log._blocking.incidents import BlockingIncidentStream, IncidentRelay
@@ -40,7 +41,7 @@ from asyncnotify.typing import Backoff, Connect, Dsn
 T = TypeVar("T")
 
 
-class BlockingLog:
+class BlockingLog(OfOneProcess):
     """
     A Log for threads: the same methods without ``await``.
 

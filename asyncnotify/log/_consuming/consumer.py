@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 from asyncnotify import ClosedError, Gap
 from asyncnotify._arguments import check_count
 from asyncnotify._channels.channel import RereadError
+from asyncnotify._owner import OfOneProcess
 from asyncnotify.log._reading.decoding import Undecoded, shown
 from asyncnotify.log._values import Event, Position
 
@@ -34,7 +35,7 @@ DEFAULT_BATCH: Final = 1_000
 _ONLY_EVENTS: Final = frozenset({Event})
 
 
-class Consumer(Generic[ItemT_co]):
+class Consumer(OfOneProcess, Generic[ItemT_co]):
     """
     A durable consumer of a log, as returned by ``Log.consumer()``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncnotify._owner import leave_to_parent
+from asyncnotify._owner import OfOneProcess, leave_to_parent
 from asyncnotify.log._options import Options
 from asyncnotify.log._runtime import Runtime
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._consuming.calling import Handling
 
 
-class Running:
+class Running(OfOneProcess):
     """A log that runs in one event loop at a time, from the first call on until it is closed."""
 
     def __init__(self, options: Options) -> None:

@@ -14,6 +14,7 @@ from asyncnotify import Gap, GapReason
 from asyncnotify._arguments import check_count
 from asyncnotify._backoff import Delays
 from asyncnotify._logs import Log, WarningLimit
+from asyncnotify._owner import OfOneProcess
 from asyncnotify._tasks import retrieve, start
 from asyncnotify.log._reading.decoding import shown
 from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
@@ -89,7 +90,7 @@ async def take_place(cursor: Cursor, after: After) -> Expired | None:
     return None
 
 
-class LogStream(Generic[ItemT_co]):
+class LogStream(OfOneProcess, Generic[ItemT_co]):
     """
     Events of a log as an asynchronous iterator, as returned by ``Log.read()``.
 
