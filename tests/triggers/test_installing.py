@@ -79,6 +79,34 @@ async def test_all_steps_on_asyncpg(admin: Connection, table: Table) -> None:
     assert await state(table, admin) is TriggerState.MISSING
 
 
+async def enabled(connection: Connection) -> dict[str, set[bytes]]:
+    """Return how triggers fire, by the names of the tables."""
+    found: dict[str, set[bytes]] = {}
+    query = "SELECT tgrelid::regclass::text, tgenabled FROM pg_trigger WHERE NOT tgisinternal"
+    for table, fires in await connection.fetch(query):
+        found.setdefault(table, set()).add(fires)
+    return found
+
+
+@pytest.mark.parametrize("change", ["level", "name"])
+async def test_triggers_that_fire_always_do_so_when_others_take_their_place(
+    admin: Connection, change: str
+) -> None:
+    """On a subscriber of logical replication nothing would be told any more, and nobody know."""
+    await admin.execute(MAKE)
+    await Table("t", key="id").install(admin)
+    for operation in ("insert", "update", "delete", "truncate"):
+        await admin.execute(f"ALTER TABLE t ENABLE ALWAYS TRIGGER asyncnotify_{operation}")
+    assert await enabled(admin) == {"t": {b"A"}}
+    if change == "level":
+        await Table("t", key="id", level="row").install(admin)
+        assert await enabled(admin) == {"t": {b"A"}}
+    else:
+        await admin.execute("ALTER TABLE t RENAME TO moved")
+        await Table("moved", key="id").install(admin)
+        assert await enabled(admin) == {"moved": {b"A"}}
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 async def test_codecs_and_records_of_the_callers_change_nothing(
     dsn: str, table: Table, *, pooled: bool

@@ -100,6 +100,7 @@ DECLARE
     before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     part pg_catalog.record;
     former pg_catalog.oid;
+    fires_always pg_catalog.bool;
     wanted pg_catalog.record;
     present pg_catalog.record;
 BEGIN
@@ -125,6 +126,7 @@ BEGIN
             OR class.oid IN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = function))
         ORDER BY class.oid <> root, class.oid
     LOOP
+        fires_always := false;
         FOR present IN
             SELECT tgname, tgenabled, tgfoid, tgnargs, tgfoid = function
                 AND (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
@@ -142,6 +144,7 @@ BEGIN
             IF NOT present.fits THEN
                 EXECUTE 'DROP TRIGGER ' || pg_catalog.quote_ident(present.tgname)
                     || ' ON ' || part.name;
+                fires_always := fires_always OR present.tgenabled = 'A';
                 former := present.tgfoid;
                 IF former <> function
                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = former)
@@ -166,6 +169,10 @@ BEGIN
                 || wanted.events || ' ON ' || part.name || ' ' || wanted.level
                 || {literal(f" EXECUTE FUNCTION {definition.qualified_function[:-1]}")}
                 || CASE WHEN part.is_root THEN ')' ELSE '''part'')' END;
+            IF fires_always THEN  -- as those did that it takes the place of
+                EXECUTE 'ALTER TABLE ' || part.name || ' ENABLE ALWAYS TRIGGER '
+                    || pg_catalog.quote_ident(wanted.name);
+            END IF;
         END LOOP;
     END LOOP;
     PERFORM pg_catalog.set_config('search_path', before, true);
