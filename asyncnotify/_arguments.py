@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -41,8 +41,15 @@ def check_timeout(name: str, value: object) -> None:
 
 def check_count(name: str, value: object) -> None:
     """Raise ValueError unless the value is a whole number, at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name} must be a whole number, at least 1, not {value!r}"
+    check_whole(name, value, minimum=1)
+
+
+def check_whole(name: str, value: object, *, minimum: int | None = None) -> None:
+    """Raise ValueError unless the value is a whole number, and at least so large."""
+    whole = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if whole is None or (minimum is not None and whole < minimum):
+        bound = "" if minimum is None else f", at least {minimum}"
+        msg = f"{name} must be a whole number{bound}, not {value!r}"
         raise ValueError(msg)
 
 
@@ -75,11 +82,12 @@ def check_pairs(
         raise TypeError(msg)
 
 
-def check_number(name: str, value: object, *, minimum: float) -> None:
-    """Raise ValueError unless the value is a finite number, at least so large."""
+def check_number(name: str, value: object, *, minimum: float, maximum: float = inf) -> None:
+    """Raise ValueError unless the value is a finite number within these bounds."""
     number = _number(value)
-    if number is None or number < minimum:
-        msg = f"{name} must be a number, at least {minimum}, not {value!r}"
+    if number is None or not minimum <= number <= maximum:
+        bounds = f", at least {minimum}" if maximum == inf else f" between {minimum} and {maximum}"
+        msg = f"{name} must be a number{bounds}, not {value!r}"
         raise ValueError(msg)
 
 
@@ -271,12 +279,17 @@ def check_backoff(function: object) -> None:
 
 def check_coding(name: str, function: object) -> None:
     """Raise TypeError unless the function, or the class, turns one thing into another at once."""
+    check_returns(name, function, "the payload" if name == "encode" else "the text")
+
+
+def check_returns(name: str, function: object, *arguments: str) -> None:
+    """Raise TypeError unless a call of the function, or of the class, returns what it makes."""
     check_callable(name, function)
     check_runs(name, function)
     if is_async(function):
         msg = f"{name} must be a plain function: it is called, and not awaited"
         raise TypeError(msg)
-    check_takes(name, function, "the payload" if name == "encode" else "the text")
+    check_takes(name, function, *arguments)
 
 
 def check_context(function: object) -> None:

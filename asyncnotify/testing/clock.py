@@ -6,6 +6,8 @@ import asyncio
 import selectors
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._arguments import check_number
+
 if TYPE_CHECKING:
     Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -75,5 +77,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._clock.now
 
     def spend(self, seconds: float) -> None:
-        """Let time pass at once, as code does that computes for so long. Raises nothing."""
+        """
+        Let time pass at once, as code does that computes for so long.
+
+        Raises:
+            ValueError: ``seconds`` is no number, or negative.
+        """
+        check_number("seconds", seconds, minimum=0)
         self._clock.now += seconds

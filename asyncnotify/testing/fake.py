@@ -20,11 +20,20 @@ import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify._arguments import (
+    check_count,
+    check_flag,
+    check_kind,
+    check_number,
+    check_present,
+    check_returns,
+    check_whole,
+)
 from asyncnotify.log.sources import LogSource
 from asyncnotify.sources import register
 from asyncnotify.testing._fake.failures import NotOnFakeError, PermanentlyRefusedError, RefusedError
 from asyncnotify.testing._fake.log_session import FakeLogSessions
-from asyncnotify.testing._fake.rules import check
+from asyncnotify.testing._fake.rules import check, check_name
 from asyncnotify.testing._fake.sending import Cut
 from asyncnotify.testing._fake.source import FakeListening, FakePublishing
 from asyncnotify.testing._fake.state import State
@@ -167,20 +176,41 @@ class FakeServer(LogSource):
         """
         Return once sessions listen on all of these channels. Bound it with a timeout.
 
-        Raises nothing.
+        Raises:
+            ChannelNameError: A name is not valid for a channel.
         """
+        for channel in channels:
+            check_name(channel)
         await self._state.until(lambda: self.channels.issuperset(channels))
 
     async def until_connected(self, count: int) -> None:
-        """Return once there are so many connections, and not before. Raises nothing."""
+        """
+        Return once there are so many connections, and not before.
+
+        Raises:
+            ValueError: ``count`` is no whole number, or negative.
+        """
+        check_whole("count", count, minimum=0)
         await self._state.until(lambda: len(self.pids) == count)
 
     async def until_connecting(self, count: int) -> None:
-        """Return once so many connections are being made, and not before. Raises nothing."""
+        """
+        Return once so many connections are being made, and not before.
+
+        Raises:
+            ValueError: ``count`` is no whole number, or negative.
+        """
+        check_whole("count", count, minimum=0)
         await self._state.until(lambda: self.connecting == count)
 
     async def until_commands(self, count: int) -> None:
-        """Return once connections have given so many commands in all, or more. Raises nothing."""
+        """
+        Return once connections have given so many commands in all, or more.
+
+        Raises:
+            ValueError: ``count`` is no whole number, or negative.
+        """
+        check_whole("count", count, minimum=0)
         await self._state.until(lambda: self.commands >= count)
 
     async def until_notified(self, channel: str, payload: str | None = None) -> Notification[str]:
@@ -191,8 +221,11 @@ class FakeServer(LogSource):
             channel: The name.
             payload: Wait for this payload; None: for any.
 
-        Raises nothing.
+        Raises:
+            ChannelNameError: The name is not valid for a channel.
+            PayloadError: The payload is not valid.
         """
+        check(channel, "" if payload is None else payload)
 
         def matching() -> list[Notification[str]]:
             found = (n for n in self.notifications if n.channel == channel)
@@ -206,8 +239,10 @@ class FakeServer(LogSource):
         Set the server's clock forward: for a log its events are older by this then.
 
         Raises:
+            TypeError: ``time`` is no timedelta.
             ValueError: The time is negative: the clock never goes back.
         """
+        check_present("time", time, timedelta)
         if time < timedelta(0):
             msg = f"time must not be negative: {time}"
             raise ValueError(msg)
@@ -225,8 +260,13 @@ class FakeServer(LogSource):
             notice: The last words of the server, such as "terminating connection due to
                 administrator command".
 
-        Raises nothing.
+        Raises:
+            ValueError: A pid is no whole number, or less than 1.
+            TypeError: ``notice`` is no str.
         """
+        for pid in pids:
+            check_count("pid", pid)
+        check_kind("notice", notice, str)
         self._state.lose(pids or self.pids, notice)
 
     def refuse(self, *, permanently: bool = False) -> None:
@@ -236,8 +276,10 @@ class FakeServer(LogSource):
         Args:
             permanently: As for a wrong password, where retrying does not help.
 
-        Raises nothing.
+        Raises:
+            TypeError: ``permanently`` is neither True nor False.
         """
+        check_flag("permanently", permanently)
         self._state.refused = PermanentlyRefusedError if permanently else RefusedError
 
     def reconnect(self) -> None:
@@ -251,9 +293,10 @@ class FakeServer(LogSource):
         Raises:
             ValueError: Not a number of seconds: to send nothing at all, use ``freeze()``.
         """
-        if not (math.isfinite(seconds) and seconds >= 0):
-            msg = "seconds must be a finite number, 0 or more: freeze() sends nothing"
+        if seconds == math.inf:
+            msg = "seconds must be a finite number, not inf: freeze() sends nothing"
             raise ValueError(msg)
+        check_number("seconds", seconds, minimum=0)
         self._state.delay = seconds
 
     def freeze(self) -> None:
@@ -276,8 +319,14 @@ class FakeServer(LogSource):
             channel: The name; None: any channel.
             committed: Whether the server commits the transaction before it cuts the connection.
 
-        Raises nothing.
+        Raises:
+            TypeError: ``payload`` is no str, or ``committed`` neither True nor False.
+            ChannelNameError: The name is not valid for a channel.
         """
+        check_present("payload", payload, str)
+        if channel is not None:
+            check_name(channel)
+        check_flag("committed", committed)
         with self._state.lock:
             self._state.sending.cuts.append(Cut(channel, payload, committed))
 
@@ -295,8 +344,11 @@ class FakeServer(LogSource):
                 exception, such as ``asyncpg.InsufficientPrivilegeError("permission denied")``, or
                 None: this one is accepted. None in its place: all are accepted again.
 
-        Raises nothing.
+        Raises:
+            TypeError: ``error_for`` is neither None nor a plain function that takes the two.
         """
+        if error_for is not None:
+            check_returns("error_for", error_for, "the channel", "the payload")
         with self._state.lock:
             self._state.sending.error_for = error_for
 
@@ -311,11 +363,9 @@ class FakeServer(LogSource):
             usage: From 0, empty, to 1, full.
 
         Raises:
-            ValueError: It is not between 0 and 1.
+            ValueError: It is no number between 0 and 1.
         """
-        if not 0 <= usage <= 1:
-            msg = f"usage must be between 0 and 1: {usage}"
-            raise ValueError(msg)
+        check_number("usage", usage, minimum=0, maximum=1)
         with self._state.lock:
             self._state.sending.queue_usage = usage
 
@@ -326,8 +376,11 @@ class FakeServer(LogSource):
         Args:
             pids: Those of these backends; none given: all of them.
 
-        Raises nothing.
+        Raises:
+            ValueError: A pid is no whole number, or less than 1.
         """
+        for pid in pids:
+            check_count("pid", pid)
         with self._state.lock:
             for client in self._state.listening:
                 if not pids or client.pid in pids:

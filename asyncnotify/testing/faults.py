@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from unittest import mock
 
+from asyncnotify._arguments import check_number, check_present
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Generator
 
@@ -35,7 +37,9 @@ def block_loop(seconds: float) -> None:
 
     Raises:
         RuntimeError: No loop is running in this thread, so that nothing would be blocked.
+        ValueError: ``seconds`` is no number, or negative.
     """
+    check_number("seconds", seconds, minimum=0)
     asyncio.get_running_loop()
     time.sleep(seconds)
 
@@ -81,6 +85,7 @@ def dns_fails(*hosts: str) -> Generator[Lookups]:
 
     Raises:
         RuntimeError: No loop is running in this thread.
+        TypeError: One of the hosts is no str.
     """
     with _faulty_dns(hosts, lambda: None) as lookups:
         yield lookups
@@ -96,7 +101,10 @@ def dns_hangs(seconds: float, *hosts: str) -> Generator[Lookups]:
 
     Raises:
         RuntimeError: No loop is running in this thread.
+        TypeError: One of the hosts is no str.
+        ValueError: ``seconds`` is no number, or negative.
     """
+    check_number("seconds", seconds, minimum=0)
     released = threading.Event()
     try:
         with _faulty_dns(hosts, lambda: released.wait(seconds)) as lookups:
@@ -107,6 +115,8 @@ def dns_hangs(seconds: float, *hosts: str) -> Generator[Lookups]:
 
 @contextmanager
 def _faulty_dns(hosts: Collection[str], wait: Callable[[], object]) -> Generator[Lookups]:
+    for host in hosts:
+        check_present("host", host, str)
     lookups = Lookups()
     faulty = _failing(socket.getaddrinfo, hosts, lookups, wait)
     with ExitStack() as patches:

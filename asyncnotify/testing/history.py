@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, final
 
+from asyncnotify._arguments import check_iterable, check_present, check_whole
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -102,23 +104,45 @@ class History:
         self._seen: dict[str, list[int | GapMark]] = {}
 
     def published(self, *numbers: int) -> None:
-        """Note numbers whose publishing is known to have committed. Raises nothing."""
+        """
+        Note numbers whose publishing is known to have committed.
+
+        Raises:
+            ValueError: One of them is no whole number; then none is noted.
+        """
+        _check_numbers("number", numbers)
         self._published.update(numbers)
 
     def in_doubt(self, *numbers: int) -> None:
         """
         Note numbers that may have been published or not; `published()` overrides it.
 
-        Raises nothing.
+        Raises:
+            ValueError: One of them is no whole number; then none is noted.
         """
+        _check_numbers("number", numbers)
         self._in_doubt.update(numbers)
 
     def saw(self, subscription: str, number: int) -> None:
-        """Note the next number that a subscription saw. Raises nothing."""
+        """
+        Note the next number that a subscription saw.
+
+        Raises:
+            TypeError: The name of the subscription is no str.
+            ValueError: ``number`` is no whole number.
+        """
+        check_present("subscription", subscription, str)
+        check_whole("number", number)
         self._seen.setdefault(subscription, []).append(number)
 
     def gap(self, subscription: str) -> None:
-        """Note that a gap was the next that a subscription saw. Raises nothing."""
+        """
+        Note that a gap was the next that a subscription saw.
+
+        Raises:
+            TypeError: The name of the subscription is no str.
+        """
+        check_present("subscription", subscription, str)
         self._seen.setdefault(subscription, []).append(GAP)
 
     @property
@@ -127,9 +151,15 @@ class History:
         return tuple(sorted(self._seen))
 
     def verdict(self, subscription: str) -> Verdict:
-        """Judge one subscription; one that has noted nothing saw nothing. Raises nothing."""
+        """
+        Judge one subscription; one that has noted nothing saw nothing.
+
+        Raises:
+            TypeError: The name of the subscription is no str.
+        """
+        check_present("subscription", subscription, str)
         seen = self._seen.get(subscription, ())
-        return judge(self._published, seen, in_doubt=self._in_doubt)
+        return _verdict(self._published, list(seen), self._in_doubt)
 
     def verdicts(self) -> dict[str, Verdict]:
         """Judge every subscription that saw anything."""
@@ -152,9 +182,27 @@ def judge(
 
     Takes O(n log n) time.
 
-    Raises nothing.
+    Raises:
+        TypeError: An argument is no iterable.
+        ValueError: One of the numbers is no whole number.
     """
-    items = list(seen)
+    for name, value in (("published", published), ("seen", seen), ("in_doubt", in_doubt)):
+        check_iterable(name, value, "an iterable of numbers")
+    items, certain, doubtful = list(seen), list(published), list(in_doubt)
+    _check_numbers("each of published", certain)
+    _check_numbers("each of seen", (item for item in items if not isinstance(item, GapMark)))
+    _check_numbers("each of in_doubt", doubtful)
+    return _verdict(certain, items, doubtful)
+
+
+def _check_numbers(name: str, numbers: Iterable[object]) -> None:
+    for number in numbers:
+        check_whole(name, number)
+
+
+def _verdict(
+    published: Iterable[int], items: Sequence[int | GapMark], in_doubt: Iterable[int]
+) -> Verdict:
     numbers = [item for item in items if not isinstance(item, GapMark)]
     received, certain = set(numbers), set(published)
     places = _Places(items)

@@ -16,19 +16,21 @@ them all. Nothing here knows PostgreSQL's protocol: any server on TCP or a Unix 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
+from asyncnotify._arguments import (
+    check_count,
+    check_number,
+    check_plain_function,
+    check_present,
+    check_whole,
+)
+from asyncnotify.testing._arguments import check_bytes, check_direction, check_port
 from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
 from asyncnotify.testing._proxy.connection import Direction, Directions, ProxiedConnection
 from asyncnotify.testing._proxy.listening_socket import ListeningSocket
-from asyncnotify.testing._proxy.pattern import PatternDetector, check_bytes, check_direction
-from asyncnotify.testing._proxy.target import (
-    addresses_of,
-    check_port,
-    check_text,
-    rewritten,
-    target_of,
-)
+from asyncnotify.testing._proxy.pattern import PatternDetector
+from asyncnotify.testing._proxy.target import addresses_of, rewritten, target_of
 from asyncnotify.testing._proxy.traffic import Traffic
 from asyncnotify.testing._proxy.waiting import WaitTimeoutError
 
@@ -82,9 +84,9 @@ class FaultProxy(Traffic):
             TypeError: An argument is of the wrong type.
             ValueError: A port is out of its bounds.
         """
-        check_text("target_host", target_host)
+        check_present("target_host", target_host, str)
         check_port("target_port", target_port)
-        check_text("host", host)
+        check_present("host", host, str)
         check_port("port", port, minimum=0)
         super().__init__()
         self._target = (target_host, target_port)
@@ -102,7 +104,7 @@ class FaultProxy(Traffic):
         Prepare a proxy for the server that a DSN names (the first one, if it names several).
 
         Raises:
-            ValueError: The DSN names no host.
+            ValueError: The DSN names no host, or ``port`` is out of its bounds.
             TypeError: An argument is of the wrong type.
         """
         return cls(*target_of(dsn), host=host, port=port)
@@ -171,6 +173,7 @@ class FaultProxy(Traffic):
             ValueError: The DSN is no URL.
             TypeError: The DSN is no str.
         """
+        check_present("dsn", dsn, str)
         return rewritten(dsn, self.host, self.port)
 
     # Holding what is on its way
@@ -273,7 +276,7 @@ class FaultProxy(Traffic):
         Raises:
             ValueError: ``how`` is neither ``"reset"`` nor ``"fin"``.
         """
-        if how not in {"reset", "fin"}:
+        if how not in ("reset", "fin"):  # not a set: it may have no hash
             message = f"how must be 'reset' or 'fin', not {how!r}"
             raise ValueError(message)
         self._handle_new(ProxiedConnection.reset if how == "reset" else ProxiedConnection.fin)
@@ -300,8 +303,11 @@ class FaultProxy(Traffic):
 
         This is latency: it costs no throughput. 0 ends it, also for what waits already.
 
-        Raises nothing.
+        Raises:
+            ValueError: An argument is no number, or negative.
         """
+        check_number("to_server", to_server, minimum=0)
+        check_number("to_client", to_client, minimum=0)
         self._to_server.delay, self._to_client.delay = to_server, to_client
         self._run()
 
@@ -314,11 +320,11 @@ class FaultProxy(Traffic):
         With 0 the wait is one turn of the event loop.
 
         Raises:
-            ValueError: ``bytes_per_chunk`` is under 1, or ``direction`` is none of the three.
+            ValueError: ``bytes_per_chunk`` is no whole number, or less than 1; ``interval`` is no
+                number, or negative; or ``direction`` is none of the three.
         """
-        if bytes_per_chunk < 1:
-            message = f"bytes_per_chunk must be at least 1, not {bytes_per_chunk}"
-            raise ValueError(message)
+        check_count("bytes_per_chunk", bytes_per_chunk)
+        check_number("interval", interval, minimum=0)
         for conditions in self._conditions(direction):
             conditions.chunk_size, conditions.interval = bytes_per_chunk, interval
 
@@ -337,15 +343,15 @@ class FaultProxy(Traffic):
         same direction replaces an earlier one. For ``then`` see `cut_on()`.
 
         Raises:
-            ValueError: ``size`` is negative, or ``direction`` is neither of the two.
-            KeyError: ``then`` is the name of no such method.
+            ValueError: ``size`` is no whole number, or negative; ``direction`` is neither of the
+                two; or ``then`` is the name of no such method.
+            TypeError: ``then`` is no plain function that takes the connection.
         """
         check_direction(direction)
-        if size < 0:
-            message = f"size must not be negative: {size}"
-            raise ValueError(message)
+        check_whole("size", size, minimum=0)
+        action = self._action(then)
         conditions = self._to_server if direction == "to_server" else self._to_client
-        conditions.cutoff = Cutoff(size, self._action(then))
+        conditions.cutoff = Cutoff(size, action)
 
     def cut_on(
         self,
@@ -371,9 +377,13 @@ class FaultProxy(Traffic):
             answer: What the server answers.
 
         Raises:
-            KeyError: ``then`` is the name of no such method.
-            TypeError: ``pattern`` or ``answer`` is no bytes.
+            ValueError: ``then`` is the name of no such method.
+            TypeError: ``pattern`` or ``answer`` is no bytes, or ``then`` is no plain function that
+                takes the connection.
         """
+        check_bytes("pattern", pattern)
+        if answer is not None:
+            check_bytes("answer", answer)
         action = self._action(then)
         if answer is None:
             cut = self._add_detector(
@@ -428,7 +438,11 @@ class FaultProxy(Traffic):
         self, then: Cut | Callable[[ProxiedConnection], object]
     ) -> Callable[[ProxiedConnection], object]:
         if callable(then):
+            check_plain_function("then", then, "the connection")
             return then
+        if then not in get_args(Cut):
+            message = f"then must be a function or one of {', '.join(get_args(Cut))}, not {then!r}"
+            raise ValueError(message)
         actions: dict[str, Callable[[], None]] = {
             "reset": self.reset,
             "fin": self.fin,

@@ -13,6 +13,7 @@ privileges nor a driver, and works as any user; as root it runs the server as ``
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import quote
 
+from asyncnotify._arguments import check_count, check_kind, check_number, check_present
+from asyncnotify.testing._arguments import check_port
 from asyncnotify.testing._server.cluster import DEFAULTS, TRUST, Cluster, free_port
 from asyncnotify.testing._server.errors import (
     BinariesNotFoundError,
@@ -35,7 +38,6 @@ from asyncnotify.testing._server.log import await_log, log_size, log_tail
 from asyncnotify.testing._server.wrapper import children, send_signal
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
 
     from asyncnotify.testing._server.launch import Refusal
@@ -85,7 +87,8 @@ class PostgresServer:
         primary: A running server, of which this one is to be a hot standby.
 
     Raises:
-        TypeError: A setting is no str, or ``settings`` or ``hba`` is of another kind.
+        TypeError: An argument is of the wrong type, or a setting or a line of ``hba`` is no str.
+        ValueError: The port is out of its bounds.
     """
 
     def __init__(
@@ -99,8 +102,14 @@ class PostgresServer:
         template: PostgresServer | None = None,
         primary: PostgresServer | None = None,
     ) -> None:
-        self._settings = _checked_settings(settings or {})
+        self._settings = _checked_settings(settings)
         self._hba = _checked_lines(hba)
+        if port is not None:
+            check_port("port", port)
+        check_present("user", user, str)
+        _check_path("bin_dir", bin_dir)
+        check_kind("template", template, PostgresServer)
+        check_kind("primary", primary, PostgresServer)
         self._wanted_port = self._port = port
         self._has_served = False
         self._user = user
@@ -147,8 +156,12 @@ class PostgresServer:
         """
         Return the URL of a connection to ``database``, as the superuser by default.
 
-        Raises nothing.
+        Raises:
+            TypeError: An argument is no str.
         """
+        check_present("database", database, str)
+        check_kind("user", user, str)
+        check_kind("password", password, str)
         secret = "" if password is None else ":" + quote(password, safe="")
         who = quote(user or self._user, safe="") + secret
         return f"postgresql://{who}@{self.host}:{self.port}/{quote(database, safe='')}"
@@ -179,7 +192,13 @@ class PostgresServer:
         return self._require_cluster("tell the log file").log
 
     def log_tail(self, lines: int = 20) -> str:
-        """Return the log's last lines, nothing after ``close()``. Raises nothing."""
+        """
+        Return the log's last lines, nothing after ``close()``.
+
+        Raises:
+            ValueError: ``lines`` is no whole number, or less than 1.
+        """
+        check_count("lines", lines)
         return "" if self._cluster is None else log_tail(self._cluster.log, lines)
 
     @property
@@ -222,8 +241,10 @@ class PostgresServer:
             BinariesNotFoundError: There is no PostgreSQL that we can run.
             ServerStartError: The server gave up; the message holds the end of its log.
             ServerTimeoutError: It was not ready within ``timeout`` seconds, and was ended.
+            ValueError: ``timeout`` is no number, or negative.
 
         """
+        check_number("timeout", timeout, minimum=0)
         if self.running:
             return
         self.initialise()
@@ -245,8 +266,9 @@ class PostgresServer:
 
         Raises:
             ServerTimeoutError: It still runs after ``timeout`` seconds.
-            ValueError: There is no such mode.
+            ValueError: There is no such mode, or ``timeout`` is no number, or negative.
         """
+        check_number("timeout", timeout, minimum=0)
         if mode not in get_args(StopMode):
             message = f"mode must be one of {', '.join(get_args(StopMode))}, not {mode!r}"
             raise ValueError(message)
@@ -262,6 +284,7 @@ class PostgresServer:
 
         Raises:
             PostgresServerError: As of ``stop()`` and ``start()``.
+            ValueError: As of ``stop()``.
         """
         self.stop(mode, timeout=timeout)
         self.start(timeout=timeout)
@@ -317,6 +340,7 @@ class PostgresServer:
         Raises:
             ServerNotRunningError: The server is not running.
             UnknownBackendError: No process of this server has that id.
+            ValueError: ``pid`` is no whole number, or less than 1.
 
         """
         freeze(self._own_backend(pid))
@@ -327,6 +351,7 @@ class PostgresServer:
 
         Raises:
             PostgresServerError: As of ``freeze_backend()``.
+            ValueError: As of ``freeze_backend()``.
         """
         send_signal(self._own_backend(pid), signal.SIGCONT)
 
@@ -338,6 +363,7 @@ class PostgresServer:
 
         Raises:
             PostgresServerError: As of ``freeze_backend()``.
+            ValueError: As of ``freeze_backend()``.
         """
         send_signal(self._own_backend(pid), signal.SIGKILL)
 
@@ -354,11 +380,15 @@ class PostgresServer:
             CommandFailedError: The base backup failed.
             ServerStartError: The standby gave up.
             ServerTimeoutError: It does not stream within ``timeout`` seconds.
+            TypeError: A setting is no str, or ``settings`` is no mapping.
+            ValueError: ``timeout`` is no number, or negative.
 
         """
+        changed = _checked_settings(settings)
+        check_number("timeout", timeout, minimum=0)
         self._require_pid("copy the server")
         replica = type(self)(
-            settings={**self._settings, **(settings or {})},
+            settings={**self._settings, **changed},
             hba=self._hba,
             user=self._user,
             bin_dir=self._bin_dir,
@@ -381,8 +411,10 @@ class PostgresServer:
             ServerNotRunningError: The server is not running.
             PostgresServerError: It is no standby.
             ServerTimeoutError: It is not promoted within ``timeout`` seconds.
+            ValueError: ``timeout`` is no number, or negative.
 
         """
+        check_number("timeout", timeout, minimum=0)
         cluster, pid = self._require_cluster("promote the server"), self.pid
         if not (cluster.data_dir / "standby.signal").exists():
             message = "cannot promote the server: it is no standby; make one with standby()"
@@ -407,6 +439,7 @@ class PostgresServer:
         return pid
 
     def _own_backend(self, pid: int) -> int:
+        check_count("pid", pid)
         if pid not in children(self._require_pid("signal a backend")):
             raise UnknownBackendError(pid)
         return pid
@@ -432,15 +465,26 @@ def _checked_lines(lines: object) -> tuple[str, ...]:
         meant = "a list of lines, as ['host all alice 127.0.0.1/32 scram-sha-256']"
         message = f"hba must be {meant}, not {lines!r}"
         raise TypeError(message)
+    for line in lines:
+        check_present("each line of hba", line, str)
     return tuple(lines)
 
 
+def _check_path(name: str, value: object) -> None:
+    if not isinstance(value, str | os.PathLike | None):
+        message = f"{name} must be a path, as a str or a Path, not of type {type(value).__name__}"
+        raise TypeError(message)
+
+
 def _checked_settings(settings: Any) -> dict[str, str]:  # noqa: ANN401 - what users give
+    if settings is None:
+        return {}
     if not isinstance(settings, Mapping):
         kind = type(settings).__name__
         message = f"settings must be a dict, as {{'work_mem': '4MB'}}, not of type {kind}"
         raise TypeError(message)
     for name, value in settings.items():
+        check_present("each name in settings", name, str)
         if not isinstance(value, str):
             kind = type(value).__name__
             message = f"settings: {name} must be a str, as '{value}', not of type {kind}"

@@ -17,11 +17,13 @@ from asyncnotify._arguments import (
     check_kind,
     check_mapping,
     check_names,
+    check_number,
     check_pairs,
     check_plain_function,
     check_present,
     check_seconds,
     check_timeout,
+    check_whole,
     is_async,
     unknown_argument,
 )
@@ -53,6 +55,28 @@ def test_r48_a_count_that_is_no_whole_number_from_1_on_is_refused(value: object)
     """The ValueError names the argument and what it was given."""
     with pytest.raises(ValueError, match="buffer must be a whole number, at least 1, not"):
         check_count("buffer", value)
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, "1", None, True])
+def test_r48_a_whole_number_may_have_another_bound_or_none(value: object) -> None:
+    """The ValueError says which."""
+    with pytest.raises(ValueError, match="count must be a whole number, at least 0, not"):
+        check_whole("count", value, minimum=0)
+    check_whole("count", 0, minimum=0)
+    check_whole("number", -1)
+    with pytest.raises(ValueError, match=r"number must be a whole number, not 1\.5"):
+        check_whole("number", 1.5)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, *NO_NUMBERS])
+def test_r48_a_number_out_of_its_bounds_is_refused(value: object) -> None:
+    """The ValueError says both, or the one that there is."""
+    with pytest.raises(ValueError, match="usage must be a number between 0 and 1, not"):
+        check_number("usage", value, minimum=0, maximum=1)
+    check_number("usage", 0, minimum=0, maximum=1)
+    check_number("usage", 1, minimum=0, maximum=1)
+    with pytest.raises(ValueError, match="factor must be a number, at least 2, not"):
+        check_number("factor", value, minimum=2)
 
 
 def test_a_count_from_1_on_is_taken() -> None:

@@ -71,8 +71,8 @@ class OpenTransaction(LogTransaction):
             RuntimeError: The transaction has not begun, or has ended.
             asyncpg.PostgresError: The test has the server refuse it.
         """
-        work = self._open()
         check(channel, payload)
+        work = self._open()
         with self._state.lock:
             self._state.sending.check(channel, payload)
         work.pairs.append((channel, payload))

@@ -8,6 +8,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Literal
 
+from asyncnotify.testing._arguments import check_bytes, check_direction
 from asyncnotify.testing._proxy.forwarder import Callbacks, Ending, Forwarder
 
 if TYPE_CHECKING:
@@ -78,7 +79,13 @@ class ProxiedConnection:
         return self._to_client.passed
 
     def pause(self, direction: Directions = "both") -> None:
-        """Hold what comes, on this connection alone. Raises nothing."""
+        """
+        Hold what comes, on this connection alone.
+
+        Raises:
+            ValueError: ``direction`` is not one of those allowed.
+        """
+        check_direction(direction, may_be_both=True)
         for forwarder in self._forwarders(direction):
             forwarder.paused = True
 
@@ -107,7 +114,13 @@ class ProxiedConnection:
             self._pass_fin(self._to_client)
 
     def greet(self, data: bytes) -> None:
-        """Send the client these bytes and EOF. Raises nothing."""
+        """
+        Send the client these bytes and EOF.
+
+        Raises:
+            TypeError: ``data`` is no bytes.
+        """
+        check_bytes("data", data)
         self._to_client.put(data)
         self._to_client.put(Ending.FIN)
 

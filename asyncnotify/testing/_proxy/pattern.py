@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncnotify._arguments import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,8 +32,6 @@ class PatternDetector:
         *,
         then: Callable[[ProxiedConnection], object] | None = None,
     ) -> None:
-        check_bytes("a pattern", pattern)
-        check_direction(direction)
         self._pattern = pattern
         self._direction = direction
         self._changes = changes
@@ -63,7 +63,9 @@ class PatternDetector:
 
         Raises:
             WaitTimeoutError: They have not come within ``timeout`` seconds.
+            ValueError: ``timeout`` is no number, or negative.
         """
+        check_number("timeout", timeout, minimum=0)
         await self._changes.until(lambda: self.detected, timeout, f"{self!r}")
         assert self.connection is not None  # noqa: S101 - detected says so
         return self.connection
@@ -84,18 +86,3 @@ class PatternDetector:
         if self._then is not None:
             self._then(connection)
         self._changes.set()
-
-
-def check_bytes(name: str, value: object) -> None:
-    """Raise TypeError unless the value is bytes: a str would never be found among bytes."""
-    if not isinstance(value, bytes):
-        msg = f"{name} must be bytes, as b'LISTEN', not of type {type(value).__name__}"
-        raise TypeError(msg)
-
-
-def check_direction(value: object, *, may_be_both: bool = False) -> None:
-    """Raise ValueError unless the value names a direction."""
-    allowed = ["to_server", "to_client"] + ["both"] * may_be_both
-    if value not in allowed:
-        msg = f"direction must be one of {', '.join(map(repr, allowed))}, not {value!r}"
-        raise ValueError(msg)

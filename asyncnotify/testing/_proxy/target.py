@@ -7,11 +7,12 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from asyncnotify._arguments import check_present
+
 if TYPE_CHECKING:
     from asyncnotify.testing._proxy.connection import Address
 
 DEFAULT_PORT = 5432
-_LARGEST_PORT = 65_535
 ADDRESS_KEYS = {"host", "hostaddr", "port"}
 
 
@@ -23,7 +24,7 @@ def target_of(dsn: str) -> tuple[str, int]:
         ValueError: It names no host.
         TypeError: It is no str.
     """
-    check_text("dsn", dsn)
+    check_present("dsn", dsn, str)
     parts = urlsplit(dsn)
     query = dict(parse_qsl(parts.query))
     first = parts.netloc.rpartition("@")[2].split(",")[0]
@@ -37,7 +38,6 @@ def target_of(dsn: str) -> tuple[str, int]:
 
 def rewritten(dsn: str, host: str, port: int) -> str:
     """Return the DSN with every host and port replaced by this one."""
-    check_text("dsn", dsn)
     parts = urlsplit(dsn)
     user, at, _ = parts.netloc.rpartition("@")
     query = [pair for pair in parse_qsl(parts.query) if pair[0] not in ADDRESS_KEYS]
@@ -56,23 +56,6 @@ async def addresses_of(host: str, port: int) -> list[Address]:
         return [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, (str(address[0]), port)) for family, _, _, _, address in found]
-
-
-def check_text(name: str, value: object) -> None:
-    """Raise TypeError unless the value is a str."""
-    if not isinstance(value, str):
-        msg = f"{name} must be a str, not of type {type(value).__name__}"
-        raise TypeError(msg)
-
-
-def check_port(name: str, value: object, *, minimum: int = 1) -> None:
-    """Raise TypeError or ValueError unless the value is a port."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        msg = f"{name} must be a number, not of type {type(value).__name__}"
-        raise TypeError(msg)
-    if not minimum <= value <= _LARGEST_PORT:
-        msg = f"{name} must be from {minimum} to {_LARGEST_PORT}, not {value}"
-        raise ValueError(msg)
 
 
 def _host_and_port(netloc: str) -> tuple[str, str]:

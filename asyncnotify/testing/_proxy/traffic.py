@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asyncnotify._arguments import check_number, check_plain_function, check_whole
+from asyncnotify.testing._arguments import check_bytes, check_direction
 from asyncnotify.testing._proxy.conditions import Conditions
 from asyncnotify.testing._proxy.connection import Direction, ProxiedConnection
 from asyncnotify.testing._proxy.pattern import PatternDetector
@@ -64,8 +66,10 @@ class Traffic:
 
         ``tap`` may call the proxy's methods, and must not raise. Returns a callable that ends it.
 
-        Raises nothing.
+        Raises:
+            TypeError: ``tap`` is no plain function that takes the three.
         """
+        check_plain_function("tap", tap, "the connection", "the direction", "the bytes")
         self._taps.append(tap)
         return lambda: self._taps.remove(tap)
 
@@ -77,6 +81,8 @@ class Traffic:
             TypeError: ``pattern`` is no bytes.
             ValueError: ``direction`` is neither of the two.
         """
+        check_bytes("pattern", pattern)
+        check_direction(direction)
         return self._add_detector(PatternDetector(pattern, direction, self._changes))
 
     async def wait_for_bytes(
@@ -90,8 +96,9 @@ class Traffic:
         Raises:
             WaitTimeoutError: The pattern did not come within ``timeout`` seconds.
             TypeError: ``pattern`` is no bytes.
-            ValueError: ``direction`` is neither of the two.
+            ValueError: ``direction`` is neither of the two, or ``timeout`` no number, or negative.
         """
+        check_number("timeout", timeout, minimum=0)
         detector = self.detect(pattern, direction)
         try:
             return await detector.wait(timeout)
@@ -104,7 +111,10 @@ class Traffic:
 
         Raises:
             WaitTimeoutError: There are fewer after ``timeout`` seconds.
+            ValueError: An argument is no number, or negative, or ``count`` is no whole one.
         """
+        check_whole("count", count, minimum=0)
+        check_number("timeout", timeout, minimum=0)
         what = f"{count} open connections"
         await self._changes.until(lambda: self.open_connections >= count, timeout, what)
 
@@ -114,7 +124,10 @@ class Traffic:
 
         Raises:
             WaitTimeoutError: There were fewer after ``timeout`` seconds.
+            ValueError: An argument is no number, or negative, or ``count`` is no whole one.
         """
+        check_whole("count", count, minimum=0)
+        check_number("timeout", timeout, minimum=0)
         what = f"{count} accepted connections"
         await self._changes.until(lambda: self.accepted >= count, timeout, what)
 
@@ -124,7 +137,9 @@ class Traffic:
 
         Raises:
             WaitTimeoutError: One still is after ``timeout`` seconds.
+            ValueError: ``timeout`` is no number, or negative.
         """
+        check_number("timeout", timeout, minimum=0)
         await self._changes.until(lambda: not self.open_connections, timeout, "no open connection")
 
     def _new_connection(self, client: socket.socket) -> ProxiedConnection:
