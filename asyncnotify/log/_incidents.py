@@ -59,6 +59,9 @@ class EventsExpired:
     """
     Retention removed events before they were read, as the ``Gap`` at their place says too.
 
+    Reported at least once for each: to a consumer again if the connection is lost before the cursor
+    is moved.
+
     Attributes:
         consumer: The name of the consumer; None: a reader.
         since: When what is missing began, by the server's clock; None: not known.

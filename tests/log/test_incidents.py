@@ -23,6 +23,7 @@ from asyncnotify.log import (
     Retry,
     UnknownConsumerError,
 )
+from asyncnotify.log._walk.cursor import Cursor
 from tests.log.conftest import append, kill_sessions
 from tests.log.test_consumers import AT_ONCE, Seen
 from tests.support.machine import scaled
@@ -179,6 +180,53 @@ async def test_one_who_waits_for_its_turn_again_is_not_interrupted_any_more(
         assert not waiting.is_serving
         assert not taking.done()
         taking.cancel()
+
+
+async def test_one_who_cannot_read_is_interrupted_though_it_has_a_session(
+    dsn: str, installed: Names, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a portion takes longer than operation_timeout=: what ends an outage is to read."""
+    seen: list[Incident] = []
+    failures = iter(range(5))
+    portion = Cursor.portion
+
+    async def fail_at_first(cursor: Cursor) -> Any:
+        if next(failures, None) is not None:
+            raise ConnectionLostError
+        return await portion(cursor)
+
+    monkeypatch.setattr(Cursor, "portion", fail_at_first)
+    async with Log("orders", dsn, backoff=AT_ONCE, on_incident=seen.append) as log:
+        await append(admin, "a")
+        async with log.consumer("mailer") as consumer:
+            assert (await anext(consumer)).payload == "a"
+    assert told(seen) == ["Interrupted", "Resumed", "Closed"]
+
+
+async def test_a_handler_that_loses_its_session_at_its_end_is_not_interrupted(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """It is not tried again: nothing would end that outage."""
+    seen: list[Incident] = []
+    log = Log("orders", dsn, on_incident=seen.append)
+    called, closing = asyncio.Event(), asyncio.Event()
+
+    @log.on("mailer")
+    async def mail(_: Event[str]) -> None:
+        called.set()
+        await closing.wait()
+
+    async with log:
+        await append(admin, "a")
+        async with asyncio.timeout(scaled(20)):
+            await called.wait()
+        await kill_sessions(admin)
+        ending = asyncio.ensure_future(log.aclose(scaled(20)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        closing.set()
+        await ending
+    assert told(seen) == ["Closed"]
 
 
 async def test_the_buckets_of_a_consumer_have_one_outage(

@@ -261,7 +261,11 @@ class Feed:
             delay: Seconds until that is tried, for the report.
         """
         await self._give_up()
-        if not isinstance(error, TakenOverError):
+        if isinstance(error, TakenOverError):
+            return
+        if self._is_interrupted:  # it ends, and does not try again
+            log.info("%s was lost at its end: %s", self.reports.subject, describe_error(error))
+        else:
             self.reports.interrupted(self, error, delay, needs_repair=needs_repair(error))
 
     def interrupt(self) -> None:
@@ -357,7 +361,10 @@ class Feed:
         serving = self.serving
         self._columns = None
         expired, serving.expired = serving.expired, None
-        portion = expired or await serving.cursor.portion()
+        if expired is not None:
+            return self.reports.expired(expired)
+        portion = await serving.cursor.portion()
+        self._reached()  # not before: who can take the consumer may still be unable to read
         if isinstance(portion, Expired):
             return self.reports.expired(portion)
         if portion is None:
@@ -384,10 +391,9 @@ class Feed:
             self._reached()
             raise
         self._has_served = True
-        self._reached()
 
     def _reached(self) -> None:
-        """Note that the server has answered, even if another session serves the consumer."""
+        """Note that events can be read, or that another session does that."""
         self._delays = Delays(self._backoff)
         self.reports.succeeded(self)
 
