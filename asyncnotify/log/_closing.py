@@ -20,15 +20,18 @@ class Closing:
         finish: Ends all in good order. It is cancelled when the time is over, and again if it then
             waits for something.
         abandon: Ends at once what is left.
+        on_end: Called when all has ended, before those who wait for that go on.
     """
 
     def __init__(
         self,
         finish: Callable[[], Coroutine[Any, Any, None]],
         abandon: Callable[[], Awaitable[None]],
+        on_end: Callable[[], None],
     ) -> None:
         self._finish = finish
         self._abandon = abandon
+        self._on_end = on_end
         self._deadline = Deadline()
         self._task: asyncio.Task[None] | None = None
 
@@ -60,6 +63,7 @@ class Closing:
         self._deadline.shorten(timeout)
         if self._task is None:
             self._task = start(self._run(), name="asyncnotify log closing")
+            self._task.add_done_callback(lambda _: self._on_end())
         try:
             await asyncio.wait({self._task})
         except asyncio.CancelledError:

@@ -87,6 +87,10 @@ def _cancel_from_anywhere(task: asyncio.Task[None]) -> None:
         task.get_loop().call_soon_threadsafe(task.cancel)
 
 
+def _is_done(task: asyncio.Task[bool]) -> bool:
+    return task.done()
+
+
 class Runtime:
     """All of it begins when it is used first, and ends with ``aclose()``."""
 
@@ -107,7 +111,7 @@ class Runtime:
         self._handlers: dict[asyncio.Task[bool], HandlerWorker | BucketsWorker] = {}
         self._served: list[tuple[Handling, asyncio.Task[bool]]] = []
         self._closers: set[asyncio.Task[bool]] = set()  # of handlers that close the log
-        self._closing = Closing(self._finish, self._abandon)
+        self._closing = Closing(self._finish, self._abandon, self._tell_closed)
         self._has_told_end = False
         self._consumers: weakref.WeakSet[Consumer[Any]] = weakref.WeakSet()
         self._streams: weakref.WeakSet[LogStream[Any]] = weakref.WeakSet()
@@ -339,17 +343,17 @@ class Runtime:
         """
         handling = running_handling()
         self._closers.update(task for other, task in self._served if other is handling)
+        for closer in self._closers:
+            closer.add_done_callback(lambda _: self._tell_closed())
         self._closing.look_again()
-        try:
-            await self._closing.end(timeout)
-        finally:
-            self._tell_closed()
+        await self._closing.end(timeout)
         if handling is None and self._closers:
             _, late = await asyncio.wait(self._closers, timeout=timeout)
             await cancel_twice(late)
 
     def _tell_closed(self) -> None:
-        if not self._has_told_end:
+        """Tell of the end, after what handlers that asked for it have to tell of their event."""
+        if self.has_ended and not self._has_told_end and all(map(_is_done, self._closers)):
             self._has_told_end = True
             self.reporter.tell(Closed())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import asyncpg
 import pytest
@@ -227,6 +227,29 @@ async def test_a_handler_that_loses_its_session_at_its_end_is_not_interrupted(
         closing.set()
         await ending
     assert told(seen) == ["Closed"]
+
+
+@pytest.mark.parametrize("then", ["dead_letter", "stop"])
+async def test_closed_is_the_last_though_a_handler_closes_the_log(
+    dsn: str, installed: Names, admin: Connection, then: Literal["dead_letter", "stop"]
+) -> None:
+    """What becomes of its event is told before, as the handler ends after all else."""
+    seen: list[Incident] = []
+    log = Log("orders", dsn, on_incident=seen.append)
+
+    @log.on("mailer", on_error=Retry(1, then=then, backoff=AT_ONCE))
+    async def mail(_: Event[str]) -> None:
+        await log.aclose()
+        raise ValueError
+
+    await log.start()
+    incidents = log.incidents()
+    await append(admin, "a")
+    async with asyncio.timeout(scaled(20)):
+        told_last = [type(incident).__name__ for incident in await _collected(incidents)]
+    assert told_last[-1] == "Closed"
+    assert len(told_last) == 2
+    assert told(seen) == told_last
 
 
 async def test_the_buckets_of_a_consumer_have_one_outage(

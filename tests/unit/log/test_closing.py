@@ -25,7 +25,7 @@ async def test_what_is_to_finish_knows_that_it_ends_and_how_long_it_may_take(
     async def abandon() -> None:
         seen.append((closing.has_begun, closing.has_ended))
 
-    closing = Closing(finish, abandon)
+    closing = Closing(finish, abandon, lambda: None)
     assert not closing.has_begun
     before = loop.get_task_factory()
     if eager:
