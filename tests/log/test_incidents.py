@@ -107,6 +107,38 @@ async def test_all_readers_together_have_one_outage(
     assert kinds[-1] == "Closed"
 
 
+@pytest.mark.parametrize("how", ["raised", "ended"])
+async def test_a_stream_that_does_not_try_any_more_does_not_keep_an_outage(
+    dsn: str, installed: Names, admin: Connection, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whoever took from it may hold it for long; the others read again."""
+    seen: list[Incident] = []
+    failures: list[Exception] = [ConnectionLostError()]
+    portion = Cursor.portion
+
+    async def fail_at_first(cursor: Cursor) -> Any:
+        if failures:
+            raise failures.pop(0)
+        if how == "ended" and "Interrupted" in told(seen) and not ended:
+            ended.append(True)
+            log.end_streams()
+            await asyncio.Event().wait()
+        return await portion(cursor)
+
+    ended: list[bool] = []
+    if how == "raised":
+        failures.append(ValueError("bad"))
+    monkeypatch.setattr(Cursor, "portion", fail_at_first)
+    async with Log("orders", dsn, backoff=AT_ONCE, on_incident=seen.append) as log:
+        await append(admin, "a")
+        held = log.read(after="start")
+        with pytest.raises(ValueError if how == "raised" else StopAsyncIteration):
+            await anext(held)
+        assert told(seen) == ["Interrupted"]
+        assert (await anext(log.read(after="start"))).payload == "a"
+        assert told(seen) == ["Interrupted", "Resumed"]
+
+
 @pytest.mark.needs_server("a connection of the driver's")
 async def test_another_cause_within_an_outage_is_reported_too(
     dsn: str, installed: Names, admin: Connection

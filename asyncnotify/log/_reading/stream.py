@@ -193,6 +193,7 @@ class LogStream(OfOneProcess, Generic[ItemT_co]):
 
     def end_after_portion(self) -> None:
         """Yield what has been read, and no more; but an ``until_end()`` goes on to its end."""
+        self._reports.gone(self)
         if not self._ending.done():
             self._ending.set_result(None)
 
@@ -322,9 +323,13 @@ class LogStream(OfOneProcess, Generic[ItemT_co]):
         if work.cancelled() or self._is_closed:
             return
         try:
-            work.result()
-        except PASSING as error:
-            self._wait_to_retry(error)
+            try:
+                work.result()
+            except PASSING as error:
+                self._wait_to_retry(error)
+        except BaseException:
+            self._reports.gone(self)  # its caller may hold it, and try no more
+            raise
 
     async def _when_due(self, what: Callable[[], Coroutine[Any, Any, None]]) -> None:
         delay = self._retry_at - asyncio.get_running_loop().time()
