@@ -136,10 +136,14 @@ class Audience(Generic[ItemT]):
         """Tell this stream too, as long as somebody holds it."""
         self._streams.add(stream)
 
-    def tell(self, item: ItemT) -> None:
-        """Tell all; what the callback raises is logged."""
+    def put(self, item: ItemT) -> None:
+        """Tell the streams."""
         for stream in tuple(self._streams):
             stream._put(item)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
+
+    def tell(self, item: ItemT) -> None:
+        """Tell all; what the callback raises is logged."""
+        self.put(item)
         if self._callback is not None:
             self._call(self._callback, item)
 

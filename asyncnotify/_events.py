@@ -174,6 +174,10 @@ class Announcer:
         if self.check_owner is not None:
             self.check_owner()
 
+    def end_streams(self) -> None:
+        """End the streams that wait for events of a run that has never begun."""
+        self._audience.put(Closed())
+
     def announce(self, event: ConnectionEvent) -> None:
         """Log an event, and tell of it; what the callback raises is logged."""
         self._log(event)

@@ -294,6 +294,8 @@ class Listener(OfOneProcess):
         check_timeout("timeout", timeout)
         seconds = self._limits.close_timeout if timeout is None else timeout
         await self._runs.end(drain=True, timeout=seconds)
+        if not self._runs.has_present:
+            self._announcer.end_streams()
 
     async def __aenter__(self) -> Self:
         await self.start()

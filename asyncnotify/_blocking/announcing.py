@@ -119,9 +119,13 @@ class Relay(Generic[ItemT]):
         """Pass on to this stream too, as long as somebody holds it."""
         self._streams.add(stream)
 
-    def __call__(self, item: ItemT) -> object:
-        """Pass one item on; return what the function returns, or raise what it raises."""
+    def put(self, item: ItemT) -> None:
+        """Pass one item on to the streams."""
         for stream in self._streams:
             stream._put(item)  # noqa: SLF001 - not for users # pyright: ignore[reportPrivateUsage]
         self.news.wake()
+
+    def __call__(self, item: ItemT) -> object:
+        """Pass one item on; return what the function returns, or raise what it raises."""
+        self.put(item)
         return None if self._callback is None else self._callback(item)

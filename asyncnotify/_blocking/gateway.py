@@ -228,6 +228,11 @@ class Gateway:
             if not is_served_here(self) and not portal.is_here and not runs_loop():
                 portal.join(seconds + _MARGIN)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has ever run in the loop."""
+        return self._portal is not None
+
     def close_at_exit(self, deadline: float) -> Callable[[], None]:
         """Begin to close at once; return a function that waits for the end."""
         portal = self._portal

@@ -28,6 +28,7 @@ from asyncnotify._channels.arguments import channel_of, encoded
 from asyncnotify._channels.channel import Channel
 from asyncnotify._delivery.buffering import Buffering
 from asyncnotify._errors import ClosedError
+from asyncnotify._events import Closed
 from asyncnotify._keepalive import Keepalive
 from asyncnotify._listener import Listener
 from asyncnotify._model import Gap, Notification, State, Stats
@@ -208,6 +209,8 @@ class BlockingListener(OfOneProcess):
             WrongLoopError: The listener runs in another process.
         """
         self._gateway.close(timeout)
+        if not self._gateway.has_begun:
+            self._events.put(Closed())  # else whoever waits for one would wait for ever
 
     def __enter__(self) -> Self:
         self.start()

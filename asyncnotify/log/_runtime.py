@@ -87,10 +87,6 @@ def _cancel_from_anywhere(task: asyncio.Task[None]) -> None:
         task.get_loop().call_soon_threadsafe(task.cancel)
 
 
-def _is_done(task: asyncio.Task[bool]) -> bool:
-    return task.done()
-
-
 class Runtime:
     """All of it begins when it is used first, and ends with ``aclose()``."""
 
@@ -353,7 +349,8 @@ class Runtime:
 
     def _tell_closed(self) -> None:
         """Tell of the end, after what handlers that asked for it have to tell of their event."""
-        if self.has_ended and not self._has_told_end and all(map(_is_done, self._closers)):
+        is_over = self.has_ended and all(closer.done() for closer in self._closers)
+        if is_over and not self._has_told_end:
             self._has_told_end = True
             self.reporter.tell(Closed())
 

@@ -63,8 +63,11 @@ async def test_an_outage_of_a_consumer_is_reported_from_its_beginning_to_its_end
             assert (await anext(consumer)).payload == "a"
             for _ in range(2):
                 waiting = asyncio.ensure_future(anext(consumer))
-                await kill_sessions(admin)
-                interrupted = await until(incidents, Interrupted)
+                losing = asyncio.ensure_future(until(incidents, Interrupted))
+                while not losing.done():  # one that is lost while it rests is replaced silently
+                    await kill_sessions(admin)
+                    await asyncio.sleep(0)
+                interrupted = await losing
                 resumed = await until(incidents, Resumed)
                 await append(admin, "b")
                 await waiting
@@ -442,3 +445,12 @@ def test_threads_are_told(dsn: str) -> None:
     with pytest.raises(EOFError, match="the log has been closed"):
         incidents.get()
     assert seen == [letter, Closed()]
+
+
+@pytest.mark.needs_server("threads")
+def test_incidents_of_a_log_that_is_never_used_end_when_it_is_closed(dsn: str) -> None:
+    """A thread that waits for one would keep the program from ending."""
+    with BlockingLog("orders", dsn) as log:
+        incidents = log.incidents()
+    assert incidents.get(timeout=scaled(20)) == Closed()
+    assert list(incidents) == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncnotify import BlockingListener, Listener
 from asyncnotify._blocking.events import EventRelay
 from asyncnotify._errors import WrongLoopError
 from asyncnotify._events import (
@@ -25,6 +26,7 @@ from tests.support.interrupter import Alarm, each_point
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+DSN = "postgresql://nowhere/x"
 LOST = ConnectionLost(ConnectionResetError("reset by peer"), 7)
 RETRY = RetryScheduled(3, 0.25, OSError("refused"))
 
@@ -277,3 +279,19 @@ def test_r56_an_event_that_was_taken_is_returned_or_stays() -> None:
                 got.append(returned.value)
             except Alarm:
                 assert interrupter.has_raised
+
+
+async def test_events_of_a_listener_that_never_runs_end_when_it_is_closed() -> None:
+    """Else whoever waits for one would wait for ever."""
+    listener = Listener(DSN)
+    events = listener.events()
+    await listener.aclose()
+    assert [event async for event in events] == [Closed()]
+
+
+def test_so_do_those_of_a_listener_for_threads() -> None:
+    """It would keep the program from ending."""
+    listener = BlockingListener(DSN)
+    events = listener.events()
+    listener.close()
+    assert list(events) == [Closed()]

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from asyncnotify import Channel, Keepalive
+from asyncnotify import Channel, Closed, Keepalive
 from asyncnotify._arguments import check_on_incident, is_async
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._blocking.gateway import Gateway, awaitable
@@ -166,6 +166,8 @@ class BlockingLog(OfOneProcess):
             WrongLoopError: The log is used by another process.
         """
         self._gateway.close(timeout)
+        if not self._gateway.has_begun:
+            self._incidents.put(Closed())  # else whoever waits for one would wait for ever
 
     # -- installing ---------------------------------------------------------------------------
 

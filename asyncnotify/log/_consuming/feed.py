@@ -11,7 +11,7 @@ from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._tasks import cancel, retrieve, start
-from asyncnotify.log._consuming.serving import BusyError, TakenOverError
+from asyncnotify.log._consuming.serving import TakenOverError
 from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
 from asyncnotify.log._walk.cursor import Expired
 
@@ -385,11 +385,7 @@ class Feed:
         await self._give_up()  # where so far only the server has ended the session
         await self._be_registered()
         await self._wake_ups.start()
-        try:
-            self._serving = await self._server.open(on_wait=self._reached)
-        except BusyError:
-            self._reached()
-            raise
+        self._serving = await self._server.open(on_wait=self._reached)
         self._has_served = True
 
     def _reached(self) -> None:

@@ -208,9 +208,9 @@ class Server:
             if rows:
                 return rows[0]
             await self._check_known(session)
+            on_wait()
             if self._bucket.of != WHOLE:
                 raise BusyError
-            on_wait()
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
     async def _check_known(self, session: AheadSession) -> None:
