@@ -55,7 +55,6 @@ class Reporter:
             target=target,
             log=log,
         )
-        self._loss_warnings, self._expiry_warnings = WarningLimit(), WarningLimit()
         self._consumers: weakref.WeakValueDictionary[str, Reports] = weakref.WeakValueDictionary()
         self._interrupted: set[Reports] = set()
         self.readers: Reports = Reports(self, None, f"a reader of log {name!r}")
@@ -85,8 +84,8 @@ class Reporter:
         repair = NEEDS_REPAIR if incident.needs_repair else ""
         when = f"in {incident.delay:.2f} s" if incident.delay else "at once"
         log.warning(
-            self._loss_warnings,
-            (incident.consumer, type(incident.cause), incident.needs_repair),
+            reports.warnings,
+            (type(incident.cause), incident.needs_repair),
             "%s is interrupted, and tried again %s: %s%s",
             reports.subject,
             when,
@@ -109,8 +108,8 @@ class Reporter:
         """Log a loss, and tell of it."""
         text = "%s missed events that retention removed before they were read: %s"
         log.warning(
-            self._expiry_warnings,
-            incident.consumer,
+            reports.warnings,
+            EventsExpired,
             text,
             reports.subject,
             number,
@@ -130,12 +129,17 @@ class Reports:
         reporter: Logs, and tells.
         consumer: Its name; None for readers.
         subject: How log lines name it.
+
+    Attributes:
+        subject: The same.
+        warnings: Which of its log lines are warnings: the trouble of one consumer hides no other's.
     """
 
     def __init__(self, reporter: Reporter, consumer: str | None, subject: str) -> None:
         self._reporter = reporter
         self._consumer = consumer
         self.subject = subject
+        self.warnings = WarningLimit()
         self._interrupted: weakref.WeakSet[object] = weakref.WeakSet()
         self._since: float | None = None
         self._kinds: set[tuple[type, bool]] = set()
@@ -180,6 +184,11 @@ class Reports:
         if self._consumer is not None:
             log.error("event at %s is a dead letter of %s", position, self.subject)
             self._reporter.tell(DeadLettered(self._consumer, position, attempts, error))
+
+    def unexpected(self, subject: str, error: BaseException) -> None:
+        """Log an error that nobody has thought of: with its traceback, and so once a minute."""
+        if self.warnings.allows((Reports.unexpected, type(error))):
+            log.error("%s is interrupted by an unexpected error", subject, exc_info=error)
 
     def handler_ended(self, bucket: int | None, cause: BaseException) -> None:
         """Report that a handler is not called any more."""

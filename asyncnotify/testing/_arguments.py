@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-_LARGEST_PORT = 65_535
+from typing import Final
+
+from asyncnotify._arguments import check_present
+
+_LARGEST_PORT: Final = 65_535
+_LONGEST_NAME: Final = 63
 
 
 def check_port(name: str, value: object, *, minimum: int = 1) -> None:
@@ -12,6 +17,19 @@ def check_port(name: str, value: object, *, minimum: int = 1) -> None:
         raise TypeError(msg)
     if not minimum <= value <= _LARGEST_PORT:
         msg = f"{name} must be from {minimum} to {_LARGEST_PORT}, not {value}"
+        raise ValueError(msg)
+
+
+def check_identifier(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless the value can be the name of a role or a database."""
+    check_present(name, value, str)
+    text = str(value)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 1 <= size <= _LONGEST_NAME or "\0" in text:
+        msg = f"{name} must have 1 to {_LONGEST_NAME} bytes of UTF-8 without NUL, not be {text!r}"
         raise ValueError(msg)
 
 

@@ -322,10 +322,10 @@ class FakeServer(LogSource):
         Raises:
             TypeError: ``payload`` is no str, or ``committed`` neither True nor False.
             ChannelNameError: The name is not valid for a channel.
+            PayloadError: No notification can have this payload, as it would be too large.
         """
         check_present("payload", payload, str)
-        if channel is not None:
-            check_name(channel)
+        check("any" if channel is None else channel, payload)
         check_flag("committed", committed)
         with self._state.lock:
             self._state.sending.cuts.append(Cut(channel, payload, committed))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import quote
 
 from asyncnotify._arguments import check_count, check_kind, check_number, check_present
-from asyncnotify.testing._arguments import check_port
+from asyncnotify.testing._arguments import check_identifier, check_port
 from asyncnotify.testing._server.cluster import DEFAULTS, TRUST, Cluster, free_port
 from asyncnotify.testing._server.errors import (
     BinariesNotFoundError,
@@ -88,7 +88,7 @@ class PostgresServer:
 
     Raises:
         TypeError: An argument is of the wrong type, or a setting or a line of ``hba`` is no str.
-        ValueError: The port is out of its bounds.
+        ValueError: The port is out of its bounds, or no superuser can have this name.
     """
 
     def __init__(
@@ -106,7 +106,10 @@ class PostgresServer:
         self._hba = _checked_lines(hba)
         if port is not None:
             check_port("port", port)
-        check_present("user", user, str)
+        check_identifier("user", user)
+        if user.startswith("pg_"):
+            message = f"user must not begin with pg_, as PostgreSQL's own roles do: {user!r}"
+            raise ValueError(message)
         _check_path("bin_dir", bin_dir)
         check_kind("template", template, PostgresServer)
         check_kind("primary", primary, PostgresServer)
@@ -158,12 +161,14 @@ class PostgresServer:
 
         Raises:
             TypeError: An argument is no str.
+            ValueError: No role, or no database, can have this name.
         """
-        check_present("database", database, str)
-        check_kind("user", user, str)
+        check_identifier("database", database)
+        if user is not None:
+            check_identifier("user", user)
         check_kind("password", password, str)
         secret = "" if password is None else ":" + quote(password, safe="")
-        who = quote(user or self._user, safe="") + secret
+        who = quote(self._user if user is None else user, safe="") + secret
         return f"postgresql://{who}@{self.host}:{self.port}/{quote(database, safe='')}"
 
     @property

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
-from asyncnotify.log import Log
+from asyncnotify.log import Event, Incident, Interrupted, Log, Resumed
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
-from tests.log.conftest import Reader
+from tests.log.conftest import Reader, append
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -159,3 +162,45 @@ async def test_roles_that_were_granted_what_grants_returns_can_do_their_work(
     finally:
         for role in ("log_web", "log_worker"):
             await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_a_handler_whose_privileges_are_taken_away_goes_on_once_they_are_granted(
+    dsn: str,
+    installed: Names,
+    admin: Connection,
+    roles: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Until then it is tried again each second, with one traceback, and said to need repair."""
+
+    async def connect() -> Connection:
+        return await asyncpg.connect(dsn, server_settings={"role": CONSUMER})
+
+    caplog.set_level(logging.INFO)
+    handled = asyncio.Queue[str]()
+    incidents: list[Incident] = []
+    log = Log("orders", connect=connect, poll=0.01, on_incident=incidents.append)
+
+    @log.on("mailer", "things")
+    async def mail(event: Event[str]) -> None:
+        handled.put_nowait(event.payload)
+
+    async with log:
+        await append(admin, "a", channel="things")
+        assert await handled.get() == "a"
+        await admin.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA asyncnotify FROM {CONSUMER}")
+        await append(admin, "b", channel="things")
+        async with asyncio.timeout(scaled(20)):
+            while caplog.text.count("is interrupted, and tried again") < 2:
+                await admin.execute("SELECT 1")
+            for statement in grants_to_consume(installed, CONSUMER):
+                await admin.execute(statement)
+            while await handled.get() != "b":
+                pass
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    text = "handler 'mailer' of log 'orders' is interrupted by an unexpected error"
+    assert [record.getMessage() for record in errors] == [text]
+    [told] = [one for one in incidents if isinstance(one, Interrupted)]
+    assert told.needs_repair
+    assert isinstance(told.cause, asyncpg.InsufficientPrivilegeError)
+    assert any(isinstance(one, Resumed) for one in incidents)

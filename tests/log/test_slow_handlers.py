@@ -76,7 +76,7 @@ async def test_a_handler_that_does_not_return_is_named_once(
     assert [await handled.get() for _ in range(2)] == ["1", "2"]
     [text] = warned.texts
     assert text.startswith(
-        f"handler {name!r} has not returned for 0.05 s (at test_slow_handlers.py:"
+        f"handler {name!r} of log 'orders' has not returned for 0.05 s (at test_slow_handlers.py:"
     )
     assert ", in handle), called with the event at orders:1.1.1: the events behind it wait" in text
     assert ("its transaction stays open" in text) is transactional
@@ -93,7 +93,9 @@ async def test_a_plain_function_that_blocks_the_event_loop_is_named(
 
     await log.start()
     await warned.event.wait()
-    assert "' is a plain function, and blocked the event loop for" in warned.texts[0]
+    assert (
+        "' of log 'orders' is a plain function, and blocked the event loop for" in warned.texts[0]
+    )
 
 
 @pytest.mark.parametrize("slow_after", [None, 30.0])

@@ -34,6 +34,7 @@ class Handling(NamedTuple):
     What ``Log.on()`` was given.
 
     Attributes:
+        log: The name of the log.
         consumer: The checked name of the consumer.
         channels: Names and Channels.
         function: Called with each event.
@@ -46,6 +47,7 @@ class Handling(NamedTuple):
         context: In which the function was registered. Each call has a copy of it.
     """
 
+    log: str
     consumer: str
     channels: tuple[object, ...]
     function: EventHandler
@@ -55,6 +57,11 @@ class Handling(NamedTuple):
     buckets: int
     slow_after: float | None
     context: Context
+
+    @property
+    def subject(self) -> str:
+        """How log lines name it."""
+        return f"handler {self.consumer!r} of log {self.log!r}"
 
 
 _running: ContextVar[Handling] = ContextVar("asyncnotify_log_handling")
@@ -116,10 +123,10 @@ async def call_handler(
 def _warn_of_slow(handling: Handling, position: Position, calling: asyncio.Task[None]) -> None:
     log.warning(
         _warnings,
-        ("slow", handling.consumer),
-        "handler %r has not returned for %.3g s%s, called with the event at %s: the events behind"
+        ("slow", handling.subject),
+        "%s has not returned for %.3g s%s, called with the event at %s: the events behind"
         " it wait%s; give what it waits for a timeout (slow_after= sets when to warn)",
-        handling.consumer,
+        handling.subject,
         handling.slow_after,
         place_of(calling),
         position,
@@ -137,11 +144,11 @@ async def _timed(handling: Handling, arguments: tuple[object, ...]) -> None:
     if (took := time.perf_counter() - began) > min(_BLOCKING, handling.slow_after):
         log.warning(
             _warnings,
-            ("blocked", handling.consumer),
-            "handler %r is a plain function, and blocked the event loop for %.1f s, in which"
+            ("blocked", handling.subject),
+            "%s is a plain function, and blocked the event loop for %.1f s, in which"
             " nothing else ran in it: make it an async def that awaits, or call what blocks in a"
             " thread, as by asyncio.to_thread()",
-            handling.consumer,
+            handling.subject,
             took,
         )
     await _awaited(result)

@@ -80,6 +80,9 @@ class HandlerWorker:
     def __init__(self, handling: Handling, feed: Feed, bucket: int | None = None) -> None:
         self._handling = handling
         self._bucket = bucket
+        self._subject = (
+            handling.subject if bucket is None else f"{handling.subject}, bucket {bucket},"
+        )
         self._feed = feed
         self.is_handling: bool = False
         self._is_stopping = False
@@ -95,7 +98,6 @@ class HandlerWorker:
 
         Returns whether it may run again: it has been stopped, or others serve the bucket.
         """
-        name = self._handling.consumer
         try:
             while not self._is_stopping:
                 await self._step()
@@ -103,13 +105,13 @@ class HandlerWorker:
             return True
         except HandlerError as error:
             log.error(  # noqa: TRY400 - each error has been logged with its traceback
-                "handler %r is stopped, as Retry(then='stop') says: %s",
-                name,
+                "%s is stopped, as Retry(then='stop') says: %s",
+                self._subject,
                 describe_error(error.error),
             )
             self._feed.reports.handler_ended(self._bucket, error.error)
         except (LogError, *PERMANENT) as error:
-            log.exception("handler %r has ended: retrying will not help", name)
+            log.exception("%s has ended: retrying will not help", self._subject)
             self._feed.reports.handler_ended(self._bucket, error)
         else:
             return True
@@ -125,9 +127,9 @@ class HandlerWorker:
                 await self._handle_all(found)
         except (BusyError, HandlerError, LogError, *PERMANENT):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - logged with its traceback
             # A handler that ends by what nobody has thought of would be missed by nobody
-            log.exception("handler %r is interrupted", self._handling.consumer)
+            self._feed.reports.unexpected(self._subject, error)
             await self._feed.lose(error, _PAUSE)
             await asyncio.sleep(_PAUSE)
         finally:
@@ -205,8 +207,8 @@ class HandlerWorker:
 
     def _log(self, decoded: Decoded, attempt: int, error: BaseException) -> None:
         log.error(
-            "handler %r raised for the event at %s (attempt %d)",
-            self._handling.consumer,
+            "%s raised for the event at %s (attempt %d)",
+            self._subject,
             decoded.position,
             attempt,
             exc_info=error,
@@ -267,22 +269,18 @@ class BucketsWorker:
                 await self._first.ready()  # start() makes only those registered before it
                 await self._sharing.run()
             except (LogError, *PERMANENT) as error:
-                log.exception("handler %r has ended: retrying will not help", self._name)
+                log.exception("%s has ended: retrying will not help", self._handling.subject)
                 self._reports.handler_ended(None, error)
                 return False
-            except Exception as error:
-                log.exception("handler %r is interrupted", self._name)
+            except Exception as error:  # noqa: BLE001 - logged with its traceback
+                self._reports.unexpected(self._handling.subject, error)
                 self._reports.interrupted(self._sharing, error, _PAUSE, needs_repair=False)
                 await asyncio.sleep(_PAUSE)
         return True
 
-    @property
-    def _name(self) -> str:
-        return self._handling.consumer
-
     def _begin(self, number: int) -> Served:
         worker = HandlerWorker(self._handling, self._feeds(number), number)
-        return _ServedBucket(worker, f"asyncnotify log handler {self._name} {number}")
+        return _ServedBucket(worker, f"asyncnotify log handler {self._handling.consumer} {number}")
 
 
 async def handle_dead_letter(

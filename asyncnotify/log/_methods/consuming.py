@@ -171,6 +171,7 @@ class Consuming(Running):
             check_event_handler(function, transactional=transactional)
             _check_free(name, self._handlings)
             self._handlings[name] = handling = Handling(
+                log=self.name,
                 consumer=name,
                 channels=channels,
                 function=function,

@@ -52,4 +52,4 @@ def raise_if_final(error: Exception, *, is_new: bool) -> None:
 
 def needs_repair(error: BaseException) -> bool:
     """Return whether what has been raised comes again until something is fixed."""
-    return error.__cause__ is not None and is_final(error.__cause__)
+    return is_final(error) or (error.__cause__ is not None and is_final(error.__cause__))

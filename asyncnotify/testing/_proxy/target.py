@@ -21,7 +21,7 @@ def target_of(dsn: str) -> tuple[str, int]:
     Return the first host (or directory of a Unix socket) and port that a DSN names.
 
     Raises:
-        ValueError: It names no host.
+        ValueError: It names no host, or no port where one is to be.
         TypeError: It is no str.
     """
     check_present("dsn", dsn, str)
@@ -33,7 +33,7 @@ def target_of(dsn: str) -> tuple[str, int]:
     if not host:
         message = "the DSN names no host"
         raise ValueError(message)
-    return host, int(port or query.get("port", "").split(",")[0] or DEFAULT_PORT)
+    return host, _number(port or query.get("port", "").split(",")[0] or str(DEFAULT_PORT))
 
 
 def rewritten(dsn: str, host: str, port: int) -> str:
@@ -56,6 +56,13 @@ async def addresses_of(host: str, port: int) -> list[Address]:
         return [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, (str(address[0]), port)) for family, _, _, _, address in found]
+
+
+def _number(port: str) -> int:
+    if not (port.isascii() and port.isdecimal()):
+        message = f"the port of the DSN must be a number, not {port!r}"
+        raise ValueError(message)
+    return int(port)
 
 
 def _host_and_port(netloc: str) -> tuple[str, str]:

@@ -148,6 +148,33 @@ def test_lines_name_the_log_and_the_consumer(caplog: pytest.LogCaptureFixture) -
     assert {record.__dict__["target"] for record in caplog.records} == {"joe@db"}
 
 
+def test_the_trouble_of_one_consumer_hides_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    """One outage stops all consumers of a process: each of them is a WARNING, once a minute."""
+    it = Harness()
+    for _ in range(2):
+        for number in range(100):
+            reports = it.reporter.of_consumer(f"tenant_{number}")
+            reports.interrupted(it.first, LOST, 0.5, needs_repair=False)
+            reports.expired(Expired(3, None))
+    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(warned) == len({*warned}) == 200
+
+
+def test_an_unexpected_error_is_an_error_with_its_traceback_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A privilege that is missing comes again each second, until somebody grants it."""
+    reports = Harness().mailer()
+    for error in (ValueError("1"), ValueError("2"), TypeError("3")):
+        reports.unexpected("handler 'mailer' of log 'orders', bucket 7,", error)
+    text = "handler 'mailer' of log 'orders', bucket 7, is interrupted by an unexpected error"
+    lines = [
+        (one.levelname, one.getMessage(), one.exc_info and str(one.exc_info[1]))
+        for one in caplog.records
+    ]
+    assert lines == [("ERROR", text, "1"), ("ERROR", text, "3")]
+
+
 def test_an_interruption_keeps_no_frames() -> None:
     """A stream may keep a thousand of them, and each frame would keep what it had at hand."""
     it = Harness()

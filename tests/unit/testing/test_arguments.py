@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import asyncnotify.testing
+from asyncnotify.testing.server import PostgresServer
 from tests.support.docstrings import raised_names
 
 if TYPE_CHECKING:
@@ -203,6 +204,38 @@ def test_r48_a_wrong_element_is_named(wrong: str) -> None:
     name, arguments, told = WRONG_ELEMENTS[wrong]
     with pytest.raises((TypeError, ValueError), match=told):
         CALLABLES[name](**arguments)
+
+
+IMPOSSIBLE: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "payload too large": (
+        "FakeServer.lose_on",
+        {"payload": 9_000 * "x", "committed": True},
+    ),
+    "payload with NUL": (
+        "FakeServer.lose_on",
+        {"payload": "a\0", "channel": "orders", "committed": True},
+    ),
+    "user that is empty": ("PostgresServer", {"user": ""}),
+    "user with NUL": ("PostgresServer", {"user": "a\0"}),
+    "user with a lone surrogate": ("PostgresServer", {"user": "\udc80"}),
+    "user too long": ("PostgresServer", {"user": 32 * "ä"}),
+    "user of PostgreSQL's own": ("PostgresServer", {"user": "pg_read_all_data"}),
+    "user of a DSN": ("PostgresServer.dsn_for", {"database": "shop", "user": ""}),
+    "database of a DSN": ("PostgresServer.dsn_for", {"database": ""}),
+    "port of a DSN": ("FaultProxy.for_dsn", {"dsn": "postgresql://db:abc/shop"}),
+    "port in the query of a DSN": ("FaultProxy.for_dsn", {"dsn": "postgresql:///?host=db&port=x"}),
+}
+"""What is of the right type, and still nothing that PostgreSQL could have."""
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_r48_what_postgresql_cannot_have_is_named(case: str) -> None:
+    """A test that waited for it would wait for ever."""
+    name, arguments = IMPOSSIBLE[case]
+    named = case.partition(" ")[0]
+    thing = PostgresServer().dsn_for if name == "PostgresServer.dsn_for" else CALLABLES[name]
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
+        thing(**arguments)
 
 
 WRONG_FUNCTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
