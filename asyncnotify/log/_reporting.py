@@ -187,7 +187,7 @@ class Reports:
 
     def unexpected(self, subject: str, error: BaseException) -> None:
         """Log an error that nobody has thought of: with its traceback, and so once a minute."""
-        if self.warnings.allows((Reports.unexpected, type(error))):
+        if self.warnings.allows(("unexpected", type(error))):
             log.error("%s is interrupted by an unexpected error", subject, exc_info=error)
 
     def handler_ended(self, bucket: int | None, cause: BaseException) -> None:
