@@ -70,7 +70,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
         listener: A running Listener of this database, which wakes readers and consumers. None: the
             log starts its own when the first of them reads; with ``pool`` there is none.
         poll: Seconds after which readers and consumers look for new events, woken or not.
-        backoff: As for Listener, for readers and consumers.
+        backoff: As for Listener, for readers, consumers and the listener that wakes them.
         connect_timeout: Seconds for making or borrowing a connection, for each host.
         operation_timeout: Seconds in which the server has to answer a statement.
         keepalive: TCP keepalive for both ends, of connections that are not from a pool.
@@ -139,7 +139,15 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
                 dialer = Dialer(dsn, connect, connect_kwargs, timeout=connect_timeout)
                 sessions = OwnSessions(dialer, keepalive, name, operation_timeout)
             new_listener = functools.partial(
-                Listener, dsn, connect=connect, keepalive=keepalive, **connect_kwargs
+                Listener,
+                dsn,
+                connect=connect,
+                connect_timeout=connect_timeout,
+                operation_timeout=operation_timeout,
+                keepalive=keepalive,
+                backoff=backoff,
+                start_timeout=connect_timeout,  # who waits for it reports a failure
+                **connect_kwargs,
             )
         else:
             if dsn is not None or connect is not None or connect_kwargs:

@@ -184,21 +184,15 @@ async def kill_pid_of_consumer(admin: Connection) -> None:
     await admin.execute("SELECT pg_terminate_backend(pid) FROM asyncnotify.orders_consumers")
 
 
-@pytest.mark.needs_server("a connection of the driver's")
+@pytest.mark.needs_server("SQL")
 async def test_one_who_waits_for_its_turn_again_is_not_interrupted_any_more(
     dsn: str, installed: Names, admin: Connection
 ) -> None:
     """Another process serves the consumer, which is no outage."""
-    opened: list[Any] = []
-
-    async def connect() -> Any:
-        opened.append(await asyncpg.connect(dsn))
-        return opened[-1]
-
     async with (
         Log("orders", dsn) as first,
         first.consumer("mailer") as serving,
-        Log("orders", connect=connect, backoff=AT_ONCE, poll=3600) as log,
+        Log("orders", dsn, backoff=AT_ONCE, poll=3600) as log,
         log.consumer("mailer") as waiting,
     ):
         incidents = log.incidents()
@@ -207,13 +201,40 @@ async def test_one_who_waits_for_its_turn_again_is_not_interrupted_any_more(
         taking = asyncio.ensure_future(anext(waiting))
         interrupted = asyncio.ensure_future(until(incidents, Interrupted))
         while not interrupted.done():
-            await admin.execute("SELECT 1")
-            for connection in [one for one in opened if not one.is_closed()]:
-                pid = connection.get_server_pid()
-                await admin.execute("SELECT pg_terminate_backend($1)", pid)
+            await admin.execute(  # not the listener, which would be tried again by itself
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                " AND query SIMILAR TO '%(_take_consumer|SELECT FROM %consumers WHERE)%'"
+            )
         assert (await until(incidents, Resumed)).consumer == "mailer"
         assert not waiting.is_serving
         assert not taking.done()
+        taking.cancel()
+
+
+@pytest.mark.needs_server("a connection of the driver's")
+async def test_who_cannot_be_woken_is_interrupted_before_long(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """As where a role may have one connection only, and the listener of the log needs another."""
+    opened: list[Any] = []
+
+    async def connect() -> Any:
+        if any(not one.is_closed() for one in opened):
+            msg = "too many connections"
+            raise asyncpg.TooManyConnectionsError(msg)
+        opened.append(await asyncpg.connect(dsn))
+        return opened[-1]
+
+    async with (
+        Log("orders", connect=connect, connect_timeout=scaled(1), backoff=AT_ONCE) as log,
+        log.consumer("mailer") as consumer,
+    ):
+        incidents = log.incidents()
+        taking = asyncio.ensure_future(anext(consumer))
+        interrupted = await until(incidents, Interrupted)
+        assert isinstance(interrupted.cause, ConnectError)
+        assert "TooManyConnectionsError" in str(interrupted.cause)
         taking.cancel()
 
 
