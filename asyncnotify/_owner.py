@@ -194,7 +194,7 @@ def _begin(close: Callable[[], Coroutine[Any, Any, object]]) -> None:
 def _closed(task: asyncio.Future[object]) -> None:
     _closing.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("closing has failed", exc_info=error)
+        log.error("an object that nothing refers to could not be closed", exc_info=error)
 
 
 _kept: Final[list[object]] = []

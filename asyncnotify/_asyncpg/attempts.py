@@ -188,7 +188,7 @@ class Attempts:
     def _note(self, where: str, error: Exception) -> None:
         if isinstance(error, TimeoutError) and len(self._settings.hosts) > 1:
             # It costs that time at each attempt, and nobody would see why
-            text = "%s is passed over: %s"
+            text = "%s does not answer, and each attempt to connect waits for it: %s"
             log.warning(self._warnings, ("silent", where), text, where, describe_error(error))
         else:
             log.debug("%s: %s", where, describe_error(error))

@@ -239,7 +239,7 @@ class DefectLog:
             key = (type(error), place_of(error))
             if is_defect(error) and key not in self._told:
                 self._told.add(key)
-                text = "a defect, not the network, keeps from connecting to %s"
+                text = "a programming error, and not the network, prevents a connection to %s"
                 log.error(text, target, exc_info=error, target=target)  # noqa: TRY400 - it is only one
             raise
         self._told.clear()

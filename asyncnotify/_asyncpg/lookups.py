@@ -71,7 +71,7 @@ class Lookups:
         except OSError as error:  # a TimeoutError as well
             if last is None:
                 raise
-            log.debug("%s; its last addresses serve: %s", describe_error(error), host)
+            log.debug("%s; using the last known addresses of %s", describe_error(error), host)
         return _with_port(last, port)
 
     async def _answer(self, host: str, seconds: float) -> list[Address]:

@@ -25,8 +25,8 @@ channel that has been notified."""
 
 TRUNCATED_STATUS: Final = (
     "LISTEN failed with %s: the notification queue of the server holds transactions whose status is"
-    " gone, as a rule by a bug of PostgreSQL that only the newer minor releases of 14 and later do"
-    " not have; %s"
+    " gone, usually because of a bug of PostgreSQL that is fixed in 14.21, 15.16, 16.12, 17.8 and"
+    " 18.2; %s"
 )
 """What is logged of SQLSTATE 58P01, with the error and the outcome of the repair."""
 
@@ -36,8 +36,9 @@ EMPTY_QUEUE: Final = "SELECT pg_catalog.pg_notification_queue_usage()"
 """Asking for the size removes what no session has to read any more, on every version."""
 
 EMPTIED_QUEUE: Final = (
-    "the server's notification queue was full of what no session needed, mostly of transactions"
-    " that were aborted; asking for its size has emptied it, and the notifications have been sent"
+    "the server's notification queue was full of entries that no session needed, mostly those of"
+    " aborted transactions; asking for its size has emptied it, and the notifications have been"
+    " sent"
 )
 
 FULL_QUEUE: Final = (

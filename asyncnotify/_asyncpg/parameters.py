@@ -83,7 +83,7 @@ _POOLER: Final = (
     "remove it, and connect to PostgreSQL itself or to a pool in session mode: through one in"
     " transaction mode no notification arrives"
 )
-_SCHEMA: Final = "write search_path= instead; notifications know no schema"
+_SCHEMA: Final = "write search_path= instead; notifications have no schema"
 _SSLMODE: Final = "write sslmode= instead"
 
 _REFUSED: Final[dict[str, str]] = {

@@ -112,7 +112,7 @@ class ListenProof:
         log.warning(
             self.warnings,
             "load balancer",
-            "a load balancer in the path sends questions to another server than the one that"
-            " listens: notifications arrive, but whether LISTEN is still in effect cannot be asked;"
-            " heartbeats check only that the connection is alive",
+            "a load balancer in the path sends queries to another server than the one that"
+            " listens: notifications arrive, but whether LISTEN is still in effect cannot be"
+            " checked; heartbeats only show that the connection is alive",
         )

@@ -189,7 +189,11 @@ class LoopThread:
         except BaseException as error:
             if self.loop is None:
                 return error
-            log.critical("the event loop was ended by an exception", exc_info=error)
+            log.critical(
+                "an exception has ended the event loop that the blocking listeners, notifiers and"
+                " logs of this process share: all of them are closed",
+                exc_info=error,
+            )
         finally:
             self._closed = True
             _end_tasks(loop)
@@ -202,7 +206,11 @@ class LoopThread:
             try:
                 loop.run_until_complete(keeping)
             except SystemExit as error:
-                log.critical("a function in the event loop tried to exit", exc_info=error)
+                log.critical(
+                    "a function that was called in the event loop raised SystemExit, which cannot"
+                    " end the program from this thread; the event loop goes on",
+                    exc_info=error,
+                )
         keeping.result()
 
     async def _keep(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -304,8 +304,8 @@ class Replacement:
         log.warning(
             self._warnings,
             type(error).__name__,
-            "the connection was to be replaced because of its age, and could not: %s; it goes on,"
-            " and nothing was missed",
+            "the connection has reached max_connection_age and could not be replaced: %s; it stays"
+            " in use, nothing was missed, and the replacement is tried again",
             describe_error(error),
         )
         if self._max_age is not None:

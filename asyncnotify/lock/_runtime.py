@@ -307,5 +307,5 @@ class Runtime:
             return
         self._serving.fail_all(error, only_once=True)
         described, target = describe_error(error), self._options.target
-        text = "the session of the locks at %s was lost, or could not be made: %s"
+        text = "the session of the locks at %s was lost, or could not be opened; trying again: %s"
         log.warning(self._warnings, described, text, target, described, target=target)

@@ -96,7 +96,8 @@ class Serving:
                 raise
             held = set(keys)  # a full queue refuses the notification, and undoes no unlocking
             await session.unlock(keys)
-            log.warning(self._warnings, "release", "nobody was told: %s", describe_error(error))
+            text = "a release was not notified: processes that wait try again within a second: %s"
+            log.warning(self._warnings, "release", text, describe_error(error))
         for key, entry in keys.items():
             self._was_released(entry, was_held=key in held)
         self._queue.forget_unused()

@@ -145,8 +145,8 @@ class BucketCountError(LogError, ValueError):
     def __str__(self) -> str:
         return (
             f"consumer {self.consumer!r} was made with buckets={self.present}, not {self.wanted},"
-            " and that is fixed: use this number, or another name, or drop() the consumer and make"
-            " it anew with start= where it shall begin"
+            " and the number cannot be changed: use that number, or another name, or drop() the"
+            " consumer and create it again with start= where it has to begin"
         )
 
 

@@ -75,7 +75,8 @@ async def _expire_now_and_then(expire: weakref.WeakMethod[Callable[[], Awaitable
         try:
             count = await call()
         except Exception as error:  # noqa: BLE001 - the next attempt comes soon
-            log.info("old events were not removed: %s", describe_error(error))
+            text = "old events were not removed; the next attempt follows in about a minute: %s"
+            log.info(text, describe_error(error))
         else:
             log.debug("partitions of old events that were emptied: %d", count)
         del call

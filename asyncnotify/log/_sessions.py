@@ -221,8 +221,9 @@ def answers(name: str) -> Generator[None]:
 def _loss(name: str, error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return (
-            f"log {name!r}: {describe_error(error)}, and the connection was dropped: the server may"
-            " be waiting for a lock (pg_stat_activity), or be busy, or the network be cut"
+            f"log {name!r}: {describe_error(error)}, and the connection was dropped: the statement"
+            " may be waiting for a lock (see pg_stat_activity), the server may be overloaded, or"
+            " the network may be interrupted"
         )
     return f"the connection of log {name!r} was lost: {describe_error(error)}"
 

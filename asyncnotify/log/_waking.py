@@ -59,7 +59,12 @@ class Waker:
                     if not self._is_wanted:
                         await self._held.rest()
                 except Exception as error:  # noqa: BLE001 - readers look by themselves as well
-                    log.info("readers were not woken: %s", describe_error(error))
+                    log.info(
+                        "the NOTIFY that wakes the readers of log %r was not sent, and they find"
+                        " the events when they poll: %s",
+                        self._names.log,
+                        describe_error(error),
+                    )
             await self._held.part()
         finally:
             self._held.terminate()

@@ -119,7 +119,8 @@ async def test_a_silent_host_that_costs_time_is_told(
     async with Listener(f"postgresql://{found[1]}@{hosts}/{found[3]}", **options):
         pass
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warning.startswith(f"127.0.0.1:{silent} is passed over: TimeoutError")
+    expected = f"127.0.0.1:{silent} does not answer, and each attempt to connect waits for it: "
+    assert warning.startswith(f"{expected}TimeoutError")
 
 
 async def test_a_notification_that_is_tried_again_says_so(

@@ -173,7 +173,7 @@ async def test_r18_a_new_connection_that_cannot_be_had_leaves_the_old_one(
         listener.stream("orders", gaps=True) as stream,
     ):
         assert isinstance(await anext(stream), Gap)
-        while "could not: TooManyConnectionsError" not in caplog.text:
+        while "could not be replaced: TooManyConnectionsError" not in caplog.text:
             await connection.execute("NOTIFY orders, 'still here'")
             assert isinstance(await anext(stream), Notification)
         assert listener.is_connected

@@ -157,7 +157,7 @@ async def test_a_close_that_fails_in_ipython_is_told(caplog: pytest.LogCaptureFi
 
     see_to_unclosed(Lost(), close, asyncio.get_running_loop())
     async with asyncio.timeout(1):
-        while "closing has failed" not in caplog.text:  # noqa: ASYNC110 - nobody tells
+        while "could not be closed" not in caplog.text:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
     assert "LookupError" in caplog.text
 

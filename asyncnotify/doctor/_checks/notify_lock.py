@@ -61,6 +61,7 @@ def _of(holder: Row, waiting: list[Row]) -> Finding:
         else f"find out what pid {pid} waits for (wait_event, its host's disks);"
     )
     cure += (
-        f" SELECT pg_cancel_backend({pid}) ends the wait for a standby; the commit then counts here"
+        f" SELECT pg_cancel_backend({pid}) ends the wait for a standby; the transaction is then"
+        " committed on this server only"
     )
     return Finding(NAME, Severity.ERROR, title, first_of(evidence), cure)

@@ -180,7 +180,8 @@ class LogChannelsBackend(Backend):
                 try:
                     found.append(data_of(event.payload))
                 except ValueError:
-                    log.error("an event of the history of %r is no message", channel)
+                    text = "an event of channel %r is not a message, and is left out of its history"
+                    log.error(text, channel)
 
     async def _read(self, stream: LogStream[Event[str] | Gap]) -> None:
         """Hand events over, until the task is cancelled."""
@@ -201,7 +202,8 @@ class LogChannelsBackend(Backend):
             except PositionError:
                 after, is_anew = "now", True
             except Exception as error:  # noqa: BLE001 - nobody else would learn of it
-                log.error("the log of a channels backend cannot be read: %s", describe_error(error))
+                text = "log %r, of a LogChannelsBackend, cannot be read, and is tried again: %s"
+                log.error(text, self.log.name, describe_error(error))
             await asyncio.sleep(delays.next())
             stream = self.log.read(after=after, gaps=True)
 

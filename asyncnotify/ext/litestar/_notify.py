@@ -215,7 +215,9 @@ class NotifyChannelsBackend(Backend):
         late = [one for one in found if isinstance(one, _Listening) and not one.ready.done()]
         for one in late:
             one.is_late = True
-        text = "subscribed to %s channels without a connection to listen on; messages are missing"
+        text = (
+            "no connection to listen on %s channels: their messages are missed until there is one"
+        )
         log.warning(_late_warnings, self._prefix, text, len(late))
 
     def _tasks(self, released: list[Subscribed]) -> list[asyncio.Task[None]]:

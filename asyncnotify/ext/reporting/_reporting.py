@@ -166,7 +166,8 @@ class Reporting:
                     await self._publish()
             except Exception as error:  # noqa: BLE001 - the program goes on without reports
                 cause = describe_error(error)
-                log.warning(self._warnings, cause, "a report was not sent: %s", cause)
+                text = "a report of service %r was not sent: %s"
+                log.warning(self._warnings, cause, text, self._name, cause)
             else:
                 if self._listener.is_connected:
                     self._ready.set()
@@ -206,7 +207,8 @@ class Reporting:
             for subscription in self._subscriptions:
                 await subscription.cancel()
         except Exception as error:  # noqa: BLE001 - nobody can do anything about that
-            log.info("the end of reporting was not sent: %s", describe_error(error))
+            text = "the goodbye of service %r was not sent: %s"
+            log.info(text, self._name, describe_error(error))
 
 
 def _checked_name(name: object) -> str:

@@ -264,7 +264,7 @@ class Feed:
         if isinstance(error, TakenOverError):
             return
         if self._is_interrupted:  # it ends, and does not try again
-            log.info("%s was lost at its end: %s", self.reports.subject, describe_error(error))
+            log.info("%s lost its session: %s", self.reports.subject, describe_error(error))
         else:
             self.reports.interrupted(self, error, delay, needs_repair=needs_repair(error))
 
@@ -295,7 +295,7 @@ class Feed:
             try:
                 await self._server.close(serving)
             except Exception as error:  # noqa: BLE001 - the session ends in any case
-                log.debug("a consumer's session was lost: %s", describe_error(error))
+                log.debug("%s lost its session: %s", self.reports.subject, describe_error(error))
 
     def _drop(self) -> None:
         """End the session, and with it what runs on it."""

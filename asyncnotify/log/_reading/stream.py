@@ -240,7 +240,7 @@ class LogStream(OfOneProcess, Generic[ItemT_co]):
         return None
 
     def _warn_of(self, gap: Gap) -> None:
-        text = 'an event on %r says "read again", and this reader is not told: it has no gaps=True'
+        text = 'an event on %r says "read again": pass gaps=True to read(), to get a Gap for it'
         log.warning(_reread_warnings, self.number, text, gap.channel)
 
     async def batches(self, limit: int = DEFAULT_BATCH) -> AsyncGenerator[list[ItemT_co]]:

@@ -153,7 +153,7 @@ async def test_r18_a_new_session_that_cannot_serve_is_given_up(
     assert old.listening == {"orders", "more"}
     old.notify(1, "more", "still here")
     assert seen(subscriber) == ["still here"]
-    assert "could not: " in caplog.text
+    assert "could not be replaced: " in caplog.text
     server.refusal, server.is_deaf, server.new_are_silent = None, False, False
     await harness.until(Replaced)
     assert seen(subscriber) == []

@@ -420,8 +420,8 @@ def test_nobody_is_told_to_read_again_who_wants_no_gaps(
     assert (stats.rereads, stats.delivered, stats.decode_errors, stats.gaps) == (3, 2, 0, 1)
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert warning == (
-        "a payload on channel 'numbers' says \"read again\", for 3 changes, and nothing here reads"
-        " again: pass resync= to listen(), or gaps=True to stream() (sent by backend 7)"
+        "a payload on channel 'numbers' says \"read again\", for 3 changes, and this subscription"
+        " takes no Gaps: pass resync= to listen(), or gaps=True to stream() (sent by backend 7)"
     )
 
 
