@@ -254,7 +254,8 @@ class Leader(OfOneProcess):
                 finally:
                     self._held = None
         except LockLostError as error:
-            log.warning(self._warnings, str(error), "leader %r: %s", self._name, str(error))
+            text, cause = "leader %r tries to take its lock again: %s", str(error)
+            log.warning(self._warnings, cause, text, self._name, cause)
         except Exception as error:  # noqa: BLE001 - whatever it is, it stands again after a pause
             text, cause = "leader %r cannot take its lock; trying again: %s", describe_error(error)
             log.warning(self._warnings, cause, text, self._name, cause)

@@ -65,7 +65,9 @@ _EXPIRY: Final = 60.0
 _LARGEST_RING: Final = 64
 
 
-async def _expire_now_and_then(expire: weakref.WeakMethod[Callable[[], Awaitable[int]]]) -> None:
+async def _expire_now_and_then(
+    expire: weakref.WeakMethod[Callable[[], Awaitable[int]]], name: str
+) -> None:
     """Empty partitions, each minute about; only one process at a time does."""
     while True:
         await asyncio.sleep(_EXPIRY * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
@@ -75,10 +77,10 @@ async def _expire_now_and_then(expire: weakref.WeakMethod[Callable[[], Awaitable
         try:
             count = await call()
         except Exception as error:  # noqa: BLE001 - the next attempt comes soon
-            text = "old events were not removed; the next attempt follows in about a minute: %s"
-            log.info(text, describe_error(error))
+            text = "old events of log %r were not removed; the next attempt follows within 90 s: %s"
+            log.info(text, name, describe_error(error))
         else:
-            log.debug("partitions of old events that were emptied: %d", count)
+            log.debug("partitions of old events that were emptied in log %r: %d", name, count)
         del call
 
 
@@ -297,7 +299,8 @@ class Runtime:
 
     def _keep_expiring(self) -> None:
         if self._expiring is None:
-            expiring = _expire_now_and_then(weakref.WeakMethod(self.expire))
+            name = self._options.names.log
+            expiring = _expire_now_and_then(weakref.WeakMethod(self.expire), name)
             self._expiring = start(expiring, name="asyncnotify log retention")
             # A consumer may be dropped, with its log, that nobody has closed
             weakref.finalize(self, _cancel_from_anywhere, self._expiring).atexit = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -441,6 +442,23 @@ async def test_a_log_that_was_made_anew_loses_nothing_after_its_gap(
             await backend.publish(b"later", ["orders"])
             assert await next_of(events) == ("orders", b"later"), turn
         await events.aclose()
+
+
+async def test_a_log_that_is_removed_is_a_warning_once_a_minute(
+    dsn: str, admin: asyncpg.Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again until somebody installs it; and not with a line at ERROR each time."""
+    caplog.set_level(logging.INFO)
+    line = "log 'web', of a LogChannelsBackend, cannot be read, and is tried again"
+    async with asyncio.timeout(LIMIT), started(log_backend(dsn)) as backend:
+        await backend.subscribe(["orders"])
+        await admin.execute("DROP SCHEMA asyncnotify CASCADE")
+        while caplog.text.count(line) < 3:
+            await admin.execute("SELECT 1")
+        await backend.log.install()
+    levels = [record.levelname for record in caplog.records if line in record.getMessage()]
+    assert levels[0] == "WARNING"
+    assert {*levels[1:]} == {"INFO"}
 
 
 async def test_a_history_does_not_wait_for_a_server_that_is_away(

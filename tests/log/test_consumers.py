@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 import pytest_asyncio
@@ -381,6 +382,46 @@ async def test_a_handler_that_is_to_stop_stands_before_the_event(
         await until(lambda: _is_at(admin, 1))
     async with log:
         assert (await seen.until(5))[3:] == ["bad", "last"]
+
+
+@pytest.mark.parametrize("buckets", [1, 2])
+@pytest.mark.parametrize("then", ["stop", "dead_letter"])
+async def test_a_handler_that_raises_is_logged_with_what_follows(
+    log: Log,
+    admin: Connection,
+    caplog: pytest.LogCaptureFixture,
+    then: Literal["stop", "dead_letter"],
+    buckets: int,
+) -> None:
+    """With its log, its consumer, its bucket and the event: a process may have several of each."""
+    seen = Seen(fail={"bad": 2})
+
+    @log.on("mailer", on_error=Retry(2, then=then, backoff=AT_ONCE), buckets=buckets)
+    async def mail(event: Event[str]) -> None:
+        seen.note(event.payload)
+
+    await append(admin, "bad")
+    await log.start()
+    await seen.until(2)
+    await log.aclose()
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    bucket = r", bucket \d," if buckets > 1 else ""
+    subject = f"handler 'mailer' of log 'orders'{bucket}"
+    raised = rf"{subject} raised for the event at orders:\d+\.\d+\.\d+ in attempt"
+    assert re.fullmatch(rf"{raised} 1 of 2; the next one follows in \S+ s", lines[0])
+    ends = {
+        "stop": (
+            "it is the last one",
+            rf"{subject} is stopped, as Retry\(then='stop'\) says: ValueError: bad",
+        ),
+        "dead_letter": (
+            "the event becomes a dead letter",
+            r"event at orders:\S+ is a dead letter of consumer 'mailer' of log 'orders'",
+        ),
+    }
+    last, end = ends[then]
+    assert re.fullmatch(rf"{raised} 2 of 2; {last}", lines[1])
+    assert re.fullmatch(end, lines[2])
 
 
 async def test_a_handler_that_is_cancelled_from_inside_has_failed(

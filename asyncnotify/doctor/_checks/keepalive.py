@@ -59,7 +59,7 @@ def _of_others(seconds: int, told: str) -> Finding:
         "asyncnotify sets keepalive at both ends of its connections; other sessions whose client"
         f" vanished stay for {seconds} s, and may hold the queue"
     )
-    cure = "set tcp_keepalives_idle = 60 and tcp_user_timeout = 60s in postgresql.conf"
+    cure = "set tcp_keepalives_idle = 10 and tcp_user_timeout = 30s in postgresql.conf"
     return Finding(NAME, Severity.INFO, title, (told,), cure)
 
 

@@ -11,6 +11,7 @@ from asyncnotify import ConnectTimeoutError, ExponentialBackoff, Gap, GapReason
 from asyncnotify._arguments import check_count, check_flag, check_seconds
 from asyncnotify._backoff import Delays
 from asyncnotify._errors import describe_error
+from asyncnotify._logs import WarningLimit
 from asyncnotify._tasks import cancel, start
 from asyncnotify.ext.litestar._backend import Backend, OnGap, Subscribed, log
 from asyncnotify.ext.litestar._payloads import data_of
@@ -81,6 +82,7 @@ class LogChannelsBackend(Backend):
         self._history_age = history_age
         self._running = log_from(source, install=install)
         self._reading: asyncio.Task[None] | None = None
+        self._warnings = WarningLimit()
 
     @property
     def log(self) -> Log:
@@ -202,8 +204,9 @@ class LogChannelsBackend(Backend):
             except PositionError:
                 after, is_anew = "now", True
             except Exception as error:  # noqa: BLE001 - nobody else would learn of it
+                cause = describe_error(error)
                 text = "log %r, of a LogChannelsBackend, cannot be read, and is tried again: %s"
-                log.error(text, self.log.name, describe_error(error))
+                log.warning(self._warnings, cause, text, self.log.name, cause)
             await asyncio.sleep(delays.next())
             stream = self.log.read(after=after, gaps=True)
 

@@ -157,13 +157,17 @@ class HandlerWorker:
             try:
                 await self._attempt(decoded)
             except HandlerError as error:
-                self._log(decoded, attempt, error.error)
-                if attempt == retry.attempts:
-                    if retry.then == "stop":
-                        raise
+                if attempt < retry.attempts:
+                    delay = next(delays)
+                    then = f"the next one follows in {delay:.3g} s"
+                    self._log(decoded, attempt, error.error, then)
+                    await asyncio.sleep(delay)
+                elif retry.then == "stop":
+                    self._log(decoded, attempt, error.error, "it is the last one")
+                    raise
+                else:
+                    self._log(decoded, attempt, error.error, "the event becomes a dead letter")
                     await self._bury(decoded, attempt, error.error)
-                    return
-                await asyncio.sleep(next(delays))
             else:
                 return
 
@@ -205,12 +209,14 @@ class HandlerWorker:
         ):
             raise _LostError
 
-    def _log(self, decoded: Decoded, attempt: int, error: BaseException) -> None:
+    def _log(self, decoded: Decoded, attempt: int, error: BaseException, then: str) -> None:
         log.error(
-            "%s raised for the event at %s (attempt %d)",
+            "%s raised for the event at %s in attempt %d of %d; %s",
             self._subject,
             decoded.position,
             attempt,
+            self._handling.retry.attempts,
+            then,
             exc_info=error,
         )
 
