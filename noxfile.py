@@ -97,8 +97,10 @@ NOT_ON_EVERY_PYTHON = (
     "tests/ext",
     "tests/integration",
     "tests/lock",
+    "tests/properties",
     "tests/test_docs.py",
     "tests/test_flakiness.py",
+    "tests/test_machine.py",
     "tests/test_server_choice.py",
     "tests/top",
     "tests/typing",
@@ -106,13 +108,18 @@ NOT_ON_EVERY_PYTHON = (
 """Tests that take long: `tests` runs them, and those variants that make a difference to them. So it
 is with those that send hundreds of thousands."""
 
+BY_OTHER_LOOPS = ("tests/blocking", "tests/faults", "tests/hygiene", "tests/network")
+"""Tests of what asyncio and its sockets do: `uvloop` and `eager` run them on the newest Python."""
+
 OF_NO_DEPENDENCY = (
     "tests/chaos",
     "tests/examples",
     "tests/integration",
     "tests/lock",
+    "tests/properties",
     "tests/test_docs.py",
     "tests/test_flakiness.py",
+    "tests/test_machine.py",
     "tests/test_server_choice.py",
     "tests/typing",
 )
@@ -122,11 +129,19 @@ OF_NO_LOOP = (
     "tests/cli",
     "tests/docs",
     "tests/examples",
+    "tests/integration/test_pytest_plugin.py",
+    "tests/integration/test_server.py",
     "tests/package",
+    "tests/properties/test_bounded.py",
+    "tests/properties/test_gap_order.py",
+    "tests/properties/test_registry.py",
     "tests/test_docs.py",
+    "tests/test_flakiness.py",
+    "tests/test_machine.py",
+    "tests/test_server_choice.py",
     "tests/typing",
 )
-"""Tests of texts, types and programs, in which the loop of the tests changes nothing."""
+"""Tests of texts, types, programs and rules, in which the loop of the tests changes nothing."""
 
 BOUNDED = (
     *("aiohttp", "cli", "fastapi", "litestar", "msgspec", "otel", "prometheus", "pydantic"),
@@ -370,13 +385,14 @@ def tests_all(session: nox.Session, variant: str) -> None:
             extras, options = "test,uvloop", ["--uvloop", *_ignoring(OF_NO_LOOP)]
         case "eager":
             eager = ["--eager"] * (version != "3.11")  # which has no eager tasks
-            options = [*eager, *WITHOUT_LOAD, *_ignoring(OF_NO_LOOP)]
+            options = [*eager, *WITHOUT_LOAD, *_ignoring((*OF_NO_LOOP, "tests/chaos"))]
         case "lowest":
             pins, options = _lowest_dependencies(version), _ignoring(OF_NO_DEPENDENCY)
             options += WITHOUT_LOAD
             session.log("lowest dependencies: %s", ", ".join(pins))
         case _:
-            options = [*WITHOUT_LOAD, *_ignoring(NOT_ON_EVERY_PYTHON)]
+            others = BY_OTHER_LOOPS if version == SUPPORTED[-1] else ()
+            options = [*WITHOUT_LOAD, *_ignoring((*NOT_ON_EVERY_PYTHON, *others))]
     session.install(f".[{extras}]", *pins)
     own = IN_CI and variant == "uvloop" and OF_TESTS in SERVER_OF
     server = SERVER_OF[OF_TESTS if own else version if variant == "newest" else variant]
