@@ -133,6 +133,7 @@ class Reports:
     Attributes:
         subject: The same.
         warnings: Which of its log lines are warnings: the trouble of one consumer hides no other's.
+        has_succeeded: Whether one of them has had an answer of the server: it knew the password.
     """
 
     def __init__(self, reporter: Reporter, consumer: str | None, subject: str) -> None:
@@ -140,6 +141,7 @@ class Reports:
         self._consumer = consumer
         self.subject = subject
         self.warnings = WarningLimit()
+        self.has_succeeded: bool = False
         self._interrupted: weakref.WeakSet[object] = weakref.WeakSet()
         self._since: float | None = None
         self._kinds: set[tuple[type, bool]] = set()
@@ -160,6 +162,7 @@ class Reports:
 
     def succeeded(self, source: object) -> None:
         """Note that something is not interrupted; report the end of the outage, if it is that."""
+        self.has_succeeded = True
         if self._since is None:
             return
         self._interrupted.discard(source)

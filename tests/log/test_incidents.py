@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -177,6 +178,79 @@ async def test_another_cause_within_an_outage_is_reported_too(
     assert repairs.count(True) == 1
     assert len(repairs) <= 3
     assert "unreachable" not in repr(causes)
+
+
+@pytest.mark.parametrize(("buckets", "right"), [(1, 0), (4, 0), (4, 1), (4, 2)])
+@pytest.mark.needs_server("a connection of the driver's")
+async def test_a_password_that_becomes_wrong_is_an_outage_of_a_handler(  # noqa: PLR0917 - pytest gives them by name
+    dsn: str,
+    installed: Names,
+    admin: Connection,
+    caplog: pytest.LogCaptureFixture,
+    buckets: int,
+    right: int,
+) -> None:
+    """Also of a bucket that is not served yet: the password was right, and is so again later."""
+    refused: list[str] = []
+    left = math.inf  # how many connections can be had until it becomes wrong
+
+    async def connect() -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            refused.append("wrong")
+            msg = "password authentication failed"
+            raise asyncpg.InvalidPasswordError(msg)
+        return await asyncpg.connect(dsn)
+
+    log = Log("orders", connect=connect, backoff=AT_ONCE, poll=0.01)
+    handled: set[str] = set()
+
+    @log.on("mailer", buckets=buckets)
+    async def mail(event: Event[str]) -> None:
+        handled.add(event.payload)
+
+    async with log:
+        left = right
+        incidents = log.incidents()
+        interrupted = await until(incidents, Interrupted)
+        assert interrupted.needs_repair
+        while len(refused) < 5 * buckets:
+            await admin.execute("SELECT 1")
+        left = math.inf
+        payloads = [*"abcdefghij"]
+        await append(admin, *payloads)
+        async with asyncio.timeout(scaled(20)):
+            while handled != {*payloads}:
+                await admin.execute("SELECT 1")
+    assert "unexpected" not in caplog.text
+
+
+@pytest.mark.needs_server("processes")
+async def test_a_consumer_that_waits_for_its_turn_says_so_once(
+    dsn: str, installed: Names, admin: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And when it is served here: nothing else tells why no event comes."""
+    caplog.set_level("INFO", "asyncnotify.log")
+    await append(admin, "a")
+    async with (
+        Log("orders", dsn) as first,
+        Log("orders", dsn) as second,
+        second.consumer("mailer") as waiting,
+    ):
+        async with first.consumer("mailer") as serving:
+            assert (await anext(serving)).payload == "a"
+            taking = asyncio.ensure_future(anext(waiting))
+            while "waits" not in caplog.text:
+                await admin.execute("SELECT 1")
+            await admin.execute("SELECT pg_sleep(1.5)")  # it tries each half second
+        async with asyncio.timeout(scaled(20)):
+            assert (await taking).payload == "a"
+    who = "consumer 'mailer' of log 'orders'"
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{who} waits: another session serves it, or it is paused (see Log.status())",
+        f"{who} is served by this process now",
+    ]
 
 
 async def kill_pid_of_consumer(admin: Connection) -> None:

@@ -86,7 +86,7 @@ class Feed:
         self._moving: asyncio.Task[bool] | None = None
         self._what: _What | None = None
         self._is_registered = False
-        self._has_served = False
+        self._is_waiting = False
         self._is_interrupted = False
         self._progress: Position | None = None
         self._progress_at = 0.0
@@ -142,6 +142,7 @@ class Feed:
         if not self._is_registered:
             await self._register()
             self._is_registered = True
+            self.reports.has_succeeded = True
 
     async def next(self) -> Sequence[Decoded] | Gap:
         """
@@ -385,8 +386,20 @@ class Feed:
         await self._give_up()  # where so far only the server has ended the session
         await self._be_registered()
         await self._wake_ups.start()
-        self._serving = await self._server.open(on_wait=self._reached)
-        self._has_served = True
+        self._serving = await self._server.open(on_wait=self._waits)
+        if self._is_waiting:
+            self._is_waiting = False
+            log.info("%s is served by this process now", self.reports.subject)
+
+    def _waits(self) -> None:
+        """Note that another session serves the consumer, or that it is paused."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            log.info(
+                "%s waits: another session serves it, or it is paused (see Log.status())",
+                self.reports.subject,
+            )
+        self._reached()
 
     def _reached(self) -> None:
         """Note that events can be read, or that another session does that."""
@@ -394,7 +407,7 @@ class Feed:
         self.reports.succeeded(self)
 
     async def _wait_to_retry(self, error: Exception) -> None:
-        raise_if_final(error, is_new=not self._has_served)
+        raise_if_final(error, is_new=not self.reports.has_succeeded)
         delay = self._delays.next()
         await self.lose(error, delay)
         await asyncio.sleep(delay)

@@ -10,7 +10,7 @@ import asyncpg
 
 from asyncnotify import Gap
 from asyncnotify._channels.arguments import channels_of
-from asyncnotify._errors import describe_error
+from asyncnotify._errors import describe_error, without_frames
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
 from asyncnotify.log._consuming.calling import HandlerError, call_handler, result_of
@@ -112,6 +112,7 @@ class HandlerWorker:
             self._feed.reports.handler_ended(self._bucket, error.error)
         except (LogError, *PERMANENT) as error:
             log.exception("%s has ended: retrying will not help", self._subject)
+            without_frames(error)
             self._feed.reports.handler_ended(self._bucket, error)
         else:
             return True
@@ -276,6 +277,7 @@ class BucketsWorker:
                 await self._sharing.run()
             except (LogError, *PERMANENT) as error:
                 log.exception("%s has ended: retrying will not help", self._handling.subject)
+                without_frames(error)
                 self._reports.handler_ended(None, error)
                 return False
             except Exception as error:  # noqa: BLE001 - logged with its traceback

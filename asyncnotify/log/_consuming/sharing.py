@@ -109,7 +109,6 @@ class Sharing:
         self._query = _query(names)
         self._served: dict[int, Served] = {}
         self._ended: set[int] = set()
-        self._is_new = True
         self._stop = asyncio.Event()
 
     @property
@@ -136,7 +135,7 @@ class Sharing:
                 try:
                     await self._take_part()
                 except PASSING as error:
-                    raise_if_final(error, is_new=self._is_new)
+                    raise_if_final(error, is_new=not self._reports.has_succeeded)
                     delay = self._delays.next()
                     repair = needs_repair(error)
                     self._reports.interrupted(self, error, delay, needs_repair=repair)
@@ -156,7 +155,6 @@ class Sharing:
                 view = await self._look(session)
                 if not self._stop.is_set():  # what begins later would not be told to end
                     self._share(view)
-                self._is_new = False
                 self._reports.succeeded(self)
                 self._delays = Delays(self._backoff)
                 await self._pause(_LOOK_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
