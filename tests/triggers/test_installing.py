@@ -88,6 +88,16 @@ async def enabled(connection: Connection) -> dict[str, set[bytes]]:
     return found
 
 
+async def test_a_session_that_quotes_all_identifiers(admin: Connection, table: Table) -> None:
+    """The server stores the names in search_path with quotes: they are the same ones."""
+    await admin.execute(MAKE)
+    await admin.execute("SET quote_all_identifiers = on")
+    await table.install(admin)
+    for setting in ("on", "off"):
+        await admin.execute(f"SET quote_all_identifiers = {setting}")
+        assert (await table.status(admin)).is_fine
+
+
 @pytest.mark.parametrize("change", ["level", "name"])
 async def test_triggers_that_fire_always_do_so_when_others_take_their_place(
     admin: Connection, change: str
