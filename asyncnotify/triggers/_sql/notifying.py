@@ -14,13 +14,14 @@ from asyncnotify.triggers._sql.payloads import (
     send_reread,
 )
 from asyncnotify.triggers._sql.rows import (
+    CONTEXT,
     NEW_ROWS,
     OLD_ROWS,
     changed_rows,
     differs,
     filter_of,
+    find_unclear,
     first_row,
-    is_unclear,
     json_of,
     types_of,
     updated_rows,
@@ -60,7 +61,7 @@ DECLARE
     wholes pg_catalog.text;
     room pg_catalog.int4;
     is_not_clear pg_catalog.bool;
-    must_read pg_catalog.bool := false;{SETTINGS}
+    must_read pg_catalog.bool := false;{CONTEXT}{SETTINGS}
 BEGIN{on_truncate(definition)}
     BEGIN
 {_branches(first_row(definition, operation) for operation in ROW_OPERATIONS)}
@@ -92,7 +93,7 @@ def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
     return f"""{PLAN_FOR_MANY}{_shortcut(definition)}
     IF TG_OP = 'UPDATE' AND NOT must_read THEN
-        is_not_clear := {is_unclear(definition)};
+        {find_unclear(definition, "is_not_clear")}
         must_read := is_not_clear;
     END IF;
 {open_rows(definition, updated_rows(definition))}
