@@ -62,8 +62,8 @@ DECLARE
     room pg_catalog.int4;
     is_not_clear pg_catalog.bool;
     must_read pg_catalog.bool := false;{CONTEXT}{SETTINGS}
-BEGIN{on_truncate(definition)}
-    BEGIN
+BEGIN
+    BEGIN{_indented(on_truncate(definition), 1)}
 {_branches(first_row(definition, operation) for operation in ROW_OPERATIONS)}
     IF are_more IS NULL OR NOT are_more AND is_told IS NOT TRUE THEN
         RETURN NULL;
@@ -232,8 +232,8 @@ DECLARE
     total pg_catalog.int8 := 1;
     wholes pg_catalog.text;
     was pg_catalog.record;
-BEGIN{on_truncate(definition)}
-    BEGIN
+BEGIN
+    BEGIN{_indented(on_truncate(definition), 1)}
 {_indented(each_row(definition, _make_payload(definition)), 1)}
 {check_readable("payloads")}{on_failure(definition)}
     IF must_read THEN
