@@ -17,12 +17,13 @@ from asyncnotify._asyncpg.transactions import TAKEN_IN_THREADS, explaining, refu
 from asyncnotify._asyncpg.untraced import prepare
 from asyncnotify.sources import Transaction, error_for_missing
 from asyncnotify.triggers._errors import LockTimeoutError
+from asyncnotify.triggers._steps import Query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from asyncnotify.triggers._steps import Query, Rows, Steps
+    from asyncnotify.triggers._steps import Rows, Steps
 
 T = TypeVar("T")
 
@@ -235,7 +236,8 @@ class _OnAsyncpg:
         return ()
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
-        return self._connection.transaction()
+        is_within = self._connection.is_in_transaction()
+        return self._connection.transaction(isolation=None if is_within else "read_committed")
 
 
 _RAW: Final = {"no_parameters": True}
@@ -284,6 +286,15 @@ class _OnBlockingSqlalchemy:
             yield
 
 
+_SEE_OTHERS: Final = Query("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+"""In a transaction of another level, which may be a database's default, the catalogs are as they
+were before others have installed for whom it has waited, and all is made once more."""
+
+
+def _is_in_transaction(connection: Any) -> bool:  # noqa: ANN401 - psycopg's, which is an extra
+    return bool(connection.info.transaction_status)  # 0 where it is idle
+
+
 class _OnPsycopg:
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - an extra
         self._connection = connection
@@ -293,9 +304,13 @@ class _OnPsycopg:
             await cursor.execute(query.text, prepare=False)
             return await cursor.fetchall() if query.has_rows else ()
 
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        manager: AbstractAsyncContextManager[object] = self._connection.transaction()
-        return manager
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        is_within = _is_in_transaction(self._connection)
+        async with self._connection.transaction():
+            if not is_within:
+                await self.execute(_SEE_OTHERS)
+            yield
 
 
 class _OnBlockingPsycopg:
@@ -307,6 +322,10 @@ class _OnBlockingPsycopg:
             cursor.execute(query.text, prepare=False)
             return cursor.fetchall() if query.has_rows else ()
 
-    def transaction(self) -> AbstractContextManager[object]:
-        manager: AbstractContextManager[object] = self._connection.transaction()
-        return manager
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[None]:
+        is_within = _is_in_transaction(self._connection)
+        with self._connection.transaction():
+            if not is_within:
+                self.execute(_SEE_OTHERS)
+            yield

@@ -79,7 +79,11 @@ def reading(function: Function) -> Steps[Installed]:
     )
     rows = yield Query(
         f"""
-            SELECT tgrelid::regclass::text, tgnargs = 0, pg_get_triggerdef(oid)
+            SELECT tgrelid::regclass::text, tgnargs = 0, pg_get_triggerdef(oid),
+                CASE WHEN tgenabled = 'A' THEN
+                    concat('ALTER TABLE ', tgrelid::regclass, ' ENABLE ALWAYS TRIGGER ')
+                    || quote_ident(tgname)
+                END
             FROM pg_trigger
             WHERE tgfoid = {oid} AND tgparentid = 0
             ORDER BY tgnargs, tgrelid, tgname
@@ -89,7 +93,7 @@ def reading(function: Function) -> Steps[Installed]:
     restoring = f"SELECT pg_catalog.set_config('search_path', {literal(str(before[0][0]))}, true)"
     yield Query(restoring, has_rows=True)
     return Installed(
-        next((str(table) for table, is_root, _ in rows if is_root), None),
+        next((str(table) for table, is_root, *_ in rows if is_root), None),
         _function(function, made[0], [str(role) for (role,) in granted]),
         _triggers(rows),
     )
@@ -108,8 +112,10 @@ def _function(function: Function, made: Sequence[object], roles: Sequence[str]) 
 
 def _triggers(rows: Sequence[Sequence[object]]) -> list[str]:
     return [
-        str(made) if is_root else _where("regclass", str(table), str(made))
-        for table, is_root, made in rows
+        str(make) if is_root else _where("regclass", str(table), str(make))
+        for table, is_root, made, fires_always in rows
+        for make in (made, fires_always)
+        if make is not None
     ]
 
 

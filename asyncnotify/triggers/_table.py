@@ -70,8 +70,9 @@ class Table:
             is.
         when: A condition in SQL on ``old`` and ``new``, such as ``"new.total > 0"``: changes that
             do not satisfy it are not sent. If there is only one row, both names refer to it: for a
-            delete, to the deleted row. Types, functions and operators that are not PostgreSQL's own
-            need their schema. It becomes part of the SQL: never build it from untrusted text.
+            delete, to the deleted row; so one that compares both is for updates only. Types,
+            functions and operators that are not PostgreSQL's own need their schema. It becomes part
+            of the SQL: never build it from untrusted text.
         channel: The name of the channel; by default that of the table, with its schema unless
             that is ``public``.
         payload: Columns whose values are sent along with the key.

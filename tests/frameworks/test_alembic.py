@@ -284,6 +284,31 @@ async def test_triggers_of_partitions(project: Project, admin: Connection, level
     assert (await triggers.status(admin)).is_fine
 
 
+@pytest.mark.parametrize("level", ["row", "statement"])
+async def test_triggers_that_fire_always_come_back_so(
+    project: Project, admin: Connection, level: str
+) -> None:
+    """On a subscriber of logical replication nothing would be told any more."""
+    await admin.execute("CREATE TABLE child (id int) PARTITION BY LIST (id)")
+    await admin.execute("CREATE TABLE child_1 PARTITION OF child FOR VALUES IN (1)")
+    options: dict[str, Any] = {"level": level}
+    triggers = Table("child", key="id", **options)
+    project.settings["include_name"] = is_no_child
+    project.declare_only(triggers)
+    project.make_revision()
+    project.upgrade()
+    query = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal"
+    for part, name in await admin.fetch(query):
+        await admin.execute(f"ALTER TABLE {part} ENABLE ALWAYS TRIGGER {name}")
+    project.declare_only()
+    project.make_revision()
+    project.upgrade()
+    project.downgrade()
+    kinds = "SELECT DISTINCT tgenabled FROM pg_trigger WHERE NOT tgisinternal"
+    assert await admin.fetch(kinds) == [(b"A",)]
+    assert (await triggers.status(admin)).is_fine
+
+
 async def test_rights_on_the_function_come_back(project: Project, admin: Connection) -> None:
     """Without its right the owner of the table could make no partition, as install() lets it."""
     role = f"{await admin.fetchval('SELECT current_database()')}_owner"

@@ -298,6 +298,73 @@ async def link_to_itself(admin: Connection, dsn: str) -> None:
     """)
 
 
+# -- made partitioned -----------------------------------------------------------------------------
+
+BECOMES_PARTITION = """
+    ALTER TABLE t RENAME TO t_old;
+    CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
+    ALTER TABLE t ATTACH PARTITION t_old FOR VALUES FROM (0) TO (9);
+    CREATE TABLE t_rest PARTITION OF t DEFAULT
+"""
+
+
+@pytest.mark.parametrize("fires", ["ENABLE", "ENABLE ALWAYS"])
+@each_level
+async def test_a_table_that_becomes_a_partition_of_a_new_one(
+    admin: Connection, telling: Telling, level: Level, fires: str
+) -> None:
+    """Its triggers go before the new table's are made, of which it gets one of the same name."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    told = await telling("t", key="id", level=level)
+    query = "SELECT tgname FROM pg_trigger WHERE tgrelid = 't'::regclass"
+    for (name,) in await admin.fetch(query):
+        await admin.execute(f"ALTER TABLE t {fires} TRIGGER {name}")
+    await admin.execute(BECOMES_PARTITION)
+    assert (await told.table.status(admin)).state is MISSING
+    await told.table.install(admin)
+    assert (await told.table.status(admin)).is_fine
+    for inserted, table in enumerate(("t", "t_old")):
+        insert = f"INSERT INTO {table} VALUES ({inserted})"
+        assert await told.keys_after(insert) == [("insert", [inserted])]
+    kinds = "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgrelid = 't_old'::regclass"
+    assert await admin.fetchval(kinds) == (b"O" if fires == "ENABLE" else b"A")
+
+
+# -- disabled -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", ["DISABLE TRIGGER USER", "ENABLE REPLICA TRIGGER asyncnotify_{}"])
+@pytest.mark.parametrize("table", ["t", "t1"])
+@each_level
+async def test_triggers_of_a_partition_that_are_switched_off(
+    admin: Connection, telling: Telling, level: Level, table: str, off: str
+) -> None:
+    """install() switches them on, also those that a partition has from its parent."""
+    await admin.execute("CREATE TABLE t (id int) PARTITION BY RANGE (id)")
+    await admin.execute("CREATE TABLE t1 PARTITION OF t DEFAULT")
+    told = await telling("t", key="id", level=level)
+    name = "row" if level == "row" else "insert"
+    await admin.execute(f"ALTER TABLE {table} {off.format(name)}")
+    assert (await told.table.status(admin)).state is TriggerState.DISABLED
+    await told.table.install(admin)
+    assert (await told.table.status(admin)).is_fine
+    assert await told.keys_after("INSERT INTO t1 VALUES (1)") == [("insert", [1])]
+
+
+async def test_a_trigger_of_a_partition_fires_as_that_of_its_parent(
+    admin: Connection, telling: Telling
+) -> None:
+    """Where that one fires on replicas too, this one does when it is switched on."""
+    await admin.execute("CREATE TABLE t (id int) PARTITION BY RANGE (id)")
+    await admin.execute("CREATE TABLE t1 PARTITION OF t DEFAULT")
+    told = await telling("t", key="id", level="row")
+    await admin.execute("ALTER TABLE t ENABLE ALWAYS TRIGGER asyncnotify_row")
+    await admin.execute("ALTER TABLE t1 DISABLE TRIGGER asyncnotify_row")
+    await told.table.install(admin)
+    kinds = "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgname = 'asyncnotify_row'"
+    assert await admin.fetch(kinds) == [(b"A",)]
+
+
 # -- dropped --------------------------------------------------------------------------------------
 
 

@@ -222,8 +222,17 @@ UPSERTS = {
 }
 
 
+CALLS = {
+    "statement": "{merge}",
+    "procedure": "CALL put()",
+    "procedure after an update": "UPDATE other SET a = 1; CALL put()",
+    "function in an update": "UPDATE other SET a = putting()",
+    "prepared after an update": "UPDATE other SET a = 1; EXECUTE prepared",
+}
+
+
 @pytest.mark.parametrize("upsert", UPSERTS)
-@pytest.mark.parametrize("by", ["statement", "function"])
+@pytest.mark.parametrize("by", CALLS)
 async def test_merge_into_a_partitioned_table(
     admin: Connection, telling: Telling, upsert: str, by: str
 ) -> None:
@@ -237,8 +246,13 @@ async def test_merge_into_a_partitioned_table(
         WHEN MATCHED THEN UPDATE SET v = 'updated'
         WHEN NOT MATCHED THEN INSERT VALUES (s.id, 'inserted')
     """
-    await admin.execute(f"CREATE PROCEDURE put() LANGUAGE sql AS $${merge}$$")
-    changes = await told.after(merge if by == "statement" else "CALL put()")
+    await admin.execute(f"""
+        CREATE TABLE other (a int); INSERT INTO other VALUES (0);
+        CREATE PROCEDURE put() LANGUAGE sql AS $${merge}$$;
+        CREATE FUNCTION putting() RETURNS int LANGUAGE plpgsql AS $$BEGIN {merge}; RETURN 1; END$$;
+        PREPARE prepared AS {merge};
+    """)
+    changes = await told.after(CALLS[by].format(merge=merge))
     if upsert == "no insert":
         assert [change.operation for change in changes] == ["update"]
     else:

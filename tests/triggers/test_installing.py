@@ -88,6 +88,16 @@ async def enabled(connection: Connection) -> dict[str, set[bytes]]:
     return found
 
 
+async def test_a_session_that_quotes_all_identifiers(admin: Connection, table: Table) -> None:
+    """The server stores the names in search_path with quotes: they are the same ones."""
+    await admin.execute(MAKE)
+    await admin.execute("SET quote_all_identifiers = on")
+    await table.install(admin)
+    for setting in ("on", "off"):
+        await admin.execute(f"SET quote_all_identifiers = {setting}")
+        assert (await table.status(admin)).is_fine
+
+
 @pytest.mark.parametrize("change", ["level", "name"])
 async def test_triggers_that_fire_always_do_so_when_others_take_their_place(
     admin: Connection, change: str
@@ -417,13 +427,29 @@ def test_both_faces_are_alike() -> None:
 # -- beside others --------------------------------------------------------------------------------
 
 
-async def test_several_install_at_once(admin: Connection, connect: Connect, table: Table) -> None:
-    """All succeed, and the triggers are there once."""
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg that blocks"])
+async def test_several_install_at_once(  # noqa: PLR0917 - a case has two parts
+    admin: Connection, dsn: str, table: Table, connect: Connect, driver: str, level: str
+) -> None:
+    """All succeed, and the triggers are there once, whatever level a database has by default."""
     await admin.execute(MAKE)
+    name = await admin.fetchval("SELECT current_database()")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
 
     async def install() -> None:
-        async with connect() as connection:
-            await table.install(connection)
+        if driver == "asyncpg":
+            async with connect() as connection:
+                await table.install(connection)
+        elif driver == "psycopg":
+            async with await psycopg.AsyncConnection.connect(dsn) as connection:
+                await table.install(connection)
+        else:
+            await asyncio.to_thread(install_in_thread)
+
+    def install_in_thread() -> None:
+        with psycopg.connect(dsn) as connection:
+            BlockingTable(table).install(connection)
 
     await asyncio.gather(*(install() for _ in range(5)))
     assert (await table.status(admin)).is_fine

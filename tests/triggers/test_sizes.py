@@ -117,6 +117,34 @@ async def test_a_column_that_is_gone_aborts_nothing(
         assert isinstance(reread, Reread)
 
 
+@LEVELS
+@pytest.mark.parametrize("lacks", ["right", "number"])
+async def test_a_session_without_numbers_aborts_nothing(
+    admin: Connection, telling: Telling, level: str, lacks: str
+) -> None:
+    """Where roles may not call set_config(), as some have it, each statement says "read again"."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    told = await telling("t", key="id", level=level)
+    role = f"{await admin.fetchval('SELECT current_database()')}_writer"
+    await admin.execute(f"CREATE ROLE {role}; GRANT ALL ON t TO {role}")
+    if lacks == "right":
+        await admin.execute("REVOKE ALL ON FUNCTION pg_catalog.set_config FROM PUBLIC")
+    else:
+        await admin.execute("SET asyncnotify.change = 'none'")
+    try:
+        await admin.execute(f"SET ROLE {role}")
+        many = "INSERT INTO t SELECT generate_series(2, 3)"
+        statements = "INSERT INTO t VALUES (1)", many, "UPDATE t SET v = 1", "TRUNCATE t"
+        for statement in statements:
+            told_of = await told.after(statement)
+            assert told_of
+            assert all(isinstance(reread, Reread) for reread in told_of)
+        twice = await told.after("BEGIN", *["INSERT INTO t VALUES (1)", "DELETE FROM t"] * 2, "END")
+        assert len(twice) == 4  # in their order: none is taken for one before
+    finally:
+        await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 @contextlib.asynccontextmanager
 async def database_of(
     admin: Connection, server: SharedServer, encoding: str

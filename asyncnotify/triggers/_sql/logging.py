@@ -13,7 +13,14 @@ from asyncnotify.triggers._sql.notifying import (
     open_rows,
 )
 from asyncnotify.triggers._sql.payloads import head
-from asyncnotify.triggers._sql.rows import changed_rows, is_unclear, json_of, types_of
+from asyncnotify.triggers._sql.rows import (
+    CONTEXT,
+    changed_rows,
+    find_unclear,
+    json_of,
+    several_updated,
+    types_of,
+)
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -39,19 +46,20 @@ DECLARE
     payloads pg_catalog.text[] := {NONE};
     keys pg_catalog.text[] := {NONE};
     size pg_catalog.int8 := 0;
-    must_read pg_catalog.bool;{SETTINGS}
+    must_read pg_catalog.bool := false;{CONTEXT}{SETTINGS}
 BEGIN{_on_truncate(definition)}
 {PLAN_FOR_MANY}
+    -- Before any condition: rows that it leaves out may be those that say so
+    IF TG_OP = 'UPDATE' THEN
+        IF {several_updated(definition)} THEN
+        {find_unclear(definition, "must_read")}
+        END IF;
+    END IF;
 {open_rows(definition, changed_rows(definition, "update"))}
     LOOP
+        EXIT WHEN must_read;
         FETCH items INTO item;
         EXIT WHEN NOT FOUND;
-        IF must_read IS NULL AND TG_OP = 'UPDATE'
-            AND (payload IS NOT NULL OR item.operation <> 'update')
-        THEN
-            must_read := {is_unclear(definition)};
-            EXIT WHEN must_read;
-        END IF;
         payload := {begin} || item.data || ']}}';
         payloads := payloads || payload;
         keys := keys || ({_key_of(definition, "COALESCE(item.key, item.data)")});

@@ -14,13 +14,14 @@ from asyncnotify.triggers._sql.payloads import (
     send_reread,
 )
 from asyncnotify.triggers._sql.rows import (
+    CONTEXT,
     NEW_ROWS,
     OLD_ROWS,
     changed_rows,
     differs,
     filter_of,
+    find_unclear,
     first_row,
-    is_unclear,
     json_of,
     types_of,
     updated_rows,
@@ -60,9 +61,9 @@ DECLARE
     wholes pg_catalog.text;
     room pg_catalog.int4;
     is_not_clear pg_catalog.bool;
-    must_read pg_catalog.bool := false;{SETTINGS}
-BEGIN{on_truncate(definition)}
-    BEGIN
+    must_read pg_catalog.bool := false;{CONTEXT}{SETTINGS}
+BEGIN
+    BEGIN{_indented(on_truncate(definition), 1)}
 {_branches(first_row(definition, operation) for operation in ROW_OPERATIONS)}
     IF are_more IS NULL OR NOT are_more AND is_told IS NOT TRUE THEN
         RETURN NULL;
@@ -92,7 +93,7 @@ def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
     return f"""{PLAN_FOR_MANY}{_shortcut(definition)}
     IF TG_OP = 'UPDATE' AND NOT must_read THEN
-        is_not_clear := {is_unclear(definition)};
+        {find_unclear(definition, "is_not_clear")}
         must_read := is_not_clear;
     END IF;
 {open_rows(definition, updated_rows(definition))}
@@ -231,8 +232,8 @@ DECLARE
     total pg_catalog.int8 := 1;
     wholes pg_catalog.text;
     was pg_catalog.record;
-BEGIN{on_truncate(definition)}
-    BEGIN
+BEGIN
+    BEGIN{_indented(on_truncate(definition), 1)}
 {_indented(each_row(definition, _make_payload(definition)), 1)}
 {check_readable("payloads")}{on_failure(definition)}
     IF must_read THEN

@@ -94,9 +94,24 @@ def first_row(definition: Definition, operation: str) -> str:
         FROM {source} LIMIT 1;"""
 
 
-def is_unclear(definition: Definition) -> str:
+CONTEXT: Final = """
+    context pg_catalog.text;"""
+"""The variable for what has called the function."""
+
+
+def several_updated(definition: Definition) -> str:
+    """Return the condition that an UPDATE has changed more than one row, or a key."""
+    return f"""EXISTS (SELECT FROM {NEW_ROWS} OFFSET 1)
+            OR EXISTS (
+                SELECT FROM {NEW_ROWS} AS new, {OLD_ROWS} AS old WHERE {differs(definition.key)}
+            )"""
+
+
+def find_unclear(definition: Definition, variable: str) -> str:
     """
-    Return the condition that the rows of an UPDATE do not say what has become of the table.
+    Return the statements that find out whether what has become of the table is not in the rows.
+
+    They are for an UPDATE, and set the variable.
 
     Actions of foreign keys may change a row more than once, each for one row of another table. The
     transition tables hold the versions between as well, and in no order: a row that is in both is
@@ -105,12 +120,15 @@ def is_unclear(definition: Definition) -> str:
 
     And a MERGE into a partitioned table, up to PostgreSQL 18 at least, puts a row that it inserts
     in the place of each that it updates after that. Their old keys seem to be gone. It is none
-    where the client has sent an UPDATE, and no trigger has sent another statement.
+    where the client has sent an UPDATE, and no trigger or function another statement: the context
+    has a line for each of these, and one for this function.
     """
     sent = "pg_catalog.lower(pg_catalog.current_query())"
     may_be_merge = f"""pg_catalog.pg_trigger_depth() > 1
+                OR pg_catalog.strpos(context, E'\\n') > 0
                 OR NOT pg_catalog.starts_with(pg_catalog.ltrim({sent}, E' \\t\\r\\n'), 'update')
-                OR pg_catalog.strpos({sent}, 'merge') > 0"""
+                OR pg_catalog.strpos({sent}, 'merge') > 0
+                OR pg_catalog.strpos({sent}, 'execute') > 0"""
     # As texts, which can be joined by a hash, and are equal where NULL is in both
     same = f"{json_of('old', definition.key)} = {json_of('new', definition.key)}"
     is_same_row = (
@@ -120,7 +138,8 @@ def is_unclear(definition: Definition) -> str:
                 SELECT FROM {NEW_ROWS} AS new
                 WHERE NOT EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})
             )"""
-    return f"""EXISTS (
+    return f"""GET DIAGNOSTICS context = PG_CONTEXT;
+        {variable} := EXISTS (
             SELECT FROM pg_catalog.pg_class WHERE oid = TG_RELID AND relkind = 'p'
                 AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 150000
                 AND ({may_be_merge})
@@ -137,7 +156,7 @@ def is_unclear(definition: Definition) -> str:
             OR {has_other_keys} AND EXISTS (
                 SELECT FROM {NEW_ROWS} AS new JOIN {OLD_ROWS} AS old ON {same} AND {is_same_row}
             )
-        )"""
+        );"""
 
 
 def _aliased(definition: Definition, operation: str) -> tuple[str, str]:

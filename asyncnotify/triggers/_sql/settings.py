@@ -83,7 +83,8 @@ def lacking_settings(definition: Definition) -> str:
     """
     Return the query for settings that the function has not as it needs them, by its table now.
 
-    Of a function with the rights of its owner it lists all.
+    Of a function with the rights of its owner it lists all. Names in a search_path are stored with
+    quotes where the session that made the function had ``quote_all_identifiers``.
     """
     equals = "OPERATOR(pg_catalog.=)"
     function = f"pg_catalog.to_regprocedure({literal(definition.qualified_function)})"
@@ -96,7 +97,10 @@ def lacking_settings(definition: Definition) -> str:
         WHERE NOT EXISTS (
             SELECT FROM pg_catalog.pg_proc
             WHERE oid {equals} {function}::pg_catalog.oid AND NOT prosecdef
-                AND due {equals} ANY (proconfig)
+                AND due {equals} ANY (ARRAY(
+                    SELECT pg_catalog.replace(stored, '"', '')
+                    FROM pg_catalog.unnest(proconfig) AS it (stored)
+                ))
         )
     """
 

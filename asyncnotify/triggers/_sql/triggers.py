@@ -29,6 +29,16 @@ _PASSING: Final = "lock_not_available OR transaction_rollback OR insufficient_re
 _COLUMNS: Final = "/* asyncnotify: columns */"
 """Stands in a statement for the columns that a table has when that is executed."""
 
+_PARTS: Final = f"""{TREE.format(root="root::pg_catalog.oid")}
+        SELECT class.oid::pg_catalog.regclass AS name, class.oid = root AS is_root,
+            class.relispartition AS is_partition, class.relkind = 'f' AS is_foreign,
+            class.oid IN (SELECT relid FROM tree) AS belongs
+        FROM pg_catalog.pg_class AS class
+        WHERE class.relkind IN ('r', 'p', 'f') AND (class.oid IN (SELECT relid FROM tree)
+            OR class.oid IN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = function))
+        ORDER BY class.oid <> root, class.oid"""
+"""All tables that have triggers of a function, or should have: the first is its own."""
+
 _ROW: Final = 1
 _BITS: Final = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
 """Of pg_trigger.tgtype."""
@@ -100,7 +110,7 @@ DECLARE
     before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     part pg_catalog.record;
     former pg_catalog.oid;
-    fires_always pg_catalog.bool;
+    fire_always pg_catalog.oid[] := '{{}}'::pg_catalog.oid[];
     wanted pg_catalog.record;
     present pg_catalog.record;
 BEGIN
@@ -117,24 +127,18 @@ BEGIN
     LOOP
         EXECUTE 'GRANT EXECUTE ON FUNCTION ' || function || ' TO ' || part.owner;
     END LOOP;
-    FOR part IN {TREE.format(root="root::pg_catalog.oid")}
-        SELECT class.oid::pg_catalog.regclass AS name, class.oid = root AS is_root,
-            class.relispartition AS is_partition, class.relkind = 'f' AS is_foreign,
-            class.oid IN (SELECT relid FROM tree) AS belongs
-        FROM pg_catalog.pg_class AS class
-        WHERE class.relkind IN ('r', 'p', 'f') AND (class.oid IN (SELECT relid FROM tree)
-            OR class.oid IN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = function))
-        ORDER BY class.oid <> root, class.oid
+    -- All that do not fit go first: a partition cannot get a trigger of a name that it has
+    FOR part IN {_PARTS}
     LOOP
-        fires_always := false;
         FOR present IN
-            SELECT tgname, tgenabled, tgfoid, tgnargs, tgfoid = function
-                AND (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
-                AND (tgnargs > 0) = NOT part.is_root AND part.belongs AS fits
+            SELECT tgname, tgenabled, tgfoid, tgnargs, tgparentid,
+                tgparentid <> 0 OR tgfoid = function
+                    AND (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
+                    AND (tgnargs > 0) = NOT part.is_root AND part.belongs AS fits
             FROM pg_catalog.pg_trigger
-            WHERE tgrelid = part.name AND tgparentid = 0
-                AND (tgfoid = function OR tgname::text = ANY ({trigger_names(definition)})
-                    AND starts_with(obj_description(tgfoid, 'pg_proc'), {literal(COMMENT)}))
+            WHERE tgrelid = part.name AND (tgfoid = function OR tgparentid = 0
+                AND tgname::text = ANY ({trigger_names(definition)})
+                AND starts_with(obj_description(tgfoid, 'pg_proc'), {literal(COMMENT)}))
         LOOP
             IF present.tgfoid <> function AND {_is_of_another("present", "part")} THEN
                 RAISE EXCEPTION 'asyncnotify: % has triggers of another Table, those of %',
@@ -144,7 +148,9 @@ BEGIN
             IF NOT present.fits THEN
                 EXECUTE 'DROP TRIGGER ' || pg_catalog.quote_ident(present.tgname)
                     || ' ON ' || part.name;
-                fires_always := fires_always OR present.tgenabled = 'A';
+                IF present.tgenabled = 'A' THEN
+                    fire_always := fire_always || part.name::pg_catalog.oid;
+                END IF;
                 former := present.tgfoid;
                 IF former <> function
                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = former)
@@ -152,24 +158,34 @@ BEGIN
                     EXECUTE 'DROP FUNCTION ' || former::pg_catalog.regprocedure;
                 END IF;
             ELSIF present.tgenabled IN ('D', 'R') THEN
-                EXECUTE 'ALTER TABLE ' || part.name || ' ENABLE TRIGGER '
+                -- That of a partition as that of its parent, from which it has it
+                EXECUTE 'ALTER TABLE ' || part.name || CASE WHEN EXISTS (
+                        SELECT FROM pg_catalog.pg_trigger
+                        WHERE oid = present.tgparentid AND tgenabled = 'A'
+                    ) THEN ' ENABLE ALWAYS TRIGGER ' ELSE ' ENABLE TRIGGER ' END
                     || pg_catalog.quote_ident(present.tgname);
             END IF;
         END LOOP;
+    END LOOP;
+    FOR part IN {_PARTS}
+    LOOP
         FOR wanted IN SELECT * FROM (VALUES
 {_to_be_made(definition)}
         ) AS it (name, events, level, is_inherited) LOOP
             CONTINUE WHEN NOT part.belongs OR part.is_foreign AND NOT wanted.is_inherited;
-            CONTINUE WHEN wanted.is_inherited AND part.is_partition AND NOT part.is_root;
-            CONTINUE WHEN EXISTS (
+            IF NOT EXISTS (
                 SELECT FROM pg_catalog.pg_trigger
                 WHERE tgrelid = part.name AND tgname = wanted.name AND tgfoid = function
-            );
-            EXECUTE 'CREATE TRIGGER ' || pg_catalog.quote_ident(wanted.name) || ' AFTER '
-                || wanted.events || ' ON ' || part.name || ' ' || wanted.level
-                || {literal(f" EXECUTE FUNCTION {definition.qualified_function[:-1]}")}
-                || CASE WHEN part.is_root THEN ')' ELSE '''part'')' END;
-            IF fires_always THEN  -- as those did that it takes the place of
+            ) THEN
+                EXECUTE 'CREATE TRIGGER ' || pg_catalog.quote_ident(wanted.name) || ' AFTER '
+                    || wanted.events || ' ON ' || part.name || ' ' || wanted.level
+                    || {literal(f" EXECUTE FUNCTION {definition.qualified_function[:-1]}")}
+                    || CASE WHEN part.is_root THEN ')' ELSE '''part'')' END;
+            ELSIF NOT (wanted.is_inherited AND part.is_partition) THEN
+                CONTINUE;
+            END IF;
+            IF part.name::pg_catalog.oid = ANY (fire_always) THEN
+                -- As those did that it takes the place of
                 EXECUTE 'ALTER TABLE ' || part.name || ' ENABLE ALWAYS TRIGGER '
                     || pg_catalog.quote_ident(wanted.name);
             END IF;
