@@ -78,7 +78,8 @@ class Table:
         payload: Columns whose values are sent along with the key.
         level: ``"statement"``: one trigger call for each statement, rows sent together.
             ``"row"``: one call and one notification for each row.
-        operations: Which operations are sent.
+        operations: Which operations are sent. Without ``"update"`` nothing tells of an update, and
+            so nothing of a key that one changes.
         max_notifications: The most notifications that one statement sends; if its rows need
             more, it sends one that says "read again". With ``level="statement"`` only.
         to: ``"notify"``, or ``"log"``: each row becomes an event of a log, of any size, in the
