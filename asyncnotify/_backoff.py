@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 from asyncnotify._arguments import check_number, check_seconds
@@ -52,6 +53,11 @@ class ExponentialBackoff:
         while True:
             yield random.uniform(0, bound)  # noqa: S311 - jitter, not a secret
             bound = min(self.cap, bound * self.factor)
+
+
+def first_at_once(backoff: Backoff) -> Iterator[float]:
+    """Return the delays of a backoff behind a first one of 0: they are between attempts."""
+    return chain((0.0,), backoff())
 
 
 def longest_delay(backoff: ExponentialBackoff) -> float:

@@ -22,6 +22,7 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._backoff import first_at_once
 from asyncnotify._owner import OfOneProcess, keep, leave_to_parent, see_to_unclosed
 from asyncnotify.lock import _schema
 from asyncnotify.lock._runtime import Options, Runtime
@@ -115,7 +116,7 @@ class Locks(OfOneProcess):
                 connect=connect,
                 connect_timeout=connect_timeout,
                 keepalive=keepalive,
-                backoff=backoff,
+                backoff=functools.partial(first_at_once, backoff),
                 start_timeout=None,
                 **connect_kwargs,
             ),

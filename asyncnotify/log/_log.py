@@ -20,6 +20,7 @@ from asyncnotify._arguments import (
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
+from asyncnotify._backoff import first_at_once
 from asyncnotify._owner import keep, see_to_unclosed
 from asyncnotify._publishing.retrying import Retrying
 from asyncnotify.log._consuming.calling import Handling
@@ -145,7 +146,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
                 connect_timeout=connect_timeout,
                 operation_timeout=operation_timeout,
                 keepalive=keepalive,
-                backoff=backoff,
+                backoff=functools.partial(first_at_once, backoff),
                 start_timeout=connect_timeout,  # who waits for it reports a failure
                 **connect_kwargs,
             )

@@ -48,7 +48,7 @@ from asyncnotify.log._walk.statements import Statements, tick
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.sharing import Served
@@ -65,9 +65,7 @@ _EXPIRY: Final = 60.0
 _LARGEST_RING: Final = 64
 
 
-async def _expire_now_and_then(
-    expire: weakref.WeakMethod[Callable[[], Awaitable[int]]], name: str
-) -> None:
+async def _expire_now_and_then(expire: weakref.WeakMethod[Any], log_name: str) -> None:
     """Empty partitions, each minute about; only one process at a time does."""
     while True:
         await asyncio.sleep(_EXPIRY * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
@@ -75,12 +73,12 @@ async def _expire_now_and_then(
         if call is None:
             return
         try:
-            count = await call()
+            count: int = await call()
         except Exception as error:  # noqa: BLE001 - the next attempt comes soon
             text = "old events of log %r were not removed; the next attempt follows within 90 s: %s"
-            log.info(text, name, describe_error(error))
+            log.info(text, log_name, describe_error(error))
         else:
-            log.debug("partitions of old events that were emptied in log %r: %d", name, count)
+            log.debug("partitions of old events that were emptied in log %r: %d", log_name, count)
         del call
 
 
@@ -299,8 +297,8 @@ class Runtime:
 
     def _keep_expiring(self) -> None:
         if self._expiring is None:
-            name = self._options.names.log
-            expiring = _expire_now_and_then(weakref.WeakMethod(self.expire), name)
+            expire = weakref.WeakMethod(self.expire)
+            expiring = _expire_now_and_then(expire, self._options.names.log)
             self._expiring = start(expiring, name="asyncnotify log retention")
             # A consumer may be dropped, with its log, that nobody has closed
             weakref.finalize(self, _cancel_from_anywhere, self._expiring).atexit = False

@@ -46,7 +46,10 @@ def test_what_a_listener_takes_too_reaches_it(owner: str) -> None:
     made = new(DSN, **given, ssl="require")
     new_listener = made._options.new_listener  # noqa: SLF001 - what it does is not to be seen
     assert isinstance(new_listener(), Listener)
-    assert new_listener.keywords.items() >= {**given, "ssl": "require"}.items()
+    passed = dict(new_listener.keywords)
+    assert [*passed.pop("backoff")()] == [0.0, *backoff()]  # its first attempt is the owner's, too
+    del given["backoff"]
+    assert passed.items() >= {**given, "ssl": "require"}.items()
 
 
 async def test_a_function_that_connects_reaches_it_too() -> None:

@@ -86,7 +86,6 @@ class Feed:
         self._moving: asyncio.Task[bool] | None = None
         self._what: _What | None = None
         self._is_registered = False
-        self._is_waiting = False
         self._is_interrupted = False
         self._progress: Position | None = None
         self._progress_at = 0.0
@@ -386,20 +385,7 @@ class Feed:
         await self._give_up()  # where so far only the server has ended the session
         await self._be_registered()
         await self._wake_ups.start()
-        self._serving = await self._server.open(on_wait=self._waits)
-        if self._is_waiting:
-            self._is_waiting = False
-            log.info("%s is served by this process now", self.reports.subject)
-
-    def _waits(self) -> None:
-        """Note that another session serves the consumer, or that it is paused."""
-        if not self._is_waiting:
-            self._is_waiting = True
-            log.info(
-                "%s waits: another session serves it, or it is paused (see Log.status())",
-                self.reports.subject,
-            )
-        self._reached()
+        self._serving = await self._server.open(on_wait=self._reached)
 
     def _reached(self) -> None:
         """Note that events can be read, or that another session does that."""

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._logs import Log
 from asyncnotify.log._consuming.ahead import AheadSession
 from asyncnotify.log._errors import LogError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from asyncnotify.log._walk.cursor import Expired
     from asyncnotify.log._walk.statements import Statements
     from asyncnotify.log._walk.walk import Size
+
+log = Log("log")
 
 _TRY_AGAIN: Final = 0.25
 """Seconds, about, between attempts to take a consumer that another session serves. One that waited
@@ -201,16 +204,24 @@ class Server:
     async def _taken(self, session: AheadSession, on_wait: Callable[[], None]) -> Any:  # noqa: ANN401 - a record of the driver's
         """Return the consumer's row once this session has its lock, and it is not paused."""
         take = f"SELECT * FROM {self._names.prefix}_take_consumer($1, $2, $3)"
+        subject = f"consumer {self._consumer!r} of log {self._names.log!r}"
+        has_waited = False
         while True:
             rows = await session.fetch(
                 Statement("take_consumer", take), self._consumer, self._bucket.number, self._lock
             )
             if rows:
+                if has_waited:
+                    log.info("%s is served by this process now", subject)
                 return rows[0]
             await self._check_known(session)
             on_wait()
             if self._bucket.of != WHOLE:
                 raise BusyError
+            if not has_waited:
+                has_waited = True
+                text = "%s waits: another session serves it, or it is paused (see Log.status())"
+                log.info(text, subject)
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
     async def _check_known(self, session: AheadSession) -> None:
