@@ -278,7 +278,7 @@ async def test_one_who_waits_for_its_turn_again_is_not_interrupted_any_more(
             await admin.execute(  # not the listener, which would be tried again by itself
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-                " AND query SIMILAR TO '%(_take_consumer|SELECT FROM %consumers WHERE)%'"
+                " AND query SIMILAR TO '%(_take_consumer|SELECT buckets FROM %consumers WHERE)%'"
             )
         assert (await until(incidents, Resumed)).consumer == "mailer"
         assert not waiting.is_serving
