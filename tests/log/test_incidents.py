@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from itertools import pairwise
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import asyncpg
@@ -450,6 +451,41 @@ async def test_a_handler_that_has_ended_is_reported(
     assert (ended.consumer, ended.cause) == ("mailer", error)
     assert (ended.bucket is None) == (buckets == 1)
     assert repr(ended.cause) not in repr(ended)
+
+
+@pytest.mark.parametrize("how", ["raises", "raises at once", "ends", "breaks", "is not there"])
+@pytest.mark.needs_server("SQL")
+async def test_the_cause_of_an_end_keeps_nothing_of_the_log_alive(
+    dsn: str, installed: Names, admin: Connection, how: str
+) -> None:
+    """It is kept for long, as by a list of incidents; the frames of a function stay, and tell."""
+    log = Log("orders", dsn)
+    await admin.execute("CREATE TABLE unique_later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+
+    async def write(_: Event[str], connection: Any) -> None:
+        if how == "breaks":
+            await connection.execute("INSERT INTO unique_later VALUES (1), (1)")
+        elif how == "ends":
+            await connection.execute("COMMIT")
+        elif how == "raises":
+            raise ValueError
+
+    def fail(_: Event[str], __: Any) -> None:
+        raise ValueError
+
+    on = log.on("mailer", transactional=True, on_error=Retry(1, then="stop", backoff=AT_ONCE))
+    on(fail if how == "raises at once" else write)
+    async with log:
+        incidents = log.incidents()
+        if how == "is not there":
+            while not (await log.status()).consumers[0].is_served:  # it would make it anew
+                pass
+            await log.drop("mailer")
+        await append(admin, "a")
+        ended = await until(incidents, HandlerEnded)
+    frames = [frame.f_code.co_name for frame, _ in walk_tb(ended.cause.__traceback__)]
+    assert frames == {"raises": ["write"], "raises at once": ["fail"]}.get(how, [])
+    assert ended.cause.__cause__ is None
 
 
 @pytest.mark.parametrize("buckets", [1, 2])
