@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import asyncpg
 import pytest
 
-from asyncnotify import Channel, Closed, ConnectError, ConnectionLostError
+from asyncnotify import Channel, Closed, ConnectError, ConnectionLostError, WrongLoopError
 from asyncnotify.log import (
     BlockingLog,
     DeadLettered,
@@ -576,6 +576,23 @@ def test_threads_are_told(dsn: str) -> None:
     with pytest.raises(EOFError, match="the log has been closed"):
         incidents.get()
     assert seen == [letter, Closed()]
+
+
+@pytest.mark.needs_server("threads")
+def test_a_call_of_a_log_in_its_own_callback_is_refused(dsn: str) -> None:
+    """It would wait for itself; the message names the callback."""
+    raised: list[str] = []
+
+    def report(_: Incident) -> None:
+        for call in (lambda: log.append("things", "x"), log.status):
+            with pytest.raises(WrongLoopError, match="or on_incident hand") as caught:
+                call()
+            raised.append(str(caught.value))
+
+    with BlockingLog("orders", dsn, on_incident=report) as log:
+        log.install()
+        log.append("things", "x")
+    assert len(raised) == 2  # of Closed
 
 
 @pytest.mark.needs_server("threads")
