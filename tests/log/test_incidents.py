@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import ContextVar
 from itertools import pairwise
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -536,6 +537,24 @@ async def test_what_on_incident_raises_is_logged(
     assert await _collected(incidents) == [Closed()]
     assert "on_incident raised; the log goes on" in caplog.text
     assert "no good" in caplog.text
+
+
+async def test_on_incident_has_no_context_of_whoever_calls(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """A dead letter, and the end, are told in a call of the user's, as of one web request."""
+    user: ContextVar[str] = ContextVar("user")
+    seen: list[tuple[str, str | None]] = []
+
+    def report(incident: Incident) -> None:
+        seen.append((type(incident).__name__, user.get(None)))
+
+    async with Log("orders", dsn, on_incident=report) as log:
+        await append(admin, "none", "1", channel="numbers")
+        user.set("ann")
+        async with log.consumer("mailer", NUMBERS) as consumer:
+            assert (await anext(consumer)).payload == 1
+    assert seen == [("DeadLettered", None), ("Closed", None)]
 
 
 async def test_each_run_of_a_log_has_incidents_of_its_own(dsn: str, installed: Names) -> None:
