@@ -8,6 +8,7 @@ import inspect
 import os
 import weakref
 from collections import deque
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
@@ -151,7 +152,8 @@ class Audience(Generic[ItemT]):
         option, target = self._option, self._target
         began = monotonic()
         try:
-            _check_ran(option, callback(item))
+            # Empty, as that of tasks: else some incidents had the user and trace of one request
+            _check_ran(option, Context().run(callback, item))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:

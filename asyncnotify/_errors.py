@@ -348,6 +348,11 @@ def without_frames(error: BaseException) -> None:
         link = None if is_callers else link.__cause__ or link.__context__
 
 
+def without_our_frames(error: BaseException) -> None:
+    """Forget through which of our calls an error of a function of the caller's has passed."""
+    error.__traceback__ = _without_ours(error.__traceback__)
+
+
 def _without_ours(frames: TracebackType | None) -> TracebackType | None:
     """Return the frames from the first one on that is not in this package."""
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):

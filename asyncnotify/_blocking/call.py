@@ -103,4 +103,4 @@ class Call(Generic[T]):
 
 def closed_error() -> ClosedError:
     """Return what a call ends with that the listener or notifier no longer takes."""
-    return ClosedError("the listener or notifier is closed; start() starts it again")
+    return ClosedError("the listener, notifier or log is closed; start() starts it again")

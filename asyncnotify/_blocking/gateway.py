@@ -110,7 +110,7 @@ class Gateway:
         """
         portal = self._portal
         if portal is None or portal.has_failed:
-            msg = "the listener or notifier has not been started: use `with` or start()"
+            msg = "the listener, notifier or log has not been started: use `with` or start()"
             raise NotStartedError(msg)
         if not portal.is_open:
             raise closed_error()
@@ -277,7 +277,7 @@ def check_no_loop() -> None:
     if runs_loop():
         msg = (
             "a blocking call would keep the event loop of this thread from running: in coroutines"
-            " use Listener and Notifier, or call from another thread (asyncio.to_thread; in an"
+            " use Listener, Notifier and Log, or call from another thread (asyncio.to_thread; in an"
             " async view of Flask or Django sync_to_async)"
         )
         raise WrongLoopError(msg)

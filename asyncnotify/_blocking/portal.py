@@ -99,14 +99,14 @@ class Portal:
         """Raise WrongLoopError where waiting for the loop would never end."""
         if self.is_other_process:
             msg = (
-                "the listener or notifier was started by another process: a fork has neither its"
-                " thread nor its connection; start it in this process too"
+                "the listener, notifier or log was started by another process: a fork has neither"
+                " its thread nor its connection; start it in this process too"
             )
             raise WrongLoopError(msg)
         if self.is_here:
             msg = (
-                "this is the thread of the event loop, which would wait for itself: in on_event"
-                " hand the call to another thread"
+                "this is the thread of the event loop, which would wait for itself: in on_event or"
+                " on_incident hand the call to another thread"
             )
             raise WrongLoopError(msg)
 

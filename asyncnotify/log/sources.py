@@ -34,12 +34,13 @@ pause                consumer, whether it is to be paused, seconds → as ``seek
 drop                 consumer, seconds → as ``seek``
 holder               consumer → the pid of the transaction that holds it, and whether that is the
                      session that has taken it; or no row
-knows                consumer → a row if it is there
-take_consumer        consumer, bucket, lock → its row, with a new token, if the lock was free
+knows                consumer → as ``buckets_of``, on the session that is to serve it
+take_consumer        consumer, bucket, lock → its row, with a new token, if the lock was free; no
+                     token of a consumer that has been dropped counts for a new one of its name
 unlock               given the lock; no answer
 lock_shared          given a lock; waits; no answer
 unlock_shared        given the lock; no answer
-look                 consumer, locks as texts → who holds which of them
+look                 consumer, locks as texts → who holds which of them, and how many buckets it has
 has_consumer         owner → whether the token counts
 commit               owner, position → whether the token counts
 hold_and_mark        owner → whether the token counts; the transaction keeps it, and is marked

@@ -695,7 +695,7 @@ OF_LIFE: dict[str, Message] = {
             lambda: after_close_in_thread(BlockingListener(dsn_of(listener)))
         ),
         "is closed",
-        "listener or notifier",
+        "listener, notifier or log",
         r"start\(\) starts it again",
     ),
     "before start() in threads": Message(
@@ -729,7 +729,7 @@ OF_LIFE: dict[str, Message] = {
         lambda _: BlockingNotifier(DSN).notify("a"),
         "keep the event loop of this thread",
         "a blocking call",
-        "use Listener and Notifier",
+        "use Listener, Notifier and Log",
     ),
     "a timeout of get()": Message(
         lambda listener: in_thread(

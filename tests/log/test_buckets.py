@@ -15,7 +15,14 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import ExponentialBackoff
-from asyncnotify.log import BucketCountError, Event, Log, Retry, UnknownConsumerError
+from asyncnotify.log import (
+    BucketCountError,
+    Event,
+    HandlerEnded,
+    Log,
+    Retry,
+    UnknownConsumerError,
+)
 from asyncnotify.log._consuming.sharing import Sharing, View
 from asyncnotify.log._reporting import Reporter
 from asyncnotify.log._walk.buckets import bucket_number
@@ -361,6 +368,61 @@ async def test_the_number_is_fixed_at_the_first_use(log: Log, dsn: str) -> None:
     await log.drop("mailer")
     async with log.consumer("mailer", buckets=5):
         assert [status.buckets for status in (await log.status()).consumers] == [5] * 5
+
+
+@pytest.mark.parametrize("is_handler", [False, True])
+@pytest.mark.parametrize(("before", "now"), [(4, 1), (1, 4), (4, 2), (2, 4)])
+async def test_one_who_serves_what_was_made_anew_with_another_number_ends(
+    log: Log, dsn: str, before: int, now: int, *, is_handler: bool
+) -> None:
+    """It did not see that it was dropped; its buckets have other keys: events were lost."""
+    old, seen = Log("orders", dsn, poll=3600), Seen()
+    async with asyncio.timeout(scaled(20)), old:
+        ending = asyncio.ensure_future(_ended(old, before, seen, is_handler=is_handler))
+        await log.append_many([("things", f"{n}", f"k{n}") for n in range(KEYS)])
+        await seen.until(KEYS)
+        await log.drop("mailer")
+        async with log.consumer("mailer", start="now", buckets=now):
+            pass
+        payloads = [f"later {n}" for n in range(KEYS)]
+        await log.append_many([("things", payload, payload) for payload in payloads])
+        assert isinstance(await ending, BucketCountError | UnknownConsumerError)
+        async with log.consumer("mailer", buckets=now) as consumer:
+            given = {(await anext(consumer)).payload for _ in payloads}
+        assert given == {*payloads}
+
+
+async def _ended(log: Log, buckets: int, seen: Seen, *, is_handler: bool) -> BaseException:
+    """Serve a consumer; return what has ended that for all of its buckets."""
+    if is_handler:
+
+        @log.on("mailer", buckets=buckets)
+        async def mail(event: Event[str]) -> None:
+            seen.note(event.payload)
+
+        async for incident in log.incidents():
+            if isinstance(incident, HandlerEnded) and incident.bucket is None:
+                return incident.cause
+    async with log.consumer("mailer", buckets=buckets) as consumer:
+        try:
+            async for event in consumer:
+                seen.note(event.payload)
+        except (BucketCountError, UnknownConsumerError) as error:
+            return error
+    raise AssertionError
+
+
+async def test_a_token_of_a_dropped_consumer_does_not_count_for_a_new_one(log: Log) -> None:
+    """Of the same name, and with as many takings and seeks: it would move the cursor on."""
+    await log.append_many([("things", f"{n}", "k") for n in range(3)])
+    async with log.consumer("mailer") as consumer:
+        assert (await anext(consumer)).payload == "0"
+        assert (await anext(consumer)).payload == "1"
+        await log.drop("mailer")
+        async with log.consumer("mailer", start="now"):
+            pass
+        await log.seek("mailer", "start")  # the new one has had as many tokens as the old one
+        assert [event.payload for event in await consumer.next_batch(9)] == ["0", "1", "2"]
 
 
 async def test_a_handler_may_be_registered_once_the_log_runs(log: Log) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import ContextVar
 from itertools import pairwise
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import asyncpg
 import pytest
 
-from asyncnotify import Channel, Closed, ConnectError, ConnectionLostError
+from asyncnotify import Channel, Closed, ConnectError, ConnectionLostError, WrongLoopError
 from asyncnotify.log import (
     BlockingLog,
     DeadLettered,
@@ -278,7 +280,7 @@ async def test_one_who_waits_for_its_turn_again_is_not_interrupted_any_more(
             await admin.execute(  # not the listener, which would be tried again by itself
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-                " AND query SIMILAR TO '%(_take_consumer|SELECT FROM %consumers WHERE)%'"
+                " AND query SIMILAR TO '%(_take_consumer|SELECT buckets FROM %consumers WHERE)%'"
             )
         assert (await until(incidents, Resumed)).consumer == "mailer"
         assert not waiting.is_serving
@@ -452,6 +454,41 @@ async def test_a_handler_that_has_ended_is_reported(
     assert repr(ended.cause) not in repr(ended)
 
 
+@pytest.mark.parametrize("how", ["raises", "raises at once", "ends", "breaks", "is not there"])
+@pytest.mark.needs_server("SQL")
+async def test_the_cause_of_an_end_keeps_nothing_of_the_log_alive(
+    dsn: str, installed: Names, admin: Connection, how: str
+) -> None:
+    """It is kept for long, as by a list of incidents; the frames of a function stay, and tell."""
+    log = Log("orders", dsn)
+    await admin.execute("CREATE TABLE unique_later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+
+    async def write(_: Event[str], connection: Any) -> None:
+        if how == "breaks":
+            await connection.execute("INSERT INTO unique_later VALUES (1), (1)")
+        elif how == "ends":
+            await connection.execute("COMMIT")
+        elif how == "raises":
+            raise ValueError
+
+    def fail(_: Event[str], __: Any) -> None:
+        raise ValueError
+
+    on = log.on("mailer", transactional=True, on_error=Retry(1, then="stop", backoff=AT_ONCE))
+    on(fail if how == "raises at once" else write)
+    async with log:
+        incidents = log.incidents()
+        if how == "is not there":
+            while not (await log.status()).consumers[0].is_served:  # it would make it anew
+                pass
+            await log.drop("mailer")
+        await append(admin, "a")
+        ended = await until(incidents, HandlerEnded)
+    frames = [frame.f_code.co_name for frame, _ in walk_tb(ended.cause.__traceback__)]
+    assert frames == {"raises": ["write"], "raises at once": ["fail"]}.get(how, [])
+    assert ended.cause.__cause__ is None
+
+
 @pytest.mark.parametrize("buckets", [1, 2])
 async def test_a_handler_whose_consumer_is_dropped_has_ended(
     dsn: str, installed: Names, admin: Connection, buckets: int
@@ -502,6 +539,24 @@ async def test_what_on_incident_raises_is_logged(
     assert "no good" in caplog.text
 
 
+async def test_on_incident_has_no_context_of_whoever_calls(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """A dead letter, and the end, are told in a call of the user's, as of one web request."""
+    user: ContextVar[str] = ContextVar("user")
+    seen: list[tuple[str, str | None]] = []
+
+    def report(incident: Incident) -> None:
+        seen.append((type(incident).__name__, user.get(None)))
+
+    async with Log("orders", dsn, on_incident=report) as log:
+        await append(admin, "none", "1", channel="numbers")
+        user.set("ann")
+        async with log.consumer("mailer", NUMBERS) as consumer:
+            assert (await anext(consumer)).payload == 1
+    assert seen == [("DeadLettered", None), ("Closed", None)]
+
+
 async def test_each_run_of_a_log_has_incidents_of_its_own(dsn: str, installed: Names) -> None:
     """Closed ends the streams of that run; a log that is used again reports again."""
     seen: list[Incident] = []
@@ -540,6 +595,23 @@ def test_threads_are_told(dsn: str) -> None:
     with pytest.raises(EOFError, match="the log has been closed"):
         incidents.get()
     assert seen == [letter, Closed()]
+
+
+@pytest.mark.needs_server("threads")
+def test_a_call_of_a_log_in_its_own_callback_is_refused(dsn: str) -> None:
+    """It would wait for itself; the message names the callback."""
+    raised: list[str] = []
+
+    def report(_: Incident) -> None:
+        for call in (lambda: log.append("things", "x"), log.status):
+            with pytest.raises(WrongLoopError, match="or on_incident hand") as caught:
+                call()
+            raised.append(str(caught.value))
+
+    with BlockingLog("orders", dsn, on_incident=report) as log:
+        log.install()
+        log.append("things", "x")
+    assert len(raised) == 2  # of Closed
 
 
 @pytest.mark.needs_server("threads")

@@ -148,6 +148,7 @@ class Consumer(OfOneProcess, Generic[ItemT_co]):
             StopAsyncIteration: The consumer or the log has been closed.
             NotInstalledError: The database has no such log.
             UnknownConsumerError: The consumer has been dropped.
+            BucketCountError: The consumer was made, or made anew, with another number of buckets.
             ConfigurationError: The arguments for connecting are wrong.
             ConnectError: The server refuses the role or the database; only before the first event.
             PoolerError: A pooler is in between.

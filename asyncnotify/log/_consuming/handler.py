@@ -10,7 +10,7 @@ import asyncpg
 
 from asyncnotify import Gap
 from asyncnotify._channels.arguments import channels_of
-from asyncnotify._errors import describe_error, without_frames
+from asyncnotify._errors import describe_error, without_frames, without_our_frames
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
 from asyncnotify.log._consuming.calling import HandlerError, call_handler, result_of
@@ -61,6 +61,7 @@ def _errors_of_what_was_written() -> Generator[None]:
     except PASSING:
         raise
     except (asyncpg.PostgresError, TransactionEndedError) as error:
+        without_frames(error)
         raise HandlerError(error) from error
 
 
@@ -109,6 +110,7 @@ class HandlerWorker:
                 self._subject,
                 describe_error(error.error),
             )
+            without_our_frames(error.error)  # whoever keeps the incident would keep the session
             self._feed.reports.handler_ended(self._bucket, error.error)
         except (LogError, *PERMANENT) as error:
             log.exception("%s has ended: retrying will not help", self._subject)

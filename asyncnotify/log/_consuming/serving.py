@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._logs import Log
 from asyncnotify.log._consuming.ahead import AheadSession
-from asyncnotify.log._errors import LogError, UnknownConsumerError
+from asyncnotify.log._errors import BucketCountError, LogError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
 from asyncnotify.log._values import Position
 from asyncnotify.log._walk.buckets import WHOLE
@@ -184,6 +184,7 @@ class Server:
         Raises:
             BusyError: Another session serves this bucket, of several, or the consumer is paused.
             UnknownConsumerError: There is no such consumer.
+            BucketCountError: It was made anew, with another number of buckets.
             Exception: As of ``LogSessions.open()`` and ``LogSession.fetch()``.
         """
         session = AheadSession(await self._sessions.open())
@@ -211,6 +212,7 @@ class Server:
                 Statement("take_consumer", take), self._consumer, self._bucket.number, self._lock
             )
             if rows:
+                self._check_count(rows[0]["buckets"])
                 if has_waited:
                     log.info("%s is served by this process now", subject)
                 return rows[0]
@@ -225,9 +227,16 @@ class Server:
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
     async def _check_known(self, session: AheadSession) -> None:
-        query = f"SELECT FROM {self._names.consumers} WHERE consumer = $1"
-        if not await session.fetch(Statement("knows", query), self._consumer):
+        query = f"SELECT buckets FROM {self._names.consumers} WHERE consumer = $1 AND bucket = 0"
+        rows = await session.fetch(Statement("knows", query), self._consumer)
+        if not rows:
             raise UnknownConsumerError(self._consumer)
+        self._check_count(rows[0][0])
+
+    def _check_count(self, present: int) -> None:
+        # With another number, this bucket would have other keys than its cursor is for
+        if present != self._bucket.of:
+            raise BucketCountError(self._consumer, self._bucket.of, present)
 
     async def close(self, serving: Serving) -> None:
         """Give the consumer back, with its session."""

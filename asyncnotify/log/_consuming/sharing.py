@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncnotify._backoff import Delays
 from asyncnotify._tasks import cancel
-from asyncnotify.log._errors import UnknownConsumerError
+from asyncnotify.log._errors import BucketCountError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
 from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
 from asyncnotify.log._sessions import session_of
@@ -128,6 +128,7 @@ class Sharing:
 
         Raises:
             UnknownConsumerError: The consumer has been dropped.
+            BucketCountError: It has been made anew, with another number of buckets.
             Exception: What retrying will not help against.
         """
         try:
@@ -166,6 +167,8 @@ class Sharing:
         rows = await session.fetch(self._query, self._consumer, list(map(str, locks)))
         if not rows:
             raise UnknownConsumerError(self._consumer)
+        if (present := rows[0]["buckets"]) != len(self._locks):
+            raise BucketCountError(self._consumer, len(self._locks), present)
         members = sorted(row["pid"] for row in rows if row["lock"] == self._membership)
         held = frozenset(self._locks[row["lock"]] for row in rows if row["lock"] in self._locks)
         return View(len(members), members.index(rows[0]["own"]), held, rows[0]["is_paused"])
@@ -207,7 +210,7 @@ def _query(names: Names) -> Statement:
     """Who holds which of the locks ``$2``: at least one row, unless the consumer is not there."""
     # As texts: for an array of another type the driver takes the caller's codec of its elements
     sql = f"""
-        SELECT paused AS is_paused, pg_catalog.pg_backend_pid() AS own, held.pid, held.lock
+        SELECT paused AS is_paused, buckets, pg_catalog.pg_backend_pid() AS own, held.pid, held.lock
         FROM {names.consumers} LEFT JOIN (
             SELECT pid, (classid::pg_catalog.int8 << 32) | objid::pg_catalog.int8 AS lock
             FROM pg_catalog.pg_locks

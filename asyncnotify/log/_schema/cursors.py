@@ -43,6 +43,11 @@ _DURABLE: Final = """
 """What a consumer has been told must survive a crash. A setting of the function's own would end
 with the function, before the commit."""
 
+_OWN: Final = """c.consumer = $1 AND c.bucket = $2 AND c.token = $3
+                AND c.pid = pg_backend_pid()"""
+"""Which row is the caller's. The tokens of a consumer that is dropped and made anew begin again:
+without the pid, one who serves the old one would move the cursor of the new one."""
+
 
 def functions_of_cursors(names: Names) -> Iterator[str]:
     """Yield the statements that make or replace the functions."""
@@ -109,7 +114,7 @@ def _has(names: Names) -> str:
     BEGIN
         RETURN EXISTS (
             SELECT FROM {names.consumers} AS c
-            WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3
+            WHERE {_OWN}
         );
     END
     $function$
@@ -124,7 +129,7 @@ def _hold(names: Names) -> str:
     ) RETURNS boolean {ATTRIBUTES} AS $function$
     BEGIN{_DURABLE}
         PERFORM FROM {names.consumers} AS c
-        WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3 FOR UPDATE;
+        WHERE {_OWN} FOR UPDATE;
         RETURN FOUND;
     END
     $function$
@@ -139,7 +144,7 @@ def _commit(names: Names) -> str:
     BEGIN{_DURABLE}
         UPDATE {names.consumers} AS c
         SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp()
-        WHERE c.consumer = $1 AND c.bucket = $2 AND c.token = $3;
+        WHERE {_OWN};
         RETURN FOUND;
     END
     $function$

@@ -68,6 +68,7 @@ class Consumers:
         self._order = order
         self._cursors: dict[tuple[str, int], Cursor] = {}
         self._letters: dict[tuple[str, UUID], Letter] = {}
+        self._dropped = 0  # the newest token that nobody may have again
 
     def _of(self, consumer: str) -> list[Cursor]:
         return [cursor for cursor in self._cursors.values() if cursor.consumer == consumer]
@@ -89,14 +90,13 @@ class Consumers:
         if (consumer, 0) not in self._cursors:
             now = self._state.now()
             for bucket in range(buckets):
-                cursor = Cursor(consumer, bucket, buckets, epoch, tick, number, now)
+                cursor = Cursor(consumer, bucket, buckets, epoch, tick, number, now, self._dropped)
                 self._cursors[consumer, bucket] = cursor
         return answer("")
 
-    def paused(self, consumer: str) -> bool | None:
-        """Return whether a consumer is paused; None: it is not there."""
-        first = self._cursors.get((consumer, 0))
-        return None if first is None else first.paused
+    def first_of(self, consumer: str) -> Cursor | None:
+        """Return the cursor of a consumer's first bucket; None: it is not there."""
+        return self._cursors.get((consumer, 0))
 
     def take(self, consumer: str, bucket: int, pid: int) -> list[Row]:
         """Give a cursor to a backend, with a new token, unless it is paused."""
@@ -105,7 +105,7 @@ class Consumers:
             return []
         cursor.token += 1
         cursor.pid, cursor.taken_at = pid, self._state.now()
-        names = ("token", "epoch", "tick", "id")
+        names = ("buckets", "token", "epoch", "tick", "id")
         return [row({name: getattr(cursor, name) for name in names})]
 
     def has_taken(self, consumer: str, pid: int) -> bool:
@@ -158,6 +158,7 @@ class Consumers:
         self._letters = {key: one for key, one in self._letters.items() if key[0] != consumer}
         cursors = self._of(consumer)
         for cursor in cursors:
+            self._dropped = max(self._dropped, cursor.token)
             del self._cursors[cursor.consumer, cursor.bucket]
         return bool(cursors)
 

@@ -223,11 +223,11 @@ class FakeLogSession(FakeConnection):
         return store.consumers.has(*arguments[:3])
 
     def _look(self, consumer: str, keys: Sequence[str]) -> list[Row]:
-        paused = self._store.consumers.paused(consumer)
-        if paused is None:
+        first = self._store.consumers.first_of(consumer)
+        if first is None:
             return []
         held: list[tuple[int | None, int | None]] = [*self.state.locks.held(set(map(int, keys)))]
-        common = {"is_paused": paused, "own": self.pid}
+        common = {"is_paused": first.paused, "buckets": first.buckets, "own": self.pid}
         nobody = (None, None)
         return [row({**common, "pid": pid, "lock": key}) for pid, key in held or [nobody]]
 

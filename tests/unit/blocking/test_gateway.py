@@ -295,7 +295,7 @@ def test_calls_that_would_block_a_running_loop_are_refused(owner: Owner) -> None
             lambda: owner.gateway.start(here),
             lambda: owner.gateway.call(here),
         ):
-            with pytest.raises(WrongLoopError, match="use Listener and Notifier"):
+            with pytest.raises(WrongLoopError, match="use Listener, Notifier and Log"):
                 call()
         assert owner.gateway.look(threading.get_ident) != threading.get_ident()
         owner.gateway.close()
