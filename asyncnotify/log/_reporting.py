@@ -140,7 +140,7 @@ class Reports:
         self._reporter = reporter
         self._consumer = consumer
         self.subject = subject
-        self.warnings = WarningLimit()
+        self.warnings: WarningLimit = WarningLimit()
         self.has_succeeded: bool = False
         self._interrupted: weakref.WeakSet[object] = weakref.WeakSet()
         self._since: float | None = None
