@@ -147,7 +147,7 @@ class Log(Installing, Appending, Reading, Consuming, Operating):
                 operation_timeout=operation_timeout,
                 keepalive=keepalive,
                 backoff=functools.partial(first_at_once, backoff),
-                start_timeout=connect_timeout,  # who waits for it reports a failure
+                start_timeout=None,  # who waits for it reports a failure
                 **connect_kwargs,
             )
         else:

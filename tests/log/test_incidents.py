@@ -27,6 +27,7 @@ from asyncnotify.log import (
     UnknownConsumerError,
 )
 from asyncnotify.log._walk.cursor import Cursor
+from asyncnotify.testing.proxy import FaultProxy
 from tests.log.conftest import append, kill_sessions
 from tests.log.test_consumers import AT_ONCE, Seen
 from tests.support.machine import scaled
@@ -180,6 +181,26 @@ async def test_another_cause_within_an_outage_is_reported_too(
     assert repairs.count(True) == 1
     assert len(repairs) <= 3
     assert "unreachable" not in repr(causes)
+
+
+@pytest.mark.needs_server("two hosts")
+async def test_a_host_that_never_answers_does_not_keep_the_others_from_waking(
+    dsn: str, installed: Names, admin: Connection
+) -> None:
+    """Also where both were away at first: no time is set for all hosts together."""
+    async with FaultProxy.for_dsn(dsn) as dead, FaultProxy.for_dsn(dsn) as other:
+        hosts: dict[str, Any] = {"host": [dead.host, other.host], "port": [dead.port, other.port]}
+        dead.silent()
+        log = Log("orders", dsn, **hosts, connect_timeout=scaled(0.5), backoff=AT_ONCE)
+        async with log, log.consumer("mailer") as consumer:
+            incidents = log.incidents()
+            other.refuse()
+            taking = asyncio.ensure_future(anext(consumer))
+            assert isinstance((await until(incidents, Interrupted)).cause, ConnectError)
+            other.accept()
+            await append(admin, "a")
+            async with asyncio.timeout(scaled(20)):
+                assert (await taking).payload == "a"
 
 
 @pytest.mark.parametrize(("buckets", "right"), [(1, 0), (4, 0), (4, 1), (4, 2)])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from asyncnotify._errors import ClosedError
+from asyncnotify import ConnectError, RetryScheduled
+from asyncnotify._errors import ClosedError, describe_error
+from asyncnotify._tasks import cancel, start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asyncnotify import Gap, Listener, Notification, Subscription
+    from asyncnotify import EventStream, Gap, Listener, Notification, Subscription
     from asyncnotify.log._names import Names
 
 
@@ -27,7 +29,7 @@ class WakeUps:
         listener: Listens; None: nobody is woken by notifications.
         owned: The listener is to be started and closed here.
         check: Asks the server something that a log needs. It is called before the listener is: that
-            would go on trying for as long as 30 s where the server is a standby, and tell nobody.
+            would connect to a standby, and then not be able to listen.
 
     Attributes:
         count: How many wake-ups there have been.
@@ -56,7 +58,8 @@ class WakeUps:
         Listen, if there is a listener; return once the server has confirmed.
 
         Raises:
-            AsyncNotifyError: As of ``Listener.start()`` and ``Listener.listen()``.
+            AsyncNotifyError: As of ``Listener.start()`` and ``Listener.listen()``; a ConnectError
+                as soon as one attempt to connect the log's own listener has failed.
             Exception: As of ``check``.
         """
         async with self._starting:
@@ -67,7 +70,7 @@ class WakeUps:
                 return
             await self._check()
             if self._owned:
-                await self._listener.start()
+                await _begin(self._listener)
             self._subscription = await self._listener.listen(
                 self._names.wake_channel, self._on_notification, resync=self._on_gap, latest=True
             )
@@ -103,3 +106,31 @@ class WakeUps:
             await subscription.cancel()
         if self._owned and self._listener is not None:
             await self._listener.aclose(timeout)
+
+
+async def _begin(listener: Listener) -> None:
+    """
+    Start a listener that tries without end; raise once an attempt has failed.
+
+    No timeout for all attempts would do: how long one takes depends on how many hosts there are.
+    """
+    events = listener.events()
+    starting = start(listener.start(), name="asyncnotify log's listener")
+    failing = start(_failure(events), name="asyncnotify log's listener has failed")
+    try:
+        await asyncio.wait({starting, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            cause = failing.result()
+            msg = f"the listener of the log cannot connect: {describe_error(cause)}"
+            raise ConnectError(msg) from cause
+    finally:
+        await cancel({starting, failing})
+    starting.result()
+
+
+async def _failure(events: EventStream) -> BaseException:
+    """Return why the first attempt has failed, if one does."""
+    async for event in events:
+        if isinstance(event, RetryScheduled):
+            return event.cause
+    return await asyncio.Future()  # it is closed, which its start() tells
