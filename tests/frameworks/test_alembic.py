@@ -265,9 +265,8 @@ async def test_triggers_that_are_declared_no_longer(project: Project, admin: Con
     assert status.tables.keys() == {"public.t", "public.child_1"}
 
 
-@pytest.mark.parametrize("level", ["row", "statement"])
-async def test_triggers_of_partitions(project: Project, admin: Connection, level: str) -> None:
-    """They go, and come back once on each partition."""
+async def on_partitions(project: Project, admin: Connection, level: str) -> Table:
+    """Return the triggers of a partitioned table, which a migration has installed."""
     await admin.execute("CREATE TABLE child (id int) PARTITION BY LIST (id)")
     await admin.execute("CREATE TABLE child_1 PARTITION OF child FOR VALUES IN (1)")
     options: dict[str, Any] = {"level": level}
@@ -276,6 +275,13 @@ async def test_triggers_of_partitions(project: Project, admin: Connection, level
     project.declare_only(triggers)
     project.make_revision()
     project.upgrade()
+    return triggers
+
+
+@pytest.mark.parametrize("level", ["row", "statement"])
+async def test_triggers_of_partitions(project: Project, admin: Connection, level: str) -> None:
+    """They go, and come back once on each partition."""
+    triggers = await on_partitions(project, admin, level)
     project.declare_only()
     project.make_revision()
     project.upgrade()
@@ -289,14 +295,7 @@ async def test_triggers_that_fire_always_come_back_so(
     project: Project, admin: Connection, level: str
 ) -> None:
     """On a subscriber of logical replication nothing would be told any more."""
-    await admin.execute("CREATE TABLE child (id int) PARTITION BY LIST (id)")
-    await admin.execute("CREATE TABLE child_1 PARTITION OF child FOR VALUES IN (1)")
-    options: dict[str, Any] = {"level": level}
-    triggers = Table("child", key="id", **options)
-    project.settings["include_name"] = is_no_child
-    project.declare_only(triggers)
-    project.make_revision()
-    project.upgrade()
+    triggers = await on_partitions(project, admin, level)
     query = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal"
     for part, name in await admin.fetch(query):
         await admin.execute(f"ALTER TABLE {part} ENABLE ALWAYS TRIGGER {name}")
