@@ -139,6 +139,29 @@ async def test_a_frozen_backend_is_given_up_in_time(
             battered_server.thaw_backend(pid)
 
 
+async def test_a_doubtful_one_may_arrive_after_what_was_sent_later(
+    own_database: ProxiedDatabase, battered_server: PostgresServer
+) -> None:
+    """Its session had it, and was slow: the next call has another session, and does not wait."""
+    async with (
+        Listener(own_database.dsn) as listener,
+        listener.stream("orders") as stream,
+        notifier_of(own_database) as notifier,
+    ):
+        await notifier.notify("orders", "warm")
+        [_, pid] = await own_database.backends()
+        battered_server.freeze_backend(pid)
+        try:
+            with pytest.raises(ConnectionLostError, match="may or may not"):
+                await notifier.notify("orders", "doubtful")
+            await notifier.notify("orders", "next")
+        finally:
+            battered_server.thaw_backend(pid)
+        async with asyncio.timeout(WAIT_LIMIT):
+            found = [(await anext(stream)).payload for _ in range(3)]
+    assert found == ["warm", "next", "doubtful"]
+
+
 async def test_fatal_without_fin_concerns_one_call_at_most(
     database: ProxiedDatabase, heard: Heard
 ) -> None:
