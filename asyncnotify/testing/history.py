@@ -63,7 +63,7 @@ class Verdict:
         covered: Numbers missing, inside a gap: the consumer knows.
         untold: Numbers missing and inside no gap: lost in silence.
         duplicated: Numbers that arrived more than once.
-        reordered: Numbers that first arrived after a greater one.
+        reordered: Numbers that first arrived after a greater one, without those in doubt.
         foreign: Numbers that arrived but were neither published nor in doubt.
     """
 
@@ -178,7 +178,9 @@ def judge(
     is smaller; anywhere if no number was seen at all. Where order was not kept there may be no such
     place: then m is untold, as is every m with no gap in its place.
 
-    A number in doubt may be missing without a gap; if it was seen it counts like any other.
+    A number in doubt may be missing without a gap, and may be late: the session that had it may be
+    slow to commit it, when what was published later has another one. Its place then says nothing.
+    If it was seen otherwise it counts like any other.
 
     Takes O(n log n) time.
 
@@ -205,7 +207,9 @@ def _verdict(
 ) -> Verdict:
     numbers = [item for item in items if not isinstance(item, GapMark)]
     received, certain = set(numbers), set(published)
-    places = _Places(items)
+    late = _reordered(numbers)
+    excused = late & set(in_doubt) - certain
+    places = _Places([item for item in items if item not in excused])
     covered, untold = _parted(sorted(certain - received), places)
     return Verdict(
         sent=len(certain),
@@ -214,7 +218,7 @@ def _verdict(
         covered=covered,
         untold=untold,
         duplicated=_duplicated(numbers),
-        reordered=_reordered(numbers),
+        reordered=tuple(sorted(late - excused)),
         foreign=tuple(sorted(received - certain - set(in_doubt))),
     )
 
@@ -256,7 +260,7 @@ def _duplicated(numbers: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(again))
 
 
-def _reordered(numbers: Iterable[int]) -> tuple[int, ...]:
+def _reordered(numbers: Iterable[int]) -> set[int]:
     seen: set[int] = set()
     late: set[int] = set()
     greatest: int | None = None
@@ -265,7 +269,7 @@ def _reordered(numbers: Iterable[int]) -> tuple[int, ...]:
             late.add(number)
         seen.add(number)
         greatest = number if greatest is None else max(greatest, number)
-    return tuple(sorted(late))
+    return late
 
 
 def _listed(name: str, numbers: Sequence[int]) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from asyncnotify.testing.history import GAP, GapMark, History, Verdict, judge
@@ -123,11 +123,47 @@ def test_a_gap_covers_what_is_missing_at_its_place_only(
 
 
 def test_a_number_in_doubt_may_be_missing_but_not_come_twice() -> None:
-    """Whether it was sent nobody knows; that it arrives twice or late is wrong all the same."""
+    """Whether it was sent nobody knows; that it arrives twice is wrong all the same."""
     assert judge([1, 3], [1, 3], in_doubt=[2]).holds
     assert judge([1, 3], [1, 2, 3], in_doubt=[2]).holds
     assert judge([1, 3], [1, 2, 2, 3], in_doubt=[2]).duplicated == (2,)
-    assert judge([1, 3], [1, 3, 2], in_doubt=[2]).reordered == (2,)
+
+
+@pytest.mark.parametrize(
+    ("seen", "reordered", "untold"),
+    [
+        ([1, 4, 2], (), (3,)),
+        ([1, 2, 4, 3], (3,), ()),
+        ([1, GAP, 4, 2], (), ()),
+        ([1, GAP, 2, 4], (), (3,)),
+        ([2, 1, 3, 4], (1,), ()),
+    ],
+)
+def test_a_number_in_doubt_may_be_late(
+    seen: list[int | GapMark], reordered: tuple[int, ...], untold: tuple[int, ...]
+) -> None:
+    """A slow session may commit it after the next; all others keep their order, also around it."""
+    verdict = judge([1, 3, 4], seen, in_doubt=[2])
+    assert (verdict.reordered, verdict.untold) == (reordered, untold)
+
+
+@given(SEQUENCES, NUMBERS, st.data())
+def test_where_one_in_doubt_is_late_changes_nothing_else(
+    seen: list[int | GapMark], published: frozenset[int], data: st.DataObject
+) -> None:
+    """Neither what counts as reordered, nor what a gap covers."""
+    numbers = [item for item in seen if isinstance(item, int)]
+    doubtful = max(numbers, default=0) - 1
+    assume(numbers and doubtful not in numbers and doubtful not in published)
+    first = seen.index(doubtful + 1) + 1
+    place = data.draw(st.integers(first, len(seen)))
+    late = judge(published, [*seen[:place], doubtful, *seen[place:]], in_doubt=[doubtful])
+    without = judge(published, seen)
+    assert (late.reordered, late.covered, late.untold) == (
+        without.reordered,
+        without.covered,
+        without.untold,
+    )
 
 
 def test_published_overrides_in_doubt() -> None:
