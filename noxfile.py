@@ -77,6 +77,9 @@ SERVER_OF = {
 }
 """The PostgreSQL of each run of ``tests-all``: every version has one, and no run is added."""
 
+NEWEST = SUPPORTED[-1]
+"""The Python on which coverage is measured: those tests need not run on it once more."""
+
 OF_TESTS = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The Python of ``tests``: in CI ``tests-all`` leaves it out, and uvloop takes its PostgreSQL."""
 
@@ -108,10 +111,11 @@ NOT_ON_EVERY_PYTHON = (
 """Tests that take long: `tests` runs them, and those variants that make a difference to them. So it
 is with those that send hundreds of thousands."""
 
-BY_OTHER_LOOPS = ("tests/blocking", "tests/faults", "tests/hygiene", "tests/network")
+BY_OTHER_LOOPS = ("tests/faults", "tests/hygiene", "tests/network")
 """Tests of what asyncio and its sockets do: `uvloop` and `eager` run them on the newest Python."""
 
 OF_NO_DEPENDENCY = (
+    "tests/blocking",
     "tests/chaos",
     "tests/examples",
     "tests/integration",
@@ -126,6 +130,7 @@ OF_NO_DEPENDENCY = (
 """Those of them in which versions of dependencies change nothing that others do not show."""
 
 OF_NO_LOOP = (
+    "tests/blocking",
     "tests/cli",
     "tests/docs",
     "tests/examples",
@@ -141,7 +146,7 @@ OF_NO_LOOP = (
     "tests/test_server_choice.py",
     "tests/typing",
 )
-"""Tests of texts, types, programs and rules, in which the loop of the tests changes nothing."""
+"""Tests of threads, texts, types, programs and rules: on no loop of the tests, or alike on each."""
 
 BOUNDED = (
     *("aiohttp", "cli", "fastapi", "litestar", "msgspec", "otel", "prometheus", "pydantic"),
@@ -242,6 +247,12 @@ def _combinations() -> Iterator[object]:
     yield nox.param(_find_distribution_python() or present[0], "lowest", id="lowest")
     yield nox.param(present[-1], "uvloop", id="uvloop")
     yield nox.param(present[-1], "eager", id="eager")
+
+
+def _newest() -> object:
+    """Return the newest Python that is supported, or the one at hand where it is not there."""
+    path = _find_python(NEWEST)
+    return nox.param(path or sys.executable, id=NEWEST if path else OF_TESTS)
 
 
 def _lowest_dependencies(python_version: str) -> list[str]:
@@ -391,8 +402,9 @@ def tests_all(session: nox.Session, variant: str) -> None:
             options += WITHOUT_LOAD
             session.log("lowest dependencies: %s", ", ".join(pins))
         case _:
-            others = BY_OTHER_LOOPS if version == SUPPORTED[-1] else ()
-            options = [*WITHOUT_LOAD, *_ignoring((*NOT_ON_EVERY_PYTHON, *others))]
+            others = BY_OTHER_LOOPS if version == NEWEST else ()
+            measured = WITHOUT_FAULTS if IN_CI and version == NEWEST else ()  # by `coverage`
+            options = [*WITHOUT_LOAD, *_ignoring((*NOT_ON_EVERY_PYTHON, *others, *measured))]
     session.install(f".[{extras}]", *pins)
     own = IN_CI and variant == "uvloop" and OF_TESTS in SERVER_OF
     server = SERVER_OF[OF_TESTS if own else version if variant == "newest" else variant]
@@ -444,12 +456,18 @@ def _install_if_possible(session: nox.Session, requirement: str) -> None:
 
 
 @nox.session
+@nox.parametrize("python", [_newest()])
 def coverage(session: nox.Session) -> None:
-    """Measure how much of the core is reached by the tests that inject no faults."""
+    """
+    Measure how much of the core is reached by the tests that inject no faults.
+
+    On the newest Python and its PostgreSQL, which in CI have these tests from here alone.
+    """
     session.install(".[test]", *_group("coverage"))
     session.run("coverage", "erase")
     command = ("coverage", "run", "-m", "pytest", *WITHOUT_LOAD)
-    _run_tests(session, *WITHOUT_FAULTS, command=command)
+    server = _server_option(session, SERVER_OF[NEWEST])
+    _run_tests(session, *server, *WITHOUT_FAULTS, command=command)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
