@@ -35,6 +35,12 @@ _PROBE_TIMEOUT: Final = 2.0
 _LONGEST_EXTENSION: Final = 6
 """Times so many seconds for the arrival, while other notifications arrive, which came before it."""
 
+_AUDIT_INTERVAL: Final = 5
+"""Heartbeats after which a session behind a pooler is checked again."""
+
+_NEXT_ATTEMPT: Final = 60.0
+"""Seconds after which a check that was due, and could not be made, is attempted again."""
+
 _RETURN_TIME: Final = 2.0
 """Seconds in which the first notification of our own, on a channel of ours, has to arrive."""
 
@@ -155,8 +161,8 @@ class PoolerProbe:
         self._arrived = arrived
         self._task = start(self._run(), name="asyncnotify pooler probe")
 
-    async def _run(self) -> bool:
-        """Return False if the notification was sent and has not arrived."""
+    async def _run(self) -> bool | None:
+        """Return whether the notification has arrived; None if none could be sent."""
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 other = await self._connections.notify_by_another(
@@ -164,7 +170,7 @@ class PoolerProbe:
                 )
         except Exception as error:  # noqa: BLE001 - no error here says anything of delivery
             self._check.warn(describe_error(error), behind_pooler=self._behind_pooler)
-            return True
+            return None
         self._shared = other.told_pid == self._pid
         if self._shared:
             other.terminate()  # a multiplexer may not let it end in good order
@@ -204,28 +210,121 @@ class PoolerProbe:
             self.cancel()
             raise
 
-    def cancel(self) -> asyncio.Task[bool]:
+    def cancel(self) -> asyncio.Task[bool | None]:
         """Cancel the probe; return its task, which still ends the second connection."""
         self._task.cancel()
         self._arrived.cancel()
         return self._task
 
-    async def conclude(self, session: ListeningSession) -> None:
+    async def conclude(self, session: ListeningSession) -> bool:
         """
         Unlisten on the channel of the probe.
+
+        Returns:
+            True if the notification has arrived; False if none could be sent, which proves nothing.
 
         Raises:
             PoolerError: The notification has not arrived.
         """
-        delivers = self._task.cancelled() or self._task.result()
+        delivers = None if self._task.cancelled() else self._task.result()
         self._arrived.cancel()
         await session.unlisten([self._channel])
-        if not delivers:
+        if delivers is False:
             await session.reset_defaults()
             target = self._connections.target
             if self._shared:
                 raise PoolerError(_shared(target, self._pid))
             raise PoolerError(_refusal(target) if self._behind_pooler else _not_delivered(target))
+        return bool(delivers)
+
+
+class DeliveryChecks:
+    """
+    When one session after another is checked, and the check that goes on.
+
+    Args:
+        notice_due: Called when a check is due, or is to be concluded.
+    """
+
+    def __init__(self, notice_due: Callable[[], None]) -> None:
+        self.suspects = False
+        """Signs of a pooler that passes for a server were seen, and no check was passed since."""
+        self._notice_due = notice_due
+        self._loop = asyncio.get_running_loop()
+        self._check: PoolerCheck | None = None
+        self._probe: PoolerProbe | None = None
+        self._due_at = math.inf
+        self._is_audited, self._beats = False, 0
+
+    def check_by(self, check: PoolerCheck) -> None:
+        """Make each check by this one."""
+        self._check = check
+
+    def suspect(self) -> None:
+        """Check as soon as possible, and each new session, until a check is passed."""
+        self.suspects, self._due_at = True, self._loop.time()
+        self._notice_due()
+
+    def session_began(self, session: ListeningSession) -> None:
+        """Check this session from here on: at once if there are signs, else by audits."""
+        self._is_audited, self._beats = session.behind_pooler, 0
+        self._due_at = self._loop.time() if self.suspects else math.inf
+
+    def count_heartbeat(self) -> None:
+        """Count a heartbeat that was answered. After every few, a pooler is checked again."""
+        self._beats += 1
+        if self._is_audited and self._probe is None and self._beats % _AUDIT_INTERVAL == 0:
+            self._due_at = self._loop.time()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether ``go_on()`` has something to do."""
+        return self._loop.time() >= self._due_at if self._probe is None else self._probe.done
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a check has begun, and is not concluded."""
+        return self._probe is not None
+
+    async def check_now(self, session: ListeningSession) -> None:
+        """
+        Check a session that is not in use yet.
+
+        Raises:
+            PoolerError: It does not deliver.
+            Exception: A command of the check failed.
+        """
+        if self._check is not None:
+            probe = await self._check.begin(session)
+            await probe.finished()
+            await self._conclude(probe, session)
+
+    async def go_on(self, session: ListeningSession) -> None:
+        """
+        Begin the check that is due, or conclude the one that has ended.
+
+        Raises:
+            PoolerError: The session does not deliver.
+            Exception: A command of the check failed.
+        """
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            await self._conclude(probe, session)
+        elif self._check is not None:
+            self._due_at = math.inf
+            self._probe = await self._check.begin(session)
+            self._probe.add_done_callback(self._notice_due)
+
+    async def _conclude(self, probe: PoolerProbe, session: ListeningSession) -> None:
+        if await probe.conclude(session):
+            self.suspects, self._due_at = False, math.inf
+        elif self.suspects:
+            self._due_at = self._loop.time() + _NEXT_ATTEMPT
+
+    def end(self) -> asyncio.Task[bool | None] | None:
+        """Cancel the check that goes on; return its task, which still ends a connection."""
+        probe, self._probe = self._probe, None
+        return None if probe is None else probe.cancel()
 
 
 _POOLER_NOT_CHECKED: Final = (

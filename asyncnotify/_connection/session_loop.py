@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from asyncnotify._connection.pooler import OwnNotifications
+from asyncnotify._connection.pooler import DeliveryChecks, OwnNotifications
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
 from asyncnotify._errors import ConnectionLostError, describe_error
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from asyncnotify._connection.handover import Replacement
     from asyncnotify._connection.limits import Limits
-    from asyncnotify._connection.pooler import PoolerCheck, PoolerProbe
     from asyncnotify._connection.ports import Failures, ListeningSession
     from asyncnotify._delivery.registry import Registry, Unlisten
     from asyncnotify._delivery.router import Router
@@ -35,8 +34,7 @@ T = TypeVar("T")
 log = Log("connection")
 
 _AUDIT_INTERVAL: Final = 5
-"""Heartbeat intervals after which the server is asked although notifications keep arriving, and
-heartbeats after which the pooler is checked again."""
+"""Heartbeat intervals after which the server is asked although notifications keep arriving."""
 
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between two checks whether the driver considers the connection closed: asyncpg calls back
@@ -75,13 +73,10 @@ class SessionLoop:
         self._settling: list[asyncio.Future[None]] = []
         self.given_up = GivenUp()  # connections beside the session that are being made
         self._questions: list[_Question] = []
-        self._last_probe, self._beats = 0.0, 0
+        self._last_probe = 0.0
         self._warnings = WarningLimit()
-        self._pooler_check: PoolerCheck | None = None
-        self._pooler_probe: PoolerProbe | None = None
-        self._audits_pooler = False
-        self.suspects = False  # whether there are signs of a pooler that passes for a server
-        self._own_notifications = OwnNotifications(router, self.suspect)
+        self.delivery = DeliveryChecks(self.notice_change)
+        self._own_notifications = OwnNotifications(router, self.delivery.suspect)
         self._replacement: Replacement | None = None
         self._on_replaced: Callable[[ListeningSession, ListeningSession], None] | None = None
 
@@ -131,12 +126,7 @@ class SessionLoop:
     def note_other(self, pid: int) -> None:
         """Another connection of ours was opened, to the backend with this pid."""
         if self.session is not None and self.session.told_pid == pid and not self.session.lost:
-            self.suspect()
-
-    def suspect(self) -> None:
-        """Check soon, and in each new session until a check is passed, whether it delivers."""
-        self.suspects = True
-        self.notice_change()
+            self.delivery.suspect()
 
     # -- for the supervisor -------------------------------------------------------------------
 
@@ -147,15 +137,10 @@ class SessionLoop:
         self._router.connect(session.flow)
         self._router.touch()
         self._last_probe = self._loop.time()
-        self._beats = 0
-        self._audits_pooler = False
+        self.delivery.session_began(session)
         self._own_notifications.session_began()
         if self._replacement is not None:
             self._replacement.session_began()
-
-    def check_by(self, check: PoolerCheck) -> None:
-        """Check by this whether notifications are delivered, where there is a reason to."""
-        self._pooler_check = check
 
     def replace_by(
         self,
@@ -166,11 +151,6 @@ class SessionLoop:
         self._replacement = replacement
         self._on_replaced = on_replaced
 
-    def note_delivery(self, *, audit: bool) -> None:
-        """Note that this session delivers; with ``audit`` check it again every few heartbeats."""
-        self.suspects = False
-        self._audits_pooler = audit
-
     def end(self) -> None:
         """The session is gone: wake all who wait for it."""
         self.session = None
@@ -180,9 +160,8 @@ class SessionLoop:
             self._replacement.end()
         settling, self._settling = self._settling, []
         _release(settling)
-        if self._pooler_probe is not None:
-            self.given_up.add(self._pooler_probe.cancel())
-            self._pooler_probe = None
+        if (check := self.delivery.end()) is not None:
+            self.given_up.add(check)
         questions, self._questions = self._questions, []
         for question in questions:
             _fail(question.answer, ConnectionLostError("the connection was lost"))
@@ -215,8 +194,8 @@ class SessionLoop:
             remaining = self._until_heartbeat()
             if remaining is not None and remaining <= 0:
                 await self._beat(session)
-            elif self._pooler_check_is_due:
-                await self._check_pooler(session)
+            elif self.delivery.is_due:
+                await self.delivery.go_on(session)
             elif self._questions:
                 await self._answer(session, self._questions.pop(0))
             elif self._replacement is not None and self._may_be_replaced:
@@ -298,27 +277,7 @@ class SessionLoop:
             self._router.verify(asked_at)
         else:
             await self._repair(session)
-        self._beats += 1
-        if self._audits_pooler and not self._pooler_probe and self._beats % _AUDIT_INTERVAL == 0:
-            await self._begin_probe(session)
-
-    @property
-    def _pooler_check_is_due(self) -> bool:
-        """Whether there is a probe to be concluded, or a reason to begin one."""
-        return self.suspects if self._pooler_probe is None else self._pooler_probe.done
-
-    async def _check_pooler(self, session: ListeningSession) -> None:
-        probe, self._pooler_probe = self._pooler_probe, None
-        if probe is None:
-            await self._begin_probe(session)
-        else:
-            await probe.conclude(session)
-            self.suspects = False
-
-    async def _begin_probe(self, session: ListeningSession) -> None:
-        if self._pooler_check is not None:
-            self._pooler_probe = await self._pooler_check.begin(session)
-            self._pooler_probe.add_done_callback(self.notice_change)
+        self.delivery.count_heartbeat()
 
     async def _repair(self, session: ListeningSession) -> None:
         """Listen again on channels that the server does not listen on; emit a Gap for each."""
@@ -342,7 +301,7 @@ class SessionLoop:
     def _may_be_replaced(self) -> bool:
         """Whether a new session is prepared, and nothing else goes on with the old one."""
         prepared = self._replacement is not None and self._replacement.is_prepared
-        return prepared and self._pooler_probe is None and self._registry.is_settled
+        return prepared and not self.delivery.goes_on and self._registry.is_settled
 
     async def _replace(self, old: ListeningSession, replacement: Replacement) -> ListeningSession:
         """Let a prepared session take over; return the one that serves from here on."""
@@ -350,7 +309,6 @@ class SessionLoop:
         if new is None:
             return old
         self.begin(new)
-        self._audits_pooler = new.behind_pooler
         if self._on_replaced is not None:
             self._on_replaced(old, new)
         await replacement.clean_up(old, new)

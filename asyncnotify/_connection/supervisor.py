@@ -88,7 +88,7 @@ class Supervisor:
         self._backoff = backoff
         self._announce = announce
         self._pooler_check = PoolerCheck(connections, lambda: router.received)
-        session_loop.check_by(self._pooler_check)
+        session_loop.delivery.check_by(self._pooler_check)
         replacement = Replacement(self._new_handover, max_age, session_loop.given_up.add)
         session_loop.replace_by(replacement, self._report_replaced)
         self._lost_at: float | None = None
@@ -160,8 +160,9 @@ class Supervisor:
         )
         try:
             self._session_loop.begin(session)
-            if session.behind_pooler or self._session_loop.suspects:
-                await self._check_pooler(session)
+            if session.behind_pooler or self._session_loop.delivery.suspects:
+                await self._session_loop.delivery.check_now(session)
+                await session.find_pid()
             refused = await self._session_loop.agree(session)
             if not self.started.done():
                 _raise_what_concerns_all(refused)
@@ -173,14 +174,6 @@ class Supervisor:
     def _session_lost(self) -> None:
         self.connected.clear()
         self._session_loop.notice_change()
-
-    async def _check_pooler(self, session: ListeningSession) -> None:
-        """Check that the pooler in the path delivers, now and every few heartbeats."""
-        probe = await self._pooler_check.begin(session)
-        await probe.finished()
-        await probe.conclude(session)
-        await session.find_pid()
-        self._session_loop.note_delivery(audit=session.behind_pooler)
 
     def _new_handover(self) -> Handover:
         return Handover(

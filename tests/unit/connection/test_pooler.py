@@ -91,9 +91,9 @@ class FakePooler:
         """Begin a probe."""
         return await self.check.begin(self._session())
 
-    async def conclude(self, probe: PoolerProbe) -> None:
-        """Conclude it."""
-        await probe.conclude(self._session())
+    async def conclude(self, probe: PoolerProbe) -> bool:
+        """Conclude it; return whether it was passed."""
+        return await probe.conclude(self._session())
 
     def _session(self) -> Any:
         return SimpleNamespace(
@@ -119,7 +119,7 @@ async def test_r39_a_pooler_that_delivers_passes() -> None:
     (channel,) = pooler.listening
     assert channel.startswith("asyncnotify_probe_")
     await probe.finished()
-    await pooler.conclude(probe)
+    assert await pooler.conclude(probe)
     assert pooler.listening == []
     assert pooler.defaults == "ours"
     assert [(o.closed, o.terminated) for o in pooler.others] == [(True, False)]
@@ -225,14 +225,14 @@ async def test_r59_two_connections_with_one_backend_are_no_servers() -> None:
 async def test_r39_without_a_second_connection_nothing_is_proven(
     caplog: pytest.LogCaptureFixture, *, connects: bool
 ) -> None:
-    """An error or no answer: the pooler passes, with one warning however often it is probed."""
+    """An error or no answer is no refusal; one warning is logged, however often it is probed."""
     pooler = FakePooler()
     pooler.connects, pooler.error = connects, OSError("no more connections")
     for _ in range(2):
         began, probe = now(), await pooler.begin()
         await probe.finished()
         assert now() - began == (0.0 if connects else pytest.approx(PROBE_TIMEOUT))
-        await pooler.conclude(probe)
+        assert not await pooler.conclude(probe)
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert ("no more connections" if connects else "TimeoutError") in record.getMessage()
 

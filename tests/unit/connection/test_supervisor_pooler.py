@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -17,17 +18,20 @@ from asyncnotify import (
     ConnectTimeoutError,
     Listener,
     PoolerError,
+    RetryScheduled,
     State,
 )
 from tests.unit.fake_connection import FakeConnection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 HEARTBEAT = 10.0
 AUDIT = 5 * HEARTBEAT
 WAIT_LIMIT = 2.0  # seconds that a second connection has, and again the notification
 BACKEND = 4711  # not what the pooler tells as a pid
+RETURN_TIME = 2.0  # seconds in which a notification of the listener's own has to arrive
+NEXT_ATTEMPT = 60.0  # seconds until a check that could not be made is attempted again
 PROBE = re.compile(r'NOTIFY "(.+)"')
 STANDBY = asyncpg.ReadOnlySQLTransactionError("standby")
 
@@ -48,6 +52,8 @@ class PooledConnection(FakeConnection):
                 raise faults.pop()
         if probe := PROBE.fullmatch(query):
             self.pooler.notified(probe[1])
+        if self.pooler.passes_for_a_server:
+            return [[self.pid]] if query == "SELECT pg_catalog.pg_backend_pid()" else "SELECT 1"
         if query == "SELECT pg_catalog.pg_backend_pid()":
             return [[BACKEND]]
         return "SELECT 0" if "pg_backend_pid" in query else "SELECT 1"
@@ -56,14 +62,15 @@ class PooledConnection(FakeConnection):
 class Pooler:
     """What the connections lead to; how it behaves is set by the test at any time."""
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: float | None = HEARTBEAT) -> None:
         self.delivers = True
+        self.passes_for_a_server = False  # tells the pids of its backends
         self.takes_two: bool | None = True  # None: the second connection is never made
         self.faults: dict[str, list[Exception]] = {}  # of statements on the channel of the trial
         self.made: list[PooledConnection] = []
         self.events: list[object] = []
         self.listener = Listener(
-            connect=self.connect, heartbeat=HEARTBEAT, on_event=self.events.append
+            connect=self.connect, heartbeat=heartbeat, on_event=self.events.append
         )
 
     async def connect(self) -> PooledConnection:
@@ -88,13 +95,22 @@ class Pooler:
         return [connection for connection in self.made if not connection.closed]
 
 
+@asynccontextmanager
+async def new_pooler(heartbeat: float | None = HEARTBEAT) -> AsyncGenerator[Pooler]:
+    """Make a pooler, and a listener that goes through it once the test starts that."""
+    pooler = Pooler(heartbeat)
+    try:
+        yield pooler
+    finally:
+        await pooler.listener.aclose()
+    assert pooler.open == []
+
+
 @pytest_asyncio.fixture
 async def pooler() -> AsyncIterator[Pooler]:
-    """A pooler, and a listener that goes through it once the test starts that."""
-    pooler = Pooler()
-    yield pooler
-    await pooler.listener.aclose()
-    assert pooler.open == []
+    """One with heartbeats."""
+    async with new_pooler() as pooler:
+        yield pooler
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -225,3 +241,55 @@ async def test_the_pid_is_the_backends_and_not_the_poolers(pooler: Pooler) -> No
     pooler.open[0].errors.append(asyncpg.InsufficientPrivilegeError("denied"))
     pooler.open[0].terminate()
     assert (await pooler.listener.health(server=False))["backend_pid"] in (None, BACKEND)
+
+
+async def suspected(pooler: Pooler) -> None:
+    """Give a sign that nothing is delivered, while no second connection is to be had."""
+    pooler.passes_for_a_server, pooler.delivers = True, False
+    await pooler.listener.start()
+    await pooler.listener.listen("orders", print)
+    await pooler.listener.notify("orders")
+    pooler.takes_two = False
+    await asyncio.sleep(RETURN_TIME + 1)
+
+
+@pytest.mark.parametrize("heartbeat", [HEARTBEAT, None])
+async def test_r59_a_check_that_could_not_be_made_is_made_later(
+    caplog: pytest.LogCaptureFixture, *, heartbeat: float | None
+) -> None:
+    """Nothing was proved: the suspicion stays, also where there are no heartbeats."""
+    async with new_pooler(heartbeat) as pooler:
+        await suspected(pooler)
+        (warning,) = warnings(caplog)
+        assert "seems to deliver no notifications" in warning
+        await asyncio.sleep(3 * NEXT_ATTEMPT)
+        assert not any(isinstance(event, ConnectionLost) for event in pooler.events)
+        pooler.takes_two = True
+        await asyncio.sleep(NEXT_ATTEMPT + 3 * WAIT_LIMIT)
+        [lost] = [event for event in pooler.events if isinstance(event, ConnectionLost)]
+        assert isinstance(lost.cause, PoolerError)
+        assert pooler.listener.state is State.DEGRADED
+
+
+async def test_r59_the_next_session_is_checked_where_the_last_one_could_not_be() -> None:
+    """It is as suspicious as that one."""
+    async with new_pooler(HEARTBEAT) as pooler:
+        await suspected(pooler)
+        pooler.takes_two = True
+        pooler.open[0].terminate()
+        await asyncio.sleep(WAIT_LIMIT + 2)
+        [failed] = [event for event in pooler.events if isinstance(event, RetryScheduled)]
+        assert isinstance(failed.cause, PoolerError)
+        assert pooler.listener.state is State.DEGRADED
+
+
+async def test_r59_a_suspicion_ends_with_the_first_check_that_is_passed() -> None:
+    """From there on nothing is checked any more: no pooler is known."""
+    async with new_pooler(HEARTBEAT) as pooler:
+        await suspected(pooler)
+        pooler.takes_two = pooler.delivers = True
+        await asyncio.sleep(NEXT_ATTEMPT + WAIT_LIMIT)
+        made = len(pooler.made)
+        await asyncio.sleep(3 * AUDIT + 3 * NEXT_ATTEMPT)
+        assert len(pooler.made) == made
+        assert pooler.listener.state is State.CONNECTED
