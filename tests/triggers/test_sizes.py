@@ -100,6 +100,7 @@ async def test_a_condition_that_fails_aborts_nothing(
     (reread,) = await told.after("INSERT INTO t VALUES (1, 0)")
     assert isinstance(reread, Reread)
     assert [(warning.sqlstate, warning.severity) for warning in warnings] == [(sqlstate, "WARNING")]
+    assert '"public"."t" by this statement' in warnings[0].message
     assert await told.keys_after("INSERT INTO t VALUES (2, 1)") == [("insert", [2])]
 
 

@@ -75,7 +75,8 @@ def on_failure(definition: Definition) -> str:
     role may not call set_config(), or has set what is no number.
     """
     where = literal(
-        f"asyncnotify: the changes of {definition.qualified} were not told one by one: "
+        f"asyncnotify: no change of {definition.qualified} by this statement can be told, so that"
+        " listeners are told to read it again: "
     )
     number = NUMBER.replace("\n", "\n        ")
     return f"""
