@@ -14,10 +14,15 @@ from asyncnotify.triggers._sql.statements import (
     body_of,
     fingerprint,
     function_statements,
-    install_statements,
     removal_statements,
 )
-from asyncnotify.triggers._sql.triggers import READABLE, TREE, triggers_of, try_to_read
+from asyncnotify.triggers._sql.triggers import (
+    READABLE,
+    TREE,
+    make_triggers,
+    triggers_of,
+    try_to_read,
+)
 from asyncnotify.triggers._status import Status, TriggerState
 
 if TYPE_CHECKING:
@@ -62,12 +67,28 @@ def installing(definition: Definition, lock_timeout: float) -> Steps[None]:
     """Make all that is needed, or bring what is there up to date."""
     yield from _exists(definition)
     yield from _has_log(definition)
-    yield from _locked(definition, install_statements(definition), lock_timeout)
+    yield from _locked(definition, _make_all(definition), lock_timeout)
+
+
+def _make_all(definition: Definition) -> Steps[None]:
+    yield from _make_function(definition)
+    yield Query(make_triggers(definition))
+
+
+def _make_function(definition: Definition) -> Steps[None]:
+    """Replace the function unless it is as it should be: every session would compile it anew."""
+    known = yield from _function(definition)
+    if known is not None:
+        is_made_for_it = yield from _is_made_for(definition)
+        state = _state_of_function(definition, known, is_made_for_it=is_made_for_it)
+        if state is TriggerState.FINE:
+            return
+    yield from _each(function_statements(definition))
 
 
 def removing(definition: Definition, lock_timeout: float) -> Steps[None]:
     """Remove the function and all its triggers."""
-    yield from _locked(definition, removal_statements(definition), lock_timeout)
+    yield from _locked(definition, _each(removal_statements(definition)), lock_timeout)
 
 
 def upgrading(definition: Definition, lock_timeout: float) -> Steps[None]:
@@ -76,7 +97,7 @@ def upgrading(definition: Definition, lock_timeout: float) -> Steps[None]:
     if (yield from _function(definition)) is None:
         raise NotInstalledError(definition.qualified)
     yield from _has_log(definition)
-    yield from _locked(definition, function_statements(definition), lock_timeout)
+    yield from _locked(definition, _each(function_statements(definition)), lock_timeout)
 
 
 def inspecting(definition: Definition) -> Steps[Status]:
@@ -84,12 +105,16 @@ def inspecting(definition: Definition) -> Steps[Status]:
     yield from _exists(definition)
     known = yield from _function(definition)
     rows = yield Query(_triggers_query(definition), has_rows=True)
+    is_made_for_it = yield from _is_made_for(definition)
+    return status_of(definition, known, rows, is_made_for_it=is_made_for_it)
+
+
+def _is_made_for(definition: Definition) -> Steps[bool]:
+    """Return whether a function for the table would be made as for what the table is now."""
     yield Query(try_to_read(definition))
     readable = yield Query(f"SELECT pg_catalog.current_setting('{READABLE}')", has_rows=True)
     settings = yield Query(lacking_settings(definition), has_rows=True)
-    return status_of(
-        definition, known, rows, is_made_for_it=readable[0][0] == "true" and not settings
-    )
+    return readable[0][0] == "true" and not settings
 
 
 def status_of(
@@ -102,16 +127,20 @@ def status_of(
     name. What is installed does not say whether the function was made for the table as it is now:
     whether that has all columns, of types for which it was made.
     """
-    due = Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True)
-    if known is None:
-        function = TriggerState.MISSING
-    elif known == due and is_made_for_it:
-        function = TriggerState.FINE
-    else:
-        function = TriggerState.OUTDATED
+    function = TriggerState.MISSING
+    if known is not None:
+        function = _state_of_function(definition, known, is_made_for_it=is_made_for_it)
     wanted = triggers_of(definition)
     tables = {str(name): _state_of(wanted, has, place) for name, place, has in rows}
     return Status(function, tables)
+
+
+def _state_of_function(
+    definition: Definition, known: Known, *, is_made_for_it: bool
+) -> TriggerState:
+    due = Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True)
+    is_fine = known == due and is_made_for_it
+    return TriggerState.FINE if is_fine else TriggerState.OUTDATED
 
 
 def _state_of(wanted: Sequence[Trigger], has: Sequence[str], place: str) -> TriggerState:
@@ -138,21 +167,30 @@ def _fields(text: str) -> list[str]:
     return [name, kind, enabled]
 
 
-def _locked(definition: Definition, statements: Sequence[str], timeout: float) -> Steps[None]:
-    """Execute statements, each of which waits for a lock so many seconds at most."""
+def _locked(definition: Definition, steps: Steps[None], timeout: float) -> Steps[None]:
+    """Take steps, each of which waits for a lock so many seconds at most."""
     yield from _exists(definition)
     # One at a time: a function that two replace at once is an error of the second one
     lock = f"SELECT pg_catalog.pg_advisory_xact_lock({definition.lock_key})"
-    yield from executing([lock, adopt(definition), *statements], timeout)
+    yield from _waiting(timeout, _each([lock, adopt(definition)]), steps)
 
 
 def executing(statements: Sequence[str], lock_timeout: float) -> Steps[None]:
     """Execute statements, each of which waits for a lock so many seconds at most."""
+    yield from _waiting(lock_timeout, _each(statements))
+
+
+def _waiting(lock_timeout: float, *all_steps: Steps[None]) -> Steps[None]:
     rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
     yield Query(f"SET LOCAL lock_timeout = {max(1, round(lock_timeout * 1000))}")
+    for steps in all_steps:
+        yield from steps
+    yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")
+
+
+def _each(statements: Sequence[str]) -> Steps[None]:
     for statement in statements:
         yield Query(statement, has_rows=statement.startswith("SELECT"))
-    yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")
 
 
 def _exists(definition: Definition) -> Steps[None]:

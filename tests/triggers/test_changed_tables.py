@@ -191,7 +191,7 @@ async def test_a_table_whose_name_begins_as_others_prefix(
 async def test_the_owner_makes_partitions(
     admin: Connection, telling: Telling, level: Level
 ) -> None:
-    """Who owns the table needs no right to the function of the role that has installed it."""
+    """And has them covered; the function is that of the role that has installed it."""
     role = f"{await admin.fetchval('SELECT current_database()')}_owner"
     await admin.execute(f"""
         CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role};
@@ -202,6 +202,9 @@ async def test_the_owner_makes_partitions(
         await admin.execute(f"SET ROLE {role}")
         await admin.execute("CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (9)")
         assert await told.keys_after("INSERT INTO parts VALUES (1)") == [("insert", [1])]
+        await told.table.install(admin)
+        assert (await told.table.status(admin)).is_fine
+        assert await told.keys_after("INSERT INTO low VALUES (2)") == [("insert", [2])]
     finally:
         await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 

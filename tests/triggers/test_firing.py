@@ -274,6 +274,24 @@ async def test_a_key_of_a_partitioned_table_that_a_function_changes(
     assert isinstance(last, Reread) == (version >= MERGE_SINCE)
 
 
+@pytest.mark.parametrize(
+    "update",
+    [
+        "/* by a tool: update */ -- and another\n\tUPDATE parts SET id = 101 WHERE id = 1",
+        "WITH one AS (SELECT 1 AS id) UPDATE parts SET id = 101 FROM one WHERE parts.id = one.id",
+        "UPDATE parts SET id = 101, executed_by = 'merge_requests' WHERE id = 1",
+    ],
+)
+async def test_an_update_of_a_key_that_a_client_sends(
+    admin: Connection, telling: Telling, update: str
+) -> None:
+    """It is no MERGE, whatever the statement begins with, and whatever names are in it."""
+    await admin.execute(PARTITIONED)
+    await admin.execute("ALTER TABLE parts ADD executed_by text; INSERT INTO parts VALUES (1)")
+    told = await telling("parts", key="id")
+    assert await told.keys_after(update) == [("delete", [1]), ("insert", [101])]
+
+
 async def test_an_update_that_moves_a_row_to_another_partition(
     admin: Connection, telling: Telling
 ) -> None:
@@ -423,3 +441,40 @@ async def test_from_statement_level_to_row_level_and_back(
     expected = {**dict.fromkeys(missing, TriggerState.UNCOVERED)}
     expected["public.parts"] = TriggerState.MISSING
     assert await told.table.status(admin) == Status(TriggerState.MISSING, expected)
+
+
+REFUSED = {
+    "several operations": (
+        "AFTER INSERT OR UPDATE ON t REFERENCING NEW TABLE AS n FOR EACH STATEMENT"
+    ),
+    "columns": "AFTER UPDATE OF v ON t REFERENCING NEW TABLE AS n FOR EACH STATEMENT",
+    "rows of a statement": "AFTER UPDATE ON t FOR EACH STATEMENT WHEN (NEW.id IS NOT NULL)",
+    "rows of a partitioned table": (
+        "AFTER INSERT ON parts REFERENCING NEW TABLE AS n FOR EACH ROW"
+    ),
+    "rows of a truncate": "BEFORE TRUNCATE ON t FOR EACH ROW",
+}
+
+
+@pytest.mark.parametrize("trigger", REFUSED)
+async def test_what_the_server_refuses(admin: Connection, trigger: str) -> None:
+    """For these reasons there is one statement-level trigger for each operation."""
+    await admin.execute(PARTITIONED)
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    function = "pg_catalog.suppress_redundant_updates_trigger()"
+    refusals = (asyncpg.FeatureNotSupportedError, asyncpg.InvalidObjectDefinitionError)
+    with pytest.raises((*refusals, asyncpg.PostgresSyntaxError)):
+        await admin.execute(f"CREATE TRIGGER it {REFUSED[trigger]} EXECUTE FUNCTION {function}")
+
+
+async def test_a_restore_that_disables_triggers_is_not_told(
+    admin: Connection, telling: Telling
+) -> None:
+    """As ``pg_restore --disable-triggers`` does it; the status says so if it does not end."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    told = await telling("t", key="id")
+    disable = "ALTER TABLE t DISABLE TRIGGER ALL"
+    assert await told.after(disable, "INSERT INTO t VALUES (1)") == []
+    assert (await told.table.status(admin)).state is TriggerState.DISABLED
+    enable = "ALTER TABLE t ENABLE TRIGGER ALL"
+    assert await told.keys_after(enable, "INSERT INTO t VALUES (2)") == [("insert", [2])]

@@ -79,6 +79,25 @@ async def test_all_steps_on_asyncpg(admin: Connection, table: Table) -> None:
     assert await state(table, admin) is TriggerState.MISSING
 
 
+async def test_what_is_there_is_not_touched(admin: Connection, table: Table) -> None:
+    """Each process may call install() when it starts: no function is compiled anew for that."""
+    await admin.execute(MAKE)
+    rows = """
+        SELECT 'function' || xmin::text FROM pg_proc WHERE proname LIKE 'asyncnotify%'
+        UNION ALL SELECT 'trigger' || xmin::text FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'comment' || xmin::text FROM pg_description
+            WHERE description LIKE 'asyncnotify.triggers%'
+        ORDER BY 1
+    """
+    await table.install(admin)
+    before = await admin.fetch(rows)
+    assert len(before) == 1 + 4 + 1
+    await table.install(admin)
+    assert await admin.fetch(rows) == before
+    await defined(max_notifications=17).install(admin)
+    assert await admin.fetch(rows) != before
+
+
 async def enabled(connection: Connection) -> dict[str, set[bytes]]:
     """Return how triggers fire, by the names of the tables."""
     found: dict[str, set[bytes]] = {}

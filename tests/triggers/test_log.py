@@ -83,6 +83,55 @@ async def test_truncate_of_a_partition_is_a_gap(admin: Connection, dsn: str) -> 
         assert reason is GapReason.REREAD
 
 
+@LEVELS
+async def test_truncate_of_a_whole_is_one_event(
+    admin: Connection, dsn: str, level: Literal["statement", "row"]
+) -> None:
+    """Whatever partitions it has, at any depth; one that is truncated alone after that is a gap."""
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("""
+            CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (9);
+            CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (9) TO (99) PARTITION BY RANGE (id);
+            CREATE TABLE t_3 PARTITION OF t_2 FOR VALUES FROM (9) TO (99);
+        """)
+        table = Table("t", key="id", to="log", log=log, level=level)
+        other = Table("t", key="id", to="log", log=log, trigger="other", channel="other")
+        await table.install(admin)
+        await other.install(admin)
+        await admin.execute("BEGIN; TRUNCATE t; INSERT INTO t VALUES (1); TRUNCATE t_1; COMMIT")
+        await admin.execute("TRUNCATE t; TRUNCATE t")
+        truncate = (None, Change("truncate"))
+        for one in (table, other):
+            assert await read(log, one, 5) == [
+                truncate,
+                ("1", Change("insert", (1,), ({"id": 1},))),
+                (None, GapReason.REREAD),
+                truncate,
+                truncate,
+            ]
+
+
+@LEVELS
+async def test_a_table_of_many_columns(
+    admin: Connection, dsn: str, level: Literal["statement", "row"]
+) -> None:
+    """More than a function takes arguments: a row is a row."""
+    async with Log("things", dsn) as log:
+        await log.install()
+        names = [f"c{number}" for number in range(250)]
+        columns = ", ".join(f"{name} text DEFAULT '{name}, ]\u00e9'" for name in names)
+        await admin.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+        table = Table("t", key="id", payload=names, to="log", log=log, level=level)
+        await table.install(admin)
+        await admin.execute("INSERT INTO t VALUES (1), (2)")
+        row = {name: f"{name}, ]\u00e9" for name in names}
+        assert await read(log, table, 2) == [
+            (str(key), Change("insert", (key,), ({"id": key, **row},))) for key in (1, 2)
+        ]
+
+
 async def test_a_log_that_is_not_there_is_refused(admin: Connection, dsn: str) -> None:
     """When a Table is installed or upgraded, and not at the first write to its table."""
     await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")

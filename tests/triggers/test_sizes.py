@@ -63,6 +63,17 @@ async def test_payloads_are_filled_and_counted(admin: Connection, telling: Telli
     assert await told.after("DELETE FROM t") == [Reread(3701)]
 
 
+async def test_rows_that_a_condition_leaves_out_are_not_counted(
+    admin: Connection, telling: Telling
+) -> None:
+    """How many of the rows would have been told is not known, if not all of them."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    told = await telling("t", key="id", when="new.v = 1", max_notifications=1)
+    rows = "SELECT n, n % 2 FROM generate_series(10000, 19999) AS n"
+    for statement in (f"INSERT INTO t {rows}", "UPDATE t SET v = v", "DELETE FROM t"):
+        assert await told.after(statement) == [Reread(None)]
+
+
 async def test_small_and_large_rows_in_one_statement(admin: Connection, telling: Telling) -> None:
     """A row that is too large stands between the others, with its key."""
     await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
@@ -200,16 +211,21 @@ async def size_of_empty(told: Told, letter: str) -> int:
 
 
 @LEVELS
+@pytest.mark.parametrize(("encoding", "byte"), [("SQL_ASCII", 255), ("WIN1252", 129)])
 async def test_bytes_that_nobody_could_read(
-    admin: Connection, pg_server: SharedServer, level: Literal["statement", "row"]
+    admin: Connection,
+    pg_server: SharedServer,
+    level: Literal["statement", "row"],
+    encoding: str,
+    byte: int,
 ) -> None:
-    """A database without an encoding may hold bytes that would end a listener's connection."""
-    async with database_of(admin, pg_server, "SQL_ASCII") as (writer, reader):
+    """Of no encoding, or of one in which they are no character: they would end a connection."""
+    async with database_of(admin, pg_server, encoding) as (writer, reader):
         await writer.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
         table = Table("t", key="id", payload="v", level=level)
         await table.install(writer)
         told = Told(writer, reader, table)
         await told.listen()
         assert await told.keys_after("INSERT INTO t VALUES (1, 'é')") == [("insert", [1])]
-        (reread,) = await told.after(r"INSERT INTO t VALUES (2, E'\xff')")
+        (reread,) = await told.after(f"INSERT INTO t VALUES (2, chr({byte}))")
         assert isinstance(reread, Reread)

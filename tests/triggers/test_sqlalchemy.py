@@ -226,6 +226,18 @@ def test_what_is_mapped_to_a_query_is_refused() -> None:
         Table.of(Part)
 
 
+@pytest.mark.parametrize("level", ["statement", "row"])
+@pytest.mark.parametrize(
+    "options", [{}, {"to": "log", "log": "things"}, {"watch": "v", "when": "new.v > 0"}]
+)
+def test_statements_can_be_pasted_as_texts(level: str, options: dict[str, Any]) -> None:
+    """Into Alembic's ``op.execute()``: SQLAlchemy finds no parameter in them."""
+    given: dict[str, Any] = {"payload": "v", "level": level, **options}
+    table = Table("t", key=("a", "b"), **given)
+    for statement in [*table.statements(), *table.removal_statements()]:
+        assert sa.text(statement).compile().params == {}
+
+
 def test_triggers_do_not_import_sqlalchemy() -> None:
     """Nor does asking for the Table of something that is not SQLAlchemy's."""
     program = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.triggers._names import literal
 from asyncnotify.triggers._sql.notifying import (
     NONE,
     PLAN_FOR_MANY,
@@ -29,8 +30,11 @@ _PORTION_COUNT: Final = 1_000
 _PORTION_BYTES: Final = 1_048_576
 """Events and bytes that one call of the log's function takes; a larger event goes alone."""
 
-_REREAD: Final = """'{{"op":"{operation}","reread":null}}'"""
-"""A payload that says "read again"."""
+_REREAD: Final = """'{{"op":"{operation}","reread": null}}'"""
+"""A payload that says "read again". With its blank, SQLAlchemy sees no parameter in it."""
+
+_TRUNCATED: Final = "pg_catalog.current_setting('asyncnotify.log_truncated', true)"
+"""Which functions have told of the TRUNCATE of a whole, and of nothing since."""
 
 
 def for_statements(definition: Definition) -> str:
@@ -101,10 +105,22 @@ END
 
 
 def _on_truncate(definition: Definition) -> str:
-    """Return the statements for TRUNCATE: one that leaves other rows says "read again"."""
+    """
+    Return the statements for TRUNCATE: one that leaves other rows says "read again".
+
+    That of a whole fires the triggers of every partition as well, after its own.
+    """
     truncate, reread = """'{"op":"truncate"}'""", _REREAD.format(operation="truncate")
+    mark = literal(f"{definition.qualified_function} ")
+    of_whole = f"pg_catalog.strpos({_TRUNCATED}, {mark}) > 0"
     return f"""
     IF TG_OP = 'TRUNCATE' THEN
+        IF TG_NARGS > 0 AND {of_whole} THEN
+            RETURN NULL;
+        END IF;
+        IF TG_NARGS = 0 THEN
+            PERFORM {_set_truncated(f"COALESCE({_TRUNCATED}, '') || {mark}")};
+        END IF;
         IF TG_NARGS > 0 OR EXISTS (
             SELECT FROM pg_catalog.pg_inherits AS link
             JOIN pg_catalog.pg_class AS parent ON parent.oid = link.inhparent
@@ -115,7 +131,14 @@ def _on_truncate(definition: Definition) -> str:
             {_append(definition, truncate, "NULL")}
         END IF;
         RETURN NULL;
+    END IF;
+    IF {of_whole} THEN
+        PERFORM {_set_truncated(f"pg_catalog.replace({_TRUNCATED}, {mark}, '')")};
     END IF;"""
+
+
+def _set_truncated(value: str) -> str:
+    return f"pg_catalog.set_config('asyncnotify.log_truncated', {value}, true)"
 
 
 def _key_of(definition: Definition, array: str) -> str:

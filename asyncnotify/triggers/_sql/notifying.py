@@ -73,7 +73,7 @@ BEGIN
 {_indented(_collect(definition), 1)}
     END IF;{check_readable("payloads || payload")}{on_failure(definition)}
     IF must_read THEN
-        {send_reread(definition, "total")}
+        {send_reread(definition, "NULL" if definition.is_filtered else "total")}
     ELSE
         IF are_more THEN
             FOREACH item_payload IN ARRAY payloads LOOP
@@ -131,10 +131,7 @@ def _collect(definition: Definition) -> str:
             OR pg_catalog.cardinality(payloads) >= {definition.max_notifications};
     END LOOP;
     CLOSE items;{RESTORE_SETTINGS}
-    payload := payload || ']}}';
-    IF must_read THEN
-{_count()}
-    END IF;"""
+    payload := payload || ']}}';{_count(definition)}"""
 
 
 def _branches(statements: Iterable[str]) -> str:
@@ -208,15 +205,20 @@ def _first_types(definition: Definition) -> str:
     )
 
 
-def _count() -> str:
-    """Count the rows, where each is there once."""
-    return f"""        IF TG_OP = 'DELETE' THEN
+def _count(definition: Definition) -> str:
+    """Count the rows that are not told, where each is there once, and none is left out."""
+    if definition.is_filtered:
+        return ""
+    return f"""
+    IF must_read THEN
+        IF TG_OP = 'DELETE' THEN
             SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
         ELSIF is_not_clear THEN
             total := NULL;
         ELSE
             SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
-        END IF;"""
+        END IF;
+    END IF;"""
 
 
 def for_rows(definition: Definition) -> str:

@@ -55,13 +55,15 @@ def check_readable(payloads: str) -> str:
     """
     Return the statement that fails where those who listen could not read: an SQL expression.
 
-    A database of the encoding SQL_ASCII holds any bytes, and such as are no UTF-8 would end the
-    connection of everyone who listens.
+    A database of the encoding SQL_ASCII holds any bytes, and those of other encodings some that
+    stand for no character. What is no UTF-8 would end the connection of everyone who listens.
     """
-    text = f"pg_catalog.convert_to(pg_catalog.array_to_string({payloads}, ''), 'SQL_ASCII')"
+    text = f"pg_catalog.array_to_string({payloads}, '')"
     return f"""
     IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
-        PERFORM pg_catalog.length({text}, 'UTF8');
+        PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'UTF8');
+    ELSIF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
+        PERFORM pg_catalog.convert_to({text}, 'UTF8');
     END IF;"""
 
 

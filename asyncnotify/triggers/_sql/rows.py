@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.triggers._names import quoted
+from asyncnotify.triggers._names import literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asyncnotify.triggers._definition import Definition
 
@@ -16,19 +16,38 @@ NEW_ROWS: Final = "asyncnotify_new"
 """The transition tables: all rows of the statement, as they were and as they are."""
 
 
+_MOST_ARGUMENTS: Final = 100
+"""Of a function: FUNC_MAX_ARGS of the server."""
+
+
 def json_of(alias: str, columns: Iterable[str]) -> str:
     """Return the expression for a JSON array of columns, as a text."""
-    return f"pg_catalog.json_build_array({_listed(alias, columns)})::pg_catalog.text"
+    return _array_of(_each(alias, columns))
 
 
 def types_of(alias: str, columns: Iterable[str]) -> str:
     """Return the expression for a JSON array of the oids of the columns' types, as a text."""
     # coalesce() with NULL has the base type of a domain
-    types = (
+    types = [
         f"pg_catalog.pg_typeof(COALESCE({column}, NULL))::pg_catalog.oid::pg_catalog.int8"
         for column in _each(alias, columns)
+    ]
+    return _array_of(types)
+
+
+def _array_of(elements: Sequence[str]) -> str:
+    """Return the expression for a JSON array, as a text: of many elements, it is joined of some."""
+    first, *others = (
+        f"pg_catalog.json_build_array({', '.join(elements[start : start + _MOST_ARGUMENTS])})"
+        "::pg_catalog.text"
+        for start in range(0, len(elements), _MOST_ARGUMENTS)
     )
-    return f"pg_catalog.json_build_array({', '.join(types)})::pg_catalog.text"
+    comma = " || ', ' || "
+    if not others:
+        return first
+    joined = [f"pg_catalog.left({first}, -1)"]
+    joined += [f"pg_catalog.substr(pg_catalog.left({other}, -1), 2)" for other in others]
+    return f"({comma.join(joined)} || ']')"
 
 
 def differs(columns: Iterable[str], one: str = "old", other: str = "new") -> str:
@@ -123,12 +142,13 @@ def find_unclear(definition: Definition, variable: str) -> str:
     where the client has sent an UPDATE, and no trigger or function another statement: the context
     has a line for each of these, and one for this function.
     """
-    sent = "pg_catalog.lower(pg_catalog.current_query())"
+    sent = "COALESCE(pg_catalog.current_query(), '')"
+    begins = literal(r"^(\s|--[^\n]*\n|/[*].*?[*]/)*(update|with)\M")
+    others = literal(r"\m(merge|execute)\M")
     may_be_merge = f"""pg_catalog.pg_trigger_depth() > 1
                 OR pg_catalog.strpos(context, E'\\n') > 0
-                OR NOT pg_catalog.starts_with(pg_catalog.ltrim({sent}, E' \\t\\r\\n'), 'update')
-                OR pg_catalog.strpos({sent}, 'merge') > 0
-                OR pg_catalog.strpos({sent}, 'execute') > 0"""
+                OR {sent} !~* {begins}
+                OR {sent} ~* {others}"""
     # As texts, which can be joined by a hash, and are equal where NULL is in both
     same = f"{json_of('old', definition.key)} = {json_of('new', definition.key)}"
     is_same_row = (

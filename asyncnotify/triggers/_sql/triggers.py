@@ -123,7 +123,9 @@ BEGIN
     -- Who makes a partition gives it row-level triggers, and owns the table, not the function
     FOR part IN SELECT class.relowner::pg_catalog.regrole AS owner
         FROM pg_class AS class JOIN pg_proc ON pg_proc.oid = function
-        WHERE class.oid = root AND class.relowner <> proowner
+        WHERE class.oid = root AND NOT pg_catalog.has_function_privilege(
+            class.relowner, function::pg_catalog.oid, 'EXECUTE'
+        )
     LOOP
         EXECUTE 'GRANT EXECUTE ON FUNCTION ' || function || ' TO ' || part.owner;
     END LOOP;
