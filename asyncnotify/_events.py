@@ -151,7 +151,7 @@ class Announcer:
     ) -> None:
         self._target = target
         limit = "" if start_timeout is None else f" for {start_timeout:g} s"
-        self._patience = f"; start() keeps trying{limit}"
+        self._keeps_trying = f"; start() keeps trying{limit}"
         self._is_starting = True
         self._audience: Audience[ConnectionEvent] = Audience(
             callback,
@@ -184,11 +184,11 @@ class Announcer:
         self._audience.tell(event)
 
     def _log(self, event: ConnectionEvent) -> None:
-        patience = self._patience if self._is_starting else ""
+        keeps_trying = self._keeps_trying if self._is_starting else ""
         self._is_starting = isinstance(event, Closed) or (
             self._is_starting and not isinstance(event, Connected)
         )
-        level, text = describe_event(event, self._target, patience)
+        level, text = describe_event(event, self._target, keeps_trying)
         if level >= logging.WARNING:
             cause = describe_error(getattr(event, "cause", None))
             log.warning(self._warnings, cause, "%s", text, **self._fields(event))
@@ -204,14 +204,14 @@ class Announcer:
         return fields
 
 
-def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> tuple[int, str]:
+def describe_event(event: ConnectionEvent, target: str, keeps_trying: str = "") -> tuple[int, str]:
     """
     Return the level and the line with which an event is logged.
 
     Args:
         event: What has happened.
         target: The server, as logs name it.
-        patience: For how long ``start()`` keeps trying; empty if it has succeeded.
+        keeps_trying: For how long ``start()`` keeps trying; empty if it has succeeded.
     """
     match event:
         case Connected(channels, pid):
@@ -222,7 +222,7 @@ def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> t
                 " notifications are missed until LISTEN is in effect again; reconnecting"
             )
         case RetryScheduled():
-            return _describe_retry(event, target, patience)
+            return _describe_retry(event, target, keeps_trying)
         case Reconnected(downtime, attempts, channels, pid):
             return logging.INFO, (
                 f"listening again on {_channels(channels)} at {target}{_backend(pid)} after"
@@ -238,14 +238,14 @@ def describe_event(event: ConnectionEvent, target: str, patience: str = "") -> t
             return logging.INFO, f"the listener of {target} is closed"
 
 
-def _describe_retry(event: RetryScheduled, target: str, patience: str) -> tuple[int, str]:
+def _describe_retry(event: RetryScheduled, target: str, keeps_trying: str) -> tuple[int, str]:
     # Who waits for start() is not to wait without a word
-    patience = patience if event.attempt == 1 else ""
-    level = logging.WARNING if event.needs_repair or patience else logging.INFO
+    keeps_trying = keeps_trying if event.attempt == 1 else ""
+    level = logging.WARNING if event.needs_repair or keeps_trying else logging.INFO
     repair = "; retrying will not help until this is fixed" if event.needs_repair else ""
     return level, (
         f"attempt {event.attempt} to connect to {target} failed:"
-        f" {describe_error(event.cause)}{repair}{patience}; next attempt in {event.delay:.2f} s"
+        f" {describe_error(event.cause)}{repair}{keeps_trying}; next attempt in {event.delay:.2f} s"
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncnotify._asyncpg import failures
-from asyncnotify._asyncpg.proof import ListenProof
+from asyncnotify._asyncpg.proof import ListenCheck
 from asyncnotify._asyncpg.publishing import PublishingSession
 from asyncnotify._asyncpg.session import ListeningSession
 
@@ -33,7 +33,7 @@ class ListeningConnections:
         self._keepalive = keepalive
         self._timeout = timeout
         self.failures = failures
-        self._proof = ListenProof(dialer.warnings)  # one for all sessions of a run
+        self._proof = ListenCheck(dialer.warnings)  # one for all sessions of a run
 
     @property
     def target(self) -> str:

@@ -48,7 +48,7 @@ class Session(Protocol):
         ...
 
 
-class ListenProof:
+class ListenCheck:
     """What one run of a listener has found out about the server, in all its sessions."""
 
     def __init__(self, warnings: WarningLimit | None = None) -> None:

@@ -22,7 +22,7 @@ from asyncnotify._asyncpg.notification_queue import (
     TRUNCATED_STATUS,
     describe_holders,
 )
-from asyncnotify._asyncpg.proof import ListenProof
+from asyncnotify._asyncpg.proof import ListenCheck
 from asyncnotify._asyncpg.roles import condition, misfit
 from asyncnotify._asyncpg.statements import HERE
 from asyncnotify._channels.checksum import Checksum
@@ -77,11 +77,11 @@ class ListeningSession(BoundedConnection):
         on_lost: Callable[[], None],
         last_contact: Callable[[], float],
         timeout: float,
-        proof: ListenProof | None = None,
+        proof: ListenCheck | None = None,
         wanted: str = "any",
     ) -> None:
         super().__init__(connection, timeout=timeout)
-        self._proof = ListenProof() if proof is None else proof
+        self._proof = ListenCheck() if proof is None else proof
         self._wanted = wanted
         self._server_encoding: str = getattr(connection.get_settings(), "server_encoding", "UTF8")
         self._deliver = on_notification

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncnotify._errors import PoolerError, describe_error
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._tasks import is_done_within, start
+from asyncnotify._tasks import cancel, is_done_within, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,11 +203,11 @@ class PoolerProbe:
         self._task.add_done_callback(lambda _: callback())
 
     async def finished(self) -> None:
-        """Return when the probe has ended. Cancelling the call cancels the probe."""
+        """Return when the probe has ended. Cancelling the call cancels the probe, and ends it."""
         try:
             await asyncio.wait({self._task})
         except BaseException:
-            self.cancel()
+            await cancel({self.cancel()})
             raise
 
     def cancel(self) -> asyncio.Task[bool | None]:

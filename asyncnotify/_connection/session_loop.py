@@ -111,7 +111,11 @@ class SessionLoop:
         answer: asyncio.Future[T] = self._loop.create_future()
         self._questions.append(_Question(question, answer))
         self.notice_change()
-        await asyncio.wait({answer}, timeout=timeout)
+        try:
+            await asyncio.wait({answer}, timeout=timeout)
+        except BaseException:
+            answer.cancel()
+            raise
         if not answer.done():
             answer.cancel()
             msg = f"no answer within {timeout:g} s"

@@ -195,6 +195,8 @@ class Supervisor:
                 self._drop(session)
             raise
         except Exception as error:  # noqa: BLE001 - any error ends the session
+            if not self._failures.is_defect(error):
+                without_frames(error)  # which hold the session
             cause = error
         self._report_loss(self._session_loop.session or session, cause)
         lived = self._loop.time() - began

@@ -129,8 +129,8 @@ class Router:
 
     def connect(self, flow: FlowControl | None) -> None:
         """Pause and resume this connection from here on; None: no connection."""
+        self._resume()  # the former one, which has to read its end
         self._flow = flow
-        self._paused = False
 
     def on_notification(self, pid: int, channel: str, payload: str) -> None:
         """Hand one notification to every mailbox of its channel. The hot path."""

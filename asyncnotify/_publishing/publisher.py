@@ -246,6 +246,7 @@ class Publisher:
         if self._session is None:
             try:
                 self._session = await self._connections.open()
+                self._overdue_session = None
                 self._count_age()
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
                 if not self._failures.is_defect(error):

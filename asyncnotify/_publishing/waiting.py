@@ -113,7 +113,12 @@ class WaitingCalls:
 
     def put_bulk_back(self, bulk: Bulk) -> None:
         """The same for a transaction of many notifications."""
+        if self._stopped:
+            fail([bulk], not_sent_closed)
+            return
         self._bulks.appendleft(bulk)
+        if self._timer is None:
+            self._set_timer()
 
     def call_of(self, channel: str, payload: str) -> Call:
         """Return a call for what a caller was about to send by itself."""

@@ -183,11 +183,11 @@ class Lifetime:
         return self._supervisor.connected.is_set() and self.state is State.CONNECTED
 
     async def _until_connected(self, timeout: float | None) -> None:
-        connected = asyncio.create_task(self._supervisor.until_connected())
+        connected = start(self._supervisor.until_connected(), name="asyncnotify until connected")
         try:
             await self._first_of(connected, timeout)
         finally:
-            connected.cancel()
+            await cancel({connected})
 
     async def wait_ended(self, timeout: float | None) -> None:
         """Return when this run is over."""

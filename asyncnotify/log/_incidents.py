@@ -1,4 +1,4 @@
-"""What befalls those who read a log, as values for those who want to act on it."""
+"""What happens to readers and consumers of a log, as values for those who want to act on it."""
 
 from __future__ import annotations
 

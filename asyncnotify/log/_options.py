@@ -29,7 +29,7 @@ class Options:
         poll: Seconds after which one who reads looks for news in any case.
         backoff: Of attempts to connect.
         lock_wait: Seconds for which a call waits for a consumer that a transaction holds.
-        on_incident: Called with what befalls those who read, if given.
+        on_incident: Called with each incident of a reader or consumer, if given.
     """
 
     def __init__(

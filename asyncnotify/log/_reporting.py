@@ -1,4 +1,4 @@
-"""How what befalls those who read a log is logged, and reported to those who want to act on it."""
+"""How incidents of readers and consumers are logged, and reported to those who act on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEEDS_REPAIR: Final = "; retrying will not help until this is fixed"
 
 class Reporter:
     """
-    Reports what befalls the readers and consumers of a log, as long as it runs in an event loop.
+    Reports the incidents of readers and consumers of a log, as long as it runs in an event loop.
 
     Args:
         name: Of the log.
@@ -41,7 +41,7 @@ class Reporter:
         callback: The caller's, if any.
 
     Attributes:
-        readers: Of what befalls the readers.
+        readers: Reports what happens to the readers.
     """
 
     def __init__(self, name: str, target: str, callback: OnIncident | None) -> None:
@@ -120,7 +120,7 @@ class Reporter:
 
 class Reports:
     """
-    What befalls one consumer, by all its buckets; or all readers.
+    What happens to one consumer, by all its buckets; or to all readers.
 
     Whoever is interrupted, is forgotten when collected. Those that are interrupted at the same
     time have one outage, which ends when something succeeds and none of them is left.

@@ -346,7 +346,7 @@ class Runtime:
         self._closing.look_again()
         await self._closing.end(timeout)
         if handling is None and self._closers:
-            _, late = await asyncio.wait(self._closers, timeout=timeout)
+            _, late = await asyncio.wait(self._closers, timeout=self._closing.remaining)
             await cancel_twice(late)
 
     def _tell_closed(self) -> None:

@@ -25,7 +25,7 @@ START_TIMEOUT: Final = 10.0
 _ASKING: Final = 1.0
 """Seconds for a NOTIFY: longer where its lock is not to be had, which the snapshot then shows."""
 
-_PATIENCE: Final = 3
+_SILENT_AFTER: Final = 3
 """Reports that a service may leave out before it counts as silent."""
 
 
@@ -43,7 +43,7 @@ class Collector:
     def __init__(
         self, dsn: str | None, *, every: float, channel: str, logs_every: float = 2.0
     ) -> None:
-        self._rates = Rates(_PATIENCE * max(every, 1.0))
+        self._rates = Rates(_SILENT_AFTER * max(every, 1.0))
         self._listener = Listener(
             dsn,
             start_timeout=START_TIMEOUT,

@@ -41,12 +41,12 @@ class Rates:
     Keeps the last reports of each service.
 
     Args:
-        patience: Seconds without a report after which a service counts as silent.
+        silent_after: Seconds without a report after which a service counts as silent.
         clock: Returns seconds that pass evenly.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._patience = patience
+    def __init__(self, silent_after: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._silent_after = silent_after
         self._clock = clock
         self._heard: dict[str, _Heard] = {}
 
@@ -82,7 +82,7 @@ class Rates:
             received_rate=received,
             delivered_rate=delivered,
             silent_for=silent_for,
-            is_silent=silent_for > self._patience,
+            is_silent=silent_for > self._silent_after,
             channels=tuple(_channel(row, base, seconds) for row in report.channels),
         )
 

@@ -411,7 +411,7 @@ async def test_a_handler_that_raises_is_logged_with_what_follows(
     assert re.fullmatch(rf"{raised} 1 of 2; the next one follows in \S+ s", lines[0])
     ends = {
         "stop": (
-            "it is the last one",
+            "this was the last attempt",
             rf"{subject} is stopped, as Retry\(then='stop'\) says: ValueError: bad",
         ),
         "dead_letter": (

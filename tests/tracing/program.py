@@ -27,15 +27,15 @@ def main(name: str, dsn: str) -> None:
 def tried(name: str, agent: Agent, dsn: str) -> list[str]:
     """Try one use; return what is wrong with it."""
     uses = importlib.import_module("tests.tracing.uses")
-    trial = importlib.import_module("tests.tracing.trial").Trial(agent, name, dsn)
+    traced = importlib.import_module("tests.tracing.traced_use").TracedUse(agent, name, dsn)
     try:
-        ended = uses.USES[name](trial)
+        ended = uses.USES[name](traced)
         if ended is not None:
             asyncio.run(asyncio.wait_for(ended, uses.WAIT_LIMIT))
     except Exception:  # noqa: BLE001 - whatever it is, the test shows it
-        trial.wrong.append(traceback.format_exc())
+        traced.wrong.append(traceback.format_exc())
     agent.take()
-    return list(trial.wrong)
+    return list(traced.wrong)
 
 
 if __name__ == "__main__":

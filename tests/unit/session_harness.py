@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from asyncnotify._asyncpg.proof import ListenProof
+from asyncnotify._asyncpg.proof import ListenCheck
 from asyncnotify._asyncpg.session import ListeningSession
 from tests.unit.fake_connection import FakeConnection
 
@@ -21,7 +21,7 @@ class SessionHarness:
         self.last_contact = 0.0
         self.arrived: list[Notified] = []
         self.losses = 0
-        self.proof = ListenProof()
+        self.proof = ListenCheck()
         self.proof.is_due = False
         self.session = ListeningSession(
             self.connection,

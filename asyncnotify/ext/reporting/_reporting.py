@@ -22,7 +22,7 @@ log = Log("reporting")
 LEAST_INTERVAL: Final = 0.1
 """Seconds between two reports, however often a service is asked."""
 
-_PATIENCE: Final = 1.0
+_WAIT_LIMIT: Final = 1.0
 """Seconds for which the start waits for LISTEN, and the end for the server."""
 
 _ENDED: Final = frozenset({State.CLOSING, State.CLOSED})
@@ -103,7 +103,7 @@ class Reporting:
         ready = asyncio.create_task(self._ready.wait())
         self._starts += 1
         try:
-            await asyncio.wait({ready, task}, timeout=_PATIENCE, return_when="FIRST_COMPLETED")
+            await asyncio.wait({ready, task}, timeout=_WAIT_LIMIT, return_when="FIRST_COMPLETED")
             self._has_started = True
         except asyncio.CancelledError:
             if self._starts == 1 and not self._has_started:
@@ -127,7 +127,7 @@ class Reporting:
         await cancel({task})
         leaving = start(self._leave(), name="asyncnotify end of reporting")
         try:
-            await asyncio.wait({leaving}, timeout=_PATIENCE)
+            await asyncio.wait({leaving}, timeout=_WAIT_LIMIT)
         finally:
             if not leaving.done():
                 await cancel({leaving})
@@ -192,7 +192,7 @@ class Reporting:
     async def _wait(self) -> None:
         """Return when the next report is due, or has been asked for."""
         await asyncio.sleep(LEAST_INTERVAL)
-        due = self._every if self._listener.is_connected else min(self._every, _PATIENCE)
+        due = self._every if self._listener.is_connected else min(self._every, _WAIT_LIMIT)
         try:
             async with asyncio.timeout(due - LEAST_INTERVAL):
                 await self._asked.wait()

@@ -366,7 +366,7 @@ class BlockingLog(OfOneProcess):
         return self._call(self._log.status)
 
     def incidents(self) -> BlockingIncidentStream:
-        """Return what befalls readers and consumers from now on, as an iterator for any thread."""
+        """Return the incidents of readers and consumers from now on: an iterator for any thread."""
         return self._incidents.stream(self._gateway)
 
     def dead_letters(self, consumer: str | None = None, *, limit: int = 100) -> list[DeadLetter]:

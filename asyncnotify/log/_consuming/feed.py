@@ -56,7 +56,7 @@ class Feed:
         wake_ups: Say when to look for news.
         backoff: Of attempts to connect.
         poll: Seconds after which to look in any case.
-        reports: Of what befalls the consumer.
+        reports: Of what happens to the consumer.
 
     Attributes:
         reports: The same.
@@ -222,7 +222,8 @@ class Feed:
     async def _move(self, what: _What, how: Callable[[Serving], Awaitable[None]]) -> bool:
         """Have it done; if a cancelled caller has begun the same, return what becomes of that."""
         # Else one who is always cancelled sooner than the server answers would begin for ever
-        if self._moving is None or self._what != what:
+        is_stale = what[0] == "check" and self._moving is not None and self._moving.done()
+        if self._moving is None or self._what != what or is_stale:
             await self._settled()
             self._moving = start(self._moved(how), name="asyncnotify log cursor")
             self._moving.add_done_callback(retrieve)

@@ -166,7 +166,7 @@ class HandlerWorker:
                     self._log(decoded, attempt, error.error, then)
                     await asyncio.sleep(delay)
                 elif retry.then == "stop":
-                    self._log(decoded, attempt, error.error, "it is the last one")
+                    self._log(decoded, attempt, error.error, "this was the last attempt")
                     raise
                 else:
                     self._log(decoded, attempt, error.error, "the event becomes a dead letter")
@@ -249,7 +249,7 @@ class BucketsWorker:
         handling: What the user gave.
         feeds: Makes what gives the events of the bucket of a number.
         sharing: Makes what keeps the share, with a function that begins to serve a bucket.
-        reports: Of what befalls the consumer.
+        reports: Of what happens to the consumer.
     """
 
     def __init__(

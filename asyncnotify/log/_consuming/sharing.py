@@ -84,7 +84,7 @@ class Sharing:
         count: How many buckets it has.
         begin: Called with the number of a bucket: begins to serve it.
         backoff: Of attempts to connect.
-        reports: Of what befalls the consumer.
+        reports: Of what happens to the consumer.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Operating(Running):
 
     def incidents(self) -> IncidentStream:
         """
-        Return an asynchronous iterator over what befalls readers and consumers, from now on.
+        Return an asynchronous iterator over the incidents of readers and consumers, from now on.
 
         Ends when the log is closed. The same as ``on_incident=`` is called with.
 

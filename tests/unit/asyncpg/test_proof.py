@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._asyncpg.proof import ListenProof
+from asyncnotify._asyncpg.proof import ListenCheck
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ConfigurationError
 
@@ -49,9 +49,9 @@ class FakeSession:
         return channels == Checksum.of(await self.listened_channels())
 
 
-async def proved(session: FakeSession) -> ListenProof:
+async def proved(session: FakeSession) -> ListenCheck:
     """Listen on a channel, and prove that."""
-    proof = ListenProof()
+    proof = ListenCheck()
     await session.command_channels("LISTEN", ["a"])
     await proof.prove(session, ["a"], timeout=5)
     return proof
@@ -75,7 +75,7 @@ async def test_r54_a_server_that_ignores_listen_is_found_out() -> None:
 
 async def test_r39_behind_a_pooler_nothing_is_concluded_from_silence() -> None:
     """Each statement may have met another session: the check of poolers tells what it is."""
-    session, proof = FakeSession(listens=False), ListenProof()
+    session, proof = FakeSession(listens=False), ListenCheck()
     session.behind_pooler = True
     assert await proof.confirm_missing(session, ["a"], frozenset()) == {"a"}
     assert proof.answers_are_believed

@@ -114,7 +114,29 @@ async def test_an_error_ends_the_session(harness: SupervisorHarness) -> None:
     harness.subscribe("b")
     lost = await harness.until(ConnectionLost)
     assert isinstance(lost.cause, asyncpg.InternalClientError)
+    assert lost.cause.__traceback__ is None  # whose frames would keep the session
     assert [name for _, name in asked(harness)] == ["LISTEN a", "LISTEN b"]
+
+
+async def test_a_question_that_nobody_waits_for_is_not_asked(harness: SupervisorHarness) -> None:
+    """Its caller was cancelled while the server was busy with something else."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+    harness.server.answer_time = 3.0
+    harness.subscribe("b")
+    await asyncio.sleep(1)
+    questions: list[ListeningSession] = []
+
+    async def question(session: ListeningSession) -> None:
+        questions.append(session)
+
+    asking = [
+        asyncio.ensure_future(harness.session_loop.ask(question, timeout=60)) for _ in range(2)
+    ]
+    await asyncio.sleep(1)
+    asking[0].cancel()
+    await asyncio.wait(asking)
+    assert len(questions) == 1
 
 
 async def test_r54_a_server_that_does_not_listen_is_refused_at_the_start(

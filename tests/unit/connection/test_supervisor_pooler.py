@@ -31,6 +31,7 @@ AUDIT = 5 * HEARTBEAT
 WAIT_LIMIT = 2.0  # seconds that a second connection has, and again the notification
 BACKEND = 4711  # not what the pooler tells as a pid
 RETURN_TIME = 2.0  # seconds in which a notification of the listener's own has to arrive
+CLOSING_TIME = 0.02  # seconds that an attempt takes to close what it has opened
 NEXT_ATTEMPT = 60.0  # seconds until a check that could not be made is attempted again
 PROBE = re.compile(r'NOTIFY "(.+)"')
 STANDBY = asyncpg.ReadOnlySQLTransactionError("standby")
@@ -67,6 +68,7 @@ class Pooler:
         self.passes_for_a_server = False  # tells the pids of its backends
         self.takes_two: bool | None = True  # None: the second connection is never made
         self.faults: dict[str, list[Exception]] = {}  # of statements on the channel of the trial
+        self.has_closed_attempt = False
         self.made: list[PooledConnection] = []
         self.events: list[object] = []
         self.listener = Listener(
@@ -77,7 +79,11 @@ class Pooler:
         """Make a connection, unless it is the second one and there is none to be had."""
         if self.open and not self.takes_two:
             if self.takes_two is None:
-                await asyncio.get_running_loop().create_future()
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    await asyncio.sleep(CLOSING_TIME)
+                    self.has_closed_attempt = True
             message = "no more connections allowed"
             raise asyncpg.TooManyConnectionsError(message)
         self.made.append(PooledConnection(self))
@@ -203,6 +209,7 @@ async def test_r32_a_start_that_is_cancelled_leaves_no_second_connection(
     await asyncio.wait({start})
     assert start.cancelled()
     assert pooler.open == []
+    assert pooler.has_closed_attempt == (pooler.takes_two is None)
 
 
 async def test_r32_closing_ends_a_trial_that_goes_on(pooler: Pooler) -> None:

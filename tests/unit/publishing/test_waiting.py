@@ -215,10 +215,14 @@ async def test_what_is_put_back_comes_first(harness: Harness) -> None:
 
 
 async def test_what_comes_back_after_the_end_is_told(harness: Harness) -> None:
-    """Nobody would send it any more."""
+    """Nobody would send it any more; the same for many in one."""
     calls = harness.add("a")
     batch = harness.calls.next_batch(0)
+    bulk = harness.calls.add_bulk(["c"], ["1"])
+    taken = harness.calls.next_bulk()
     harness.calls.stop()
     harness.calls.put_back(batch)
+    harness.calls.put_bulk_back(taken)
     assert isinstance(calls[0].exception(), ClosedError)
+    assert isinstance(bulk.exception(), ClosedError)
     assert not harness.calls

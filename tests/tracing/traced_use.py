@@ -35,7 +35,7 @@ _LOSE: Final = b"""
 """
 
 
-class Trial:
+class TracedUse:
     """
     One use under one agent.
 
