@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import abc
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from asyncnotify._arguments import type_name
@@ -28,9 +29,6 @@ from asyncnotify._connection.ports import ListeningConnections, ListeningSession
 from asyncnotify._delivery.router import FlowControl
 from asyncnotify._errors import ConfigurationError
 from asyncnotify._publishing.ports import PublishingConnections, PublishingSession
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = [
     "Checksum",

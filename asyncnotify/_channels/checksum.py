@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import ClassVar, Final
 
 _DIGITS: Final = 8
 """Hexadecimal digits taken of each digest: their sum over a million channels fits in a bigint."""

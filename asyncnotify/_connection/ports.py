@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from asyncnotify._channels.checksum import Checksum
-    from asyncnotify._delivery.router import FlowControl
+from asyncnotify._channels.checksum import Checksum
+from asyncnotify._delivery.router import FlowControl
 
 
 class Failures(Protocol):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
 
 
 class Failures(Protocol):

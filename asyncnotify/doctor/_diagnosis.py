@@ -32,12 +32,11 @@ from asyncnotify.doctor._checks import (
 )
 from asyncnotify.doctor._findings import SERIOUS_FIRST, Finding, Report, Severity
 from asyncnotify.doctor._server import Server
+from asyncnotify.typing import Dsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
-
-    from asyncnotify.typing import Dsn
 
 _CHECKS: Final = (
     path,

@@ -1,7 +1,5 @@
 """What a diagnosis says: findings, and the report that holds them."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final

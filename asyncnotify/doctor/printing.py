@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rich.console import Console
 from rich.text import Text
 
 from asyncnotify._escaping import escaped
 from asyncnotify.doctor._findings import Finding, Report, Severity
 from asyncnotify.doctor._text import headline, shown, summary
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["print_report"]
 

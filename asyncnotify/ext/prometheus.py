@@ -27,17 +27,19 @@ except ImportError as _error:
     )
     raise ImportError(_text) from _error
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client.metrics_core import Metric
+
 from asyncnotify import BlockingListener, Listener
 from asyncnotify._arguments import check_names, check_plain_function
 from asyncnotify.ext._counters import stats_of
+from asyncnotify.log import LogStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from prometheus_client.metrics_core import Metric
+    from collections.abc import Mapping
 
     from asyncnotify import Stats, SubscriptionStats
-    from asyncnotify.log import LogStatus
 
 __all__ = ["Collector"]
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, runtime_checkable
 
 from asyncnotify import AlreadyEnteredError
@@ -26,7 +27,7 @@ from asyncnotify._arguments import check_iterable, check_plain_function
 from asyncnotify._logs import Log
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 __all__ = ["EndsStreams", "SignalScope", "Target", "end_streams_on_signal"]
 

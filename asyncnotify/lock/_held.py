@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._asyncpg.statements import literal
@@ -13,7 +14,7 @@ from asyncnotify.lock._names import SCHEMA
 from asyncnotify.lock._schema import LOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 _CHECK: Final = (
     f"SELECT {SCHEMA}.lock_check(CAST({{}} AS pg_catalog.text), CAST({{}} AS pg_catalog.int8))"

@@ -1,7 +1,5 @@
 """What happens to readers and consumers of a log, as values for those who want to act on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

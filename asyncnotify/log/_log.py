@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
 import asyncpg
 
@@ -19,6 +19,7 @@ from asyncnotify._arguments import (
     check_timeout,
 )
 from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg.publishing import Pool
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import first_at_once
 from asyncnotify._owner import keep, see_to_unclosed
@@ -38,8 +39,6 @@ from asyncnotify.log._runtime import Runtime
 from asyncnotify.log._sessions import OwnSessions, PooledSessions
 from asyncnotify.sources import registered
 from asyncnotify.typing import Backoff, Connect, Dsn
-
-Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 DEFAULT_BACKOFF = ExponentialBackoff()
 DEFAULT_KEEPALIVE = Keepalive()

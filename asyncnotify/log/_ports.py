@@ -8,16 +8,13 @@ goes by the verb. ``asyncnotify.log.sources`` tells what each verb does.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from asyncnotify._errors import ConfigurationError
+from asyncnotify.log._entries import Entry
+from asyncnotify.log._settings import Settings
 from asyncnotify.sources import Transaction
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from asyncnotify.log._entries import Entry
-    from asyncnotify.log._settings import Settings
 
 
 class Statement(NamedTuple):

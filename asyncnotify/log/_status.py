@@ -1,7 +1,5 @@
 """What a log tells of itself: values for those who operate it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 

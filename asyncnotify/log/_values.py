@@ -1,11 +1,9 @@
 """What readers of a log see: events, and where they stand in its order."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from asyncnotify.log._errors import PositionError
@@ -44,7 +42,7 @@ class Position(NamedTuple):
         return f"{self.log}:{self.epoch}.{self.tick}.{self.id}"
 
     @classmethod
-    def parse(cls, text: str) -> Position:
+    def parse(cls, text: str) -> Self:
         """
         Return the position of which this is the text.
 

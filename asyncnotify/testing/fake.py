@@ -17,9 +17,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import asyncpg
+
+from asyncnotify import Notification
 from asyncnotify._arguments import (
     check_count,
     check_flag,
@@ -29,7 +33,7 @@ from asyncnotify._arguments import (
     check_returns,
     check_whole,
 )
-from asyncnotify.log.sources import LogSource
+from asyncnotify.log.sources import LogSessions, LogSource
 from asyncnotify.sources import register
 from asyncnotify.testing._fake.failures import NotOnFakeError, PermanentlyRefusedError, RefusedError
 from asyncnotify.testing._fake.log_session import FakeLogSessions
@@ -38,14 +42,6 @@ from asyncnotify.testing._fake.sending import Cut
 from asyncnotify.testing._fake.source import FakeListening, FakePublishing
 from asyncnotify.testing._fake.state import State
 from asyncnotify.testing._fake.transaction import FakeTransaction
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import asyncpg
-
-    from asyncnotify import Notification
-    from asyncnotify.log.sources import LogSessions
 
 __all__ = ["FakeServer", "FakeTransaction", "NotOnFakeError"]
 

@@ -21,6 +21,7 @@ a gap that a subscription saw goes into all of them. Nothing here does I/O.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, final
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Final, final
 from asyncnotify._arguments import check_iterable, check_present, check_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["GAP", "GapMark", "History", "Verdict", "judge"]
 

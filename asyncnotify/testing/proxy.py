@@ -15,7 +15,9 @@ them all. Nothing here knows PostgreSQL's protocol: any server on TCP or a Unix 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from asyncnotify._arguments import (
@@ -36,8 +38,6 @@ from asyncnotify.testing._proxy.waiting import WaitTimeoutError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
-    from types import TracebackType
 
     from asyncnotify.testing._proxy.connection import Address
 

@@ -17,6 +17,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import quote
@@ -38,8 +39,6 @@ from asyncnotify.testing._server.log import await_log, log_size, log_tail
 from asyncnotify.testing._server.wrapper import children, send_signal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from asyncnotify.testing._server.launch import Refusal
 
 __all__ = [

@@ -1,7 +1,5 @@
 """What is shown, as frozen values."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from rich.console import Console
+
 from asyncnotify._arguments import check_number, check_seconds
 from asyncnotify.top._collector import Collector
 from asyncnotify.top._model import Snapshot
 from asyncnotify.top._terminal import Terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from asyncnotify.top.screen import Screen
 
 DEFAULT_CHANNEL: Final = "asyncnotify.reports"

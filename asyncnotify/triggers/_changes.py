@@ -1,7 +1,5 @@
 """Change, and how it is read from what a trigger has sent."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is installed of a Table, beside what should be."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum

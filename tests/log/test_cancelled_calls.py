@@ -15,7 +15,7 @@ from tests.log.conftest import append, place, times_taken
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
@@ -99,10 +99,11 @@ async def test_what_a_cancelled_call_has_asked_is_asked_again(log: Log) -> None:
         feed: Any = consumer._feed  # noqa: SLF001
         await log.append("things", "a")
         assert (await anext(consumer)).payload == "a"
-        for is_there in (
+        moments: list[Callable[[], bool]] = [
             lambda: consumer._done is None,  # noqa: SLF001
             lambda: feed._moving is not None,  # noqa: SLF001
-        ):
+        ]
+        for is_there in moments:
             asking = asyncio.ensure_future(anext(consumer))
             await asyncio.sleep(0)
             while not is_there():  # noqa: ASYNC110 - nothing else tells

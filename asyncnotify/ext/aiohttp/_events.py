@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
+from aiohttp import web
+
+from asyncnotify import Channel
 from asyncnotify._arguments import check_seconds
-from asyncnotify.ext._items import Events, check_name
+from asyncnotify.ext._items import Events, Name, check_name
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, LOG, found
 from asyncnotify.ext.aiohttp._refusals import ENDS, refusing
-from asyncnotify.log import Position
+from asyncnotify.ext.fanout import Fanout
+from asyncnotify.log import Log, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from aiohttp import web
     from aiohttp_sse import EventSourceResponse
 
-    from asyncnotify import Channel
-    from asyncnotify.ext._items import Name, Sent
-    from asyncnotify.ext.fanout import Fanout
-    from asyncnotify.log import After, Log
+    from asyncnotify.ext._items import Sent
+    from asyncnotify.log import After
 
 PING_INTERVAL: Final = 15.0
 LAST_EVENT_ID: Final = "Last-Event-ID"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiohttp import web
 
@@ -12,13 +13,9 @@ from asyncnotify.ext._health import health_of
 from asyncnotify.ext.aiohttp._clients import Clients
 from asyncnotify.ext.fanout import DEFAULT_BUFFER, DEFAULT_MAX_CHANNELS, Fanout
 from asyncnotify.log import Log
+from asyncnotify.typing import Dsn, Overflow
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from asyncnotify.typing import Dsn, Overflow
-
-    Authorize: TypeAlias = Callable[[web.Request, str], bool | Awaitable[bool]]
+Authorize: TypeAlias = Callable[[web.Request, str], bool | Awaitable[bool]]
 
 FoundT = TypeVar("FoundT")
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Collection
+from typing import Any, Final
 
 from aiohttp import WSCloseCode, web
 
+from asyncnotify import Channel, Gap, Notification
 from asyncnotify._arguments import check_plain_function, check_seconds
 from asyncnotify.ext._items import message_of
 from asyncnotify.ext.aiohttp._clients import cut
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS, FANOUT, found
 from asyncnotify.ext.aiohttp._refusals import ENDS, refusing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from asyncnotify import Channel, Gap, Notification
-    from asyncnotify.ext.fanout import Fanout
+from asyncnotify.ext.fanout import Fanout
 
 HEARTBEAT: Final = 20.0
 CLOSE_TIMEOUT: Final = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack, overload
 from weakref import WeakSet
 
@@ -15,7 +16,7 @@ from asyncnotify._arguments import check_callbacks, is_async
 from asyncnotify.typing import Handler, HandlerOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 from django.db.utils import DEFAULT_DB_ALIAS
 
+from asyncnotify import Channel
 from asyncnotify._channels.arguments import encoded
 from asyncnotify.ext.django._settings import check_postgresql
 from asyncnotify.log import BlockingLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from uuid import UUID
-
-    from asyncnotify import Channel
+    from collections.abc import Callable
 
 T = TypeVar("T")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
 
 from asyncnotify import BlockingListener, BlockingNotifier, Listener, Notifier
 from asyncnotify._arguments import check_kind, check_plain_function
@@ -16,12 +20,6 @@ from asyncnotify.ext.opentelemetry._wrapped import (
     sends_one,
 )
 from asyncnotify.log import BlockingLog, Log
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
 
 Instrumented: TypeAlias = (
     Listener | BlockingListener | Notifier | BlockingNotifier | Log | BlockingLog

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.metrics import Observation
+from opentelemetry.metrics import MeterProvider, Observation
 
 from asyncnotify._arguments import check_plain_function
 from asyncnotify.ext.opentelemetry._operations import meter_of
+from asyncnotify.log import LogStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from opentelemetry.metrics import CallbackOptions
 
-    from opentelemetry.metrics import CallbackOptions, MeterProvider
-
-    from asyncnotify.log import ConsumerStatus, LogStatus
+    from asyncnotify.log import ConsumerStatus
 
     Read = Callable[[ConsumerStatus], float]
     Logs = Callable[[], Iterable[LogStatus]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # mypy reads nothing of it
@@ -16,7 +17,7 @@ from asyncnotify.ext.opentelemetry._instrument import instrument_by_itself, undo
 from asyncnotify.log import BlockingLog, Log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
 __all__ = ["AsyncNotifyInstrumentor"]
 

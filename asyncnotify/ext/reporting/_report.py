@@ -1,16 +1,12 @@
 """What a service tells of itself: values, and how they go through a payload."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from asyncnotify import State
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -161,7 +157,7 @@ def _report(values: Mapping[str, Any]) -> ServiceReport:
     channels = values["channels"]
     return ServiceReport(
         **{
-            field.name: _KINDS[str(field.type)](values[field.name])
+            field.name: _KINDS[field.type](values[field.name])
             for field in fields(ServiceReport)
             if field.name != "channels"
         },
@@ -170,9 +166,7 @@ def _report(values: Mapping[str, Any]) -> ServiceReport:
 
 
 def _channel(values: Mapping[str, Any]) -> ChannelReport:
-    return ChannelReport(
-        **{f.name: _KINDS[str(f.type)](values[f.name]) for f in fields(ChannelReport)}
-    )
+    return ChannelReport(**{f.name: _KINDS[f.type](values[f.name]) for f in fields(ChannelReport)})
 
 
 def _items(value: object) -> Iterable[Any]:
@@ -205,12 +199,12 @@ def _optional(kind: Callable[[object], T]) -> Callable[[object], T | None]:
     return lambda value: None if value is None else kind(value)
 
 
-_KINDS: Final[dict[str, Callable[[Any], Any]]] = {
-    "str": _text,
-    "int": _count,
-    "float": _seconds,
-    "State": State,
-    "int | None": _optional(_count),
-    "float | None": _optional(_seconds),
+_KINDS: Final[dict[object, Callable[[Any], Any]]] = {
+    str: _text,
+    int: _count,
+    float: _seconds,
+    State: State,
+    int | None: _optional(_count),
+    float | None: _optional(_seconds),
 }
 """How the value of a field is checked, by its annotation."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import asyncpg
 
 from asyncnotify import ClosedError
+from asyncnotify._blocking.gateway import Gateway
 from asyncnotify._owner import OfOneProcess
 from asyncnotify._tasks import cancel
 
-if TYPE_CHECKING:
-    import asyncpg
-
-    from asyncnotify._blocking.gateway import Gateway
-
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[Any]
+else:
+    Connection = asyncpg.Connection  # at run time the class takes no argument
 
 
 class BlockingConnection(OfOneProcess):
@@ -31,7 +34,7 @@ class BlockingConnection(OfOneProcess):
     handler has returned, or has been given up; and WrongLoopError in the thread of an event loop.
     """
 
-    def __init__(self, gateway: Gateway, connection: asyncpg.Connection[Any]) -> None:
+    def __init__(self, gateway: Gateway, connection: Connection) -> None:
         self._gateway = gateway
         self._connection = connection
         self._calls: set[asyncio.Task[Any]] = set()
@@ -87,7 +90,7 @@ class BlockingConnection(OfOneProcess):
         """
         return self.call(lambda connection: connection.fetchval(query, *args))
 
-    def call(self, function: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:
+    def call(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         """
         Call a function with asyncpg's connection, in the event loop; return its result.
 
@@ -98,7 +101,7 @@ class BlockingConnection(OfOneProcess):
         """
         return self._gateway.call(lambda: self._called(function))
 
-    async def _called(self, function: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:
+    async def _called(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         if self._is_over:
             msg = "the transaction of this connection has ended, as the handler has"
             raise ClosedError(msg)

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 from asyncnotify import ClosedError, Gap
 from asyncnotify._arguments import check_count
 from asyncnotify._channels.channel import RereadError
-from asyncnotify._owner import OfOneProcess
+from asyncnotify._owner import OfOneProcess, Owner
+from asyncnotify.log._consuming.feed import Feed
+from asyncnotify.log._consuming.merging import MergedFeed
 from asyncnotify.log._reading.decoding import Undecoded, shown
+from asyncnotify.log._reading.pace import Pace
 from asyncnotify.log._values import Event, Position
 
 if TYPE_CHECKING:
     from asyncnotify._errors import PayloadDecodeError
-    from asyncnotify._owner import Owner
-    from asyncnotify.log._consuming.feed import Feed
-    from asyncnotify.log._consuming.merging import MergedFeed
     from asyncnotify.log._reading.decoding import Decoded
-    from asyncnotify.log._reading.pace import Pace
 
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 

@@ -12,23 +12,20 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias,
 
 from asyncnotify import Gap, GapReason
 from asyncnotify._arguments import check_count
-from asyncnotify._backoff import Delays
+from asyncnotify._backoff import Backoff, Delays
 from asyncnotify._logs import Log, WarningLimit
-from asyncnotify._owner import OfOneProcess
+from asyncnotify._owner import OfOneProcess, Owner
 from asyncnotify._tasks import retrieve, start
-from asyncnotify.log._reading.decoding import shown
+from asyncnotify.log._reading.decoding import Decoder, shown
 from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
+from asyncnotify.log._reading.pace import Pace
+from asyncnotify.log._reading.wake_ups import WakeUps
+from asyncnotify.log._reporting import Reports
 from asyncnotify.log._values import Event, Position
-from asyncnotify.log._walk.cursor import Expired
+from asyncnotify.log._walk.cursor import Cursor, Expired
 
 if TYPE_CHECKING:
-    from asyncnotify._backoff import Backoff
-    from asyncnotify._owner import Owner
-    from asyncnotify.log._reading.decoding import Decoder
-    from asyncnotify.log._reading.pace import Pace
-    from asyncnotify.log._reading.wake_ups import WakeUps
-    from asyncnotify.log._reporting import Reports
-    from asyncnotify.log._walk.cursor import Cursor, Portion
+    from asyncnotify.log._walk.cursor import Portion
 
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 After: TypeAlias = Position | datetime | Literal["start", "now"]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from struct import calcsize, pack, unpack, unpack_from
 from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
 
 from asyncpg.pgproto.pgproto import UUID as DriversUUID  # noqa: N811 - makes one in a tenth of the time of its base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import tzinfo
-    from uuid import UUID
 
 _NUMBERS: Final = ">qq"
 """What ``PACKED`` has of each event as numbers: its id, and when it was appended, since 2000."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from asyncnotify import ConnectionLostError
 from asyncnotify.log.sources import LogTransaction
 from asyncnotify.testing._fake.failures import NotOnFakeError
 from asyncnotify.testing._fake.rules import check, folded
+from asyncnotify.testing._fake.state import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-    from types import TracebackType
 
     from asyncnotify.log.sources import Entry
     from asyncnotify.testing._fake.log_rows import StoredEvent
     from asyncnotify.testing._fake.log_store import LogStore
-    from asyncnotify.testing._fake.state import State
-
 
 _SQL: Final = "SQL"
 

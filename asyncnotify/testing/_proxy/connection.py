@@ -6,17 +6,19 @@ import asyncio
 import errno
 import socket
 import struct
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from asyncnotify.testing._arguments import check_bytes, check_direction
+from asyncnotify.testing._proxy.conditions import Conditions
 from asyncnotify.testing._proxy.forwarder import Callbacks, Ending, Forwarder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
-    from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
+    from asyncnotify.testing._proxy.conditions import Cutoff
 
-    Address = tuple[socket.AddressFamily, tuple[str, int] | str]
+Address = tuple[socket.AddressFamily, tuple[str, int] | str]
 
 Direction = Literal["to_server", "to_client"]
 """One of the two ways that bytes go."""

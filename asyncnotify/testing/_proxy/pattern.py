@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from asyncnotify._arguments import check_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from asyncnotify.testing._proxy.connection import Direction, ProxiedConnection
-    from asyncnotify.testing._proxy.waiting import ChangeSignal
+from asyncnotify.testing._proxy.connection import Direction, ProxiedConnection
+from asyncnotify.testing._proxy.waiting import ChangeSignal
 
 
 class PatternDetector:

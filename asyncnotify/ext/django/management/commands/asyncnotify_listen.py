@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from argparse import ArgumentParser
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
@@ -13,9 +14,6 @@ from django.utils.connection import ConnectionDoesNotExist
 from asyncnotify import AsyncNotifyError
 from asyncnotify.ext.django._handlers import close_connections, discover
 from asyncnotify.ext.django._running import run
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
 
 __all__ = ["Command"]
 
