@@ -174,3 +174,8 @@ def _host_in(dsn: str) -> str | None:
         return urlsplit(dsn).hostname
     except ValueError:
         return None  # to be refused as any wrong DSN
+
+
+for _public in map(globals().__getitem__, __all__):
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs

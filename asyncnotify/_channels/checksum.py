@@ -1,11 +1,9 @@
 """A checksum of a set of channels, computed in the same way here and by the server."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 _DIGITS: Final = 8
 """Hexadecimal digits taken of each digest: their sum over a million channels fits in a bigint."""
@@ -26,7 +24,7 @@ class Checksum:
     total: int
 
     @classmethod
-    def of(cls, channels: Iterable[str]) -> Checksum:
+    def of(cls, channels: Iterable[str]) -> Self:
         """Return the checksum of these channels, each of which occurs once. Raises nothing."""
         count = total = 0
         for channel in channels:
@@ -34,9 +32,9 @@ class Checksum:
             count, total = count + 1, total + int(digest[:_DIGITS], 16)
         return cls(count, total)
 
-    def __add__(self, other: Checksum) -> Checksum:
+    def __add__(self, other: Self) -> Self:
         """Return the checksum of the channels of both."""
-        return Checksum(self.count + other.count, self.total + other.total)
+        return type(self)(self.count + other.count, self.total + other.total)
 
     @property
     def sql(self) -> str:

@@ -1,7 +1,5 @@
 """Entries: events as they are appended, checked before any statement is sent."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple

@@ -1,7 +1,5 @@
 """How long events are kept, and in how many partitions."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from datetime import timedelta

@@ -12,7 +12,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 if TYPE_CHECKING:
     # As for Notification: type checkers lose the payload's type of a generic NamedTuple
-    from asyncnotify._model import _NamedTuple  # pyright: ignore[reportPrivateUsage]
+    from asyncnotify._model import _NamedTuple  # pyright: ignore[reportPrivateUsage]  # as it says
 else:
     _NamedTuple = NamedTuple
 

@@ -92,3 +92,7 @@ __all__ = [
     "packed",
     "wake_channel",
 ]
+
+for _public in map(globals().__getitem__, __all__):
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs

@@ -382,3 +382,8 @@ class FakeServer(LogSource):
                 if not pids or client.pid in pids:
                     client.forget_channels()
             self._state.note_change()
+
+
+for _public in map(globals().__getitem__, __all__):
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs

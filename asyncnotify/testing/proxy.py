@@ -456,3 +456,8 @@ class FaultProxy(Traffic):
 
 def _ignore(connection: ProxiedConnection) -> None:
     """Leave the connection as it is."""
+
+
+for _public in map(globals().__getitem__, __all__):
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs

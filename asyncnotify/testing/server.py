@@ -494,3 +494,8 @@ def _checked_settings(settings: Any) -> dict[str, str]:  # noqa: ANN401 - what u
             message = f"settings: {name} must be a str, as '{value}', not of type {kind}"
             raise TypeError(message)
     return dict(settings)
+
+
+for _public in map(globals().__getitem__, __all__):
+    if isinstance(_public, type):
+        _public.__module__ = __name__  # the name in tracebacks, pickles and docs

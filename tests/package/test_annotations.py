@@ -90,6 +90,14 @@ def test_the_annotations_of_every_public_function_can_be_read(
     typing.get_type_hints(function)
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_names_the_module_that_users_import_it_from(name: str) -> None:
+    """In tracebacks, pickles and docs."""
+    cls = CLASSES[name]
+    assert not any(part.startswith("_") for part in cls.__module__.split("."))
+    assert getattr(importlib.import_module(cls.__module__), cls.__name__) is cls
+
+
 def test_there_is_something_to_be_read() -> None:
     """Methods, properties, overloads and constructors are among what is looked at."""
     ids = [str(param.id) for param in FUNCTIONS]

@@ -1,21 +1,15 @@
 """The events of a portion, column by column, and the form in which the server packs short ones."""
 
-from __future__ import annotations
-
 from array import array
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from struct import calcsize, pack, unpack, unpack_from
 from sys import byteorder
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from asyncpg.pgproto.pgproto import UUID as DriversUUID  # noqa: N811 - makes one in a tenth of the time of its base
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import tzinfo
 
 _NUMBERS: Final = ">qq"
 """What ``PACKED`` has of each event as numbers: its id, and when it was appended, since 2000."""
@@ -87,9 +81,9 @@ class Columns(NamedTuple):
             times[place],
         )
 
-    def up_to(self, count: int) -> Columns:
+    def up_to(self, count: int) -> Self:
         """Return the first events. Raises nothing."""
-        return Columns._make(column[:count] for column in self)
+        return type(self)._make(column[:count] for column in self)
 
 
 def columns_of(rows: Sequence[Any]) -> Columns:
