@@ -27,7 +27,7 @@ class TriggerState(StrEnum):
     """A table that is no longer part of this one, detached or renamed, still has its triggers."""
     FOREIGN = "foreign"
     """A foreign table, and it can have triggers with ``level="row"`` only: what is written straight
-    into it is not told, and the server refuses what is inserted into it through its parent."""
+    into it is not told, and the server refuses each write through its parent that reaches it."""
     MISSING = "missing"
     """The function, or a trigger of the table itself, is not there."""
 

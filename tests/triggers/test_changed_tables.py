@@ -282,6 +282,12 @@ async def test_foreign_tables(
     assert status.is_fine
     inserted = [("insert", [2])] if is_covered else []
     assert await told.keys_after("INSERT INTO far VALUES (2)") == inserted
+    for write in ("UPDATE base SET id = id", "DELETE FROM base"):
+        if is_covered:
+            assert [change.operation for change in await told.after(write)] == [write[:6].lower()]
+        else:
+            with pytest.raises(asyncpg.FeatureNotSupportedError, match="foreign table"):
+                await admin.execute(write)
     await told.table.remove(admin)
     assert await admin.fetchval(TRIGGERS) == 0
 
