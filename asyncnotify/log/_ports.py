@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from asyncnotify._errors import ConfigurationError
 from asyncnotify.log._entries import Entry
-from asyncnotify.log._settings import Settings
+from asyncnotify.log._settings import GivenSettings
 from asyncnotify.sources import Transaction
 
 
@@ -126,9 +126,9 @@ class LogSession(Queries, Protocol):
         """
         ...
 
-    async def install(self, wanted: Settings | None) -> None:
+    async def install(self, given: GivenSettings) -> None:
         """
-        Make the log, if it is not there; None: keep events as before, or for 7 days.
+        Make the log, if it is not there, and keep events for as long as was given.
 
         Raises:
             SchemaVersionError: The log is of a newer version than is known here.

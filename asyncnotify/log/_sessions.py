@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncnotify._keepalive import Keepalive
     from asyncnotify.log._entries import Entry
     from asyncnotify.log._ports import LogSession, LogSessions
-    from asyncnotify.log._settings import Settings
+    from asyncnotify.log._settings import GivenSettings
 
 log = Log("log")
 
@@ -139,9 +139,9 @@ class DriverSession(BoundedConnection):
         else:  # behind a pooler nothing may be prepared
             await self.execute(Statement("append", call.as_text()))
 
-    async def install(self, wanted: Settings | None) -> None:
+    async def install(self, given: GivenSettings) -> None:
         """Bring the log to the newest version; raises as ``fetch()`` and ``install()`` do."""
-        await self.run(install(self._connection, self._log, wanted))
+        await self.run(install(self._connection, self._log, given))
 
     async def run(self, coroutine: Coroutine[Any, Any, Any], /) -> None:
         """Run what talks to the server on this session's connection; raises as ``fetch()``."""

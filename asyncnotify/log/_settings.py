@@ -1,7 +1,7 @@
 """How long events are kept, and in how many partitions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -53,6 +53,50 @@ class Settings:
     def slot_seconds(self) -> int:
         """For how long events go into one partition, before the next one gets them."""
         return max(1, math.ceil(self.retention.total_seconds() / (self.ring - 2)))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSettings:
+    """
+    What an installation was given of the settings.
+
+    Attributes:
+        retention: As of ``Settings``; None: as it is, or the default for a new log.
+        limit: The same; where ``retention`` is given, None is none.
+        ring: The same, of a new log only.
+
+    Raises:
+        ValueError: As of ``Settings``, for what was given.
+    """
+
+    retention: timedelta | None = None
+    limit: timedelta | None = None
+    ring: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            check_duration("limit", self.limit)
+        retention = DEFAULT_RETENTION if self.limit is None else self.limit
+        self._over(Settings(retention))
+
+    def for_log(self, present: Settings | None) -> Settings:
+        """
+        Return the settings of a log that has these; None: there is none.
+
+        Raises:
+            ValueError: What was given, and what the log has, do not go together.
+        """
+        if present is None:
+            return self._over(Settings())
+        return replace(self._over(present), ring=present.ring)
+
+    def _over(self, present: Settings) -> Settings:
+        keeps_limit = self.retention is None and self.limit is None
+        return Settings(
+            present.retention if self.retention is None else self.retention,
+            present.limit if keeps_limit else self.limit,
+            present.ring if self.ring is None else self.ring,
+        )
 
 
 def check_duration(name: str, value: object) -> None:

@@ -70,7 +70,7 @@ from asyncnotify.log._ports import (
     UnsentError,
 )
 from asyncnotify.log._schema.versions import newest_version
-from asyncnotify.log._settings import Settings
+from asyncnotify.log._settings import GivenSettings, Settings
 from asyncnotify.log._walk.buckets import Bucket
 from asyncnotify.log._walk.columns import Columns, columns_of, packed
 
@@ -78,6 +78,7 @@ __all__ = [
     "Bucket",
     "Columns",
     "Entry",
+    "GivenSettings",
     "LogSession",
     "LogSessions",
     "LogSource",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from asyncnotify.log import LogError, SchemaVersionError
+from asyncnotify.log import Log, LogError, SchemaVersionError
 from asyncnotify.log._schema.installing import install, installed
 from asyncnotify.log._schema.versions import CHANGES, newest_version, statements_of
-from asyncnotify.log._settings import Settings
+from asyncnotify.log._settings import GivenSettings, Settings
 from tests.log.conftest import NAMES, append
 
 if TYPE_CHECKING:
@@ -70,12 +70,37 @@ async def test_two_logs_of_a_database_are_apart(admin: Connection, reader: Reade
 
 async def test_the_settings_are_kept_unless_others_are_given(admin: Connection) -> None:
     """A process that installs without settings does not reset those of another."""
-    month = Settings(retention=timedelta(days=30), limit=timedelta(days=60))
+    month = GivenSettings(timedelta(days=30), timedelta(days=60), 5)
     await install(admin, "orders", month)
-    await install(admin, "orders")
-    assert await installed(admin, "orders") == (newest_version(), month)
-    await install(admin, "orders", Settings(ring=12))
-    assert await installed(admin, "orders") == (newest_version(), Settings())
+    kept = Settings(timedelta(days=30), timedelta(days=60), 5)
+    for given in (GivenSettings(), GivenSettings(ring=12)):
+        await install(admin, "orders", given)
+        assert await installed(admin, "orders") == (newest_version(), kept)
+    await install(admin, "orders", GivenSettings(limit=timedelta(days=45)))
+    kept = Settings(timedelta(days=30), timedelta(days=45), 5)
+    assert await installed(admin, "orders") == (newest_version(), kept)
+    with pytest.raises(ValueError, match="limit must be at least retention"):
+        await install(admin, "orders", GivenSettings(limit=timedelta(days=29)))
+    assert await installed(admin, "orders") == (newest_version(), kept)
+    await install(admin, "orders", GivenSettings(retention=timedelta(days=1)))
+    assert await installed(admin, "orders") == (
+        newest_version(),
+        Settings(timedelta(days=1), ring=5),
+    )
+
+
+async def test_statements_for_a_log_that_is_there(admin: Connection, dsn: str) -> None:
+    """Its functions say in which partition an event goes: another ring has some that are none."""
+    log, week = Log("orders", dsn), timedelta(days=7)
+    await log.install(ring=3)
+    for given in ({}, {"retention": week}, {"ring": 3}):
+        with pytest.raises(ValueError, match=r"since=1 needs retention= and ring="):
+            log.statements(since=1, **given)
+    for statement in log.statements(since=1, retention=week, ring=3):
+        await admin.execute(statement)
+    assert await installed(admin, "orders") == (newest_version(), Settings(week, ring=3))
+    body = "SELECT prosrc FROM pg_proc WHERE proname = 'orders_append'"
+    assert "% 3)" in await admin.fetchval(body)
 
 
 async def test_a_newer_schema_is_refused_before_any_write(admin: Connection) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
 
 from asyncnotify._arguments import check_names
 from asyncnotify.log._methods.running import Running
 from asyncnotify.log._schema.privileges import grants_to_append, grants_to_consume
+from asyncnotify.log._schema.tables import REGISTRY
 from asyncnotify.log._schema.versions import check_since, statements_of
 from asyncnotify.log._sessions import session_of
-from asyncnotify.log._settings import Settings
+from asyncnotify.log._settings import GivenSettings
 
 
 class Installing(Running):
@@ -33,20 +33,20 @@ class Installing(Running):
         Args:
             retention: How long events are kept at least. None: as it is; 7 days for a new log.
             limit: How long events are kept at most where a consumer has not got so far; None:
-                until every consumer has. Heeded together with ``retention``.
+                until every consumer has, or as it is where ``retention`` is not given either.
             ring: In how many partitions, 3 to 64; of a new log only. None: 8.
 
         Raises:
-            ValueError: A setting is out of its bounds.
+            ValueError: A setting is out of its bounds, or ``limit`` is shorter than the retention.
             LogError: Other tables bear the names that the log needs.
             SchemaVersionError: The log was installed by a newer version of asyncnotify.
             ConnectError: There is no connection.
             ConnectionLostError: The connection died: the log may have been installed.
             asyncpg.PostgresError: The server refused a statement.
         """
-        wanted = _settings(retention, limit, ring)
+        given = GivenSettings(retention, limit, ring)
         async with session_of(self._sessions) as session:
-            await session.install(wanted)
+            await session.install(given)
 
     def statements(
         self,
@@ -60,17 +60,23 @@ class Installing(Running):
         Return what ``install()`` executes, for a migration: to be run in one transaction.
 
         Args:
-            since: The version of the schema that is there; 0: none.
+            since: The version of the schema that is there; 0: none. Of a log that is there,
+                ``retention`` and ``ring`` have to be told as ``asyncnotify.logs`` has them: they
+                are in the texts of its functions.
             retention: As for ``install()``; None: 7 days.
             limit: As for ``install()``.
             ring: As for ``install()``.
 
         Raises:
-            ValueError: A setting is out of its bounds, or ``since`` is no version that is known.
+            ValueError: A setting is out of its bounds, or missing, or ``since`` is no version that
+                is known.
         """
         check_since(since)
-        wanted = _settings(retention, limit, ring) or Settings()
-        return statements_of(self.name, wanted, since=since)
+        if since > 0 and (retention is None or ring is None):
+            msg = f"since={since} needs retention= and ring= as they are: see table {REGISTRY}"
+            raise ValueError(msg)
+        settings = GivenSettings(retention, limit, ring).for_log(None)
+        return statements_of(self.name, settings, since=since)
 
     def grants(self, *, append: Collection[str] = (), consume: Collection[str] = ()) -> list[str]:
         """
@@ -111,12 +117,3 @@ class Installing(Running):
             asyncpg.PostgresError: The server refused a statement.
         """
         return await self._running().expire()
-
-
-def _settings(
-    retention: timedelta | None, limit: timedelta | None, ring: int | None
-) -> Settings | None:
-    if retention is None and limit is None and ring is None:
-        return None
-    given: dict[str, Any] = {"retention": retention, "limit": limit, "ring": ring}
-    return Settings(**{name: value for name, value in given.items() if value is not None})

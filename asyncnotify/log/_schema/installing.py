@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -12,7 +11,7 @@ from asyncnotify.log._errors import LogError, SchemaVersionError
 from asyncnotify.log._names import SCHEMA, Names
 from asyncnotify.log._schema.tables import REGISTRY
 from asyncnotify.log._schema.versions import CHANGES, statements_of
-from asyncnotify.log._settings import Settings
+from asyncnotify.log._settings import GivenSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +27,13 @@ _LOCK_TIMEOUT: Final = "2s"
 """How long a change of a table may hold up the appends behind it."""
 
 
+_NOTHING: Final = GivenSettings()
+
+
 async def install(
     connection: Connection,
     log: str,
-    wanted: Settings | None = None,
+    given: GivenSettings = _NOTHING,
     changes: Sequence[Change] = CHANGES,
 ) -> int:
     """
@@ -43,12 +45,13 @@ async def install(
     Args:
         connection: In no transaction; of one who may create schemas, or owns this one.
         log: The checked name of the log.
-        wanted: How long events are kept; None: as it is, or by default.
+        given: How long events are kept.
         changes: How the tables change, from version 1 on.
 
     Raises:
         LogError: Tables that are not of this log bear the names that it needs.
         SchemaVersionError: The log is of a newer version than is known here.
+        ValueError: What was given does not go with what the log has.
         asyncpg.PostgresError: The server refused a statement.
     """
     async with untraced.transaction(connection, "read_committed"):
@@ -60,9 +63,7 @@ async def install(
         since, present = await installed(connection, log)
         if since > len(changes):
             raise SchemaVersionError(log, since, len(changes))
-        settings = wanted or present or Settings()
-        if present is not None:
-            settings = replace(settings, ring=present.ring)
+        settings = given.for_log(present)
         for statement in statements_of(log, settings, since=since, changes=changes):
             await _execute(connection, log, statement)
     return since

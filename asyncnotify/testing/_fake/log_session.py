@@ -17,7 +17,7 @@ from asyncnotify.testing._fake.transaction import HandlersTransaction, OpenTrans
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from asyncnotify.log.sources import Entry, Settings, Statement
+    from asyncnotify.log.sources import Entry, GivenSettings, Statement
     from asyncnotify.testing._fake.log_store import LogStore, Verb
     from asyncnotify.testing._fake.state import State
 
@@ -110,10 +110,10 @@ class FakeLogSession(FakeConnection):
             await self.command(self._begin)
         return FakeSessionTransaction(self)
 
-    async def install(self, wanted: Settings | None) -> None:
+    async def install(self, given: GivenSettings) -> None:
         """Make the log, if it is not there."""
         with _meaning(self._log):
-            await self.command(lambda: self.state.install(self._log, wanted))
+            await self.command(lambda: self.state.install(self._log, given))
 
     async def finish(self, how: Callable[[OpenTransaction, Work], None]) -> None:
         """End the transaction that is open, by this function of the server's."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify.log.sources import newest_version, wake_channel
+from asyncnotify.log.sources import GivenSettings, newest_version, wake_channel
 from asyncnotify.testing._fake.log_consumers import Consumers
 from asyncnotify.testing._fake.log_order import Order
 from asyncnotify.testing._fake.log_rows import Row, answer, row
@@ -61,10 +60,9 @@ class LogStore:
             "consumers": consumers.rows,
         }
 
-    def install(self, wanted: Settings | None) -> None:
-        """Keep events for as long as is wanted; the number of parts stays as it is."""
-        if wanted is not None:
-            self.order.settings = replace(wanted, ring=self.order.settings.ring)
+    def install(self, given: GivenSettings) -> None:
+        """Keep events for as long as was given; the number of parts stays as it is."""
+        self.order.settings = given.for_log(self.order.settings)
 
     def wake(self, pid: int) -> None:
         """Notify those who read."""

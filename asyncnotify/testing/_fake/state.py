@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncnotify import Notification
 from asyncnotify.log import NotInstalledError
-from asyncnotify.log.sources import Settings
 from asyncnotify.testing._fake.locks import Locks
 from asyncnotify.testing._fake.log_store import LogStore
 from asyncnotify.testing._fake.outbox import call_in
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from collections.abc import Set as AbstractSet
 
+    from asyncnotify.log.sources import GivenSettings
     from asyncnotify.testing._fake.failures import RefusedError
 
 FIRST_PID: Final = 1_000
@@ -188,12 +188,12 @@ class State:
             raise NotInstalledError(log)
         return store
 
-    def install(self, log: str, wanted: Settings | None) -> None:
+    def install(self, log: str, given: GivenSettings) -> None:
         """Make a log, if it is not there."""
         if log in self._stores:
-            self._stores[log].install(wanted)
+            self._stores[log].install(given)
         else:
-            self._stores[log] = LogStore(self, log, wanted or Settings())
+            self._stores[log] = LogStore(self, log, given.for_log(None))
 
     def hold_row(self, row: tuple[object, ...], pid: int) -> None:
         """Let nobody else change the row of a consumer until a transaction ends."""
