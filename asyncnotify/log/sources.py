@@ -47,8 +47,8 @@ hold_and_mark        owner → whether the token counts; the transaction keeps i
 commit_in_marked     owner, position → as ``commit``; null if the transaction is not marked
 bury                 owner, position, attempts, error; id, channel, payload, key, headers and time
                      of the event, which need not be kept any more → whether the token counts
-mark                 mark the transaction; no answer
-discard_in_marked    consumer, event's id → as ``discard``; null if the transaction is not marked
+discard_and_mark     consumer, event's id → as ``discard``; the transaction is marked
+is_marked            whether the transaction is marked
 discard              consumer, event's id → whether there was such a dead letter
 dead_letters         consumer or null, count → rows of the dead letters
 log_status           the row of the log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import pytest_asyncio
@@ -15,6 +15,7 @@ from asyncnotify.log import (
     ConsumerLockedError,
     Event,
     Log,
+    LogError,
     Position,
     PositionError,
     Retry,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
 
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
 AT_ONCE = ExponentialBackoff(initial=0.001, cap=0.001)
 ONCE = Retry(1, backoff=AT_ONCE)
 
@@ -171,9 +176,64 @@ async def test_a_retry_of_a_transactional_handler_is_one_transaction(
         with pytest.raises(RuntimeError):
             await log.retry(letters[0])
         fails = False
-        await log.retry(letters[0])
+        outcomes = await asyncio.gather(
+            log.retry(letters[0]), log.retry(letters[0]), return_exceptions=True
+        )
+        assert None in outcomes
         assert await log.dead_letters() == []
+        with pytest.raises(LogError, match=r"consumer 'adder' .* is gone"):
+            await log.retry(letters[0])
     assert await admin.fetchval("SELECT array_agg(n) FROM effects") == [5]
+
+
+@pytest.mark.needs_server("locks of rows")
+async def test_a_dead_letter_is_kept_when_the_cursor_is_moved(
+    dsn: str, installed: Names, admin: Connection, connect: Connect
+) -> None:
+    """Both or neither: an event that comes again, and is handled then, leaves no letter."""
+    log = Log("orders", dsn, poll=3600)
+
+    @log.on("adder", "things", on_error=ONCE)
+    def fail(event: Event[str]) -> None:
+        raise RuntimeError
+
+    async with log, asyncio.timeout(scaled(20)):
+        while await admin.fetchval("SELECT count(*) FROM asyncnotify.orders_consumers") == 0:
+            pass
+        async with connect() as other, other.transaction():
+            await other.execute("SELECT FROM asyncnotify.orders_consumers FOR UPDATE")
+            await log.append("things", "a")
+            while not await admin.fetchval(WAITING):
+                pass
+            assert await log.dead_letters() == []
+        while not await log.dead_letters():
+            pass
+
+
+@pytest.mark.needs_server("tables")
+@pytest.mark.parametrize("then", ["stop", "dead_letter"])
+async def test_a_session_that_is_lost_in_a_handler_is_no_error_of_the_handler(
+    dsn: str, installed: Names, admin: Connection, then: Literal["stop", "dead_letter"]
+) -> None:
+    """The event comes again, in another session, where its one attempt has not been used."""
+    await admin.execute("CREATE TABLE effects (n text)")
+    log = Log("orders", dsn, poll=3600)
+    calls = 0
+
+    @log.on("adder", "things", transactional=True, on_error=Retry(1, then=then))
+    async def add(event: Event[str], connection: asyncpg.Connection[Any]) -> None:
+        nonlocal calls
+        calls += 1
+        await connection.execute("INSERT INTO effects VALUES ($1)", event.payload)
+        if calls == 1:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async with log, asyncio.timeout(scaled(20)):
+        await log.append_many([("things", "a"), ("things", "b")])
+        while await admin.fetchval("SELECT array_agg(n ORDER BY n) FROM effects") != ["a", "b"]:
+            pass
+        assert await log.dead_letters() == []
+    assert calls == 3
 
 
 async def _pids(connection: Connection) -> set[int]:

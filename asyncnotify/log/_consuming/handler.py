@@ -10,7 +10,12 @@ import asyncpg
 
 from asyncnotify import Gap
 from asyncnotify._channels.arguments import channels_of
-from asyncnotify._errors import describe_error, without_frames, without_our_frames
+from asyncnotify._errors import (
+    ConnectionLostError,
+    describe_error,
+    without_frames,
+    without_our_frames,
+)
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
 from asyncnotify.log._consuming.calling import HandlerError, call_handler, result_of
@@ -178,10 +183,17 @@ class HandlerWorker:
         if not self._handling.transactional:
             await self._call(event.position, event)
             return
+        session = self._feed.serving.session
         try:
             await self._in_transaction(event)
         except (TakenOverError, *PASSING) as error:
             await self._feed.lose(error)
+            raise _LostError from error
+        except HandlerError as error:
+            if not session.lost:
+                raise
+            # What its statements have met is no fault of the function
+            await self._feed.lose(ConnectionLostError("the connection was lost in the handler"))
             raise _LostError from error
 
     async def _in_transaction(self, event: Event[Any]) -> None:
@@ -204,13 +216,27 @@ class HandlerWorker:
         await call_handler(self._handling, position, arguments)
 
     async def _bury(self, decoded: Decoded, attempts: int, error: BaseException) -> None:
-        """Keep the event as a dead letter, and move the cursor behind it."""
-        text = describe_error(error)
-        if not (
-            await self._feed.bury(decoded.position, attempts, text)
-            and await self._feed.commit(decoded.position)
-        ):
-            raise _LostError
+        """Keep the event as a dead letter, and move the cursor behind it, or neither of both."""
+        text, feed = describe_error(error), self._feed
+        try:
+            session = feed.serving.session
+            transaction = await session.begin()
+            try:
+                is_done = await feed.bury(decoded.position, attempts, text)
+                is_done = is_done and await feed.commit(decoded.position)
+            except BaseException:
+                if not session.lost:
+                    await transaction.rollback()
+                raise
+            if is_done:
+                await transaction.commit()
+                return
+            if not session.lost:
+                await transaction.rollback()
+        except (TakenOverError, *PASSING) as passing:
+            await feed.lose(passing)
+            raise _LostError from passing
+        raise _LostError
 
     def _log(self, decoded: Decoded, attempt: int, error: BaseException, then: str) -> None:
         log.error(
@@ -299,7 +325,11 @@ async def handle_dead_letter(
     """
     Call a handler with a dead letter; remove that if the handler returns.
 
+    It is removed first, in the transaction that commits at the end: who retries the same one
+    meanwhile waits for that, and finds it gone.
+
     Raises:
+        LogError: The dead letter is gone: the handler is not called.
         Exception: What the handler raised: the dead letter stays.
     """
     channel = channels_of(handling.channels).get(letter.event.channel)
@@ -309,10 +339,10 @@ async def handle_dead_letter(
         event = _decoded(event, payload)
     transaction = await session.begin()
     try:
-        await session.execute(Statement("mark", f"SELECT {MARK}"))
+        await _discard(session, names, letter)
         connection = (session.connection,) if handling.transactional else ()
         await result_of(handling.function, (event, *connection))
-        await _discard(session, names, letter)
+        await _check_marked(session)
     except BaseException:
         if not session.lost:
             await transaction.rollback()
@@ -320,13 +350,23 @@ async def handle_dead_letter(
     await transaction.commit()
 
 
-async def _discard(session: LogSession, names: Names, letter: DeadLetter) -> None:
-    """Remove a dead letter in the transaction that has been marked."""
-    discard = f"SELECT CASE WHEN {MARKED} THEN {names.prefix}_discard($1, $2) END"
-    statement = Statement("discard_in_marked", discard)
-    [row] = await session.fetch(statement, letter.consumer, letter.event.id)
-    if row[0] is None:
+async def _check_marked(session: LogSession) -> None:
+    """Raise TransactionEndedError unless the transaction is the one that was marked."""
+    [row] = await session.fetch(Statement("is_marked", f"SELECT {MARKED}"))
+    if not row[0]:
         raise TransactionEndedError
+
+
+async def _discard(session: LogSession, names: Names, letter: DeadLetter) -> None:
+    """Remove a dead letter in the transaction, which is marked."""
+    statement = Statement("discard_and_mark", f"SELECT {names.prefix}_discard($1, $2), {MARK}")
+    [row] = await session.fetch(statement, letter.consumer, letter.event.id)
+    if not row[0]:
+        msg = (
+            f"the dead letter of consumer {letter.consumer!r} for the event at"
+            f" {letter.event.position} is gone: it has been retried or discarded"
+        )
+        raise LogError(msg)
 
 
 def _decoded(event: Event[str], payload: object) -> Event[Any]:

@@ -69,6 +69,7 @@ class Operating(Running):
         Raises:
             TypeError: ``letter`` is no DeadLetter.
             UnknownConsumerError: This Log has no handler for the consumer, by ``on()``.
+            LogError: The letter is gone, retried or discarded; the handler is not called.
             PayloadDecodeError: The payload still cannot be decoded.
             Exception: What the handler raised, or as of ``status()``: the letter stays.
         """

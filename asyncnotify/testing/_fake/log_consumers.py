@@ -166,6 +166,10 @@ class Consumers:
         """Remove a dead letter; answer whether it was there."""
         return answer(self._letters.pop((consumer, uid), None) is not None)
 
+    def has_letter(self, consumer: str, uid: UUID) -> bool:
+        """Return whether a dead letter is there."""
+        return (consumer, uid) in self._letters
+
     def dead_letters(self, consumer: str | None, count: int) -> list[Row]:
         """Answer with the oldest dead letters, of a consumer or of all."""
         letters = [one for one in self._letters.values() if consumer in (None, one.consumer)]

@@ -16,6 +16,7 @@ from asyncnotify.testing._fake.transaction import HandlersTransaction, OpenTrans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from uuid import UUID
 
     from asyncnotify.log.sources import Entry, GivenSettings, Statement
     from asyncnotify.testing._fake.log_store import LogStore, Verb
@@ -48,9 +49,9 @@ class FakeLogSession(FakeConnection):
             "look": self._look,
             "hold_and_mark": self._hold,
             "holder": self._holder,
-            "commit_in_marked": lambda *arguments: self._in_marked("has_consumer", *arguments),
-            "mark": self._mark,
-            "discard_in_marked": lambda *arguments: self._in_marked("discard", *arguments),
+            "commit_in_marked": self._commit_in_marked,
+            "discard_and_mark": self._discard,
+            "is_marked": lambda: answer(self._transaction is not None and self._is_marked),
             "wake": self._wake,
             "oldest_writer": lambda: self.state.xids.oldest(self.pid),
         }
@@ -210,15 +211,20 @@ class FakeLogSession(FakeConnection):
             return []
         return [row({"pid": pid, "is_serving": self._store.consumers.has_taken(consumer, pid)})]
 
-    def _in_marked(self, verb: str, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as the protocol
+    def _discard(self, consumer: str, uid: UUID) -> list[Row]:
+        """Answer at once, and have it done when the transaction commits."""
+        transaction, consumers = self._transaction, self._store.consumers
+        self._mark()
+        if transaction is not None:
+            transaction.when_committed(lambda: consumers.discard(consumer, uid))
+        return answer(consumers.has_letter(consumer, uid))
+
+    def _commit_in_marked(self, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as the protocol
         """Answer at once, and have it done when the transaction commits."""
         transaction = self._transaction
         if transaction is None or not self._is_marked:
             return answer(None)
         store = self._store
-        if verb == "discard":
-            transaction.when_committed(lambda: store.consumers.discard(*arguments))
-            return answer(value=True)
         transaction.when_committed(lambda: store.consumers.commit(*arguments))
         return store.consumers.has(*arguments[:3])
 
