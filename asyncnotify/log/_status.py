@@ -45,7 +45,10 @@ class ConsumerStatus:
 @dataclass(frozen=True, slots=True)
 class WriterStatus:
     """
-    The oldest transaction of the server that has written: events behind it are kept for longer.
+    The oldest transaction of the server that has written.
+
+    Its events come when it commits, and a partition that it has appended to is emptied after that.
+    Sessions of other roles are seen by members of ``pg_monitor`` only.
 
     Attributes:
         pid: The backend pid; None for a prepared transaction.

@@ -92,7 +92,7 @@ def _writer(status: LogStatus) -> Iterator[Finding]:
     writer = status.oldest_writer
     if writer is not None and writer.age > _OLD_WRITER:
         who = f"prepared transaction {writer.prepared}" if writer.prepared else f"pid {writer.pid}"
-        title = f"an old transaction keeps readers of the log {status.name} from newer events"
+        title = f"events of an old transaction may still come to the log {status.name}"
         told = (f"{who} in database {writer.database}, open for {writer.age}",)
         cure = "end it: COMMIT or ROLLBACK (PREPARED), or SELECT pg_terminate_backend(pid)"
         yield Finding(NAME, Severity.WARNING, title, told, cure)
