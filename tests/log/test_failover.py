@@ -178,6 +178,47 @@ async def test_trap_8_after_a_failover_that_lost_ticks_nothing_is_missing(
         await promoted.close()
 
 
+async def test_trap_8_a_transactional_handler_has_each_event_once_after_a_failover(
+    primary: PostgresServer,
+) -> None:
+    """The cursor, and what the handler has written, are lost together with the events."""
+    source = await connected(primary)
+    await source.execute("CREATE TABLE effects (n serial, payload text)")
+    with primary.standby() as standby:
+        copy, servers = await connected(standby), [primary]
+        log = Log("orders", connect=lambda: connected(servers[-1]), poll=0.1)
+
+        @log.on("mailer", "things", transactional=True)
+        async def write(event: Event[str], connection: asyncpg.Connection[Any]) -> None:
+            await connection.execute("INSERT INTO effects (payload) VALUES ($1)", event.payload)
+
+        async def until_written(connection: Connection, *expected: str) -> None:
+            query = "SELECT array_agg(payload ORDER BY n) FROM effects"
+            while await connection.fetchval(query) != [*expected]:
+                pass
+
+        async with asyncio.timeout(scaled(60)), log:
+            await append(source, "kept")
+            await until_written(source, "kept")
+            await until_replayed(source, copy)
+            await copy.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+            await copy.execute("SELECT pg_reload_conf()")
+            while await copy.fetchval("SELECT count(*) FROM pg_stat_wal_receiver"):
+                pass
+            lost = [f"lost {number}" for number in range(3)]
+            await append(source, *lost)
+            await until_written(source, "kept", *lost)
+            source.terminate()
+            servers.append(standby)
+            await asyncio.to_thread(primary.stop, "immediate")
+            copy.terminate()
+            await asyncio.to_thread(standby.promote)
+            promoted = await connected(standby)
+            await append(promoted, "new 1", "new 2")
+            await until_written(promoted, "kept", "new 1", "new 2")
+        await promoted.close()
+
+
 async def test_a_reader_whose_idle_connection_moves_to_a_promoted_standby_misses_nothing(
     primary: PostgresServer,
 ) -> None:

@@ -307,6 +307,30 @@ async def test_a_listener_of_the_callers_wakes_readers(
         assert installed.wake_channel not in listener.channels
 
 
+async def test_one_listener_wakes_the_readers_and_consumers_of_several_logs(dsn: str) -> None:
+    """None of them looks by itself, and none has a listener of its own."""
+    async with Listener(dsn) as listener:
+        logs = [Log(name, dsn, listener=listener, poll=3600) for name in ("orders", "mails")]
+        handled: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        for log in logs:
+            await log.install()
+            log.on("handler", "things")(
+                lambda event: handled.put_nowait((event.position.log, event.payload))
+            )
+        async with asyncio.timeout(scaled(20)), logs[0], logs[1]:
+            takers: list[Any] = [log.consumer("consumer") for log in logs]
+            takers += [log.read(after="start") for log in logs]
+            for payload in ("first", "woken"):
+                waiting = [asyncio.ensure_future(anext(taker)) for taker in takers]
+                for log in logs:
+                    await log.append("things", payload)
+                assert {(await handled.get())[1] for _ in logs} == {payload}
+                assert {event.payload for event in await asyncio.gather(*waiting)} == {payload}
+            assert len(listener.channels) == len(logs)
+            for taker in takers:
+                await taker.aclose()
+
+
 @pytest.mark.needs_server("a pool")
 async def test_without_notifications_readers_look_by_themselves(
     dsn: str, installed: Names, admin: Connection
