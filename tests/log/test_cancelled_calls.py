@@ -15,7 +15,7 @@ from tests.log.conftest import append, place, times_taken
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connect, Connection
@@ -88,33 +88,6 @@ async def test_events_that_wait_are_not_given_after_a_seek(log: Log, buckets: in
         await asyncio.wait({asking})
         await log.append("things", "b", key="key")
         while not _has_events(consumer):  # noqa: ASYNC110 - nothing else tells
-            await asyncio.sleep(0)
-        await log.seek("mailer", "start")
-        assert [(await anext(consumer)).payload for _ in range(2)] == ["a", "b"]
-
-
-async def test_what_a_cancelled_call_has_asked_is_asked_again(log: Log) -> None:
-    """Whether the consumer is still this session's was true then, and is not since."""
-    async with asyncio.timeout(scaled(20)), log.consumer("mailer") as consumer:
-        feed: Any = consumer._feed  # noqa: SLF001
-        await log.append("things", "a")
-        assert (await anext(consumer)).payload == "a"
-        moments: list[Callable[[], bool]] = [
-            lambda: consumer._done is None,  # noqa: SLF001
-            lambda: feed._moving is not None,  # noqa: SLF001
-        ]
-        for is_there in moments:
-            asking = asyncio.ensure_future(anext(consumer))
-            await asyncio.sleep(0)
-            while not is_there():  # noqa: ASYNC110 - nothing else tells
-                await asyncio.sleep(0)
-            asking.cancel()
-            await asyncio.wait({asking})
-            if not _has_events(consumer):
-                await log.append("things", "b")
-                while not _has_events(consumer):  # noqa: ASYNC110 - as above
-                    await asyncio.sleep(0)
-        while not feed._moving.done():  # noqa: SLF001, ASYNC110 - as above
             await asyncio.sleep(0)
         await log.seek("mailer", "start")
         assert [(await anext(consumer)).payload for _ in range(2)] == ["a", "b"]

@@ -222,8 +222,7 @@ class Feed:
     async def _move(self, what: _What, how: Callable[[Serving], Awaitable[None]]) -> bool:
         """Have it done; if a cancelled caller has begun the same, return what becomes of that."""
         # Else one who is always cancelled sooner than the server answers would begin for ever
-        is_stale = what[0] == "check" and self._moving is not None and self._moving.done()
-        if self._moving is None or self._what != what or is_stale:
+        if self._moving is None or self._what != what:
             await self._settled()
             self._moving = start(self._moved(how), name="asyncnotify log cursor")
             self._moving.add_done_callback(retrieve)
