@@ -17,7 +17,7 @@ class ConsumerStatus:
         buckets: How many it has; 1: it is not split.
         position: The place in the log behind which it goes on.
         lag_events: How many events, of any channel, and of any bucket, it has before it: exact at
-            the end of a tick, otherwise somewhat more.
+            the end of a tick, within one more by what it has had of that.
         lag_seconds: How long the oldest of them has been there to be consumed; 0 without any.
         pid: The backend pid of the session that has served it last.
         is_served: Whether that session is still there.

@@ -218,6 +218,29 @@ async def test_a_dead_letter_is_kept_with_its_cursor(
 
 
 @pytest.mark.needs_server("tables")
+async def test_an_event_that_ends_each_session_holds_up_no_other(
+    dsn: str, installed: Names, admin: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After five of them it is a dead letter, as one whose handler raises."""
+    log = Log("orders", dsn, poll=3600, backoff=AT_ONCE)
+    is_handled = asyncio.Event()
+
+    @log.on("adder", "things", transactional=True, on_error=ONCE)
+    async def crash(event: Event[str], connection: asyncpg.Connection[Any]) -> None:
+        if event.payload == "b":
+            is_handled.set()
+        else:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async with log, asyncio.timeout(scaled(20)):
+        await log.append_many([("things", "a"), ("things", "b")])
+        await is_handled.wait()
+        [letter] = await log.dead_letters()
+        assert (letter.event.payload, letter.attempts) == ("a", 5)
+        assert "lost 5 times" in letter.error
+
+
+@pytest.mark.needs_server("tables")
 @pytest.mark.parametrize("then", ["stop", "dead_letter"])
 async def test_a_session_that_is_lost_in_a_handler_is_no_error_of_the_handler(
     dsn: str, installed: Names, admin: Connection, then: Literal["stop", "dead_letter"]

@@ -49,6 +49,9 @@ log = Log("log")
 _PAUSE: Final = 1.0
 """Seconds before a handler goes on after an error that is neither its own nor a known one."""
 
+_MOST_LOSSES: Final = 5
+"""Sessions, one after another, that are lost while one event is handled: then it is the cause."""
+
 
 class _LostError(Exception):
     """The session was lost: the event comes again."""
@@ -92,6 +95,8 @@ class HandlerWorker:
         self._feed = feed
         self.is_handling: bool = False
         self._is_stopping = False
+        self._lost_at: Position | None = None  # the event in which a session was lost last
+        self._losses = 0
 
     def stop(self) -> None:
         """End after the event that is being handled, if any."""
@@ -160,6 +165,9 @@ class HandlerWorker:
             await self._bury(decoded, 1, decoded.error)
             return
         retry = self._handling.retry
+        if decoded.position == self._lost_at and self._losses >= _MOST_LOSSES:
+            await self._give_up(decoded, self._losses, _lost_each_time(self._losses))
+            return
         delays = retry.delays()
         for attempt in range(1, retry.attempts + 1):
             try:
@@ -170,14 +178,18 @@ class HandlerWorker:
                     then = f"the next one follows in {delay:.3g} s"
                     self._log(decoded, attempt, error.error, then)
                     await asyncio.sleep(delay)
-                elif retry.then == "stop":
-                    self._log(decoded, attempt, error.error, "this was the last attempt")
-                    raise
                 else:
-                    self._log(decoded, attempt, error.error, "the event becomes a dead letter")
-                    await self._bury(decoded, attempt, error.error)
+                    await self._give_up(decoded, attempt, error)
             else:
                 return
+
+    async def _give_up(self, decoded: Decoded, attempts: int, error: HandlerError) -> None:
+        """End this handler, or keep the event as a dead letter, as Retry says."""
+        if self._handling.retry.then == "stop":
+            self._log(decoded, attempts, error.error, "this was the last attempt")
+            raise error
+        self._log(decoded, attempts, error.error, "the event becomes a dead letter")
+        await self._bury(decoded, attempts, error.error)
 
     async def _attempt(self, event: Event[Any]) -> None:
         if not self._handling.transactional:
@@ -192,7 +204,9 @@ class HandlerWorker:
         except HandlerError as error:
             if not session.lost:
                 raise
-            # What its statements have met is no fault of the function
+            # What its statements have met is no fault of the function, if not each time
+            self._losses = self._losses + 1 if event.position == self._lost_at else 1
+            self._lost_at = event.position
             await self._feed.lose(ConnectionLostError("the connection was lost in the handler"))
             raise _LostError from error
 
@@ -244,7 +258,7 @@ class HandlerWorker:
             self._subject,
             decoded.position,
             attempt,
-            self._handling.retry.attempts,
+            max(attempt, self._handling.retry.attempts),
             then,
             exc_info=error,
         )
@@ -317,6 +331,12 @@ class BucketsWorker:
     def _begin(self, number: int) -> Served:
         worker = HandlerWorker(self._handling, self._feeds(number), number)
         return _ServedBucket(worker, f"asyncnotify log handler {self._handling.consumer} {number}")
+
+
+def _lost_each_time(count: int) -> HandlerError:
+    return HandlerError(
+        ConnectionLostError(f"the connection was lost {count} times in the handler")
+    )
 
 
 async def handle_dead_letter(
