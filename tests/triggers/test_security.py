@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from asyncnotify.log import Log
 from asyncnotify.triggers import Table
 
 if TYPE_CHECKING:
@@ -79,6 +80,48 @@ async def test_nothing_is_hijacked(
     assert (await told.table.status(admin)).is_fine
     await told.table.upgrade(admin)
     await told.table.remove(admin)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("level", ["statement", "row"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_nothing_is_hijacked_on_the_way_to_a_log(
+    admin: Connection, dsn: str, level: Literal["statement", "row"], path: str
+) -> None:
+    """Of a partitioned table that foreign keys change, by every kind of statement."""
+    await admin.execute("""
+        CREATE TABLE public.parent (id varchar PRIMARY KEY);
+        CREATE TABLE public.t (id varchar PRIMARY KEY, v varchar REFERENCES public.parent
+            ON UPDATE CASCADE ON DELETE SET NULL) PARTITION BY RANGE (id);
+        CREATE TABLE public.t_all PARTITION OF public.t DEFAULT;
+    """)
+    await admin.execute(HIJACK)
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute(f"SET search_path = {path}")
+        warnings = warnings_of(admin)
+        table = Table("t", key="id", payload="v", to="log", log=log, level=level)
+        await table.install(admin)
+        for statement in (
+            "INSERT INTO public.parent VALUES ('x'), ('y')",
+            "INSERT INTO public.t VALUES ('a', 'x'), ('b', 'y')",
+            "UPDATE public.parent SET id = id OPERATOR(pg_catalog.||) id",
+            (
+                "INSERT INTO public.t VALUES ('a', NULL), ('c', NULL) ON CONFLICT (id) DO UPDATE"
+                " SET v = excluded.v"
+            ),
+            "DELETE FROM public.parent",
+            "UPDATE public.t SET id = id OPERATOR(pg_catalog.||) id",
+            "DELETE FROM public.t_all",
+            "TRUNCATE public.t",
+        ):
+            await admin.execute(statement)
+        operations: list[str] = []
+        async with log.read(table.changes, after="start") as events:
+            while "truncate" not in operations:
+                operations.append((await anext(events)).payload.operation)
+    assert sorted({*operations}) == ["delete", "insert", "truncate", "update"]
+    assert (await table.status(admin)).is_fine
     assert warnings == []
 
 
