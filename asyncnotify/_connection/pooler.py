@@ -310,8 +310,9 @@ class DeliveryChecks:
         probe, self._probe = self._probe, None
         if probe is not None:
             await self._conclude(probe, session)
-        elif self._check is not None:
-            self._due_at = math.inf
+            return
+        self._due_at = math.inf
+        if self._check is not None:
             self._probe = await self._check.begin(session)
             self._probe.add_done_callback(self._notice_due)
 
