@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify.testing.server import PostgresServer
+from tests.support.log_removal import remove_logs
 from tests.support.machine import scaled
 from tests.support.services import ENVIRONMENT
 
@@ -207,7 +208,7 @@ async def test_events_that_are_gone_are_told_and_all_is_read(page: Page, shop: S
     await shop.stop()
     async with shop.connection() as connection:
         await connection.execute("UPDATE orders SET status = 'paid'")
-        await connection.execute("DROP SCHEMA asyncnotify CASCADE")
+        await remove_logs(connection)
     await shop.start()
     await until_state(page, "live")
     await until_equal(page, shop)

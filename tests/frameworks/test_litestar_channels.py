@@ -22,6 +22,7 @@ from asyncnotify import (
 )
 from asyncnotify.ext.litestar import LogChannelsBackend, NotifyChannelsBackend
 from asyncnotify.log import Log
+from tests.support.log_removal import remove_logs
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -436,7 +437,7 @@ async def test_a_log_that_was_made_anew_loses_nothing_after_its_gap(
             for number in range(3):
                 await backend.publish(str(number).encode(), ["orders"])
                 assert await next_of(events) == ("orders", b"%d" % number)
-            await admin.execute("DROP SCHEMA asyncnotify CASCADE")
+            await remove_logs(admin)
             await backend.log.install()
             assert await next_of(events) == ("orders", b"orders: expired"), turn
             await backend.publish(b"later", ["orders"])
@@ -452,7 +453,7 @@ async def test_a_log_that_is_removed_is_a_warning_once_a_minute(
     line = "log 'web', of a LogChannelsBackend, cannot be read, and is tried again"
     async with asyncio.timeout(LIMIT), started(log_backend(dsn)) as backend:
         await backend.subscribe(["orders"])
-        await admin.execute("DROP SCHEMA asyncnotify CASCADE")
+        await remove_logs(admin)
         while caplog.text.count(line) < 3:
             await admin.execute("SELECT 1")
         await backend.log.install()

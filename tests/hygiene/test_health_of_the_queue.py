@@ -18,6 +18,7 @@ from asyncnotify.log import Log
 from asyncnotify.testing.proxy import FaultProxy
 from tests.hygiene.secret_detector import PASSWORD, PAYLOAD, USER
 from tests.hygiene.secrets_harness import WAIT_LIMIT
+from tests.support.log_removal import remove_logs
 from tests.support.server_features import needs_small_queue
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ async def log(root: Connection, guarded_server: PostgresServer) -> AsyncIterator
         await log.install()
         async with log.consumer("mailer"):
             yield log
-    await root.execute("DROP SCHEMA asyncnotify CASCADE")
+    await remove_logs(root)
 
 
 async def test_r41_a_queue_that_is_held_fails_no_append(
