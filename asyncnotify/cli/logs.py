@@ -71,9 +71,9 @@ def install(
     kept = settings["retention"] or settings["limit"]  # as long as that, or the log says how long
     try:
         Log(name).statements(**{**settings, "retention": kept})
-        _run(name, dsn, lambda log: log.install(**settings))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    _run(name, dsn, lambda log: log.install(**settings))
 
 
 def _duration(text: str | None) -> timedelta | None:

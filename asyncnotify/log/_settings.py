@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from asyncnotify._arguments import check_count
+from asyncnotify.log._errors import LogError
 
 DEFAULT_RETENTION: Final = timedelta(days=7)
 DEFAULT_RING: Final = 8
@@ -79,16 +80,30 @@ class GivenSettings:
         retention = DEFAULT_RETENTION if self.limit is None else self.limit
         self._over(Settings(retention))
 
-    def for_log(self, present: Settings | None) -> Settings:
+    def for_new(self) -> Settings:
+        """
+        Return the settings of a new log.
+
+        Raises:
+            ValueError: What was given does not go with the defaults.
+        """
+        return self._over(Settings())
+
+    def for_log(self, log: str, present: Settings | None) -> Settings:
         """
         Return the settings of a log that has these; None: there is none.
 
         Raises:
-            ValueError: What was given, and what the log has, do not go together.
+            LogError: What was given does not go with what the log has.
         """
-        if present is None:
-            return self._over(Settings())
-        return replace(self._over(present), ring=present.ring)
+        try:
+            if present is None:
+                return self.for_new()
+            return replace(self._over(present), ring=present.ring)
+        except ValueError as error:
+            kept = (present or Settings()).retention
+            msg = f"log {log!r} keeps events for {kept} at least: {error}"
+            raise LogError(msg) from None
 
     def _over(self, present: Settings) -> Settings:
         keeps_limit = self.retention is None and self.limit is None

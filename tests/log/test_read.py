@@ -312,11 +312,13 @@ async def test_one_listener_wakes_the_readers_and_consumers_of_several_logs(dsn:
     async with Listener(dsn) as listener:
         logs = [Log(name, dsn, listener=listener, poll=3600) for name in ("orders", "mails")]
         handled: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+        def handle(event: Event[str]) -> None:
+            handled.put_nowait((event.position.log, event.payload))
+
         for log in logs:
             await log.install()
-            log.on("handler", "things")(
-                lambda event: handled.put_nowait((event.position.log, event.payload))
-            )
+            log.on("handler", "things")(handle)
         async with asyncio.timeout(scaled(20)), logs[0], logs[1]:
             takers: list[Any] = [log.consumer("consumer") for log in logs]
             takers += [log.read(after="start") for log in logs]

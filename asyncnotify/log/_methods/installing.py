@@ -37,8 +37,9 @@ class Installing(Running):
             ring: In how many partitions, 3 to 64; of a new log only. None: 8.
 
         Raises:
-            ValueError: A setting is out of its bounds, or ``limit`` is shorter than the retention.
-            LogError: Other tables bear the names that the log needs.
+            ValueError: A setting is out of its bounds.
+            LogError: Other tables bear the names that the log needs, or ``limit`` is shorter than
+                the retention that the log has.
             SchemaVersionError: The log was installed by a newer version of asyncnotify.
             ConnectError: There is no connection.
             ConnectionLostError: The connection died: the log may have been installed.
@@ -75,7 +76,7 @@ class Installing(Running):
         if since > 0 and (retention is None or ring is None):
             msg = f"since={since} needs retention= and ring= as they are: see table {REGISTRY}"
             raise ValueError(msg)
-        settings = GivenSettings(retention, limit, ring).for_log(None)
+        settings = GivenSettings(retention, limit, ring).for_new()
         return statements_of(self.name, settings, since=since)
 
     def grants(self, *, append: Collection[str] = (), consume: Collection[str] = ()) -> list[str]:

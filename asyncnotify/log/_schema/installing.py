@@ -49,9 +49,9 @@ async def install(
         changes: How the tables change, from version 1 on.
 
     Raises:
-        LogError: Tables that are not of this log bear the names that it needs.
+        LogError: Tables that are not of this log bear the names that it needs, or what was given
+            does not go with what the log has.
         SchemaVersionError: The log is of a newer version than is known here.
-        ValueError: What was given does not go with what the log has.
         asyncpg.PostgresError: The server refused a statement.
     """
     async with untraced.transaction(connection, "read_committed"):
@@ -63,7 +63,7 @@ async def install(
         since, present = await installed(connection, log)
         if since > len(changes):
             raise SchemaVersionError(log, since, len(changes))
-        settings = given.for_log(present)
+        settings = given.for_log(log, present)
         for statement in statements_of(log, settings, since=since, changes=changes):
             await _execute(connection, log, statement)
     return since

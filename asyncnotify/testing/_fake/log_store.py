@@ -29,7 +29,7 @@ class LogStore:
     """
 
     def __init__(self, state: State, log: str, settings: Settings) -> None:
-        self._state = state
+        self._state, self._log = state, log
         self.wake_channel: Final = wake_channel(log)
         self.order: Order = Order(state, settings)
         self.consumers: Consumers = Consumers(state, self.order)
@@ -62,7 +62,7 @@ class LogStore:
 
     def install(self, given: GivenSettings) -> None:
         """Keep events for as long as was given; the number of parts stays as it is."""
-        self.order.settings = given.for_log(self.order.settings)
+        self.order.settings = given.for_log(self._log, self.order.settings)
 
     def wake(self, pid: int) -> None:
         """Notify those who read."""

@@ -193,7 +193,7 @@ class State:
         if log in self._stores:
             self._stores[log].install(given)
         else:
-            self._stores[log] = LogStore(self, log, given.for_log(None))
+            self._stores[log] = LogStore(self, log, given.for_log(log, None))
 
     def hold_row(self, row: tuple[object, ...], pid: int) -> None:
         """Let nobody else change the row of a consumer until a transaction ends."""

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify import ConnectError, ConnectionLostError, Gap, GapReason
-from asyncnotify.log import BlockingLog, Log, NotInstalledError, Retry
+from asyncnotify.log import BlockingLog, Log, LogError, NotInstalledError, Retry
 from asyncnotify.log.sources import Statement
 from asyncnotify.testing.fake import FakeServer
 
@@ -101,6 +101,17 @@ async def test_a_transaction_that_is_lost_appends_nothing(fake: FakeServer, log:
         await transaction.__aexit__(None, None, None)
     assert await payloads(log) == []
     assert (await log.status()).oldest_writer is None
+
+
+async def test_a_limit_below_the_retention_of_the_log_is_refused(log: Log) -> None:
+    """With an error that is no loss of the connection; what the log has stays."""
+    with pytest.raises(LogError, match="keeps events for 7 days"):
+        await log.install(limit=timedelta(days=1))
+    assert (await log.status()).limit is None
+    await log.install(retention=timedelta(hours=1), limit=timedelta(days=1))
+    await log.install(ring=12)
+    status = await log.status()
+    assert (status.retention, status.limit) == (timedelta(hours=1), timedelta(days=1))
 
 
 async def test_a_log_that_is_not_installed_takes_nothing(fake: FakeServer) -> None:
