@@ -195,19 +195,10 @@ class HandlerWorker:
         if not self._handling.transactional:
             await self._call(event.position, event)
             return
-        session = self._feed.serving.session
         try:
             await self._in_transaction(event)
         except (TakenOverError, *PASSING) as error:
             await self._feed.lose(error)
-            raise _LostError from error
-        except HandlerError as error:
-            if not session.lost:
-                raise
-            # What its statements have met is no fault of the function, if not each time
-            self._losses = self._losses + 1 if event.position == self._lost_at else 1
-            self._lost_at = event.position
-            await self._feed.lose(ConnectionLostError("the connection was lost in the handler"))
             raise _LostError from error
 
     async def _in_transaction(self, event: Event[Any]) -> None:
@@ -219,6 +210,15 @@ class HandlerWorker:
             await self._call(event.position, event, serving.session.connection)
             with _errors_of_what_was_written():
                 await serving.commit_in_marked(event.position)
+        except HandlerError as error:
+            if not serving.session.lost:
+                await transaction.rollback()
+                raise
+            # What its statements have met is no fault of the function, if not each time
+            self._losses = self._losses + 1 if event.position == self._lost_at else 1
+            self._lost_at = event.position
+            msg = "the connection was lost in the handler"
+            raise ConnectionLostError(msg) from error
         except BaseException:
             if not serving.session.lost:
                 await transaction.rollback()
