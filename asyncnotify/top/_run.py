@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncnotify._arguments import check_number, check_seconds
 from asyncnotify.top._collector import Collector
@@ -13,7 +11,11 @@ from asyncnotify.top._model import Snapshot
 from asyncnotify.top._terminal import Terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from asyncnotify.top.screen import Screen
+else:
+    Console: TypeAlias = Any  # of an extra: a snapshot is taken without it
 
 DEFAULT_CHANNEL: Final = "asyncnotify.reports"
 _LEAST: Final = 0.2

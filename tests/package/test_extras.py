@@ -70,3 +70,44 @@ def test_the_others_need_nothing_but_the_package(module: str) -> None:
     command = [sys.executable, "-c", code, str(PACKAGE.parent), f"asyncnotify.ext.{module}"]
     run = subprocess.run([*command, *frameworks], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+OPTIONAL: Final = (
+    *("aiohttp", "alembic", "django", "fastapi", "litestar", "msgspec", "opentelemetry"),
+    *("prometheus_client", "psycopg", "pydantic", "rich", "sqlalchemy", "starlette", "typer"),
+)
+OF_EXTRAS: Final = (
+    *(f"asyncnotify.ext.{module}" for module in NEEDS),
+    *("asyncnotify.__main__", "asyncnotify.cli", "asyncnotify.doctor.printing"),
+    *("asyncnotify.testing.plugin", "asyncnotify.top.screen", "asyncnotify.triggers.alembic"),
+)
+IMPORT_ALL: Final = """
+import importlib, pkgutil, sys
+
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2].split():
+    sys.modules[name] = None  # as if it were not installed
+import asyncnotify
+
+left_out = tuple(sys.argv[3].split())
+for found in pkgutil.walk_packages(asyncnotify.__path__, "asyncnotify.", onerror=lambda _: None):
+    is_private = any(part.startswith("_") for part in found.name.split("."))
+    if not is_private and not found.name.startswith(left_out):
+        importlib.import_module(found.name)
+        print(found.name)
+"""
+
+
+def test_every_module_that_is_of_no_extra_needs_none() -> None:
+    """Annotations that can be read at run time import no more than what is installed."""
+    command = [sys.executable, "-c", IMPORT_ALL, str(PACKAGE.parent)]
+    run = subprocess.run(
+        [*command, " ".join(OPTIONAL), " ".join(OF_EXTRAS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert {"asyncnotify.log", "asyncnotify.top", "asyncnotify.testing.fake"} <= {
+        *run.stdout.splitlines()
+    }
