@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.queues import OLD_SNAPSHOT
 from benchmarks.results import ratio
 from benchmarks.summary import Summary, summarise
 
@@ -128,6 +129,59 @@ def _log_consume(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplot
     return True
 
 
+def _log_pinned(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
+    """Draw how much can be consumed without an old snapshot, and beside one."""
+    table = _beside_old_snapshot(report)
+    if table is None:
+        return False
+    _grouped(figure.subplots(), table, "events a second", scale="log")
+    return True
+
+
+def _beside_old_snapshot(report: Report) -> Summary | None:
+    sections = [one for one in report.sections if one.key.startswith("log pinned, ")]
+    if not sections:
+        return None
+    batches = [one.key.removeprefix("log pinned, ") for one in sections]
+    columns = [f"{batch} a batch, {how}" for batch in batches for how in ("free", "old snapshot")]
+    peers = [one.peer for one in sections[0].series if not one.peer.endswith(OLD_SNAPSHOT)]
+    rows = {
+        peer: [
+            section.named(f"{peer}{how}").median("rate")
+            for section in sections
+            for how in ("", OLD_SNAPSHOT)
+        ]
+        for peer in peers
+    }
+    return Summary("Consuming beside an old snapshot", columns, rows, 0)
+
+
+def _log_latency(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
+    """Draw how long it takes from append to handler."""
+    table = summarise(report, "log latency p50")
+    if table is None:
+        return False
+    _grouped(figure.subplots(), table, "ms from append to handler, median", scale="log")
+    return True
+
+
+def _log_consumers(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
+    """Draw what each of several consumers costs."""
+    section = _section(report, "log consumers")
+    if section is None:
+        return False
+    peers = [one.peer for one in section.series]
+    axes = figure.subplots(1, len(section.columns))
+    for column, part in zip(section.columns, axes, strict=True):
+        values = [one.median(column.figure) or 0.0 for one in section.series]
+        bars = part.bar([peer.partition(" ")[0] for peer in peers], values, color=OURS)
+        part.bar_label(bars, [f"{value:.{column.digits}f}" for value in values], padding=2)
+        part.grid(visible=False, axis="x")
+        part.set_xlabel("consumers")
+        part.set_title(column.heading.replace(", ", "\n"), fontsize=9)
+    return bool(peers)
+
+
 def _log_growth(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     """Draw what the log costs by the number of events that it holds."""
     section = _section(report, "log growth")
@@ -246,5 +300,8 @@ _CHARTS: Final[dict[str, Callable[[Report, Any], bool]]] = {
     "growth": _growth,
     "log-append": _log_append,
     "log-consume": _log_consume,
+    "log-pinned": _log_pinned,
+    "log-latency": _log_latency,
+    "log-consumers": _log_consumers,
     "log-growth": _log_growth,
 }

@@ -26,6 +26,8 @@ OURS: Final = "asyncnotify log"
 PGMQ: Final = "pgmq"
 PGQUEUER: Final = "pgqueuer"
 PROCRASTINATE: Final = "procrastinate"
+OLD_SNAPSHOT: Final = ", old snapshot"
+"""Behind the name of one that was measured beside such a snapshot."""
 
 _WITHIN: Final = 120.0
 _FILL_TIME: Final = 1_800.0
@@ -110,16 +112,21 @@ class Bench:
         return f"{self.server.dsn}?sslmode=disable"
 
     async def ask(
-        self, queue: Queue, workload: str, *, event: str = "done", **arguments: object
+        self,
+        queue: Queue,
+        workload: str,
+        *,
+        event: str = "done",
+        within: float = _WITHIN,
+        **arguments: object,
     ) -> Figures:
         """Return what a peer says at its end."""
-        within = _FILL_TIME if workload == "fill" else _WITHIN
         async with queue.program.start(self.dsn, workload=workload, **arguments) as peer:
             return await peer.receive(event, within)
 
     async def fill(self, queue: Queue, count: int, *, wake: str = "false") -> None:
         """Let a peer have so many events and no others; have tables cleaned up and analyzed."""
-        await self.ask(queue, "fill", count=count, wake=wake)
+        await self.ask(queue, "fill", within=_FILL_TIME, count=count, wake=wake)
         await self.admin.execute("VACUUM ANALYZE")
 
     async def statement(self, queue: Queue, payload: str, *, wake: str = "true") -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify.log._errors import ConsumerLockedError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
-from asyncnotify.log._schema.tables import REGISTRY
+from asyncnotify.log._schema.tables import REGISTRY, not_removed
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.buckets import bucket_number
@@ -158,7 +158,9 @@ def _log_query(names: Names) -> Statement:
             (SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(relid))::pg_catalog.int8
                 FROM pg_catalog.pg_partition_tree('{names.events}')) AS size
         FROM (SELECT * FROM {names.ticks} ORDER BY tick DESC LIMIT 1) AS newest,
-            (SELECT taken_at FROM {names.ticks} ORDER BY tick LIMIT 1) AS oldest,
+            (
+                SELECT * FROM {names.ticks} WHERE {not_removed(names)} ORDER BY tick LIMIT 1
+            ) AS oldest,
             (SELECT * FROM {REGISTRY} WHERE name = '{names.log}') AS settings
     """
     return Statement("log_status", sql)
@@ -188,7 +190,9 @@ def _consumers_query(names: Names) -> Statement:
                 AS holds_retention
         FROM {names.consumers} AS c
         CROSS JOIN (SELECT * FROM {names.ticks} ORDER BY tick DESC LIMIT 1) AS newest
-        CROSS JOIN (SELECT * FROM {names.ticks} ORDER BY tick LIMIT 1) AS oldest
+        CROSS JOIN (
+            SELECT * FROM {names.ticks} WHERE {not_removed(names)} ORDER BY tick LIMIT 1
+        ) AS oldest
         LEFT JOIN {names.ticks} AS own ON own.tick = c.tick
         LEFT JOIN {names.ticks} AS behind
             ON behind.tick = CASE WHEN c.id >= own.final THEN c.tick ELSE c.tick - 1 END

@@ -1,8 +1,9 @@
-"""asyncnotify's log: a consumer by batches, a handler, a stream, and many consumers at once."""
+"""asyncnotify's log: a consumer by batches, a handler, a stream, many consumers, a long run."""
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ import asyncpg
 
 from asyncnotify.log import Log
 from benchmarks.peers.protocol import Meter, Options, run, say
-from benchmarks.peers.queues import Ages, Progress, portions
+from benchmarks.peers.queues import PORTION, Ages, Progress, portions
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     from asyncnotify.log import Event
 
 _APPEND = "SELECT asyncnotify.bench_append('things', <payload>, wake => %s)"
@@ -51,6 +54,39 @@ async def consume(options: Options) -> None:
         await anext(batches)  # which commits the last one
         progress.tell()
         await batches.aclose()
+
+
+async def endure(options: Options) -> None:
+    """Append and consume in turns, for a while; then for longer, beside an old snapshot."""
+    writer, other = await asyncpg.connect(options.dsn), await asyncpg.connect(options.dsn)
+    batch, appended, received = options.number("batch"), 1, 0
+    costs: list[float] = []
+
+    async def turns(batches: AsyncIterator[Sequence[Event[str]]], seconds: int) -> None:
+        nonlocal appended, received
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for statement, first, last in portions(_FILL, PORTION):
+                await writer.execute(statement, first, last)
+            appended += PORTION
+            before, began = received, time.perf_counter()
+            while received < appended - 1:
+                received += len(await anext(batches))
+            costs.append((time.perf_counter() - began) / (received - before))
+
+    async with Log("bench", options.dsn) as log, log.consumer("bench") as consumer:
+        say("ready")
+        batches = consumer.batches(batch)
+        await turns(batches, options.number("free"))
+        free, begun = statistics.median(costs), received
+        costs.clear()
+        async with other.transaction(isolation="repeatable_read"):
+            await other.execute("SELECT pg_current_xact_id()")
+            await turns(batches, options.number("seconds"))
+        pinned = statistics.median(costs[-max(1, len(costs) // 10) :])
+        await batches.aclose()
+    figures = {"free": free * 1e6, "pinned": pinned * 1e6, "slower": pinned / free}
+    say("done", **figures, commits=(received - begun) / batch)
 
 
 async def latency(options: Options) -> None:
@@ -114,6 +150,7 @@ WORKLOADS = {
     "fill": fill,
     "statement": statement,
     "consume": consume,
+    "endure": endure,
     "latency": latency,
     "stream_latency": stream_latency,
     "consumers": consumers,

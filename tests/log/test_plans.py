@@ -105,6 +105,7 @@ async def ticks(request: pytest.FixtureRequest, admin: Connection) -> list[Tick]
         await admin.execute(f"ANALYZE {NAMES.events}")
     await admin.execute(f"SELECT {NAMES.prefix}_tick()")
     await admin.execute("SET jit = off")
+    await admin.execute(f"SELECT {NAMES.prefix}_first_tick()")  # which reads the catalogs
     rows = await admin.fetch(Statements(NAMES).ticks.sql, 1, 2)
     return [Tick.of_row(row) for row in rows]
 

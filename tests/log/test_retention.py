@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -365,6 +366,34 @@ async def test_trap_11_nothing_is_lost_and_nothing_bloats_in_a_ring_that_turns(
     dead = "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'orders_events%'"
     assert await admin.fetchval(dead) == 0
     assert await admin.fetchval("SELECT count(*) FROM asyncnotify.orders_events") < len(sent)
+
+
+@pytest.mark.needs_server("SQL")
+async def test_trap_11_the_oldest_tick_is_found_without_those_that_were_removed(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """Each portion asks for it. While an old snapshot keeps them, they are not passed each time."""
+    await append(admin, "a")
+    await take_tick(admin)
+    await admin.execute(
+        "INSERT INTO asyncnotify.orders_ticks (tick, epoch, base, snapshot, own, top, final, total)"
+        " SELECT tick + n, epoch, base, snapshot, own, top + n, final, total"
+        " FROM asyncnotify.orders_ticks, generate_series(1, 20000) AS n WHERE tick = 1"
+    )
+    await admin.execute("SELECT setval('asyncnotify.orders_id', 20001)")
+    await append(admin, "b")
+    await age(admin, 8)
+    await append(admin, "c")
+    query = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT asyncnotify.orders_first_tick()"
+    async with connect() as other, other.transaction(isolation="repeatable_read"):
+        await other.execute("SELECT pg_current_xact_id()")
+        assert await log.expire() == 1
+        assert await oldest_tick(admin) == 20_002
+        await admin.fetchval(query)
+        [plan] = json.loads(await admin.fetchval(query))
+        assert plan["Plan"]["Shared Hit Blocks"] < 20
+        assert await taken(log, "start", 1) == ["c"]
+        assert (await log.status()).events == 3
 
 
 async def _remove_all(log: Log, admin: Connection) -> None:

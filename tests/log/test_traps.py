@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -260,6 +261,46 @@ async def test_trap_12_the_cursor_is_not_written_for_each_event(
             for n in range(2_000):
                 assert (await anext(consumer)).payload == str(n)
     assert await admin.fetchval("SELECT last_value FROM writes") < 200
+
+
+OF_THE_OWNER: Final = [
+    "commit_consumer('mailer', 0, $1, 1, 0, 0)",
+    "hold_consumer('mailer', 0, $1)",
+    "has_consumer('mailer', 0, $1)",
+    "take_consumer('mailer', 0, $1)",
+]
+"""What the session calls that serves a consumer, with its token, or with the key of its lock."""
+
+
+@pytest.mark.parametrize("call", OF_THE_OWNER)
+async def test_trap_12_a_commit_passes_no_older_versions_of_the_row(
+    installed: Names, admin: Connection, connect: Connect, call: str
+) -> None:
+    """While an old snapshot keeps them all, each commit reads as many pages as the first ones."""
+    function = "asyncnotify.orders_" + call.replace("$1", "1")
+
+    async def pages() -> int:
+        query = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT {function}"
+        [plan] = json.loads(await admin.fetchval(query))
+        return int(plan["Plan"]["Shared Hit Blocks"])
+
+    async def commit(times: int) -> None:
+        await admin.execute(
+            "DO $$ BEGIN FOR number IN 1 .. " + str(times) + " LOOP"
+            " ASSERT asyncnotify.orders_commit_consumer('mailer', 0, 1, 1, 0, 0); COMMIT;"
+            " END LOOP; END $$"
+        )
+
+    await admin.execute("SELECT asyncnotify.orders_add_consumer('mailer', 1, 1, 0, 0)")
+    await admin.execute("SELECT asyncnotify.orders_take_consumer('mailer', 0, 1)")
+    async with connect() as other, other.transaction(isolation="repeatable_read"):
+        await other.execute("SELECT pg_current_xact_id()")
+        await commit(300)
+        early = max([await pages() for _ in range(3)])
+        if "take" in call:
+            await admin.execute("UPDATE asyncnotify.orders_consumers SET token = 1")
+        await commit(6_000)
+        assert await pages() < early + 20  # of 80 with all versions
 
 
 async def test_trap_14_an_older_transaction_that_commits_later_wakes_by_itself(

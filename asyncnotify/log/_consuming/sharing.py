@@ -211,7 +211,10 @@ def _query(names: Names) -> Statement:
     # As texts: for an array of another type the driver takes the caller's codec of its elements
     sql = f"""
         SELECT paused AS is_paused, buckets, pg_catalog.pg_backend_pid() AS own, held.pid, held.lock
-        FROM {names.consumers} LEFT JOIN (
+        FROM (
+            SELECT * FROM {names.consumers} WHERE consumer = $1 AND bucket = 0
+            ORDER BY generation DESC LIMIT 1
+        ) AS newest LEFT JOIN (
             SELECT pid, (classid::pg_catalog.int8 << 32) | objid::pg_catalog.int8 AS lock
             FROM pg_catalog.pg_locks
             WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND database = (
@@ -219,6 +222,5 @@ def _query(names: Names) -> Statement:
                 WHERE datname = pg_catalog.current_database()
             )
         ) AS held ON held.lock = ANY ($2::pg_catalog.text[]::pg_catalog.int8[])
-        WHERE consumer = $1 AND bucket = 0
     """
     return Statement("look", sql)

@@ -43,10 +43,12 @@ _DURABLE: Final = """
 """What a consumer has been told must survive a crash. A setting of the function's own would end
 with the function, before the commit."""
 
-_OWN: Final = """c.consumer = $1 AND c.bucket = $2 AND c.token = $3
-                AND c.pid = pg_backend_pid()"""
-"""Which row is the caller's. The tokens of a consumer that is dropped and made anew begin again:
-without the pid, one who serves the old one would move the cursor of the new one."""
+_PLANS: Final = "SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off"
+"""The plan is to be the walk of an index, which is as short with many dead versions of the row."""
+
+_GENERATION: Final = 50
+"""How many versions of a cursor's row have the same entry in the index: as many as fit in a page,
+where a new version replaces a dead one."""
 
 
 def functions_of_cursors(names: Names) -> Iterator[str]:
@@ -64,20 +66,40 @@ def functions_of_cursors(names: Names) -> Iterator[str]:
     yield _discard(names)
 
 
+def _newest(names: Names) -> str:
+    """Return the condition that walks the index to the newest version of a row, and to no other."""
+    # While an old snapshot is open, the versions before it stay. An index scan that has to pass
+    # them costs more with each commit
+    return f"""c.consumer = $1 AND c.bucket = $2 AND c.generation = (
+                SELECT n.generation FROM {names.consumers} AS n
+                WHERE n.consumer = $1 AND n.bucket = $2 ORDER BY n.generation DESC LIMIT 1
+            )"""
+
+
+def _own(names: Names) -> str:
+    """Return the condition for the row that is the caller's."""
+    # The tokens of a consumer that is dropped and made anew begin again: without the pid, one who
+    # serves the old one would move the cursor of the new one
+    return f"{_newest(names)} AND c.token = $3 AND c.pid = pg_backend_pid()"
+
+
 def _add(names: Names) -> str:
     """Make a consumer with so many buckets, if there is none; it begins at this position."""
-    # The first bucket decides: who meets another waits for its commit, and adds none of its own
+    # Who meets another waits for its commit, and sees its rows then, as READ COMMITTED does. The
+    # primary key would let two generations of one row be
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_add_consumer(
         consumer text, buckets integer, epoch integer, tick bigint, id bigint
     ) RETURNS void {ATTRIBUTES} AS $function$
     BEGIN{_DURABLE}
-        INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
-        VALUES ($1, 0, $2, $3, $4, $5) ON CONFLICT DO NOTHING;
-        IF FOUND THEN
-            INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
-            SELECT $1, number, $2, $3, $4, $5 FROM generate_series(1, $2 - 1) AS number;
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'asyncnotify: a consumer is made in a READ COMMITTED transaction'
+            USING ERRCODE = 'active_sql_transaction';
         END IF;
+        PERFORM pg_advisory_xact_lock({names.lock_key("add consumer")});
+        INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
+        SELECT $1, number, $2, $3, $4, $5 FROM generate_series(0, $2 - 1) AS number
+        WHERE NOT EXISTS (SELECT FROM {names.consumers} AS c WHERE c.consumer = $1);
     END
     $function$
     """
@@ -85,19 +107,22 @@ def _add(names: Names) -> str:
 
 def _take(names: Names) -> str:
     # The lock is the session's: it ends with the session, however that ends. The token tells a
-    # server's session that lost the lock without knowing from the one that has it now
+    # server's session that lost the lock without knowing from the one that has it now. The row is
+    # locked first: with the commit of such a session it may begin a generation
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_take_consumer(
         consumer text, bucket integer, lock bigint
-    ) RETURNS SETOF {names.consumers} {ATTRIBUTES} AS $function$
+    ) RETURNS SETOF {names.consumers} {ATTRIBUTES} {_PLANS} AS $function$
     BEGIN
         IF NOT pg_try_advisory_lock(lock) THEN
             RETURN;
         END IF;{_DURABLE}
+        PERFORM FROM {names.consumers} AS c WHERE c.consumer = $1 AND c.bucket = $2
+        ORDER BY c.generation DESC LIMIT 1 FOR UPDATE;
         RETURN QUERY
         UPDATE {names.consumers} AS c
         SET token = c.token + 1, pid = pg_backend_pid(), taken_at = clock_timestamp()
-        WHERE c.consumer = $1 AND c.bucket = $2 AND NOT c.paused RETURNING c.*;
+        WHERE {_newest(names)} AND NOT c.paused RETURNING c.*;
         IF NOT FOUND THEN
             PERFORM pg_advisory_unlock(lock);
         END IF;
@@ -110,12 +135,9 @@ def _has(names: Names) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_has_consumer(
         consumer text, bucket integer, token bigint
-    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    ) RETURNS boolean {ATTRIBUTES} {_PLANS} AS $function$
     BEGIN
-        RETURN EXISTS (
-            SELECT FROM {names.consumers} AS c
-            WHERE {_OWN}
-        );
+        RETURN EXISTS (SELECT FROM {names.consumers} AS c WHERE {_own(names)});
     END
     $function$
     """
@@ -126,10 +148,9 @@ def _hold(names: Names) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_hold_consumer(
         consumer text, bucket integer, token bigint
-    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    ) RETURNS boolean {ATTRIBUTES} {_PLANS} AS $function$
     BEGIN{_DURABLE}
-        PERFORM FROM {names.consumers} AS c
-        WHERE {_OWN} FOR UPDATE;
+        PERFORM FROM {names.consumers} AS c WHERE {_own(names)} FOR UPDATE;
         RETURN FOUND;
     END
     $function$
@@ -140,11 +161,12 @@ def _commit(names: Names) -> str:
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_commit_consumer(
         consumer text, bucket integer, token bigint, epoch integer, tick bigint, id bigint
-    ) RETURNS boolean {ATTRIBUTES} AS $function$
+    ) RETURNS boolean {ATTRIBUTES} {_PLANS} AS $function$
     BEGIN{_DURABLE}
         UPDATE {names.consumers} AS c
-        SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp()
-        WHERE {_OWN};
+        SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp(),
+            commits = c.commits + 1, generation = (c.commits + 1) / {_GENERATION}
+        WHERE {_own(names)};
         RETURN FOUND;
     END
     $function$

@@ -12,7 +12,7 @@ from asyncnotify.log._schema.cursors import (
     functions_of_cursors,
 )
 from asyncnotify.log._schema.retention import RETENTION_FUNCTIONS, functions_of_retention
-from asyncnotify.log._schema.tables import TIMELINE
+from asyncnotify.log._schema.tables import TIMELINE, not_removed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,9 +267,11 @@ def _first_tick(names: Names) -> str:
     # older than a TRUNCATE for which that statement has waited
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_first_tick() RETURNS bigint
-    {ATTRIBUTES} AS $function$
+    {ATTRIBUTES} SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $function$
     BEGIN
-        RETURN (SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1);
+        RETURN (
+            SELECT tick FROM {names.ticks} WHERE {not_removed(names)} ORDER BY tick LIMIT 1
+        );
     END
     $function$
     """

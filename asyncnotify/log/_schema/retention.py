@@ -93,7 +93,9 @@ def _expire(names: Names, slot: str) -> str:
             CONTINUE WHEN {names.prefix}_consumed_up_to() < floor_tick.tick
                 AND (settings.keep_at_most IS NULL OR age < settings.keep_at_most);
             BEGIN
-                DELETE FROM {names.ticks} WHERE tick < floor_tick.tick;
+                DELETE FROM {names.ticks}
+                WHERE tick >= settings.first_tick AND tick < floor_tick.tick;
+                UPDATE {REGISTRY} SET first_tick = floor_tick.tick WHERE name = '{names.log}';
                 EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
                 EXECUTE format('SELECT id FROM %s ORDER BY id DESC LIMIT 1', leaf) INTO again;
                 EXECUTE all_seen INTO is_seen USING floor_tick.snapshot,

@@ -23,10 +23,18 @@ SHARED_TABLES: Final = (
         retention pg_catalog.interval NOT NULL,
         keep_at_most pg_catalog.interval,
         ring pg_catalog.int4 NOT NULL,
+        first_tick pg_catalog.int8 NOT NULL DEFAULT 0,
         installed_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
     )
     """,
 )
+
+
+def not_removed(names: Names) -> str:
+    """Return the condition for ticks that retention has not removed."""
+    # An index scan from the beginning would pass all that VACUUM could not clear away yet: with a
+    # million of them, beside an old snapshot, each takes 70 ms
+    return f"tick >= (SELECT first_tick FROM {REGISTRY} WHERE name = '{names.log}')"
 
 
 def tables_of(names: Names, ring: int) -> Iterator[str]:
@@ -118,7 +126,8 @@ def _first_tick(names: Names) -> str:
 
 def _consumers(names: Names) -> str:
     # The row is written at each commit. With free space in its page, and no index on what changes,
-    # the new version replaces an older one in the same page
+    # the new version replaces a dead one in the same page. Where an old snapshot keeps those, each
+    # generation is found without a look at the ones before it
     return f"""
     CREATE TABLE {names.consumers} (
         consumer pg_catalog.text,
@@ -132,7 +141,9 @@ def _consumers(names: Names) -> str:
         pid pg_catalog.int4,
         taken_at pg_catalog.timestamptz,
         committed_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-        PRIMARY KEY (consumer, bucket)
+        commits pg_catalog.int8 NOT NULL DEFAULT 0,
+        generation pg_catalog.int8 NOT NULL DEFAULT 0,
+        PRIMARY KEY (consumer, bucket, generation)
     ) WITH (fillfactor = 10)
     """
 

@@ -191,7 +191,7 @@ def _last_before(names: Names) -> str:
     """The newest tick taken before ``$1``, found by halves: numbers and times ascend together."""
     return f"""
         WITH RECURSIVE search (low, high) AS (
-            SELECT (SELECT tick - 1 FROM {names.ticks} ORDER BY tick LIMIT 1),
+            SELECT (SELECT {names.prefix}_first_tick() - 1),
                 (SELECT tick FROM {names.ticks} ORDER BY tick DESC LIMIT 1)
             UNION ALL
             SELECT CASE WHEN is_before THEN middle ELSE low END,
@@ -202,5 +202,5 @@ def _last_before(names: Names) -> str:
             ) AS half WHERE low < high
         )
         SELECT low AS tick FROM search
-        WHERE low = high AND low >= (SELECT tick FROM {names.ticks} ORDER BY tick LIMIT 1)
+        WHERE low = high AND low >= (SELECT {names.prefix}_first_tick())
     """
