@@ -36,7 +36,9 @@ holder               consumer → the pid of the transaction that holds it, and 
                      session that has taken it; or no row
 knows                consumer → as ``buckets_of``, on the session that is to serve it
 take_consumer        consumer, bucket, lock → its row, with a new token, if the lock was free; no
-                     token of a consumer that has been dropped counts for a new one of its name
+                     token of a consumer that has been dropped counts for a new one of its name.
+                     It has what the consumer had behind it when its place was removed, or None:
+                     behind_total, behind_since, behind_is_exact
 unlock               given the lock; no answer
 lock_shared          given a lock; waits; no answer
 unlock_shared        given the lock; no answer

@@ -317,7 +317,62 @@ async def test_the_limit_counts_also_for_consumers(log: Log, admin: Connection) 
         gap, event = [await anext(slow) for _ in range(2)]
     assert isinstance(gap, Gap)
     assert isinstance(event, Event)
-    assert (gap.reason, gap.dropped, event.payload) == (GapReason.EXPIRED, None, "c")
+    assert (gap.reason, gap.dropped, event.payload) == (GapReason.EXPIRED, 2, "c")
+
+
+@pytest.mark.parametrize(
+    ("taken_before", "times", "dropped"), [(3, 1, 4), (3, 2, 7), (1, 1, 6), (2, 1, None)]
+)
+async def test_a_consumer_that_comes_back_late_gets_the_count(
+    log: Log, admin: Connection, taken_before: int, times: int, dropped: int | None
+) -> None:
+    """
+    Its place is noted when events are removed, however often.
+
+    What it took last is not done. In the middle of a tick it is not known how many are before it.
+    """
+    await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
+    await append(admin, "a1", "a2")
+    await take_tick(admin)
+    await append(admin, "a3")
+    async with log.consumer("late", gaps=True) as late:
+        for _ in range(taken_before):
+            await anext(late)
+    for removed in ["bcd", "ef"][:times]:
+        await append(admin, *removed)
+        await age(admin, 8)
+        await append(admin, "young")
+        await _let_pass(admin, 3)
+        await _expire(log)
+    async with log.consumer("late", gaps=True) as late:
+        gap, event = [await anext(late) for _ in range(2)]
+        assert isinstance(gap, Gap)
+        assert isinstance(event, Event)
+        assert (gap.reason, gap.dropped, event.payload) == (GapReason.EXPIRED, dropped, "young")
+        assert gap.since is not None
+
+
+@pytest.mark.needs_server("a network")
+async def test_a_reader_whose_connection_was_lost_gets_the_count(
+    log: Log, admin: Connection
+) -> None:
+    """It knows what it had read, though it takes its place anew."""
+    await append(admin, "a", "b")
+    async with asyncio.timeout(scaled(20)), log.read(after="start", gaps=True) as stream:
+        for _ in range(2):
+            await anext(stream)
+        await append(admin, "c", "d", "e")
+        await age(admin, 8)
+        await append(admin, "f")
+        await _expire(log)
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        gap, event = [await anext(stream) for _ in range(2)]
+    assert isinstance(gap, Gap)
+    assert isinstance(event, Event)
+    assert (gap.reason, gap.dropped, event.payload) == (GapReason.EXPIRED, 3, "f")
 
 
 @pytest.mark.needs_server("dead tuples")

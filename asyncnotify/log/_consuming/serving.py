@@ -12,7 +12,7 @@ from asyncnotify.log._errors import BucketCountError, LogError, UnknownConsumerE
 from asyncnotify.log._ports import Statement
 from asyncnotify.log._values import Position
 from asyncnotify.log._walk.buckets import WHOLE
-from asyncnotify.log._walk.cursor import Cursor
+from asyncnotify.log._walk.cursor import Behind, Cursor, Expired
 from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from asyncnotify.log._ports import LogSessions
     from asyncnotify.log._walk.buckets import Bucket
     from asyncnotify.log._walk.columns import Columns
-    from asyncnotify.log._walk.cursor import Expired
     from asyncnotify.log._walk.statements import Statements
     from asyncnotify.log._walk.walk import Size
 
@@ -143,6 +142,12 @@ class Serving:
             raise TakenOverError
 
 
+def _behind(row: Any) -> Behind | None:  # noqa: ANN401 - a record of the driver's
+    """Return what the consumer had behind it when events before it were removed, if they were."""
+    total = row["behind_total"]
+    return None if total is None else Behind(total, row["behind_since"], row["behind_is_exact"])
+
+
 class Server:
     """
     Makes sessions that serve one consumer, or one bucket of it.
@@ -195,7 +200,7 @@ class Server:
             owner = (self._consumer, self._bucket.number, row["token"])
             serving = Serving(session, self._names, owner, cursor)
             position = Position(self._names.log, row["epoch"], row["tick"], row["id"])
-            serving.expired = await cursor.at_position(position)
+            serving.expired = await cursor.at_position(position, _behind(row))
         except BaseException:
             session.terminate()
             await session.close(self._sessions)

@@ -165,7 +165,8 @@ def _commit(names: Names) -> str:
     BEGIN{_DURABLE}
         UPDATE {names.consumers} AS c
         SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp(),
-            commits = c.commits + 1, generation = (c.commits + 1) / {_GENERATION}
+            behind_total = NULL, commits = c.commits + 1,
+            generation = (c.commits + 1) / {_GENERATION}
         WHERE {_own(names)};
         RETURN FOUND;
     END
@@ -219,7 +220,8 @@ def _seek(names: Names) -> str:
     ) RETURNS boolean {ATTRIBUTES} AS $function$
     BEGIN{_DURABLE}
         UPDATE {names.consumers} AS c
-        SET epoch = $2, tick = $3, id = $4, token = c.token + 1, committed_at = clock_timestamp()
+        SET epoch = $2, tick = $3, id = $4, token = c.token + 1, committed_at = clock_timestamp(),
+            behind_total = NULL
         WHERE c.consumer = $1;
         IF NOT FOUND THEN
             RETURN false;

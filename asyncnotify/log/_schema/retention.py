@@ -46,6 +46,24 @@ def _consumed_up_to(names: Names) -> str:
     """
 
 
+def _note_left_behind(names: Names) -> str:
+    """Return the statement that notes what they have read whose place is going to be removed."""
+    # Who has its row locked serves the consumer now, and knows. To wait for it would take as long
+    # as its handler does
+    return f"""
+                UPDATE {names.consumers} AS c
+                SET behind_total = behind.total, behind_since = behind.taken_at,
+                    behind_is_exact = behind.tick = c.tick
+                FROM {names.ticks} AS behind
+                WHERE behind.tick < floor_tick.tick AND behind.tick = CASE WHEN c.id >= (
+                    SELECT own.final FROM {names.ticks} AS own WHERE own.tick = c.tick
+                ) THEN c.tick ELSE c.tick - 1 END
+                AND (c.consumer, c.bucket) IN (
+                    SELECT free.consumer, free.bucket FROM {names.consumers} AS free
+                    WHERE free.tick <= floor_tick.tick FOR NO KEY UPDATE SKIP LOCKED
+                );"""
+
+
 def _expire(names: Names, slot: str) -> str:
     # One partition a call, so that a transaction holds one lock. Those who append lock their own
     # partition and the parent, never this one. What nobody may miss is what the new oldest tick
@@ -93,6 +111,7 @@ def _expire(names: Names, slot: str) -> str:
             CONTINUE WHEN {names.prefix}_consumed_up_to() < floor_tick.tick
                 AND (settings.keep_at_most IS NULL OR age < settings.keep_at_most);
             BEGIN
+                {_note_left_behind(names)}
                 DELETE FROM {names.ticks}
                 WHERE tick >= settings.first_tick AND tick < floor_tick.tick;
                 UPDATE {REGISTRY} SET first_tick = floor_tick.tick WHERE name = '{names.log}';

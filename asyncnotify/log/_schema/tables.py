@@ -143,6 +143,9 @@ def _consumers(names: Names) -> str:
         committed_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
         commits pg_catalog.int8 NOT NULL DEFAULT 0,
         generation pg_catalog.int8 NOT NULL DEFAULT 0,
+        behind_total pg_catalog.int8,
+        behind_since pg_catalog.timestamptz,
+        behind_is_exact pg_catalog.bool,
         PRIMARY KEY (consumer, bucket, generation)
     ) WITH (fillfactor = 10)
     """

@@ -57,6 +57,21 @@ class Expired(NamedTuple):
         return "unknown how many" if self.most is None else f"at most {self.most}"
 
 
+class Behind(NamedTuple):
+    """
+    What one has behind it whose place has been removed.
+
+    Attributes:
+        total: How many events of the log it had behind it.
+        since: When the last tick that it had read had been taken.
+        is_exact: Whether it had read none that do not count in ``total``.
+    """
+
+    total: int
+    since: datetime
+    is_exact: bool
+
+
 class _OtherServerError(Exception):
     """The last tick that was read is not one of this server's: it does not know what was read."""
 
@@ -83,6 +98,7 @@ class Cursor:
         self._after = 0
         self._read = 0
         self._is_read_known = True
+        self._is_placed = False
 
     @property
     def position(self) -> Position:
@@ -115,9 +131,13 @@ class Cursor:
         await self.at_start()
         return Expired(None, None) if self.last.number > 0 else None
 
-    async def at_position(self, position: Position) -> Expired | None:
+    async def at_position(self, position: Position, behind: Behind | None = None) -> Expired | None:
         """
         Stand behind an event; return what has been removed there, if anything.
+
+        Args:
+            position: Of the event.
+            behind: What the log has noted when it removed what is there, if it has.
 
         Raises:
             PositionError: This log has not given the position.
@@ -127,6 +147,7 @@ class Cursor:
             raise PositionError(msg)
         await self._walk.take_tick()  # on a promoted server the first one begins an epoch
         number, after = await self._walk.place_of(position)
+        own = self._behind(position)
         first, *ahead = await self._walk.ticks(max(number - 1, 0), _AHEAD)
         self._forget()
         if first.number < max(number, 1):
@@ -139,7 +160,25 @@ class Cursor:
         self.last = first
         if first.number == number and after >= first.final:
             return None
-        return Expired(None, None)
+        if behind is None and own is not None and position.epoch == first.epoch:
+            behind = own
+        return self._removed(behind)
+
+    def _behind(self, position: Position) -> Behind | None:
+        """Return what has been read, if it ends at this position."""
+        if not self._is_placed or position != self.position:
+            return None
+        is_exact = self._is_read_known
+        return Behind(self.last.total + self._read * is_exact, self.last.taken_at, is_exact)
+
+    def _removed(self, behind: Behind | None) -> Expired:
+        """Return what was between what had been read and the oldest tick, behind which it is."""
+        if behind is None:
+            return Expired(None, None)
+        # Ticks count the events of all channels, and what is gone cannot be counted any more
+        most = self.last.total - behind.total
+        is_known = behind.is_exact and self._walk.reads_all
+        return Expired(most if is_known or not most else None, behind.since, most)
 
     def _skip_finished(self) -> None:
         """Stand behind the tick of a position, if that is its last event."""
@@ -153,6 +192,7 @@ class Cursor:
         self._after = 0
         self._read = 0
         self._is_read_known = True
+        self._is_placed = True
 
     # -- going on -----------------------------------------------------------------------------
 
@@ -203,9 +243,7 @@ class Cursor:
 
     async def _expired(self, first: int) -> Expired:
         """Go to the oldest tick that is kept, and tell what was skipped."""
-        last, read, is_known = self.last, self._read, self._is_read_known and self._walk.reads_all
+        behind = self._behind(self.position)
         [self.last] = await self._walk.ticks(first, 1)
         self._forget()
-        # Ticks count the events of all channels, and what is gone cannot be counted any more
-        most = self.last.total - last.total - read
-        return Expired(most if is_known or not most else None, last.taken_at, most)
+        return self._removed(behind)

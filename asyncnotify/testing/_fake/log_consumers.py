@@ -9,7 +9,7 @@ from asyncnotify.testing._fake.log_order import bucket_of
 from asyncnotify.testing._fake.log_rows import Row, StoredEvent, answer, row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -33,10 +33,12 @@ class Cursor:
     paused: bool = False
     pid: int | None = None
     taken_at: datetime | None = None
+    behind: StoredTick | None = None
 
     def move(self, epoch: int, tick: int, number: int, now: datetime) -> None:
         """Stand behind this event."""
         self.epoch, self.tick, self.id, self.committed_at = epoch, tick, number, now
+        self.behind = None
 
 
 class Letter(NamedTuple):
@@ -106,7 +108,12 @@ class Consumers:
         cursor.token += 1
         cursor.pid, cursor.taken_at = pid, self._state.now()
         names = ("buckets", "token", "epoch", "tick", "id")
-        return [row({name: getattr(cursor, name) for name in names})]
+        values = {name: getattr(cursor, name) for name in names}
+        behind = cursor.behind
+        values["behind_total"] = behind and behind.total
+        values["behind_since"] = behind and behind.taken_at
+        values["behind_is_exact"] = behind and behind.number == cursor.tick
+        return [row(values)]
 
     def has_taken(self, consumer: str, pid: int) -> bool:
         """Return whether this backend has taken a cursor of the consumer last."""
@@ -193,6 +200,15 @@ class Consumers:
                 yield min(cursor.tick, first)
             else:
                 yield cursor.tick if cursor.id >= own.final else cursor.tick - 1
+
+    def note_removed(self, ticks: Sequence[StoredTick]) -> None:
+        """Note what they had behind them whose place has been removed with these ticks."""
+        removed = {tick.number: tick for tick in ticks}
+        for cursor in self._cursors.values():
+            own = removed.get(cursor.tick) or self._order.tick_of(cursor.tick)
+            if own is not None:
+                behind = removed.get(own.number if cursor.id >= own.final else own.number - 1)
+                cursor.behind = behind or cursor.behind
 
     @property
     def consumed_up_to(self) -> int | None:

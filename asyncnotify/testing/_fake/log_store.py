@@ -75,7 +75,10 @@ class LogStore:
         return answer(is_there)
 
     def _expire(self) -> list[Row]:
-        return self.order.expire(self.consumers.consumed_up_to)
+        ticks = list(self.order.ticks)
+        emptied = self.order.expire(self.consumers.consumed_up_to)
+        self.consumers.note_removed(ticks[: self.order.ticks[0].number - ticks[0].number])
+        return emptied
 
     def _status(self) -> list[Row]:
         newest, settings = self.order.ticks[-1], self.order.settings
