@@ -27,7 +27,7 @@ class Settings:
         limit: For at most about this long, also where a consumer has not got so far; None: until
             every consumer has.
         ring: How many partitions there are. They are emptied one at a time: each holds the events
-            of ``retention / (ring - 2)``.
+            of ``limit / (ring - 2)``, or of ``retention / (ring - 2)`` without a limit.
 
     Raises:
         ValueError: A duration is not positive, ``limit`` is shorter than ``retention``, or
@@ -53,7 +53,10 @@ class Settings:
     @property
     def slot_seconds(self) -> int:
         """For how long events go into one partition, before the next one gets them."""
-        return max(1, math.ceil(self.retention.total_seconds() / (self.ring - 2)))
+        # A partition that is written again while it keeps events is young again: it has to be old
+        # enough before, by the longest time that events may be kept
+        longest = self.limit or self.retention
+        return max(1, math.ceil(longest.total_seconds() / (self.ring - 2)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ OLD: Final = """
     INSERT INTO asyncnotify.orders_events (x, id, uid, slot, channel, payload, appended_at)
     SELECT x, id, uid, $1, channel, payload, appended_at - $2::interval FROM moved
 """
+NOT_WRITTEN: Final = """
+    SELECT (extract(epoch FROM now())::bigint
+        / ceil(extract(epoch FROM coalesce(keep_at_most, retention)) / 6)::bigint + 4) % 8
+    FROM asyncnotify.logs WHERE name = 'orders'
+"""
 OLDER_TICKS: Final = "UPDATE asyncnotify.orders_ticks SET taken_at = taken_at - $1::interval"
 
 
@@ -46,9 +51,7 @@ async def age(admin: Connection, days: float, *, with_tick: bool = True) -> None
     if isinstance(admin, FakeConnection):
         admin.grow_older(days)
         return
-    slot = await admin.fetchval(
-        "SELECT (extract(epoch FROM now())::bigint / 100800 + 4) % 8"  # 7 days in 6 partitions
-    )
+    slot = await admin.fetchval(NOT_WRITTEN)
     await admin.execute(OLD, slot, timedelta(days=days))
     await admin.execute(OLDER_TICKS, timedelta(days=days))
 

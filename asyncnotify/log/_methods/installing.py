@@ -62,8 +62,8 @@ class Installing(Running):
 
         Args:
             since: The version of the schema that is there; 0: none. Of a log that is there,
-                ``retention`` and ``ring`` have to be told as ``asyncnotify.logs`` has them: they
-                are in the texts of its functions.
+                ``retention``, ``ring``, and ``limit`` if it has one, have to be told as
+                ``asyncnotify.logs`` has them: they are in the texts of its functions.
             retention: As for ``install()``; None: 7 days.
             limit: As for ``install()``.
             ring: As for ``install()``.

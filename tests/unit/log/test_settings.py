@@ -36,7 +36,8 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("ring", [3, 8, 64])
 @pytest.mark.parametrize("retention", [timedelta(seconds=1), timedelta(hours=1), WEEK])
 def test_a_partition_is_kept_long_enough(ring: int, retention: timedelta) -> None:
-    """All partitions but the one written and the next to be written hold the retention."""
-    settings = Settings(retention=retention, ring=ring)
-    assert settings.slot_seconds * (ring - 2) >= retention.total_seconds()
-    assert settings.slot_seconds >= 1
+    """All partitions but the one written and the next to be written hold the longest time."""
+    for longest, limit in ((retention, None), (retention * 5, retention * 5)):
+        settings = Settings(retention=retention, limit=limit, ring=ring)
+        assert settings.slot_seconds * (ring - 2) >= longest.total_seconds()
+        assert settings.slot_seconds >= 1
