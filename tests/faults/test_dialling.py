@@ -23,6 +23,7 @@ from asyncnotify import (
 from asyncnotify.testing.faults import dns_fails, dns_hangs
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.machine import scaled
+from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,11 +100,9 @@ async def test_r54_zeros_do_not_hang_the_event_loop(
         writer.write(zeros)
         asked.set()
         await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        listener = Listener(f"postgresql://postgres@127.0.0.1:{port}/x?sslmode={sslmode}")
+    async with StreamServer(answer) as server:
+        listener = Listener(f"postgresql://postgres@127.0.0.1:{server.port}/x?sslmode={sslmode}")
         events = listener.events()
         starting = asyncio.create_task(listener.start())
         await asked.wait()

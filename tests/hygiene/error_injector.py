@@ -6,7 +6,9 @@ import asyncio
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
+
+from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
@@ -47,14 +49,13 @@ class ErrorInjector:
         self._shift = int(other_pid)
         self._answers: list[_Answer] = []
         self._clients: set[asyncio.StreamWriter] = set()
-        self._serving: set[asyncio.Task[Any] | None] = set()
+        self._listening = StreamServer(self._serve)
         self.statements: list[str] = []
 
     @property
     def port(self) -> int:
         """The port that clients connect to."""
-        port: int = self._listening.sockets[0].getsockname()[1]
-        return port
+        return self._listening.port
 
     @property
     def dsn(self) -> str:
@@ -71,30 +72,23 @@ class ErrorInjector:
             client.write(data)
 
     async def __aenter__(self) -> Self:
-        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._listening.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._listening.close()
-        tasks = [task for task in self._serving if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listening.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        self._serving.add(task)
-        self._clients.add(writer)
         upstream, to_server = await asyncio.open_connection(self.server.host, self.server.port)
+        self._clients.add(writer)
         passing = asyncio.create_task(self._pass_answers(upstream, writer))
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        try:
             await self._pass_statements(reader, writer, to_server)
-        to_server.close()
-        passing.cancel()
-        await asyncio.wait({passing})
-        writer.close()
-        self._clients.discard(writer)
-        self._serving.discard(task)
+        finally:
+            self._clients.discard(writer)
+            to_server.close()
+            passing.cancel()
+            await asyncio.wait({passing})
 
     async def _pass_statements(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from contextlib import suppress
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tests.hygiene.error_injector import READY, message
+from tests.support.stream_server import StreamServer
+
+if TYPE_CHECKING:
+    import asyncio
 
 HOSTILE: Final = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\t\u2028\u2029\u202e\u2066\ufeffforged"
 """A cleared screen, a title, a colour of C1, a carriage return, separators, marks of direction."""
@@ -47,30 +49,27 @@ class HostileServer:
     def __init__(self, to_startup: bytes, to_query: bytes = b"") -> None:
         self._to_startup = to_startup
         self._to_query = to_query
+        self._listening = StreamServer(self._serve)
 
     @property
     def dsn(self) -> str:
         """The URL that leads to it."""
-        port = self._listening.sockets[0].getsockname()[1]
-        return f"postgresql://joe@127.0.0.1:{port}/app?sslmode=disable"
+        return f"postgresql://joe@127.0.0.1:{self._listening.port}/app?sslmode=disable"
 
     async def __aenter__(self) -> Self:
-        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._listening.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._listening.close()
+        await self._listening.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        (size,) = struct.unpack("!i", await reader.readexactly(4))
+        await reader.readexactly(size - 4)
+        writer.write(self._to_startup)
+        while self._to_query:
+            await reader.readexactly(1)
             (size,) = struct.unpack("!i", await reader.readexactly(4))
             await reader.readexactly(size - 4)
-            writer.write(self._to_startup)
-            while self._to_query:
-                await reader.readexactly(1)
-                (size,) = struct.unpack("!i", await reader.readexactly(4))
-                await reader.readexactly(size - 4)
-                writer.write(self._to_query)
-        with suppress(ConnectionError):
-            await writer.drain()
-        writer.close()
+            writer.write(self._to_query)
+        await writer.drain()

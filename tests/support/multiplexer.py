@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.stream_server import StreamServer
+
 _STARTUP = 196_608
 
 
@@ -19,14 +21,19 @@ class _Backend:
         self._startup = startup
         self._turn = asyncio.Lock()
         self._client: asyncio.StreamWriter | None = None
+        self._pumping: asyncio.Task[None] | None = None
         self.greeting = b""
 
     async def open(self) -> None:
         """Connect, and keep what the server says about the session."""
         self._reader, self._writer = await asyncio.open_connection(*self._place)
-        self._writer.write(self._startup)
-        while not self.greeting.endswith(b"Z\0\0\0\x05I"):
-            self.greeting += await _message(self._reader)
+        try:
+            self._writer.write(self._startup)
+            while not self.greeting.endswith(b"Z\0\0\0\x05I"):
+                self.greeting += await _message(self._reader)
+        except BaseException:
+            self._writer.close()
+            raise
         self._pumping = asyncio.create_task(self._pump())
 
     async def send(self, client: asyncio.StreamWriter, message: bytes) -> None:
@@ -45,10 +52,11 @@ class _Backend:
                         self._client = None
                         self._turn.release()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the session."""
-        self._pumping.cancel()
-        self._writer.close()
+        if self._pumping is not None:
+            self._writer.close()
+            await self._pumping
 
 
 class Multiplexer:
@@ -73,33 +81,23 @@ class Multiplexer:
         self._count = backends
         self._own_pids = own_pids
         self._clients = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = asyncio.Lock()
+        self._server = StreamServer(self._serve)
 
     @property
     def dsn(self) -> str:
         """A URL that leads through it."""
-        port = self._server.sockets[0].getsockname()[1]
-        return self._dsn._replace(netloc=f"{self._dsn.username}@127.0.0.1:{port}").geturl()
+        place = f"{self._dsn.username}@127.0.0.1:{self._server.port}"
+        return self._dsn._replace(netloc=place).geturl()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        await self._server.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.close()
         for backend in self._backends:
-            backend.close()
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await self._serve(reader, writer)
-        writer.close()
+            await backend.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await _startup_code(reader) != _STARTUP:
@@ -116,11 +114,12 @@ class Multiplexer:
             await backend.send(writer, message)
 
     async def _backend(self, number: int) -> _Backend:
-        if number == len(self._backends):
-            backend = _Backend(*self._place, self._startup)
-            await backend.open()
-            self._backends.append(backend)
-        return self._backends[number]
+        async with self._opening:
+            if number == len(self._backends):
+                backend = _Backend(*self._place, self._startup)
+                await backend.open()
+                self._backends.append(backend)
+            return self._backends[number]
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

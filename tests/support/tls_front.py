@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.support.certificates import make_certificate
+from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +27,12 @@ class TlsFront:
         self._target = target
         self._context = self.certificate.server_context()
         self._context.sni_callback = lambda _object, name, _context: self.names.append(name)
-        self.port = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = StreamServer(self._take)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.port
 
     def ask_for(self, certificate: Certificate) -> None:
         """Ask clients for this certificate; they may have none."""
@@ -35,44 +41,31 @@ class TlsFront:
 
     async def serve(self, host: str, *, direct: bool = False) -> int:
         """Begin; return the port. Direct: TLS begins at once, without being asked for."""
-        context = self._context if direct else None
-        self._server = await asyncio.start_server(self._take, host, 0, ssl=context)
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        return self.port
+        await self._server.open(host, context=self._context if direct else None)
+        return self._server.port
 
     def reset(self) -> None:
         """End all that goes through."""
-        for task in self._tasks:
-            task.cancel()
+        self._server.reset()
 
     async def close(self) -> None:
         """End, and all that goes through with it."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.close()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if writer.get_extra_info("ssl_object") is None:
-                assert struct.unpack("!ii", await reader.readexactly(8)) == (8, 80877103)
-                writer.write(b"S")
-                await writer.start_tls(self._context)
-            self.clients.append(bool(writer.get_extra_info("peercert")))
-            there, back = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.close()
-            return
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(_pump(source, sink))
-            self._tasks.add(task)
+        if writer.get_extra_info("ssl_object") is None:
+            assert struct.unpack("!ii", await reader.readexactly(8)) == (8, 80877103)
+            writer.write(b"S")
+            await writer.start_tls(self._context)
+        self.clients.append(bool(writer.get_extra_info("peercert")))
+        there, back = await asyncio.open_connection(*self._target)
+        await asyncio.gather(_pump(reader, back), _pump(there, writer))
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     try:
-        while data := await source.read(65_536):
-            sink.write(data)
-    except OSError:
-        pass
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                sink.write(data)
     finally:
         sink.close()
