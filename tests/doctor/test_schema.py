@@ -177,6 +177,26 @@ async def test_consumers_that_are_behind_are_named(dsn: str, admin: Connection) 
         assert "held by: consumer mailer" in found[held]
 
 
+async def test_a_consumer_that_is_only_just_behind_holds_nothing_up(
+    dsn: str, admin: Connection
+) -> None:
+    """Whatever else is kept for longer than the retention, as a partition is removed as a whole."""
+    async with Log("audit", dsn) as log:
+        await log.install()
+        await log.append("orders", "1")
+        async with log.consumer("mailer") as consumer:
+            await anext(consumer)
+            await log.append("orders", "2")
+            await anext(consumer)  # which commits what was before
+            await admin.execute(
+                "UPDATE asyncnotify.audit_ticks SET taken_at = taken_at - interval '8 days'"
+                " WHERE tick < (SELECT max(tick) FROM asyncnotify.audit_ticks)"
+            )
+            [status] = (await log.status()).consumers
+            assert (status.holds_retention, status.lag_events) == (True, 1)
+            assert bad(await diagnose(dsn)) == []
+
+
 async def test_dead_letters_are_counted(dsn: str) -> None:
     """By consumer, with how to see their errors."""
     log = Log("audit", dsn)

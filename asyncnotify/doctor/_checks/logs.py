@@ -22,9 +22,6 @@ NAME: Final = "log"
 _LATE: Final = 60.0
 """Seconds of lag."""
 
-_HELD: Final = timedelta(hours=1)
-"""How much longer than the retention events are kept in good order: they go in whole partitions."""
-
 _OLD_WRITER: Final = timedelta(minutes=10)
 _ASK: Final = "SELECT pg_catalog.to_regclass('asyncnotify.logs') IS NOT NULL"
 _NAMES: Final = "SELECT name FROM asyncnotify.logs ORDER BY name"
@@ -76,9 +73,11 @@ def _behind(one: ConsumerStatus) -> str:
 
 
 def _retention(status: LogStatus) -> Iterator[Finding]:
-    kept = datetime.now(UTC) - status.kept_since
-    holders = [one for one in status.consumers if one.holds_retention and one.lag_events]
-    if kept > status.retention + _HELD and holders:
+    # Events go in whole partitions, so that older ones than the retention are kept in good order
+    limit = status.retention.total_seconds()
+    holders = [one for one in status.consumers if one.holds_retention and one.lag_seconds > limit]
+    if holders:
+        kept = datetime.now(UTC) - status.kept_since
         title = f"the log {status.name} keeps events for {kept}, longer than its retention"
         lines = [
             f"retention is {status.retention}",
