@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._run.deadline import Deadline
-from asyncnotify._tasks import CANCEL_GRACE, cancel, start
+from asyncnotify._tasks import CANCEL_GRACE, cancel, retrieve, start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine
@@ -34,6 +34,7 @@ class Closing:
         self._on_end = on_end
         self._deadline = Deadline()
         self._task: asyncio.Task[None] | None = None
+        self._left: set[asyncio.Task[None]] = set()
 
     @property
     def has_begun(self) -> bool:
@@ -73,14 +74,29 @@ class Closing:
         if not self._task.cancelled():
             self._task.result()
 
+    def leave(self, end: Coroutine[Any, Any, None]) -> None:
+        """Run the end of something whose user has gone; the end of all waits for it."""
+        task = start(end, name="asyncnotify log consumer's end")
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        task.add_done_callback(retrieve)
+
+    async def _finish_all(self) -> None:
+        await self._finish()
+        while self._left:
+            await asyncio.wait(self._left)
+
     async def _run(self) -> None:
-        await asyncio.sleep(0)  # an eager task begins before end() knows of it
-        work = start(self._finish(), name="asyncnotify log closing in good order")
+        # An eager task begins before end() knows of it; and what has been collected just now says
+        # so in the next turn of the loop
+        await asyncio.sleep(0)
+        work = start(self._finish_all(), name="asyncnotify log closing in good order")
         try:
             await self._deadline.wait_until_done(lambda: {work})
         finally:
             await cancel_twice({work})
             await self._abandon()
+            await cancel_twice(self._left)
         if not work.cancelled():
             work.result()
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import random
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify import Closed
 from asyncnotify._channels.arguments import channels_of
 from asyncnotify._delivery.turns import Turns
-from asyncnotify._errors import ClosedError, describe_error
-from asyncnotify._logs import Log
+from asyncnotify._errors import ClosedError
 from asyncnotify._owner import Owner
 from asyncnotify._tasks import cancel, start
 from asyncnotify.log._appending import Appender
@@ -30,6 +28,7 @@ from asyncnotify.log._consuming.merging import MergedFeed
 from asyncnotify.log._consuming.serving import Server
 from asyncnotify.log._consuming.sharing import Sharing
 from asyncnotify.log._errors import BucketCountError
+from asyncnotify.log._expiring import cancel_from_anywhere, expire_now_and_then
 from asyncnotify.log._held import UntilSent
 from asyncnotify.log._operating import Operations
 from asyncnotify.log._ports import Statement
@@ -57,35 +56,7 @@ if TYPE_CHECKING:
     from asyncnotify.log._status import DeadLetter
 
 
-log = Log("log")
-
-_EXPIRY: Final = 60.0
-"""Seconds, about, between attempts of a process to remove old events."""
-
 _LARGEST_RING: Final = 64
-
-
-async def _expire_now_and_then(expire: weakref.WeakMethod[Any], log_name: str) -> None:
-    """Empty partitions, each minute about; only one process at a time does."""
-    while True:
-        await asyncio.sleep(_EXPIRY * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-        call = expire()
-        if call is None:
-            return
-        try:
-            count: int = await call()
-        except Exception as error:  # noqa: BLE001 - the next attempt comes soon
-            text = "old events of log %r were not removed; the next attempt follows within 90 s: %s"
-            log.info(text, log_name, describe_error(error))
-        else:
-            log.debug("partitions of old events that were emptied in log %r: %d", log_name, count)
-        del call
-
-
-def _cancel_from_anywhere(task: asyncio.Task[None]) -> None:
-    """Cancel a task, from whatever thread; in a fork there is nobody who would run it."""
-    with contextlib.suppress(RuntimeError):  # its loop has been closed
-        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 class Runtime:
@@ -172,7 +143,8 @@ class Runtime:
         """Return a durable consumer, which the user iterates."""
         self.check_open()
         feeds = self._feeds(name, channels, begin, buckets)
-        feed = feeds(0) if buckets == WHOLE else MergedFeed(feeds, self._sharing_of(name, buckets))
+        sharing = self._sharing_of(name, buckets)
+        feed = feeds(0) if buckets == WHOLE else MergedFeed(feeds, sharing, self._closing.leave)
         consumer: Consumer[Any] = Consumer(
             name,
             feed,
@@ -230,6 +202,7 @@ class Runtime:
                 backoff=options.backoff,
                 poll=options.poll,
                 reports=reports,
+                leave=self._closing.leave,
             )
 
         return feed
@@ -298,10 +271,10 @@ class Runtime:
     def _keep_expiring(self) -> None:
         if self._expiring is None:
             expire = weakref.WeakMethod(self.expire)
-            expiring = _expire_now_and_then(expire, self._options.names.log)
+            expiring = expire_now_and_then(expire, self._options.names.log)
             self._expiring = start(expiring, name="asyncnotify log retention")
             # A consumer may be dropped, with its log, that nobody has closed
-            weakref.finalize(self, _cancel_from_anywhere, self._expiring).atexit = False
+            weakref.finalize(self, cancel_from_anywhere, self._expiring).atexit = False
 
     def _closed(self, stream: LogStream[Any]) -> None:
         self._streams.discard(stream)

@@ -16,7 +16,7 @@ from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_fi
 from asyncnotify.log._walk.cursor import Expired
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from asyncnotify import Gap
     from asyncnotify._backoff import Backoff
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from asyncnotify.log._values import Position
     from asyncnotify.log._walk.columns import Columns
 
-_Found: TypeAlias = "Sequence[Decoded] | Gap"
+    Leave: TypeAlias = Callable[[Coroutine[object, None, None]], None]
 
+_Found: TypeAlias = "Sequence[Decoded] | Gap"
 _What: TypeAlias = "tuple[str, Position | None]"
 
 _PROGRESS: Final = 10.0
@@ -57,6 +58,7 @@ class Feed:
         backoff: Of attempts to connect.
         poll: Seconds after which to look in any case.
         reports: Of what happens to the consumer.
+        leave: Runs the end of what nobody waits for.
 
     Attributes:
         reports: The same.
@@ -72,8 +74,10 @@ class Feed:
         backoff: Backoff,
         poll: float,
         reports: Reports,
+        leave: Leave,
     ) -> None:
         self.reports = reports
+        self._leave = leave
         self._register = register
         self._server = server
         self._decoder = decoder
@@ -107,8 +111,7 @@ class Feed:
         self._is_interrupted = True
         self._drop()
         if self._serving is not None:
-            closing = self._server.close(self._serving)
-            start(closing, name="asyncnotify log consumer's end").add_done_callback(retrieve)
+            self._leave(self._server.close(self._serving))
 
     @property
     def serving(self) -> Serving:
@@ -336,8 +339,7 @@ class Feed:
 
     async def _commit_handled(self) -> bool:
         """Do as ``commit()``, in a task that has the session already."""
-        position = self._handled
-        if position is None:
+        if (position := self._handled) is None:
             return True
         self._committed_at = self._now
         is_done = await self._moved(lambda serving: serving.commit(position))
@@ -346,8 +348,7 @@ class Feed:
 
     async def _commit_progress(self) -> None:
         """Now and then move the cursor past events that the consumer does not want."""
-        serving = self._serving
-        now = self._now
+        serving, now = self._serving, self._now
         if serving is None or now - self._progress_at < _PROGRESS:
             return
         self._progress_at = now

@@ -8,14 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncnotify._owner import Owner
-from asyncnotify._tasks import cancel, retrieve, start
+from asyncnotify._tasks import cancel, start
 from asyncnotify.log._consuming.serving import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncnotify import Gap
-    from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._consuming.feed import Feed, Leave
     from asyncnotify.log._consuming.sharing import Served, Sharing
     from asyncnotify.log._reading.decoding import Decoded
     from asyncnotify.log._values import Position
@@ -91,13 +91,16 @@ class MergedFeed:
     Args:
         feeds: Makes the Feed of the bucket of a number.
         sharing: Makes what keeps the share, with a function that begins to serve a bucket.
+        leave: As of a Feed.
     """
 
     def __init__(
         self,
         feeds: Callable[[int], Feed],
         sharing: Callable[[Callable[[int], Served]], Sharing],
+        leave: Leave,
     ) -> None:
+        self._leave = leave
         self._feeds = feeds
         self._first = feeds(0)
         self._sharing = sharing(self._begin)
@@ -174,7 +177,7 @@ class MergedFeed:
                 self._owner.loop.call_soon_threadsafe(self._begin_to_close)
 
     def _begin_to_close(self) -> None:
-        start(self.aclose(), name="asyncnotify log consumer's end").add_done_callback(retrieve)
+        self._leave(self.aclose())
 
     def _begin(self, number: int) -> Served:
         return _Source(self._feeds(number), self._on_found)
