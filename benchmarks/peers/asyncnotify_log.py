@@ -57,7 +57,7 @@ async def consume(options: Options) -> None:
 
 
 async def endure(options: Options) -> None:
-    """Append and consume in turns, for a while; then for longer, beside an old snapshot."""
+    """Append and consume in turns: for a while, for longer beside an old snapshot, and after it."""
     writer, other = await asyncpg.connect(options.dsn), await asyncpg.connect(options.dsn)
     batch, appended, received = options.number("batch"), 1, 0
     costs: list[float] = []
@@ -84,9 +84,14 @@ async def endure(options: Options) -> None:
             await other.execute("SELECT pg_current_xact_id()")
             await turns(batches, options.number("seconds"))
         pinned = statistics.median(costs[-max(1, len(costs) // 10) :])
+        commits = (received - begun) / batch
+        costs.clear()
+        await turns(batches, options.number("free"))
+        after = statistics.median(costs)
         await batches.aclose()
-    figures = {"free": free * 1e6, "pinned": pinned * 1e6, "slower": pinned / free}
-    say("done", **figures, commits=(received - begun) / batch)
+    figures = {"free": free, "pinned": pinned, "after": after}
+    in_microseconds = {name: seconds * 1e6 for name, seconds in figures.items()}
+    say("done", **in_microseconds, slower=pinned * 2 / (free + after), commits=commits)
 
 
 async def latency(options: Options) -> None:

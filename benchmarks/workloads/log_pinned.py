@@ -84,16 +84,17 @@ async def _for_long(bench: Bench) -> Section:
         title=f"The log: beside a snapshot that has been open for {_SECONDS // 60} minutes",
         reference=measurements[0].name,
         columns=(
-            Column("slower", "times as long as before", 2),
+            Column("slower", "times as long as before and after", 2),
             Column("free", "µs each before"),
             Column("pinned", "µs each in the last tenth of the time"),
+            Column("after", "µs each after it"),
             Column("commits", "commits of the cursor meanwhile", 0),
         ),
         series=await take_turns(measurements, 1, bench.environment.progress),
         remark="Events are appended and consumed in turns all the time.",
     )
     for one in section.series:
-        text = f"{one.peer}: {OURS} beside an old snapshot: time, as a multiple of that before"
+        text = f"{one.peer}: {OURS} beside an old snapshot: time, as a multiple of that without"
         section.claim(text, _LIMIT, one.median("slower"), at_least=False)
     return section
 
@@ -104,7 +105,7 @@ async def _endure(bench: Bench, batch: int) -> Figures:
     return await bench.ask(
         ours,
         "endure",
-        within=2.0 * (_FREE_SECONDS + _SECONDS),
+        within=2.0 * (2 * _FREE_SECONDS + _SECONDS),
         batch=batch,
         free=_FREE_SECONDS,
         seconds=_SECONDS,
