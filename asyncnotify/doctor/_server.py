@@ -54,7 +54,7 @@ class Server:
             **arguments,
             "server_settings": named,
         }
-        self._begin = _BEGIN.format(int(timeout * 1000))
+        self._begin = _BEGIN.format(min(int(timeout * 1000), 2**31 - 1))
         self._dialer = Dialer(dsn, None, self.arguments, timeout=timeout)
         self._connection: asyncpg.Connection[Any] | None = None
         self._sees_all: bool | None = None

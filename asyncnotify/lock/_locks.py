@@ -37,6 +37,9 @@ DEFAULT_KEEPALIVE = Keepalive()
 _SHORTEST_LIFE: Final = 0.5
 """Seconds: of a fourth of it the server has to answer within."""
 
+_LONGEST_LIFE: Final = 2_147_483
+"""Seconds: the server keeps a timeout as milliseconds in 31 bits."""
+
 _DDL_TIMEOUT: Final = 30.0
 """Seconds for each statement of an installation."""
 
@@ -56,7 +59,7 @@ class Locks(OfOneProcess):
         life: Seconds after which the server ends the session of a process that has said nothing,
             because it is frozen, or the network is: then its locks are free. The process itself
             asks the server every fourth of it, and gives its locks up for lost after half of it.
-            At least 0.5. With PostgreSQL 13 those who wait end that session, if their role may.
+            0.5 to 2,147,483. With PostgreSQL 13 those who wait end that session, if their role may.
         limit: How many names may be held or waited for at once.
         listener: A running Listener of this database, which wakes those who wait. None: one of its
             own, which begins when a lock is not free.
@@ -94,7 +97,7 @@ class Locks(OfOneProcess):
     ) -> None:
         check_seconds("connect_timeout", connect_timeout)
         check_kind("keepalive", keepalive, Keepalive)
-        check_number("life", life, minimum=_SHORTEST_LIFE)
+        check_number("life", life, minimum=_SHORTEST_LIFE, maximum=_LONGEST_LIFE)
         check_kind("listener", listener, Listener)
         check_backoff(backoff)
         check_count("limit", limit)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncnotify._asyncpg import untraced
 from asyncnotify.lock._errors import LockError, LockVersionError
 from asyncnotify.lock._names import SCHEMA
+from asyncnotify.log._names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +30,40 @@ VERSION_FUNCTION: Final = f"{SCHEMA}.lock_version()"
 _SAFE: Final = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
 """Roles need no right to the table, and no schema of the caller's stands before pg_catalog."""
 
+_MAKING: Final = Names("").lock_key("make a lock")
+"""Of the advisory lock that all hold who make the row of a name."""
+
+_PLANS: Final = "SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off"
+"""The plan is to be the walk of an index, which is as short with many dead versions of the row."""
+
+_GENERATION: Final = 50
+"""How many tokens of a lock have the same entry in the index: as many as fit in a page, where a
+new version of the row replaces a dead one."""
+
+
+def _newest(alias: str, name: str) -> str:
+    """Return the condition that walks the index to the newest version of a row, and to no other."""
+    # While an old snapshot is open, the versions before it stay. An index scan that has to pass
+    # them costs more with each token
+    return f"""{alias}.name = {name} AND {alias}.generation = (
+                SELECT newest.generation FROM {TABLE} AS newest WHERE newest.name = {name}
+                ORDER BY newest.generation DESC LIMIT 1
+            )"""
+
+
 _STATEMENTS: Final = (
     f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+    # One row for each name. With free space in its page, a new version replaces a dead one there
     f"""
     CREATE TABLE IF NOT EXISTS {TABLE} (
-        name pg_catalog.text PRIMARY KEY,
+        name pg_catalog.text NOT NULL,
         token pg_catalog.int8 NOT NULL,
         backend_pid pg_catalog.int4,
         life pg_catalog.interval,
-        acquired_at pg_catalog.timestamptz
-    )
+        acquired_at pg_catalog.timestamptz,
+        generation pg_catalog.int8 NOT NULL DEFAULT 0,
+        PRIMARY KEY (name, generation)
+    ) WITH (fillfactor = 10)
     """,
     f"""
     CREATE OR REPLACE FUNCTION {SCHEMA}.lock_key(name pg_catalog.text) RETURNS pg_catalog.int8
@@ -47,32 +72,44 @@ _STATEMENTS: Final = (
     $$
     """,
     # SKIP LOCKED: a checked transaction of the last holder has a share lock of the row. To wait for
-    # it here would hold up all locks of the session
+    # it here would hold up all locks of the session.
+    # The primary key would let two generations of a name be: who makes a row meets no other who
+    # does, and sees what was committed before, as READ COMMITTED does
     f"""
     CREATE OR REPLACE FUNCTION {SCHEMA}.lock_number(
         wanted pg_catalog.text[], life pg_catalog.interval,
         OUT of_lock pg_catalog.text, OUT its_token pg_catalog.int8
-    ) RETURNS SETOF pg_catalog.record LANGUAGE plpgsql {_SAFE} AS $$
+    ) RETURNS SETOF pg_catalog.record LANGUAGE plpgsql {_SAFE} {_PLANS} AS $$
     BEGIN
-        INSERT INTO {TABLE} AS l (name, token) SELECT w, 0 FROM unnest(wanted) AS w
-        ON CONFLICT DO NOTHING;
-        RETURN QUERY UPDATE {TABLE} AS l
-        SET token = l.token + 1, backend_pid = pg_backend_pid(), life = lock_number.life,
-            acquired_at = clock_timestamp()
-        WHERE l.name IN (
-            SELECT free.name FROM {TABLE} AS free WHERE free.name = ANY (wanted)
-            FOR NO KEY UPDATE SKIP LOCKED
-        )
-        RETURNING l.name, l.token;
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'asyncnotify: a token is given in a READ COMMITTED transaction'
+            USING ERRCODE = 'active_sql_transaction';
+        END IF;
+        FOREACH of_lock IN ARRAY wanted LOOP
+            PERFORM FROM {TABLE} AS l WHERE l.name = of_lock ORDER BY l.generation DESC LIMIT 1;
+            IF NOT FOUND THEN
+                PERFORM pg_advisory_xact_lock({_MAKING});
+                INSERT INTO {TABLE} AS l (name, token) SELECT of_lock, 0
+                WHERE NOT EXISTS (SELECT FROM {TABLE} AS l WHERE l.name = of_lock);
+            END IF;
+            PERFORM FROM {TABLE} AS l WHERE {_newest("l", "of_lock")} FOR UPDATE SKIP LOCKED;
+            CONTINUE WHEN NOT FOUND;
+            UPDATE {TABLE} AS l
+            SET token = l.token + 1, backend_pid = pg_backend_pid(), life = lock_number.life,
+                acquired_at = clock_timestamp(), generation = (l.token + 1) / {_GENERATION}
+            WHERE {_newest("l", "of_lock")}
+            RETURNING l.token INTO its_token;
+            RETURN NEXT;
+        END LOOP;
     END
     $$
     """,
     f"""
     CREATE OR REPLACE FUNCTION {SCHEMA}.lock_check(name pg_catalog.text, token pg_catalog.int8)
-    RETURNS pg_catalog.void LANGUAGE plpgsql {_SAFE} AS $$
+    RETURNS pg_catalog.void LANGUAGE plpgsql {_SAFE} {_PLANS} AS $$
     BEGIN
         PERFORM FROM {TABLE} AS l
-        WHERE l.name = lock_check.name AND l.token = lock_check.token FOR SHARE;
+        WHERE {_newest("l", "lock_check.name")} AND l.token = lock_check.token FOR SHARE;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'lock % is not held with token % any more',
                 quote_literal(lock_check.name), lock_check.token USING ERRCODE = '{LOST}';
@@ -85,9 +122,11 @@ _STATEMENTS: Final = (
     CREATE OR REPLACE FUNCTION {SCHEMA}.lock_holders(
         names pg_catalog.text[],
         OUT key pg_catalog.int8, OUT backend_pid pg_catalog.int4, OUT life pg_catalog.interval
-    ) RETURNS SETOF pg_catalog.record LANGUAGE sql STABLE {_SAFE} AS $$
+    ) RETURNS SETOF pg_catalog.record LANGUAGE sql STABLE {_SAFE} {_PLANS} AS $$
         SELECT {SCHEMA}.lock_key(l.name), l.backend_pid, l.life
-        FROM {TABLE} AS l WHERE l.name = ANY (names)
+        FROM unnest(names) AS of_lock, LATERAL (
+            SELECT * FROM {TABLE} AS l WHERE l.name = of_lock ORDER BY l.generation DESC LIMIT 1
+        ) AS l
     $$
     """,
     f"""

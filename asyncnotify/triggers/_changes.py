@@ -4,11 +4,10 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
 from asyncnotify import Reread
-from asyncnotify.triggers._values import Convert, converter, whole_number
+from asyncnotify.triggers._values import Convert, converter, number, whole_number
 
 OPERATIONS: Final = {"insert", "update", "delete", "truncate"}
 
@@ -58,6 +57,12 @@ class Decoder:
         Raises:
             ValueError: It is none of a trigger's.
         """
+        try:
+            return self._read(payload)
+        except RecursionError:  # JSON may be nested deeper than Python reads
+            return Reread(None)
+
+    def _read(self, payload: str) -> Change | Reread:
         said = _parsed(payload)
         if "reread" in said:
             return Reread(said["reread"])
@@ -96,7 +101,7 @@ class Decoder:
 
 
 def _parsed(payload: str) -> Mapping[str, Any]:
-    said = json.loads(payload, parse_float=Decimal, parse_int=whole_number)
+    said = json.loads(payload, parse_float=number, parse_int=whole_number)
     if not isinstance(said, dict):
         msg = "no payload of a trigger: it is no JSON object"
         raise ValueError(msg)  # noqa: TRY004 - of what has arrived, not of an argument

@@ -180,9 +180,14 @@ def executing(statements: Sequence[str], lock_timeout: float) -> Steps[None]:
     yield from _waiting(lock_timeout, _each(statements))
 
 
+def _milliseconds(seconds: float) -> int:
+    # 0 would be no limit, and more than 31 bits the server does not take
+    return min(max(1, round(seconds * 1000)), 2**31 - 1)
+
+
 def _waiting(lock_timeout: float, *all_steps: Steps[None]) -> Steps[None]:
     rows = yield Query("SELECT pg_catalog.current_setting('lock_timeout')", has_rows=True)
-    yield Query(f"SET LOCAL lock_timeout = {max(1, round(lock_timeout * 1000))}")
+    yield Query(f"SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}")
     for steps in all_steps:
         yield from steps
     yield Query(f"SET LOCAL lock_timeout = {literal(str(rows[0][0]))}")

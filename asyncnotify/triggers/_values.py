@@ -73,6 +73,14 @@ def converter(oid: int) -> Convert:
     return converted
 
 
+def number(digits: str) -> Decimal | float:
+    """Return a number with a fraction or an exponent; one of no Decimal is infinite, or 0."""
+    try:
+        return Decimal(digits)
+    except ArithmeticError:
+        return float(digits)
+
+
 def whole_number(digits: str) -> int | Decimal:
     """Return a whole number; one that is too long for an int as a Decimal."""
     return int(digits) if len(digits) <= _LONGEST_INT else Decimal(digits)

@@ -238,7 +238,7 @@ async def test_within_a_transaction_of_the_callers(admin: Connection, table: Tab
     transaction = admin.transaction()
     await transaction.start()
     await admin.execute("SET LOCAL lock_timeout = '7s'")
-    await table.install(admin)
+    await table.install(admin, lock_timeout=1e9)  # more milliseconds than the server takes
     assert await admin.fetchval("SHOW lock_timeout") == "7s"
     assert (await table.status(admin)).is_fine
     await transaction.rollback()

@@ -109,6 +109,16 @@ def test_large_numbers() -> None:
     assert change.rows[0]["v"] == Decimal(digits)
 
 
+def test_json_that_python_cannot_read() -> None:
+    """Of a column whose writer may put anything in it: "read again", and a number is a float."""
+    deep = f"{'[' * 100_000}{']' * 100_000}"
+    payload = '{"op":"insert","n":1,"columns":["id","v"],"types":[23,114],"rows":[[1,%s]]}'
+    assert DECODE(payload % deep) == Reread(None)
+    change = DECODE(payload % "1e99999999999999999999")
+    assert isinstance(change, Change)
+    assert change.rows[0]["v"] == float("inf")
+
+
 def test_read_again() -> None:
     """With the number of rows, or without one."""
     assert DECODE('{"op":"update","n":1,"reread":5}') == Reread(5)

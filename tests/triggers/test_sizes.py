@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Literal
 
-import asyncpg
 import pytest
 
 from asyncnotify import Reread
 from asyncnotify.triggers import Change, Table
+from tests.support.databases import database_of
 from tests.triggers.conftest import Told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    import asyncpg
 
     from tests.conftest import SharedServer
     from tests.triggers.conftest import Connection, Telling
@@ -155,27 +154,6 @@ async def test_a_session_without_numbers_aborts_nothing(
         assert len(twice) == 4  # in their order: none is taken for one before
     finally:
         await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@contextlib.asynccontextmanager
-async def database_of(
-    admin: Connection, server: SharedServer, encoding: str
-) -> AsyncGenerator[tuple[Connection, Connection]]:
-    """Make a database with another encoding; yield two connections to it."""
-    name = f"{await admin.fetchval('SELECT current_database()')}_{encoding.lower()}"
-    options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
-    await admin.execute(f"CREATE DATABASE {name} {options}")
-    connections: list[Connection] = []
-    try:
-        for _ in range(2):
-            settings = {"application_name": "tests"}
-            dsn = server.dsn_for(name)
-            connections.append(await asyncpg.connect(dsn, server_settings=settings))
-        yield connections[0], connections[1]
-    finally:
-        for connection in connections:
-            await connection.close(timeout=5.0)
-        await admin.execute(f"DROP DATABASE {name}")
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def _append(names: Names, settings: Settings) -> str:
     BEGIN
         IF {_refused("$1", "$4")} THEN
             {_refusal("$1", "$4")}
-        END IF;
+        END IF;{_check_readable("$1, $2, $3, $4")}
         INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
         VALUES ({_slot(settings)}, $1, $2, $3, $4, $6);
         IF wake AND {HAS_ROOM} THEN
@@ -134,7 +134,7 @@ def _append_many(names: Names, settings: Settings) -> str:
         WHERE {_refused("event.channel", "event.headers")} LIMIT 1;
         IF FOUND THEN
             {_refusal("refused.channel", "refused.headers")}
-        END IF;
+        END IF;{_check_readable("channel, payload, key, header", _UNNESTED)}
         INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
         SELECT {_slot(settings)}, event.channel, event.payload, event.key, event.headers,
             coalesce(event.id, gen_random_uuid())
@@ -162,6 +162,23 @@ def _refusal(channel: str, headers: str) -> str:
             USING ERRCODE = 'check_violation', DETAIL = format(
                 'channel: %L, headers: %L', left({channel}, 100), left({headers}::text, 100)
             );"""
+
+
+def _check_readable(values: str, source: str = "") -> str:
+    """Return the statement that fails where readers could not read these values."""
+    # A database of the encoding SQL_ASCII holds any bytes, those of others some that stand for no
+    # character. Such an event would end the session of everyone who comes to it, again and again
+    return f"""
+        IF getdatabaseencoding() <> 'UTF8' THEN
+            IF getdatabaseencoding() = 'SQL_ASCII' THEN
+                PERFORM length(convert_to(concat({values}), 'SQL_ASCII'), 'UTF8'){source};
+            ELSE
+                PERFORM convert_to(concat({values}), 'UTF8'){source};
+            END IF;
+        END IF;"""
+
+
+_UNNESTED: Final = " FROM unnest($1, $2, $3, $4) AS event (channel, payload, key, header)"
 
 
 def _slot(settings: Settings) -> str:

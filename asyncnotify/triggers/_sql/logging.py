@@ -13,7 +13,7 @@ from asyncnotify.triggers._sql.notifying import (
     each_row,
     open_rows,
 )
-from asyncnotify.triggers._sql.payloads import head
+from asyncnotify.triggers._sql.payloads import find_unreadable, head
 from asyncnotify.triggers._sql.rows import (
     CONTEXT,
     changed_rows,
@@ -69,6 +69,8 @@ BEGIN{_on_truncate(definition)}
         keys := keys || ({_key_of(definition, "COALESCE(item.key, item.data)")});
         size := size + pg_catalog.octet_length(payload);
         IF pg_catalog.cardinality(payloads) >= {_PORTION_COUNT} OR size >= {_PORTION_BYTES} THEN
+            {find_unreadable("payloads", "must_read")}
+            EXIT WHEN must_read;
             {_append_many(definition)}
             payloads := {NONE};
             keys := {NONE};
@@ -76,6 +78,9 @@ BEGIN{_on_truncate(definition)}
         END IF;
     END LOOP;
     CLOSE items;{RESTORE_SETTINGS}
+    IF NOT must_read AND size > 0 THEN
+        {find_unreadable("payloads", "must_read")}
+    END IF;
     IF must_read THEN
         {_append(definition, reread, "NULL")}
     ELSIF size > 0 THEN
@@ -90,15 +95,24 @@ def for_rows(definition: Definition) -> str:
     """Return the body for row-level triggers. Any failure aborts the statement."""
     types = types_of("NEW", definition.columns)
     begin = head("operation", definition.columns, types, is_numbered=False)
-    payload = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
+    row = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
     key = _key_of(definition, json_of("NEW", definition.key))
+    make = f"""        payload := {row};
+        must_read := false;{find_unreadable("ARRAY[payload]", "must_read")}
+        IF must_read THEN
+            {_append(definition, _REREAD.format(operation="update"), "NULL")}
+        ELSE
+            {_append(definition, "payload", key)}
+        END IF;"""
     return f"""
 #variable_conflict use_column
 DECLARE
     operation pg_catalog.text;
+    payload pg_catalog.text;
+    must_read pg_catalog.bool;
     was pg_catalog.record;
 BEGIN{_on_truncate(definition)}
-{each_row(definition, f"        {_append(definition, payload, key)}")}
+{each_row(definition, make)}
     RETURN NULL;
 END
 """
@@ -112,6 +126,7 @@ def _on_truncate(definition: Definition) -> str:
     """
     truncate, reread = """'{"op":"truncate"}'""", _REREAD.format(operation="truncate")
     mark = literal(f"{definition.qualified_function} ")
+    others = f"pg_catalog.replace(COALESCE({_TRUNCATED}, ''), {mark}, '')"
     of_whole = f"pg_catalog.strpos({_TRUNCATED}, {mark}) > 0"
     return f"""
     IF TG_OP = 'TRUNCATE' THEN
@@ -119,7 +134,7 @@ def _on_truncate(definition: Definition) -> str:
             RETURN NULL;
         END IF;
         IF TG_NARGS = 0 THEN
-            PERFORM {_set_truncated(f"COALESCE({_TRUNCATED}, '') || {mark}")};
+            PERFORM {_set_truncated(f"{others} || {mark}")};
         END IF;
         IF TG_NARGS > 0 OR EXISTS (
             SELECT FROM pg_catalog.pg_inherits AS link

@@ -56,7 +56,8 @@ def check_readable(payloads: str) -> str:
     Return the statement that fails where those who listen could not read: an SQL expression.
 
     A database of the encoding SQL_ASCII holds any bytes, and those of other encodings some that
-    stand for no character. What is no UTF-8 would end the connection of everyone who listens.
+    stand for no character. What is no UTF-8 would end the connection of everyone who listens. Up to
+    PostgreSQL 14 the type "char" writes a byte that is none.
     """
     text = f"pg_catalog.array_to_string({payloads}, '')"
     return f"""
@@ -64,6 +65,21 @@ def check_readable(payloads: str) -> str:
         PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'UTF8');
     ELSIF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
         PERFORM pg_catalog.convert_to({text}, 'UTF8');
+    ELSIF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 150000 THEN
+        PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'UTF8'), 'UTF8');
+    END IF;"""
+
+
+def find_unreadable(payloads: str, variable: str) -> str:
+    """Return the statement that sets a variable to true where nobody could read: an expression."""
+    return f"""
+    IF pg_catalog.getdatabaseencoding() <> 'UTF8'
+        OR pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 150000
+    THEN
+        BEGIN{check_readable(payloads)}
+        EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+            {variable} := true;
+        END;
     END IF;"""
 
 

@@ -119,6 +119,11 @@ def needed_settings(definition: Definition) -> str:
         for name, value in (_FIXED | _FIXED_FOR_FEW).items()
     )
     columns = ", ".join(map(literal, definition.columns))
+    # Else a session could read the backslashes of a condition in another way
+    of_condition = ""
+    if definition.when is not None and "\\" in definition.when:
+        setting = literal(f"standard_conforming_strings = {literal('on')}")
+        of_condition = f" UNION ALL SELECT {setting}"
     plain = ", ".join(literal(f'pg_catalog."{kind}"') for kind in _NEED_NONE)
     one_setting = "\n                    ".join(
         f"WHEN its.oid {equals} 'pg_catalog.{kind}'::pg_catalog.regtype"
@@ -151,4 +156,4 @@ def needed_settings(definition: Definition) -> str:
                     {one_setting}
                     ELSE is_common
                 END
-        )"""
+        ){of_condition}"""

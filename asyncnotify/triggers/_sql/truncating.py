@@ -31,7 +31,8 @@ def on_truncate(definition: Definition) -> str:
             RETURN NULL;
         END IF;{_indented(NUMBER)}
         IF TG_NARGS = 0 THEN
-            PERFORM pg_catalog.set_config('asyncnotify.truncated', wholes || {mark}, true),
+            PERFORM pg_catalog.set_config('asyncnotify.truncated',
+                pg_catalog.replace(wholes, {mark}, '') || {mark}, true),
                 pg_catalog.set_config('asyncnotify.truncated_last', number::pg_catalog.text, true);
         END IF;
         IF TG_NARGS > 0 OR EXISTS (

@@ -60,7 +60,13 @@ def test_payloads_say_what_they_are() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"life": 0.1}, {"life": float("nan")}, {"limit": 0}, {"start_timeout": -1}],
+    [
+        {"life": 0.1},
+        {"life": 2_147_484},
+        {"life": float("nan")},
+        {"limit": 0},
+        {"start_timeout": -1},
+    ],
 )
 def test_options_are_checked_where_they_are_given(options: dict[str, Any]) -> None:
     """A number out of its bounds is a ValueError, before anything is sent."""
