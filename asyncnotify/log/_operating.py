@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify.log._errors import ConsumerLockedError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
-from asyncnotify.log._schema.tables import REGISTRY, not_removed
+from asyncnotify.log._schema.tables import REGISTRY, buckets_query, not_removed
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.buckets import bucket_number
@@ -94,8 +94,9 @@ class Operations:
 
     async def buckets_of(self, consumer: str) -> int | None:
         """Return how many buckets a consumer has; None if it is not there."""
-        query = f"SELECT buckets FROM {self._names.consumers} WHERE consumer = $1 AND bucket = 0"
-        rows = await self._queries.fetch(Statement("buckets_of", query), consumer)
+        rows = await self._queries.fetch(
+            Statement("buckets_of", buckets_query(self._names)), consumer
+        )
         return rows[0][0] if rows else None
 
     async def add(self, consumer: str, buckets: int, position: Position) -> None:
@@ -182,9 +183,7 @@ def _consumers_query(names: Names) -> Statement:
             EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a
                 WHERE a.pid = c.pid AND a.backend_start <= c.taken_at) AS is_served,
             c.paused AS is_paused,
-            (SELECT pg_catalog.count(*) FROM {names.dead_letters} AS d
-                WHERE d.consumer = c.consumer
-                    AND {bucket_number("c.buckets")} = c.bucket) AS dead_letters,
+            coalesce(dead.number, 0) AS dead_letters,
             c.committed_at,
             coalesce(behind.tick, oldest.tick) <= (SELECT {names.prefix}_consumed_up_to())
                 AS holds_retention
@@ -193,6 +192,13 @@ def _consumers_query(names: Names) -> Statement:
         CROSS JOIN (
             SELECT * FROM {names.ticks} WHERE {not_removed(names)} ORDER BY tick LIMIT 1
         ) AS oldest
+        LEFT JOIN (
+            SELECT d.consumer, {bucket_number("known.buckets")} AS bucket,
+                pg_catalog.count(*) AS number
+            FROM {names.dead_letters} AS d
+            JOIN {names.consumers} AS known ON known.consumer = d.consumer AND known.bucket = 0
+            GROUP BY 1, 2
+        ) AS dead ON dead.consumer = c.consumer AND dead.bucket = c.bucket
         LEFT JOIN {names.ticks} AS own ON own.tick = c.tick
         LEFT JOIN {names.ticks} AS behind
             ON behind.tick = CASE WHEN c.id >= own.final THEN c.tick ELSE c.tick - 1 END

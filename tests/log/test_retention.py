@@ -123,17 +123,17 @@ async def test_trap_11_what_commits_while_ticks_are_removed_is_kept(
         )
         await append(admin, "a")
         await age(admin, 8)
-        await slow.execute(
-            "INSERT INTO asyncnotify.orders_events (id, slot, channel, payload)"
-            " SELECT $1, slot, 'things', 'late' FROM asyncnotify.orders_events",
-            number,
-        )
         await hold.start()
         await holder.execute(f"SELECT FROM {NAMES.ticks} WHERE tick = 0 FOR UPDATE")
         async with asyncio.timeout(scaled(20)):
             expiring = asyncio.ensure_future(log.expire())
             while not await _waits_for_a_lock(admin):
                 pass
+            await slow.execute(
+                "INSERT INTO asyncnotify.orders_events (id, slot, channel, payload)"
+                " SELECT $1, slot, 'things', 'late' FROM asyncnotify.orders_events",
+                number,
+            )
             await transaction.commit()
             await hold.rollback()
             assert await expiring == 0
@@ -452,6 +452,64 @@ async def test_trap_11_the_oldest_tick_is_found_without_those_that_were_removed(
         assert plan["Plan"]["Shared Hit Blocks"] < 20
         assert await taken(log, "start", 1) == ["c"]
         assert (await log.status()).events == 3
+
+
+async def test_the_limit_counts_from_when_events_could_be_consumed(
+    log: Log, admin: Connection
+) -> None:
+    """A tick that was taken after an outage holds old events, and those of just before it."""
+    await log.install(retention=timedelta(days=7), limit=timedelta(days=10))
+    await append(admin, "a", "b")
+    await age(admin, 0.2, with_tick=False)
+    async with log.consumer("slow", gaps=True) as slow:
+        await take_tick(admin)
+        await _let_pass(admin, 9.9)
+        await append(admin, "c")
+        assert await log.expire() == 0
+        await _let_pass(admin, 0.2)
+        assert await log.expire() == 1
+        gap = await anext(slow)
+    assert isinstance(gap, Gap)
+    assert gap.dropped == 2
+
+
+@pytest.mark.needs_server("SQL")
+async def test_trap_11_nothing_is_removed_in_vain_beside_a_lock_of_the_partition(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """As pg_dump has it for hours: the ticks would be deleted, and come back, at each attempt."""
+    await append(admin, "a")
+    await age(admin, 8)
+    await append(admin, "b")
+    async with connect() as other, other.transaction():
+        await other.execute("LOCK TABLE asyncnotify.orders_events IN ACCESS SHARE MODE")
+        assert await log.expire() == 0
+        touched = "SELECT count(*) FROM asyncnotify.orders_ticks WHERE xmax <> 0"
+        assert await admin.fetchval(touched) == 0
+    assert await log.expire() == 1
+
+
+@pytest.mark.needs_server("SQL")
+async def test_trap_11_the_tick_that_sees_all_is_found_by_halves(
+    log: Log, admin: Connection, connect: Connect
+) -> None:
+    """Where a transaction spans the end of a partition's time, there may be thousands before it."""
+    async with connect() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await append(slow, "a")
+        for number in range(40):
+            await append(admin, str(number))
+            await take_tick(admin)
+        await append(slow, "b")
+        await transaction.commit()
+    await take_tick(admin)
+    await age(admin, 8)
+    last = await admin.fetchval("SELECT max(tick) FROM asyncnotify.orders_ticks")
+    await append(admin, "c")
+    assert await log.expire() == 1
+    assert await oldest_tick(admin) == last
+    assert await taken(log, "start", 1) == ["c"]
 
 
 async def _remove_all(log: Log, admin: Connection) -> None:

@@ -10,6 +10,7 @@ from asyncnotify._logs import Log
 from asyncnotify.log._consuming.ahead import AheadSession
 from asyncnotify.log._errors import BucketCountError, LogError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
+from asyncnotify.log._schema.tables import buckets_query
 from asyncnotify.log._values import Position
 from asyncnotify.log._walk.buckets import WHOLE
 from asyncnotify.log._walk.cursor import Behind, Cursor, Expired
@@ -232,8 +233,7 @@ class Server:
             await asyncio.sleep(_TRY_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
 
     async def _check_known(self, session: AheadSession) -> None:
-        query = f"SELECT buckets FROM {self._names.consumers} WHERE consumer = $1 AND bucket = 0"
-        rows = await session.fetch(Statement("knows", query), self._consumer)
+        rows = await session.fetch(Statement("knows", buckets_query(self._names)), self._consumer)
         if not rows:
             raise UnknownConsumerError(self._consumer)
         self._check_count(rows[0][0])

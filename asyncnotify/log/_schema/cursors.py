@@ -86,19 +86,25 @@ def _own(names: Names) -> str:
 def _add(names: Names) -> str:
     """Make a consumer with so many buckets, if there is none; it begins at this position."""
     # Who meets another waits for its commit, and sees its rows then, as READ COMMITTED does. The
-    # primary key would let two generations of one row be
+    # primary key would let two generations of one row be. Its generations come after those of one
+    # of this name that was dropped, of which there are fewer than a thousand a second
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_add_consumer(
         consumer text, buckets integer, epoch integer, tick bigint, id bigint
     ) RETURNS void {ATTRIBUTES} AS $function$
+    DECLARE
+        first bigint := date_part('epoch', clock_timestamp()) * 1000;
     BEGIN{_DURABLE}
         IF current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE EXCEPTION 'asyncnotify: a consumer is made in a READ COMMITTED transaction'
             USING ERRCODE = 'active_sql_transaction';
         END IF;
         PERFORM pg_advisory_xact_lock({names.lock_key("add consumer")});
-        INSERT INTO {names.consumers} (consumer, bucket, buckets, epoch, tick, id)
-        SELECT $1, number, $2, $3, $4, $5 FROM generate_series(0, $2 - 1) AS number
+        INSERT INTO {names.consumers} (
+            consumer, bucket, buckets, epoch, tick, id, commits, generation
+        )
+        SELECT $1, number, $2, $3, $4, $5, {_GENERATION} * first, first
+        FROM generate_series(0, $2 - 1) AS number
         WHERE NOT EXISTS (SELECT FROM {names.consumers} AS c WHERE c.consumer = $1);
     END
     $function$

@@ -70,8 +70,17 @@ def _expire(names: Names, slot: str) -> str:
     # does not see; rows with ids up to its base are of an older epoch, and count as seen.
     # The new oldest tick is as old as the events, too: where none was taken for a while it sees
     # young ones, which nobody could reach any more.
-    # The ticks go first: their number is not bounded, and the lock has to be short. Under the lock
-    # the partition is looked at again: a transaction may have written to it, and have ended since
+    # Ticks nest: the first one that sees all is found by halves. As a rule it is the very first.
+    # The ticks go first: their number is not bounded, and the lock has to be short. That it can be
+    # had is tried before: beside a transaction that has it all ticks would be removed, and come
+    # back, again and again. Under the lock the partition is looked at once more: a transaction may
+    # have written to it, and have ended since
+    is_kept = f"""floor_tick.tick IS NULL
+                OR clock_timestamp() - floor_tick.taken_at < settings.retention
+                OR ({names.prefix}_consumed_up_to() < floor_tick.tick AND (
+                    settings.keep_at_most IS NULL
+                    OR clock_timestamp() - floor_tick.taken_at < settings.keep_at_most
+                ))"""
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_expire() RETURNS integer
     {ATTRIBUTES} SET enable_seqscan = off SET jit = off AS $function$
@@ -83,7 +92,12 @@ def _expire(names: Names, slot: str) -> str:
         again bigint;
         age interval;
         floor_tick {names.ticks};
+        probed {names.ticks};
+        low bigint;
+        high bigint;
+        middle bigint;
         is_seen bool;
+        is_free bool;
     BEGIN
         IF NOT pg_try_advisory_xact_lock({names.lock_key("expire")}) THEN
             RETURN NULL;
@@ -99,17 +113,31 @@ def _expire(names: Names, slot: str) -> str:
             CONTINUE WHEN newest IS NULL OR age < settings.retention;
             SELECT * INTO floor_tick FROM {names.ticks}
             WHERE top >= newest ORDER BY top, tick LIMIT 1;
-            LOOP
-                EXIT WHEN floor_tick.tick IS NULL;
-                EXECUTE all_seen INTO is_seen USING floor_tick.snapshot,
-                    pg_snapshot_xmin(floor_tick.snapshot), floor_tick.base;
-                EXIT WHEN is_seen;
-                SELECT * INTO floor_tick FROM {names.ticks} WHERE tick = floor_tick.tick + 1;
+            CONTINUE WHEN {is_kept};
+            low := floor_tick.tick;
+            high := 1 + (SELECT tick FROM {names.ticks} ORDER BY tick DESC LIMIT 1);
+            middle := low;
+            WHILE low < high LOOP
+                SELECT * INTO STRICT probed FROM {names.ticks} WHERE tick = middle;
+                EXECUTE all_seen INTO is_seen USING probed.snapshot,
+                    pg_snapshot_xmin(probed.snapshot), probed.base;
+                IF is_seen THEN
+                    high := middle;
+                    floor_tick := probed;
+                ELSE
+                    low := middle + 1;
+                END IF;
+                middle := (low + high) / 2;
             END LOOP;
-            CONTINUE WHEN floor_tick.tick IS NULL
-                OR clock_timestamp() - floor_tick.taken_at < settings.retention;
-            CONTINUE WHEN {names.prefix}_consumed_up_to() < floor_tick.tick
-                AND (settings.keep_at_most IS NULL OR age < settings.keep_at_most);
+            CONTINUE WHEN floor_tick.tick <> high OR {is_kept};
+            BEGIN
+                is_free := false;
+                EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
+                is_free := true;
+                RAISE EXCEPTION 'is given back' USING ERRCODE = '55P03';
+            EXCEPTION WHEN lock_not_available THEN
+                CONTINUE WHEN NOT is_free;
+            END;
             BEGIN
                 {_note_left_behind(names)}
                 DELETE FROM {names.ticks}

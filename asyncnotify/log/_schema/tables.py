@@ -37,6 +37,15 @@ def not_removed(names: Names) -> str:
     return f"tick >= (SELECT first_tick FROM {REGISTRY} WHERE name = '{names.log}')"
 
 
+def buckets_query(names: Names) -> str:
+    """Return the query for the number of buckets of consumer ``$1``; no row: it is not there."""
+    # By its newest version, as who waits for its turn asks again and again
+    return f"""
+        SELECT buckets FROM {names.consumers} WHERE consumer = $1 AND bucket = 0
+        ORDER BY generation DESC LIMIT 1
+    """
+
+
 def tables_of(names: Names, ring: int) -> Iterator[str]:
     """Yield the statements that make the tables of one log, which must not exist."""
     yield f"CREATE SEQUENCE {names.sequence} CACHE 1"

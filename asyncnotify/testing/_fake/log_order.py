@@ -212,7 +212,7 @@ class Order:
                     floor = None  # it may see young events, which nobody could reach any more
                 is_free = consumed_up_to is None or floor is None or consumed_up_to >= floor.number
                 limit = self.settings.limit
-                is_over = limit is not None and age >= limit
+                is_over = limit is not None and floor is not None and now - floor.taken_at >= limit
                 if floor is not None and age >= self.settings.retention and (is_free or is_over):
                     self._empty(number, floor)
                     return answer(number)
