@@ -12,6 +12,7 @@ from asyncnotify import Gap
 from asyncnotify.log import Log
 from asyncnotify.triggers import Table
 from tests.support.databases import database_of
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     import asyncpg
@@ -46,7 +47,7 @@ async def test_bytes_that_no_reader_of_a_log_could_read(  # noqa: PLR0917 - a ca
             await writer.execute("INSERT INTO t VALUES (3, 'b')")
             read: list[Any] = []
             async with (
-                asyncio.timeout(10),
+                asyncio.timeout(scaled(10)),
                 log.read(table.changes, after="start", gaps=True) as stream,
             ):
                 async for item in stream:
