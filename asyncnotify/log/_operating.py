@@ -175,7 +175,7 @@ def _consumers_query(names: Names) -> Statement:
             greatest(0, newest.total - coalesce(behind.total, oldest.total))
                 AS lag_events,
             coalesce((
-                SELECT extract(epoch FROM pg_catalog.clock_timestamp() - t.taken_at)
+                SELECT greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - t.taken_at))
                 FROM {names.ticks} AS t WHERE t.tick > coalesce(behind.tick, oldest.tick)
                 ORDER BY t.tick LIMIT 1
             ), 0)::pg_catalog.float8 AS lag_seconds,

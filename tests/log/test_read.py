@@ -114,6 +114,28 @@ async def test_from_a_time_on(log: Log, admin: Connection) -> None:
         assert await waiting == ["later"]
 
 
+@pytest.mark.needs_server("SQL")
+async def test_a_clock_that_is_set_back_loses_nothing_from_a_time_on(
+    log: Log, admin: Connection
+) -> None:
+    """Places are found by time because the times of ticks ascend: they go on as the last one."""
+    await append(admin, "before")
+    await take_tick(admin)
+    ahead = (
+        "UPDATE asyncnotify.orders_ticks SET taken_at = now() + interval '1 hour' WHERE tick = 1"
+    )
+    await admin.execute(ahead)  # as a clock that was an hour ahead had it
+    for payload in ("a", "b", "c"):
+        await append(admin, payload)
+        await take_tick(admin)
+    times = await admin.fetch("SELECT taken_at FROM asyncnotify.orders_ticks ORDER BY tick")
+    assert times == sorted(times)
+    async with log.read(after=datetime.now(UTC) - timedelta(minutes=1)) as stream:
+        assert {"a", "b", "c"} <= {event.payload async for event in stream.until_end()}
+    async with log.consumer("late"):
+        assert [one.lag_seconds for one in (await log.status()).consumers] == [0.0]
+
+
 async def test_an_event_has_all_that_was_appended(log: Log, admin: Connection) -> None:
     """With types of their own."""
     before = await server_time(admin)

@@ -11,6 +11,7 @@ import pytest
 
 from asyncnotify import PayloadError
 from asyncnotify.log import EntryError, Log
+from asyncnotify.log._consuming import serving
 from asyncnotify.log._schema.cursors import CURSOR_FUNCTIONS
 from asyncnotify.log._walk.walk import Size
 from tests.log.conftest import NAMES, Reader, append
@@ -261,6 +262,29 @@ async def test_trap_12_the_cursor_is_not_written_for_each_event(
             for n in range(2_000):
                 assert (await anext(consumer)).payload == str(n)
     assert await admin.fetchval("SELECT last_value FROM writes") < 200
+
+
+@pytest.mark.needs_server("SQL")
+async def test_a_consumer_of_a_rare_channel_keeps_its_place_on_the_way(
+    admin: Connection, installed: Names, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes thousands of ticks: after a loss it would begin anew, and notice no seek before."""
+    monkeypatch.setattr(serving, "PROGRESS", 0.0)
+    await admin.execute(
+        "CREATE TABLE places (tick int8);"
+        "CREATE FUNCTION note_place() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO public.places VALUES (NEW.tick); RETURN NEW; END $$;"
+        "CREATE TRIGGER noting BEFORE UPDATE ON asyncnotify.orders_consumers"
+        " FOR EACH ROW EXECUTE FUNCTION note_place()"
+    )
+    for number in range(250):
+        await append(admin, str(number), channel="others")
+        await admin.execute("SELECT asyncnotify.orders_tick()")
+    await append(admin, "wanted")
+    async with Log("orders", dsn, poll=3600) as log, log.consumer("rare", "things") as consumer:
+        assert (await anext(consumer)).payload == "wanted"
+    places = await admin.fetch("SELECT DISTINCT tick FROM places ORDER BY tick")
+    assert [row["tick"] for row in places] == [0, 99, 198]
 
 
 OF_THE_OWNER: Final = [

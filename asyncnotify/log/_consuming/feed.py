@@ -11,7 +11,7 @@ from asyncnotify._errors import describe_error
 from asyncnotify._logs import Log
 from asyncnotify._owner import Owner, leave_to_parent
 from asyncnotify._tasks import cancel, retrieve, start
-from asyncnotify.log._consuming.serving import TakenOverError
+from asyncnotify.log._consuming.serving import PROGRESS, TakenOverError
 from asyncnotify.log._reading.failures import PASSING, needs_repair, raise_if_final
 from asyncnotify.log._walk.cursor import Expired
 
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 _Found: TypeAlias = "Sequence[Decoded] | Gap"
 _What: TypeAlias = "tuple[str, Position | None]"
-
-_PROGRESS: Final = 10.0
-"""Seconds, at least, between commits of a cursor behind which nothing was handled: it holds events
-of other channels back from being removed."""
 
 _INTERVAL: Final = 0.1
 """Seconds between commits behind what is handled event by event: each waits for the server's disk,
@@ -349,7 +345,7 @@ class Feed:
     async def _commit_progress(self) -> None:
         """Now and then move the cursor past events that the consumer does not want."""
         serving, now = self._serving, self._now
-        if serving is None or now - self._progress_at < _PROGRESS:
+        if serving is None or now - self._progress_at < PROGRESS:
             return
         self._progress_at = now
         if serving.cursor.position != self._progress:

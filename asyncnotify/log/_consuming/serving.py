@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 log = Log("log")
 
+PROGRESS: Final = 10.0
+"""Seconds, at least, between commits of a cursor behind which nothing was handled: it holds events
+of other channels back from being removed."""
+
 _TRY_AGAIN: Final = 0.25
 """Seconds, about, between attempts to take a consumer that another session serves. One that waited
 at the server for the lock would hold a snapshot, and keep VACUUM from removing anything."""
@@ -86,6 +90,8 @@ class Serving:
     ) -> None:
         self.session = session
         self.cursor = cursor
+        self._kept_at = asyncio.get_running_loop().time()
+        cursor.on_passed = self._keep
         self.expired: Expired | None = None
         self._names = names
         self._owner = owner
@@ -104,6 +110,21 @@ class Serving:
     async def check(self) -> None:
         """Return if the consumer is still this session's; raises as ``commit()``."""
         await self._with_token("has_consumer", "has_consumer($1, $2, $3)")
+
+    async def _keep(self) -> None:
+        """
+        Keep the place now and then, on the way through events that are not wanted.
+
+        What was given before is done when it is asked for more. Else a consumer that has far to go
+        would begin anew after each loss, hold its events back from being removed, and not notice
+        a seek, a pause or a drop until it is there.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._kept_at < PROGRESS:
+            await self.check()
+        else:
+            self._kept_at = now
+            await self.commit(self.cursor.position)
 
     async def hold(self) -> None:
         """

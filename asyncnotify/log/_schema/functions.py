@@ -190,6 +190,14 @@ def _slot(settings: Settings) -> str:
 # -- ticks ----------------------------------------------------------------------------------------
 
 
+_NOT_BEFORE_LAST: Final = """greatest(clock_timestamp(), CASE
+                WHEN last.taken_at < clock_timestamp() + interval '1 day' THEN last.taken_at
+            END)"""
+"""The time of a tick that follows ``last``: places are found by time because times ascend, also
+where the clock was set back, or a promoted server's is behind. A clock that was a day ahead, or
+more, is not followed: events would be kept for as much longer."""
+
+
 def _tick(names: Names) -> str:
     # The order of the steps is the proof: lock, snapshot, top, own xid. So ticks nest; every event
     # visible in the snapshot has an id up to top; every other one up to top has an xid that the
@@ -255,10 +263,10 @@ def _tick(names: Names) -> str:
         IF current_setting('synchronous_commit') = 'off' THEN
             PERFORM set_config('synchronous_commit', 'on', true);
         END IF;
-        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total)
+        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total, taken_at)
         VALUES (
             last.tick + 1, last.epoch, last.base, snap,
-            pg_current_xact_id(), ceiling, final_id, last.total + fresh
+            pg_current_xact_id(), ceiling, final_id, last.total + fresh, {_NOT_BEFORE_LAST}
         );
         RETURN last.tick + 1;
     END
@@ -332,10 +340,12 @@ def _begin_epoch(names: Names) -> str:
             last.snapshot := pg_current_snapshot();
             last.own := pg_current_xact_id();
         END IF;
-        INSERT INTO {names.ticks} (tick, epoch, base, snapshot, own, top, final, total, whole)
+        INSERT INTO {names.ticks} (
+            tick, epoch, base, snapshot, own, top, final, total, whole, taken_at
+        )
         VALUES (
             last.tick + 1, last.epoch + 1, last.base, last.snapshot,
-            last.own, last.top, last.final, last.total, is_copy
+            last.own, last.top, last.final, last.total, is_copy, {_NOT_BEFORE_LAST}
         );
     END
     $function$

@@ -10,7 +10,7 @@ from asyncnotify.log._values import Position
 from asyncnotify.log._walk.walk import ExpiredError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from datetime import datetime
 
     from asyncnotify.log._walk.columns import Columns
@@ -72,6 +72,10 @@ class Behind(NamedTuple):
     is_exact: bool
 
 
+async def _nothing() -> None:
+    """Let the walk go on: there is no place to keep."""
+
+
 class _OtherServerError(Exception):
     """The last tick that was read is not one of this server's: it does not know what was read."""
 
@@ -86,6 +90,8 @@ class Cursor:
 
     Attributes:
         last: The last tick that has been read as a whole.
+        on_passed: Called behind each hundred ticks, or so, if more follow: nothing that is wanted
+            may be in thousands of them.
     """
 
     last: Tick
@@ -93,6 +99,8 @@ class Cursor:
     def __init__(self, walk: Walk, log: str) -> None:
         self._walk = walk
         self._log = log
+        self.on_passed: Callable[[], Awaitable[None]] = _nothing
+        self._is_far = False
         self._ahead: deque[Tick] = deque()
         self._events: AsyncGenerator[Columns] | None = None
         self._after = 0
@@ -153,6 +161,7 @@ class Cursor:
         if first.number < max(number, 1):
             self.last = first
             self._ahead.extend(ahead)
+            self._is_far = len(ahead) == _AHEAD - 1
             self._after = after if number else 0
             self._skip_finished()
             self._is_read_known = not self._after
@@ -212,6 +221,8 @@ class Cursor:
                 self._events = None
                 self._after = self._read = 0
                 self._is_read_known = True
+                if self._is_far and not self._ahead:
+                    await self.on_passed()
         except ExpiredError as error:
             return await self._expired(error.first)
         except _OtherServerError:
@@ -226,6 +237,7 @@ class Cursor:
         if not ticks or ticks[0] != self.last:
             raise _OtherServerError
         self._ahead.extend(ticks[1:])
+        self._is_far = len(ticks) == _AHEAD
         return bool(self._ahead)
 
     async def _next_columns(self) -> Columns | None:
