@@ -143,7 +143,11 @@ def _beside_old_snapshot(report: Report) -> Summary | None:
     if not sections:
         return None
     batches = [one.key.removeprefix("log pinned, ") for one in sections]
-    columns = [f"{batch} a batch, {how}" for batch in batches for how in ("free", "old snapshot")]
+    columns = [
+        f"{batch} a batch, {how}"
+        for batch in batches
+        for how in ("no old snapshot", "old snapshot")
+    ]
     peers = [one.peer for one in sections[0].series if not one.peer.endswith(OLD_SNAPSHOT)]
     rows = {
         peer: [
