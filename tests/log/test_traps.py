@@ -264,7 +264,6 @@ async def test_trap_12_the_cursor_is_not_written_for_each_event(
     assert await admin.fetchval("SELECT last_value FROM writes") < 200
 
 
-@pytest.mark.needs_server("SQL")
 async def test_a_consumer_of_a_rare_channel_keeps_its_place_on_the_way(
     admin: Connection, installed: Names, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,9 +62,9 @@ class Behind(NamedTuple):
     What one has behind it whose place has been removed.
 
     Attributes:
-        total: How many events of the log it had behind it.
+        total: How many events of the log it had behind it, at least.
         since: When the last tick that it had read had been taken.
-        is_exact: Whether it had read none that do not count in ``total``.
+        is_exact: Whether it had no more behind it.
     """
 
     total: int
@@ -177,8 +177,8 @@ class Cursor:
         """Return what has been read, if it ends at this position."""
         if not self._is_placed or position != self.position:
             return None
-        is_exact = self._is_read_known
-        return Behind(self.last.total + self._read * is_exact, self.last.taken_at, is_exact)
+        total = self.last.total + self._read
+        return Behind(total, self.last.taken_at, self._is_read_known)
 
     def _removed(self, behind: Behind | None) -> Expired:
         """Return what was between what had been read and the oldest tick, behind which it is."""
