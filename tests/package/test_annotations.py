@@ -54,6 +54,8 @@ def functions_of(cls: type) -> Iterator[Callable[..., object]]:
     for name, value in vars(cls).items():
         if name.startswith("_") and not name.startswith("__"):
             continue
+        if name == "__new__" and hasattr(cls, "_fields"):
+            continue  # Python's, for named tuples: it knows no int until those of the class are read
         function = value.fget if isinstance(value, property) else value
         function = getattr(function, "__func__", function)
         if inspect.isfunction(function):
