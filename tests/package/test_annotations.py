@@ -55,7 +55,7 @@ def functions_of(cls: type) -> Iterator[Callable[..., object]]:
         if name.startswith("_") and not name.startswith("__"):
             continue
         if name == "__new__" and hasattr(cls, "_fields"):
-            continue  # Python's, for named tuples: it knows no int until those of the class are read
+            continue  # Python makes it: its annotations are those of the class, once read
         function = value.fget if isinstance(value, property) else value
         function = getattr(function, "__func__", function)
         if inspect.isfunction(function):
