@@ -86,9 +86,9 @@ class Decoder:
 
     def _texts(self, portion: Portion) -> list[Any]:
         """Return the events as they would be without headers, their payloads as texts."""
-        columns, tick = portion.columns, portion.tick
-        log, epoch, number = map(repeat, (self._log, tick.epoch, tick.number))
-        positions = map(_new, repeat(Position), zip(log, epoch, number, columns.ids, strict=False))
+        epoch, ticks, columns = portion
+        places = zip(repeat(self._log), repeat(epoch), ticks, columns.ids, strict=False)
+        positions = map(_new, repeat(Position), places)
         return list(
             map(
                 _new,

@@ -38,7 +38,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 class Columns(NamedTuple):
     """
-    Events, at least one, ascending by their ids.
+    Events in the order of the log; of one tick, ascending by their ids.
 
     Attributes:
         ids: Their numbers.
@@ -84,6 +84,9 @@ class Columns(NamedTuple):
     def up_to(self, count: int) -> Self:
         """Return the first events. Raises nothing."""
         return type(self)._make(column[:count] for column in self)
+
+
+NO_COLUMNS: Final = Columns(*((),) * len(Columns._fields))
 
 
 def columns_of(rows: Sequence[Any]) -> Columns:

@@ -10,7 +10,7 @@ from asyncnotify.log._values import Position
 from asyncnotify.log._walk.walk import ExpiredError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from datetime import datetime
 
     from asyncnotify.log._walk.columns import Columns
@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 _AHEAD: Final = 100
 """Ticks that are read at once."""
 
+_FAR_AHEAD: Final = 1_000
+"""The same where more follow: so many may hold an event each, and are read together."""
+
 
 class Portion(NamedTuple):
     """
     Events that follow each other in the order.
 
     Attributes:
-        tick: The tick that they belong to.
+        epoch: In which their ticks were taken.
+        ticks: The number of the tick to which each event belongs.
         columns: Of the events, at least one.
     """
 
-    tick: Tick
+    epoch: int
+    ticks: Sequence[int]
     columns: Columns
 
 
@@ -90,8 +95,8 @@ class Cursor:
 
     Attributes:
         last: The last tick that has been read as a whole.
-        on_passed: Called behind each hundred ticks, or so, if more follow: nothing that is wanted
-            may be in thousands of them.
+        on_passed: Called behind a hundred ticks, and then behind each thousand, if more follow:
+            nothing that is wanted may be in any of them.
     """
 
     last: Tick
@@ -197,6 +202,7 @@ class Cursor:
 
     def _forget(self) -> None:
         self._ahead.clear()
+        self._is_far = False
         self._events = None
         self._after = 0
         self._read = 0
@@ -214,30 +220,49 @@ class Cursor:
         """
         try:
             while self._ahead or await self._look_ahead():
-                columns = await self._next_columns()
-                if columns is not None:
-                    return Portion(self._ahead[0], columns)
-                self.last = self._ahead.popleft()
-                self._events = None
-                self._after = self._read = 0
-                self._is_read_known = True
-                if self._is_far and not self._ahead:
-                    await self.on_passed()
+                portion = await self._next()
+                if portion is not None:
+                    return portion
         except ExpiredError as error:
             return await self._expired(error.first)
         except _OtherServerError:
             return await self.at_position(self.position) or await self.portion()
         return None
 
+    async def _next(self) -> Portion | None:
+        """Return the events that come next, of one tick or of several small ones; None if none."""
+        if self._events is None and not self._after:
+            run = self._walk.run_of(self.last, self._ahead)
+            if len(run) > 1 and (found := await self._walk.run(self.last, run)) is not None:
+                self._pass(len(run))
+                return Portion(run[0].epoch, *found) if found.ticks else None
+        tick = self._ahead[0]
+        columns = await self._next_columns()
+        if columns is not None:
+            return Portion(tick.epoch, [tick.number] * columns.size, columns)
+        self._pass(1)
+        return None
+
+    def _pass(self, count: int) -> None:
+        """Stand behind the next ticks."""
+        for _ in range(count):
+            self.last = self._ahead.popleft()
+        self._events = None
+        self._after = self._read = 0
+        self._is_read_known = True
+
     async def _look_ahead(self) -> bool:
         """Learn of the ticks that follow; return whether there are any."""
-        ticks = await self._walk.news(self.last.number, _AHEAD)
+        if self._is_far:
+            await self.on_passed()
+        count = _FAR_AHEAD if self._is_far else _AHEAD
+        ticks = await self._walk.news(self.last.number, count)
         if ticks and ticks[0].number > self.last.number:
             raise ExpiredError(ticks[0].number)
         if not ticks or ticks[0] != self.last:
             raise _OtherServerError
         self._ahead.extend(ticks[1:])
-        self._is_far = len(ticks) == _AHEAD
+        self._is_far = len(ticks) == count
         return bool(self._ahead)
 
     async def _next_columns(self) -> Columns | None:

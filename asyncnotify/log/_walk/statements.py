@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from asyncnotify.log._names import Names
 
-_COLUMNS: Final = "id, uid, channel, key, payload, headers, appended_at"
+_COLUMNS: Final = "id, uid, channel, key, payload, headers, appended_at, x"
 
-_OUTPUT: Final = (
-    "id, uid, channel, key, payload, headers::pg_catalog.text AS headers, appended_at, found"
-)
+_OUTPUT: Final = """
+    id, uid, channel, key, payload, headers::pg_catalog.text AS headers, appended_at,
+    x::pg_catalog.text::pg_catalog.int8 AS x, found
+"""
 
 _SHORT: Final = """id, uid, channel, key, headers, appended_at,
     CASE WHEN pg_catalog.octet_length(payload) <= $4 THEN payload END AS payload"""
@@ -56,11 +57,13 @@ class Statements:
         tick: Takes a tick if there is something new; gives the number of the newest.
         ticks: Ticks from ``$1`` on, at most ``$2``.
         news: The same, after a tick has been taken if there is something new.
-        visible: Events between two ids, visible in a snapshot, which is the last argument.
+        visible: Events between two ids, visible in a snapshot, which is the last argument. Each
+            row has the event's xid as ``x``.
         short: The same in one row, packed. Instead of the number of bytes it takes the most that a
             payload may have: longer ones are null. ``short`` says how many are not.
         whole: Events between two ids.
-        late: Events between two ids, of transactions, whose xids are the last argument.
+        late: Events between two ids, of transactions, whose xids are the last argument; as
+            ``visible``.
         place: The newest tick, its epoch, and the first tick of the epoch behind the epoch ``$1``.
         last_before: The number of the newest tick that had been taken before the time ``$1``.
         first_late: The smallest id between ``$1`` and ``$2`` of the transactions ``$3``, or null.

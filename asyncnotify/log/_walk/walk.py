@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncnotify.log._errors import PositionError
 from asyncnotify.log._walk.columns import columns_of, last_packed, number_packed, unpacked
+from asyncnotify.log._walk.runs import in_order, run_of
 from asyncnotify.log._walk.ticks import Tick, late_xids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
     from asyncnotify.log._ports import Queries, Statement
     from asyncnotify.log._values import Position
     from asyncnotify.log._walk.columns import Columns
+    from asyncnotify.log._walk.runs import Run
     from asyncnotify.log._walk.statements import Statements
 
     Expect = Callable[..., Awaitable[None]]
@@ -138,6 +140,7 @@ class Walk:
         self._size = size
         self._expect = expect
         self._are_short = True
+        self._together = size.rows
 
     @property
     def reads_all(self) -> bool:
@@ -218,6 +221,51 @@ class Walk:
                 last, sql.visible, start, tick.top, tick.snapshot.text
             ):
                 yield columns
+
+    def run_of(self, last: Tick, ticks: Iterable[Tick]) -> list[Tick]:
+        """Return the ticks, from the first one on, that may be small enough for ``run()``."""
+        together = self._together
+        self._together = min(self._size.rows, together + together // 4 + 1)
+        return run_of(last, ticks, together)
+
+    async def run(self, last: Tick, ticks: Sequence[Tick]) -> Run | None:
+        """
+        Return the events of several ticks at once, or None if they are too long for one portion.
+
+        Args:
+            last: The tick before the first.
+            ticks: As ``run_of()`` returns them, at least one.
+
+        Raises:
+            ExpiredError: Events of these ticks have been removed.
+        """
+        sql, end = self._statements, ticks[-1]
+        rows: list[Any] = []
+        is_whole = True
+        late = await self._late(last, end) if last.base < last.top else []
+        if late and (first := await self._first_late(last.base, last.top, late)) is not None:
+            is_whole = await self._collect(rows, last, sql.late, first - 1, last.top, late)
+        is_whole = is_whole and await self._collect(
+            rows, last, sql.visible, last.top, end.top, end.snapshot.text
+        )
+        if is_whole:
+            return in_order(ticks, rows)
+        self._together = max(1, len(rows) // 2)
+        return None
+
+    async def _collect(
+        self, rows: list[Any], last: Tick, query: Statement, after: int, *arguments: object
+    ) -> bool:
+        """Add the events of a query; return whether these are all, with what is there already."""
+        size, chosen = self._size, self._statements.chosen
+        left = size.bytes - sum(len(row["payload"].encode()) for row in rows)
+        end, *own = arguments
+        answer = await self._queries.fetch(query, after, end, size.rows + 1, left, *chosen, *own)
+        if answer[0]["first_tick"] > last.number:
+            raise ExpiredError(answer[0]["first_tick"])
+        found = answer[0]["found"] or 0
+        rows += answer[:found]
+        return len(answer) >= found and len(rows) <= size.rows
 
     async def _first_late(self, after: int, top: int, xids: list[str]) -> int | None:
         """Return the smallest id of these transactions between two: most have no events."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _EMPTY_TICK_IDS: Final = 1_000
 """After so many ids a tick is taken also where nothing new is visible, as PostgreSQL does."""
 
-_EVENT: Final = ("id", "uid", "channel", "key", "payload", "headers", "appended_at")
+_EVENT: Final = ("id", "uid", "channel", "key", "payload", "headers", "appended_at", "x")
 _PORTION: Final = (*_EVENT, "found", "first_tick")
 _PACKED: Final = ("numbers", "uids", "channels", "keys", "payloads", "headers")
 _SHORT: Final = (*_PACKED, "short", "first_tick")

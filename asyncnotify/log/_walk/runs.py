@@ -1,0 +1,76 @@
+"""
+Runs: small ticks that follow each other, read as if they were one.
+
+Who reads live takes a tick for each event or two. Who comes later would need several queries for
+each of these. Ticks nest: what became visible between the first and the last of a run is the sum of
+what each of them holds, and each event belongs to the first one that sees its transaction.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncnotify.log._walk.columns import NO_COLUMNS, columns_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncnotify.log._walk.columns import Columns
+    from asyncnotify.log._walk.ticks import Tick
+
+
+class Run(NamedTuple):
+    """
+    The events of a run, in the order of the log.
+
+    Attributes:
+        ticks: The number of the tick to which each event belongs.
+        columns: Of the events.
+    """
+
+    ticks: list[int]
+    columns: Columns
+
+
+def run_of(last: Tick, ticks: Iterable[Tick], most: int) -> list[Tick]:
+    """
+    Return the ticks, from the first one on, that can be read as one.
+
+    They are of one epoch, and hold at most ``most`` events. No more ids were given meanwhile, so
+    that the walk of the ids is short, whatever is in rows that are not visible.
+
+    Args:
+        last: The tick before the first.
+        ticks: Those that follow.
+        most: How many events.
+    """
+    run: list[Tick] = []
+    for tick in ticks:
+        if tick.epoch != last.epoch or max(tick.total - last.total, tick.top - last.top) > most:
+            break
+        run.append(tick)
+    return run
+
+
+def in_order(ticks: Sequence[Tick], rows: Iterable[Any]) -> Run:
+    """
+    Return the events of a run in their order: by the tick, and within a tick by id.
+
+    Args:
+        ticks: The run.
+        rows: Of its events. Each has its xid as ``x``.
+    """
+    ends = [tick.snapshot.xmax for tick in ticks]
+
+    def number_of(xid: int) -> int:
+        place = bisect_right(ends, xid)  # those before do not see it, and most often this one does
+        if not ticks[place].snapshot.sees(xid):
+            # False stands before True: what one tick sees, those behind it see too
+            place = bisect_left(ticks, True, place, key=lambda tick: tick.snapshot.sees(xid))  # noqa: FBT003 - a value that is sought
+        return ticks[place].number
+
+    placed = sorted(((number_of(row["x"]), row["id"], row) for row in rows), key=itemgetter(0, 1))
+    columns = columns_of([row for _, _, row in placed]) if placed else NO_COLUMNS
+    return Run([number for number, _, _ in placed], columns)

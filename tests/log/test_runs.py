@@ -1,0 +1,195 @@
+"""Ticks that are read together give the same events, at the same places, as one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from asyncnotify.log import Log
+from asyncnotify.log._walk.cursor import Cursor, Expired, Portion
+from asyncnotify.log._walk.statements import Statements
+from asyncnotify.log._walk.walk import DEFAULT_SIZE, Size, Walk
+from tests.log.conftest import NAMES, Reader, append, queries_of
+from tests.log.writers import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncnotify.log._ports import Statement
+    from tests.log.conftest import Connect, Connection
+
+    Place = tuple[int, int, str]
+
+WRITERS: Final = 6
+TICKS: Final = 2_500
+
+ONE_BY_ONE: Final = Size(rows=1)
+SIZES: Final = (
+    ONE_BY_ONE,
+    Size(rows=2),
+    Size(rows=7),
+    Size(rows=50),
+    Size(rows=1_000, bytes=10),
+    Size(rows=1_000, bytes=60),
+    DEFAULT_SIZE,
+)
+
+
+class CountingQueries:
+    """Asks on a connection, and counts."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.count = 0
+        self._queries = queries_of(connection)
+
+    async def fetch(self, statement: Statement, /, *arguments: Any) -> Sequence[Any]:
+        """Return the rows of the answer."""
+        self.count += 1
+        return await self._queries.fetch(statement, *arguments)
+
+
+def cursor_of(
+    queries: Any, size: Size = DEFAULT_SIZE, channels: Sequence[str] | None = None
+) -> Cursor:
+    """Return what reads the log in portions of this size."""
+    return Cursor(Walk(queries, Statements(NAMES, channels), size), NAMES.log)
+
+
+async def places(cursor: Cursor) -> list[Place]:
+    """Return tick, id and payload of all events behind a cursor."""
+    found: list[Place] = []
+    while (portion := await cursor.portion()) is not None:
+        assert isinstance(portion, Portion)
+        columns = portion.columns
+        assert columns.size
+        found += zip(portion.ticks, columns.ids, columns.payloads, strict=True)
+    return found
+
+
+async def write_and_read_live(connect: Connect, seed: int) -> None:
+    """Append in transactions of all kinds, while one reads who takes a tick for all that is new."""
+    finished = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+
+        async def write(number: int) -> None:
+            async with connect() as connection:
+                await Writer(number, connection, seed).run()
+
+        async def read() -> None:
+            async with connect() as connection:
+                reader = Reader(connection)
+                while not finished.is_set():
+                    await reader.read()
+                await reader.read()
+
+        group.create_task(read())
+        for task in [group.create_task(write(number)) for number in range(WRITERS)]:
+            await task
+        finished.set()
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_order_is_that_of_single_ticks(
+    admin: Connection, connect: Connect, seed: int
+) -> None:
+    """Whatever the size of portions: the same events, ticks and ids, and from each place on."""
+    await write_and_read_live(connect, seed)
+    queries = queries_of(admin)
+    single = cursor_of(queries, ONE_BY_ONE)
+    await single.at_start()
+    expected = await places(single)
+    assert expected == sorted(expected)
+    assert len({tick for tick, _, _ in expected}) > 10
+    for size in SIZES:
+        cursor = cursor_of(queries, size)
+        await cursor.at_start()
+        assert await places(cursor) == expected, size
+        assert cursor.position == single.position
+    for place in range(0, len(expected), 17):
+        cursor = cursor_of(queries)
+        tick, number, _ = expected[place]
+        assert await cursor.at_position(single.position._replace(tick=tick, id=number)) is None
+        assert await places(cursor) == expected[place + 1 :]
+
+
+@pytest.mark.usefixtures("installed")
+async def test_channels_are_chosen_in_runs_too(admin: Connection) -> None:
+    """Of ticks that are read together only the events that are wanted come."""
+    reader = Reader(admin)
+    for number in range(40):
+        await append(admin, str(number), channel="rare" if number % 10 == 3 else "other")
+        await reader.read()
+    for channels, expected in ((["rare"], range(3, 40, 10)), (["none"], ()), (None, range(40))):
+        cursor = cursor_of(queries_of(admin), channels=channels)
+        await cursor.at_start()
+        found = await places(cursor)
+        assert [payload for _, _, payload in found] == list(map(str, expected))
+        assert [tick for tick, _, _ in found] == [number + 1 for number in expected]
+
+
+async def take_ticks(admin: Connection, payload: str = "") -> None:
+    """Append events, each of which gets a tick of its own."""
+    reader = Reader(admin)
+    for number in range(TICKS):
+        await append(admin, f"{number}{payload}")
+        await reader.walk.take_tick()
+
+
+@pytest.mark.usefixtures("installed")
+async def test_a_log_that_was_read_live_takes_few_queries(admin: Connection) -> None:
+    """A thousand ticks of one event take three queries or so, and not two each."""
+    await take_ticks(admin)
+    queries = CountingQueries(admin)
+    cursor = cursor_of(queries)
+    await cursor.at_start()
+    found = await places(cursor)
+    assert [payload for _, _, payload in found] == list(map(str, range(TICKS)))
+    assert queries.count < TICKS / 100
+
+
+@pytest.mark.usefixtures("installed")
+async def test_long_payloads_take_few_queries(admin: Connection) -> None:
+    """Where a portion has room for few events, as many ticks as it has room for are read."""
+    await take_ticks(admin, "x" * 200)
+    queries = CountingQueries(admin)
+    cursor = cursor_of(queries, Size(bytes=20_000))
+    await cursor.at_start()
+    assert len(await places(cursor)) == TICKS
+    assert queries.count < TICKS / 15
+
+
+@pytest.mark.usefixtures("installed")
+async def test_batches_are_large_where_ticks_are_small(dsn: str, admin: Connection) -> None:
+    """Who comes back to a log that others have read live gets batches as large as asked for."""
+    sizes: list[int] = []
+    async with Log(NAMES.log, dsn) as log, log.consumer("late") as late:
+        await take_ticks(admin)
+        async for batch in late.batches(500):
+            sizes.append(len(batch))
+            if sum(sizes) == TICKS:
+                break
+    assert len(sizes) < 10
+
+
+@pytest.mark.needs_server
+@pytest.mark.usefixtures("installed")
+async def test_what_has_been_removed_in_a_run_is_told(admin: Connection) -> None:
+    """Ticks that were removed after they had been looked at: nothing of the run counts."""
+    reader = Reader(admin)
+    for number in range(20):
+        await append(admin, str(number))
+        await reader.read()
+    cursor = cursor_of(queries_of(admin), Size(rows=5))
+    await cursor.at_start()
+    first = await cursor.portion()
+    assert isinstance(first, Portion)
+    assert list(first.columns.payloads) == list("01234")
+    await admin.execute(f"DELETE FROM {NAMES.ticks} WHERE tick < 15")
+    await admin.execute(f"DELETE FROM {NAMES.events} WHERE id <= 15")
+    expired = await cursor.portion()
+    assert isinstance(expired, Expired)
+    assert (expired.dropped, expired.most) == (10, 10)
+    assert [payload for _, _, payload in await places(cursor)] == ["15", "16", "17", "18", "19"]
