@@ -11,7 +11,8 @@ from asyncnotify.log._schema.tables import REGISTRY, buckets_query, not_removed
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
 from asyncnotify.log._walk.buckets import bucket_number
-from asyncnotify.log._walk.statements import tick
+from asyncnotify.log._walk.statements import Statements
+from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -41,7 +42,7 @@ class Operations:
 
     async def status(self) -> LogStatus:
         """Return the state of the log, as it is now."""
-        await self._queries.fetch(tick(self._names))
+        await Walk(self._queries, Statements(self._names)).newest()
         return await self.last_status()
 
     async def last_status(self) -> LogStatus:

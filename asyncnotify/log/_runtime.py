@@ -258,15 +258,17 @@ class Runtime:
             await handle_dead_letter(session, options.names, handling, letter)
 
     async def expire(self) -> int:
-        """Take a tick, and empty the partitions that are old enough; return how many."""
+        """Take ticks, and empty the partitions that are old enough; return how many."""
         names = self._options.names
-        await self._queries.fetch(tick(names))
+        await Walk(self._queries, Statements(names)).newest()
         expire = Statement("expire", f"SELECT {names.prefix}_expire()")
-        for count in range(_LARGEST_RING):
+        count = 0
+        while count < _LARGEST_RING:
             [row] = await self._queries.fetch(expire)
             if row[0] is None:
-                return count
-        return _LARGEST_RING
+                break
+            count += row[0] >= 0
+        return count
 
     def _keep_expiring(self) -> None:
         if self._expiring is None:

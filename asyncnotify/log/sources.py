@@ -25,7 +25,8 @@ whole                given channels and bucket; after, end, rows, bytes, … →
 late                 given channels and bucket; after, end, rows, bytes, …, xids → as ``visible``
 first_late           after, end, xids → the smallest id of these transactions, or null
 late_in_range        first, end → the xids in this range that have events
-expire               empty one part of the log that is old enough → its number, or null
+expire               empty one part of the log that is old enough → its number, or null; a negative
+                     number: there is more to be done before it is empty
 wake                 notify those who read; no answer
 buckets_of           consumer → how many buckets it has, or no row
 add_consumer         consumer, buckets, position: make it, unless it is there

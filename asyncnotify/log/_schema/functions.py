@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.log._bounds import EMPTY_TICK_IDS, MOST_TICK_IDS
 from asyncnotify.log._names import SCHEMA
 from asyncnotify.log._schema.cursors import (
     ATTRIBUTES,
@@ -28,10 +29,6 @@ _PLANS: Final = """
 index on ids. That on xids has them too, and would be read alone, with a step for each xid of the
 log, of which old statistics know few. Before 18 a plan that is switched off and taken all the same
 has so high a cost that it would be compiled, which takes 50 ms."""
-
-EMPTY_TICK_IDS: Final = 1_000
-"""After so many ids a tick is taken also where nothing new is visible: else the ids of a large open
-transaction would be walked again at every call."""
 
 ON_STANDBY: Final = "25006"
 IN_TRANSACTION: Final = "25001"
@@ -199,10 +196,10 @@ more, is not followed: events would be kept for as much longer."""
 
 
 def _tick(names: Names) -> str:
-    # The order of the steps is the proof: lock, snapshot, top, own xid. So ticks nest; every event
-    # visible in the snapshot has an id up to top; every other one up to top has an xid that the
-    # snapshot lists, or one from its xmax on and below own. An advisory lock, because the lock of
-    # a row would take an xid too early.
+    # The order of the steps is the proof: lock, snapshot, top, own xid. So ticks nest; each event
+    # belongs to the first tick that sees its xid and has its id up to top; every event up to top
+    # that is not visible has an xid that the snapshot lists, or one from its xmax on and below own.
+    # An advisory lock, because the lock of a row would take an xid too early.
     # Pairs, and id + 0: so only the index on xids can be walked, never the ids of the whole table.
     # A function's own setting of synchronous_commit would end with the function, before the commit
     return f"""
@@ -241,6 +238,7 @@ def _tick(names: Names) -> str:
         END IF;
         snap := pg_current_snapshot();
         ceiling := (SELECT last_value - (NOT is_called)::int FROM {names.sequence});
+        ceiling := least(ceiling, last.top + {MOST_TICK_IDS});
         SELECT count(*), coalesce(max(id), 0) INTO fresh, final_id FROM {names.events}
         WHERE id > last.top AND id <= ceiling AND pg_visible_in_snapshot(x, snap);
         SELECT count(*), coalesce(max(event.id), 0) INTO late, final_late
@@ -334,7 +332,8 @@ def _begin_epoch(names: Names) -> str:
         IF is_copy THEN
             SELECT last.total + count(*), coalesce(max(id), 0) INTO last.total, last.final
             FROM {names.events}
-            WHERE id > last.base AND NOT pg_visible_in_snapshot(x, last.snapshot);
+            WHERE id > last.base
+                AND (id > last.top OR NOT pg_visible_in_snapshot(x, last.snapshot));
             last.base := (SELECT last_value FROM {names.sequence});
             last.top := last.base;
             last.snapshot := pg_current_snapshot();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.log._bounds import MOST_TICKS
 from asyncnotify.log._schema.cursors import ATTRIBUTES
 from asyncnotify.log._schema.tables import REGISTRY
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncnotify.log._names import Names
+
+NOT_DONE: Final = -1
+"""What ``expire()`` returns where it has removed ticks, and has to be called again for more."""
 
 RETENTION_FUNCTIONS: Final = ("expire()", "consumed_up_to()")
 
@@ -98,6 +102,7 @@ def _expire(names: Names, slot: str) -> str:
         middle bigint;
         is_seen bool;
         is_free bool;
+        is_part bool;
     BEGIN
         IF NOT pg_try_advisory_xact_lock({names.lock_key("expire")}) THEN
             RETURN NULL;
@@ -138,11 +143,19 @@ def _expire(names: Names, slot: str) -> str:
             EXCEPTION WHEN lock_not_available THEN
                 CONTINUE WHEN NOT is_free;
             END;
+            is_part := floor_tick.tick - settings.first_tick > {MOST_TICKS};
+            IF is_part THEN
+                SELECT * INTO STRICT floor_tick FROM {names.ticks}
+                WHERE tick >= settings.first_tick + {MOST_TICKS} ORDER BY tick LIMIT 1;
+            END IF;
             BEGIN
                 {_note_left_behind(names)}
                 DELETE FROM {names.ticks}
                 WHERE tick >= settings.first_tick AND tick < floor_tick.tick;
                 UPDATE {REGISTRY} SET first_tick = floor_tick.tick WHERE name = '{names.log}';
+                IF is_part THEN
+                    RETURN {NOT_DONE};
+                END IF;
                 EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
                 EXECUTE format('SELECT id FROM %s ORDER BY id DESC LIMIT 1', leaf) INTO again;
                 EXECUTE all_seen INTO is_seen USING floor_tick.snapshot,

@@ -3,7 +3,8 @@ Runs: small ticks that follow each other, read as if they were one.
 
 Who reads live takes a tick for each event or two. Who comes later would need several queries for
 each of these. Ticks nest: what became visible between the first and the last of a run is the sum of
-what each of them holds, and each event belongs to the first one that sees its transaction.
+what each of them holds. Each event belongs to the first one that sees its transaction, and goes as
+far as its id.
 """
 
 from __future__ import annotations
@@ -63,14 +64,18 @@ def in_order(ticks: Sequence[Tick], rows: Iterable[Any]) -> Run:
         rows: Of its events. Each has its xid as ``x``.
     """
     ends = [tick.snapshot.xmax for tick in ticks]
+    tops = [tick.top for tick in ticks]
 
-    def number_of(xid: int) -> int:
-        place = bisect_right(ends, xid)  # those before do not see it, and most often this one does
+    def number_of(xid: int, event: int) -> int:
+        # Those before do not see it, and most often this one does
+        place = max(bisect_right(ends, xid), bisect_left(tops, event))
         if not ticks[place].snapshot.sees(xid):
             # False stands before True: what one tick sees, those behind it see too
             place = bisect_left(ticks, True, place, key=lambda tick: tick.snapshot.sees(xid))  # noqa: FBT003 - a value that is sought
         return ticks[place].number
 
-    placed = sorted(((number_of(row["x"]), row["id"], row) for row in rows), key=itemgetter(0, 1))
+    placed = sorted(
+        ((number_of(row["x"], row["id"]), row["id"], row) for row in rows), key=itemgetter(0, 1)
+    )
     columns = columns_of([row for _, _, row in placed]) if placed else NO_COLUMNS
     return Run([number for number, _, _ in placed], columns)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from asyncnotify.log._bounds import MOST_TICK_IDS
 from asyncnotify.log._errors import PositionError
 from asyncnotify.log._walk.columns import columns_of, last_packed, number_packed, unpacked
 from asyncnotify.log._walk.runs import in_order, run_of
@@ -153,9 +154,15 @@ class Walk:
         return int(rows[0][0])
 
     async def newest(self) -> Tick:
-        """Take a tick if something is new; return the newest."""
-        [tick] = await self.ticks(await self.take_tick(), 1)
-        return tick
+        """Take ticks until all that is visible is in one; return the newest."""
+        last = -1
+        while True:
+            number = await self.take_tick()
+            *before, tick = await self.ticks(max(number - 1, 0), 2)
+            is_full = bool(before) and tick.top - before[0].top >= MOST_TICK_IDS
+            if number == last or not is_full:
+                return tick
+            last = number
 
     async def last_before(self, time: datetime) -> int | None:
         """Return the number of the newest tick that had been taken before a time, if any."""
