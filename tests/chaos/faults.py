@@ -30,9 +30,17 @@ once it had not stopped after 30 s."""
 class Target(Protocol):
     """What faults are injected into."""
 
-    server: PostgresServer
-    proxy: FaultProxy
     chance: random.Random
+
+    @property
+    def server(self) -> PostgresServer:
+        """The server that takes writes."""
+        ...
+
+    @property
+    def proxy(self) -> FaultProxy:
+        """What leads to it."""
+        ...
 
     async def sessions(self) -> list[int]:
         """Return the pids of the listeners' sessions."""

@@ -150,7 +150,13 @@ async def _chosen(
     options: argparse.Namespace, server: PostgresServer, seconds: float, seed: int
 ) -> Outcome | PublishingOutcome | LogOutcome:
     if options.log:
-        return await run_log(server, seconds=seconds, seed=seed, retention=options.retention)
+        return await run_log(
+            server,
+            seconds=seconds,
+            seed=seed,
+            retention=options.retention,
+            failover=options.failover,
+        )
     if options.publishing or (options.pooler and not options.listening):
         return await run_publishing(
             server,
@@ -202,6 +208,11 @@ def _parser() -> argparse.ArgumentParser:
         "--retention",
         action="store_true",
         help="with --log: remove events seconds after they were committed",
+    )
+    parser.add_argument(
+        "--failover",
+        action="store_true",
+        help="with --log: the server has a standby, and is killed, and the standby promoted",
     )
     parser.add_argument("--pg", choices=VERSIONS, help="the version of PostgreSQL")
     add_variants(parser)

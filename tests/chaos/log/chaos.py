@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from asyncnotify.testing.proxy import FaultProxy
     from asyncnotify.testing.server import PostgresServer
-    from tests.chaos.faults import Fault
+    from tests.chaos.faults import Fault, Target
+    from tests.chaos.log.failover import Servers
 
 __all__ = ["LogChaos"]
 
@@ -73,15 +74,13 @@ class LogChaos:
 
     def __init__(
         self,
-        server: PostgresServer,
-        proxy: FaultProxy,
+        servers: Servers,
         chance: random.Random,
         *,
         seconds: float,
         retention: bool,
     ) -> None:
-        self.server = server
-        self.proxy = proxy
+        self._servers = servers
         self.chance = chance  # of the faults alone
         self.ledger = Ledger()
         self.histories: list[History] = []
@@ -91,9 +90,9 @@ class LogChaos:
         self._retention = retention
         self._lives = (0.2, 1.5) if seconds < 60 else (1.0, 7.0)
         self._others = random.Random(chance.random())
-        self._proxied = proxy.proxied_dsn(server.dsn)
+        self._direct, self._proxied = servers.dsn, servers.proxied_dsn
         self._log = Log(LOG, self._proxied, **LIMITS)
-        self._operator = Log(LOG, server.dsn, **LIMITS)
+        self._operator = Log(LOG, self._direct, **LIMITS)
         self._appending = Log(LOG, connect=self._connect_to_append, **LIMITS)
         self._folder = tempfile.TemporaryDirectory(prefix="asyncnotify-chaos-")
         self._stack = AsyncExitStack()
@@ -105,6 +104,16 @@ class LogChaos:
         self._disturbing: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
         self.sought = Sought(self._proxied, self._others, expires=retention)
+
+    @property
+    def server(self) -> PostgresServer:
+        """The server that takes writes."""
+        return self._servers.primary
+
+    @property
+    def proxy(self) -> FaultProxy:
+        """What leads to it."""
+        return self._servers.proxy
 
     async def _connect_to_append(self) -> asyncpg.Connection[Any]:
         settings = {"application_name": APPLICATION}
@@ -126,7 +135,7 @@ class LogChaos:
         for log in (self._log, self._operator, self._appending):
             await self._stack.enter_async_context(log)
         self._stack.push_async_callback(self._cancel_tasks)
-        async with connected(self.server.dsn) as connection:
+        async with connected(self._direct) as connection:
             await connection.execute(SCHEMA)
         for name in (*_RULES, "transactional", SOUGHT):
             async with self._operator.consumer(name):
@@ -147,7 +156,7 @@ class LogChaos:
         for name, rule in _RULES.items():
             self.histories.append(History(name, rule))
         cursors = {history.name: history.cursors for history in self.histories}
-        self._start(watch_cursors(self.server.dsn, cursors), self._disturbing)
+        self._start(watch_cursors(self._direct, cursors), self._disturbing)
 
     def _begin_to_read(self) -> None:
         expiring = self._retention
@@ -168,7 +177,7 @@ class LogChaos:
 
     def _begin_to_append(self) -> None:
         for number in range(WRITERS):
-            dsn = self._proxied if number % 2 else self.server.dsn
+            dsn = self._proxied if number % 2 else self._direct
             writer = Writer(*(number, dsn, self._appending, self.ledger, self._others), pause=0.15)
             self._writers.append(writer)
             self._start(writer.run(), self._writing)
@@ -205,7 +214,7 @@ class LogChaos:
             injected.append(fault)
             await asyncio.sleep(self.chance.uniform(0.05, 0.6))
             if len(injected) % _HEALED_AFTER == 0:
-                self.proxy.heal()
+                self._servers.heal()
                 await asyncio.sleep(self.chance.uniform(0.0, 1.0))
             self._check_tasks()
             now = time.monotonic()
@@ -219,8 +228,15 @@ class LogChaos:
         return sum(self.kills.values()) > 2 and self.sought.is_disturbed
 
     def _draw_faults(self) -> Iterator[Fault]:
+        faults: list[Fault] = [*FAULTS]
+        if self._servers.has_standby:
+            faults += [self._fail_over] * 2
         while True:
-            yield from self.chance.sample(FAULTS, len(FAULTS))
+            yield from self.chance.sample(faults, len(faults))
+
+    async def _fail_over(self, _: Target) -> None:
+        """Kill the server, and let the standby take its place."""
+        await self._servers.fail_over()
 
     def _check_tasks(self) -> None:
         """Raise what has ended a task that is not to end."""
@@ -231,7 +247,7 @@ class LogChaos:
     async def sessions(self) -> list[int]:
         """Return the pids of the log's sessions, in no order; none if nobody answers."""
         with suppress(*LOST, TimeoutError):
-            async with ServerFaults(self.server.dsn) as faults:
+            async with ServerFaults(self._direct) as faults:
                 return await faults.sessions()
         return []
 
@@ -259,7 +275,7 @@ class LogChaos:
         Raises:
             TimeoutError: Somebody does not get on.
         """
-        self.proxy.heal()
+        self._servers.heal()
         for killed in self._killed.values():
             killed.spare()
         await self._end_writing()
@@ -270,8 +286,8 @@ class LogChaos:
         for history in self.histories:
             if history.name in _RULES:
                 history.entries += entries_in(self._killed[history.name].path)
-        self.histories.append(await read_effects(self.server.dsn, "transactional"))
-        self.bucketed = await read_effects(self.server.dsn, "bucketed")
+        self.histories.append(await read_effects(self._direct, "transactional"))
+        self.bucketed = await read_effects(self._direct, "bucketed")
 
     async def _end_writing(self) -> None:
         """Let no transaction be open, and learn which were committed."""
@@ -279,8 +295,8 @@ class LogChaos:
             writer.stop()
         await asyncio.gather(*self._writing)
         await self._appending.aclose()
-        await answered(lambda: end_writers(self.server.dsn))
-        self.ledger.committed |= await answered(lambda: committed(self.server.dsn))
+        await answered(lambda: end_writers(self._direct))
+        self.ledger.committed |= await answered(lambda: committed(self._direct))
 
     async def _until_all_have_all(self) -> None:
         """Wait as long as anybody gets on."""
@@ -297,7 +313,7 @@ class LogChaos:
     async def _behind(self) -> list[str]:
         """Return who has not had the last event."""
         behind = [n for n in _RULES if not ends_with(self._killed[n].path, LAST)]
-        behind += await answered(lambda: without_effect(self.server.dsn, LAST))
+        behind += await answered(lambda: without_effect(self._direct, LAST))
         names = [*(reader.history.name for reader in self._readers), SOUGHT]
         return behind + [n for n, task in zip(names, self._reading, strict=True) if not task.done()]
 
