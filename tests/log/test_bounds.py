@@ -133,7 +133,25 @@ async def test_a_copy_has_what_no_tick_had_before_it_was_made(log: Log, admin: C
     await append(admin, *EVENTS)
     await admin.execute(f"SELECT {NAMES.prefix}_tick()")
     await admin.execute(f"UPDATE {NAMES.epochs} SET system_identifier = 1")
-    assert [event.payload async for event in log.read(after="start").until_end()] == EVENTS
+    async with log.read(after="start") as stream:
+        assert [event.payload async for event in stream.until_end()] == EVENTS
+        assert stream.position is not None
+        position = stream.position
+    assert [event async for event in log.read(after=position).until_end()] == []
+    assert (await log.status()).events == len(EVENTS)
+    query = f"SELECT final FROM {NAMES.ticks} WHERE whole"
+    assert await admin.fetchval(query) == len(EVENTS)
+
+
+async def test_the_state_of_a_promoted_server_tells_of_all_events(
+    log: Log, admin: Connection
+) -> None:
+    """The first tick there begins an epoch, and holds nothing new."""
+    await append(admin, "first")
+    assert (await log.status()).events == 1
+    await append(admin, "second", "third")
+    await admin.execute(f"UPDATE {NAMES.epochs} SET timeline = '0000FFFF'")
+    assert (await log.status()).events == 3
 
 
 async def test_many_ticks_are_removed_step_by_step(log: Log, admin: Connection) -> None:
@@ -159,3 +177,29 @@ async def test_many_ticks_are_removed_step_by_step(log: Log, admin: Connection) 
     assert gap.dropped == len(EVENTS) - 3
     assert isinstance(event, Event)
     assert event.payload == "new"
+
+
+async def test_a_consumer_that_has_gone_on_behind_what_was_removed_has_a_bound(
+    log: Log, admin: Connection
+) -> None:
+    """It had read a portion before: what it has handled of that since was noted by nobody."""
+    reader = Reader(admin)
+    async with log.consumer("mailer") as mailer:
+        for payload in EVENTS:
+            await append(admin, payload)
+            await reader.read()
+        async with asyncio.timeout(scaled(20)):
+            for _ in range(4):
+                await anext(mailer)
+            await mailer.next_batch(1)  # commits what was done
+            await age(admin, 8)
+            await log.install(limit=timedelta(days=7))
+            await append(admin, "new")
+            assert await log.expire() == 1
+            await mailer.next_batch(1)
+    async with log.consumer("mailer", gaps=True) as mailer, asyncio.timeout(scaled(20)):
+        gap = await anext(mailer)
+    assert isinstance(gap, Gap)
+    assert gap.dropped is None
+    query = f"SELECT (behind_total, behind_is_exact) FROM {NAMES.consumers}"
+    assert await admin.fetchval(query) == (4, False)

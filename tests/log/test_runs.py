@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from asyncnotify.log import Log
+from asyncnotify.log import Log, Position
 from asyncnotify.log._walk.cursor import Cursor, Expired, Portion
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Size, Walk
@@ -38,16 +38,22 @@ SIZES: Final = (
 
 
 class CountingQueries:
-    """Asks on a connection, and counts."""
+    """Asks on a connection, and counts the queries, and the bytes of payloads."""
 
     def __init__(self, connection: Connection) -> None:
-        self.count = 0
+        self.count = self.bytes = 0
         self._queries = queries_of(connection)
 
     async def fetch(self, statement: Statement, /, *arguments: Any) -> Sequence[Any]:
         """Return the rows of the answer."""
         self.count += 1
-        return await self._queries.fetch(statement, *arguments)
+        rows = await self._queries.fetch(statement, *arguments)
+        for row in rows:
+            if "payload" in row.keys():  # noqa: SIM118 - of a record, `in` asks for values
+                self.bytes += len(row["payload"] or "")
+            elif "payloads" in row.keys():  # noqa: SIM118 - as above
+                self.bytes += sum(len(payload or "") for payload in row["payloads"] or ())
+        return rows
 
 
 def cursor_of(
@@ -130,10 +136,10 @@ async def test_channels_are_chosen_in_runs_too(admin: Connection) -> None:
         assert [tick for tick, _, _ in found] == [number + 1 for number in expected]
 
 
-async def take_ticks(admin: Connection, payload: str = "") -> None:
+async def take_ticks(admin: Connection, count: int = TICKS, payload: str = "") -> None:
     """Append events, each of which gets a tick of its own."""
     reader = Reader(admin)
-    for number in range(TICKS):
+    for number in range(count):
         await append(admin, f"{number}{payload}")
         await reader.walk.take_tick()
 
@@ -151,14 +157,64 @@ async def test_a_log_that_was_read_live_takes_few_queries(admin: Connection) -> 
 
 
 @pytest.mark.usefixtures("installed")
-async def test_long_payloads_take_few_queries(admin: Connection) -> None:
-    """Where a portion has room for few events, as many ticks as it has room for are read."""
-    await take_ticks(admin, "x" * 200)
+@pytest.mark.parametrize("room", [0.6, 1, 2, 10, 50])
+async def test_long_payloads_are_fetched_once(admin: Connection, room: float) -> None:
+    """As many ticks are read at once as a portion has room for, and hardly more is fetched."""
+    payload, count = "x" * 200, 200
+    await take_ticks(admin, count, payload)
     queries = CountingQueries(admin)
-    cursor = cursor_of(queries, Size(bytes=20_000))
+    cursor = cursor_of(queries, Size(bytes=int(room * len(payload))))
     await cursor.at_start()
-    assert len(await places(cursor)) == TICKS
-    assert queries.count < TICKS / 15
+    assert len(await places(cursor)) == count
+    assert queries.count <= 10 + count / max(1, room // 2)
+    assert queries.bytes < 1.1 * count * (len(payload) + 3)
+
+
+@pytest.mark.usefixtures("installed")
+async def test_a_portion_has_one_event_of_any_size(admin: Connection, connect: Connect) -> None:
+    """Also where late events and others are read together: each of them may be long."""
+    size, long = Size(bytes=1_000), "x" * 5_000
+    reader = Reader(admin)
+    async with connect() as slow:
+        async with slow.transaction():
+            await append(slow, "slow", long)
+            await append(admin, "first")
+            await reader.read()
+            position = Position(NAMES.log, 1, reader.tick, 3)
+        await reader.walk.take_tick()
+        await append(admin, long)
+        await reader.walk.take_tick()
+        await append(admin, "last")
+        await reader.read()
+    cursor = cursor_of(queries_of(admin), size)
+    await cursor.at_position(position)
+    sizes: list[list[int]] = []
+    while (portion := await cursor.portion()) is not None:
+        assert isinstance(portion, Portion)
+        sizes.append([len(payload) for payload in portion.columns.payloads])
+    assert sum(map(len, sizes)) == 4
+    assert max(map(sum, sizes)) <= len(long) + size.bytes
+
+
+@pytest.mark.needs_server("epochs")
+@pytest.mark.usefixtures("installed")
+async def test_a_run_ends_with_an_epoch(admin: Connection) -> None:
+    """Each event has the position that names the epoch of its tick."""
+    for timeline in ("0000FFFE", "0000FFFF"):
+        await take_ticks(admin, 5)
+        await admin.execute(f"UPDATE {NAMES.epochs} SET timeline = $1", timeline)
+    await take_ticks(admin, 5)
+    expected = await admin.fetch(f"SELECT epoch, tick FROM {NAMES.ticks} WHERE final > 0")
+    cursor = cursor_of(queries_of(admin))
+    await cursor.at_start()
+    found: list[tuple[int, int]] = []
+    while (portion := await cursor.portion()) is not None:
+        assert isinstance(portion, Portion)
+        found += [(portion.epoch, tick) for tick in portion.ticks]
+    assert len(found) == 15
+    assert found == sorted(found)
+    assert set(found) == set(map(tuple, expected))
+    assert {epoch for epoch, _ in found} == {1, 2, 3}
 
 
 @pytest.mark.usefixtures("installed")

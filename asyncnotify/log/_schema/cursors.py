@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.log._schema.tables import REGISTRY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -164,6 +166,8 @@ def _hold(names: Names) -> str:
 
 
 def _commit(names: Names) -> str:
+    # A place that retention has removed was noted, with how many events were behind it. One who
+    # handles on what it had read before has more behind it: the number becomes a lower bound
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_commit_consumer(
         consumer text, bucket integer, token bigint, epoch integer, tick bigint, id bigint
@@ -171,7 +175,12 @@ def _commit(names: Names) -> str:
     BEGIN{_DURABLE}
         UPDATE {names.consumers} AS c
         SET epoch = $4, tick = $5, id = $6, committed_at = clock_timestamp(),
-            behind_total = NULL, commits = c.commits + 1,
+            behind_total = CASE
+                WHEN c.behind_total IS NOT NULL AND $5 < (
+                    SELECT first_tick FROM {REGISTRY} WHERE name = '{names.log}'
+                ) THEN c.behind_total
+            END,
+            behind_is_exact = false, commits = c.commits + 1,
             generation = (c.commits + 1) / {_GENERATION}
         WHERE {_own(names)};
         RETURN FOUND;

@@ -23,6 +23,13 @@ _AHEAD: Final = 100
 _FAR_AHEAD: Final = 1_000
 """The same where more follow: so many may hold an event each, and are read together."""
 
+_RUNNING: Final = 100_000
+"""Transactions, in all, in the snapshots of the ticks that are read at once: they take 5 MB."""
+
+_LONG_WAY: Final = 100
+_IDS: Final = 10_000
+"""After a hundred ticks without an event the place is kept; so many ids count as a tick more."""
+
 
 class Portion(NamedTuple):
     """
@@ -95,8 +102,8 @@ class Cursor:
 
     Attributes:
         last: The last tick that has been read as a whole.
-        on_passed: Called behind a hundred ticks, and then behind each thousand, if more follow:
-            nothing that is wanted may be in any of them.
+        on_passed: Called on the way through ticks in which nothing is wanted: behind a hundred, or
+            a thousand small ones, or one of a million ids.
     """
 
     last: Tick
@@ -106,6 +113,7 @@ class Cursor:
         self._log = log
         self.on_passed: Callable[[], Awaitable[None]] = _nothing
         self._is_far = False
+        self._passed = 0
         self._ahead: deque[Tick] = deque()
         self._events: AsyncGenerator[Columns] | None = None
         self._after = 0
@@ -222,7 +230,11 @@ class Cursor:
             while self._ahead or await self._look_ahead():
                 portion = await self._next()
                 if portion is not None:
+                    self._passed = 0
                     return portion
+                if self._passed >= _LONG_WAY:
+                    self._passed = 0
+                    await self.on_passed()
         except ExpiredError as error:
             return await self._expired(error.first)
         except _OtherServerError:
@@ -230,12 +242,12 @@ class Cursor:
         return None
 
     async def _next(self) -> Portion | None:
-        """Return the events that come next, of one tick or of several small ones; None if none."""
+        """Return the events that come next; or None, behind one tick or several without any."""
         if self._events is None and not self._after:
             run = self._walk.run_of(self.last, self._ahead)
             if len(run) > 1 and (found := await self._walk.run(self.last, run)) is not None:
-                self._pass(len(run))
-                return Portion(run[0].epoch, *found) if found.ticks else None
+                self._pass(found.size)
+                return Portion(run[0].epoch, found.ticks, found.columns) if found.ticks else None
         tick = self._ahead[0]
         columns = await self._next_columns()
         if columns is not None:
@@ -245,17 +257,20 @@ class Cursor:
 
     def _pass(self, count: int) -> None:
         """Stand behind the next ticks."""
+        before = self.last.top
         for _ in range(count):
             self.last = self._ahead.popleft()
+        self._passed += count + (self.last.top - before) // _IDS
         self._events = None
         self._after = self._read = 0
         self._is_read_known = True
 
     async def _look_ahead(self) -> bool:
         """Learn of the ticks that follow; return whether there are any."""
+        count = _AHEAD
         if self._is_far:
-            await self.on_passed()
-        count = _FAR_AHEAD if self._is_far else _AHEAD
+            running = len(self.last.snapshot.running)
+            count = max(_AHEAD, min(_FAR_AHEAD, _RUNNING // (running + 1)))
         ticks = await self._walk.news(self.last.number, count)
         if ticks and ticks[0].number > self.last.number:
             raise ExpiredError(ticks[0].number)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from asyncnotify.log._bounds import MOST_TICK_IDS
 from asyncnotify.log._errors import PositionError
 from asyncnotify.log._walk.columns import columns_of, last_packed, number_packed, unpacked
-from asyncnotify.log._walk.runs import in_order, run_of
+from asyncnotify.log._walk.runs import in_order, run_of, up_to
 from asyncnotify.log._walk.ticks import Tick, late_xids
 
 if TYPE_CHECKING:
@@ -141,7 +141,6 @@ class Walk:
         self._size = size
         self._expect = expect
         self._are_short = True
-        self._together = size.rows
 
     @property
     def reads_all(self) -> bool:
@@ -159,8 +158,7 @@ class Walk:
         while True:
             number = await self.take_tick()
             *before, tick = await self.ticks(max(number - 1, 0), 2)
-            is_full = bool(before) and tick.top - before[0].top >= MOST_TICK_IDS
-            if number == last or not is_full:
+            if number == last or not before or not _may_leave_some(before[0], tick):
                 return tick
             last = number
 
@@ -230,14 +228,14 @@ class Walk:
                 yield columns
 
     def run_of(self, last: Tick, ticks: Iterable[Tick]) -> list[Tick]:
-        """Return the ticks, from the first one on, that may be small enough for ``run()``."""
-        together = self._together
-        self._together = min(self._size.rows, together + together // 4 + 1)
-        return run_of(last, ticks, together)
+        """Return the ticks, from the first one on, that ``run()`` may read at once."""
+        return run_of(last, ticks, self._size.rows)
 
     async def run(self, last: Tick, ticks: Sequence[Tick]) -> Run | None:
         """
-        Return the events of several ticks at once, or None if they are too long for one portion.
+        Return the events of several ticks, or of the first of them, as many as a portion may have.
+
+        None if those of the first one alone are too many.
 
         Args:
             last: The tick before the first.
@@ -246,33 +244,30 @@ class Walk:
         Raises:
             ExpiredError: Events of these ticks have been removed.
         """
-        sql, end = self._statements, ticks[-1]
-        rows: list[Any] = []
-        is_whole = True
+        sql, end, left = self._statements, ticks[-1], self._size.bytes
+        rows: Sequence[Any] = []
         late = await self._late(last, end) if last.base < last.top else []
         if late and (first := await self._first_late(last.base, last.top, late)) is not None:
-            is_whole = await self._collect(rows, last, sql.late, first - 1, last.top, late)
-        is_whole = is_whole and await self._collect(
-            rows, last, sql.visible, last.top, end.top, end.snapshot.text
+            rows, is_all = await self._rows(last, sql.late, first - 1, last.top, left, late)
+            left -= sum(len(row["payload"].encode()) for row in rows)
+            if not is_all or left <= 0:  # the first event of the next query has any size
+                return None
+        fresh, is_all = await self._rows(
+            last, sql.visible, last.top, end.top, left, end.snapshot.text
         )
-        if is_whole:
-            return in_order(ticks, rows)
-        self._together = max(1, len(rows) // 2)
-        return None
+        whole = ticks if is_all else up_to(ticks, fresh[-1]["id"])
+        return in_order(whole, [*rows, *fresh]) if whole else None
 
-    async def _collect(
-        self, rows: list[Any], last: Tick, query: Statement, after: int, *arguments: object
-    ) -> bool:
-        """Add the events of a query; return whether these are all, with what is there already."""
-        size, chosen = self._size, self._statements.chosen
-        left = size.bytes - sum(len(row["payload"].encode()) for row in rows)
-        end, *own = arguments
-        answer = await self._queries.fetch(query, after, end, size.rows + 1, left, *chosen, *own)
+    async def _rows(
+        self, last: Tick, query: Statement, after: int, end: int, size: int, *arguments: object
+    ) -> tuple[Sequence[Any], bool]:
+        """Return the events of a query, up to so many bytes, and whether there are no others."""
+        rows, chosen = self._size.rows, self._statements.chosen
+        answer = await self._queries.fetch(query, after, end, rows + 1, size, *chosen, *arguments)
         if answer[0]["first_tick"] > last.number:
             raise ExpiredError(answer[0]["first_tick"])
         found = answer[0]["found"] or 0
-        rows += answer[:found]
-        return len(answer) >= found and len(rows) <= size.rows
+        return answer[:found], found <= min(len(answer), rows)
 
     async def _first_late(self, after: int, top: int, xids: list[str]) -> int | None:
         """Return the smallest id of these transactions between two: most have no events."""
@@ -357,3 +352,8 @@ class Walk:
 
 def _first_long(payloads: Sequence[str | None]) -> int:
     return payloads.index(None)
+
+
+def _may_leave_some(last: Tick, tick: Tick) -> bool:
+    """Return whether events may be visible that a new tick does not hold."""
+    return tick.epoch != last.epoch or tick.top - last.top >= MOST_TICK_IDS

@@ -70,11 +70,17 @@ async def answered(ask: Callable[[], Awaitable[T]]) -> T:
     Raises:
         TimeoutError: It does not for a minute.
     """
-    async with asyncio.timeout(_RECOVERED):
-        while True:
-            with suppress(*LOST):
-                return await ask()
-            await asyncio.sleep(0.1)
+    last: BaseException | None = None
+    try:
+        async with asyncio.timeout(_RECOVERED):
+            while True:
+                try:
+                    return await ask()
+                except LOST as error:
+                    last = error
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise TimeoutError(repr(last)) from last
 
 
 async def end_writers(dsn: str) -> None:
