@@ -9,9 +9,9 @@ EMPTY_TICK_IDS: Final = 1_000
 open transaction would be walked again at every call."""
 
 MOST_TICK_IDS: Final = 1_000_000
-"""No tick goes further than so many ids, which are counted in 0.2 s; events of transactions that
-were open come on top. Otherwise what nobody has read for long would be counted at once, in more
-time than a query may take, and again at each attempt."""
+"""No tick goes further than so many ids, which are counted in 0.3 to 0.6 s; events of transactions
+that were open come on top. Otherwise what nobody has read for long would be counted at once, in
+more time than a query may take, and again at each attempt."""
 
 MOST_TICKS: Final = 100_000
 """No more ticks than this are removed at once, in 0.2 s: who reads live takes hundreds a second."""

@@ -107,7 +107,7 @@ async def test_the_order_is_one_for_all(
                 reader, read = Reader(connection), list[str]()
                 while not finished.is_set():
                     read += await reader.payloads()
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # so that several ticks are full
                 await reader.walk.newest()
                 return read + await reader.payloads()
 
