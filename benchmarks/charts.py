@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Final
@@ -75,67 +76,22 @@ def _burst(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
     return bool(shown)
 
 
-def _loops(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how many times less CPU than asyncpg ours takes, on each loop and Python."""
-    table = summarise(report, "loops")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "times less CPU than asyncpg add_listener")
-    return True
+def _bars(
+    table_of: Callable[[Report], Summary | None],
+    label: str,
+    scale: str,
+    report: Report,
+    figure: Any,  # noqa: ANN401 - matplotlib's
+) -> bool:
+    """Draw a summary as groups of bars."""
+    table = table_of(report)
+    if table is not None:
+        _grouped(figure.subplots(), table, label, scale)
+    return table is not None
 
 
-def _recovery(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how long it takes to listen again."""
-    table = summarise(report, "recovery")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "ms until listening again", scale="log")
-    return True
-
-
-def _publishing(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how much can be published."""
-    table = summarise(report, "publishing")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "notifications a second", scale="log")
-    return True
-
-
-def _writers(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw what is left of the commits."""
-    table = summarise(report, "writers")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "commits a second")
-    return True
-
-
-def _log_append(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how much can be appended."""
-    table = summarise(report, "log append")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "events a second", scale="log")
-    return True
-
-
-def _log_consume(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how much can be consumed."""
-    table = summarise(report, "log consume")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "events a second", scale="log")
-    return True
-
-
-def _log_pinned(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how much can be consumed without an old snapshot, and beside one."""
-    table = _beside_old_snapshot(report)
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "events a second", scale="log")
-    return True
+def _summary(name: str) -> Callable[[Report], Summary | None]:
+    return functools.partial(summarise, name=name)
 
 
 def _beside_old_snapshot(report: Report) -> Summary | None:
@@ -158,15 +114,6 @@ def _beside_old_snapshot(report: Report) -> Summary | None:
         for peer in peers
     }
     return Summary("Consuming beside an old snapshot", columns, rows, 0)
-
-
-def _log_latency(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    """Draw how long it takes from append to handler."""
-    table = summarise(report, "log latency p50")
-    if table is None:
-        return False
-    _grouped(figure.subplots(), table, "ms from append to handler, median", scale="log")
-    return True
 
 
 def _log_consumers(report: Report, figure: Any) -> bool:  # noqa: ANN401 - matplotlib's
@@ -253,7 +200,7 @@ def _grouped(
     axes: Any,  # noqa: ANN401 - matplotlib's
     table: Summary,
     label: str,
-    scale: str = "linear",
+    scale: str,
 ) -> None:
     """Draw a group of bars for each column."""
     peers = [peer for peer, cells in table.rows.items() if any(cells)]
@@ -295,17 +242,23 @@ def _section(report: Report, key: str) -> Section | None:
     return next((section for section in report.sections if section.key == key), None)
 
 
+_EVENTS: Final = "events a second"
+_AGE: Final = "ms from append to handler, median"
+_LESS: Final = "times less CPU than asyncpg add_listener"
+_BACK: Final = "ms until listening again"
+_SENT: Final = "notifications a second"
+
 _CHARTS: Final[dict[str, Callable[[Report, Any], bool]]] = {
     "burst": _burst,
-    "loops": _loops,
-    "recovery": _recovery,
-    "publishing": _publishing,
-    "writers": _writers,
+    "loops": functools.partial(_bars, _summary("loops"), _LESS, "linear"),
+    "recovery": functools.partial(_bars, _summary("recovery"), _BACK, "log"),
+    "publishing": functools.partial(_bars, _summary("publishing"), _SENT, "log"),
+    "writers": functools.partial(_bars, _summary("writers"), "commits a second", "linear"),
     "growth": _growth,
-    "log-append": _log_append,
-    "log-consume": _log_consume,
-    "log-pinned": _log_pinned,
-    "log-latency": _log_latency,
+    "log-append": functools.partial(_bars, _summary("log append"), _EVENTS, "log"),
+    "log-consume": functools.partial(_bars, _summary("log consume"), _EVENTS, "log"),
+    "log-pinned": functools.partial(_bars, _beside_old_snapshot, _EVENTS, "log"),
+    "log-latency": functools.partial(_bars, _summary("log latency p50"), _AGE, "log"),
     "log-consumers": _log_consumers,
     "log-growth": _log_growth,
 }
