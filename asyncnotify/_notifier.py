@@ -15,8 +15,8 @@ from asyncnotify._arguments import (
     check_retry,
     check_timeout,
 )
-from asyncnotify._asyncpg.dial import check_connect_arguments
-from asyncnotify._asyncpg.dsn import Dsn
+from asyncnotify._asyncpg._connecting.dial import check_connect_arguments
+from asyncnotify._asyncpg._parameters.dsn import Dsn
 from asyncnotify._asyncpg.publishing import Pool, PooledConnections
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff

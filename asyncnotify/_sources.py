@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._asyncpg import transactions
-from asyncnotify._asyncpg.dial import Dialer
+from asyncnotify._asyncpg._connecting.dial import Dialer
 from asyncnotify._asyncpg.listening import ListeningConnections
 from asyncnotify._asyncpg.publishing import OwnConnections
 from asyncnotify.sources import ConnectionSource, Transaction, registered
@@ -13,7 +13,7 @@ from asyncnotify.sources import ConnectionSource, Transaction, registered
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from asyncnotify._asyncpg.dial import Connect
+    from asyncnotify._asyncpg._connecting.dial import Connect
     from asyncnotify._keepalive import Keepalive
 
 

@@ -22,8 +22,8 @@ BlockingListener take the same.
 
 from typing import TypedDict
 
-from asyncnotify._asyncpg.dial import Connect, Ssl
-from asyncnotify._asyncpg.dsn import Dsn
+from asyncnotify._asyncpg._connecting.dial import Connect, Ssl
+from asyncnotify._asyncpg._parameters.dsn import Dsn
 from asyncnotify._backoff import Backoff
 from asyncnotify._delivery.bounded import Overflow
 from asyncnotify._events import OnEvent

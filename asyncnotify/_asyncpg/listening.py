@@ -13,8 +13,8 @@ from asyncnotify._asyncpg.session import ListeningSession
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncnotify._asyncpg._connecting.dial import Dialer
     from asyncnotify._asyncpg.connection import OnNotification
-    from asyncnotify._asyncpg.dial import Dialer
     from asyncnotify._keepalive import Keepalive
 
 

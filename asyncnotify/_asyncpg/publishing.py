@@ -31,7 +31,7 @@ from asyncnotify._tasks import CANCEL_GRACE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._asyncpg._connecting.dial import Dialer
     from asyncnotify._keepalive import Keepalive
 
     Pool: TypeAlias = asyncpg.Pool[Any]

@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._arguments import type_name
-from asyncnotify._asyncpg.dial import check_connect_arguments
-from asyncnotify._asyncpg.dsn import SQLALCHEMY_ONLY
+from asyncnotify._asyncpg._connecting.dial import check_connect_arguments
+from asyncnotify._asyncpg._parameters.dsn import SQLALCHEMY_ONLY
+from asyncnotify._asyncpg._parameters.settings import Given
 from asyncnotify._asyncpg.failures import Step, step
-from asyncnotify._asyncpg.settings import Given
 from asyncnotify._errors import ConfigurationError
 
 if TYPE_CHECKING:

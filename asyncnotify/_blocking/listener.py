@@ -14,7 +14,7 @@ from asyncnotify._arguments import (
     check_retry,
     check_timeout,
 )
-from asyncnotify._asyncpg.dsn import Dsn
+from asyncnotify._asyncpg._parameters.dsn import Dsn
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.events import BlockingEventStream, EventRelay

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from asyncnotify._arguments import check_pairs, check_retry
-from asyncnotify._asyncpg.dsn import Dsn
+from asyncnotify._asyncpg._parameters.dsn import Dsn
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import ExponentialBackoff
 from asyncnotify._blocking.gateway import Gateway

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify import AsyncNotifyError
-from asyncnotify._asyncpg.dial import Dialer
+from asyncnotify._asyncpg._connecting.dial import Dialer
 from asyncnotify._asyncpg.failures import is_permanent
 from asyncnotify._errors import cannot_connect
 

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg._connecting.dial import Dialer, check_connect_arguments
 
 Row: TypeAlias = Mapping[str, Any]
 """A row of the server's, by the names of its columns."""

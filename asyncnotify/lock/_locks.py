@@ -20,7 +20,7 @@ from asyncnotify._arguments import (
     check_seconds,
     check_timeout,
 )
-from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg._connecting.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import first_at_once
 from asyncnotify._owner import OfOneProcess, keep, leave_to_parent, see_to_unclosed

@@ -25,7 +25,7 @@ from asyncnotify.lock._names import CHANNEL, SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 
-    from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._asyncpg._connecting.dial import Dialer
     from asyncnotify._keepalive import Keepalive
 
 log = Log("lock")

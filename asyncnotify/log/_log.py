@@ -18,7 +18,7 @@ from asyncnotify._arguments import (
     check_seconds,
     check_timeout,
 )
-from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg._connecting.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.publishing import Pool
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify._backoff import first_at_once

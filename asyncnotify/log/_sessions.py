@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from asyncpg.transaction import Transaction
 
-    from asyncnotify._asyncpg.dial import Dialer
+    from asyncnotify._asyncpg._connecting.dial import Dialer
     from asyncnotify._keepalive import Keepalive
     from asyncnotify.log._entries import Entry
     from asyncnotify.log._ports import LogSession, LogSessions

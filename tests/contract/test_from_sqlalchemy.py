@@ -27,8 +27,8 @@ from asyncnotify import (
     Notifier,
     State,
 )
+from asyncnotify._asyncpg._parameters.settings import Given
 from asyncnotify._asyncpg.connection import RegisteredCallback
-from asyncnotify._asyncpg.settings import Given
 from asyncnotify._asyncpg.sqlalchemy import EngineConnect
 from asyncnotify.testing.server import PostgresServer
 from tests.support.machine import scaled

@@ -6,14 +6,14 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify._asyncpg.lookups import Lookups
-from asyncnotify._asyncpg.settings import Given
+from asyncnotify._asyncpg._connecting.lookups import Lookups
+from asyncnotify._asyncpg._parameters.settings import Given
 from asyncnotify._errors import describe_error
 from asyncnotify.doctor._checks._common import fine, first_of
 from asyncnotify.doctor._findings import Finding, Severity
 
 if TYPE_CHECKING:
-    from asyncnotify._asyncpg.lookups import Address
+    from asyncnotify._asyncpg._connecting.lookups import Address
     from asyncnotify.doctor._server import Server
 
 NAME: Final = "addresses"

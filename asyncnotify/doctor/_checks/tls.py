@@ -6,7 +6,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncnotify._asyncpg.tls import tls_weakness
+from asyncnotify._asyncpg._connecting.tls import tls_weakness
 from asyncnotify.doctor._checks._common import fine
 from asyncnotify.doctor._findings import Finding, Severity
 

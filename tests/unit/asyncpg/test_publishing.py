@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from asyncnotify._asyncpg.dial import Dialer
+from asyncnotify._asyncpg._connecting.dial import Dialer
 from asyncnotify._asyncpg.publishing import OwnConnections, PooledConnections
 from asyncnotify._keepalive import Keepalive
 from tests.unit.fake_connection import FakeConnection

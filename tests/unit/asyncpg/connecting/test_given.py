@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from wrapt import ObjectProxy
 
-from asyncnotify._asyncpg.given import checked, discard, give_back
+from asyncnotify._asyncpg._connecting.given import checked, discard, give_back
 from asyncnotify._errors import ConfigurationError
 from tests.unit.fake_connection import FakeConnection
 

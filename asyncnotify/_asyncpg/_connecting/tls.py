@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from asyncnotify._asyncpg.files import home_file
+from asyncnotify._asyncpg._parameters.files import home_file
 from asyncnotify._errors import ConfigurationError
 
 if TYPE_CHECKING:

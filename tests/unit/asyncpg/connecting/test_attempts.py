@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._asyncpg.attempts import within
+from asyncnotify._asyncpg._connecting.attempts import within
 from asyncnotify._errors import ConnectError
 from tests.unit.fake_connection import FakeConnection
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._asyncpg.files import find_password, password_file
+from asyncnotify._asyncpg._parameters.files import find_password, password_file
 from asyncnotify._logs import WarningLimit
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from asyncnotify._logs import Log
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from asyncnotify._asyncpg.uri import Pairs
+    from asyncnotify._asyncpg._parameters.uri import Pairs
     from asyncnotify._logs import WarningLimit
 
 log = Log("connection")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncnotify._asyncpg.hosts import check_hosts, describe_hosts, read_hosts
+from asyncnotify._asyncpg._parameters.hosts import check_hosts, describe_hosts, read_hosts
 from asyncnotify._errors import ConfigurationError
 
 

@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._arguments import type_name
-from asyncnotify._asyncpg.dsn import read_dsn
-from asyncnotify._asyncpg.files import read_service
-from asyncnotify._asyncpg.hosts import Host, check_hosts, describe_hosts, read_hosts
-from asyncnotify._asyncpg.parameters import SSL_MODES, Parameters, sort_out
+from asyncnotify._asyncpg._parameters.dsn import read_dsn
+from asyncnotify._asyncpg._parameters.files import read_service
+from asyncnotify._asyncpg._parameters.hosts import Host, check_hosts, describe_hosts, read_hosts
+from asyncnotify._asyncpg._parameters.libpq import SSL_MODES, Parameters, sort_out
 from asyncnotify._errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from asyncnotify._asyncpg.uri import SQLALCHEMY, parse_uri
+from asyncnotify._asyncpg._parameters.uri import SQLALCHEMY, parse_uri
 from asyncnotify._errors import ConfigurationError
 
 WORDS = "u host db ::1 5432 é %20 %2F %C3%A9 %00 %4 %zz %ff user= port= password= dbname= ssl=true"

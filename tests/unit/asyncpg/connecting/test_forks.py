@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._asyncpg.forks import (
+from asyncnotify._asyncpg._connecting.forks import (
     leave_connection_to_parent,
     leave_socket_to_parent,
     leave_transport_to_parent,

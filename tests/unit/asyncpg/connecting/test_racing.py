@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from asyncnotify._asyncpg._connecting.lookups import Address
+from asyncnotify._asyncpg._connecting.racing import DialLoop, Race
 from asyncnotify._asyncpg.failures import Step, step_of
-from asyncnotify._asyncpg.lookups import Address
-from asyncnotify._asyncpg.racing import DialLoop, Race
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

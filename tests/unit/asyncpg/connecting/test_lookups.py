@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from asyncnotify._asyncpg.lookups import Address, Lookups, is_address
+from asyncnotify._asyncpg._connecting.lookups import Address, Lookups, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ class NameService:
         self.asked: list[str] = []
         self.lookups: list[Future[list[Address]]] = []
         self.error: RuntimeError | None = None
-        monkeypatch.setattr("asyncnotify._asyncpg.lookups.Thread", self._thread)
+        monkeypatch.setattr("asyncnotify._asyncpg._connecting.lookups.Thread", self._thread)
 
     def _thread(
         self, *, target: Callable[..., object], args: tuple[Any, str], name: str, daemon: bool

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from asyncnotify._asyncpg._connecting.lookups import Address
+from asyncnotify._asyncpg._connecting.racing import DialLoop, Race
 from asyncnotify._asyncpg.failures import Step, step_of
-from asyncnotify._asyncpg.lookups import Address
-from asyncnotify._asyncpg.racing import DialLoop, Race
 from asyncnotify.testing.clock import START
 
 SILENT = object()

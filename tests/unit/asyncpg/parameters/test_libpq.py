@@ -3,7 +3,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from asyncnotify._asyncpg.parameters import (
+from asyncnotify._asyncpg._parameters.libpq import (
     _REFUSED,
     _WITHOUT_EFFECT,
     SSL_MODES,

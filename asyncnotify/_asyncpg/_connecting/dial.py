@@ -19,8 +19,19 @@ from asyncnotify._arguments import (
     check_number,
     unknown_argument,
 )
-from asyncnotify._asyncpg.attempts import Attempts, within
-from asyncnotify._asyncpg.dsn import check_dsn
+from asyncnotify._asyncpg._connecting.attempts import Attempts, within
+from asyncnotify._asyncpg._connecting.forks import leave_connection_to_parent
+from asyncnotify._asyncpg._connecting.given import checked
+from asyncnotify._asyncpg._connecting.lookups import Lookups
+from asyncnotify._asyncpg._connecting.tls import (
+    Encryption,
+    check_ssl,
+    default_context,
+    make_context,
+    tls_weakness,
+)
+from asyncnotify._asyncpg._parameters.dsn import check_dsn
+from asyncnotify._asyncpg._parameters.settings import Given, Settings, check_password
 from asyncnotify._asyncpg.failures import (
     DefectLog,
     Step,
@@ -29,17 +40,6 @@ from asyncnotify._asyncpg.failures import (
     naming_tls,
     step,
     step_of,
-)
-from asyncnotify._asyncpg.forks import leave_connection_to_parent
-from asyncnotify._asyncpg.given import checked
-from asyncnotify._asyncpg.lookups import Lookups
-from asyncnotify._asyncpg.settings import Given, Settings, check_password
-from asyncnotify._asyncpg.tls import (
-    Encryption,
-    check_ssl,
-    default_context,
-    make_context,
-    tls_weakness,
 )
 from asyncnotify._errors import AsyncNotifyError, ConfigurationError, ConnectError, place_of
 from asyncnotify._escaping import escaped

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from asyncnotify._asyncpg import untraced
+from asyncnotify._asyncpg._connecting.given import checked, discard
+from asyncnotify._asyncpg._connecting.racing import DialLoop, Race
+from asyncnotify._asyncpg._parameters.files import find_password, password_file
 from asyncnotify._asyncpg.connection import HookedConnection, hook_is_intact
 from asyncnotify._asyncpg.failures import (
     Step,
@@ -21,9 +24,6 @@ from asyncnotify._asyncpg.failures import (
     needs_repair,
     step,
 )
-from asyncnotify._asyncpg.files import find_password, password_file
-from asyncnotify._asyncpg.given import checked, discard
-from asyncnotify._asyncpg.racing import DialLoop, Race
 from asyncnotify._asyncpg.roles import check_role
 from asyncnotify._errors import ConnectError, describe_error
 from asyncnotify._logs import Log
@@ -32,10 +32,10 @@ from asyncnotify._tasks import READ_GRACE, Sealed, sealed
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from asyncnotify._asyncpg.hosts import Host
-    from asyncnotify._asyncpg.lookups import Address, Lookups
-    from asyncnotify._asyncpg.settings import Settings
-    from asyncnotify._asyncpg.tls import Encryption
+    from asyncnotify._asyncpg._connecting.lookups import Address, Lookups
+    from asyncnotify._asyncpg._connecting.tls import Encryption
+    from asyncnotify._asyncpg._parameters.hosts import Host
+    from asyncnotify._asyncpg._parameters.settings import Settings
     from asyncnotify._logs import WarningLimit
 
 log = Log("connection")

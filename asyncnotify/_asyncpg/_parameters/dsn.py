@@ -11,8 +11,8 @@ import re
 from typing import Any, Final, Protocol, TypeAlias
 
 from asyncnotify._arguments import type_name
-from asyncnotify._asyncpg.parameters import Parameters, sort_out
-from asyncnotify._asyncpg.uri import LIBPQ, SQLALCHEMY, Pairs, parse_uri
+from asyncnotify._asyncpg._parameters.libpq import Parameters, sort_out
+from asyncnotify._asyncpg._parameters.uri import LIBPQ, SQLALCHEMY, Pairs, parse_uri
 from asyncnotify._errors import ConfigurationError
 
 

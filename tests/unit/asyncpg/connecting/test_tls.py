@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from asyncnotify._asyncpg.tls import make_context, tls_weakness
+from asyncnotify._asyncpg._connecting.tls import make_context, tls_weakness
 from asyncnotify._errors import ConfigurationError
 from tests.support.certificates import Certificate, make_certificate
 

@@ -9,8 +9,8 @@ from pydantic import AnyUrl, PostgresDsn
 from sqlalchemy import URL, make_url
 
 from asyncnotify import Listener, Notifier
-from asyncnotify._asyncpg.dsn import read_dsn
-from asyncnotify._asyncpg.parameters import sort_out
+from asyncnotify._asyncpg._parameters.dsn import read_dsn
+from asyncnotify._asyncpg._parameters.libpq import sort_out
 from asyncnotify._errors import ConfigurationError
 
 FULL = {"user": "joe", "password": "p@ss", "host": "db", "port": "5433", "dbname": "app"}

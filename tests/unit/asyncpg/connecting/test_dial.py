@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from asyncnotify._asyncpg import attempts
+from asyncnotify._asyncpg._connecting import attempts
+from asyncnotify._asyncpg._connecting.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg._connecting.lookups import Address, Lookups
 from asyncnotify._asyncpg.connection import HookedConnection
-from asyncnotify._asyncpg.dial import Dialer, check_connect_arguments
 from asyncnotify._asyncpg.failures import is_permanent
-from asyncnotify._asyncpg.lookups import Address, Lookups
 from asyncnotify._errors import ConfigurationError, ConnectError
 from asyncnotify.testing.clock import START
 from tests.unit.fake_connection import FakeConnection

@@ -6,15 +6,15 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._asyncpg._connecting.forks import leave_socket_to_parent, leave_transport_to_parent
+from asyncnotify._asyncpg._connecting.handshake import HandshakeGuard
 from asyncnotify._asyncpg.failures import Step, step
-from asyncnotify._asyncpg.forks import leave_socket_to_parent, leave_transport_to_parent
-from asyncnotify._asyncpg.handshake import HandshakeGuard
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from asyncnotify._asyncpg.lookups import Address
+    from asyncnotify._asyncpg._connecting.lookups import Address
 
 _STAGGER: Final = 0.25
 """Seconds until the next address is tried beside those that have not answered (RFC 8305, 5)."""

@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from asyncnotify import Listener
-from asyncnotify._asyncpg.hosts import Host
-from asyncnotify._asyncpg.settings import Given, Settings
+from asyncnotify._asyncpg._parameters.hosts import Host
+from asyncnotify._asyncpg._parameters.settings import Given, Settings
 from asyncnotify._errors import ConfigurationError
 
 if TYPE_CHECKING:

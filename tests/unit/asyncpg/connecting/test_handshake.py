@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncnotify._asyncpg.handshake import Frames, HandshakeGuard
+from asyncnotify._asyncpg._connecting.handshake import Frames, HandshakeGuard
 
 GREETING = b"R\0\0\0\x08\0\0\0\0" + b"S\0\0\0\x0ax\0y\0zz" + b"K\0\0\0\x0c\0\0\0\x07\0\0\0\x01"
 READY = b"Z\0\0\0\x05I"

@@ -1,0 +1,1 @@
+"""Where to connect, and how: what arguments, a DSN, libpq's files and the environment say."""
