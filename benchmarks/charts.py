@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.queues import OLD_SNAPSHOT
@@ -230,8 +231,10 @@ def _grouped(
 
 
 def _colours(peers: Sequence[str]) -> list[str]:
-    palette = ("#0b6e99", "#4ba3c7", "#9fd0e5", "#e07b39", "#7a5195", "#5b8c5a", "#b8bec5")
-    return [palette[number % len(palette)] for number, _ in enumerate(peers)]
+    """Return a colour for each peer; of more than ten, some have the same."""
+    ours = ("#0b6e99", "#4ba3c7", "#9fd0e5")
+    others = ("#e07b39", "#7a5195", "#5b8c5a", "#b8bec5", "#8c564b", "#d4b106", "#c2185b")
+    return list(itertools.islice(itertools.cycle(ours + others), len(peers)))
 
 
 def _is_ours(peer: str) -> bool:
