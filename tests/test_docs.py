@@ -529,7 +529,7 @@ def test_internal_links_lead_somewhere(document: Path) -> None:
 def members() -> dict[str, set[str]]:
     """Return every class of the core with the names of its methods and fields."""
     found: dict[str, set[str]] = {}
-    for file in (*PACKAGE.glob("*.py"), *PACKAGE.glob("_*/*.py")):
+    for file in (*PACKAGE.glob("*.py"), *PACKAGE.glob("_*/**/*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, set()).update(names_in(node))

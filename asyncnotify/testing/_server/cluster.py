@@ -161,10 +161,13 @@ class Cluster:
 
     def write(self, name: str, text: str) -> None:
         """Write a file in the data directory, readable by the server."""
-        path = self.data_dir / name
-        path.write_text(text, encoding="utf-8")
+        # A server that runs may look at any time: it removes the order to promote as soon as it
+        # is there, with whatever rights
+        unfinished = self.data_dir / f"{name}.unfinished"
+        unfinished.write_text(text, encoding="utf-8")
         if self.account is not None:
-            os.chown(path, self.account.uid, self.account.gid)
+            os.chown(unfinished, self.account.uid, self.account.gid)
+        unfinished.replace(self.data_dir / name)
 
     def status(self, pid: int) -> str:
         """Return what the postmaster says of itself: starting, ready, standby, stopping, or ''."""
