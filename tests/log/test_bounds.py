@@ -23,6 +23,7 @@ from tests.support.machine import scaled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from asyncnotify.log import Consumer
     from tests.log.conftest import Connect, Connection
 
 pytestmark = pytest.mark.needs_server("bounds of the functions in the database")
@@ -154,16 +155,21 @@ async def test_the_state_of_a_promoted_server_tells_of_all_events(
     assert (await log.status()).events == 3
 
 
+async def take_some(admin: Connection, mailer: Consumer[Event[str]]) -> None:
+    """Append events, each of which gets a tick of its own, and let a consumer take four of them."""
+    reader = Reader(admin)
+    for payload in EVENTS:
+        await append(admin, payload)
+        await reader.read()
+    async with asyncio.timeout(scaled(20)):
+        for _ in range(4):
+            await anext(mailer)
+
+
 async def test_many_ticks_are_removed_step_by_step(log: Log, admin: Connection) -> None:
     """All of them, before their events; a consumer that was among them has the exact number."""
-    reader = Reader(admin)
     async with log.consumer("mailer") as mailer:
-        for payload in EVENTS:
-            await append(admin, payload)
-            await reader.read()
-        async with asyncio.timeout(scaled(20)):
-            for _ in range(4):
-                await anext(mailer)
+        await take_some(admin, mailer)
     await age(admin, 8)
     await log.install(limit=timedelta(days=7))
     await append(admin, "new")
@@ -183,14 +189,9 @@ async def test_a_consumer_that_has_gone_on_behind_what_was_removed_has_a_bound(
     log: Log, admin: Connection
 ) -> None:
     """It had read a portion before: what it has handled of that since was noted by nobody."""
-    reader = Reader(admin)
     async with log.consumer("mailer") as mailer:
-        for payload in EVENTS:
-            await append(admin, payload)
-            await reader.read()
+        await take_some(admin, mailer)
         async with asyncio.timeout(scaled(20)):
-            for _ in range(4):
-                await anext(mailer)
             await mailer.next_batch(1)  # commits what was done
             await age(admin, 8)
             await log.install(limit=timedelta(days=7))
