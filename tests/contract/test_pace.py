@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.machine import scaled
+from tests.support.machine import of_processor, scaled
 
 if TYPE_CHECKING:
     from asyncnotify import Listener, Notification, Stream
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.load
 
 ROUNDS = 4  # the machine may be busy with other things in one of them: the best one counts
 MILLION = 1_000_000
-PER_SECOND = 150_000  # of processor time: that of others does not count, here and in the next one
+# Of processor time: that of others does not count. On the reference machine: how much slower this
+# one is, at the time, is measured beside each
+PER_SECOND = 150_000
 LONGEST_LAG = 0.050
 MEDIAN, P99 = 0.001, 0.005
 
@@ -52,8 +54,8 @@ async def test_r24_a_handler_is_called_within_a_millisecond(
             await arrived.wait()
             used.append(times[-1][0] - before)
             passed.append(times[-1][1] - began)
-    assert statistics.median(used) <= MEDIAN
-    assert statistics.quantiles(used, n=100)[-1] <= P99
+    assert statistics.median(used) <= of_processor(MEDIAN)
+    assert statistics.quantiles(used, n=100)[-1] <= of_processor(P99)
     assert statistics.quantiles(passed, n=10)[0] <= MEDIAN
 
 
@@ -65,7 +67,7 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
 
     The latter not where the driver itself schedules a call for each: all of them run in one turn.
     """
-    rates: list[float] = []
+    times: list[float] = []  # as multiples of the limit, like the next
     lags: list[float] = []
     done = asyncio.Event()
     seen = 0
@@ -89,14 +91,15 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
                 await asyncio.sleep(0)
                 now = time.thread_time()
                 longest, before = max(longest, now - before), now
-            rates.append(MILLION / ROUNDS / (time.process_time() - processor))
-            lags.append(longest)
+            used = time.process_time() - processor
+            times.append(used / of_processor(MILLION / ROUNDS / PER_SECOND))
+            lags.append(longest / of_processor(LONGEST_LAG))
             await flood
         assert listener.stats().dropped == 0
     gc.unfreeze()
-    assert max(rates) >= PER_SECOND
+    assert min(times) <= 1
     if factory.road == "dsn":
-        assert min(lags) <= LONGEST_LAG
+        assert min(lags) <= 1
 
 
 def spend(seconds: float) -> None:
@@ -147,4 +150,4 @@ async def test_r57_many_busy_handlers_and_a_backlog_share_the_loop(
             await done.wait()
             await reading
         measuring.cancel()
-    assert max(lags) <= LONGEST_LAG
+    assert max(lags) <= of_processor(LONGEST_LAG)

@@ -67,6 +67,19 @@ def _measured() -> float:
     return (time.monotonic() - began) / (_REFERENCE * _ROUNDS)
 
 
+def of_processor(seconds: float) -> float:
+    """
+    Return a limit in seconds of processor time, for the processor as it is now.
+
+    What others do on the machine takes none of it, but they share caches with it, and one machine
+    is slower than another.
+    """
+    began = time.thread_time()
+    for _ in range(_ROUNDS):
+        _work()
+    return seconds * max(1.0, (time.thread_time() - began) / (_REFERENCE * _ROUNDS))
+
+
 def _load() -> float:
     """Return how many processes wait for each core, where the system says."""
     if not hasattr(os, "getloadavg"):
