@@ -20,8 +20,8 @@ pytestmark = pytest.mark.load
 
 ROUNDS = 4  # the machine may be busy with other things in one of them: the best one counts
 MILLION = 1_000_000
-# Of processor time: that of others does not count. On the reference machine: how much slower this
-# one is, at the time, is measured beside each
+# Of processor time: that of others does not count, here and in what follows. On the reference
+# machine: how much slower this one is, at the time, is measured beside it
 PER_SECOND = 150_000
 LONGEST_LAG = 0.050
 MEDIAN, P99 = 0.001, 0.005
@@ -54,8 +54,8 @@ async def test_r24_a_handler_is_called_within_a_millisecond(
             await arrived.wait()
             used.append(times[-1][0] - before)
             passed.append(times[-1][1] - began)
-    assert statistics.median(used) <= of_processor(MEDIAN)
-    assert statistics.quantiles(used, n=100)[-1] <= of_processor(P99)
+    assert statistics.median(used) <= MEDIAN
+    assert statistics.quantiles(used, n=100)[-1] <= P99
     assert statistics.quantiles(passed, n=10)[0] <= MEDIAN
 
 
@@ -67,7 +67,7 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
 
     The latter not where the driver itself schedules a call for each: all of them run in one turn.
     """
-    times: list[float] = []  # as multiples of the limit, like the next
+    times: list[float] = []  # as multiples of the limit
     lags: list[float] = []
     done = asyncio.Event()
     seen = 0
@@ -93,13 +93,13 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
                 longest, before = max(longest, now - before), now
             used = time.process_time() - processor
             times.append(used / of_processor(MILLION / ROUNDS / PER_SECOND))
-            lags.append(longest / of_processor(LONGEST_LAG))
+            lags.append(longest)
             await flood
         assert listener.stats().dropped == 0
     gc.unfreeze()
     assert min(times) <= 1
     if factory.road == "dsn":
-        assert min(lags) <= 1
+        assert min(lags) <= LONGEST_LAG
 
 
 def spend(seconds: float) -> None:
@@ -150,4 +150,4 @@ async def test_r57_many_busy_handlers_and_a_backlog_share_the_loop(
             await done.wait()
             await reading
         measuring.cancel()
-    assert max(lags) <= of_processor(LONGEST_LAG)
+    assert max(lags) <= LONGEST_LAG
