@@ -488,10 +488,10 @@ def keeps_logging() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def gives_servers_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def gives_servers_time(request: pytest.FixtureRequest) -> None:
     """Let a server of a busy machine have more time than one in production has by default."""
     if has_server(request.path.relative_to(Path(__file__).parent).parts):
-        scale_defaults(monkeypatch)
+        scale_defaults(request.getfixturevalue("monkeypatch"))
 
 
 @pytest.fixture(autouse=True)
