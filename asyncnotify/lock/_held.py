@@ -117,7 +117,9 @@ class Held(OfOneProcess):
         The row of the token is locked (``FOR SHARE``) in the transaction of ``connection``. The
         next holder's token is written to that row first, so transactions that two holders have
         checked never overlap. Call it in each transaction that writes what the lock protects,
-        before the commit. A failed check leaves the transaction aborted.
+        before the commit, and outside of savepoints: rolling back to one that was set before the
+        check takes the check back, and the next holder no longer waits. A failed check leaves the
+        transaction aborted.
 
         There is no deadline but those of the connection.
 

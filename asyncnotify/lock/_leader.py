@@ -79,6 +79,7 @@ class Leader(OfOneProcess):
         check_seconds("drain", drain)
         self._run = run
         self._is_own = not isinstance(dsn, Locks)
+        self._dsn = None if isinstance(dsn, Locks) else dsn
         self._locks = dsn if isinstance(dsn, Locks) else Locks(dsn)
         self._pause = pause
         self._drain = drain
@@ -173,7 +174,8 @@ class Leader(OfOneProcess):
         """
         Ask the leader of this name, in whichever process, to resign; return once that is sent.
 
-        A leader that is not connected at that moment is not asked.
+        A leader that is not connected at that moment is not asked. Where this one does not stand,
+        and was given a DSN, a session is made for the call.
 
         Raises:
             ConnectError: There is no connection.
@@ -181,7 +183,19 @@ class Leader(OfOneProcess):
             WrongLoopError: The Locks are used by another event loop.
             asyncpg.PostgresError: The server refused the notification.
         """
-        await runtime_of(self._locks).notify(resign_payload(self._name))
+        payload = resign_payload(self._name)
+        if self._stands or not self._is_own:
+            await runtime_of(self._locks).notify(payload)
+            return
+        async with Locks(self._dsn) as locks:
+            await runtime_of(locks).notify(payload)
+
+    @property
+    def _stands(self) -> bool:
+        """Whether it stands for leader, or is about to, in this process: then it will be closed."""
+        if self._owner is None or self._owner.is_other_process:
+            return False
+        return self._starting is not None or (self._task is not None and not self._task.done())
 
     async def aclose(self) -> None:
         """
@@ -269,10 +283,14 @@ class Leader(OfOneProcess):
                 await asyncio.wait({work}, timeout=self._drain)
         finally:
             resigning.cancel()
+            has_ended = work.done()
             work.cancel()
             await asyncio.wait({work})  # two calls of run must not overlap, however long it takes
         if not work.cancelled() and (error := work.exception()) is not None:
             log.error("the function of leader %r raised", self._name, exc_info=error)
+        elif work.cancelled() and has_ended:
+            text = "the function of leader %r raised CancelledError, though nobody has cancelled it"
+            log.error(text, self._name)
 
     async def _called(self, held: Held) -> None:
         await self._run(held)

@@ -58,7 +58,7 @@ class Lock(OfOneProcess):
         if self._locks is None:
             hash(self._dsn)
             Locks(self._dsn)  # raises what is wrong with it
-        self._entered: dict[asyncio.Task[object], _Entered] = {}
+        self._entered: dict[asyncio.Task[object], list[_Entered]] = {}
 
     def __repr__(self) -> str:
         return f"<Lock {self._name!r}>"
@@ -80,6 +80,7 @@ class Lock(OfOneProcess):
             ConfigurationError: The arguments for connecting are wrong.
             PoolerError: A pooler is in between.
             ConnectError: There was no connection within ``start_timeout``.
+            ConnectionLostError: The connection died, and ``timeout`` is 0.
             ClosedError: The Locks have been closed meanwhile.
             WrongLoopError: The Locks are used by another event loop.
             asyncpg.PostgresError: The server refused a statement.
@@ -96,7 +97,8 @@ class Lock(OfOneProcess):
         except BaseException:
             await self._left()
             raise
-        self._entered[task] = entered = _Entered(task, runtime, holding)
+        entered = _Entered(task, runtime, holding)
+        self._entered.setdefault(task, []).append(entered)
         return entered.held
 
     async def _acquired(self, runtime: Runtime) -> Holding:
@@ -125,20 +127,31 @@ class Lock(OfOneProcess):
 
         Raises:
             LockLostError: It was lost, and the body has raised nothing else.
+            RuntimeError: Another task than those that have entered leaves, and these are several.
         """
-        entered = self._entered.pop(self._task_of_body())
+        entered = self._innermost_body()
         try:
             await entered.leave(exc)
         finally:
             await self._left()
 
-    def _task_of_body(self) -> asyncio.Task[object]:
-        """Return the task that has entered: mostly this one, but fixtures may leave in another."""
+    def _innermost_body(self) -> _Entered:
+        """
+        Return what was entered last, mostly by this task, but fixtures may leave in another one.
+
+        Who has lost a lock may have entered it once more in the same body.
+        """
         task = asyncio.current_task()
-        if task in self._entered:
-            return task
-        [only] = self._entered
-        return only
+        if task is None or task not in self._entered:
+            if len(self._entered) != 1:
+                msg = f"lock {self._name!r} is left by a task that has not entered it"
+                raise RuntimeError(msg)
+            [task] = self._entered
+        bodies = self._entered[task]
+        entered = bodies.pop()
+        if not bodies:
+            del self._entered[task]
+        return entered
 
     async def _left(self) -> None:
         if self._locks is None:

@@ -56,6 +56,10 @@ class Entry:
     released: asyncio.Future[None] | None = None
     _delay: float = _FIRST_DELAY
 
+    def is_held_by(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether a task has the lock, and has not let it go: it would wait for itself."""
+        return self.holding is not None and self.released is None and self.holding.task is task
+
     @property
     def waits(self) -> bool:
         """Whether a call waits that has not been cancelled."""

@@ -96,6 +96,7 @@ class Runtime:
             LockTimeoutError: It was not free, and ``once`` is True.
             LockNotInstalledError: The database has no table of locks.
             ConnectError: There is no connection.
+            ConnectionLostError: The connection died, and ``once`` is True.
             ClosedError: The locks are being closed.
             asyncpg.PostgresError: The server refused a statement.
         """
@@ -103,7 +104,7 @@ class Runtime:
         task = asyncio.current_task()
         while True:
             entry = self.queue.entry(name)
-            if entry.holding is not None and entry.holding.task is task:
+            if entry.is_held_by(task):
                 raise AlreadyHeldError(name)
             waiter = Waiter(self._loop.create_future(), once)
             if once and entry.is_taken:

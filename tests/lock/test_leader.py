@@ -12,7 +12,7 @@ import pytest_asyncio
 from asyncnotify import ClosedError, WrongLoopError
 from asyncnotify.lock import Leader, Lock, LockNotInstalledError, Locks
 from asyncnotify.lock._locks import runtime_of
-from tests.lock.conftest import WAIT_LIMIT, holder
+from tests.lock.conftest import WAIT_LIMIT, holder, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -152,6 +152,48 @@ async def test_a_leader_whose_function_fails_stands_again(
     [record] = [record for record in caplog.records if record.exc_info]
     assert "'boss'" in record.getMessage()
     assert tokens[:3] == [1, 2, 3]
+
+
+async def test_a_function_that_ends_in_a_cancellation_of_its_own_is_told(
+    installed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It awaited a task that was cancelled: it would be called again and again, and nobody knew."""
+    calls: list[int] = []
+    enough = asyncio.Event()
+
+    async def run(held: Held) -> None:
+        calls.append(held.token)
+        if len(calls) > 1:
+            enough.set()
+            await held.resigning
+            return
+        ended = asyncio.ensure_future(asyncio.sleep(1_000))  # is cancelled
+        ended.cancel()
+        await ended
+
+    async with Leader("boss", run, installed, pause=0.01):
+        async with asyncio.timeout(WAIT_LIMIT):
+            await enough.wait()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage() == (
+        "the function of leader 'boss' raised CancelledError, though nobody has cancelled it"
+    )
+
+
+async def test_who_only_asks_for_a_resignation_has_nothing_to_close(
+    installed: str, work: Work, admin: Connection
+) -> None:
+    """A script that deploys makes a Leader for that alone: before, and after it has stood."""
+    sessions = "application_name = 'asyncnotify' AND datname = current_database()"
+    asking = Leader("boss", work, installed)
+    await asking.resign()
+    await until(admin, f"NOT EXISTS (SELECT FROM pg_stat_activity WHERE {sessions})")
+    async with asking:
+        await work.until_led_by(1)
+        await asking.resign()
+        await work.news.wait()
+    await asking.resign()
+    await until(admin, f"NOT EXISTS (SELECT FROM pg_stat_activity WHERE {sessions})")
 
 
 async def test_a_killed_leader_is_followed(installed: str, work: Work, admin: Connection) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,6 +164,72 @@ async def test_a_task_does_not_wait_for_itself(locks: Locks) -> None:
         with pytest.raises(AlreadyHeldError, match="'x'"):
             await enter(Lock(locks, "x"))
     await enter(Lock(locks, "x"))
+
+
+@pytest.mark.parametrize("is_asked_in_vain", [False, True])
+async def test_who_was_cancelled_while_releasing_may_take_it_again(
+    locks: Locks, admin: Connection, *, is_asked_in_vain: bool
+) -> None:
+    """The release goes on by itself, and the same task waits for it as any other."""
+    lock = Lock(locks, "x")
+    leaving = asyncio.Event()
+
+    async def take_twice() -> int:
+        with contextlib.suppress(asyncio.CancelledError):
+            async with lock:
+                os.kill(backend, signal.SIGSTOP)
+                leaving.set()
+        if is_asked_in_vain:
+            with pytest.raises(LockTimeoutError):
+                await enter(Lock(locks, "x", timeout=0))
+        os.kill(backend, signal.SIGCONT)
+        async with lock as held:
+            return held.token
+
+    await enter(lock)
+    backend = await admin.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OURS}")
+    taking = asyncio.create_task(take_twice())
+    try:
+        async with asyncio.timeout(WAIT_LIMIT):
+            await leaving.wait()
+            taking.cancel()
+            assert await taking == 3
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+
+async def test_who_has_lost_a_lock_may_take_it_again_in_its_body(
+    installed: str, admin: Connection
+) -> None:
+    """For its clean-up; the loss is told at the end, and the session is closed with the last."""
+    lock = Lock(installed, "x")
+    tokens: list[int] = []
+
+    async def lose() -> None:
+        async with lock as held:
+            tokens.append(held.token)
+            try:
+                await admin.execute(KILL)
+                await asyncio.sleep(1_000)  # is cancelled
+            finally:
+                async with lock as again:
+                    tokens.append(again.token)
+
+    with pytest.raises(LockLostError) as raised:
+        async with asyncio.timeout(WAIT_LIMIT):
+            await lose()
+    assert (tokens, raised.value.token) == ([1, 2], 1)
+    await until(admin, f"NOT EXISTS (SELECT FROM pg_stat_activity WHERE {OURS})")
+
+
+async def test_a_lock_is_left_by_who_has_entered_it(locks: Locks) -> None:
+    """Another task leaves for the only one that has entered; which of several is not guessed."""
+    lock = Lock(locks, "x")
+    with pytest.raises(RuntimeError, match="'x'"):
+        await lock.__aexit__(None, None, None)
+    await lock.__aenter__()
+    await asyncio.create_task(lock.__aexit__(None, None, None))
+    await enter(lock)
 
 
 async def test_the_number_of_locks_has_a_limit(installed: str, admin: Connection) -> None:
