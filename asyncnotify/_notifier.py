@@ -335,8 +335,8 @@ class Notifier(OfOneProcess):
         PostgreSQL delivers one: where each counts, use ``Channel(…, unique=True)``.
 
         The first failure ends the call. The transactions before it have been sent; a note on the
-        exception says how many notifications that are. After a cancelled call nobody knows whether
-        the last transaction was sent.
+        exception says how many notifications that are, and how many more may have been sent: those
+        of a transaction whose connection died, or of the last one of a cancelled call.
 
         Args:
             pairs: An iterable, or an asynchronous one, of channel and payload, as ``notify()``

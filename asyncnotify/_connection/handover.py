@@ -4,7 +4,8 @@ Moving a listener to a new connection while the old one still serves, so that no
 PostgreSQL delivers notifications to all sessions of a database in the same order, that of the
 commits. So when both sessions listen on the same channels, the new one notifies a channel of its
 own making, to which both listen too. What comes before this marker is taken from the old session,
-and what comes behind it from the new one: nothing twice, and nothing not at all.
+and what comes behind it from the new one: nothing twice, and nothing not at all. That holds only if
+the old one has listened until then: it is asked, as by a heartbeat, for nobody asks later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._backoff import shortened
+from asyncnotify._channels.checksum import Checksum
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import portions
 from asyncnotify._errors import ConnectionLostError, describe_error
@@ -45,6 +47,10 @@ _RETRY_AFTER: Final = 60.0
 """Seconds after which a replacement that has failed is tried again, if the age is not less."""
 
 
+class NotListeningError(Exception):
+    """The old session does not listen on what it should: what it was not sent is missed."""
+
+
 class Switch:
     """
     The place in the stream of notifications where one session takes over from another.
@@ -57,7 +63,7 @@ class Switch:
         self.marker = f"asyncnotify_handover_{secrets.token_hex(8)}"
         self.reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deliver = deliver
-        self._old_has_passed = self._new_has_passed = False
+        self._old_has_passed = self._new_has_passed = self._old_has_listened = False
         self._of_old: list[tuple[int, str, str]] = []  # behind the marker
         self._of_new: list[tuple[int, str, str]] = []
         self._is_over = False
@@ -80,8 +86,14 @@ class Switch:
         elif self._new_has_passed and not self._is_over:
             self._hold(self._of_new, (pid, channel, payload))
 
+    def old_has_listened(self) -> None:
+        """Note that the old session has listened on everything until behind the marker."""
+        self._old_has_listened = True
+        self._look()
+
     def _look(self) -> None:
-        if self._old_has_passed and self._new_has_passed and not self.reached.done():
+        have_passed = self._old_has_passed and self._new_has_passed
+        if have_passed and self._old_has_listened and not self.reached.done():
             self.reached.set_result(None)
 
     def _hold(self, held: list[tuple[int, str, str]], item: tuple[int, str, str]) -> None:
@@ -204,6 +216,7 @@ class Handover:
         If this raises, the old session goes on, and nothing is lost.
 
         Raises:
+            NotListeningError: The old session has missed something.
             Exception: What the commands raised.
             TimeoutError: The marker did not arrive in time on both.
         """
@@ -216,6 +229,7 @@ class Handover:
                 _raise_refusal(await new.listen([switch.marker]))
                 sent = Moment.now()
                 await new.notify_plainly(switch.marker)
+                await self._prove(old)
                 await switch.reached
             _raise_if_lost(new)
         except BaseException:
@@ -228,6 +242,14 @@ class Handover:
         switch.finish()
         new.deliver_to(self._router.on_notification)
         return new
+
+    async def _prove(self, old: ListeningSession) -> None:
+        """See that the old session listens, now that the marker has been committed."""
+        marker = Checksum.of([self._switch.marker])
+        everything = self._registry.confirmed_checksum + marker
+        if not await old.is_listening(everything, timeout=_SWITCH_TIME):
+            raise NotListeningError
+        self._switch.old_has_listened()
 
 
 class Replacement:
@@ -273,6 +295,7 @@ class Replacement:
         Return the new session, which has taken over; None if the old one goes on.
 
         Raises:
+            NotListeningError: The old one goes on, but does not listen on all that it should.
             ConnectionLostError: The new one is of another server, so notifications are missed.
             Exception: The old session is lost, and why.
         """
@@ -288,6 +311,8 @@ class Replacement:
                 raise
             self._failed(error)
             await old.unlisten([self._marker])
+            if isinstance(error, NotListeningError):
+                raise
             return None
         if new is None:
             raise ConnectionLostError(_ELSEWHERE)
@@ -301,13 +326,14 @@ class Replacement:
     def _failed(self, error: Exception) -> None:
         """Try again later: the old session goes on."""
         self.end()
-        log.warning(
-            self._warnings,
-            type(error).__name__,
-            "the connection has reached max_connection_age and could not be replaced: %s; it stays"
-            " in use, nothing was missed, and the replacement is tried again",
-            describe_error(error),
-        )
+        if not isinstance(error, NotListeningError):  # of which the repair warns
+            log.warning(
+                self._warnings,
+                type(error).__name__,
+                "the connection has reached max_connection_age and could not be replaced: %s; it"
+                " stays in use, nothing was missed, and the replacement is tried again",
+                describe_error(error),
+            )
         if self._max_age is not None:
             self._due = self._loop.time() + min(self._max_age, _RETRY_AFTER)
 

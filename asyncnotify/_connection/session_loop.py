@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncnotify._connection.handover import NotListeningError
 from asyncnotify._connection.pooler import DeliveryChecks, OwnNotifications
 from asyncnotify._delivery.moment import Moment
 from asyncnotify._delivery.registry import Listen
@@ -309,7 +310,11 @@ class SessionLoop:
 
     async def _replace(self, old: ListeningSession, replacement: Replacement) -> ListeningSession:
         """Let a prepared session take over; return the one that serves from here on."""
-        new = await replacement.complete(old)
+        try:
+            new = await replacement.complete(old)
+        except NotListeningError:
+            await self._beat(old)  # which repairs it, and tells what may have been missed
+            return old
         if new is None:
             return old
         self.begin(new)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from asyncnotify._errors import ConnectionLostError
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ async def publish_many(publisher: Publisher, pairs: Iterable[Any] | AsyncIterabl
     """
     Publish pairs of channel and payload, in their order; return how many.
 
-    The first failure ends the call; a note on the exception says how many have been sent.
+    The first failure ends the call; a note on the exception says how many have been sent, and how
+    many more may have been.
 
     Raises:
         Exception: What ``in_batches()`` and ``Publisher.publish_all()`` raise.
@@ -35,15 +37,20 @@ async def publish_many(publisher: Publisher, pairs: Iterable[Any] | AsyncIterabl
                 await asyncio.sleep(0)  # these are sent before the next ones are encoded
         await in_flight
     except BaseException as error:
-        if not isinstance(error, Exception):
+        if isinstance(error, Exception):
+            await asyncio.wait({in_flight})
+        else:
             in_flight.cancel()  # otherwise its exception would never be retrieved
-        elif await _succeeds(in_flight):
-            sent += size
-        error.add_note(f"{sent} notifications before it have been sent")
+        error.add_note(_outcome(in_flight, sent, size))
         raise
     return sent + size
 
 
-async def _succeeds(sent: asyncio.Future[None]) -> bool:
-    await asyncio.wait({sent})
-    return not sent.cancelled() and sent.exception() is None
+def _outcome(in_flight: asyncio.Future[None], sent: int, size: int) -> str:
+    """Return what has been sent, and what may have been: the last transaction is decided."""
+    if in_flight.cancelled() or isinstance(in_flight.exception(), ConnectionLostError):
+        doubtful = f", and up to {size} more may have been" if size else ""
+    else:
+        doubtful = ""
+        sent += size if in_flight.exception() is None else 0
+    return f"{sent} notifications before it have been sent{doubtful}"

@@ -11,7 +11,6 @@ from asyncnotify._errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
-    NotifyTimeoutError,
     PoolerError,
     describe_error,
 )
@@ -101,9 +100,8 @@ class Retrying:
         Publish a notification; say that nothing was sent only if that holds of each attempt.
 
         Raises:
-            ConnectError: No attempt has sent anything.
-            NotifyTimeoutError: No attempt has sent anything.
             ConnectionLostError: One attempt at least may have sent the notification.
+            Exception: What the last attempt raised; no attempt has sent anything.
         """
         may_have_been_sent = False
 
@@ -117,7 +115,9 @@ class Retrying:
 
         try:
             await self.until_success(attempt, seconds, what="notify(retry=True)")
-        except (ConnectError, NotifyTimeoutError) as error:
+        except ConnectionLostError:
+            raise
+        except Exception as error:
             if not may_have_been_sent:
                 raise
             msg = f"an earlier attempt may have been sent; the last one: {describe_error(error)}"

@@ -113,6 +113,35 @@ async def test_r16_nothing_is_missed_doubled_or_reordered(dsn: str, connects_by:
         assert listener.stats().reconnects == 0
 
 
+async def test_r6_what_the_old_connection_no_longer_listens_on_is_told(dsn: str) -> None:
+    """There are no heartbeats, and the new one listens on everything: the old one is asked."""
+    opened: dict[int, asyncpg.Connection[asyncpg.Record]] = {}
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        connection = await asyncpg.connect(dsn)
+        opened[connection.get_server_pid()] = connection
+        return connection
+
+    listener = Listener(connect=connect, heartbeat=None, max_connection_age=scaled(0.5))
+    events = listener.events()
+    other = await asyncpg.connect(dsn)
+    async with asyncio.timeout(WAIT_LIMIT), listener, listener.stream("a", gaps=True) as stream:
+        assert isinstance(await anext(stream), Gap)
+        for _ in range(2):
+            replaced = await until(events, Replaced)
+            await listener.health()  # whose answer comes behind the commands of the replacement
+            await opened[replaced.backend_pid].execute("UNLISTEN *")
+            await other.execute("NOTIFY a, 'unheard'")
+            gap = await anext(stream)
+            assert isinstance(gap, Gap)
+            assert gap.reason is GapReason.UNLISTENED
+            await other.execute("NOTIFY a, 'heard'")
+            heard = await anext(stream)
+            assert isinstance(heard, Notification)
+            assert heard.payload == "heard"
+    await other.close()
+
+
 @by_dsn_and_by_connect
 async def test_r22_channels_come_and_go_meanwhile(dsn: str, connects_by: str) -> None:
     """The new session listens on what the old one does, and on nothing else."""

@@ -190,6 +190,31 @@ async def test_an_old_session_that_dies_meanwhile_is_a_loss(harness: SupervisorH
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("heartbeat", [30.0, None])
+async def test_r6_an_old_session_that_does_not_listen_any_more_does_not_hand_over(
+    harness: SupervisorHarness, heartbeat: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it was not sent is missed, and told: nobody would ask for it later."""
+    harness.supervise("orders", heartbeat=heartbeat)
+    subscriber = harness.subscribe("more")
+    await asyncio.sleep(AGE - 5)
+    assert [type(item) for item in seen(subscriber)] == [Gap]
+    old, stripped = harness.server.session, harness.server.now
+    old.listening.discard("more")
+    await asyncio.sleep(10)
+    [gap] = seen(subscriber)
+    assert isinstance(gap, Gap)
+    assert gap.reason is GapReason.UNLISTENED
+    assert gap.since is not None
+    assert gap.since <= at(stripped)
+    assert old.listening == {"orders", "more"}
+    assert "no longer listens on 1 channel(s)" in caplog.text
+    assert "nothing was missed" not in caplog.text
+    await harness.until(Replaced)
+    assert seen(subscriber) == []
+
+
+@pytest.mark.usefixtures("exact")
 async def test_r32_ending_gives_up_what_is_prepared(harness: SupervisorHarness) -> None:
     """No session is left."""
     harness.server.answer_time = 0.5

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from asyncnotify import ConnectError, PayloadTooLargeError
 from asyncnotify._publishing.many import publish_many
-from tests.unit.fake_publishing import FakePublishingServer
+from tests.unit.fake_publishing import FakePublishingServer, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,6 +63,23 @@ async def test_the_first_failure_ends_it_and_says_how_many_were_sent(
     assert len(server.committed) == 1_000
 
 
+async def test_r47_what_is_lost_in_flight_may_have_been_sent(server: FakePublishingServer) -> None:
+    """Also where something else ends the call: who goes on at the number would double the rest."""
+
+    async def pairs() -> AsyncIterator[tuple[str, str]]:
+        for pair in numbers(2_000):
+            yield pair
+        await turns()  # until the next one is sent
+        assert len(server.statements) == 2
+        server.sessions[-1].terminate()
+        raise LookupError
+
+    with pytest.raises(LookupError) as raised:
+        await publish_many(server.publisher, pairs())
+    [note] = raised.value.__notes__
+    assert note == "1000 notifications before it have been sent, and up to 1000 more may have been"
+
+
 async def test_without_a_connection_nothing_is_sent(server: FakePublishingServer) -> None:
     """Not even encoded: who has many to send learns early that it is of no use."""
     server.open_errors = [REFUSED]
@@ -77,6 +94,9 @@ async def test_cancelled_it_sends_no_further_transaction(server: FakePublishingS
     await asyncio.sleep(1.5)
     sending.cancel()
     await asyncio.wait({sending})
-    assert sending.cancelled()
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await sending
+    [note] = raised.value.__notes__
+    assert note == "1000 notifications before it have been sent, and up to 1000 more may have been"
     await asyncio.sleep(100)
     assert len(server.committed) <= 2_000

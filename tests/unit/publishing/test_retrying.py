@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncnotify import (
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
@@ -115,10 +116,17 @@ async def test_a_notification_is_published_once_an_attempt_succeeds() -> None:
     assert len(attempts.times) == 3
 
 
-@pytest.mark.parametrize("last", [ConnectError("no"), NotifyTimeoutError("late")])
-async def test_r47_not_sent_is_said_only_if_it_holds_of_each_attempt(
-    last: ConnectError | NotifyTimeoutError,
-) -> None:
+@pytest.mark.parametrize(
+    "last",
+    [
+        ConnectError("no"),
+        NotifyTimeoutError("late"),
+        ClosedError("the notifier is closed"),
+        ConfigurationError("the new host is none"),
+        LookupError("the server has refused it"),
+    ],
+)
+async def test_r47_not_sent_is_said_only_if_it_holds_of_each_attempt(last: Exception) -> None:
     """An attempt died in flight, and the last one failed otherwise: it may have been sent."""
     attempts = Attempts(ConnectError("no"), last)
     with pytest.raises(type(last)):
