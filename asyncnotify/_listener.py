@@ -375,7 +375,8 @@ class Listener(OfOneProcess):
             in_thread: Call the handler, a plain function that may block, in a thread, and so a
                 ``resync`` that is a plain function. The order is kept; each call sees a copy of its
                 context. A thread cannot be cancelled: after the timeout of ``aclose()`` its call is
-                no longer waited for, and runs to its end.
+                no longer waited for, and runs to its end. So does one that a middleware cancels;
+                the next call waits until it has returned.
             slow_after: Seconds after which a warning names a handler or ``resync`` that has not
                 returned, or after 1 s one that blocks the event loop; None: never.
             buffer: How many notifications may wait; None: 32,768.

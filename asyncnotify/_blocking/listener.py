@@ -309,8 +309,8 @@ class BlockingListener(OfOneProcess):
         """
         registration = Registration(
             channel=channel_of(channel),
-            handler=self._in_worker_thread("handler", handler),
-            resync=self._in_worker_thread("resync", resync),
+            handler=self._in_worker_thread("handler", handler, concurrency),
+            resync=self._in_worker_thread("resync", resync, 1),
             buffering=Buffering(buffer, overflow, latest),
             concurrency=concurrency,
             on_error=self._in_worker_thread("on_error", on_error),
@@ -381,7 +381,7 @@ class BlockingListener(OfOneProcess):
         """
         register = self._listener.on(
             channel,
-            resync=self._in_worker_thread("resync", resync),
+            resync=self._in_worker_thread("resync", resync, 1),
             on_error=self._in_worker_thread("on_error", on_error),
             concurrency=concurrency,
             slow_after=slow_after,
@@ -391,7 +391,9 @@ class BlockingListener(OfOneProcess):
         )
 
         def register_served(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
-            self._changed(functools.partial(register, self._in_worker_thread("handler", handler)))
+            self._changed(
+                functools.partial(register, self._in_worker_thread("handler", handler, concurrency))
+            )
             return handler
 
         return register_served
@@ -715,8 +717,8 @@ class BlockingListener(OfOneProcess):
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _in_worker_thread(self, name: str, function: object) -> Any:  # noqa: ANN401 - None stays None
-        return in_worker_thread(name, function, self._gateway)
+    def _in_worker_thread(self, name: str, function: object, limit: int | None = None) -> Any:  # noqa: ANN401 - None stays None
+        return in_worker_thread(name, function, self._gateway, limit=limit)
 
     def _changed(self, change: Callable[[], object]) -> None:
         """Make a change where nothing else changes: in the loop, or before there is one."""

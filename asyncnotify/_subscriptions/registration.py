@@ -59,9 +59,9 @@ class Registration:
         subscriber = Subscriber(channels, mailbox, gaps_wanted=self.resync is not None)
         return HandlerWorker(
             subscriber,
-            self._called(self.handler),
+            self._called(self.handler, self.concurrency),
             channels=(self.channel,),
-            resync=None if self.resync is None else self._called(self.resync),
+            resync=None if self.resync is None else self._called(self.resync, 1),
             on_error=self.on_error,
             concurrency=self.concurrency,
             middleware=middleware,
@@ -71,8 +71,9 @@ class Registration:
             slow_after=self.slow_after,
         )
 
-    def _called(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _called(self, function: Callable[[Any], Any], limit: int) -> Callable[[Any], Any]:
         """Return what calls the function where it is to run."""
         if not self.in_thread or is_async(function):
             return function
-        return InThread(function, name=f"asyncnotify handler of {self.channel.name!r}")
+        name = f"asyncnotify handler of {self.channel.name!r}"
+        return InThread(function, name=name, limit=limit)

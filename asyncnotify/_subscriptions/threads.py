@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._arguments import check_ran, is_async
+from asyncnotify._subscriptions.running import Running
 from asyncnotify._tasks import Sealed
 
 if TYPE_CHECKING:
@@ -37,24 +38,36 @@ class InThread:
     daemons: a function that never returns does not keep the interpreter from ending.
 
     A cancelled call returns at once; its function goes on in the thread, and what becomes of it is
-    dropped.
+    dropped. Until it has returned it counts as one of those that may run at the same time: so they
+    keep their order, and their number has a bound.
+
+    Args:
+        function: What is called.
+        name: The name of the threads.
+        limit: How many calls may run at the same time.
     """
 
-    def __init__(self, function: Callable[[Any], object], *, name: str) -> None:
+    def __init__(self, function: Callable[[Any], object], *, name: str, limit: int) -> None:
         self.__wrapped__ = function
         self._name = name
+        self._running = Running(limit)
         self._idle: list[_Thread] = []
 
     async def __call__(self, item: object) -> None:
         """
-        Call the function; return when it has returned.
+        Call the function, as soon as one more call may run; return when it has returned.
 
         Raises:
             BaseException: What the function raised.
             RuntimeError: The system has no more threads.
         """
-        thread = self._idle.pop() if self._idle else _Thread(self._name)
-        call = _Call(self.__wrapped__, item)
+        await self._running.enter()
+        try:
+            thread = self._idle.pop() if self._idle else _Thread(self._name)
+        except BaseException:
+            self._running.leave()
+            raise
+        call = _Call(self.__wrapped__, item, self._running)
         thread.calls.put(call)
         try:
             outcome = await call.returned
@@ -77,11 +90,12 @@ class InThread:
 class _Call:
     """One call of the function, made in a thread for a task that waits."""
 
-    def __init__(self, function: Callable[[Any], object], item: object) -> None:
+    def __init__(self, function: Callable[[Any], object], item: object, running: Running) -> None:
         self._loop = asyncio.get_running_loop()
         self.returned: asyncio.Future[Sealed[None]] = self._loop.create_future()
         self._function = function
         self._item = item
+        self._running = running
         self._context: Context = copy_context()
 
     def make(self) -> None:
@@ -91,6 +105,7 @@ class _Call:
             _refuse_awaitable(self._context.run(self._function, self._item))
         except BaseException as error:  # noqa: BLE001 - the task that waits raises it
             outcome = Sealed(error=error)
+        self._running.leave()
         try:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(self._tell, outcome)

@@ -96,6 +96,78 @@ def test_a_blocking_listener_has_it_too(dsn: str) -> None:
     assert "added" not in threads
 
 
+class Handled:
+    """A function that blocks until it is let go, and notes how many of its calls run at once."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.ended: SimpleQueue[str] = SimpleQueue()
+        self.failed: SimpleQueue[BaseException] = SimpleQueue()
+        self.most = 0
+        self._running: list[str] = []
+
+    def block(self, notification: Notification[str]) -> None:
+        """Handle a notification."""
+        self._running.append(notification.payload)
+        self.most = max(self.most, len(self._running))
+        self.gate.wait(scaled(20))
+        self._running.remove(notification.payload)
+        self.ended.put(notification.payload)
+
+    def on_error(self, error: BaseException, _: object) -> None:
+        """Note that a call has failed."""
+        self.failed.put(error)
+
+    def see_that_each_fails(self) -> None:
+        """Wait until six calls have failed, then let what runs end."""
+        errors = [self.failed.get(timeout=scaled(20)) for _ in range(6)]
+        assert {type(error) for error in errors} == {TimeoutError}
+        self.gate.set()
+
+    @property
+    def in_order(self) -> list[str]:
+        """What has ended, when the last one has."""
+        return list(iter(lambda: self.ended.get(timeout=scaled(20)), "last"))
+
+
+async def limited(notification: Notification[Any], call_next: CallNext) -> None:
+    """Give the handler little time, except for the last one."""
+    async with asyncio.timeout(None if notification.payload == "last" else 0.01):
+        await call_next(notification)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_p4_a_call_whose_time_is_over_counts_until_its_thread_returns(
+    factory: ListenerFactory, concurrency: int
+) -> None:
+    """A thread cannot be cancelled: no more run at once than may, and they keep their order."""
+    handled = Handled()
+    async with factory.listener(middleware=[limited]) as listener:
+        options: dict[str, Any] = {"concurrency": concurrency, "on_error": handled.on_error}
+        await listener.listen("orders", handled.block, in_thread=True, **options)
+        for number in range(6):
+            await listener.notify("orders", str(number))
+        await asyncio.to_thread(handled.see_that_each_fails)
+        await listener.notify("orders", "last")
+        assert sorted(await asyncio.to_thread(lambda: handled.in_order)) == ["0", "1"][:concurrency]
+    assert handled.most == concurrency
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_p4_the_same_holds_of_a_blocking_listener(dsn: str, concurrency: int) -> None:
+    """Whose handlers all run in threads."""
+    handled = Handled()
+    with BlockingListener(dsn, middleware=[limited]) as listener:
+        options: dict[str, Any] = {"concurrency": concurrency, "on_error": handled.on_error}
+        listener.listen("orders", handled.block, **options)
+        for number in range(6):
+            listener.notify("orders", str(number))
+        handled.see_that_each_fails()
+        listener.notify("orders", "last")
+        assert sorted(handled.in_order) == ["0", "1"][:concurrency]
+    assert handled.most == concurrency
+
+
 @pytest.mark.parametrize("face", [Listener, BlockingListener])
 def test_r48_what_is_no_middleware_is_refused_when_it_is_added(face: type[Any]) -> None:
     """And nothing is changed."""

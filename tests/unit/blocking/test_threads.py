@@ -173,3 +173,23 @@ def test_a_shielded_call_is_made_though_it_is_cancelled(portal: Portal, *, shiel
 
     portal.call(cancel)
     assert called.is_set() is shielded
+
+
+def test_a_call_that_is_cancelled_before_it_begins_is_not_made(portal: Portal) -> None:
+    """And does not count: the next one is made."""
+    made: list[object] = []
+    handler = in_worker_thread("handler", made.append, OWNER, limit=1)
+    assert handler is not None
+
+    async def cancel_one() -> None:
+        for turns in range(4):
+            call = asyncio.ensure_future(handler(turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait({call})
+        await handler("last")
+
+    portal.call(cancel_one)
+    assert made[-1] == "last"
+    assert 0 not in made

@@ -163,7 +163,7 @@ async def test_the_threads_of_a_handler_end_with_the_subscription() -> None:
         def dismiss(self) -> None:
             dismissed.append(True)
 
-    workers.start(Threads(print, name="handler"), middleware=[once])
+    workers.start(Threads(print, name="handler", limit=1), middleware=[once])
     await drained(workers)
     assert dismissed == [True]
 

@@ -37,7 +37,7 @@ def in_a_loop(function: Callable[[Any], object], *items: object) -> list[object]
     """Call a function in threads, in a real event loop; return what each call raised, or None."""
 
     async def call() -> list[object]:
-        called = InThread(function, name=NAME)
+        called = InThread(function, name=NAME, limit=5)
         try:
             async with asyncio.timeout(DEADLINE):
                 return list(await asyncio.gather(*map(called, items), return_exceptions=True))
@@ -58,7 +58,7 @@ def test_calls_one_after_another_share_a_daemon_thread() -> None:
     used: list[threading.Thread] = []
 
     async def call() -> None:
-        called = InThread(lambda _: used.append(threading.current_thread()), name=NAME)
+        called = InThread(lambda _: used.append(threading.current_thread()), name=NAME, limit=1)
         for _ in range(3):
             await called(1)
         called.dismiss()
@@ -81,7 +81,7 @@ def test_each_call_sees_a_copy_of_its_callers_context() -> None:
 
     async def call() -> str:
         REQUEST.set("the caller's")
-        called = InThread(handle, name=NAME)
+        called = InThread(handle, name=NAME, limit=1)
         await called(1)
         await called(2)
         called.dismiss()
@@ -117,7 +117,7 @@ def test_what_is_raised_is_kept_alive_by_nothing() -> None:
         raise Failed
 
     async def call() -> None:
-        called = InThread(fail, name=NAME)
+        called = InThread(fail, name=NAME, limit=1)
         for _ in range(2):
             with pytest.raises(Failed):
                 await called(1)
@@ -140,7 +140,7 @@ def test_a_cancelled_call_returns_at_once() -> None:
         release.wait(DEADLINE)
 
     async def call() -> None:
-        called = InThread(block, name=NAME)
+        called = InThread(block, name=NAME, limit=1)
         task = asyncio.create_task(called(1))
         await asyncio.to_thread(begun.wait, DEADLINE)
         task.cancel()
