@@ -230,6 +230,7 @@ class LogChaos:
     def _draw_faults(self) -> Iterator[Fault]:
         faults: list[Fault] = [*FAULTS]
         if self._servers.has_standby:
+            yield self._fail_over  # a slow machine may come to few of the others
             faults += [self._fail_over] * 2
         while True:
             yield from self.chance.sample(faults, len(faults))
