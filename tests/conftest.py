@@ -16,7 +16,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, settings
 
 import asyncnotify
 from asyncnotify.testing._server.binaries import BIN_DIR_VARIABLE, find_bin_dir, version_of
+from asyncnotify.testing.plugin import ExistingServer
 from asyncnotify.testing.proxy import FaultProxy, PatternDetector
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
 from tests.support.machine import described, scaled, share
@@ -352,7 +353,7 @@ class SharedServer:
 
     def dsn_for(self, database: str) -> str:
         """Return the URL of a connection to ``database``."""
-        return urlunsplit(urlsplit(self.dsn)._replace(path="/" + quote(database, safe="")))
+        return ExistingServer(self.dsn).dsn_for(database)
 
     def log_tail(self) -> str:
         """Return the log's end, as far as we can read it."""

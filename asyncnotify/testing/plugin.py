@@ -19,11 +19,11 @@ import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from asyncnotify.testing._dsn import pieces_of
 from asyncnotify.testing.fake import FakeServer
 from asyncnotify.testing.proxy import FaultProxy
 from asyncnotify.testing.server import BinariesNotFoundError, PostgresServer
@@ -64,13 +64,14 @@ class ExistingServer:
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
+        self._pieces = pieces_of(dsn)
 
     def __repr__(self) -> str:
-        return f"<ExistingServer on {urlsplit(self.dsn).hostname}>"
+        return f"<ExistingServer on {self._pieces.first_address()[0] or None}>"
 
     def dsn_for(self, database: str) -> str:
         """Return the URL of a connection to another database of the server."""
-        return urlunsplit(urlsplit(self.dsn)._replace(path="/" + quote(database, safe="")))
+        return str(self._pieces.with_database(database))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -28,11 +28,12 @@ from asyncnotify._arguments import (
     check_whole,
 )
 from asyncnotify.testing._arguments import check_bytes, check_direction, check_port
+from asyncnotify.testing._dsn import pieces_of
 from asyncnotify.testing._proxy.conditions import Conditions, Cutoff
 from asyncnotify.testing._proxy.connection import Direction, Directions, ProxiedConnection
 from asyncnotify.testing._proxy.listening_socket import ListeningSocket
 from asyncnotify.testing._proxy.pattern import PatternDetector
-from asyncnotify.testing._proxy.target import addresses_of, rewritten, target_of
+from asyncnotify.testing._proxy.target import addresses_of, target_of
 from asyncnotify.testing._proxy.traffic import Traffic
 from asyncnotify.testing._proxy.waiting import WaitTimeoutError
 
@@ -104,7 +105,7 @@ class FaultProxy(Traffic):
         Prepare a proxy for the server that a DSN names (the first one, if it names several).
 
         Raises:
-            ValueError: The DSN names no host, or ``port`` is out of its bounds.
+            ValueError: The DSN is no URL or names no host, or ``port`` is out of its bounds.
             TypeError: An argument is of the wrong type.
         """
         return cls(*target_of(dsn), host=host, port=port)
@@ -164,7 +165,7 @@ class FaultProxy(Traffic):
 
     def proxied_dsn(self, dsn: str) -> str:
         """
-        Return the DSN with its host and port replaced by the proxy's; all else stays.
+        Return the DSN with its host and port replaced by the proxy's; all else stays as written.
 
         Takes the forms that libpq and asyncpg take, Unix sockets (``?host=/run/postgresql``) and
         several hosts among them, and SQLAlchemy's ``postgresql+asyncpg://``.
@@ -174,7 +175,7 @@ class FaultProxy(Traffic):
             TypeError: The DSN is no str.
         """
         check_present("dsn", dsn, str)
-        return rewritten(dsn, self.host, self.port)
+        return str(pieces_of(dsn).with_address(self.host, self.port))
 
     # Holding what is on its way
 

@@ -73,3 +73,35 @@ def test_nothing_is_started_for_tests_of_the_fake(
     monkeypatch.setenv("ASYNCNOTIFY_PG_BIN", "/nonexistent")
     printed = run_pytest(tmp_path, FAKE_TEST, mark=MARKS["asyncio"], options=("-p", "no:anyio"))
     assert "1 passed" in printed
+
+
+OWN_DATABASE = """
+    import asyncpg
+    import psycopg
+
+    QUESTION = "SELECT current_database()"
+
+    @pytest.mark.asyncio
+    async def test_in_a_database_of_its_own(asyncnotify_dsn):
+        connection = await asyncpg.connect(asyncnotify_dsn)
+        assert (await connection.fetchval(QUESTION)).startswith("asyncnotify_")
+        await connection.close()
+        with psycopg.connect(asyncnotify_dsn) as connection:
+            assert connection.execute(QUESTION).fetchone()[0].startswith("asyncnotify_")
+"""
+
+
+@pytest.mark.parametrize(
+    "form", ["/?dbname=postgres", "/postgres?dbname=postgres", "no host in front"]
+)
+def test_however_the_dsn_is_written_tests_run_in_a_database_of_their_own(
+    tmp_path: Path, own_server: PostgresServer, form: str
+) -> None:
+    """Never in the one that its path or its query names, as libpq and asyncpg read it."""
+    dsn = own_server.dsn.removesuffix("/postgres") + form
+    if form == "no host in front":
+        place = f"host={own_server.host}&port={own_server.port}"
+        dsn = f"postgresql:///postgres?{place}&user=postgres"
+    options = ("-p", "no:anyio", "-p", "no:aiohttp", f"--asyncnotify-dsn={dsn}")
+    assert "1 passed" in run_pytest(tmp_path, OWN_DATABASE, options=options)
+    assert databases_of(own_server) == []

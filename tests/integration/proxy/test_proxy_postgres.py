@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 import asyncpg
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -70,6 +71,31 @@ async def test_notifications_pass(connection: Connection, admin: Connection) -> 
     await connection.add_listener("orders", inbox)
     await admin.execute("NOTIFY orders, 'hello'")
     assert await inbox.next() == "hello"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "options=-c%20search_path%3Dx%20-c%20work_mem%3D64kB&application_name=my%20app",
+        "application_name=a%2Bb+c",
+    ],
+)
+async def test_a_session_through_the_proxy_begins_as_without_it(
+    proxy: FaultProxy, dsn: str, query: str
+) -> None:
+    """With the same settings, by libpq's reading of the DSN."""
+    direct = f"{dsn}?{query}"
+    settings = [settings_of(one) for one in (direct, proxy.proxied_dsn(direct))]
+    there, here = await asyncio.gather(*settings)
+    assert here == there
+
+
+async def settings_of(dsn: str) -> tuple[object, ...] | None:
+    """Return what a session of libpq's begins with."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        names = ("application_name", "search_path", "work_mem")
+        query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+        return await (await connection.execute(query)).fetchone()
 
 
 async def test_a_slow_network_is_slow_and_nothing_else(proxy: FaultProxy, dsn: str) -> None:
