@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "BAD_RESULT",
+    "HUNG_UP",
     "INTERRUPTED",
     "MEANINGS",
     "NOT_DONE",
@@ -19,6 +20,7 @@ BAD_RESULT: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 NOT_DONE: Final = 4
+HUNG_UP: Final = 129
 INTERRUPTED: Final = 130
 READER_LEFT: Final = 141
 TERMINATED: Final = 143
@@ -31,6 +33,7 @@ MEANINGS: Final = {
     NOT_DONE: "the database refused, or the log or the table does not exist",
     5: "`doctor` only: warnings, and no error",
     6: "`doctor` only: a check could not find out",
+    HUNG_UP: "ended by SIGHUP: its terminal was closed",
     INTERRUPTED: "ended by Ctrl-C",
     READER_LEFT: "the reader of the output has left, as with `head -1`",
     TERMINATED: "ended by SIGTERM",

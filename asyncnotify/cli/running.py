@@ -43,7 +43,10 @@ _OUTAGES: Final = (
     ConnectionError,
     TimeoutError,
 )
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""SIGHUP, which Windows lacks: the terminal has been closed."""
 _STDOUT: Final = 1
 
 
@@ -51,8 +54,8 @@ def run(work: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """
     Run the coroutine of a command, which returns its exit status, and leave with that.
 
-    SIGINT and SIGTERM cancel it, once; later ones do nothing, as closing has its deadlines. So does
-    a reader of standard output that leaves.
+    SIGINT, SIGTERM and SIGHUP cancel it, once; later ones do nothing, as closing has its deadlines.
+    So does a reader of standard output that leaves.
 
     Raises:
         typer.Exit: Always.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from asyncnotify import Notification
+from asyncnotify.cli.execution import Command
 from asyncnotify.log import Log
 from tests.support.commands import (
     TIME_LIMIT,
@@ -79,7 +82,9 @@ async def test_a_terminal_gets_colours_and_nothing_raw(dsn: str) -> None:
     assert not {"\x07", "\x9b", "\u202e"} & set(shown)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals_end_it_cleanly(number: signal.Signals, status: int, dsn: str) -> None:
     """With the status that shells expect, without a word; the session ends (see ``dsn``)."""
     with running("listen", "orders", dsn=dsn) as process:
@@ -166,18 +171,64 @@ async def test_a_command_that_fails_is_reported_and_not_fatal(dsn: str) -> None:
     ]
 
 
-async def test_a_signal_ends_the_command_too(dsn: str, tmp_path: Path) -> None:
-    """A command that runs when SIGTERM comes is terminated."""
-    mark = tmp_path / "pid"
-    line = f"echo $$ > {mark}.new; mv {mark}.new {mark}; echo ran; exec sleep 600"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_all_that_the_command_has_started(
+    number: signal.Signals, dsn: str
+) -> None:
+    """The shell and the programs: none of them holds standard output any more, nor goes on."""
+    line = "sh -c 'echo ran; sleep 600'; echo went on"
+    with running("listen", "orders", "--exec", line, dsn=dsn) as process:
+        wait_for(process.stderr, "listening on")
+        await notify(dsn, ("orders", ""))
+        wait_for(process.stdout, "ran")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=TIME_LIMIT)
+    assert (process.returncode, out, err) == (128 + number, "", "")
+
+
+async def test_a_program_that_outlives_its_shell_is_killed(dsn: str) -> None:
+    """One that ignores SIGTERM, of which its shell has died."""
+    line = """sh -c 'trap "" TERM; echo ran; sleep 600; echo went on' & wait"""
     with running("listen", "orders", "--exec", line, dsn=dsn) as process:
         wait_for(process.stderr, "listening on")
         await notify(dsn, ("orders", ""))
         wait_for(process.stdout, "ran")
         process.terminate()
-        assert process.wait(TIME_LIMIT) == 143
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(mark.read_text(encoding="utf-8")), 0)
+        out, err = process.communicate(timeout=TIME_LIMIT)
+    assert (process.returncode, out, err) == (143, "", "")
+
+
+@pytest.mark.parametrize("turns", [*range(8), None])
+async def test_a_command_is_ended_at_whatever_moment(turns: int | None, tmp_path: Path) -> None:
+    """Also while it is being started: once run() has ended, nothing has the pipe open."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    line = f"exec > {tmp_path}/pipe; sh -c 'echo ran; sleep 600'; echo went on"
+    task = asyncio.ensure_future(Command(line).run(Notification("orders", "", 1)))
+    try:
+        if turns is None:
+            await readable(pipe)
+            assert os.read(pipe, 100) == b"ran\n"
+        for _ in range(turns or 0):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert os.read(pipe, 100) in {b"", b"ran\n"}
+        assert os.read(pipe, 100) == b""  # raises BlockingIOError if a program has it open
+    finally:
+        os.close(pipe)
+
+
+async def readable(descriptor: int) -> None:
+    """Return when there is something to be read."""
+    ready = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await asyncio.wait_for(ready.wait(), TIME_LIMIT)
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def test_a_durable_log_is_read_with_log(dsn: str) -> None:
