@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
 from asyncnotify._asyncpg._connecting.dial import Dialer, check_connect_arguments
+from asyncnotify._asyncpg._parameters.settings import Given
+
+if TYPE_CHECKING:
+    from asyncnotify._asyncpg._parameters.hosts import Host
 
 Row: TypeAlias = Mapping[str, Any]
 """A row of the server's, by the names of its columns."""
 
 APPLICATION_NAME: Final = "asyncnotify-doctor"
 
-_BEGIN: Final = """
-    BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
-    SET LOCAL statement_timeout = {0}; SET LOCAL lock_timeout = {0}
-"""
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+_LIMIT: Final = "; SET LOCAL statement_timeout = {0}; SET LOCAL lock_timeout = {0}"
+_SHARE: Final = 0.9
+"""How much of a check's time a Listener's attempts to connect may take."""
+
+_LAST: Final = 0.95
+"""When an attempt to connect is given up, of a check's time: slow lookups add to those of hosts."""
+
 _SEES_ALL: Final = "SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')"
 
 
@@ -54,8 +64,8 @@ class Server:
             **arguments,
             "server_settings": named,
         }
-        self._begin = _BEGIN.format(min(int(timeout * 1000), 2**31 - 1))
-        self._dialer = Dialer(dsn, None, self.arguments, timeout=timeout)
+        self._begin = _BEGIN + _LIMIT.format(min(int(timeout * 1000), 2**31 - 1))
+        self._dialer = Dialer(dsn, None, self.arguments, timeout=timeout, pass_timeout=timeout)
         self._connection: asyncpg.Connection[Any] | None = None
         self._sees_all: bool | None = None
         self.version: int = 0
@@ -73,19 +83,48 @@ class Server:
     @property
     def listener_arguments(self) -> dict[str, Any]:
         """What a Listener of the same server takes beside the DSN."""
-        return {n: v for n, v in self.arguments.items() if n != "statement_cache_size"}
+        given = {n: v for n, v in self.arguments.items() if n != "statement_cache_size"}
+        hosts = len(self.hosts)
+        if hosts > 1:  # it connects twice within one check, each time past the hosts that are dead
+            given["connect_timeout"] = self.timeout * _SHARE / 2 / hosts
+        return given
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The hosts that are given; raises ConfigurationError if a file of libpq's is wrong."""
+        return Given(self.dsn, self.arguments).complete(os.environ).hosts
 
     async def connection(self) -> asyncpg.Connection[Any]:
         """Return the connection; raises what the driver raises, or ConfigurationError."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._dialer.dial()
+            self._connection = await self._dial()
         return self._connection
+
+    async def _dial(self) -> asyncpg.Connection[Any]:
+        """Return a connection, or raise why there is none before the check's time has passed."""
+        seconds = self.timeout * _LAST
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await self._dialer.dial()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            msg = f"no connection within {seconds:g} s"
+            raise TimeoutError(msg) from error
 
     async def fetch(self, query: str, *arguments: object) -> list[Row]:
         """Return the rows of a query, in a READ ONLY transaction; raises what asyncpg raises."""
+        return await self._fetch(self._begin, query, *arguments)
+
+    async def fetch_settings(self, query: str, *arguments: object) -> list[Row]:
+        """Do as ``fetch()``, with no setting changed: else a query about them tells of ours."""
+        return await self._fetch(_BEGIN, query, *arguments)
+
+    async def _fetch(self, begin: str, query: str, *arguments: object) -> list[Row]:
         connection = await self.connection()
         try:
-            await connection.execute(self._begin)
+            await connection.execute(begin)
             rows = await connection.fetch(query, *arguments)
             await connection.execute("ROLLBACK")
         except BaseException:

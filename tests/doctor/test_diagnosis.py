@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -20,6 +21,8 @@ from tests.doctor.findings import bad, of, one, text_of
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncnotify.testing.server import PostgresServer
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -54,6 +57,38 @@ async def test_a_server_that_is_not_there_is_a_finding() -> None:
     assert report.exit_status == 3
     assert report.severity is Severity.ERROR
     assert "ConnectionRefusedError" in text_of(one(report, "connection", Severity.ERROR))
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """The port of a server whose system accepts connections, and which never answers."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen()
+        yield bound.getsockname()[1]
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_a_server_that_never_answers_is_no_connection(silent_port: int, hosts: int) -> None:
+    """Not something that could not be examined; nor are several such servers."""
+    places = ",".join([f"127.0.0.1:{silent_port}"] * hosts)
+    report = await diagnose(f"postgresql://nobody@{places}/nothing", timeout=scaled(0.5))
+    finding = one(report, "connection", Severity.ERROR)
+    assert finding.title == "no connection"
+    assert "TimeoutError: no " in finding.evidence[0]
+    assert bad(report) == [finding]
+    assert report.exit_status == 3
+
+
+@pytest.mark.parametrize("services", [None, "reports"])
+async def test_a_host_that_never_answers_hides_no_other_one(
+    dsn: str, silent_port: int, services: str | None
+) -> None:
+    """Each host has a share of each check's time, as a listener goes on to the next one."""
+    both = dsn.replace("@", f"@127.0.0.1:{silent_port},", 1)
+    report = await diagnose(both, timeout=scaled(3), services=services)
+    assert bad(report) == []
+    assert of(report, "delivery")[0].severity is Severity.OK
 
 
 async def test_a_server_that_falls_silent_is_unknown_in_time(dsn: str) -> None:

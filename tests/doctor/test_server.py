@@ -232,6 +232,23 @@ async def test_settings_that_hurt_are_told(
     assert [f.check for f in bad(report)] == [check]
 
 
+@pytest.mark.parametrize(
+    ("place", "source"), [("ROLE postgres", "user"), ("DATABASE postgres", "database")]
+)
+async def test_where_a_setting_is_set_is_told(
+    server: PostgresServer, place: str, source: str
+) -> None:
+    """Though the doctor sets the same one for itself."""
+    async with connected(server) as admin:
+        await admin.execute(f"ALTER {place} SET statement_timeout = '700ms'")
+        try:
+            report = await diagnose(server.dsn)
+        finally:
+            await admin.execute(f"ALTER {place} RESET statement_timeout")
+    finding = one(report, "settings", Severity.WARNING)
+    assert finding.evidence == (f"statement_timeout is 700 ms, source {source}",)
+
+
 async def test_an_old_minor_release_is_told() -> None:
     """One that has a known fault of LISTEN, with the release that repaired it."""
     bin_dir = cached_programs("18.0")

@@ -53,8 +53,10 @@ class Attempts:
         lookups: Where the addresses of names come from.
         timeout: Seconds for each address, and for each lookup.
         warnings: The limit of what is logged.
+        begin_with: The host that is tried before the others.
 
     Attributes:
+        host: The one that the connection leads to.
         wanted: Which kind of server the connection leads to: as ``target_session_attrs``.
     """
 
@@ -66,13 +68,16 @@ class Attempts:
         *,
         timeout: float,
         warnings: WarningLimit,
+        begin_with: Host | None = None,
     ) -> None:
         self._settings = settings
         self._tls = tls
         self._lookups = lookups
         self._timeout = timeout
         self._warnings = warnings
+        self._begin_with = begin_with
         self._failures: list[tuple[str, Exception]] = []
+        self.host: Host | None = None
         self.wanted = settings.wanted
 
     async def run(self) -> asyncpg.Connection[Any]:
@@ -88,6 +93,7 @@ class Attempts:
             for host in self._hosts():
                 connection = await self._try_host(host, kind)
                 if connection is not None:
+                    self.host = host
                     return connection
         raise self._combined()
 
@@ -95,7 +101,7 @@ class Attempts:
         hosts = list(self._settings.hosts)
         if self._settings.options.get("load_balance_hosts") == "random":
             random.shuffle(hosts)
-        return hosts
+        return sorted(hosts, key=lambda host: host != self._begin_with)
 
     async def _try_host(self, host: Host, kind: str) -> asyncpg.Connection[Any] | None:
         """Return a connection to one of a host's addresses; None if each has failed."""

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
+    from asyncnotify._asyncpg._parameters.hosts import Host
+
     Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection[Any]]]
 else:
     Connect = Callable[[], Awaitable[asyncpg.Connection]]  # at run time the class takes no argument
@@ -88,8 +90,8 @@ _READ_HERE: Final = {"service", "servicefile"}
 _OF_A_NETWORK: Final = (ConnectionError, TimeoutError, socket.gaierror)
 """What an ssl callable raises that asks a service, and that may pass."""
 
-_SHARE_OF_START: Final = 0.9
-"""How much of the time for starting the first pass over all hosts may take."""
+_SHARE_OF_PASS: Final = 0.9
+"""How much of its time a pass over all hosts may take: what comes after it takes some, too."""
 
 
 def check_connect_arguments(
@@ -161,6 +163,8 @@ class Dialer:
         timeout: Seconds for each address.
         start_timeout: Seconds in which the first pass has to reach every host, if all is to be
             known within that time.
+        pass_timeout: The same for every pass, the first one included; each begins with the host
+            that answered the last time.
 
     Raises:
         ConfigurationError: The DSN or another argument cannot be honoured.
@@ -175,11 +179,14 @@ class Dialer:
         *,
         timeout: float,
         start_timeout: float | None = None,
+        pass_timeout: float | None = None,
     ) -> None:
         self._connect = connect
         self._given = None if connect is not None else Given(dsn, connect_kwargs)
         self._timeout = timeout
         self._start_timeout = start_timeout
+        self._pass_timeout = pass_timeout
+        self._answered: Host | None = None
         self._lookups = Lookups()
         self._told_of_tls = False
         self.warnings = WarningLimit()
@@ -250,16 +257,20 @@ class Dialer:
             self._lookups,
             timeout=self._seconds_for_each(settings),
             warnings=self.warnings,
+            begin_with=self._answered,
         )
         connection = await attempts.run()
         self.wanted = attempts.wanted
+        if self._pass_timeout is not None:
+            self._answered = attempts.host
         return connection
 
     def _seconds_for_each(self, settings: Settings) -> float:
-        """Return the seconds for each address: so many that the start can reach every host."""
-        if self._start_timeout is None:
+        """Return the seconds for each address: so many that this pass can reach every host."""
+        limit = self._start_timeout or self._pass_timeout
+        if limit is None:
             return self._timeout
-        share = self._start_timeout * _SHARE_OF_START / len(settings.hosts)
+        share = limit * _SHARE_OF_PASS / len(settings.hosts)
         self._start_timeout = None  # a slow one gets all of its time in the next pass
         return min(self._timeout, share)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify._asyncpg._connecting.lookups import Lookups
-from asyncnotify._asyncpg._parameters.settings import Given
 from asyncnotify._errors import describe_error
 from asyncnotify.doctor._checks._common import fine, first_of
 from asyncnotify.doctor._findings import Finding, Severity
@@ -24,10 +22,9 @@ _SHARE: Final = 0.4
 
 async def look(server: Server) -> list[Finding]:
     """Look up every host, and connect to every address, without saying anything there."""
-    hosts = Given(server.dsn, server.arguments).complete(os.environ).hosts
     seconds = server.timeout * _SHARE
     findings: list[Finding] = []
-    for host in dict.fromkeys((one.address, one.port) for one in hosts if not one.is_socket):
+    for host in dict.fromkeys((one.address, one.port) for one in server.hosts if not one.is_socket):
         findings += await _of(*host, seconds)
     return findings or [fine(NAME, "each host has one address, or several that answer")]
 

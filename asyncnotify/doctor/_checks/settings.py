@@ -56,7 +56,7 @@ _CURE: Final = (
 async def look(server: Server) -> list[Finding]:
     """Ask for the settings with which a session begins."""
     names = [limit.name for limit in _LIMITS]
-    found = {row["name"]: row for row in await server.fetch(_ASK, names)}
+    found = {row["name"]: row for row in await server.fetch_settings(_ASK, names)}
     findings: list[Finding] = []
     for limit in _LIMITS:
         row = found.get(limit.name)

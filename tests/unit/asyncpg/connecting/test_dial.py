@@ -248,6 +248,24 @@ async def test_r52_the_first_pass_reaches_every_host_within_the_start(
         assert clock() - began == pytest.approx(share, abs=0.3)
 
 
+async def test_every_pass_may_reach_every_host_in_a_given_time(driver: Driver) -> None:
+    """Where that is asked for; a later one begins with the host that answered."""
+    driver.silent = {ONE}
+    made = Dialer(None, None, {"host": [ONE, TWO]}, timeout=10.0, pass_timeout=2.0)
+    for waited, hosts in ((0.9, [ONE, TWO]), (0.0, [TWO])):
+        driver.calls.clear()
+        began = clock()
+        await made.dial()
+        assert clock() - began == pytest.approx(waited, abs=0.1)
+        assert [host for host, _ in driver.hosts] == hosts
+    driver.silent = {ONE, TWO}
+    for _ in range(2):
+        began = clock()
+        with pytest.raises(ConnectError):
+            await made.dial()
+        assert clock() - began == pytest.approx(1.8, abs=0.1)
+
+
 async def test_load_is_balanced_where_it_is_asked_for(driver: Driver) -> None:
     """The hosts come in any order, each of them."""
     hosts = ",".join(f"127.0.0.{number}" for number in range(1, 20))
