@@ -398,6 +398,47 @@ def test_every_exit_status_is_told() -> None:
     assert {int(status): text for status, text in rows} == MEANINGS
 
 
+LOG_LINE: Final = re.compile(r'(?:WARNING|ERROR)(?: \||,) "([^"|]+)"')
+
+
+def logged_texts() -> list[str]:
+    """Return the texts in the modules that log, docstrings left out; … is what is put in."""
+    texts: list[str] = []
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        if re.search(r"^_?log(ger)?\b.* = Log\(", source, re.MULTILINE):
+            texts += map(text_of, ast.walk(without_docstrings(ast.parse(source))))
+    return texts
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """Return a module without what stands as a statement and does nothing."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = None
+    return tree
+
+
+def text_of(node: ast.AST) -> str:
+    """Return a str, or an f-string without its values; empty for any other node."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "…".join(map(text_of, parts))
+    return ""
+
+
+def test_every_log_line_that_is_told_is_logged() -> None:
+    """What a document says that a line begins with, or contains, is in a text that is logged."""
+    told = {line for path in FOR_USERS for line in LOG_LINE.findall(prose_of(path))}
+    assert len(told) >= 8
+    texts = logged_texts()
+    for line in told:
+        pattern = ".*".join(re.escape(part.strip()) for part in line.split("…"))
+        assert any(re.search(pattern, text) for text in texts), line
+
+
 def test_every_block_has_a_language() -> None:
     """Every block has a language, so that none is left out of the run."""
     assert {str(block) for block in BLOCKS if block.language not in LANGUAGES} == set()
