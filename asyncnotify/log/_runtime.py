@@ -19,12 +19,9 @@ from asyncnotify.log._closing import Closing, begin_and_cancel, cancel_twice
 from asyncnotify.log._consuming.calling import running_handling
 from asyncnotify.log._consuming.consumer import Consumer
 from asyncnotify.log._consuming.feed import Feed
-from asyncnotify.log._consuming.handler import (
-    BucketsWorker,
-    HandlerWorker,
-    handle_dead_letter,
-)
+from asyncnotify.log._consuming.handler import BucketsWorker, HandlerWorker
 from asyncnotify.log._consuming.merging import MergedFeed
+from asyncnotify.log._consuming.retrying import handle_dead_letter
 from asyncnotify.log._consuming.serving import Server
 from asyncnotify.log._consuming.sharing import Sharing
 from asyncnotify.log._errors import BucketCountError

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import asyncpg
 
 from asyncnotify import Gap
-from asyncnotify._channels.arguments import channels_of
 from asyncnotify._errors import (
     ConnectionLostError,
     describe_error,
@@ -18,39 +17,29 @@ from asyncnotify._errors import (
 )
 from asyncnotify._logs import Log
 from asyncnotify._tasks import start
-from asyncnotify.log._consuming.calling import HandlerError, call_handler, result_of
-from asyncnotify.log._consuming.serving import (
-    MARK,
-    MARKED,
-    BusyError,
-    TakenOverError,
-    TransactionEndedError,
-)
+from asyncnotify.log._consuming.calling import HandlerError, call_handler
+from asyncnotify.log._consuming.losses import Losses
+from asyncnotify.log._consuming.serving import BusyError, TakenOverError
 from asyncnotify.log._errors import LogError
-from asyncnotify.log._ports import Statement
 from asyncnotify.log._reading.failures import PASSING, PERMANENT
 from asyncnotify.log._values import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.feed import Feed
+    from asyncnotify.log._consuming.serving import Serving
     from asyncnotify.log._consuming.sharing import Served, Sharing
-    from asyncnotify.log._names import Names
-    from asyncnotify.log._ports import LogSession
+    from asyncnotify.log._ports import SessionTransaction
     from asyncnotify.log._reading.decoding import Decoded
     from asyncnotify.log._reporting import Reports
-    from asyncnotify.log._status import DeadLetter
     from asyncnotify.log._values import Position
 
 log = Log("log")
 
 _PAUSE: Final = 1.0
 """Seconds before a handler goes on after an error that is neither its own nor a known one."""
-
-_MOST_LOSSES: Final = 5
-"""Sessions, one after another, that are lost while one event is handled: then it is the cause."""
 
 
 class _LostError(Exception):
@@ -62,15 +51,27 @@ def _errors_of_what_was_written() -> Generator[None]:
     """
     Raise as the function's error what the server refuses because of what the function has done.
 
-    Such an error would come again at each attempt, so it counts as one.
+    Such an error would come again at each attempt, so it counts as one, whatever its SQLSTATE: a
+    deferred trigger may raise any, and one that is raised in the function counts, too.
     """
     try:
         yield
-    except PASSING:
+    except (asyncpg.PostgresError, LogError) as error:
+        cause = error.__cause__  # of a LogError, which tells what it would mean for our statements
+        refusal = cause if isinstance(cause, asyncpg.PostgresError) else error
+        without_frames(refusal)
+        raise HandlerError(refusal) from refusal
+
+
+@asynccontextmanager
+async def _rolled_back(serving: Serving, transaction: SessionTransaction) -> AsyncGenerator[None]:
+    """Roll back what is done in here if it raises; the end of a session does so, too."""
+    try:
+        yield
+    except BaseException:
+        if not serving.session.lost:
+            await transaction.rollback()
         raise
-    except (asyncpg.PostgresError, TransactionEndedError) as error:
-        without_frames(error)
-        raise HandlerError(error) from error
 
 
 class HandlerWorker:
@@ -94,13 +95,12 @@ class HandlerWorker:
         )
         self._feed = feed
         self.is_handling: bool = False
-        self._is_stopping = False
-        self._lost_at: Position | None = None  # the event in which a session was lost last
-        self._losses = 0
+        self._stop = asyncio.Event()
+        self._losses = Losses(handling.retry)
 
     def stop(self) -> None:
         """End after the event that is being handled, if any."""
-        self._is_stopping = True
+        self._stop.set()
         self._feed.interrupt()
 
     async def run(self) -> bool:
@@ -110,7 +110,7 @@ class HandlerWorker:
         Returns whether it may run again: it has been stopped, or others serve the bucket.
         """
         try:
-            while not self._is_stopping:
+            while not self._stop.is_set():
                 await self._step()
         except BusyError:
             return True
@@ -144,14 +144,14 @@ class HandlerWorker:
             # A handler that ends by what nobody has thought of would be missed by nobody
             self._feed.reports.unexpected(self._subject, error)
             await self._feed.lose(error, _PAUSE)
-            await asyncio.sleep(_PAUSE)
+            await self._pause(_PAUSE)
         finally:
             self.is_handling = False
 
     async def _handle_all(self, found: Any) -> None:  # noqa: ANN401 - a sequence of Decoded
         """Handle events up to a loss; the cursor follows, every 0.1 s."""
         for decoded in found:
-            if self._is_stopping:
+            if self._stop.is_set():
                 return
             try:
                 await self._handle(decoded)
@@ -165,8 +165,8 @@ class HandlerWorker:
             await self._bury(decoded, 1, decoded.error)
             return
         retry = self._handling.retry
-        if decoded.position == self._lost_at and self._losses >= _MOST_LOSSES:
-            await self._give_up(decoded, self._losses, _lost_each_time(self._losses))
+        if (losses := self._losses.too_many(decoded.position)) is not None:
+            await self._give_up(decoded, losses, Losses.error(losses))
             return
         delays = retry.delays()
         for attempt in range(1, retry.attempts + 1):
@@ -178,10 +178,21 @@ class HandlerWorker:
                     then = f"the next one follows in {delay:.3g} s"
                     self._log(decoded, attempt, error.error, then)
                     await asyncio.sleep(delay)
+                    await self._check_held()
                 else:
                     await self._give_up(decoded, attempt, error)
             else:
+                self._losses.end()
                 return
+
+    async def _check_held(self) -> None:
+        """
+        Return if the event is still to be handled here, after a wait.
+
+        What a transactional function does comes to nothing if not: that asks by itself.
+        """
+        if not self._handling.transactional and not await self._feed.holds():
+            raise _LostError
 
     async def _give_up(self, decoded: Decoded, attempts: int, error: HandlerError) -> None:
         """End this handler, or keep the event as a dead letter, as Retry says."""
@@ -196,32 +207,54 @@ class HandlerWorker:
             await self._call(event.position, event)
             return
         try:
-            await self._in_transaction(event)
+            serving, transaction = await self._begin()
         except (TakenOverError, *PASSING) as error:
-            await self._feed.lose(error)
-            raise _LostError from error
+            await self._lose(event.position, error, is_called=False)
+        try:
+            await self._in_transaction(event, serving, transaction)
+        except (TakenOverError, *PASSING) as error:
+            # What its statements have met is no fault of the function, if not each time
+            await self._lose(event.position, error, is_called=True)
 
-    async def _in_transaction(self, event: Event[Any]) -> None:
-        """Call the function, and commit the cursor with what it has done, or nothing of both."""
+    async def _lose(
+        self, position: Position, error: Exception | None, *, is_called: bool
+    ) -> NoReturn:
+        """Give up the session, if there is one; wait, and have the event come again."""
+        delay = 0.0
+        if not isinstance(error, TakenOverError):
+            delay = self._losses.note(position, is_called=is_called)
+        if error is not None:
+            await self._feed.lose(error, delay)
+        await self._pause(delay)
+        raise _LostError from error
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until this is stopped."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    async def _begin(self) -> tuple[Serving, SessionTransaction]:
+        """Begin a transaction in which the consumer cannot be taken by others."""
         serving = self._feed.serving
         transaction = await serving.session.begin()
-        try:
+        async with _rolled_back(serving, transaction):
             await serving.hold()
-            await self._call(event.position, event, serving.session.connection)
-            with _errors_of_what_was_written():
-                await serving.commit_in_marked(event.position)
+        return serving, transaction
+
+    async def _in_transaction(
+        self, event: Event[Any], serving: Serving, transaction: SessionTransaction
+    ) -> None:
+        """Call the function, and commit the cursor with what it has done, or nothing of both."""
+        try:
+            async with _rolled_back(serving, transaction):
+                await self._call(event.position, event, serving.session.connection)
+                with _errors_of_what_was_written():
+                    await serving.commit_in_marked(event.position)
         except HandlerError as error:
-            if not serving.session.lost:
-                await transaction.rollback()
-                raise
-            # What its statements have met is no fault of the function, if not each time
-            self._losses = self._losses + 1 if event.position == self._lost_at else 1
-            self._lost_at = event.position
-            msg = "the connection was lost in the handler"
-            raise ConnectionLostError(msg) from error
-        except BaseException:
-            if not serving.session.lost:
-                await transaction.rollback()
+            if serving.session.lost:
+                msg = "the connection was lost in the handler"
+                raise ConnectionLostError(msg) from error
             raise
         with _errors_of_what_was_written():  # of deferred constraints, too
             await transaction.commit()
@@ -231,26 +264,25 @@ class HandlerWorker:
 
     async def _bury(self, decoded: Decoded, attempts: int, error: BaseException) -> None:
         """Keep the event as a dead letter, and move the cursor behind it, or neither of both."""
-        text, feed = describe_error(error), self._feed
+        text = describe_error(error)
         try:
-            session = feed.serving.session
-            transaction = await session.begin()
-            try:
-                is_done = await feed.bury(decoded.position, attempts, text)
-                is_done = is_done and await feed.commit(decoded.position)
-            except BaseException:
-                if not session.lost:
-                    await transaction.rollback()
-                raise
-            if is_done:
-                await transaction.commit()
-                return
-            if not session.lost:
-                await transaction.rollback()
+            serving = self._feed.serving
+            transaction = await serving.session.begin()
+            async with _rolled_back(serving, transaction):
+                await self._keep(decoded.position, attempts, text)
+            await transaction.commit()
+        except _LostError:
+            await self._lose(decoded.position, None, is_called=False)
         except (TakenOverError, *PASSING) as passing:
-            await feed.lose(passing)
-            raise _LostError from passing
-        raise _LostError
+            await self._lose(decoded.position, passing, is_called=False)
+        self._losses.end()
+
+    async def _keep(self, position: Position, attempts: int, error: str) -> None:
+        """Keep an event as a dead letter, in the transaction that is open, with the cursor."""
+        feed = self._feed
+        is_kept = await feed.bury(position, attempts, error) and await feed.commit(position)
+        if not is_kept:  # the feed has given up the session
+            raise _LostError
 
     def _log(self, decoded: Decoded, attempt: int, error: BaseException, then: str) -> None:
         log.error(
@@ -331,64 +363,3 @@ class BucketsWorker:
     def _begin(self, number: int) -> Served:
         worker = HandlerWorker(self._handling, self._feeds(number), number)
         return _ServedBucket(worker, f"asyncnotify log handler {self._handling.consumer} {number}")
-
-
-def _lost_each_time(count: int) -> HandlerError:
-    return HandlerError(
-        ConnectionLostError(f"the connection was lost {count} times in the handler")
-    )
-
-
-async def handle_dead_letter(
-    session: LogSession, names: Names, handling: Handling, letter: DeadLetter
-) -> None:
-    """
-    Call a handler with a dead letter; remove that if the handler returns.
-
-    It is removed first, in the transaction that commits at the end: who retries the same one
-    meanwhile waits for that, and finds it gone.
-
-    Raises:
-        LogError: The dead letter is gone: the handler is not called.
-        Exception: What the handler raised: the dead letter stays.
-    """
-    channel = channels_of(handling.channels).get(letter.event.channel)
-    event: Event[Any] = letter.event
-    if channel is not None:
-        payload = channel.decode(letter.event.payload)
-        event = _decoded(event, payload)
-    transaction = await session.begin()
-    try:
-        await _discard(session, names, letter)
-        connection = (session.connection,) if handling.transactional else ()
-        await result_of(handling.function, (event, *connection))
-        await _check_marked(session)
-    except BaseException:
-        if not session.lost:
-            await transaction.rollback()
-        raise
-    await transaction.commit()
-
-
-async def _check_marked(session: LogSession) -> None:
-    """Raise TransactionEndedError unless the transaction is the one that was marked."""
-    [row] = await session.fetch(Statement("is_marked", f"SELECT {MARKED}"))
-    if not row[0]:
-        raise TransactionEndedError
-
-
-async def _discard(session: LogSession, names: Names, letter: DeadLetter) -> None:
-    """Remove a dead letter in the transaction, which is marked."""
-    statement = Statement("discard_and_mark", f"SELECT {names.prefix}_discard($1, $2), {MARK}")
-    [row] = await session.fetch(statement, letter.consumer, letter.event.id)
-    if not row[0]:
-        msg = (
-            f"the dead letter of consumer {letter.consumer!r} for the event at"
-            f" {letter.event.position} is gone: it has been retried or discarded"
-        )
-        raise LogError(msg)
-
-
-def _decoded(event: Event[str], payload: object) -> Event[Any]:
-    position, event_id, channel, _, key, headers, appended_at = event
-    return Event(position, event_id, channel, payload, key, headers, appended_at)
