@@ -44,7 +44,7 @@ from asyncnotify.log._walk.statements import Statements, tick
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._consuming.sharing import Served
@@ -179,13 +179,14 @@ class Runtime:
         self._keep_expiring()
         channels_of(channels)
         options, reports = self._options, self.reporter.of_consumer(name)
+        register = _once(functools.partial(self.register, name, begin, buckets))
 
         def feed(number: int) -> Feed:
             bucket = Bucket(number, buckets)
             decoder = Decoder(options.names.log, channels)
             statements = Statements(options.names, decoder.names, bucket)
             return Feed(
-                functools.partial(self.register, name, begin, buckets),
+                register,
                 Server(
                     options.sessions,
                     options.names,
@@ -370,3 +371,16 @@ class Runtime:
         await cancel_twice({*self._to_end(), *expiring})
         self._shared.terminate()
         await self._close_connections(0.0)
+
+
+def _once(register: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Return what registers a consumer once: a bucket that is taken up later would undo a drop."""
+    is_registered = False
+
+    async def registered() -> None:
+        nonlocal is_registered
+        if not is_registered:
+            await register()
+            is_registered = True
+
+    return registered

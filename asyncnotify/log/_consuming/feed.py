@@ -307,10 +307,11 @@ class Feed:
     # -- inside -------------------------------------------------------------------------------
 
     async def _fetch(self) -> _Found:
+        has_waited = False
         while not self._is_interrupted:
             seen = self._wake_ups.count
             try:
-                found = await self._found()
+                found = await self._found(has_waited=has_waited)
             except TakenOverError as error:
                 await self.lose(error)
                 continue
@@ -320,6 +321,7 @@ class Feed:
             if found is not None:
                 return found
             await self._wait(seen)
+            has_waited = True
         return ()
 
     async def _wait(self, seen: int) -> None:
@@ -352,7 +354,7 @@ class Feed:
             self._progress = serving.cursor.position
             await self._moved(lambda current: current.commit(serving.cursor.position))
 
-    async def _found(self) -> Sequence[Decoded] | Gap | None:
+    async def _found(self, *, has_waited: bool) -> Sequence[Decoded] | Gap | None:
         if self._serving is None or self._serving.session.lost:
             await self._serve()
         serving = self.serving
@@ -364,8 +366,9 @@ class Feed:
         self._reached()  # not before: who can take the consumer may still be unable to read
         if isinstance(portion, Expired):
             return self.reports.expired(portion)
+        if portion is None or has_waited:
+            await serving.check()  # a seek, a pause or a drop may have come since the last commit
         if portion is None:
-            await serving.check()  # a seek, a pause and a drop wake, and bring no event
             return None
         self._columns = portion.columns
         return self._decoder.decoded(portion)
