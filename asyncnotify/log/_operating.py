@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._errors import PayloadDecodeError
 from asyncnotify.log._errors import ConsumerLockedError, UnknownConsumerError
 from asyncnotify.log._ports import Statement
+from asyncnotify.log._reading.decoding import headers_of
 from asyncnotify.log._schema.tables import REGISTRY, buckets_query, not_removed
 from asyncnotify.log._status import ConsumerStatus, DeadLetter, LogStatus, WriterStatus
 from asyncnotify.log._values import Event, Position
@@ -15,6 +16,7 @@ from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from asyncnotify.log._names import Names
@@ -74,14 +76,13 @@ class Operations:
         return [self._dead_letter(row) for row in rows]
 
     def _dead_letter(self, row: Any) -> DeadLetter:  # noqa: ANN401 - a record of the driver's
-        headers = row["headers"]
         event = Event(
             Position(self._names.log, row["epoch"], row["tick"], row["id"]),
             row["uid"],
             row["channel"],
             row["payload"],
             row["key"],
-            {} if headers is None else json.loads(headers),
+            _headers(row["channel"], row["headers"]),
             row["appended_at"],
         )
         return DeadLetter(row["consumer"], event, row["attempts"], row["error"], row["died_at"])
@@ -140,6 +141,16 @@ class Operations:
 
     def _call(self, verb: str, function: str) -> Statement:
         return Statement(verb, f"SELECT {self._names.prefix}_{function}")
+
+
+def _headers(channel: str, headers: str | None) -> Mapping[str, str]:
+    """Return the headers of a dead letter; none if those are why it is one."""
+    if headers is None:
+        return {}
+    try:
+        return headers_of(channel, headers)
+    except PayloadDecodeError:
+        return {}
 
 
 def _holder_query(names: Names) -> Statement:

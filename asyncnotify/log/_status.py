@@ -101,7 +101,7 @@ class DeadLetter:
 
     Attributes:
         consumer: The name of the consumer.
-        event: The event, its payload as text.
+        event: The event, its payload as text; without headers, if those cannot be decoded.
         attempts: How often it was tried.
         error: What was raised at last, in one line.
         died_at: When.

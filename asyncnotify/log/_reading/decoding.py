@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 log = Log("log")
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+_ONLY_TEXTS: Final = frozenset({str})
+_NO_TEXTS: Final = "comes with headers that are no JSON object of texts"
+
 _new: Final[Any] = tuple.__new__
 """Makes a named tuple in half the time that its class takes: there are two for each event."""
 
@@ -56,6 +59,24 @@ Decoded: TypeAlias = Event[Any] | Undecoded
 def shown(decoded: Decoded) -> Event[Any] | Gap:
     """Return the event, or a Gap in the place of one that has no payload."""
     return decoded if isinstance(decoded, Event) else decoded.gap
+
+
+def headers_of(channel: str, headers: str) -> Mapping[str, str]:
+    """
+    Return the headers of an event from their JSON.
+
+    Raises:
+        PayloadDecodeError: They are no object of texts: the owner of the table can store any.
+    """
+    # The decoder refuses long numbers and deep arrays, which PostgreSQL takes
+    try:
+        named = json.loads(headers)
+    except (ValueError, RecursionError) as error:
+        raise PayloadDecodeError(channel, _NO_TEXTS) from error
+    if type(named) is not dict or not _ONLY_TEXTS.issuperset(map(type, named.values())):
+        raise PayloadDecodeError(channel, _NO_TEXTS)
+    texts: Mapping[str, str] = named
+    return texts
 
 
 class Decoder:
@@ -113,13 +134,13 @@ class Decoder:
         position, at = event.position, event.appended_at
         try:
             payload = event.payload if channel is None else channel.decode(event.payload)
+            named = _NO_HEADERS if headers is None else headers_of(event.channel, headers)
         except RereadError as error:
             return Undecoded(position, error, at)
         except PayloadDecodeError as error:
             self.undecodable += 1
             log.error("event %s at %s cannot be decoded: %s", event.id, position, error)  # noqa: TRY400 - its traceback may quote the payload
             return Undecoded(position, error, at)
-        named = _NO_HEADERS if headers is None else json.loads(headers)
         decoded: Event[Any] = _new(
             Event, (position, event.id, event.channel, payload, event.key, named, at)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify.log._bounds import EMPTY_TICK_IDS, MOST_TICK_IDS
+from asyncnotify.log._entries import HEADERS_LIMIT, KEY_LIMIT, PAYLOAD_LIMIT
 from asyncnotify.log._names import SCHEMA
 from asyncnotify.log._schema.cursors import (
     ATTRIBUTES,
@@ -100,8 +101,8 @@ def _append(names: Names, settings: Settings) -> str:
         id uuid DEFAULT gen_random_uuid()
     ) RETURNS uuid {ATTRIBUTES} AS $function$
     BEGIN
-        IF {_refused("$1", "$4")} THEN
-            {_refusal("$1", "$4")}
+        IF {_refused("$1", "$2", "$3", "$4")} THEN
+            {_refusal("$1", "$2", "$3", "$4")}
         END IF;{_check_readable("$1, $2, $3, $4")}
         INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
         VALUES ({_slot(settings)}, $1, $2, $3, $4, $6);
@@ -126,11 +127,11 @@ def _append_many(names: Names, settings: Settings) -> str:
         refused record;
         appended bigint;
     BEGIN
-        SELECT event.channel, event.headers INTO refused
-        FROM unnest($1, $4) AS event (channel, headers)
-        WHERE {_refused("event.channel", "event.headers")} LIMIT 1;
+        SELECT event.channel, event.payload, event.key, event.headers INTO refused
+        FROM unnest($1, $2, $3, $4) AS event (channel, payload, key, headers)
+        WHERE {_refused("event.channel", "event.payload", "event.key", "event.headers")} LIMIT 1;
         IF FOUND THEN
-            {_refusal("refused.channel", "refused.headers")}
+            {_refusal("refused.channel", "refused.payload", "refused.key", "refused.headers")}
         END IF;{_check_readable("channel, payload, key, header", _UNNESTED)}
         INSERT INTO {names.events} (slot, channel, payload, key, headers, uid)
         SELECT {_slot(settings)}, event.channel, event.payload, event.key, event.headers,
@@ -146,18 +147,30 @@ def _append_many(names: Names, settings: Settings) -> str:
     """
 
 
-def _refused(channel: str, headers: str) -> str:
-    # By the functions, through which alone appenders write: a CHECK of the table would be read and
-    # compiled anew by each statement, for each partition. That took 6 of the 14 us of an append
-    return f"octet_length({channel}) NOT BETWEEN 1 AND 63 OR jsonb_typeof({headers}) <> 'object'"
+def _refused(channel: str, payload: str, key: str, headers: str) -> str:
+    # What `entry_of()` refuses. By the functions, through which alone appenders write: a CHECK of
+    # the table would be read and compiled anew by each statement, for each partition. That took 6
+    # of the 14 us of an append. strict: else an array of texts would pass for a text
+    return f"""octet_length({channel}) NOT BETWEEN 1 AND 63
+            OR octet_length({payload}) > {PAYLOAD_LIMIT} OR octet_length({key}) > {KEY_LIMIT}
+            OR (CASE
+                WHEN jsonb_typeof({headers}) <> 'object' THEN true
+                ELSE octet_length({headers}::text) > {HEADERS_LIMIT} OR jsonb_path_exists(
+                    {headers}, 'strict $.* ? (@.type() != "string")'
+                )
+            END)"""
 
 
-def _refusal(channel: str, headers: str) -> str:
+def _refusal(channel: str, payload: str, key: str, headers: str) -> str:
     return f"""
             RAISE EXCEPTION
-                'asyncnotify: a channel must have 1 to 63 bytes, and headers must be a JSON object'
+                'asyncnotify: a channel must have 1 to 63 bytes, a key up to {KEY_LIMIT}, and'
+                ' headers must be a JSON object of texts, of up to {HEADERS_LIMIT} bytes; a payload'
+                ' may have {PAYLOAD_LIMIT} bytes'
             USING ERRCODE = 'check_violation', DETAIL = format(
-                'channel: %L, headers: %L', left({channel}, 100), left({headers}::text, 100)
+                'channel: %L, headers: %L, bytes of the key: %s, bytes of the payload: %s',
+                left({channel}, 100), left({headers}::text, 100),
+                octet_length({key}), octet_length({payload})
             );"""
 
 
