@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncnotify._asyncpg import untraced
 from asyncnotify.lock._errors import LockError, LockVersionError
 from asyncnotify.lock._names import SCHEMA
-from asyncnotify.log._names import Names
+from asyncnotify.log._names import CREATE_SCHEMA, Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def _newest(alias: str, name: str) -> str:
 
 
 _STATEMENTS: Final = (
-    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+    CREATE_SCHEMA,
     # One row for each name. With free space in its page, a new version replaces a dead one there
     f"""
     CREATE TABLE IF NOT EXISTS {TABLE} (

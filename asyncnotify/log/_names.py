@@ -13,6 +13,15 @@ from asyncnotify.log._errors import LogNameError
 SCHEMA: Final = "asyncnotify"
 """The schema that holds everything of every log, and nothing else."""
 
+CREATE_SCHEMA: Final = f"""
+    DO $do$ BEGIN
+        IF pg_catalog.to_regnamespace('{SCHEMA}') IS NULL THEN
+            CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+        END IF;
+    END $do$
+    """
+"""``IF NOT EXISTS`` alone asks first for the right to create schemas: an owner may lack it."""
+
 _LOG_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 CONSUMER_LIMIT: Final = 200
 """Characters of a consumer's name."""

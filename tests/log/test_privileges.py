@@ -130,6 +130,26 @@ async def test_who_lacks_a_right_is_told_of_grants(
         await admin.execute("DROP ROLE log_stranger")
 
 
+@pytest.mark.parametrize("way", ["install", "statements"])
+async def test_the_owner_of_the_schema_installs(dsn: str, admin: Connection, way: str) -> None:
+    """Without the right to create schemas in the database; again, too."""
+    await admin.execute("CREATE ROLE log_owner LOGIN")
+    await admin.execute("CREATE SCHEMA asyncnotify AUTHORIZATION log_owner")
+    connection = await asyncpg.connect(dsn, user="log_owner")
+    try:
+        async with Log("orders", dsn, user="log_owner") as log:
+            if way == "install":
+                await log.install()
+            else:
+                for statement in log.statements():
+                    await connection.execute(statement)
+            await log.install()
+            await log.append("things", "a")
+    finally:
+        await connection.close()
+        await admin.execute("DROP OWNED BY log_owner; DROP ROLE log_owner")
+
+
 async def test_roles_that_were_granted_what_grants_returns_can_do_their_work(
     dsn: str, admin: Connection, installed: Names
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.log._names import SCHEMA
+from asyncnotify.log._names import CREATE_SCHEMA, SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,7 @@ REGISTRY: Final = f"{SCHEMA}.logs"
 """The table of the logs in a database, which all of them share."""
 
 SHARED_TABLES: Final = (
-    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+    CREATE_SCHEMA,
     f"""
     CREATE TABLE IF NOT EXISTS {REGISTRY} (
         name pg_catalog.text PRIMARY KEY,
