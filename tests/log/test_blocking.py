@@ -287,6 +287,31 @@ def test_what_a_transactional_handler_writes_and_appends_is_there_once(
     assert found == [("a",), ("x",), ("y",)]
 
 
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_handler_that_closes_the_log_returns_and_is_done(
+    dsn: str, log: BlockingLog, *, transactional: bool
+) -> None:
+    """Its event does not come again, though closing began while the handler ran."""
+    entered, may_return = threading.Event(), threading.Event()
+    served = BlockingLog("orders", dsn)
+
+    @served.on("mailer", transactional=transactional)
+    def close(event: Event[str], *_: object) -> None:
+        served.close(scaled(20))
+        entered.set()
+        may_return.wait(scaled(20))
+
+    log.append("things", "a")
+    served.start()
+    assert entered.wait(scaled(20))
+    with contextlib.suppress(ClosedError):  # the loop goes on meanwhile
+        served.status()
+    may_return.set()
+    served.close(scaled(20))
+    [status] = log.status().consumers
+    assert status.lag_events == 0
+
+
 @pytest.mark.needs_server("SQL in the handler")
 def test_closing_gives_up_a_handler_that_does_not_return(dsn: str, log: BlockingLog) -> None:
     """Its transaction is rolled back, also where it waits for the server, and it is told."""

@@ -24,6 +24,7 @@ from asyncnotify.log._calls import append_within_thread
 from asyncnotify.log._consuming.calling import (
     EventHandler,
     check_event_handler,
+    outside_handlers,
 )
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._incidents import OnIncident
@@ -114,8 +115,12 @@ class BlockingLog(OfOneProcess):
             on_incident=self._incidents,
             **connect_kwargs,
         )
-        self._gateway = Gateway(self._log.aclose, close_timeout)
+        self._gateway = Gateway(self._end, close_timeout)
         self._has_handlers = False
+
+    async def _end(self, timeout: float) -> None:
+        """Close the log; a handler whose function asks for that does not wait, so it is awaited."""
+        await outside_handlers(functools.partial(self._log.aclose, timeout))
 
     @classmethod
     def from_sqlalchemy(cls, name: str, engine: Any, **options: Any) -> Self:  # noqa: ANN401 - SQLAlchemy is an extra

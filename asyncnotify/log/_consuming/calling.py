@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from contextvars import Context, ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from asyncnotify._arguments import check_function, check_ran, check_takes
@@ -64,13 +64,20 @@ class Handling(NamedTuple):
         return f"handler {self.consumer!r} of log {self.log!r}"
 
 
-_running: ContextVar[Handling] = ContextVar("asyncnotify_log_handling")
+_running: ContextVar[Handling | None] = ContextVar("asyncnotify_log_handling", default=None)
 """Whose function runs. A task that the function starts inherits the variable."""
 
 
 def running_handling() -> Handling | None:
     """Return whose function, or a task that it has started, makes this call."""
-    return _running.get(None)
+    return _running.get()
+
+
+async def outside_handlers(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Do what no function waits for, although one may have asked for it."""
+    context = copy_context()
+    context.run(_running.set, None)
+    await start(work(), name="asyncnotify log call", context=context)
 
 
 class HandlerError(Exception):
