@@ -426,7 +426,8 @@ def text_of(node: ast.AST) -> str:
             return text
         case ast.JoinedStr(values=parts):
             return "…".join(map(text_of, parts))
-    return ""
+        case _:
+            return ""
 
 
 def test_every_log_line_that_is_told_is_logged() -> None:
