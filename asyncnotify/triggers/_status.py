@@ -16,13 +16,19 @@ class TriggerState(StrEnum):
 
     Also if the table has changed: a column that the function reads is gone, or has a type that its
     condition does not take, and every change is told as "read again"; or a column has a type whose
-    values are written as settings of the session say, and the function was not made for that.
+    values are written as settings of the session say, and the function was not made for that; or it
+    reads a generated column of which its triggers may see no value.
     """
     DISABLED = "disabled"
     """A trigger is there, and switched off by ``ALTER TABLE … DISABLE TRIGGER``, or, but on
     replicas, by ``ENABLE REPLICA TRIGGER``."""
     UNCOVERED = "uncovered"
-    """A partition or a child has no trigger: what is written straight into it is not told."""
+    """
+    A partition or a child has no trigger: what is written straight into it is not told.
+
+    Also the table itself, if it is a partition or a child of another one, and its triggers are of
+    statements: what is written through its parent is not told. ``level="row"`` covers it.
+    """
     STRAY = "stray"
     """A table that is no longer part of this one, detached or renamed, still has its triggers."""
     FOREIGN = "foreign"

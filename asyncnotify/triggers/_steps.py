@@ -16,13 +16,8 @@ from asyncnotify.triggers._sql.statements import (
     function_statements,
     removal_statements,
 )
-from asyncnotify.triggers._sql.triggers import (
-    READABLE,
-    TREE,
-    make_triggers,
-    triggers_of,
-    try_to_read,
-)
+from asyncnotify.triggers._sql.trial import READABLE, try_to_read
+from asyncnotify.triggers._sql.triggers import TREE, make_triggers, triggers_of
 from asyncnotify.triggers._status import Status, TriggerState
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, joined, literal
 from asyncnotify.triggers._sql.renaming import COMMENT, trigger_names
-from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS, changed_rows
+from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS
+from asyncnotify.triggers._sql.trial import trial
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -19,15 +20,6 @@ TREE: Final = """
                 ON link.inhparent OPERATOR(pg_catalog.=) tree.relid
         )"""
 """A table with all that is written to it: partitions and children, of any depth."""
-
-READABLE: Final = "asyncnotify.readable"
-"""The setting that holds an answer for the rest of a transaction."""
-
-_PASSING: Final = "lock_not_available OR transaction_rollback OR insufficient_resources"
-"""Failures of an attempt to read that say nothing of the table: categories, and a condition."""
-
-_COLUMNS: Final = "/* asyncnotify: columns */"
-"""Stands in a statement for the columns that a table has when that is executed."""
 
 _PARTS: Final = f"""{TREE.format(root="root::pg_catalog.oid")}
         SELECT class.oid::pg_catalog.regclass AS name, class.oid = root AS is_root,
@@ -119,7 +111,7 @@ BEGIN
         RAISE EXCEPTION 'asyncnotify: % is no table that can have such triggers', root
         USING ERRCODE = 'wrong_object_type';
     END IF;
-{_check_moves(definition)}{_trial(definition)}
+{_check_moves(definition)}{trial(definition)}
     -- Who makes a partition gives it row-level triggers, and owns the table, not the function
     FOR part IN SELECT class.relowner::pg_catalog.regrole AS owner
         FROM pg_class AS class JOIN pg_proc ON pg_proc.oid = function
@@ -249,68 +241,3 @@ def _check_moves(definition: Definition) -> str:
         USING ERRCODE = 'feature_not_supported';
     END IF;
 """
-
-
-def _trial(definition: Definition) -> str:
-    """Return a statement that fails where the function could not read the rows, and says why."""
-    return f"""    BEGIN
-{_read_no_rows(definition)}
-    EXCEPTION WHEN undefined_column THEN
-        IF EXISTS (
-            SELECT FROM pg_attribute WHERE attrelid = root AND attgenerated = 'v'
-                AND pg_catalog.strpos(SQLERRM, attname::pg_catalog.text) > 0
-        ) THEN
-            RAISE EXCEPTION 'asyncnotify: triggers do not see virtual generated columns: %', SQLERRM
-            USING ERRCODE = 'feature_not_supported';
-        END IF;
-        RAISE;
-    END;"""
-
-
-def try_to_read(definition: Definition) -> str:
-    """
-    Return the statement that finds out whether the function can read the rows of its table.
-
-    It sets READABLE to a text, for its transaction. A role that may not read the table finds out
-    whether all columns are there.
-    """
-    body = f"""
-DECLARE
-    root CONSTANT pg_catalog.regclass := {literal(definition.qualified)};
-    before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
-BEGIN
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    PERFORM pg_catalog.set_config({literal(READABLE)}, 'true', true);
-    BEGIN
-{_read_no_rows(definition)}
-    EXCEPTION WHEN insufficient_privilege THEN
-        NULL;
-    WHEN {_PASSING} THEN
-        RAISE;
-    WHEN OTHERS THEN
-        PERFORM pg_catalog.set_config({literal(READABLE)}, 'false', true);
-    END;
-    PERFORM pg_catalog.set_config('search_path', before, true);
-END
-"""
-    tag = dollar_quotes(body)
-    return f"DO {tag}{body}{tag}"
-
-
-def _read_no_rows(definition: Definition) -> str:
-    """
-    Return a statement that reads no rows by the query for updates, which has all conditions.
-
-    Its rows have no virtual generated columns: triggers do not see the values of these.
-    """
-    none = f"(SELECT {_COLUMNS} FROM {definition.qualified} WHERE false)"
-    query = changed_rows(definition, "update")
-    trial = f"""SELECT FROM (
-    WITH {OLD_ROWS} AS {none}, {NEW_ROWS} AS {none}
-{query}
-    ) AS trial"""
-    return f"""        EXECUTE pg_catalog.replace({literal(trial)}, {literal(_COLUMNS)}, COALESCE((
-            SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
-            FROM pg_attribute
-            WHERE attrelid = root AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
-        ), ''));"""
