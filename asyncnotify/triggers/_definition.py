@@ -78,6 +78,11 @@ class Definition:
         return self.when is not None or bool(self.watch)
 
     @property
+    def is_told_by_name(self) -> bool:
+        """Whether rows are told by triggers of statements, which have to name the table itself."""
+        return self.level == "statement" and self.operations != ("truncate",)
+
+    @property
     def lock_key(self) -> int:
         """The advisory lock that those who install take: 64 bits with a sign."""
         digest = hashlib.sha256(f"asyncnotify.triggers\0{self.qualified}".encode()).digest()

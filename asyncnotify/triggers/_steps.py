@@ -44,6 +44,7 @@ LockingSteps: TypeAlias = "Callable[[Definition, float], Steps[None]]"
 _DISABLED: Final = {"D", "R"}
 """Of pg_trigger.tgenabled: fires never, and on replicas only."""
 _ROOT: Final = "root"
+_CHILD: Final = "child"  # the root too, if its triggers are not called for its parent's rows
 _PART: Final = "part"
 _FOREIGN: Final = "foreign"
 _STRAY: Final = "stray"
@@ -148,7 +149,9 @@ def _state_of(wanted: Sequence[Trigger], has: Sequence[str], place: str) -> Trig
     # A row-level trigger of a partitioned table is there in each partition, under the same name
     due = {one.name: one.type for one in wanted}
     if not due.keys() <= present.keys():
-        return TriggerState.MISSING if place == _ROOT else TriggerState.UNCOVERED
+        return TriggerState.MISSING if place in {_ROOT, _CHILD} else TriggerState.UNCOVERED
+    if place == _CHILD:
+        return TriggerState.UNCOVERED
     if {name: kind for name, (kind, _) in present.items()} != due:
         return TriggerState.OUTDATED
     if any(enabled in _DISABLED for _, enabled in present.values()):
@@ -236,12 +239,15 @@ def _function(definition: Definition) -> Steps[Known | None]:
 def _triggers_query(definition: Definition) -> str:
     root = f"pg_catalog.to_regclass({literal(definition.qualified)})::pg_catalog.oid"
     equals = "OPERATOR(pg_catalog.=)"
+    child = f"""CASE WHEN {str(definition.is_told_by_name).lower()} AND EXISTS (
+                        SELECT FROM pg_catalog.pg_inherits WHERE inhrelid {equals} {root}
+                    ) THEN '{_CHILD}' ELSE '{_ROOT}' END"""
     return f"""{TREE.format(root=root)},
         functions (called) AS (SELECT {function_in_use(definition)})
         SELECT pg_catalog.concat(
                 pg_catalog.quote_ident(schema.nspname), '.', pg_catalog.quote_ident(class.relname)
             ),
-            CASE WHEN class.oid {equals} {root} THEN '{_ROOT}'
+            CASE WHEN class.oid {equals} {root} THEN {child}
                 WHEN tree.relid IS NULL THEN '{_STRAY}'
                 WHEN class.relkind {equals} 'f' THEN '{_FOREIGN}'
                 ELSE '{_PART}' END,

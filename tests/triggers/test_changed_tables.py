@@ -250,14 +250,15 @@ async def test_two_tables_that_share_a_partition(admin: Connection, name: str) -
     """The second one is refused, with what to do, unless it has a name of its own."""
     await admin.execute(PARTITIONED)
     second = {"parts": "low", "low": "parts"}[name]
-    await Table(name, key="id").install(admin)
+    levels: dict[str, Level] = {"parts": "statement", "low": "row"}
+    await Table(name, key="id", level=levels[name]).install(admin)
     with pytest.raises(asyncpg.DuplicateObjectError, match="low has triggers of another") as caught:
-        await Table(second, key="id").install(admin)
+        await Table(second, key="id", level=levels[second]).install(admin)
     assert "trigger=" in str(caught.value.hint)
-    table = Table(second, key="id", trigger="second")
+    table = Table(second, key="id", level=levels[second], trigger="second")
     await table.install(admin)
     assert (await table.status(admin)).is_fine
-    assert (await Table(name, key="id").status(admin)).is_fine
+    assert (await Table(name, key="id", level=levels[name]).status(admin)).is_fine
 
 
 @pytest.mark.parametrize("parent", ["PARTITION OF base FOR VALUES FROM (1) TO (9)", None])

@@ -330,7 +330,7 @@ async def test_a_truncate_of_the_whole_is_told_once_by_each_table(
         {"name": "parts", "channel": "parts"},
         {"name": "parts", "channel": "parts", "trigger": "second"},
         {"name": "parts", "channel": "parts", "trigger": "third", "level": "row"},
-        {"name": "parts_low", "channel": "parts", "trigger": "of_one"},
+        {"name": "parts_low", "channel": "parts", "trigger": "of_one", "level": "row"},
     ):
         given: Any = options
         await Table(key="id", **given).install(admin)

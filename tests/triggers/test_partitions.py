@@ -62,11 +62,10 @@ async def test_each_level_tells_the_generated_values_that_it_takes(
     )
     await admin.execute(ATTACH)
     expected = ({"id": 1, "gross": 200},)
-    for statement, operation in (
-        ("INSERT INTO sales VALUES (1, 2, 100)", "insert"),
-        ("DELETE FROM sales", "delete"),
-    ):
-        assert await by_row.after(statement) == [Change(operation, (1,), expected)]
+    assert await by_row.after("INSERT INTO sales VALUES (1, 2, 100)", "DELETE FROM sales") == [
+        Change("insert", (1,), expected),
+        Change("delete", (1,), expected),
+    ]
     assert await deletes.after() == [Change("delete", (1,), expected)]
     await admin.execute("CREATE TABLE t (id int, gross int GENERATED ALWAYS AS (id * 200) STORED)")
     told = await telling("t", key="id", payload="gross", when="new.gross > 100")
@@ -83,3 +82,73 @@ async def test_other_columns_of_such_a_table_are_told(admin: Connection, telling
         Change("update", (1,), ({"id": 1, "net": 100},)),
     ]
     assert (await told.table.status(admin)).is_fine
+
+
+# -- a Table of a partition, or of a child --------------------------------------------------------
+
+CHILDREN = {
+    "partition": """
+        CREATE TABLE parent (id int PRIMARY KEY) PARTITION BY LIST (id);
+        CREATE TABLE t PARTITION OF parent DEFAULT
+    """,
+    "child": "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE t () INHERITS (parent)",
+}
+BECOMES = {
+    "partition": """
+        CREATE TABLE parent (id int PRIMARY KEY) PARTITION BY LIST (id);
+        ALTER TABLE parent ATTACH PARTITION t DEFAULT
+    """,
+    "child": "CREATE TABLE parent (id int); ALTER TABLE t INHERIT parent",
+}
+LEAVES = {
+    "partition": "ALTER TABLE parent DETACH PARTITION t",
+    "child": "ALTER TABLE t NO INHERIT parent",
+}
+each_kind = pytest.mark.parametrize("kind", CHILDREN)
+
+
+@each_kind
+async def test_triggers_of_statements_are_refused_below_a_parent(
+    admin: Connection, kind: str
+) -> None:
+    """Nothing that is written through the parent would be told."""
+    await admin.execute(CHILDREN[kind])
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="through its parent") as caught:
+        await Table("t", key="id").install(admin)
+    assert "level=" in str(caught.value.hint)
+    assert await admin.fetchval("SELECT count(*) FROM pg_trigger WHERE tgfoid <> 0") == 0
+
+
+@each_kind
+async def test_a_table_that_gets_a_parent_is_uncovered(admin: Connection, kind: str) -> None:
+    """The status says so as long as it has one, and install() refuses."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    table = Table("t", key="id")
+    await table.install(admin)
+    await admin.execute(BECOMES[kind])
+    assert (await table.status(admin)).having(TriggerState.UNCOVERED) == ("public.t",)
+    with pytest.raises(asyncpg.FeatureNotSupportedError):
+        await table.install(admin)
+    await admin.execute(LEAVES[kind])
+    assert (await table.status(admin)).is_fine
+    await table.install(admin)
+
+
+@each_kind
+async def test_triggers_of_rows_tell_what_is_written_through_a_parent(
+    admin: Connection, telling: Telling, kind: str
+) -> None:
+    """And those of TRUNCATE alone are called for that of a parent."""
+    await admin.execute(CHILDREN[kind])
+    told = await telling("t", key="id", level="row")
+    truncates = await telling(
+        "t", key="id", operations=("truncate",), channel="truncates", trigger="truncates"
+    )
+    assert (await told.table.status(admin)).is_fine
+    assert (await truncates.table.status(admin)).is_fine
+    inserted = "parent" if kind == "partition" else "t"
+    assert await told.keys_after(f"INSERT INTO {inserted} VALUES (1)", "DELETE FROM parent") == [
+        ("insert", [1]),
+        ("delete", [1]),
+    ]
+    assert await truncates.after("TRUNCATE parent") == [Change("truncate")]

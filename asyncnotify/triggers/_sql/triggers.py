@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, joined, literal
+from asyncnotify.triggers._sql.refusals import refuse_place
 from asyncnotify.triggers._sql.renaming import COMMENT, trigger_names
 from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS
 from asyncnotify.triggers._sql.trial import trial
@@ -111,7 +112,7 @@ BEGIN
         RAISE EXCEPTION 'asyncnotify: % is no table that can have such triggers', root
         USING ERRCODE = 'wrong_object_type';
     END IF;
-{_check_moves(definition)}{trial(definition)}
+{refuse_place(definition)}{trial(definition)}
     -- Who makes a partition gives it row-level triggers, and owns the table, not the function
     FOR part IN SELECT class.relowner::pg_catalog.regrole AS owner
         FROM pg_class AS class JOIN pg_proc ON pg_proc.oid = function
@@ -223,21 +224,3 @@ def _to_be_made(definition: Definition) -> str:
         f" {str(one.is_row_level).lower()})"
         for one in triggers_of(definition)
     )
-
-
-def _check_moves(definition: Definition) -> str:
-    """
-    Return the statement that refuses operations of which half a move would be told.
-
-    The server calls row-level triggers of DELETE and INSERT for a row that an UPDATE moves to
-    another partition, and none of UPDATE.
-    """
-    told = set(definition.operations)
-    if definition.level == "statement" or "insert" in told or told.isdisjoint({"update", "delete"}):
-        return ""
-    return """    IF EXISTS (SELECT FROM pg_class WHERE oid = root AND relkind = 'p') THEN
-        RAISE EXCEPTION 'asyncnotify: with level="row", rows that move to another partition are'
-            ' deleted and inserted: operations must have "insert" too, or level be "statement"'
-        USING ERRCODE = 'feature_not_supported';
-    END IF;
-"""
