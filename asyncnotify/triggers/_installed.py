@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, literal, quoted
+from asyncnotify.triggers._sql.refusals import check_mark
+from asyncnotify.triggers._sql.removing import remove_function
 from asyncnotify.triggers._sql.renaming import COMMENT, comment_of
 from asyncnotify.triggers._steps import Query
 
@@ -28,7 +30,7 @@ class Function(NamedTuple):
     @property
     def removal(self) -> list[str]:
         """The statements that remove it with its triggers."""
-        return [f"DROP FUNCTION IF EXISTS {self.qualified} CASCADE"]
+        return [remove_function(self.qualified)]
 
 
 class Installed(NamedTuple):
@@ -103,6 +105,7 @@ def _function(function: Function, made: Sequence[object], roles: Sequence[str]) 
     definition, comment = map(str, made)
     grants = {role: f"GRANT EXECUTE ON FUNCTION {function.qualified} TO {role}" for role in roles}
     return [
+        check_mark(function.qualified),
         definition.rstrip("\n"),
         f"REVOKE ALL ON FUNCTION {function.qualified} FROM PUBLIC",
         *(_where("regrole", role, grant) for role, grant in grants.items()),

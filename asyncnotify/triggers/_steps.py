@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from asyncnotify.log import NotInstalledError as LogNotInstalledError
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
+from asyncnotify.triggers._sql.refusals import may_own
 from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
 from asyncnotify.triggers._sql.settings import lacking_settings
 from asyncnotify.triggers._sql.statements import (
@@ -52,11 +53,11 @@ _STRAY: Final = "stray"
 
 
 class Known(NamedTuple):
-    """What a function is: its comment, its body, and whether it has the name that it should."""
+    """What a function is: its comment, its body, whether name and owner are as they should be."""
 
     comment: str
     body: str
-    is_named: bool
+    is_in_place: bool
 
 
 def installing(definition: Definition, lock_timeout: float) -> Steps[None]:
@@ -134,7 +135,7 @@ def status_of(
 def _state_of_function(
     definition: Definition, known: Known, *, is_made_for_it: bool
 ) -> TriggerState:
-    due = Known(COMMENT + fingerprint(definition), body_of(definition), is_named=True)
+    due = Known(COMMENT + fingerprint(definition), body_of(definition), is_in_place=True)
     is_fine = known == due and is_made_for_it
     return TriggerState.FINE if is_fine else TriggerState.OUTDATED
 
@@ -226,9 +227,11 @@ def _has_log(definition: Definition) -> Steps[None]:
 
 def _function(definition: Definition) -> Steps[Known | None]:
     """Return what the function is; None if it is not there."""
+    table = f"pg_catalog.to_regclass({literal(definition.qualified)})"
     query = f"""
         SELECT COALESCE({comment_of("pg_proc.oid")}, ''), prosrc,
             pg_catalog.to_regprocedure({literal(definition.qualified_function)}) IS NOT NULL
+                AND {may_own("proowner", table)}
         FROM pg_catalog.pg_proc
         WHERE oid OPERATOR(pg_catalog.=) {function_in_use(definition)}
     """
@@ -243,7 +246,11 @@ def _triggers_query(definition: Definition) -> str:
                         SELECT FROM pg_catalog.pg_inherits WHERE inhrelid {equals} {root}
                     ) THEN '{_CHILD}' ELSE '{_ROOT}' END"""
     return f"""{TREE.format(root=root)},
-        functions (called) AS (SELECT {function_in_use(definition)})
+        functions (called) AS (SELECT (
+            SELECT oid FROM pg_catalog.pg_proc
+            WHERE oid {equals} {function_in_use(definition)}
+                AND pg_catalog.starts_with({comment_of("pg_proc.oid")}, {literal(COMMENT)})
+        ))
         SELECT pg_catalog.concat(
                 pg_catalog.quote_ident(schema.nspname), '.', pg_catalog.quote_ident(class.relname)
             ),

@@ -283,7 +283,8 @@ class Table:
         In a transaction of its own; if the connection is in one, in a savepoint of that, and it is
         in force once that commits. SQLAlchemy always begins one: commit it. Several processes may
         install at once. Only what differs from what should be is touched. Needs to own the table,
-        and the right to create in its schema.
+        and the right to create in its schema. Refused by the server: a function of its name that
+        asyncnotify has not made, or whose owner may not make triggers of the table.
 
         Cancelling it leaves the transaction rolled back, or its outcome unknown while it commits.
 
@@ -354,6 +355,8 @@ class Table:
     ) -> None:
         """
         Remove the function and its triggers; nothing if there are none.
+
+        A function of this name that asyncnotify has not made is left alone.
 
         An attempt locks the table against readers as well, once no transaction uses it. Arguments,
         transactions, cancelling and errors as for ``install()``.

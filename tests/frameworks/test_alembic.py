@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
 
 from asyncnotify import Listener
 from asyncnotify.triggers import BlockingTable, Table, TriggerState
@@ -263,6 +264,30 @@ async def test_triggers_that_are_declared_no_longer(project: Project, admin: Con
     status = await triggers.status(admin)
     assert status.is_fine
     assert status.tables.keys() == {"public.t", "public.child_1"}
+
+
+async def test_a_function_made_by_hand_is_left_alone(project: Project, admin: Connection) -> None:
+    """A downgrade neither drops one of the expected name, nor puts another body into it."""
+    by_hand = """
+        DROP FUNCTION IF EXISTS asyncnotify_t CASCADE;
+        CREATE FUNCTION asyncnotify_t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'
+    """
+    body = "SELECT prosrc FROM pg_proc WHERE proname = 'asyncnotify_t'"
+    project.declare(table())
+    project.make_revision()
+    project.upgrade()
+    project.declare()
+    project.make_revision()
+    project.upgrade()
+    await admin.execute(by_hand)
+    with pytest.raises(ProgrammingError, match="has not made it"):
+        project.downgrade()
+    assert await admin.fetchval(body) == "BEGIN RETURN NULL; END"
+    await admin.execute("DROP FUNCTION asyncnotify_t")
+    project.downgrade()
+    await admin.execute(by_hand)
+    project.downgrade()
+    assert await admin.fetchval(body) == "BEGIN RETURN NULL; END"
 
 
 async def on_partitions(project: Project, admin: Connection, level: str) -> Table:

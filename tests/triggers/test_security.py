@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import asyncpg
 import pytest
+import pytest_asyncio
 
 from asyncnotify.log import Log
-from asyncnotify.triggers import Table
+from asyncnotify.triggers import Table, TriggerState
 
 if TYPE_CHECKING:
-    import asyncpg
+    from collections.abc import AsyncIterator
 
     from tests.triggers.conftest import Connection, Telling
 
@@ -145,3 +147,89 @@ async def test_dollar_quotes_in_a_condition(admin: Connection, telling: Telling)
     told = await telling("t", key="id", when="new.v <> '$asyncnotify$' AND new.v <> $$'$$")
     assert await told.after("INSERT INTO t VALUES (1, '$asyncnotify$')") == []
     assert await told.keys_after("INSERT INTO t VALUES (2, 'x')") == [("insert", [2])]
+
+
+# -- functions that were there before -------------------------------------------------------------
+
+BY_HAND = """
+    CREATE TABLE t (id int PRIMARY KEY);
+    CREATE TABLE other (id int PRIMARY KEY);
+    CREATE FUNCTION notify_t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER by_hand AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION notify_t();
+    CREATE TRIGGER by_hand AFTER INSERT ON other FOR EACH ROW EXECUTE FUNCTION notify_t();
+"""
+
+
+async def test_a_function_made_by_hand_is_not_touched(admin: Connection) -> None:
+    """No call takes it for its own because of its name, and none of its triggers is dropped."""
+    await admin.execute(BY_HAND)
+    table = Table("t", key="id", trigger="notify")
+    assert (await table.status(admin)).function is TriggerState.OUTDATED
+    assert (await table.status(admin)).having(TriggerState.STRAY) == ()
+    for call in (table.install, table.upgrade):
+        with pytest.raises(asyncpg.DuplicateObjectError, match="has not made it") as caught:
+            await call(admin)
+        assert "trigger=" in str(caught.value.hint)
+    for statements in (table.statements(), table.upgrade_statements()):
+        with pytest.raises(asyncpg.DuplicateObjectError):
+            await admin.execute(statements[0])
+    await table.remove(admin)
+    for statement in table.removal_statements():
+        await admin.execute(statement)
+    assert await admin.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname = 'by_hand'") == 2
+    assert await admin.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'notify_t'")
+
+
+@pytest_asyncio.fixture
+async def roles(admin: Connection) -> AsyncIterator[dict[str, str]]:
+    """Make an owner of a table ``t``, a member of that role, and another one; all may create."""
+    database = await admin.fetchval("SELECT current_database()")
+    names = {role: f"{database}_{role}" for role in ("owner", "member", "other")}
+    for name in names.values():
+        await admin.execute(f"CREATE ROLE {name}; GRANT CREATE, USAGE ON SCHEMA public TO {name}")
+    await admin.execute(f"""
+        GRANT {names["owner"]} TO {names["member"]};
+        CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t OWNER TO {names["owner"]}
+    """)
+    yield names
+    await admin.execute("RESET ROLE")
+    for name in names.values():
+        await admin.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("installer", ["owner", "member", None])
+async def test_a_function_of_a_role_without_rights_is_refused(
+    admin: Connection, roles: dict[str, str], installer: str | None
+) -> None:
+    """That role could give it another body, which whoever writes to the table would execute."""
+    table = Table("t", key="id")
+    await admin.execute(f"SET ROLE {roles['other']}")
+    for statement in table.upgrade_statements():
+        await admin.execute(statement)
+    await admin.execute("GRANT EXECUTE ON FUNCTION asyncnotify_t() TO PUBLIC; RESET ROLE")
+    if installer is not None:
+        await admin.execute(f"SET ROLE {roles[installer]}")
+    assert (await table.status(admin)).function is TriggerState.OUTDATED
+    with pytest.raises(asyncpg.DuplicateObjectError, match=f"belongs to role {roles['other']}"):
+        await table.install(admin)
+    with pytest.raises(asyncpg.DuplicateObjectError):
+        await admin.execute(table.statements()[-1])
+    await admin.execute("RESET ROLE")
+    await admin.execute(f"ALTER FUNCTION asyncnotify_t() OWNER TO {roles['owner']}")
+    await table.install(admin)
+    assert (await table.status(admin)).is_fine
+
+
+@pytest.mark.parametrize("owner", ["owner", "member", None])
+async def test_a_function_of_a_role_with_rights_is_taken(
+    admin: Connection, roles: dict[str, str], owner: str | None
+) -> None:
+    """Who may make triggers of the table may have made it: its owner, a member, a superuser."""
+    table = Table("t", key="id")
+    if owner is not None:
+        await admin.execute(f"SET ROLE {roles[owner]}")
+    await table.install(admin)
+    for role in ("owner", "member"):
+        await admin.execute(f"RESET ROLE; SET ROLE {roles[role]}")
+        assert (await table.status(admin)).is_fine
+        await table.install(admin)

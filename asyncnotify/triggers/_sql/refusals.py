@@ -1,11 +1,90 @@
-"""What is refused because changes would be lost without a word: statements that raise."""
+"""What is refused: tables of which changes would be lost, functions that are not ours."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from asyncnotify.triggers._names import dollar_quotes, literal
+from asyncnotify.triggers._sql.renaming import COMMENT
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
+
+
+OWNER: Final = """
+    owner pg_catalog.text;"""
+"""The variable for a role that owns a function and may not."""
+
+
+def refuse_function(definition: Definition) -> str:
+    """
+    Return the statements that refuse a function of the expected name that is not ours to replace.
+
+    It is none that asyncnotify has made; or its owner is not trusted with the table, and keeps the
+    right to put another body into it, which all who write to the table would execute.
+    """
+    function = literal(definition.qualified_function)
+    return f"""{_refuse_unmarked(function)}
+    SELECT proowner::pg_catalog.regrole INTO owner FROM pg_proc
+    WHERE oid = to_regprocedure({function})
+        AND NOT {may_own("proowner", f"pg_catalog.to_regclass({literal(definition.qualified)})")};
+    IF owner IS NOT NULL THEN
+        RAISE EXCEPTION 'asyncnotify: function % belongs to role %, which has no right to make'
+            ' triggers of table %', {function}, owner, {literal(definition.qualified)}
+        USING ERRCODE = 'duplicate_object',
+            HINT = 'Drop it, or ALTER FUNCTION ... OWNER TO the owner of the table.';
+    END IF;
+"""
+
+
+def may_own(owner: str, table: str) -> str:
+    """
+    Return the condition that a role may own the function of a table: by their oids.
+
+    It may if it could make such triggers itself: the owner of the table, a member of that, a
+    superuser, who has the right TRIGGER; and who executes this.
+    """
+    equals = "OPERATOR(pg_catalog.=)"
+    return f"""(pg_catalog.has_table_privilege({owner}, {table}::pg_catalog.oid, 'TRIGGER')
+            OR pg_catalog.pg_get_userbyid({owner}) {equals} CURRENT_USER
+            OR pg_catalog.pg_has_role({owner}, (
+                SELECT relowner FROM pg_catalog.pg_class WHERE oid {equals} {table}
+            ), 'MEMBER'))"""
+
+
+def check_function(definition: Definition) -> str:
+    """Return the statement that refuses a function that is not ours to replace."""
+    return _alone(refuse_function(definition))
+
+
+def check_mark(function: str) -> str:
+    """Return the statement that refuses a function that asyncnotify has not made: by its name."""
+    return _alone(_refuse_unmarked(literal(function)))
+
+
+def _alone(statements: str) -> str:
+    body = f"""
+DECLARE
+    before CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');{OWNER}
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+{statements}
+    PERFORM pg_catalog.set_config('search_path', before, true);
+END
+"""
+    tag = dollar_quotes(body)
+    return f"DO {tag}{body}{tag}"
+
+
+def _refuse_unmarked(function: str) -> str:
+    mark = literal(COMMENT)
+    return f"""    IF NOT starts_with(COALESCE(obj_description(oid, 'pg_proc'), ''), {mark})
+        FROM pg_proc WHERE oid = to_regprocedure({function})
+    THEN
+        RAISE EXCEPTION 'asyncnotify: function % is there, and asyncnotify has not made it',
+            {function}
+        USING ERRCODE = 'duplicate_object', HINT = 'Give the Table another trigger=.';
+    END IF;"""
 
 
 def refuse_place(definition: Definition) -> str:

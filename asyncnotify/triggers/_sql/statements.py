@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from asyncnotify.triggers._names import dollar_quotes, literal
 from asyncnotify.triggers._sql import logging, notifying
+from asyncnotify.triggers._sql.refusals import check_function
+from asyncnotify.triggers._sql.removing import remove_function
 from asyncnotify.triggers._sql.renaming import COMMENT
 from asyncnotify.triggers._sql.settings import SEARCH_PATH, fix_settings
 from asyncnotify.triggers._sql.triggers import make_triggers
@@ -32,6 +34,7 @@ def function_statements(definition: Definition) -> list[str]:
         f"LANGUAGE plpgsql SECURITY INVOKER {SEARCH_PATH}\nAS {tag}{body}{tag}"
     )
     return [
+        check_function(definition),
         create,
         fix_settings(definition),
         f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
@@ -46,7 +49,7 @@ def install_statements(definition: Definition) -> list[str]:
 
 def removal_statements(definition: Definition) -> list[str]:
     """Return the statements that remove a Table: the triggers go with their function."""
-    return [f"DROP FUNCTION IF EXISTS {definition.qualified_function} CASCADE"]
+    return [remove_function(definition.qualified_function)]
 
 
 def fingerprint(definition: Definition) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, joined, literal
-from asyncnotify.triggers._sql.refusals import refuse_place
+from asyncnotify.triggers._sql.refusals import OWNER, refuse_function, refuse_place
 from asyncnotify.triggers._sql.renaming import COMMENT, trigger_names
 from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS
 from asyncnotify.triggers._sql.trial import trial
@@ -105,14 +105,14 @@ DECLARE
     former pg_catalog.oid;
     fire_always pg_catalog.oid[] := '{{}}'::pg_catalog.oid[];
     wanted pg_catalog.record;
-    present pg_catalog.record;
+    present pg_catalog.record;{OWNER}
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF NOT EXISTS (SELECT FROM pg_class WHERE oid = root AND relkind IN ('r', 'p')) THEN
         RAISE EXCEPTION 'asyncnotify: % is no table that can have such triggers', root
         USING ERRCODE = 'wrong_object_type';
     END IF;
-{refuse_place(definition)}{trial(definition)}
+{refuse_function(definition)}{refuse_place(definition)}{trial(definition)}
     -- Who makes a partition gives it row-level triggers, and owns the table, not the function
     FOR part IN SELECT class.relowner::pg_catalog.regrole AS owner
         FROM pg_class AS class JOIN pg_proc ON pg_proc.oid = function
