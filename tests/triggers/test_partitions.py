@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import asyncpg
 import pytest
 
+from asyncnotify import Reread
 from asyncnotify.log import Log
 from asyncnotify.triggers import Change, Table, TriggerState
 
@@ -82,6 +83,52 @@ async def test_other_columns_of_such_a_table_are_told(admin: Connection, telling
         Change("update", (1,), ({"id": 1, "net": 100},)),
     ]
     assert (await told.table.status(admin)).is_fine
+
+
+# -- rows that are left out on their way to another partition -------------------------------------
+
+LEAVES_OUT = """
+    CREATE TABLE jobs (id int, state text, v int) PARTITION BY LIST (state);
+    CREATE TABLE jobs_open PARTITION OF jobs FOR VALUES IN ('open', 'busy');
+    CREATE TABLE jobs_done PARTITION OF jobs FOR VALUES IN ('done');
+    CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER leave_out BEFORE INSERT ON jobs_done
+        FOR EACH ROW EXECUTE FUNCTION leave_out();
+    INSERT INTO jobs VALUES (1, 'open'), (2, 'open'), (3, 'open'), (NULL, 'open');
+"""
+MOVED = "UPDATE jobs SET state = CASE id WHEN 2 THEN 'done' ELSE 'busy' END WHERE id IN (2, 3)"
+GONE: dict[str, list[tuple[str, list[int | None]]]] = {
+    "UPDATE jobs SET state = 'done' WHERE id = 1": [("delete", [1])],
+    "UPDATE jobs SET state = 'done' WHERE id IS NULL": [("delete", [None])],
+    "UPDATE jobs SET state = 'done' WHERE id IN (1, 2)": [("delete", [1, 2])],
+    MOVED: [("delete", [2]), ("update", [3])],
+    "UPDATE jobs SET state = 'busy' WHERE id IS NULL": [("update", [None])],
+    "UPDATE jobs SET state = 'done' WHERE id = 9": [],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"when": "new.id < 9 OR new.id IS NULL"}])
+@pytest.mark.parametrize("statement", GONE)
+async def test_a_row_that_is_left_out_on_its_way_is_told_as_deleted(
+    admin: Connection, telling: Telling, statement: str, options: dict[str, str]
+) -> None:
+    """Where a trigger of the other partition does not let it in, alone and beside other rows."""
+    await admin.execute(LEAVES_OUT)
+    told = await telling("jobs", key="id", payload="state", **options)
+    seen = await told.keys_after(statement)
+    assert [(operation, sorted(keys, key=str)) for operation, keys in seen] == GONE[statement]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_rows_that_are_left_out_count_as_others(
+    admin: Connection, telling: Telling, limit: int
+) -> None:
+    """Where too many are to be told, "read again" names the number of all."""
+    await admin.execute(LEAVES_OUT)
+    await admin.execute("INSERT INTO jobs SELECT n, 'open' FROM generate_series(5, 3000) AS n")
+    told = await telling("jobs", key="id", max_notifications=limit)
+    update = "UPDATE jobs SET state = CASE WHEN id % 3 = 0 THEN 'busy' ELSE 'done' END WHERE id > 0"
+    assert await told.after(update) == [Reread(2_999)]
 
 
 # -- a Table of a partition, or of a child --------------------------------------------------------

@@ -178,7 +178,7 @@ def _shortcut(definition: Definition) -> str:
     most = definition.max_notifications * PAYLOAD_LIMIT // smallest
     return f"""
         IF TG_OP = 'UPDATE' THEN
-            SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
+            SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
             IF total > {most} THEN
                 must_read := true;
             END IF;
@@ -211,12 +211,12 @@ def _count(definition: Definition) -> str:
         return ""
     return f"""
     IF must_read THEN
-        IF TG_OP = 'DELETE' THEN
-            SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
+        IF TG_OP = 'INSERT' THEN
+            SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
         ELSIF is_not_clear THEN
             total := NULL;
         ELSE
-            SELECT pg_catalog.count(*) INTO total FROM {NEW_ROWS};
+            SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
         END IF;
     END IF;"""
 

@@ -78,7 +78,8 @@ def updated_rows(definition: Definition) -> str:
     Return the query for what an update tells that leaves all keys as they are.
 
     As ``changed_rows()``, with one join in place of three. A row with another key has an empty
-    text for the operation: then the query has not told all.
+    text for the operation, and so has a first row where some have gone: then the query has not told
+    all.
     """
     # NULL in it says that there is no such row. Beside the row, not in it: a condition may take the
     # row as a whole
@@ -88,7 +89,13 @@ def updated_rows(definition: Definition) -> str:
     missing = f"asyncnotify_it.{present} IS NULL"
     told = " AND ".join(filter_of(definition, is_update=True)) or "true"
     operation = f"CASE WHEN {missing} THEN '' ELSE 'update' END"
-    return _select(definition, operation, "new", source, [f"({missing} OR {told})"])
+    updated = _select(definition, operation, "new", source, [f"({missing} OR {told})"])
+    return f"""    SELECT '' AS operation, NULL AS data, NULL AS key, NULL AS types
+    WHERE EXISTS (
+        SELECT FROM {OLD_ROWS} OFFSET (SELECT pg_catalog.count(*) FROM {NEW_ROWS})
+    )
+UNION ALL
+{updated}"""
 
 
 def first_row(definition: Definition, operation: str) -> str:
@@ -97,13 +104,19 @@ def first_row(definition: Definition, operation: str) -> str:
 
     Its columns are whether that is so, or the key is another one; whether the row is to be told;
     the row and the types. Most statements change one row, and this needs no join.
+
+    Of an update there may be fewer new rows than old ones: a trigger BEFORE INSERT of a partition
+    can leave out a row that was to be moved there.
     """
     alias, source = _aliased(definition, operation)
-    rows = OLD_ROWS if operation == "delete" else NEW_ROWS
+    rows = NEW_ROWS if operation == "insert" else OLD_ROWS
     others = f"EXISTS (SELECT FROM {rows} OFFSET 1)"
     if operation == "update":
-        source = f"{NEW_ROWS} AS new, {OLD_ROWS} AS old"
+        source = f"{OLD_ROWS} AS old LEFT JOIN {NEW_ROWS} AS new ON true"
+        # A key that is NULL is no other one where there is no new row
+        is_null = f"new.{quoted(definition.key[0])} IS NULL"
         others += f"\n            OR {differs(definition.key)}"
+        others += f"\n            OR {is_null} AND NOT EXISTS (SELECT FROM {NEW_ROWS})"
     told = filter_of(definition, is_update=operation == "update")
     return f"""SELECT {others},
             {" AND ".join(told) or "true"},
