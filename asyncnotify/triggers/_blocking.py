@@ -74,7 +74,7 @@ class BlockingTable:
         Do as ``Table.upgrade()``.
 
         Raises:
-            NotInstalledError: The function is not there.
+            NotInstalledError: The function is not there, or its triggers are of another ``level``.
             asyncnotify.log.NotInstalledError: The database has no log of the name in ``log``.
             UnknownTableError: The database has no table of this name.
             LockTimeoutError: Another transaction was installing all the time.

@@ -60,7 +60,7 @@ class UnknownTableError(_OfTableError, LookupError):
 
 class NotInstalledError(_OfTableError):
     """
-    The database has no trigger of this Table: ``install()`` makes it.
+    The database has no trigger of this Table, or of another level: ``install()`` makes it.
 
     Attributes:
         table: The name with its schema, quoted as in SQL.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from asyncnotify.log import NotInstalledError as LogNotInstalledError
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
-from asyncnotify.triggers._sql.refusals import may_own
+from asyncnotify.triggers._sql.refusals import find_other_level, may_own
 from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
 from asyncnotify.triggers._sql.settings import lacking_settings
 from asyncnotify.triggers._sql.statements import (
@@ -16,6 +16,7 @@ from asyncnotify.triggers._sql.statements import (
     fingerprint,
     function_statements,
     removal_statements,
+    upgrade_statements,
 )
 from asyncnotify.triggers._sql.trial import READABLE, try_to_read
 from asyncnotify.triggers._sql.triggers import TREE, make_triggers, triggers_of
@@ -93,8 +94,11 @@ def upgrading(definition: Definition, lock_timeout: float) -> Steps[None]:
     yield from _exists(definition)
     if (yield from _function(definition)) is None:
         raise NotInstalledError(definition.qualified)
+    of_other_level = find_other_level(definition)
+    if (yield Query(f"SELECT EXISTS ({of_other_level})", has_rows=True))[0][0]:
+        raise NotInstalledError(definition.qualified)
     yield from _has_log(definition)
-    yield from _locked(definition, _each(function_statements(definition)), lock_timeout)
+    yield from _locked(definition, _each(upgrade_statements(definition)), lock_timeout)
 
 
 def inspecting(definition: Definition) -> Steps[Status]:

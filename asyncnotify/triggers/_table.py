@@ -26,9 +26,9 @@ from asyncnotify.triggers._definition import (
 from asyncnotify.triggers._mapping import mapped, names_of
 from asyncnotify.triggers._sql.statements import (
     fingerprint,
-    function_statements,
     install_statements,
     removal_statements,
+    upgrade_statements,
 )
 from asyncnotify.triggers._status import Status
 from asyncnotify.triggers._steps import (
@@ -262,7 +262,7 @@ class Table:
 
     def upgrade_statements(self) -> list[str]:
         """Return what ``upgrade()`` executes: it replaces the function, and locks no table."""
-        return function_statements(self._definition)
+        return upgrade_statements(self._definition)
 
     def removal_statements(self) -> list[str]:
         """Return what ``remove()`` executes: it locks the table against everybody."""
@@ -320,7 +320,7 @@ class Table:
         cancelling as for ``install()``.
 
         Raises:
-            NotInstalledError: The function is not there.
+            NotInstalledError: The function is not there, or its triggers are of another ``level``.
             asyncnotify.log.NotInstalledError: The database has no log of the name in ``log``.
             UnknownTableError: The database has no table of this name.
             LockTimeoutError: Another transaction was installing all the time.

@@ -205,6 +205,26 @@ async def test_a_function_altered_by_hand_is_outdated(admin: Connection, change:
     assert (await table.status(admin)).is_fine
 
 
+@pytest.mark.parametrize("name", ["t", "u"])
+@pytest.mark.parametrize("levels", [("statement", "row"), ("row", "statement")])
+async def test_an_upgrade_to_another_level_is_refused(
+    admin: Connection, levels: tuple[Literal["statement", "row"], ...], name: str
+) -> None:
+    """The triggers would call a function that finds no rows; install() replaces both."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await Table("t", key="id", level=levels[0]).install(admin)
+    if name != "t":
+        await admin.execute(f"ALTER TABLE t RENAME TO {name}")
+    table = Table(name, key="id", level=levels[1])
+    with pytest.raises(NotInstalledError):
+        await table.upgrade(admin)
+    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="of another level"):
+        await admin.execute(table.upgrade_statements()[0])
+    await table.install(admin)
+    await table.upgrade(admin)
+    assert (await table.status(admin)).is_fine
+
+
 async def test_the_status_of_a_table_that_is_locked(
     admin: Connection, connect: Connect, table: Table
 ) -> None:

@@ -172,7 +172,7 @@ async def test_a_function_made_by_hand_is_not_touched(admin: Connection) -> None
         assert "trigger=" in str(caught.value.hint)
     for statements in (table.statements(), table.upgrade_statements()):
         with pytest.raises(asyncpg.DuplicateObjectError):
-            await admin.execute(statements[0])
+            await admin.execute(";".join(statements))
     await table.remove(admin)
     for statement in table.removal_statements():
         await admin.execute(statement)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify.triggers._names import dollar_quotes, literal
-from asyncnotify.triggers._sql.renaming import COMMENT
+from asyncnotify.triggers._sql.renaming import COMMENT, comment_of, function_in_use
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -55,6 +55,32 @@ def may_own(owner: str, table: str) -> str:
 def check_function(definition: Definition) -> str:
     """Return the statement that refuses a function that is not ours to replace."""
     return _alone(refuse_function(definition))
+
+
+def check_level(definition: Definition) -> str:
+    """
+    Return the statement that refuses triggers that call the function at another level.
+
+    A function for rows finds none where it is called for a statement, and the other way round.
+    """
+    return _alone(f"""    IF EXISTS ({find_other_level(definition)}) THEN
+        RAISE EXCEPTION 'asyncnotify: the triggers of table % are of another level: install() makes'
+            ' those that fit', {literal(definition.qualified)}
+        USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;""")
+
+
+def find_other_level(definition: Definition) -> str:
+    """Return the query for triggers of the table that call its function at another level."""
+    equals = "OPERATOR(pg_catalog.=)"
+    truncate, row = "32::pg_catalog.int2", "1::pg_catalog.int2"
+    level = 1 if definition.level == "row" else 0
+    return f"""SELECT FROM pg_catalog.pg_trigger
+            WHERE tgrelid {equals} pg_catalog.to_regclass({literal(definition.qualified)})
+                AND tgfoid {equals} {function_in_use(definition)}
+                AND pg_catalog.starts_with({comment_of("tgfoid")}, {literal(COMMENT)})
+                AND tgtype OPERATOR(pg_catalog.<>) {truncate}
+                AND tgtype OPERATOR(pg_catalog.&) {row} OPERATOR(pg_catalog.<>) {level}"""
 
 
 def check_mark(function: str) -> str:

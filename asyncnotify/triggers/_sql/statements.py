@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncnotify.triggers._names import dollar_quotes, literal
 from asyncnotify.triggers._sql import logging, notifying
-from asyncnotify.triggers._sql.refusals import check_function
+from asyncnotify.triggers._sql.refusals import check_function, check_level
 from asyncnotify.triggers._sql.removing import remove_function
 from asyncnotify.triggers._sql.renaming import COMMENT
 from asyncnotify.triggers._sql.settings import SEARCH_PATH, fix_settings
@@ -45,6 +45,11 @@ def function_statements(definition: Definition) -> list[str]:
 def install_statements(definition: Definition) -> list[str]:
     """Return the statements that install a Table, to be run in one transaction."""
     return [*function_statements(definition), make_triggers(definition)]
+
+
+def upgrade_statements(definition: Definition) -> list[str]:
+    """Return the statements that replace the function of a Table that is installed."""
+    return [check_level(definition), *function_statements(definition)]
 
 
 def removal_statements(definition: Definition) -> list[str]:
