@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from asyncnotify.log import NotInstalledError as LogNotInstalledError
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
+from asyncnotify.triggers._sql.locking import lock_for_removal
 from asyncnotify.triggers._sql.refusals import find_other_level, may_own
 from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
 from asyncnotify.triggers._sql.settings import lacking_settings
@@ -86,7 +87,8 @@ def _make_function(definition: Definition) -> Steps[None]:
 
 def removing(definition: Definition, lock_timeout: float) -> Steps[None]:
     """Remove the function and all its triggers."""
-    yield from _locked(definition, _each(removal_statements(definition)), lock_timeout)
+    statements = [lock_for_removal(definition), *removal_statements(definition)]
+    yield from _locked(definition, _each(statements), lock_timeout)
 
 
 def upgrading(definition: Definition, lock_timeout: float) -> Steps[None]:

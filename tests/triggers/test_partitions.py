@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
@@ -12,7 +13,7 @@ from asyncnotify.log import Log
 from asyncnotify.triggers import Change, Table, TriggerState
 
 if TYPE_CHECKING:
-    from tests.triggers.conftest import Connection, Telling
+    from tests.triggers.conftest import Connect, Connection, Telling
 
 Level = Literal["statement", "row"]
 GENERATED = """
@@ -199,3 +200,55 @@ async def test_triggers_of_rows_tell_what_is_written_through_a_parent(
         ("delete", [1]),
     ]
     assert await truncates.after("TRUNCATE parent") == [Change("truncate")]
+
+
+# -- locks ----------------------------------------------------------------------------------------
+
+RECORDS_LOCK_TIMEOUT = """
+    CREATE TABLE settings (command text, lock_timeout int);
+    CREATE FUNCTION record() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO public.settings
+        SELECT tg_tag, setting::int FROM pg_settings WHERE name = 'lock_timeout';
+    END $$;
+    CREATE EVENT TRIGGER record ON ddl_command_start
+        WHEN TAG IN ('CREATE TRIGGER', 'DROP FUNCTION') EXECUTE FUNCTION record();
+"""
+"""How long the server waits for the lock of each of these commands, in milliseconds."""
+
+WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+WAITED = 0.3
+"""Seconds."""
+
+
+@pytest.mark.parametrize(
+    ("call", "command"), [("install", "CREATE TRIGGER"), ("remove", "DROP FUNCTION")]
+)
+@pytest.mark.parametrize("level", ["statement", "row"])
+async def test_all_locks_of_an_attempt_together_wait_for_lock_timeout(
+    admin: Connection, connect: Connect, level: Level, call: str, command: str
+) -> None:
+    """What one wait has taken is not there for the next one: writers wait behind all of them."""
+    await admin.execute("""
+        CREATE TABLE parts (id int) PARTITION BY LIST (id);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
+        CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (2);
+    """)
+    table = Table("parts", key="id", level=level)
+    if call == "remove":
+        await table.install(admin)
+    await admin.execute(RECORDS_LOCK_TIMEOUT)
+    async with connect() as writer, connect() as onlooker:
+        transaction = writer.transaction()
+        await transaction.start()
+        await writer.execute("INSERT INTO parts_1 VALUES (1)")
+        given = {"lock_timeout": 60, "timeout": 60}
+        calling = asyncio.create_task(getattr(table, call)(admin, **given))
+        while not await onlooker.fetchval(WAITING):
+            assert not calling.done(), calling
+        await asyncio.sleep(WAITED)  # what the server counts is the time that it waits
+        await transaction.commit()
+        await calling
+    last = "SELECT min(lock_timeout) FROM settings WHERE command = $1"
+    assert 0 < await admin.fetchval(last, command) <= 60_000 - 1_000 * WAITED
+    assert await admin.fetchval("SHOW lock_timeout") == "0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, joined, literal
+from asyncnotify.triggers._sql.locking import LOCKS, RESTORE_LOCK_TIMEOUT, lock
 from asyncnotify.triggers._sql.refusals import OWNER, refuse_function, refuse_place
 from asyncnotify.triggers._sql.renaming import COMMENT, trigger_names
 from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS
@@ -31,6 +32,18 @@ _PARTS: Final = f"""{TREE.format(root="root::pg_catalog.oid")}
             OR class.oid IN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = function))
         ORDER BY class.oid <> root, class.oid"""
 """All tables that have triggers of a function, or should have: the first is its own."""
+
+_BELOW: Final = """
+        WITH RECURSIVE below (relid) AS (
+            SELECT part.name::pg_catalog.oid
+            UNION
+            SELECT link.inhrelid FROM pg_inherits AS link JOIN below
+                ON link.inhparent = below.relid
+            JOIN pg_class AS class ON class.oid = link.inhrelid AND class.relispartition
+            WHERE {is_row_level}
+        )
+        SELECT relid::pg_catalog.regclass FROM below ORDER BY relid <> part.name, relid"""
+"""A table with its partitions: those get a trigger of rows by the statement for the table."""
 
 _ROW: Final = 1
 _BITS: Final = {"insert": 4, "delete": 8, "update": 16, "truncate": 32}
@@ -105,7 +118,7 @@ DECLARE
     former pg_catalog.oid;
     fire_always pg_catalog.oid[] := '{{}}'::pg_catalog.oid[];
     wanted pg_catalog.record;
-    present pg_catalog.record;{OWNER}
+    present pg_catalog.record;{OWNER}{LOCKS}
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF NOT EXISTS (SELECT FROM pg_class WHERE oid = root AND relkind IN ('r', 'p')) THEN
@@ -127,6 +140,7 @@ BEGIN
     LOOP
         FOR present IN
             SELECT tgname, tgenabled, tgfoid, tgnargs, tgparentid,
+                tgtype::pg_catalog.int4 & 1 > 0 AS is_inherited,
                 tgparentid <> 0 OR tgfoid = function
                     AND (tgname::pg_catalog.text, tgtype) IN ({_wanted(definition)})
                     AND (tgnargs > 0) = NOT part.is_root AND part.belongs AS fits
@@ -140,7 +154,7 @@ BEGIN
                     part.name, present.tgfoid::pg_catalog.regprocedure
                 USING ERRCODE = 'duplicate_object', HINT = 'Give one of both another trigger=.';
             END IF;
-            IF NOT present.fits THEN
+            IF NOT present.fits THEN{_lock_first("ACCESS EXCLUSIVE", "present")}
                 EXECUTE 'DROP TRIGGER ' || pg_catalog.quote_ident(present.tgname)
                     || ' ON ' || part.name;
                 IF present.tgenabled = 'A' THEN
@@ -153,6 +167,7 @@ BEGIN
                     EXECUTE 'DROP FUNCTION ' || former::pg_catalog.regprocedure;
                 END IF;
             ELSIF present.tgenabled IN ('D', 'R') THEN
+                {_lock_first("SHARE ROW EXCLUSIVE", "present").lstrip()}
                 -- That of a partition as that of its parent, from which it has it
                 EXECUTE 'ALTER TABLE ' || part.name || CASE WHEN EXISTS (
                         SELECT FROM pg_catalog.pg_trigger
@@ -171,7 +186,7 @@ BEGIN
             IF NOT EXISTS (
                 SELECT FROM pg_catalog.pg_trigger
                 WHERE tgrelid = part.name AND tgname = wanted.name AND tgfoid = function
-            ) THEN
+            ) THEN{_lock_first("SHARE ROW EXCLUSIVE", "wanted")}
                 EXECUTE 'CREATE TRIGGER ' || pg_catalog.quote_ident(wanted.name) || ' AFTER '
                     || wanted.events || ' ON ' || part.name || ' ' || wanted.level
                     || {literal(f" EXECUTE FUNCTION {definition.qualified_function[:-1]}")}
@@ -185,12 +200,18 @@ BEGIN
                     || pg_catalog.quote_ident(wanted.name);
             END IF;
         END LOOP;
-    END LOOP;
+    END LOOP;{RESTORE_LOCK_TIMEOUT}
     PERFORM pg_catalog.set_config('search_path', before, true);
 END
 """
     tag = dollar_quotes(body)
     return f"DO {tag}{body}{tag}"
+
+
+def _lock_first(mode: str, variable: str) -> str:
+    """Return the statements that lock a table, and its partitions for a trigger of rows."""
+    locks = lock(_BELOW.format(is_row_level=f"{variable}.is_inherited"), mode)
+    return locks.replace("\n", "\n            ")
 
 
 def _is_of_another(trigger: str, part: str) -> str:
