@@ -215,7 +215,7 @@ def _has_log(definition: Definition) -> Steps[None]:
     if definition.log is None:
         return
     query = f"""
-        SELECT FROM pg_catalog.pg_proc
+        SELECT 1 FROM pg_catalog.pg_proc
         WHERE proname OPERATOR(pg_catalog.=) {literal(f"{definition.log}_append")}
             AND pronamespace OPERATOR(pg_catalog.=) (
                 SELECT oid FROM pg_catalog.pg_namespace

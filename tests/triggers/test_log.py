@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from asyncnotify import Gap, GapReason
 from asyncnotify.log import Log, NotInstalledError
-from asyncnotify.triggers import Change, Table
+from asyncnotify.triggers import BlockingTable, Change, Table
 from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
@@ -246,3 +247,19 @@ async def test_what_cannot_be_appended_aborts_the_statement(
         finally:
             await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
     assert await admin.fetchval("SELECT count(*) FROM t") == 2
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_blocking_connection_on_an_asynchronous_driver(
+    admin: Connection, dsn: str, driver: str
+) -> None:
+    """As run_sync() of SQLAlchemy has it: the catalogs can be read, also those of the log."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    async with Log("things", dsn) as log:
+        await log.install()
+    table = Table("t", key="id", to="log", log="things")
+    engine = create_async_engine(dsn.replace("postgresql://", f"postgresql+{driver}://"))
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda blocking: BlockingTable(table).install(blocking))
+    await engine.dispose()
+    assert (await table.status(admin)).is_fine
