@@ -68,7 +68,9 @@ LogName = Annotated[
 TriggerName = Annotated[
     str | None, typer.Option("--trigger", show_default=False, help="Prefix of the trigger names.")
 ]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to try to lock the table.")]
+Timeout = Annotated[
+    float, typer.Option(min=0.1, max=86_400, help="Seconds to try to lock the table.")
+]
 
 _ANY_KEY = "id"
 """What is removed depends on the name only."""

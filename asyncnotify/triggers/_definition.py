@@ -147,10 +147,13 @@ def columns_of(argument: str, names: object) -> tuple[str, ...]:
 
     Raises:
         DefinitionError: A column is named twice, or by what is no identifier.
-        TypeError: It is neither.
+        TypeError: It is neither, or a set: each process would have the columns in another order.
     """
     if isinstance(names, str):
         names = (names,)
+    if isinstance(names, set | frozenset):
+        msg = f"{argument} must name columns in an order, as a tuple does, and a set has none"
+        raise TypeError(msg)
     if not isinstance(names, Iterable) or isinstance(names, bytes):
         msg = f"{argument} must be a column or several, not of type {type(names).__name__}"
         raise TypeError(msg)
@@ -209,6 +212,10 @@ def _condition(when: object) -> str | None:
         raise TypeError(msg)
     if not when.strip() or "\0" in when:
         raise DefinitionError("when", "must be a condition in SQL, as 'new.total > 0'")
+    try:
+        when.encode()
+    except UnicodeEncodeError:
+        raise DefinitionError("when", "has a lone surrogate in it") from None
     return str.__str__(when).strip()
 
 

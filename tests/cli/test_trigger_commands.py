@@ -90,6 +90,9 @@ def test_every_option_reaches_the_table() -> None:
         (["status", "nowhere", "--key", "id"], 4, "the database has no table"),
         (["install", "orders", "--key", ""], 2, "key"),
         (["print", "orders"], 2, "--key"),
+        (["print", "orders", "--key", "id", "--when", "new.s = '\udcff'"], 2, "surrogate"),
+        (["remove", "orders", "--timeout", "inf"], 2, "--timeout"),
+        (["remove", "orders", "--timeout", "nan"], 2, "--timeout"),
     ],
 )
 def test_what_is_wrong_is_told(arguments: list[str], status: int, problem: str, dsn: str) -> None:

@@ -48,6 +48,10 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"types": {"other": int}}, DefinitionError, "'other'"),
     ({"types": {"id": 7}}, TypeError, "must be callable"),
     ({"types": [int]}, TypeError, "must map columns"),
+    ({"key": {"a", "b"}}, TypeError, "key must name columns in an order"),
+    ({"payload": frozenset("ab")}, TypeError, "payload must name columns in an order"),
+    ({"watch": {"a"}}, TypeError, "watch must name columns in an order"),
+    ({"when": "new.s = '\ud800'"}, DefinitionError, "when has a lone surrogate"),
     ({"trigger": "x" * 41}, DefinitionError, "40 bytes"),
     ({"trigger": ""}, DefinitionError, "trigger"),
 ]
