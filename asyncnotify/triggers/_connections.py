@@ -132,6 +132,10 @@ def _again(error: Exception, deadline: float, table: str, timeout: float) -> boo
 
 
 _REASONS: Final = {
+    "25P01": (
+        "the connection commits each statement by itself, and all have to be in one transaction:"
+        " give one of another isolation level than AUTOCOMMIT"
+    ),
     "42501": (
         "the role has to own the table, and to have the right to create in its schema;"
         " statements() returns the SQL, for a migration by one that has these rights"

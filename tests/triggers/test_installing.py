@@ -10,6 +10,7 @@ import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -306,6 +307,19 @@ async def test_psycopg(dsn: str, table: Table) -> None:
             assert (await table.status(connection)).is_fine
             await table.remove(connection)
             assert (await table.status(connection)).state is TriggerState.MISSING
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_sqlalchemy_without_transactions(dsn: str, table: Table, driver: str) -> None:
+    """A connection that commits each statement by itself is told so: nothing is half made."""
+    url = dsn.replace("postgresql://", f"postgresql+{driver}://")
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(MAKE, execution_options={"no_parameters": True})
+        with pytest.raises(DBAPIError, match="SAVEPOINT") as caught:
+            await table.install(connection)
+    assert "AUTOCOMMIT" in caught.value.__notes__[0]
+    await engine.dispose()
 
 
 def connections(dsn: str) -> Iterator[Any]:
