@@ -91,7 +91,8 @@ class Table:
             value, unless that is None. Without, values are of the types that asyncpg has for uuid,
             numeric, bytea, dates and times, also of domains over them, and all else as in JSON.
         trigger: What the names of the function and the triggers begin with, at most 40 bytes. Two
-            Tables for one table of the database need different ones.
+            Tables for one table of the database need different ones, and different channels: on one
+            channel each change would arrive twice.
 
     Raises:
         ChannelNameError: The server would refuse or cut the name of the channel.
