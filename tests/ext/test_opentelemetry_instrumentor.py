@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import tomllib
 import weakref
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ pytest.importorskip("opentelemetry.sdk")
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # mypy reads nothing of it
     BaseInstrumentor,
 )
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -30,22 +34,43 @@ from asyncnotify.ext.opentelemetry import instrument
 from asyncnotify.ext.opentelemetry.instrumentor import AsyncNotifyInstrumentor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 DSN = "postgresql://127.0.0.1:1/nowhere"
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
+def reader() -> InMemoryMetricReader:
+    """What reads the metrics, while everything is instrumented."""
+    return InMemoryMetricReader()
+
+
+@pytest.fixture
+def exporter(reader: InMemoryMetricReader) -> Iterator[InMemorySpanExporter]:
     """What records, while everything is instrumented."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    exporter, provider, meters = InMemorySpanExporter(), TracerProvider(), MeterProvider([reader])
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     instrumentor = AsyncNotifyInstrumentor()
-    instrumentor.instrument(tracer_provider=provider)
+    instrumentor.instrument(tracer_provider=provider, meter_provider=meters)
     yield exporter
     instrumentor.uninstrument()
     provider.shutdown()
+    meters.shutdown()
+
+
+def connected(reader: InMemoryMetricReader) -> list[float]:
+    """Return of each listener that is observed whether it is connected."""
+    data = reader.get_metrics_data()
+    return [
+        point.value
+        for resource in ([] if data is None else data.resource_metrics)
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "asyncnotify.connected"
+        for point in metric.data.data_points
+        if isinstance(point, NumberDataPoint)
+    ]
 
 
 async def exchange(dsn: str) -> None:
@@ -100,6 +125,57 @@ async def test_afterwards_nothing_is_left(exporter: InMemorySpanExporter) -> Non
         await exchange(server.dsn)
     assert exporter.get_finished_spans() == ()
     assert not hasattr(Listener.__init__, "__wrapped__")
+
+
+@asynccontextmanager
+async def served_by_starlette(source: Any) -> AsyncIterator[Listener]:
+    """Run the lifespan of Starlette and FastAPI; return its listener."""
+    integration = pytest.importorskip("asyncnotify.ext.starlette", exc_type=ImportError)
+    async with integration.lifespan(source)(None) as state:
+        yield state["asyncnotify_listener"]
+
+
+@asynccontextmanager
+async def served_by_aiohttp(source: Any) -> AsyncIterator[Listener]:
+    """Run an application of aiohttp; return its listener."""
+    integration = pytest.importorskip("asyncnotify.ext.aiohttp", exc_type=ImportError)
+    web = pytest.importorskip("aiohttp.web")
+    app = web.Application()
+    integration.setup(app, source)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    yield app[integration.LISTENER]
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def served_by_litestar(source: Any) -> AsyncIterator[Listener]:
+    """Run an application of Litestar; return its listener."""
+    integration = pytest.importorskip("asyncnotify.ext.litestar", exc_type=ImportError)
+    plugin = integration.NotifyPlugin(source)
+    async with pytest.importorskip("litestar").Litestar(plugins=[plugin]).lifespan():
+        yield plugin.listener
+
+
+@pytest.mark.parametrize("served", [served_by_starlette, served_by_aiohttp, served_by_litestar])
+@pytest.mark.parametrize("given", ["a DSN", "a function", "a function of functools"])
+async def test_what_an_integration_makes_for_the_program_is_instrumented(
+    exporter: InMemorySpanExporter,
+    reader: InMemoryMetricReader,
+    served: Callable[[Any], AbstractAsyncContextManager[Listener]],
+    given: str,
+) -> None:
+    """In each form in which it is given, and what only tries the DSN is not reported."""
+    server = FakeServer()
+    source = {
+        "a DSN": server.dsn,
+        "a function": lambda: Listener(server.dsn),
+        "a function of functools": functools.partial(Listener, server.dsn),
+    }[given]
+    async with served(source) as listener:
+        await listener.notify("orders")
+        assert connected(reader) == [1]
+    assert [span.name for span in exporter.get_finished_spans()] == ["send orders"]
 
 
 def test_what_asyncnotify_makes_for_itself_is_left_alone(exporter: InMemorySpanExporter) -> None:

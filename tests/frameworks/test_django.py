@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import signal
 import subprocess
 import sys
 from decimal import Decimal
@@ -77,6 +78,7 @@ from asyncnotify.ext.django import (
     notify,
     notify_on_commit,
 )
+from asyncnotify.ext.django._running import run
 from tests.support.machine import scaled
 
 ENGINE: Final = "django.db.backends.postgresql"
@@ -538,6 +540,47 @@ async def test_starting_the_application_twice_listens_nowhere(
     assert run_checks(databases=["default"]) == []
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asyncnotify'"
     assert await admin.fetchval(sessions) == 0
+
+
+@pytest.fixture
+def connected() -> Iterator[Callable[[], int]]:
+    """Returns how many listeners are instrumented, by OpenTelemetry, and connected."""
+    module = pytest.importorskip("asyncnotify.ext.opentelemetry.instrumentor")
+    sdk = pytest.importorskip("opentelemetry.sdk.metrics")
+    export = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    reader = export.InMemoryMetricReader()
+    provider = sdk.MeterProvider([reader])
+
+    def count() -> int:
+        (resource,) = reader.get_metrics_data().resource_metrics
+        metrics = {
+            metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics
+        }
+        return sum(point.value for point in metrics["asyncnotify.connected"].data.data_points)
+
+    module.AsyncNotifyInstrumentor().instrument(meter_provider=provider)
+    yield count
+    module.AsyncNotifyInstrumentor().uninstrument()
+    provider.shutdown()
+
+
+async def test_what_views_and_the_command_use_is_instrumented(
+    database: str, connected: Callable[[], int]
+) -> None:
+    """The listener and the log of a process, and the listener of ``asyncnotify_listen``."""
+    await get_listener()
+    assert connected() == 1
+    assert "append" in vars(get_log("web"))
+    await close_listeners()
+    assert connected() == 0
+    counted: list[int] = []
+
+    def started() -> None:
+        counted.append(connected())
+        signal.raise_signal(signal.SIGTERM)
+
+    await run(None, started=started)
+    assert counted == [1]
 
 
 def test_without_django_one_line_says_what_to_install() -> None:

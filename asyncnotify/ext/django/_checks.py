@@ -8,13 +8,13 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.connection import ConnectionDoesNotExist
 
-from asyncnotify.ext.django._databases import new_listener
+from asyncnotify.ext.django._databases import listener_arguments
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:  # noqa: ANN401 - as Django calls it
     """Return an error if no listener can be made of the settings."""
     try:
-        new_listener()
+        listener_arguments()
     except (ImproperlyConfigured, ConnectionDoesNotExist) as error:
         return [Error(str(error), id="asyncnotify.E001")]
     return []

@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from asyncnotify import Keepalive, Listener
+from asyncnotify.ext._trial import tried
 from asyncnotify.ext.django._settings import check_postgresql, database_alias, listener_options
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def connect_arguments(alias: str | None = None) -> dict[str, Any]:
     check_postgresql(name, connection)
     try:
         arguments = _arguments_of(connection.settings_dict)
-        Listener(**arguments)  # refuses what cannot be honoured
+        tried(Listener, **arguments)  # refuses what cannot be honoured
     except (TypeError, ValueError) as error:
         reason = str(error).replace("the DSN", "OPTIONS")
         msg = f"DATABASES[{name!r}] cannot be listened on: {reason}"
@@ -133,12 +134,24 @@ def new_listener(alias: str | None = None) -> Listener:
         ImproperlyConfigured: The settings cannot be honoured.
         ConnectionDoesNotExist: There is no such alias.
     """
+    return Listener(**listener_arguments(alias))
+
+
+def listener_arguments(alias: str | None = None) -> dict[str, Any]:
+    """
+    Return the arguments of that Listener.
+
+    Raises:
+        ImproperlyConfigured: The settings cannot be honoured.
+        ConnectionDoesNotExist: There is no such alias.
+    """
     arguments = {**connect_arguments(alias), **listener_options()}
     try:
-        return Listener(**arguments)
+        tried(Listener, **arguments)
     except (TypeError, ValueError) as error:
         msg = f"ASYNCNOTIFY['LISTENER'] cannot be used: {error}"
         raise ImproperlyConfigured(msg) from None
+    return arguments
 
 
 def _arguments_of(given: Mapping[str, Any]) -> dict[str, Any]:

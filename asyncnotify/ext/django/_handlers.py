@@ -13,6 +13,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from asyncnotify import Channel, Listener, Notification
 from asyncnotify._arguments import check_callbacks, is_async
+from asyncnotify.ext._trial import tried
 from asyncnotify.typing import Handler, HandlerOptions
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def on(channel: str | Channel[Any], **options: Unpack[HandlerOptions]) -> Callab
     """
     resync = options.get("resync")
     check_callbacks(resync=resync)
-    trial = Listener().on(channel, **options)
+    trial = tried(Listener).on(channel, **options)
 
     def register(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
         trial(handler)  # refuses what Listener.on() refuses, where it is written

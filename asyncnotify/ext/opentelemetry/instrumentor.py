@@ -23,15 +23,22 @@ __all__ = ["AsyncNotifyInstrumentor"]
 
 _CLASSES: Final = (Listener, BlockingListener, Notifier, BlockingNotifier, Log, BlockingLog)
 
+_FOR_THE_PROGRAM: Final = "asyncnotify.ext"
+"""The integrations: what they make is what the program has asked them for."""
+
+_FOR_ITSELF: Final = ("asyncnotify.ext._trial", "asyncnotify.ext.reporting")
+"""Those of its modules that make what the program never gets."""
+
 
 class AsyncNotifyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has no types
     """
     Instruments each listener, notifier and log that the program makes from then on.
 
     ``AsyncNotifyInstrumentor().instrument()`` takes the options of ``instrument()``, without the
-    object. ``uninstrument()`` takes all of it back. What asyncnotify makes for itself, such as the
-    listener that wakes the readers of a log, is left out. An object that is given to
-    ``instrument()`` as well is recorded once, with the options of that call.
+    object. ``uninstrument()`` takes all of it back. What an integration makes for the program, as
+    ``lifespan(dsn)`` and Django's ``get_listener()`` do, is among them; what asyncnotify makes for
+    itself, such as the listener that wakes the readers of a log, is left out. An object that is
+    given to ``instrument()`` as well is recorded once, with the options of that call.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -57,7 +64,7 @@ def _instrument_all(cls: Any, options: dict[str, Any]) -> Callable[[], None]:  #
     @functools.wraps(original)
     def initialise(self: Any, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - as the class takes them
         original(self, *arguments, **named)
-        if not _is_called_by_us():
+        if not _is_made_for_itself():
             instrument_by_itself(self, **options)
             made.add(self)
 
@@ -72,11 +79,17 @@ def _instrument_all(cls: Any, options: dict[str, Any]) -> Callable[[], None]:  #
     return undo
 
 
-def _is_called_by_us() -> bool:
-    """Return whether asyncnotify makes the object, and not a function that a user has called."""
+def _is_made_for_itself() -> bool:
+    """Return whether asyncnotify makes the object for itself, and not for the program."""
     here = inspect.currentframe()
     frame = None if here is None or here.f_back is None else here.f_back.f_back
     if frame is not None and frame.f_code.co_name == "from_sqlalchemy":
         frame = frame.f_back
     module = "" if frame is None else str(frame.f_globals.get("__name__"))
-    return module.partition(".")[0] == "asyncnotify"
+    if _is_in(module, _FOR_THE_PROGRAM):
+        return any(_is_in(module, one) for one in _FOR_ITSELF)
+    return _is_in(module, "asyncnotify")
+
+
+def _is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
