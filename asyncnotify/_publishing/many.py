@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify._errors import ConnectionLostError
+from asyncnotify._notes import note_count
 from asyncnotify._publishing.batching import BATCH_COUNT, in_batches
 
 if TYPE_CHECKING:
@@ -41,16 +42,18 @@ async def publish_many(publisher: Publisher, pairs: Iterable[Any] | AsyncIterabl
             await asyncio.wait({in_flight})
         else:
             in_flight.cancel()  # otherwise its exception would never be retrieved
-        error.add_note(_outcome(in_flight, sent, size))
+        _note_outcome(error, in_flight, sent, size)
         raise
     return sent + size
 
 
-def _outcome(in_flight: asyncio.Future[None], sent: int, size: int) -> str:
-    """Return what has been sent, and what may have been: the last transaction is decided."""
+def _note_outcome(
+    error: BaseException, in_flight: asyncio.Future[None], sent: int, size: int
+) -> None:
+    """Note what has been sent, and what may have been: the last transaction is decided."""
+    rest = "notifications before it have been sent"
     if in_flight.cancelled() or isinstance(in_flight.exception(), ConnectionLostError):
-        doubtful = f", and up to {size} more may have been" if size else ""
-    else:
-        doubtful = ""
-        sent += size if in_flight.exception() is None else 0
-    return f"{sent} notifications before it have been sent{doubtful}"
+        rest += f", and up to {size} more may have been" if size else ""
+    elif in_flight.exception() is None:
+        sent += size
+    note_count(error, sent, rest)

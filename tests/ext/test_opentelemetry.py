@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -32,7 +33,9 @@ from asyncnotify.log import BlockingLog, Log
 from asyncnotify.testing.clock import VirtualTimeLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    import asyncpg
 
     from asyncnotify.log import LogStatus
 
@@ -359,6 +362,111 @@ async def test_the_event_of_a_log_leads_to_its_sender(telemetry: Telemetry, dsn:
     assert link.context.span_id == id_of(spans["send orders"])
     assert (spans["process orders"].attributes or {})["messaging.consumer.group.name"] == "mailer"
     assert spans.keys() == {"request", "send orders", "process orders"}
+
+
+HEADERS: Final = MappingProxyType({"tenant": "7"})
+
+
+async def soon(events: list[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
+    """Yield events."""
+    for event in events:
+        yield event
+
+
+@pytest.mark.parametrize(
+    "append",
+    [
+        lambda log: log.append("orders", "1", headers=HEADERS),
+        lambda log: log.append(channel="orders", payload="1", headers=HEADERS),
+        lambda log: log.append_many([("orders", "1", None, HEADERS)]),
+        lambda log: log.append_many(events=iter([("orders", "1", None, dict(HEADERS))])),
+        lambda log: log.append_many(soon([("orders", "1", None, HEADERS)])),
+    ],
+)
+async def test_each_way_of_appending_tells_of_the_sender(
+    telemetry: Telemetry, dsn: str, append: Callable[[Log], Awaitable[object]]
+) -> None:
+    """Beside the headers of the caller, which any mapping may be."""
+    async with Log("events", dsn) as log:
+        await log.install()
+        instrument(log, **telemetry.options)
+        await append(log)
+        async with log.read(after="start") as stream:
+            headers = (await anext(stream)).headers
+    (send,) = telemetry.exporter.get_finished_spans()
+    assert headers.keys() == {"tenant", "traceparent"}
+    assert f"{id_of(send):016x}" in headers["traceparent"]
+
+
+@pytest.mark.parametrize(
+    "event", [("orders", "1"), ("orders", "1", "key"), ("orders", "1", None, None)]
+)
+def test_each_of_many_events_tells_of_its_sender(
+    telemetry: Telemetry, dsn: str, event: tuple[Any, ...]
+) -> None:
+    """However much of it is given, and in a thread."""
+    with BlockingLog("events", dsn) as log:
+        log.install()
+        instrument(log, **telemetry.options)
+        assert log.append_many([event] * 2) == 2
+        with log.read(after="start") as stream:
+            events = [next(stream) for _ in range(2)]
+    (send,) = telemetry.exporter.get_finished_spans()
+    for found in events:
+        assert f"{id_of(send):016x}" in found.headers["traceparent"]
+        assert (found.payload, found.key) == ("1", event[2] if len(event) == 3 else None)
+
+
+@pytest.mark.parametrize("wrong", [{"orders": "1"}, "orders", 7, [("orders",)], ["orders"]])
+async def test_what_holds_no_events_is_refused_as_without_telemetry(
+    telemetry: Telemetry, wrong: Any
+) -> None:
+    """With the same text."""
+    said: list[str] = []
+    for options in ({}, telemetry.options):
+        log = Log("events", "postgresql://127.0.0.1:1/nowhere")
+        if options:
+            instrument(log, **options)
+        with pytest.raises(TypeError) as refusal:
+            await log.append_many(wrong)
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+
+
+def failing(count: int) -> Iterator[tuple[str, str]]:
+    """Yield so many, and then fail."""
+    for number in range(count):
+        yield "orders", str(number)
+    msg = "the file ends here"
+    raise ValueError(msg)
+
+
+async def test_what_was_sent_before_a_failure_is_counted(telemetry: Telemetry, dsn: str) -> None:
+    """Of many notifications and events: as many as have been committed."""
+    async with Log("events", dsn) as log, Notifier(dsn) as notifier:
+        await log.install()
+        for target in (log, notifier):
+            instrument(target, **telemetry.options)
+        for send in (log.append_many, notifier.notify_many):
+            with pytest.raises(ValueError, match="ends here"):
+                await send(failing(2_500))
+        assert (await log.status()).events == 2_000
+    (point,) = telemetry.points("messaging.client.sent.messages")
+    assert point.value == 4_000
+    assert "error.type" not in point.attributes
+
+
+async def test_what_was_sent_in_a_transaction_that_fails_is_not_counted(
+    telemetry: Telemetry, dsn: str, admin: asyncpg.Connection[Any]
+) -> None:
+    """It is not there."""
+    async with Log("events", dsn) as log:
+        await log.install()
+        instrument(log, **telemetry.options)
+        with pytest.raises(ValueError, match="ends here"):
+            async with admin.transaction():
+                await log.append_many(failing(2_500), connection=admin)
+    assert telemetry.points("messaging.client.sent.messages") == []
 
 
 async def test_the_lag_of_a_consumer_is_a_metric(telemetry: Telemetry, dsn: str) -> None:

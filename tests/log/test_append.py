@@ -24,7 +24,7 @@ from tests.log.conftest import transaction_of
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from asyncnotify.log._names import Names
     from tests.log.conftest import Connection, Reader
@@ -329,3 +329,20 @@ async def test_wake_poll_sends_nothing(dsn: str, admin: Connection, installed: N
     while not heard:
         await admin.execute("SELECT 1")
     assert heard == ["fence"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, asyncio.CancelledError])
+async def test_a_call_that_fails_says_how_many_events_are_there(
+    log: Log, failure: type[BaseException]
+) -> None:
+    """Also one that is cancelled: those of the portions that have been committed."""
+
+    def events() -> Iterator[tuple[str, str]]:
+        for number in range(2_500):
+            yield "things", str(number)
+        raise failure
+
+    with pytest.raises(failure) as failed:
+        await log.append_many(events())
+    assert failed.value.__notes__ == ["2000 events before it have been appended"]
+    assert (await log.status()).events == 2_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry import context as contexts
 from opentelemetry import metrics, propagate, trace
@@ -64,9 +64,16 @@ def meter_of(provider: MeterProvider | None) -> Meter:
 
 
 class Sent:
-    """One sending: how many notifications or events it was, once that is known."""
+    """
+    One sending.
+
+    Attributes:
+        count: How many notifications or events it was; None until that is known.
+        before: How many of them had been sent before it failed.
+    """
 
     count: int | None = 1
+    before: int = 0
 
 
 class Operations:
@@ -126,6 +133,8 @@ class Operations:
             try:
                 yield sent
             except BaseException as error:
+                if sent.before:
+                    self._sent.add(sent.before, labels)
                 if isinstance(error, ConnectionLostError) and sent.count:
                     self._sent.add(sent.count, {**labels, _ERROR: _name(error)})
                 labels = {**labels, _ERROR: _name(error)}
@@ -225,12 +234,3 @@ def current_traceparent() -> str | None:
     carrier: dict[str, str] = {}
     _TRACEPARENT.inject(carrier)
     return carrier.get("traceparent")
-
-
-def with_context(headers: Any) -> Any:  # noqa: ANN401 - what is no mapping is refused by the log
-    """Return headers of an event with the current trace among them; those given are kept."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    if headers is None:
-        return carrier or None
-    return {**carrier, **headers} if isinstance(headers, dict) else headers

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from asyncnotify import Channel
+from asyncnotify._notes import noted_count
 from asyncnotify.ext.opentelemetry._destinations import is_ours
-from asyncnotify.ext.opentelemetry._operations import with_context
+from asyncnotify.ext.opentelemetry._headers import current_context, with_context, with_contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Mapping
 
     from asyncnotify import Notification
-    from asyncnotify.ext.opentelemetry._operations import Operations
+    from asyncnotify.ext.opentelemetry._operations import Operations, Sent
     from asyncnotify.log import Event
     from asyncnotify.typing import CallNext, Middleware
 
@@ -32,7 +34,7 @@ def sends_one(method: Callable[..., Any], operations: Operations) -> Callable[..
     def prepared(options: dict[str, Any]) -> dict[str, Any]:
         if not with_headers:
             return options
-        return {**options, "headers": with_context(options.get("headers"))}
+        return {**options, "headers": with_context(options.get("headers"), current_context())}
 
     if inspect.iscoroutinefunction(method):
 
@@ -59,25 +61,46 @@ def sends_one(method: Callable[..., Any], operations: Operations) -> Callable[..
 
 def sends_many(method: Callable[..., Any], operations: Operations) -> Callable[..., Any]:
     """Return a method that sends many, with one span for all of them."""
+    with_headers = method.__name__ == "append_many"
+
+    def called(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the method takes and returns them
+        if not with_headers:
+            return method(*arguments, **options)
+        context = current_context()
+        if "events" in options:
+            options["events"] = with_contexts(options["events"], context)
+        first = [with_contexts(events, context) for events in arguments[:1]]
+        return method(*first, *arguments[1:], **options)
+
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def send(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the method takes and returns them
-            with operations.sending(None) as sent:
-                sent.count = None
-                sent.count = await method(*arguments, **options)
+            with operations.sending(None) as sent, _counting(sent, options):
+                sent.count = await called(*arguments, **options)
                 return sent.count
 
         return send
 
     @functools.wraps(method)
     def send_now(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the method takes and returns them
-        with operations.sending(None) as sent:
-            sent.count = None
-            sent.count = method(*arguments, **options)
+        with operations.sending(None) as sent, _counting(sent, options):
+            sent.count = called(*arguments, **options)
             return sent.count
 
     return send_now
+
+
+@contextlib.contextmanager
+def _counting(sent: Sent, options: Mapping[str, Any]) -> Generator[None]:
+    """Know of a call that fails how many it had sent; within the caller's transaction none."""
+    sent.count = None
+    try:
+        yield
+    except BaseException as error:
+        if options.get("connection") is None:
+            sent.before = noted_count(error)
+        raise
 
 
 def middleware_of(operations: Operations) -> Middleware:

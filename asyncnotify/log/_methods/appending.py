@@ -8,6 +8,7 @@ from uuid import UUID
 
 from asyncnotify import Channel
 from asyncnotify._asyncpg.transactions import Call
+from asyncnotify._notes import note_count
 from asyncnotify.log._calls import append_call, append_within
 from asyncnotify.log._entries import Entry, entry_of
 from asyncnotify.log._methods.running import Running
@@ -99,7 +100,8 @@ class Appending(Running):
 
         One statement for up to 1,000 events or 1 MiB. Without ``connection`` each of these is a
         transaction; the first failure ends the call, and a note on the exception says how many
-        events have been appended before.
+        events have been appended before. After a cancelled call nobody knows whether the last of
+        them was.
 
         Args:
             events: An iterable, or an asynchronous one, of tuples: channel and payload, and then
@@ -115,8 +117,8 @@ class Appending(Running):
             async for portion in in_portions(events):
                 await self._append(portion, connection)
                 appended += len(portion)
-        except Exception as error:
-            error.add_note(f"{appended} events before it have been appended")
+        except BaseException as error:
+            note_count(error, appended, "events before it have been appended")
             raise
         return appended
 
