@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncnotify._errors import PayloadDecodeError
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from asyncnotify.log._ports import Queries
 
 
-_LONGEST_WAIT: Final = 86_400.0
-"""Seconds. The server counts milliseconds in 32 bits."""
+_STEP: Final = 0.25
+"""Seconds for which the server waits for a consumer at once. A call that is cancelled leaves it
+waiting: so it changes nothing later, and one that follows comes behind it."""
 
 
 class Operations:
@@ -40,7 +42,7 @@ class Operations:
     def __init__(self, queries: Queries, names: Names, *, lock_wait: float = 0.0) -> None:
         self._queries = queries
         self._names = names
-        self._lock_wait = min(lock_wait, _LONGEST_WAIT)
+        self._lock_wait = lock_wait
 
     async def status(self) -> LogStatus:
         """Return the state of the log, as it is now."""
@@ -121,9 +123,15 @@ class Operations:
         await self._known(self._locked("drop", "drop_consumer($1)", 2), consumer)
 
     async def _known(self, call: Statement, consumer: str, *arguments: object) -> None:
-        [row] = await self._queries.fetch(call, consumer, *arguments, self._lock_wait)
-        if row[0] is None:
-            raise await self._locked_error(consumer)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._lock_wait
+        while True:
+            left = max(0.0, deadline - loop.time())
+            [row] = await self._queries.fetch(call, consumer, *arguments, min(left, _STEP))
+            if row[0] is not None:
+                break
+            if loop.time() >= deadline:
+                raise await self._locked_error(consumer)
         if not row[0]:
             raise UnknownConsumerError(consumer)
 

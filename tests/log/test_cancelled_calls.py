@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from asyncnotify.log import Consumer, Event, Log
+from asyncnotify.log import Consumer, Event, Log, Position
 from asyncnotify.log._consuming.merging import MergedFeed
 from tests.log.conftest import append, place, times_taken
 from tests.support.machine import scaled
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+CHANGING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE state = 'active' AND query LIKE '%orders_lock_consumer(%' AND pid <> pg_backend_pid()
+        AND datname = current_database()
 """
 LOCK = "SELECT FROM asyncnotify.orders_consumers WHERE consumer = 'mailer' FOR UPDATE"
 needs_locks = pytest.mark.needs_server("locks of rows")
@@ -143,3 +148,29 @@ async def test_a_closed_consumer_is_not_served_again(
         await closing
         async with log.consumer("mailer") as other:
             assert await batch(other, 10) == [str(n) for n in range(3, 10)]
+
+
+@needs_locks
+@pytest.mark.parametrize("operation", ["seek", "pause", "resume", "drop"])
+async def test_an_operation_that_was_cancelled_changes_nothing_later(
+    dsn: str, installed: Names, connect: Connect, admin: Connection, operation: str
+) -> None:
+    """The server does not go on waiting for the consumer on its behalf."""
+    async with Log("orders", dsn, operation_timeout=scaled(200)) as log, log.consumer("mailer"):
+        await append(admin, "a")
+        before = await _state(log)
+        places = ("now",) if operation == "seek" else ()
+        async with locked_cursor(connect), asyncio.timeout(scaled(20)):
+            calling = asyncio.ensure_future(getattr(log, operation)("mailer", *places))
+            while not await admin.fetchval(WAITING):
+                pass
+            calling.cancel()
+            await asyncio.wait({calling})
+            while await admin.fetchval(CHANGING):
+                pass
+        assert calling.cancelled()
+        assert await _state(log) == before
+
+
+async def _state(log: Log) -> list[tuple[Position, bool]]:
+    return [(one.position, one.is_paused) for one in (await log.status()).consumers]

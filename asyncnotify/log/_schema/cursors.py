@@ -193,7 +193,8 @@ def _lock(names: Names) -> str:
     """Lock a consumer's rows until the transaction ends; false if that takes too many seconds."""
     # The transaction of a handler holds them while the handler runs. In steps of a tenth of the
     # time, in milliseconds: one row can be waited for several times, each with its own timeout,
-    # first in the queue of those who want it, and then for the transaction that holds it
+    # first in the queue of those who want it, and then for the transaction that holds it. The
+    # advisory lock keeps the calls in their order: one that was cancelled may still be waiting
     return f"""
     CREATE OR REPLACE FUNCTION {names.prefix}_lock_consumer(
         consumer text, seconds double precision
@@ -204,6 +205,14 @@ def _lock(names: Names) -> str:
         earlier text := current_setting('lock_timeout');
         number integer;
     BEGIN
+        BEGIN
+            PERFORM set_config('lock_timeout', ceil($2 * 1000)::bigint + 1 || 'ms', true);
+            PERFORM pg_advisory_xact_lock(
+                hashtextextended('consumer ' || $1, {names.lock_key("change consumer")})
+            );
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN false;
+        END;
         FOR number IN
             SELECT c.bucket FROM {names.consumers} AS c WHERE c.consumer = $1 ORDER BY c.bucket
         LOOP
