@@ -69,7 +69,7 @@ class Consumer(OfOneProcess, Generic[ItemT_co]):
         self._gaps = gaps
         self._on_close = on_close
         self._items: deque[Decoded | Gap] = deque()
-        self._outstanding: list[Decoded] = []
+        self._outstanding: list[Decoded | Gap] = []
         self._given: Position | None = None
         self._done: Position | None = None
         self._committed_at = 0.0
@@ -257,7 +257,10 @@ class Consumer(OfOneProcess, Generic[ItemT_co]):
         """Take an item; return None if it is nothing that the user wants to see."""
         item = self._items.popleft()
         if isinstance(item, Gap):
-            return item if self._gaps else None
+            if not self._gaps:
+                return None
+            self._outstanding.append(item)
+            return item
         if isinstance(item, Undecoded) and not self._is_shown(item.error):
             try:
                 await self._bury(item)
