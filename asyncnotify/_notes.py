@@ -10,17 +10,17 @@ class CountNote(str):
     A note that begins with a number.
 
     Attributes:
-        count: The number.
+        number: That number.
     """
 
-    __slots__ = ("count",)
+    __slots__ = ("number",)
 
-    count: int
+    number: int
 
-    def __new__(cls, text: str, count: int = 0) -> Self:
+    def __new__(cls, text: str, number: int = 0) -> Self:
         """Return the note; a copy gets its number by its attribute."""
         note = super().__new__(cls, text)
-        note.count = count
+        note.number = number
         return note
 
 
@@ -31,5 +31,5 @@ def note_count(error: BaseException, count: int, rest: str) -> None:
 
 def noted_count(error: BaseException) -> int:
     """Return the number of the last such note; 0 if there is none."""
-    counts = [one.count for one in getattr(error, "__notes__", ()) if isinstance(one, CountNote)]
+    counts = [one.number for one in getattr(error, "__notes__", ()) if isinstance(one, CountNote)]
     return counts[-1] if counts else 0
