@@ -21,6 +21,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.handlers.asgi import ASGIHandler
 from django.db import ProgrammingError, connections, transaction
 from django.db.models import (
     CASCADE,
@@ -68,6 +69,7 @@ if not settings.configured:
     importlib.import_module("django").setup()
 
 from asyncnotify.ext.django import (
+    Lifespan,
     anotify,
     append,
     close_listeners,
@@ -522,6 +524,86 @@ def test_a_health_check_says_what_keeps_the_listener_from_starting(database: str
     response = Client().get("/health")
     assert response.status_code == 503
     assert "under ASGI" in response.json()["last_error"]
+
+
+class Process:
+    """The life of a process under ASGI, as a server sees it."""
+
+    def __init__(self, **options: Any) -> None:
+        self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._lifespan = Lifespan(ASGIHandler(), **options)
+        self._life: asyncio.Task[None] | None = None
+
+    async def start(self) -> dict[str, Any]:
+        """Tell it to start; return what it answers."""
+        served = self._lifespan({"type": "lifespan"}, self._told.get, self._said.put)
+        self._life = asyncio.create_task(served)
+        self._told.put_nowait({"type": "lifespan.startup"})
+        async with asyncio.timeout(scaled(WAIT)):
+            return await self._said.get()
+
+    async def stop(self) -> dict[str, Any]:
+        """Tell it to stop; return what it answers."""
+        self._told.put_nowait({"type": "lifespan.shutdown"})
+        return await self._said.get()
+
+
+@pytest.mark.parametrize(
+    ("setting", "alias", "named"),
+    [
+        ({"LISTENER": {"hartbeat": 1}}, None, "did you mean heartbeat="),
+        ({"DATABASE": 5}, None, "ASYNCNOTIFY['DATABASE']"),
+        ({}, "replcia", "replcia"),
+        ({}, "case", "no_such_role"),
+    ],
+)
+async def test_a_process_that_cannot_listen_tells_its_server_why(
+    database: str, case: Callable[..., str], setting: object, alias: str | None, named: str
+) -> None:
+    """Whatever the reason: an error that the server sees means to it that there is no lifespan."""
+    place = {**connections.settings["default"], "USER": "no_such_role"}
+    case(**place)
+    with override_settings(ASYNCNOTIFY=setting):
+        answer = await Process(alias=alias).start()
+    assert answer["type"] == "lifespan.startup.failed"
+    assert named in answer["message"]
+    await close_listeners()
+
+
+@pytest.fixture
+def stopped() -> Iterator[Callable[[], None]]:
+    """Tells this process to stop, whose server has a handler of that signal."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield lambda: signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+
+
+async def ended(stream: Any) -> bool:
+    """Return whether a stream ends, without an item."""
+    async with asyncio.timeout(scaled(WAIT)), stream:
+        return [item async for item in stream] == []
+
+
+async def test_a_process_that_stops_ends_the_streams_of_what_it_makes_then(
+    database: str, case: Callable[..., str], stopped: Callable[[], None]
+) -> None:
+    """Its first log, and the listener of another database, until it is started again."""
+    other = case(**connections.settings["default"])
+    process = Process()
+    await process.start()
+    await get_log("web").install()
+    await get_log("known").install()
+    stopped()
+    assert await ended((await get_listener()).stream("orders"))
+    assert await ended((await get_listener(other)).stream("orders"))
+    assert await ended(get_log("known").read("orders"))
+    assert await ended(get_log("web", other).read("orders"))
+    assert (await process.stop())["type"] == "lifespan.shutdown.complete"
+    async with get_log("web").read("orders", after="now") as stream:
+        await get_log("web").append("orders", "1")
+        assert (await anext(stream)).payload == "1"
+    await close_listeners()
 
 
 def test_an_event_loop_that_ends_takes_its_listener_along(database: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from asyncnotify.log import Log
 from tests.support.commands import TIME_LIMIT, wait_for
-from tests.support.django_project import Project
+from tests.support.django_project import SETTINGS, Project
 from tests.support.machine import scaled
 
 pytest.importorskip("django", minversion="5.2")
@@ -159,6 +159,14 @@ async def test_health_tells_of_an_outage(tmp_path: Path, own_server: PostgresSer
             assert (await health(session, service, 200))["reconnects"] == 1
             assert await anext(stream) == "reconnect"
         service.ended()
+
+
+def test_a_server_does_not_start_with_settings_that_are_wrong(project: Project) -> None:
+    """It says which name is wrong: it does not take the application for one without a lifespan."""
+    project.write("web/settings.py", f'{SETTINGS}ASYNCNOTIFY["LISTENER"]["hartbeat"] = 5\n')
+    with project.running("-m", "uvicorn", "web.asgi:application", "--port=0") as process:
+        assert "hartbeat" in process.communicate(timeout=TIME_LIMIT)[0]
+        assert process.returncode == 3
 
 
 def test_a_server_does_not_start_without_its_database(project: Project) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from asyncnotify import AsyncNotifyError
 from asyncnotify._arguments import check_callable
 from asyncnotify._errors import describe_error
 from asyncnotify.ext.django._listeners import close_listeners, end_streams, get_listener
@@ -53,7 +52,7 @@ class Lifespan:
         await receive()  # that the process starts
         try:
             await get_listener(self._alias)
-        except AsyncNotifyError as error:
+        except Exception as error:  # noqa: BLE001 - servers take one that leaves here for "no lifespan"
             await send({"type": "lifespan.startup.failed", "message": describe_error(error)})
             return
         try:

@@ -32,7 +32,20 @@ class _Sources(NamedTuple):
         return [*self.listeners.values(), *self.logs.values()]
 
 
+class _Process:
+    """
+    What the whole process has.
+
+    Attributes:
+        ends_new_streams: Whether streams that begin now have to end at once, those included of
+            listeners and logs that do not exist yet.
+    """
+
+    ends_new_streams = False
+
+
 _sources: Final[dict[AbstractEventLoop, _Sources]] = {}
+_process: Final = _Process()
 
 
 async def get_listener(alias: str | None = None) -> Listener:
@@ -70,6 +83,7 @@ async def get_listener(alias: str | None = None) -> Listener:
                 raise
             await listener.wait_closed()  # the call that started it was cancelled
         else:
+            _end_if_stopping(listener)  # now: before its start it knows of no streams
             return listener
 
 
@@ -95,6 +109,7 @@ def get_log(name: str, alias: str | None = None) -> Log:
     logs = _here().logs
     if key not in logs:
         logs[key] = Log(name, **connect_arguments(alias))
+        _end_if_stopping(logs[key])
     return logs[key]
 
 
@@ -107,6 +122,7 @@ async def close_listeners() -> None:
 
     Raises nothing.
     """
+    _process.ends_new_streams = False
     sources = _sources.pop(asyncio.get_running_loop(), None)
     if sources is not None:
         for source in sources.all():
@@ -114,10 +130,23 @@ async def close_listeners() -> None:
 
 
 def end_streams(*, also_new: bool) -> None:
-    """End the streams of all listeners and logs; see ``Listener.end_streams()``."""
+    """
+    End the streams of all listeners and logs; see ``Listener.end_streams()``.
+
+    Args:
+        also_new: End also each stream that begins later, of whatever listener or log, until
+            ``close_listeners()``.
+    """
+    _process.ends_new_streams = _process.ends_new_streams or also_new
     for sources in list(_sources.values()):
         for source in sources.all():
             source.end_streams(also_new=also_new)
+
+
+def _end_if_stopping(source: Listener | Log) -> None:
+    """End the streams of what is known only now; afterwards: a signal may interrupt its making."""
+    if _process.ends_new_streams:
+        source.end_streams(also_new=True)
 
 
 def _here() -> _Sources:
