@@ -170,6 +170,10 @@ def told(alias: str) -> dict[str, Any]:
         ),
         ({"OPTIONS": {"host": "a"}}, {"database": "shop", "host": "a"}),
         (
+            {"OPTIONS": {"application_name": None, "sslmode": None}},
+            {"database": "shop"},
+        ),
+        (
             {"OPTIONS": {"connect_timeout": "30"}},
             {"database": "shop", "connect_timeout": 30.0},
         ),

@@ -155,7 +155,9 @@ def listener_arguments(alias: str | None = None) -> dict[str, Any]:
 
 
 def _arguments_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    options = dict(given.get("OPTIONS") or {})
+    every = dict(given.get("OPTIONS") or {})
+    # The driver drops None; but a dbname of None hides NAME, and is refused below
+    options = {n: value for n, value in every.items() if value is not None or n == "dbname"}
     if given.get("NAME") is None:  # as for Django, for which a service then counts no more
         options.pop("service", None)
     options = {name: value for name, value in options.items() if name not in _OF_DJANGO}
