@@ -215,10 +215,24 @@ def as_json(value: object) -> str:
     """
     Return JSON in one line: of what a Channel decodes, such as a model of pydantic's.
 
+    NaN and infinities are null, as in JavaScript: JSON has none, and what a client cannot read
+    would be lost. A lone surrogate is escaped, as UTF-8 has none.
+
     Raises:
         TypeError: JSON cannot hold it.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    try:
+        text = _json_of(value, allow_nan=False)
+    except ValueError:
+        plain = json.loads(_json_of(value, allow_nan=True), parse_constant=lambda _: None)
+        text = _json_of(plain, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _json_of(value: object, *, allow_nan: bool) -> str:
+    return json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"), default=_plain, allow_nan=allow_nan
+    )
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401 - whatever a Channel has decoded

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
+from math import inf, nan
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,14 @@ class Model(pydantic.BaseModel):
     """A payload of pydantic's."""
 
     day: date
+
+
+class Measured(pydantic.BaseModel):
+    """A payload of pydantic's, with what JSON does not have."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+
+    value: float
 
 
 class Struct(msgspec.Struct, rename="camel"):
@@ -61,11 +70,15 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
         (frozenset({1}), "[1]"),
         (Struct(DAY), '{"firstDay":"2026-01-02"}'),
         (Data(Model(day=DAY), Decimal("1.50")), '{"model":{"day":"2026-01-02"},"price":"1.50"}'),
+        (Measured(value=nan), '{"value":null}'),
+        ({"a": [inf, -inf, 1.5], "b": "NaN"}, '{"a":[null,null,1.5],"b":"NaN"}'),
+        ("\ud800", '"\\ud800"'),
     ],
 )
 def test_payloads_are_json_in_one_line(value: object, text: str) -> None:
-    """Of whichever library their type is."""
+    """Of whichever library their type is; each is one that browsers read."""
     assert as_json(value) == text
+    json.loads(text.encode(), parse_constant=pytest.fail)
 
 
 def test_what_json_cannot_hold_is_refused() -> None:

@@ -51,7 +51,7 @@ from asyncnotify.triggers import Change, Table
 from tests.support.hostile_connections import Refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, MutableMapping
 
     import asyncpg
 
@@ -535,11 +535,11 @@ class Process:
 
     def __init__(self, **options: Any) -> None:
         self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._said: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
         self._lifespan = Lifespan(ASGIHandler(), **options)
         self._life: asyncio.Task[None] | None = None
 
-    async def start(self) -> dict[str, Any]:
+    async def start(self) -> MutableMapping[str, Any]:
         """Tell it to start; return what it answers."""
         served = self._lifespan({"type": "lifespan"}, self._told.get, self._said.put)
         self._life = asyncio.create_task(served)
@@ -547,7 +547,7 @@ class Process:
         async with asyncio.timeout(scaled(WAIT)):
             return await self._said.get()
 
-    async def stop(self) -> dict[str, Any]:
+    async def stop(self) -> MutableMapping[str, Any]:
         """Tell it to stop; return what it answers."""
         self._told.put_nowait({"type": "lifespan.shutdown"})
         return await self._said.get()
