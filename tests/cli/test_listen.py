@@ -28,9 +28,19 @@ from tests.support.commands import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from asyncnotify.testing.server import PostgresServer
+
+
+@pytest.fixture(autouse=True)
+def hears_of_its_terminal() -> Iterator[None]:
+    """Let commands get SIGHUP: under nohup, which these tests may be, programs ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
 
 HOSTILE = "\x1b]0;title\x07 \x9b31m \u202e evil\r\nsecond line"
 
