@@ -373,24 +373,26 @@ async def soon(events: list[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
         yield event
 
 
-@pytest.mark.parametrize(
-    "append",
-    [
-        lambda log: log.append("orders", "1", headers=HEADERS),
-        lambda log: log.append(channel="orders", payload="1", headers=HEADERS),
-        lambda log: log.append_many([("orders", "1", None, HEADERS)]),
-        lambda log: log.append_many(events=iter([("orders", "1", None, dict(HEADERS))])),
-        lambda log: log.append_many(soon([("orders", "1", None, HEADERS)])),
-    ],
-)
+WAYS_TO_APPEND: dict[str, Callable[[Log], Awaitable[object]]] = {
+    "append": lambda log: log.append("orders", "1", headers=HEADERS),
+    "append by name": lambda log: log.append(channel="orders", payload="1", headers=HEADERS),
+    "many": lambda log: log.append_many([("orders", "1", None, HEADERS)]),
+    "many by name": lambda log: log.append_many(
+        events=iter([("orders", "1", None, dict(HEADERS))])
+    ),
+    "many, asynchronously": lambda log: log.append_many(soon([("orders", "1", None, HEADERS)])),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_APPEND)
 async def test_each_way_of_appending_tells_of_the_sender(
-    telemetry: Telemetry, dsn: str, append: Callable[[Log], Awaitable[object]]
+    telemetry: Telemetry, dsn: str, way: str
 ) -> None:
     """Beside the headers of the caller, which any mapping may be."""
     async with Log("events", dsn) as log:
         await log.install()
         instrument(log, **telemetry.options)
-        await append(log)
+        await WAYS_TO_APPEND[way](log)
         async with log.read(after="start") as stream:
             headers = (await anext(stream)).headers
     (send,) = telemetry.exporter.get_finished_spans()

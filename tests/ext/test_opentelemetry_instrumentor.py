@@ -34,7 +34,7 @@ from asyncnotify.ext.opentelemetry import instrument
 from asyncnotify.ext.opentelemetry.instrumentor import AsyncNotifyInstrumentor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
 DSN = "postgresql://127.0.0.1:1/nowhere"
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -128,7 +128,7 @@ async def test_afterwards_nothing_is_left(exporter: InMemorySpanExporter) -> Non
 
 
 @asynccontextmanager
-async def served_by_starlette(source: Any) -> AsyncIterator[Listener]:
+async def served_by_starlette(source: Any) -> AsyncGenerator[Listener]:
     """Run the lifespan of Starlette and FastAPI; return its listener."""
     integration = pytest.importorskip("asyncnotify.ext.starlette", exc_type=ImportError)
     async with integration.lifespan(source)(None) as state:
@@ -136,7 +136,7 @@ async def served_by_starlette(source: Any) -> AsyncIterator[Listener]:
 
 
 @asynccontextmanager
-async def served_by_aiohttp(source: Any) -> AsyncIterator[Listener]:
+async def served_by_aiohttp(source: Any) -> AsyncGenerator[Listener]:
     """Run an application of aiohttp; return its listener."""
     integration = pytest.importorskip("asyncnotify.ext.aiohttp", exc_type=ImportError)
     web = pytest.importorskip("aiohttp.web")
@@ -149,7 +149,7 @@ async def served_by_aiohttp(source: Any) -> AsyncIterator[Listener]:
 
 
 @asynccontextmanager
-async def served_by_litestar(source: Any) -> AsyncIterator[Listener]:
+async def served_by_litestar(source: Any) -> AsyncGenerator[Listener]:
     """Run an application of Litestar; return its listener."""
     integration = pytest.importorskip("asyncnotify.ext.litestar", exc_type=ImportError)
     plugin = integration.NotifyPlugin(source)

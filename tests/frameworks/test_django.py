@@ -575,10 +575,14 @@ async def test_a_process_that_cannot_listen_tells_its_server_why(
     await close_listeners()
 
 
+def ignore(number: int, frame: object) -> None:
+    """Do nothing about a signal."""
+
+
 @pytest.fixture
 def stopped() -> Iterator[Callable[[], None]]:
     """Tells this process to stop, whose server has a handler of that signal."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    before = signal.signal(signal.SIGTERM, ignore)
     yield lambda: signal.raise_signal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, before)
 
