@@ -132,6 +132,8 @@ async def _run(check: ModuleType | _Call, server: Server) -> list[Finding]:
         raise
     except TimeoutError:
         server.close()  # an answer may still be on its way
+        if check is connecting:  # cut off, it has found out what it asks
+            return [connecting.none_because(f"TimeoutError: no answer within {server.timeout:g} s")]
         why = f"the check was not done within {server.timeout:g} s"
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
         server.close()

@@ -72,7 +72,7 @@ def silent_port() -> Iterator[int]:
 async def test_a_server_that_never_answers_is_no_connection(silent_port: int, hosts: int) -> None:
     """Not something that could not be examined; nor are several such servers."""
     places = ",".join([f"127.0.0.1:{silent_port}"] * hosts)
-    report = await diagnose(f"postgresql://nobody@{places}/nothing", timeout=scaled(3))
+    report = await diagnose(f"postgresql://nobody@{places}/nothing", timeout=scaled(0.5))
     finding = one(report, "connection", Severity.ERROR)
     assert finding.title == "no connection"
     assert "TimeoutError: no " in finding.evidence[0]

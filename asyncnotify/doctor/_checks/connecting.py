@@ -19,6 +19,11 @@ _CURE: Final = (
 )
 
 
+def none_because(why: str) -> Finding:
+    """Return the finding that there is no connection."""
+    return Finding(NAME, Severity.ERROR, "no connection", (why,), _CURE)
+
+
 async def look(server: Server) -> list[Finding]:
     """Connect."""
     try:
@@ -26,7 +31,7 @@ async def look(server: Server) -> list[Finding]:
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        return [Finding(NAME, Severity.ERROR, "no connection", (describe_error(error),), _CURE)]
+        return [none_because(describe_error(error))]
     version = connection.get_server_version()
     server.version = version.major
     server.version_text = connection.get_settings().server_version
