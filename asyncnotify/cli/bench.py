@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncnotify.cli.options import Dsn, JsonObject
+from asyncnotify.cli.options import Dsn, JsonObject, seconds_option
 from asyncnotify.cli.texts import about, examples
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ EXAMPLES = examples(
 def bench(
     *,
     dsn: Dsn = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="For each measurement.")] = 3.0,
+    seconds: Annotated[
+        float, seconds_option(at_least=0.1, at_most=600, of="For each measurement.")
+    ] = 3.0,
     listeners: Annotated[int, typer.Option(min=1, max=1_000, help="Of the fan-out.")] = 10,
     size: Annotated[int, typer.Option(min=8, max=7_900, help="Bytes of a payload.")] = 100,
     json: JsonObject = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from asyncnotify.cli.options import Dsn, JsonObject
+from asyncnotify.cli.options import Dsn, JsonObject, seconds_option
 from asyncnotify.cli.texts import about, examples
 
 __all__ = ["ABOUT", "EXAMPLES", "doctor"]
@@ -31,7 +31,7 @@ EXAMPLES = examples(
 def doctor(
     *,
     dsn: Dsn = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 5.0,
+    timeout: Annotated[float, seconds_option(at_least=0.1, of="Seconds for each check.")] = 5.0,
     probe: Annotated[bool, typer.Option(help="See if a notification arrives.")] = True,
     services: Annotated[
         str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncnotify.cli.options import Count, Dsn, Json, after_of
+from asyncnotify.cli.options import Count, Dsn, Json, after_of, seconds_option
 from asyncnotify.cli.texts import about, examples
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def listen(
     ] = None,
     count: Count = None,
     wait: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for a server that does not answer yet.")
+        float,
+        seconds_option(at_least=0.1, of="Seconds to wait for a server that does not answer yet."),
     ] = 5.0,
 ) -> None:
     """Listen on channels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from math import isnan
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -11,11 +12,25 @@ import typer
 if TYPE_CHECKING:
     from asyncnotify.log import After, Position
 
-__all__ = ["Count", "Dsn", "Json", "after_of", "duration_of", "plain_dsn"]
+__all__ = ["Count", "Dsn", "Json", "after_of", "duration_of", "plain_dsn", "seconds_option"]
 
 _VARIABLES: Final = ("ASYNCNOTIFY_DSN", "DATABASE_URL")
 
 _OF_A_DRIVER: Final = re.compile(r"(postgres(?:ql)?)\+\w+(?=://)")
+
+_DAY: Final = 86_400
+
+
+def seconds_option(*, at_least: float, at_most: float = _DAY, of: str) -> object:
+    """Return the option of a number of seconds: with an upper bound, so that it is finite."""
+    return typer.Option(min=at_least, max=at_most, help=of, callback=_checked_number)
+
+
+def _checked_number(value: float) -> float:
+    if isnan(value):  # which is in every range for click, before the version that refuses it
+        msg = f"{value} is not a number of seconds"
+        raise typer.BadParameter(msg)
+    return value
 
 
 def plain_dsn(text: str) -> str:

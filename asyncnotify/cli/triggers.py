@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncnotify.cli.options import Dsn, JsonObject
+from asyncnotify.cli.options import Dsn, JsonObject, seconds_option
 from asyncnotify.cli.texts import examples
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ LogName = Annotated[
 TriggerName = Annotated[
     str | None, typer.Option("--trigger", show_default=False, help="Prefix of the trigger names.")
 ]
-Timeout = Annotated[
-    float, typer.Option(min=0.1, max=86_400, help="Seconds to try to lock the table.")
-]
+Timeout = Annotated[float, seconds_option(at_least=0.1, of="Seconds to try to lock the table.")]
 
 _ANY_KEY = "id"
 """What is removed depends on the name only."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from asyncnotify.cli.options import Dsn
+from asyncnotify.cli.options import Dsn, seconds_option
 from asyncnotify.cli.texts import about, examples
 
 __all__ = ["ABOUT", "EXAMPLES", "top"]
@@ -25,7 +25,7 @@ _DEFAULT_CHANNEL = "asyncnotify.reports"
 def top(
     *,
     dsn: Dsn = None,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    every: Annotated[float, seconds_option(at_least=0.2, of="Seconds between two looks.")] = 1.0,
     channel: Annotated[str, typer.Option(help="Where services report.")] = _DEFAULT_CHANNEL,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON; with --once only.")] = False,

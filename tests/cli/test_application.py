@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import pytest
 
 from asyncnotify import __version__
 from asyncnotify.cli import main
+from asyncnotify.cli.application import app
 from asyncnotify.cli.exits import MEANINGS
 from tests.support.demo_runs import ENVIRONMENT, PYTHON, TIME_LIMIT
+
+if TYPE_CHECKING:
+    import typer
 
 WITHOUT = """
 import sys
@@ -18,6 +23,20 @@ sys.modules[{module!r}] = None
 from asyncnotify.cli import main
 sys.exit(main(["--help"]))
 """
+
+
+def options_of_seconds(of: typer.Typer = app, *path: str) -> list[tuple[str, ...]]:
+    """Return each option that takes a number that need not be whole, with its command before."""
+    found = list[tuple[str, ...]]()
+    for group in of.registered_groups:
+        assert group.typer_instance is not None
+        found += options_of_seconds(group.typer_instance, *path, str(group.name))
+    for command in of.registered_commands:
+        assert command.callback is not None
+        for name, hint in get_type_hints(command.callback).items():
+            if float in (hint, *get_args(hint)):
+                found.append((*path, command.name or command.callback.__name__, f"--{name}"))
+    return found
 
 
 def ran(*command: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +67,19 @@ def test_help_and_version_go_to_standard_output(
     shown = capsys.readouterr()
     assert words in shown.out
     assert shown.err == ""
+
+
+def test_what_is_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """By every command, with the option's name: also infinity, and what compares with nothing."""
+    options = options_of_seconds()
+    assert ("doctor", "--timeout") in options
+    assert ("trigger", "remove", "--timeout") in options
+    for option in options:
+        for value in ("nan", "inf", "-inf", "0", "1e300", "soon"):
+            assert main([*option, value]) == 2, (option, value)
+            shown = capsys.readouterr()
+            assert f"'{option[-1]}'" in shown.err
+            assert shown.out == ""
 
 
 def test_a_wrong_command_is_told_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
