@@ -171,6 +171,24 @@ def seek(
     _run(name, dsn, lambda log: log.seek(consumer, place))
 
 
+@app.command("pause", epilog=examples("asyncnotify log pause shop mailer"))
+def pause(name: Name, consumer: Consumer, *, dsn: Dsn = None) -> None:
+    """Let nobody serve a consumer, until `log resume`; it keeps its place."""
+    _run(name, dsn, lambda log: log.pause(consumer))
+
+
+@app.command("resume", epilog=examples("asyncnotify log resume shop mailer"))
+def resume(name: Name, consumer: Consumer, *, dsn: Dsn = None) -> None:
+    """Let a consumer be served again that was paused."""
+    _run(name, dsn, lambda log: log.resume(consumer))
+
+
+@app.command("drop", epilog=examples("asyncnotify log drop shop mailer"))
+def drop(name: Name, consumer: Consumer, *, dsn: Dsn = None) -> None:
+    """Remove a consumer for good, with its place and its dead letters; nobody is asked before."""
+    _run(name, dsn, lambda log: log.drop(consumer))
+
+
 @app.command(
     "dead",
     epilog=examples(

@@ -7,6 +7,7 @@ import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
 import pytest_asyncio
 
 from asyncnotify.log import Log, Retry
@@ -89,6 +90,18 @@ async def test_consumers_and_seek(log: Log, dsn: str) -> None:
     assert max(map(len, table.splitlines())) <= 80
 
 
+async def test_a_consumer_is_paused_and_dropped(log: Log, dsn: str) -> None:
+    """Until it is resumed nobody serves it; one that is dropped holds nothing any more."""
+    async with log.consumer("mailer") as consumer:
+        await anext(aiter(consumer))
+    for command, is_paused in (("pause", True), ("pause", True), ("resume", False)):
+        assert ran("log", command, "shop", "mailer", dsn=dsn).returncode == 0
+        [shown] = result("consumers", "shop", "--json", dsn=dsn)
+        assert shown["is_paused"] is is_paused
+    assert ran("log", "drop", "shop", "mailer", dsn=dsn).returncode == 0
+    assert result("status", "shop", "--json", dsn=dsn)[0]["consumers"] == []
+
+
 async def test_dead_letters_are_shown_and_discarded(log: Log, dsn: str) -> None:
     """By the ids of their events; one that is not there is named, with status 1."""
 
@@ -114,9 +127,11 @@ async def test_dead_letters_are_shown_and_discarded(log: Log, dsn: str) -> None:
     assert await log.dead_letters() == []
 
 
-def test_an_unknown_consumer(log: Log, dsn: str) -> None:
+@pytest.mark.parametrize("command", ["seek", "pause", "resume", "drop"])
+def test_an_unknown_consumer(command: str, log: Log, dsn: str) -> None:
     """It is the database that lacks something: status 4."""
-    run = ran("log", "seek", "shop", "nobody", "start", dsn=dsn)
+    place = ("start",) * (command == "seek")
+    run = ran("log", command, "shop", "nobody", *place, dsn=dsn)
     assert (run.returncode, run.stderr) == (4, "error: the log has no consumer 'nobody'\n")
 
 
