@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -185,24 +186,50 @@ def _limits_of(options: dict[str, Any]) -> dict[str, Any]:
     if (seconds := options.pop("connect_timeout", None)) is not None:
         found["connect_timeout"] = _seconds_of(seconds)
     is_on = str(options.pop("keepalives", "1")) != "0"
-    values = {ours: options.pop(name, None) for name, ours in _KEEPALIVE.items()}
-    if values["user_timeout"]:
-        values["user_timeout"] = -(-int(values["user_timeout"]) // 1_000)  # of milliseconds
+    values = {ours: _whole_number_of(options, name) for name, ours in _KEEPALIVE.items()}
+    values["user_timeout"] = -(-values["user_timeout"] // 1_000)  # of milliseconds
     # 0 is libpq's word for the default of the system, and here that of Keepalive
-    chosen = {name: int(value) for name, value in values.items() if value and int(value)}
+    chosen = {name: value for name, value in values.items() if value}
     if not is_on:
         found["keepalive"] = None
     elif chosen:
-        found["keepalive"] = Keepalive(**chosen)
+        found["keepalive"] = _keepalive_of(chosen)
     return found
 
 
 def _seconds_of(value: object) -> float:
-    seconds = float(str(value))
-    if seconds <= 0:
-        msg = "connect_timeout must be a positive number of seconds: no attempt lasts for ever"
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        msg = (
+            f"connect_timeout must be a positive number of seconds, not {value!r}:"
+            " no attempt lasts for ever"
+        )
         raise ValueError(msg)
     return seconds
+
+
+def _whole_number_of(options: dict[str, Any], name: str) -> int:
+    """Take an option out, 0 if it is not given."""
+    value = options.pop(name, None) or 0
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        msg = f"{name} must be a whole number, not {value!r}"
+        raise ValueError(msg) from None
+
+
+def _keepalive_of(chosen: Mapping[str, int]) -> Keepalive:
+    theirs = {ours: name for name, ours in _KEEPALIVE.items()}
+    for name, value in chosen.items():
+        try:
+            Keepalive(**{name: value})
+        except ValueError as error:
+            msg = f"{theirs[name]} cannot be honoured: {error}"
+            raise ValueError(msg) from None
+    return Keepalive(**chosen)
 
 
 def _dsn_of(options: Mapping[str, Any]) -> str:
