@@ -139,6 +139,7 @@ def _in_catalog(name: str) -> str:
 def _conversion(kind: Any) -> Callable[[Any], Any] | None:  # noqa: ANN401 - an extra
     """Return what makes the attribute's value of the driver's; None where they are the same."""
     types = importlib.import_module("sqlalchemy.types")
+    kind = kind.dialect_impl(_dialect())  # with_variant() may have another one for PostgreSQL
     if isinstance(kind, types.TypeDecorator):
         return _decorated(kind, types)
     if isinstance(kind, types.Enum):
@@ -146,13 +147,23 @@ def _conversion(kind: Any) -> Callable[[Any], Any] | None:  # noqa: ANN401 - an 
         if kind.enum_class is not None:
             processor = kind.result_processor(_dialect(), None)
         return processor
-    if isinstance(kind, types.Numeric):  # also Float
-        return None if kind.asdecimal else float
+    if isinstance(kind, (types.Numeric, types.Float)):
+        return _number(kind, types)
     if isinstance(kind, types.Uuid):
         return None if kind.as_uuid else str
     if isinstance(kind, types.ARRAY) and isinstance(kind.item_type, types.Enum):
         return _each(_conversion(kind.item_type))
     return None
+
+
+def _number(kind: Any, types: Any) -> Callable[[Any], Any] | None:  # noqa: ANN401 - an extra
+    """Return what makes a float, or a Decimal, where the driver's value is the other one."""
+    if not kind.asdecimal:
+        return float
+    processor: Callable[[Any], Any] | None = None
+    if isinstance(kind, types.Float):
+        processor = types.Float.result_processor(kind, _dialect(), None)
+    return processor
 
 
 def _decorated(kind: Any, types: Any) -> Callable[[Any], Any] | None:  # noqa: ANN401 - an extra

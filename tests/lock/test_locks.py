@@ -251,6 +251,19 @@ async def test_without_the_table_there_is_no_lock(dsn: str, admin: Connection) -
         assert await take(locks, "x") == 1
 
 
+async def test_the_owner_of_the_schema_installs(dsn: str, admin: Connection) -> None:
+    """Without the right to create schemas in the database; again, too, and takes a lock then."""
+    await admin.execute("CREATE ROLE locks_owner LOGIN")
+    await admin.execute("CREATE SCHEMA asyncnotify AUTHORIZATION locks_owner")
+    try:
+        async with Locks(dsn, user="locks_owner") as locks:
+            for _ in range(2):
+                await locks.install()
+            assert await take(locks, "x") == 1
+    finally:
+        await admin.execute("DROP OWNED BY locks_owner; DROP ROLE locks_owner")
+
+
 async def test_a_cancelled_acquire_leaks_nothing(
     locks: Locks, others: Locks, admin: Connection
 ) -> None:

@@ -51,6 +51,9 @@ class Money(sa.types.TypeDecorator[str]):
         return None if value is None else f"{value} EUR"
 
 
+CHECKED = sa.Enum(State, native_enum=False, values_callable=numbers)
+
+
 class Base(DeclarativeBase):
     """Whose tables are in no schema."""
 
@@ -62,10 +65,12 @@ class Order(Base):
     region: Mapped[str] = mapped_column("order region", primary_key=True)
     id: Mapped[uuid.UUID] = mapped_column("Id", primary_key=True)
     state: Mapped[State] = mapped_column("order_state")
-    lower: Mapped[State] = mapped_column(sa.Enum(State, native_enum=False, values_callable=numbers))
+    lower: Mapped[State] = mapped_column(CHECKED)
     states: Mapped[list[State]] = mapped_column(postgresql.ARRAY(sa.Enum(State, name="state")))
     total: Mapped[str] = mapped_column(Money)
     weight: Mapped[float] = mapped_column(sa.Numeric(asdecimal=False))
+    ratio: Mapped[decimal.Decimal] = mapped_column(sa.Double(asdecimal=True))
+    kind: Mapped[State] = mapped_column(sa.String().with_variant(CHECKED, "postgresql"))
     other: Mapped[str] = mapped_column(sa.Uuid(as_uuid=False))
     at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
     document: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
@@ -78,6 +83,8 @@ MAPPED = (
     Order.states,
     Order.total,
     Order.weight,
+    Order.ratio,
+    Order.kind,
     Order.other,
     Order.at,
     Order.document,
@@ -94,6 +101,8 @@ def an_order() -> Order:
         states=[State.NEW, State.PAID],
         total="12.50 EUR",
         weight=2.5,
+        ratio=decimal.Decimal("0.1"),
+        kind=State.PAID,
         other=str(uuid.UUID(int=9)),
         at=datetime.fromisoformat("2026-01-02T03:04:05.678+00:00"),
         document={"a": [1, 2.5, None]},
