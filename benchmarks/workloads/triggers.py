@@ -31,6 +31,7 @@ _FENCE: Final = "bench_fence"
 _LOG: Final = "bench_triggers"
 _NONE: Final = "no trigger"
 _BY_HAND: Final = "row trigger by hand"
+_STATEMENT_BY_HAND: Final = "statement trigger by hand"
 _OURS: Final = "statement level"
 _MICRO, _NANO = 1e6, 1e-9
 _ONE: Final = 1
@@ -54,6 +55,22 @@ _HAND_WRITTEN: Final = f"""
     CREATE TRIGGER by_hand AFTER INSERT OR UPDATE ON {_TABLE}
         FOR EACH ROW EXECUTE FUNCTION bench_by_hand();
 """
+_STATEMENT_HAND_WRITTEN: Final = f"""
+    CREATE OR REPLACE FUNCTION bench_statement_by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        payload text;
+    BEGIN
+        SELECT json_build_object('op', lower(TG_OP), 'rows', json_agg(json_build_array(id, amount)))
+        INTO payload FROM changed;
+        PERFORM pg_notify('{_CHANNEL}', payload);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER on_insert AFTER INSERT ON {_TABLE} REFERENCING NEW TABLE AS changed
+        FOR EACH STATEMENT EXECUTE FUNCTION bench_statement_by_hand();
+    CREATE TRIGGER on_update AFTER UPDATE ON {_TABLE} REFERENCING NEW TABLE AS changed
+        FOR EACH STATEMENT EXECUTE FUNCTION bench_statement_by_hand();
+"""  # noqa: S608 - SQL of ours
+_WRITTEN: Final = {_BY_HAND: _HAND_WRITTEN, _STATEMENT_BY_HAND: _STATEMENT_HAND_WRITTEN}
 _SERIES: Final = "generate_series($1::int8 + 1, $1::int8 + $2::int8)"
 _STATEMENTS: Final = {
     "INSERT": f"INSERT INTO {_TABLE} SELECT n, {_ROW} FROM {_SERIES} AS n",  # noqa: S608 - SQL of ours
@@ -69,8 +86,9 @@ _OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _REMARK: Final = (
     "Statements are prepared, over a connection to the same machine. Commits count: of one"
-    " transaction that all share, or of one each, and do not wait for the disk. The trigger by hand"
-    " sends one notification a row, with the same two columns."
+    " transaction that all share, or of one each, and do not wait for the disk. The row trigger by"
+    " hand sends one notification a row, with the same two columns; the statement trigger by hand"
+    " sends all rows in one, which fails where they are many."
 )
 
 
@@ -130,7 +148,7 @@ async def measure(environment: Environment) -> list[Section]:
 
 async def _by(environment: Environment, load: _Load) -> Section:
     run = functools.partial(_run, environment, load)
-    measurements = [Measurement(name, functools.partial(run, name)) for name in _ways()]
+    measurements = [Measurement(name, functools.partial(run, name)) for name in _ways(load)]
     section = Section(
         key=load.key,
         title=load.title,
@@ -154,8 +172,9 @@ async def _by(environment: Environment, load: _Load) -> Section:
     return section
 
 
-def _ways() -> Sequence[str]:
-    return (_NONE, _BY_HAND, *_OPTIONS)
+def _ways(load: _Load) -> Sequence[str]:
+    written = _WRITTEN if load.rows == _ONE else (_BY_HAND,)
+    return (_NONE, *written, *_OPTIONS)
 
 
 async def _run(environment: Environment, load: _Load, way: str) -> Figures:
@@ -163,8 +182,8 @@ async def _run(environment: Environment, load: _Load, way: str) -> Figures:
     connection = environment.sender
     await connection.execute(_MAKE)
     await connection.execute(_FILL, load.filled)
-    if way == _BY_HAND:
-        await connection.execute(_HAND_WRITTEN)
+    if way in _WRITTEN:
+        await connection.execute(_WRITTEN[way])
     elif way != _NONE:
         options: Any = {"channel": _CHANNEL, "key": "id", "payload": "amount", **_OPTIONS[way]}
         await Table(_TABLE, **options).install(connection)

@@ -29,3 +29,4 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
         assert (sent["no trigger"], sent['to="log"']) == (0, 0)
         assert sent["row trigger by hand"] == sent["row level"] == one_each
         assert 1 <= sent["statement level"] <= 2
+        assert sent.get("statement trigger by hand", 1) == 1

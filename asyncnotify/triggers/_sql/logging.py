@@ -39,7 +39,7 @@ _TRUNCATED: Final = "pg_catalog.current_setting('asyncnotify.log_truncated', tru
 
 def for_statements(definition: Definition) -> str:
     """Return the body for statement-level triggers. Any failure aborts the statement."""
-    begin = head("item.operation", definition.columns, "item.types", is_numbered=False)
+    begin = head("item.operation", definition.columns, "item.types", None)
     reread = _REREAD.format(operation="update")
     return f"""
 #variable_conflict use_column
@@ -94,7 +94,7 @@ END
 def for_rows(definition: Definition) -> str:
     """Return the body for row-level triggers. Any failure aborts the statement."""
     types = types_of("NEW", definition.columns)
-    begin = head("operation", definition.columns, types, is_numbered=False)
+    begin = head("operation", definition.columns, types, None)
     row = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
     key = _key_of(definition, json_of("NEW", definition.key))
     make = f"""        payload := {row};

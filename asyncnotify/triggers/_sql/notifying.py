@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncnotify.triggers._sql.payloads import (
-    NUMBER,
+    LAST_NUMBER,
+    NEXT_NUMBER,
     PAYLOAD_LIMIT,
     check_readable,
     head,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from asyncnotify.triggers._definition import Definition
 
-ROW_OPERATIONS: Final = ("insert", "delete", "update")
+ROW_OPERATIONS: Final = ("insert", "update", "delete")
 
 
 def for_statements(definition: Definition) -> str:
@@ -42,7 +43,14 @@ def for_statements(definition: Definition) -> str:
 
     One row is sent at once. Several are collected into payloads, each filled up to what the server
     takes, and nothing is sent before the last row is known to fit in the payloads that are allowed.
+
+    PL/pgSQL prepares each expression anew in each transaction that comes to it, as the server's
+    exec_eval_simple_expr() says, so that there are few on the way of one row. The variables of the
+    other way get their values there: ``must_read`` is null where there is one row.
     """
+    payload = head("pg_catalog.lower(TG_OP)", definition.columns, "types", NEXT_NUMBER)
+    truncate = f"\n    ELSE{_indented(on_truncate(definition), 1)}\n    END IF;"
+    first_rows = _branches((first_row(definition, one) for one in ROW_OPERATIONS), truncate)
     return f"""
 #variable_conflict use_column
 DECLARE
@@ -54,32 +62,32 @@ DECLARE
     total pg_catalog.int8;
     items pg_catalog.refcursor;
     item pg_catalog.record;
-    operation pg_catalog.text := pg_catalog.lower(TG_OP);
-    payloads pg_catalog.text[] := {NONE};
+    operation pg_catalog.text;
+    payloads pg_catalog.text[];
     payload pg_catalog.text;
     item_payload pg_catalog.text;
     wholes pg_catalog.text;
     room pg_catalog.int4;
     is_not_clear pg_catalog.bool;
-    must_read pg_catalog.bool := false;{CONTEXT}{SETTINGS}
+    must_read pg_catalog.bool;{CONTEXT}{SETTINGS}
 BEGIN
-    BEGIN{_indented(on_truncate(definition), 1)}
-{_branches(first_row(definition, operation) for operation in ROW_OPERATIONS)}
+    BEGIN
+{first_rows}
     IF are_more IS NULL OR NOT are_more AND is_told IS NOT TRUE THEN
         RETURN NULL;
-    END IF;{NUMBER}
-    payload := {head("operation", definition.columns, "types")} || data || ']}}';
+    END IF;
+    payload := {payload} || data || ']}}';
     IF are_more OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
 {_indented(_collect(definition), 1)}
     END IF;{check_readable("payloads || payload")}{on_failure(definition)}
-    IF must_read THEN
+    IF must_read IS NULL THEN
+        {send(definition, "payload")}
+    ELSIF must_read THEN
         {send_reread(definition, "NULL" if definition.is_filtered else "total")}
     ELSE
-        IF are_more THEN
-            FOREACH item_payload IN ARRAY payloads LOOP
-                {send(definition, "item_payload")}
-            END LOOP;
-        END IF;
+        FOREACH item_payload IN ARRAY payloads LOOP
+            {send(definition, "item_payload")}
+        END LOOP;
         IF payload IS NOT NULL THEN
             {send(definition, "payload")}
         END IF;
@@ -91,13 +99,15 @@ END
 
 def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
-    return f"""{PLAN_FOR_MANY}{_shortcut(definition)}
+    return f"""
+    must_read := false;{LAST_NUMBER}{PLAN_FOR_MANY}{_shortcut(definition)}
     IF TG_OP = 'UPDATE' AND NOT must_read THEN
         {find_unclear(definition, "is_not_clear")}
         must_read := is_not_clear;
     END IF;
 {open_rows(definition, updated_rows(definition))}
     operation := '';
+    payloads := {NONE};
     payload := NULL;
     room := -1;
     LOOP
@@ -134,13 +144,13 @@ def _collect(definition: Definition) -> str:
     payload := payload || ']}}';{_count(definition)}"""
 
 
-def _branches(statements: Iterable[str]) -> str:
-    """Return a statement for each operation, of which one is executed."""
+def _branches(statements: Iterable[str], end: str = "\n    END IF;") -> str:
+    """Return a statement for each operation, of which one is executed, and what ends them."""
     branches = (
         f"TG_OP = '{operation.upper()}' THEN\n        {statement}"
         for operation, statement in zip(ROW_OPERATIONS, statements, strict=True)
     )
-    return "    IF " + "\n    ELSIF ".join(branches) + "\n    END IF;"
+    return "    IF " + "\n    ELSIF ".join(branches) + end
 
 
 NONE: Final = "'{}'::pg_catalog.text[]"
@@ -166,7 +176,7 @@ RESTORE_SETTINGS: Final = """
 
 def open_rows(definition: Definition, update: str) -> str:
     """Return the statements that open the cursor ``items`` on all rows to be told."""
-    told = (changed_rows(definition, "insert"), changed_rows(definition, "delete"), update)
+    told = (changed_rows(definition, "insert"), update, changed_rows(definition, "delete"))
     return _branches(f"OPEN items FOR{chr(10)}{query};" for query in told)
 
 
@@ -222,25 +232,31 @@ def _count(definition: Definition) -> str:
 
 
 def for_rows(definition: Definition) -> str:
-    """Return the body for row-level triggers: a payload for each row, two for another key."""
+    """
+    Return the body for row-level triggers: a payload for each row, two for another key.
+
+    Its expressions are few, as in ``for_statements()``.
+    """
     return f"""
 #variable_conflict use_column
 DECLARE
     number pg_catalog.int8;
     operation pg_catalog.text;
     payload pg_catalog.text;
-    payloads pg_catalog.text[] := {NONE};
-    must_read pg_catalog.bool := false;
-    total pg_catalog.int8 := 1;
+    payloads pg_catalog.text[];
+    must_read pg_catalog.bool;
+    total pg_catalog.int8;
     wholes pg_catalog.text;
     was pg_catalog.record;
 BEGIN
-    BEGIN{_indented(on_truncate(definition), 1)}
+    BEGIN
+        IF TG_OP = 'TRUNCATE' THEN{_indented(on_truncate(definition), 2)}
+        END IF;
 {_indented(each_row(definition, _make_payload(definition)), 1)}
 {check_readable("payloads")}{on_failure(definition)}
     IF must_read THEN
         {send_reread(definition, "total")}
-    ELSE
+    ELSIF payloads IS NOT NULL THEN
         FOREACH payload IN ARRAY payloads LOOP
             {send(definition, "payload")}
         END LOOP;
@@ -251,19 +267,18 @@ END
 
 
 def _make_payload(definition: Definition) -> str:
-    def payload(columns: tuple[str, ...]) -> str:
-        begin = head("operation", columns, types_of("NEW", columns))
+    def payload(columns: tuple[str, ...], number: str) -> str:
+        begin = head("operation", columns, types_of("NEW", columns), number)
         return f"{begin} || {json_of('NEW', columns)} || ']}}'"
 
     shorter = ""
     if definition.columns != definition.key:
-        shorter = f"""
-        IF pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
-            payload := {payload(definition.key)};
-        END IF;"""
-    return f"""{_indented(NUMBER, 1)}
-        payload := {payload(definition.columns)};{shorter}
-        must_read := must_read OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT};
+        shorter = f"\n            payload := {payload(definition.key, 'number')};"
+    return f"""        payload := {payload(definition.columns, NEXT_NUMBER)};
+        IF pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN{_indented(LAST_NUMBER, 2)}
+            total := 1;{shorter}
+            must_read := must_read IS TRUE OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT};
+        END IF;
         payloads := payloads || payload;"""
 
 

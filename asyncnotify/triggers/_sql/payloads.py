@@ -15,21 +15,27 @@ if TYPE_CHECKING:
 PAYLOAD_LIMIT: Final = 7_999
 """Bytes: NOTIFY_PAYLOAD_MAX_LENGTH - 1 in the server's async.c."""
 
-NUMBER: Final = """
-    number := pg_catalog.set_config('asyncnotify.change', (COALESCE(NULLIF(
+NEXT_NUMBER: Final = """pg_catalog.set_config('asyncnotify.change', (COALESCE(NULLIF(
         pg_catalog.current_setting('asyncnotify.change', true), ''), '0')::pg_catalog.int8 + 1
-        )::pg_catalog.text, true)::pg_catalog.int8;"""
-"""Numbers the statements of a transaction: of equal payloads in one, the server sends the first."""
+        )::pg_catalog.text, true)"""
+"""Numbers the statements of a transaction: of equal payloads in one, the server sends the first.
+The expression is a text."""
+
+NUMBER: Final = f"""
+    number := {NEXT_NUMBER}::pg_catalog.int8;"""
+
+LAST_NUMBER: Final = """
+    number := pg_catalog.current_setting('asyncnotify.change')::pg_catalog.int8;"""
 
 
-def head(operation: str, columns: Iterable[str], types: str, *, is_numbered: bool = True) -> str:
-    """Return the expression for what a payload begins with: SQL expressions for its two parts."""
+def head(operation: str, columns: Iterable[str], types: str, number: str | None = "number") -> str:
+    """Return the expression for what a payload begins with: SQL expressions for its parts."""
     names = json.dumps(list(columns), ensure_ascii=False, separators=(",", ":"))
     columns_part = f',"columns":{names},"types":'
-    if is_numbered:
-        middle = f"""'","n":' || number\n            || {literal(columns_part)}"""
-    else:
+    if number is None:
         middle = literal('"' + columns_part)
+    else:
+        middle = f"""'","n":' || {number}\n            || {literal(columns_part)}"""
     return f"""'{{"op":"' || {operation} || {middle} || {types} || ',"rows":['"""
 
 
@@ -51,32 +57,39 @@ def send_reread(definition: Definition, count: str) -> str:
     return send(definition, payload)
 
 
-def check_readable(payloads: str) -> str:
-    """
-    Return the statement that fails where those who listen could not read: an SQL expression.
+_MAY_BE_UNREADABLE: Final = """pg_catalog.getdatabaseencoding() <> 'UTF8'
+        OR pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 150000"""
+"""A database of the encoding SQL_ASCII holds any bytes, and those of other encodings some that
+stand for no character. What is no UTF-8 would end the connection of everyone who listens. Up to
+PostgreSQL 14 the type "char" writes a byte that is none."""
 
-    A database of the encoding SQL_ASCII holds any bytes, and those of other encodings some that
-    stand for no character. What is no UTF-8 would end the connection of everyone who listens. Up to
-    PostgreSQL 14 the type "char" writes a byte that is none.
-    """
+
+def check_readable(payloads: str) -> str:
+    """Return the statement that fails where those who listen could not read: an SQL expression."""
+    return f"""
+    IF {_MAY_BE_UNREADABLE}
+    THEN{_check_encoding(payloads)}
+    END IF;"""
+
+
+def _check_encoding(payloads: str) -> str:
     text = f"pg_catalog.array_to_string({payloads}, '')"
     return f"""
-    IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
-        PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'UTF8');
-    ELSIF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
-        PERFORM pg_catalog.convert_to({text}, 'UTF8');
-    ELSIF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 150000 THEN
-        PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'UTF8'), 'UTF8');
-    END IF;"""
+        IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
+            PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'UTF8');
+        ELSIF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
+            PERFORM pg_catalog.convert_to({text}, 'UTF8');
+        ELSE
+            PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'UTF8'), 'UTF8');
+        END IF;"""
 
 
 def find_unreadable(payloads: str, variable: str) -> str:
     """Return the statement that sets a variable to true where nobody could read: an expression."""
     return f"""
-    IF pg_catalog.getdatabaseencoding() <> 'UTF8'
-        OR pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 150000
+    IF {_MAY_BE_UNREADABLE}
     THEN
-        BEGIN{check_readable(payloads)}
+        BEGIN{_check_encoding(payloads)}
         EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
             {variable} := true;
         END;

@@ -22,31 +22,25 @@ def on_truncate(definition: Definition) -> str:
     truncate = """'{"op":"truncate","n":' || number || '}'"""
     mark = literal(f"{definition.qualified_function} ")
     return f"""
-    IF TG_OP = 'TRUNCATE' THEN
-        wholes := CASE
-            WHEN pg_catalog.current_setting('asyncnotify.truncated_last', true)
-                = pg_catalog.current_setting('asyncnotify.change', true)
-            THEN pg_catalog.current_setting('asyncnotify.truncated', true) ELSE '' END;
-        IF TG_NARGS > 0 AND pg_catalog.strpos(wholes, {mark}) > 0 THEN
-            RETURN NULL;
-        END IF;{_indented(NUMBER)}
-        IF TG_NARGS = 0 THEN
-            PERFORM pg_catalog.set_config('asyncnotify.truncated',
-                pg_catalog.replace(wholes, {mark}, '') || {mark}, true),
-                pg_catalog.set_config('asyncnotify.truncated_last', number::pg_catalog.text, true);
-        END IF;
-        IF TG_NARGS > 0 OR EXISTS (
-            SELECT FROM pg_catalog.pg_inherits AS link
-            JOIN pg_catalog.pg_class AS parent ON parent.oid = link.inhparent
-            WHERE link.inhparent = TG_RELID AND parent.relkind <> 'p'
-        ) THEN
-            {send_reread(definition, "NULL")}
-        ELSE
-            {send(definition, truncate)}
-        END IF;
+    wholes := CASE
+        WHEN pg_catalog.current_setting('asyncnotify.truncated_last', true)
+            = pg_catalog.current_setting('asyncnotify.change', true)
+        THEN pg_catalog.current_setting('asyncnotify.truncated', true) ELSE '' END;
+    IF TG_NARGS > 0 AND pg_catalog.strpos(wholes, {mark}) > 0 THEN
         RETURN NULL;
-    END IF;"""
-
-
-def _indented(statements: str) -> str:
-    return statements.replace("\n", "\n    ")
+    END IF;{NUMBER}
+    IF TG_NARGS = 0 THEN
+        PERFORM pg_catalog.set_config('asyncnotify.truncated',
+            pg_catalog.replace(wholes, {mark}, '') || {mark}, true),
+            pg_catalog.set_config('asyncnotify.truncated_last', number::pg_catalog.text, true);
+    END IF;
+    IF TG_NARGS > 0 OR EXISTS (
+        SELECT FROM pg_catalog.pg_inherits AS link
+        JOIN pg_catalog.pg_class AS parent ON parent.oid = link.inhparent
+        WHERE link.inhparent = TG_RELID AND parent.relkind <> 'p'
+    ) THEN
+        {send_reread(definition, "NULL")}
+    ELSE
+        {send(definition, truncate)}
+    END IF;
+    RETURN NULL;"""
