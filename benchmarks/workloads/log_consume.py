@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Figures
 
 _POP = f"{PGMQ} pop()"
+_CLIENT = f"{PGMQ}, its client"
 _LIMITS = {100: 3.0, 1_000: 6.0}
 COUNTS = {1: 1_000, 10: 10_000, 100: 50_000, 1_000: 200_000}
 QUICK_COUNTS = {100: 2_000, 1_000: 10_000}
@@ -67,7 +68,10 @@ def ways(batch: int, count: int) -> list[Way]:
 
 async def _by(bench: Bench, batch: int, count: int) -> Section:
     compared = ways(batch, count)
-    compared.insert(2, Way(_POP, queues()[PGMQ], "pop", batch, count))
+    compared[2:2] = [
+        Way(name, queues()[PGMQ], workload, batch, count)
+        for name, workload in ((_CLIENT, "client"), (_POP, "pop"))
+    ]
     measurements = [
         Measurement(way.name, functools.partial(way.run, bench), way.queue.program.missing)
         for way in compared
@@ -82,8 +86,9 @@ async def _by(bench: Bench, batch: int, count: int) -> Section:
         remark=f"How many: {counts}.",
     )
     if batch in _LIMITS:
-        text = f"{batch:,} a batch: {OURS}, times faster than {PGMQ} read and delete"
-        section.claim(text, _LIMITS[batch], section.ratio(PGMQ, OURS))
+        for name in (PGMQ, _CLIENT):
+            text = f"{batch:,} a batch: {OURS}, times faster than {name}, read and delete"
+            section.claim(text, _LIMITS[batch], section.ratio(name, OURS))
     return section
 
 
