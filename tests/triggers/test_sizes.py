@@ -48,6 +48,19 @@ async def test_a_key_that_is_too_large_says_read_again(
     assert await admin.fetchval("SELECT count(*) FROM t") == 1
 
 
+@LEVELS
+async def test_one_of_two_keys_that_is_too_large_says_read_again(
+    admin: Connection, telling: Telling, level: str
+) -> None:
+    """The other key does not change that, also where its row is sent without its values."""
+    await admin.execute("CREATE TABLE t (id text, v text)")
+    told = await telling("t", key="id", payload="v", level=level)
+    await told.after("INSERT INTO t VALUES (repeat('x', 8000), '')")
+    changed = "UPDATE t SET id = 'a', v = repeat('y', 8000)"
+    assert await told.after(changed) == [Reread(1)]
+    assert await admin.fetchval("SELECT id FROM t") == "a"
+
+
 async def test_payloads_are_filled_and_counted(admin: Connection, telling: Telling) -> None:
     """Many rows share a payload; where they need more than allowed, one says "read again"."""
     await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
