@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from asyncnotify.triggers import Status, Table, TriggerState
+from asyncnotify.triggers import Change, Status, Table, TriggerState
 
 if TYPE_CHECKING:
     from tests.triggers.conftest import Connect, Connection, Telling
@@ -207,6 +207,41 @@ async def test_the_owner_makes_partitions(
         assert await told.keys_after("INSERT INTO low VALUES (2)") == [("insert", [2])]
     finally:
         await admin.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# -- columns of another type ----------------------------------------------------------------------
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "watched": {"watch": "v"},
+    "on a condition": {"when": "old.id > 0 AND new.id > 0"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@each_level
+async def test_columns_that_get_another_type(
+    admin: Connection, connect: Connect, telling: Telling, level: Level, options: str
+) -> None:
+    """A session that has written before tells what it writes, with the types of now."""
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+    told = await telling("t", key="id", payload="v", level=level, **OPTIONS[options])
+    statements = (
+        "INSERT INTO t VALUES (1, 1)",
+        "UPDATE t SET v = {}",
+        "UPDATE t SET id = {}, v = 4",
+        "DELETE FROM t",
+    )
+    await told.after(*(statement.format(3) for statement in statements))
+    async with connect() as other:
+        await other.execute("ALTER TABLE t ALTER id TYPE int8, ALTER v TYPE text")
+    assert await told.after(*(statement.format(5_000_000_000) for statement in statements)) == [
+        Change("insert", (1,), ({"id": 1, "v": "1"},)),
+        Change("update", (1,), ({"id": 1, "v": "5000000000"},)),
+        Change("delete", (1,), ({"id": 1, "v": "5000000000"},)),
+        Change("insert", (5_000_000_000,), ({"id": 5_000_000_000, "v": "4"},)),
+        Change("delete", (5_000_000_000,), ({"id": 5_000_000_000, "v": "4"},)),
+    ]
 
 
 # -- attached and detached ------------------------------------------------------------------------

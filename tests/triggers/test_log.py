@@ -14,7 +14,7 @@ from asyncnotify.triggers import BlockingTable, Change, Table
 from tests.support.server_features import needs_version
 
 if TYPE_CHECKING:
-    from tests.triggers.conftest import Connection
+    from tests.triggers.conftest import Connect, Connection
 
 LEVELS = pytest.mark.parametrize("level", ["statement", "row"])
 MANY = 2_500
@@ -54,6 +54,43 @@ async def test_rows_are_events(
             ("2", Change("delete", (2,), ({"id": 2, "v": "b"},))),
             ("3", Change("insert", (3,), ({"id": 3, "v": "b"},))),
             (None, Change("truncate")),
+        ]
+
+
+@LEVELS
+async def test_columns_that_get_another_type(
+    admin: Connection, connect: Connect, dsn: str, level: Literal["statement", "row"]
+) -> None:
+    """No statement fails of a session that has written before; it tells the types of now."""
+    async with Log("things", dsn) as log:
+        await log.install()
+        await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+        table = Table("t", key="id", payload="v", to="log", log=log, level=level)
+        await table.install(admin)
+        statements = (
+            "INSERT INTO t VALUES (1, 1)",
+            "UPDATE t SET v = {}",
+            "UPDATE t SET id = {}",
+            "DELETE FROM t",
+        )
+        for statement in statements:
+            await admin.execute(statement.format(3))
+        async with connect() as other:
+            await other.execute("ALTER TABLE t ALTER id TYPE int8, ALTER v TYPE text")
+        for statement in statements:
+            await admin.execute(statement.format(5_000_000_000))
+        assert (await read(log, table, 10))[5:] == [
+            ("1", Change("insert", (1,), ({"id": 1, "v": "1"},))),
+            ("1", Change("update", (1,), ({"id": 1, "v": "5000000000"},))),
+            ("1", Change("delete", (1,), ({"id": 1, "v": "5000000000"},))),
+            (
+                "5000000000",
+                Change("insert", (5_000_000_000,), ({"id": 5_000_000_000, "v": "5000000000"},)),
+            ),
+            (
+                "5000000000",
+                Change("delete", (5_000_000_000,), ({"id": 5_000_000_000, "v": "5000000000"},)),
+            ),
         ]
 
 

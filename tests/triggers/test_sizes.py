@@ -102,7 +102,12 @@ async def test_small_and_large_rows_in_one_statement(admin: Connection, telling:
 
 @LEVELS
 @pytest.mark.parametrize(
-    ("when", "sqlstate"), [("1 / new.v > 0", "22012"), ("public.is_one(new.v)", "P0004")]
+    ("when", "sqlstate"),
+    [
+        ("1 / new.v > 0", "22012"),
+        ("public.is_one(new.v)", "P0004"),
+        *((f"public.fails(new.v, '{state}')", state) for state in ("P0002", "P0003", "42804")),
+    ],
 )
 async def test_a_condition_that_fails_aborts_nothing(
     admin: Connection, telling: Telling, level: str, when: str, sqlstate: str
@@ -112,6 +117,8 @@ async def test_a_condition_that_fails_aborts_nothing(
         CREATE TABLE t (id int PRIMARY KEY, v int);
         CREATE FUNCTION is_one(v int) RETURNS bool LANGUAGE plpgsql
             AS 'BEGIN ASSERT v = 1; RETURN true; END';
+        CREATE FUNCTION fails(v int, state text) RETURNS bool LANGUAGE plpgsql
+            AS 'BEGIN IF v <> 1 THEN RAISE USING ERRCODE = state; END IF; RETURN true; END';
     """)
     told = await telling("t", key="id", when=when, level=level)
     warnings: list[asyncpg.PostgresLogMessage] = []

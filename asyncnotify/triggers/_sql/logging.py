@@ -10,17 +10,17 @@ from asyncnotify.triggers._sql.notifying import (
     PLAN_FOR_MANY,
     RESTORE_SETTINGS,
     SETTINGS,
-    each_row,
     open_rows,
 )
+from asyncnotify.triggers._sql.one_row import NOTHING, OPERATIONS, branches, row_of_call
 from asyncnotify.triggers._sql.payloads import find_unreadable, head
 from asyncnotify.triggers._sql.rows import (
     CONTEXT,
     changed_rows,
     find_unclear,
     json_of,
+    rows_of_call,
     several_updated,
-    types_of,
 )
 
 if TYPE_CHECKING:
@@ -92,30 +92,54 @@ END
 
 
 def for_rows(definition: Definition) -> str:
-    """Return the body for row-level triggers. Any failure aborts the statement."""
-    types = types_of("NEW", definition.columns)
-    begin = head("operation", definition.columns, types, None)
-    row = f"{begin} || {json_of('NEW', definition.columns)} || ']}}'"
-    key = _key_of(definition, json_of("NEW", definition.key))
-    make = f"""        payload := {row};
-        must_read := false;{find_unreadable("ARRAY[payload]", "must_read")}
-        IF must_read THEN
-            {_append(definition, _REREAD.format(operation="update"), "NULL")}
-        ELSE
-            {_append(definition, "payload", key)}
-        END IF;"""
+    """
+    Return the body for row-level triggers. Any failure aborts the statement.
+
+    But not that of a session which knows a column by the type that it had before: the other way
+    does there, as it does for another key.
+    """
+    rows = (_row_of_call(definition, operation) for operation in OPERATIONS)
+    whole = head("item.operation", definition.columns, "item.types", None)
+    others = f"""
+        payload := {whole} || item.data || ']}}';
+        key := {_key_of(definition, "COALESCE(item.key, item.data)")};
+        {_append_readable(definition)}"""
     return f"""
 #variable_conflict use_column
 DECLARE
-    operation pg_catalog.text;
     payload pg_catalog.text;
+    key pg_catalog.text;
+    item pg_catalog.record;
     must_read pg_catalog.bool;
-    was pg_catalog.record;
 BEGIN{_on_truncate(definition)}
-{each_row(definition, make)}
+    BEGIN
+{branches(rows)}
+    EXCEPTION WHEN datatype_mismatch THEN
+        payload := NULL;
+    END;
+    IF payload IS NULL THEN{rows_of_call(definition, others)}
+    ELSIF payload <> {NOTHING} THEN
+        {_append_readable(definition)}
+    END IF;
     RETURN NULL;
 END
 """
+
+
+def _append_readable(definition: Definition) -> str:
+    """Return the statements that append ``payload``; "read again" if nobody could read it."""
+    return f"""must_read := false;{find_unreadable("ARRAY[payload]", "must_read")}
+        IF must_read THEN
+            {_append(definition, _REREAD.format(operation="update"), "NULL")}
+        ELSE
+            {_append(definition, "payload", "key")}
+        END IF;"""
+
+
+def _row_of_call(definition: Definition, operation: str) -> str:
+    alias = "OLD" if operation == "delete" else "NEW"
+    key = _key_of(definition, json_of(alias, definition.key))
+    return f"{row_of_call(definition, operation, None)}\n        key := {key};"
 
 
 def _on_truncate(definition: Definition) -> str:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncnotify.triggers._sql.one_row import (
+    NOTHING,
+    OPERATIONS,
+    branches,
+    row_of_call,
+    row_of_statement,
+)
 from asyncnotify.triggers._sql.payloads import (
-    LAST_NUMBER,
+    MAY_BE_UNREADABLE,
     NEXT_NUMBER,
+    NUMBER,
     PAYLOAD_LIMIT,
+    check_encoding,
     check_readable,
     head,
+    notified,
     on_failure,
     send,
     send_reread,
@@ -19,12 +29,9 @@ from asyncnotify.triggers._sql.rows import (
     NEW_ROWS,
     OLD_ROWS,
     changed_rows,
-    differs,
-    filter_of,
     find_unclear,
-    first_row,
-    json_of,
-    types_of,
+    json_array,
+    rows_of_call,
     updated_rows,
 )
 from asyncnotify.triggers._sql.truncating import on_truncate
@@ -34,7 +41,18 @@ if TYPE_CHECKING:
 
     from asyncnotify.triggers._definition import Definition
 
-ROW_OPERATIONS: Final = ("insert", "update", "delete")
+_NO_ROWS: Final = f"""WHEN no_data_found THEN
+        IF TG_OP = 'INSERT' THEN
+            PERFORM FROM {NEW_ROWS} LIMIT 1;
+        ELSE
+            PERFORM FROM {OLD_ROWS} LIMIT 1;
+        END IF;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        must_collect := true;
+    """
+"""What is done where a statement has not changed one row: it may have changed none."""
 
 
 def for_statements(definition: Definition) -> str:
@@ -43,46 +61,77 @@ def for_statements(definition: Definition) -> str:
 
     One row is sent at once. Several are collected into payloads, each filled up to what the server
     takes, and nothing is sent before the last row is known to fit in the payloads that are allowed.
+    """
+    rows = (row_of_statement(definition, operation) for operation in OPERATIONS)
+    return _body(definition, rows, _of_all_rows(definition), _NO_ROWS)
+
+
+def for_rows(definition: Definition) -> str:
+    """Return the body for row-level triggers: a payload for each row, two for another key."""
+    rows = (row_of_call(definition, operation, NEXT_NUMBER) for operation in OPERATIONS)
+    return _body(definition, rows, _of_call(definition))
+
+
+def _body(definition: Definition, rows: Iterable[str], others: str, on_error: str = "") -> str:
+    """
+    Return a body that has two ways: that of one row, and one for all that does not fit there.
+
+    The other way is taken as well where anything has failed, and then says what it was, if it still
+    does. A session that knows a column by the type which it had before fails in the first only.
 
     PL/pgSQL prepares each expression anew in each transaction that comes to it, as the server's
-    exec_eval_simple_expr() says, so that there are few on the way of one row. The variables of the
-    other way get their values there: ``must_read`` is null where there is one row.
+    exec_eval_simple_expr() says, so that there are few on the way of one row.
     """
-    payload = head("pg_catalog.lower(TG_OP)", definition.columns, "types", NEXT_NUMBER)
-    truncate = f"\n    ELSE{_indented(on_truncate(definition), 1)}\n    END IF;"
-    first_rows = _branches((first_row(definition, one) for one in ROW_OPERATIONS), truncate)
+    nothing = f"\n    IF payload = {NOTHING} THEN\n        RETURN NULL;\n    END IF;"
+    fits_not = f"payload IS NULL OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT}"
+    sent = f"{notified(definition, 'payload')} IS NOT NULL"
     return f"""
 #variable_conflict use_column
 DECLARE
+    one pg_catalog.record;
+    payload pg_catalog.text;
+    must_collect pg_catalog.bool;
+BEGIN
+    BEGIN
+{branches(rows, "must_collect := true;")}{nothing if definition.is_filtered else ""}
+    IF {fits_not} OR {MAY_BE_UNREADABLE} THEN
+        must_collect := {fits_not};
+        IF NOT must_collect THEN{_indented(check_encoding("payload"), 1)}
+        END IF;
+    END IF;
+    EXCEPTION {on_error}WHEN OTHERS OR assert_failure THEN
+        must_collect := true;
+    END;
+    IF (CASE WHEN must_collect THEN false ELSE {sent} END) THEN
+        RETURN NULL;
+    END IF;
+{others}
+    RETURN NULL;
+END
+"""
+
+
+def _of_all_rows(definition: Definition) -> str:
+    """Return the statements that send all rows of a statement, or "read again" if too many."""
+    return f"""    DECLARE
     number pg_catalog.int8;
-    are_more pg_catalog.bool;
-    is_told pg_catalog.bool;
-    data pg_catalog.text;
-    types pg_catalog.text;
     total pg_catalog.int8;
     items pg_catalog.refcursor;
     item pg_catalog.record;
     operation pg_catalog.text;
     payloads pg_catalog.text[];
-    payload pg_catalog.text;
     item_payload pg_catalog.text;
     wholes pg_catalog.text;
     room pg_catalog.int4;
     is_not_clear pg_catalog.bool;
     must_read pg_catalog.bool;{CONTEXT}{SETTINGS}
-BEGIN
     BEGIN
-{first_rows}
-    IF are_more IS NULL OR NOT are_more AND is_told IS NOT TRUE THEN
-        RETURN NULL;
-    END IF;
-    payload := {payload} || data || ']}}';
-    IF are_more OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
-{_indented(_collect(definition), 1)}
-    END IF;{check_readable("payloads || payload")}{on_failure(definition)}
-    IF must_read IS NULL THEN
-        {send(definition, "payload")}
-    ELSIF must_read THEN
+    BEGIN
+        IF TG_OP = 'TRUNCATE' THEN{_indented(on_truncate(definition), 2)}
+        END IF;
+{_collect(definition)}
+{check_readable("payloads || payload")}{on_failure(definition)}
+    IF must_read THEN
         {send_reread(definition, "NULL" if definition.is_filtered else "total")}
     ELSE
         FOREACH item_payload IN ARRAY payloads LOOP
@@ -92,15 +141,49 @@ BEGIN
             {send(definition, "payload")}
         END IF;
     END IF;
-    RETURN NULL;
-END
-"""
+    END;"""
+
+
+def _of_call(definition: Definition) -> str:
+    """Return the statements that send the rows of one call by a query."""
+    shorter = ""
+    if definition.columns != definition.key:
+        key = head("item.operation", definition.key, first_types(definition))
+        shorter = f"\n            payload := {key} || item.key || ']}}';"
+    whole = head("item.operation", definition.columns, "item.types")
+    make = f"""
+        payload := {whole} || item.data || ']}}';
+        IF pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN
+            total := 1;{shorter}
+            must_read := must_read OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT};
+        END IF;
+        payloads := payloads || payload;"""
+    return f"""    DECLARE
+    number pg_catalog.int8;
+    total pg_catalog.int8;
+    item pg_catalog.record;
+    payloads pg_catalog.text[] := {NONE};
+    wholes pg_catalog.text;
+    must_read pg_catalog.bool := false;
+    BEGIN
+    BEGIN
+        IF TG_OP = 'TRUNCATE' THEN{_indented(on_truncate(definition), 2)}
+        END IF;{NUMBER}{rows_of_call(definition, make)}
+{check_readable("payloads")}{on_failure(definition)}
+    IF must_read THEN
+        {send_reread(definition, "total")}
+    ELSE
+        FOREACH payload IN ARRAY payloads LOOP
+            {send(definition, "payload")}
+        END LOOP;
+    END IF;
+    END;"""
 
 
 def _collect(definition: Definition) -> str:
     """Return the statements that make ``payloads`` of all rows, and ``payload``, the last one."""
     return f"""
-    must_read := false;{LAST_NUMBER}{PLAN_FOR_MANY}{_shortcut(definition)}
+    must_read := false;{NUMBER}{PLAN_FOR_MANY}{_shortcut(definition)}
     IF TG_OP = 'UPDATE' AND NOT must_read THEN
         {find_unclear(definition, "is_not_clear")}
         must_read := is_not_clear;
@@ -144,15 +227,6 @@ def _collect(definition: Definition) -> str:
     payload := payload || ']}}';{_count(definition)}"""
 
 
-def _branches(statements: Iterable[str], end: str = "\n    END IF;") -> str:
-    """Return a statement for each operation, of which one is executed, and what ends them."""
-    branches = (
-        f"TG_OP = '{operation.upper()}' THEN\n        {statement}"
-        for operation, statement in zip(ROW_OPERATIONS, statements, strict=True)
-    )
-    return "    IF " + "\n    ELSIF ".join(branches) + end
-
-
 NONE: Final = "'{}'::pg_catalog.text[]"
 """No payloads. Without its type it would be parsed in each call."""
 
@@ -176,8 +250,8 @@ RESTORE_SETTINGS: Final = """
 
 def open_rows(definition: Definition, update: str) -> str:
     """Return the statements that open the cursor ``items`` on all rows to be told."""
-    told = (changed_rows(definition, "insert"), update, changed_rows(definition, "delete"))
-    return _branches(f"OPEN items FOR{chr(10)}{query};" for query in told)
+    told = (update, changed_rows(definition, "insert"), changed_rows(definition, "delete"))
+    return branches(f"OPEN items FOR{chr(10)}{query};" for query in told)
 
 
 def _shortcut(definition: Definition) -> str:
@@ -199,20 +273,18 @@ def _too_large(definition: Definition) -> str:
     """Leave all but the key of a row that is too large for a payload."""
     if definition.columns == definition.key:
         return ""
-    types = f"pg_catalog.json_build_array({_first_types(definition)})"
     return f"""        IF room < 0 THEN
-            payload := {head("operation", definition.key, f"{types}::pg_catalog.text")}
+            payload := {head("operation", definition.key, first_types(definition))}
                 || item.key;
             room := {PAYLOAD_LIMIT - 2} - pg_catalog.octet_length(payload);
             operation := '';
         END IF;"""
 
 
-def _first_types(definition: Definition) -> str:
-    """Return the types of the key: the first ones of all."""
-    return ", ".join(
-        f"item.types::pg_catalog.json -> {position}" for position in range(len(definition.key))
-    )
+def first_types(definition: Definition) -> str:
+    """Return the expression for the types of an item's key: the first ones of all."""
+    types = [f"item.types::pg_catalog.json -> {at}" for at, _ in enumerate(definition.key)]
+    return f"{json_array(types)}::pg_catalog.text"
 
 
 def _count(definition: Definition) -> str:
@@ -229,91 +301,6 @@ def _count(definition: Definition) -> str:
             SELECT pg_catalog.count(*) INTO total FROM {OLD_ROWS};
         END IF;
     END IF;"""
-
-
-def for_rows(definition: Definition) -> str:
-    """
-    Return the body for row-level triggers: a payload for each row, two for another key.
-
-    Its expressions are few, as in ``for_statements()``.
-    """
-    return f"""
-#variable_conflict use_column
-DECLARE
-    number pg_catalog.int8;
-    operation pg_catalog.text;
-    payload pg_catalog.text;
-    payloads pg_catalog.text[];
-    must_read pg_catalog.bool;
-    total pg_catalog.int8;
-    wholes pg_catalog.text;
-    was pg_catalog.record;
-BEGIN
-    BEGIN
-        IF TG_OP = 'TRUNCATE' THEN{_indented(on_truncate(definition), 2)}
-        END IF;
-{_indented(each_row(definition, _make_payload(definition)), 1)}
-{check_readable("payloads")}{on_failure(definition)}
-    IF must_read THEN
-        {send_reread(definition, "total")}
-    ELSIF payloads IS NOT NULL THEN
-        FOREACH payload IN ARRAY payloads LOOP
-            {send(definition, "payload")}
-        END LOOP;
-    END IF;
-    RETURN NULL;
-END
-"""
-
-
-def _make_payload(definition: Definition) -> str:
-    def payload(columns: tuple[str, ...], number: str) -> str:
-        begin = head("operation", columns, types_of("NEW", columns), number)
-        return f"{begin} || {json_of('NEW', columns)} || ']}}'"
-
-    shorter = ""
-    if definition.columns != definition.key:
-        shorter = f"\n            payload := {payload(definition.key, 'number')};"
-    return f"""        payload := {payload(definition.columns, NEXT_NUMBER)};
-        IF pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT} THEN{_indented(LAST_NUMBER, 2)}
-            total := 1;{shorter}
-            must_read := must_read IS TRUE OR pg_catalog.octet_length(payload) > {PAYLOAD_LIMIT};
-        END IF;
-        payloads := payloads || payload;"""
-
-
-def each_row(definition: Definition, make: str) -> str:
-    """
-    Return the statements of a row-level trigger, around those that are executed for a row ``NEW``.
-
-    Where there is one row only, a condition may call it by both names.
-    """
-    conditions = filter_of(definition, is_update=False)
-    watched = f"operation = 'update' AND NOT {differs(definition.watch)}"
-    skip = f"\n        CONTINUE WHEN {watched};" if definition.watch else ""
-    if conditions:
-        skip += f"\n        CONTINUE WHEN ({conditions[0]}) IS NOT TRUE;"
-    return f"""    FOREACH operation IN ARRAY {_operations_of_row(definition)}
-    LOOP
-        IF operation = 'delete' THEN
-            was := NEW;
-            NEW := OLD;
-        ELSIF operation = 'insert' THEN
-            IF TG_OP = 'UPDATE' THEN
-                NEW := was;
-            END IF;
-            OLD := NEW;
-        END IF;{skip}
-{make}
-    END LOOP;"""
-
-
-def _operations_of_row(definition: Definition) -> str:
-    """Return the array of what a row-level trigger tells of its row."""
-    return f"""CASE WHEN TG_OP <> 'UPDATE'
-        THEN ARRAY[pg_catalog.lower(TG_OP)]
-        WHEN {differs(definition.key, "OLD", "NEW")} THEN '{{delete,insert}}'
-        ELSE '{{update}}' END"""
 
 
 def _indented(statements: str, levels: int) -> str:

@@ -24,9 +24,6 @@ The expression is a text."""
 NUMBER: Final = f"""
     number := {NEXT_NUMBER}::pg_catalog.int8;"""
 
-LAST_NUMBER: Final = """
-    number := pg_catalog.current_setting('asyncnotify.change')::pg_catalog.int8;"""
-
 
 def head(operation: str, columns: Iterable[str], types: str, number: str | None = "number") -> str:
     """Return the expression for what a payload begins with: SQL expressions for its parts."""
@@ -39,13 +36,18 @@ def head(operation: str, columns: Iterable[str], types: str, number: str | None 
     return f"""'{{"op":"' || {operation} || {middle} || {types} || ',"rows":['"""
 
 
+def notified(definition: Definition, payload: str) -> str:
+    """Return the expression that sends a payload, an SQL expression, and is not null."""
+    return (
+        f"pg_catalog.pg_notify({definition.literal_channel()}::pg_catalog.text,"
+        f" ({payload})::pg_catalog.text)"
+    )
+
+
 def send(definition: Definition, payload: str) -> str:
     """Return the statement that sends a payload: an SQL expression."""
     # A condition is computed at once; PERFORM starts a query, which takes 0.8 µs more
-    return (
-        f"IF pg_catalog.pg_notify({definition.literal_channel()}::pg_catalog.text,"
-        f" ({payload})::pg_catalog.text) IS NULL THEN NULL; END IF;"
-    )
+    return f"IF {notified(definition, payload)} IS NULL THEN NULL; END IF;"
 
 
 def send_reread(definition: Definition, count: str) -> str:
@@ -57,23 +59,24 @@ def send_reread(definition: Definition, count: str) -> str:
     return send(definition, payload)
 
 
-_MAY_BE_UNREADABLE: Final = """pg_catalog.getdatabaseencoding() <> 'UTF8'
-        OR pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 150000"""
+MAY_BE_UNREADABLE: Final = r"""pg_catalog.getdatabaseencoding() <> 'UTF8'
+        OR pg_catalog.octet_length((E'\\200'::pg_catalog."char")::pg_catalog.text) = 1"""
 """A database of the encoding SQL_ASCII holds any bytes, and those of other encodings some that
 stand for no character. What is no UTF-8 would end the connection of everyone who listens. Up to
-PostgreSQL 14 the type "char" writes a byte that is none."""
+PostgreSQL 14 the type "char" writes a byte that is none; since 15 it has a text of four characters
+for it. The server computes that condition once, when it plans."""
 
 
 def check_readable(payloads: str) -> str:
     """Return the statement that fails where those who listen could not read: an SQL expression."""
     return f"""
-    IF {_MAY_BE_UNREADABLE}
-    THEN{_check_encoding(payloads)}
+    IF {MAY_BE_UNREADABLE}
+    THEN{check_encoding(f"pg_catalog.array_to_string({payloads}, '')")}
     END IF;"""
 
 
-def _check_encoding(payloads: str) -> str:
-    text = f"pg_catalog.array_to_string({payloads}, '')"
+def check_encoding(text: str) -> str:
+    """Return the statement that fails where no listener could read a text: an SQL expression."""
     return f"""
         IF pg_catalog.getdatabaseencoding() = 'SQL_ASCII' THEN
             PERFORM pg_catalog.length(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'UTF8');
@@ -87,9 +90,9 @@ def _check_encoding(payloads: str) -> str:
 def find_unreadable(payloads: str, variable: str) -> str:
     """Return the statement that sets a variable to true where nobody could read: an expression."""
     return f"""
-    IF {_MAY_BE_UNREADABLE}
+    IF {MAY_BE_UNREADABLE}
     THEN
-        BEGIN{_check_encoding(payloads)}
+        BEGIN{check_encoding(f"pg_catalog.array_to_string({payloads}, '')")}
         EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
             {variable} := true;
         END;

@@ -16,47 +16,58 @@ NEW_ROWS: Final = "asyncnotify_new"
 """The transition tables: all rows of the statement, as they were and as they are."""
 
 
-_MOST_ARGUMENTS: Final = 100
+MOST_ARGUMENTS: Final = 100
 """Of a function: FUNC_MAX_ARGS of the server."""
 
 
 def json_of(alias: str, columns: Iterable[str]) -> str:
     """Return the expression for a JSON array of columns, as a text."""
-    return _array_of(_each(alias, columns))
+    return f"{json_array(columns_of(alias, columns))}::pg_catalog.text"
 
 
-def types_of(alias: str, columns: Iterable[str]) -> str:
-    """Return the expression for a JSON array of the oids of the columns' types, as a text."""
+def types_of(values: Iterable[str]) -> str:
+    """Return the expression for a JSON array of the oids of the values' types, as a text."""
+    types = [f"{type_of(value)}::pg_catalog.int8" for value in values]
+    return f"{json_array(types)}::pg_catalog.text"
+
+
+def type_of(value: str) -> str:
+    """Return the expression for the oid of a value's type: of a domain, that of its base type."""
     # coalesce() with NULL has the base type of a domain
-    types = [
-        f"pg_catalog.pg_typeof(COALESCE({column}, NULL))::pg_catalog.oid::pg_catalog.int8"
-        for column in _each(alias, columns)
-    ]
-    return _array_of(types)
+    return f"pg_catalog.pg_typeof(COALESCE({value}, NULL))::pg_catalog.oid"
 
 
-def _array_of(elements: Sequence[str]) -> str:
-    """Return the expression for a JSON array, as a text: of many elements, it is joined of some."""
+def json_array(elements: Sequence[str]) -> str:
+    """Return the expression for a JSON array; if of many elements, it is a text joined of some."""
     first, *others = (
-        f"pg_catalog.json_build_array({', '.join(elements[start : start + _MOST_ARGUMENTS])})"
-        "::pg_catalog.text"
-        for start in range(0, len(elements), _MOST_ARGUMENTS)
+        f"pg_catalog.json_build_array({', '.join(elements[start : start + MOST_ARGUMENTS])})"
+        for start in range(0, len(elements), MOST_ARGUMENTS)
     )
     comma = " || ', ' || "
     if not others:
         return first
-    joined = [f"pg_catalog.left({first}, -1)"]
-    joined += [f"pg_catalog.substr(pg_catalog.left({other}, -1), 2)" for other in others]
+    joined = [f"pg_catalog.left({first}::pg_catalog.text, -1)"]
+    joined += [
+        f"pg_catalog.substr(pg_catalog.left({other}::pg_catalog.text, -1), 2)" for other in others
+    ]
     return f"({comma.join(joined)} || ']')"
+
+
+def columns_of(alias: str, columns: Iterable[str]) -> list[str]:
+    """Return the expressions for columns."""
+    return [f"{alias}.{quoted(name)}" for name in columns]
+
+
+def record_of(values: Iterable[str]) -> str:
+    """Return the expression for a record: without the cast, the server would compare fields."""
+    return f"ROW({', '.join(values)})::pg_catalog.record"
 
 
 def differs(columns: Iterable[str], one: str = "old", other: str = "new") -> str:
     """Return the condition that columns differ in any byte: every type has this operator."""
     columns = tuple(columns)
-    left, right = _listed(one, columns), _listed(other, columns)
-    # Without the casts the operator would be applied to column by column
-    as_record = "::pg_catalog.record"
-    return f"ROW({left}){as_record} OPERATOR(pg_catalog.*<>) ROW({right}){as_record}"
+    left, right = (record_of(columns_of(alias, columns)) for alias in (one, other))
+    return f"{left} OPERATOR(pg_catalog.*<>) {right}"
 
 
 def changed_rows(definition: Definition, operation: str) -> str:
@@ -96,34 +107,6 @@ def updated_rows(definition: Definition) -> str:
     )
 UNION ALL
 {updated}"""
-
-
-def first_row(definition: Definition, operation: str) -> str:
-    """
-    Return the query for one row that a statement has changed, and whether there are others.
-
-    Its columns are whether that is so, or the key is another one; whether the row is to be told;
-    the row and the types. Most statements change one row, and this needs no join.
-
-    Of an update there may be fewer new rows than old ones: a trigger BEFORE INSERT of a partition
-    can leave out a row that was to be moved there.
-    """
-    alias, source = _aliased(definition, operation)
-    rows = NEW_ROWS if operation == "insert" else OLD_ROWS
-    others = f"EXISTS (SELECT FROM {rows} OFFSET 1)"
-    if operation == "update":
-        source = f"{OLD_ROWS} AS old LEFT JOIN {NEW_ROWS} AS new ON true"
-        # A key that is NULL is no other one where there is no new row
-        is_null = f"new.{quoted(definition.key[0])} IS NULL"
-        others += f"\n            OR {differs(definition.key)}"
-        others += f"\n            OR {is_null} AND NOT EXISTS (SELECT FROM {NEW_ROWS})"
-    told = filter_of(definition, is_update=operation == "update")
-    return f"""SELECT {others},
-            {" AND ".join(told) or "true"},
-            {json_of(alias, definition.columns)},
-            {types_of(alias, definition.columns)}
-        INTO are_more, is_told, data, types
-        FROM {source} LIMIT 1;"""
 
 
 CONTEXT: Final = """
@@ -171,28 +154,33 @@ def find_unclear(definition: Definition, variable: str) -> str:
                 SELECT FROM {NEW_ROWS} AS new
                 WHERE NOT EXISTS (SELECT FROM {OLD_ROWS} AS old WHERE {same})
             )"""
-    return f"""GET DIAGNOSTICS context = PG_CONTEXT;
-        {variable} := EXISTS (
-            SELECT FROM pg_catalog.pg_class WHERE oid = TG_RELID AND relkind = 'p'
-                AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 150000
-                AND ({may_be_merge})
-        ) AND {has_other_keys}
-        OR EXISTS (
-            SELECT FROM pg_catalog.pg_constraint
-            WHERE conrelid = TG_RELID AND contype = 'f'
-                AND (confupdtype IN ('c', 'n', 'd') OR confdeltype IN ('n', 'd'))
-        ) AND (
-            EXISTS (
-                SELECT FROM {NEW_ROWS} AS new
-                GROUP BY {json_of("new", definition.key)} HAVING pg_catalog.count(*) > 1
-            )
-            OR {has_other_keys} AND EXISTS (
-                SELECT FROM {NEW_ROWS} AS new JOIN {OLD_ROWS} AS old ON {same} AND {is_same_row}
-            )
-        );"""
+    # The first statement has two of the queries, and is what most tables need: with all of them an
+    # UPDATE of two rows took twice as long
+    is_partitioned = """EXISTS (
+                SELECT FROM pg_catalog.pg_class WHERE oid = TG_RELID AND relkind = 'p'
+                    AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 150000
+            )"""
+    has_actions = """EXISTS (
+                SELECT FROM pg_catalog.pg_constraint WHERE conrelid = TG_RELID AND contype = 'f'
+                    AND (confupdtype IN ('c', 'n', 'd') OR confdeltype IN ('n', 'd'))
+            )"""
+    return f"""{variable} := {is_partitioned} OR {has_actions};
+        IF {variable} THEN
+            GET DIAGNOSTICS context = PG_CONTEXT;
+            {variable} := {is_partitioned} AND ({may_be_merge}) AND {has_other_keys}
+            OR {has_actions} AND (
+                EXISTS (
+                    SELECT FROM {NEW_ROWS} AS new
+                    GROUP BY {json_of("new", definition.key)} HAVING pg_catalog.count(*) > 1
+                )
+                OR {has_other_keys} AND EXISTS (
+                    SELECT FROM {NEW_ROWS} AS new JOIN {OLD_ROWS} AS old ON {same} AND {is_same_row}
+                )
+            );
+        END IF;"""
 
 
-def _aliased(definition: Definition, operation: str) -> tuple[str, str]:
+def aliased(definition: Definition, operation: str) -> tuple[str, str]:
     """Return how a condition calls the rows of an operation that has one of each, and those."""
     alias, rows, other = (
         ("old", OLD_ROWS, "new") if operation == "delete" else ("new", NEW_ROWS, "old")
@@ -202,6 +190,31 @@ def _aliased(definition: Definition, operation: str) -> tuple[str, str]:
         # Where there is one row only, a condition may call it by both names
         source = f"{source}, LATERAL (SELECT {alias}.*) AS {other}"
     return alias, source
+
+
+def rows_of_call(definition: Definition, statements: str) -> str:
+    """
+    Return statements around those for each row ``item`` of a call of a row-level trigger.
+
+    As of ``changed_rows()``, by a query that is parsed in each call: it takes the columns by the
+    types that they have. An expression has them as they were when the session first came to it, and
+    fails once they are others.
+    """
+    rows = f"WITH {OLD_ROWS} AS (SELECT ($1).*), {NEW_ROWS} AS (SELECT ($2).*)\n"
+    queries = (
+        f"WHEN '{operation.upper()}' THEN {literal(rows + changed_rows(definition, operation))}"
+        for operation in ("insert", "update", "delete")
+    )
+    query = f"CASE TG_OP {' '.join(queries)} END"
+    return f"""
+    IF TG_OP = 'INSERT' THEN
+        OLD := NEW;
+    ELSIF TG_OP = 'DELETE' THEN
+        NEW := OLD;
+    END IF;
+    FOR item IN EXECUTE {query} USING OLD, NEW
+    LOOP{statements}
+    END LOOP;"""
 
 
 def filter_of(definition: Definition, *, is_update: bool) -> list[str]:
@@ -214,7 +227,7 @@ def filter_of(definition: Definition, *, is_update: bool) -> list[str]:
 
 def _one_sided(definition: Definition, operation: str, unless_in: str | None = None) -> str:
     """Return the query for rows inserted or deleted, or for those of other rows' keys."""
-    alias, source = _aliased(definition, operation)
+    alias, source = aliased(definition, operation)
     conditions = filter_of(definition, is_update=False)
     if unless_in is not None:
         same = _same_key(definition, "asyncnotify_other", alias)
@@ -250,15 +263,7 @@ def _select(
     where = f"\n    WHERE {' AND '.join(conditions)}" if conditions else ""
     row = json_of(alias, definition.columns)
     key = json_of(alias, definition.key)
-    types = types_of(alias, definition.columns)
+    types = types_of(columns_of(alias, definition.columns))
     return f"""    SELECT {operation} AS operation, {row} AS data,
         {key if definition.columns != definition.key else "NULL"} AS key, {types} AS types
     FROM {source}{where}"""
-
-
-def _listed(alias: str, columns: Iterable[str]) -> str:
-    return ", ".join(_each(alias, columns))
-
-
-def _each(alias: str, columns: Iterable[str]) -> list[str]:
-    return [f"{alias}.{quoted(name)}" for name in columns]
