@@ -18,9 +18,10 @@ place                epoch → the newest tick, its epoch, the first tick of the
 last_before          time → the number of the newest tick before it, or no row
 visible              given channels and bucket; after, end, rows, bytes, …, snapshot → events, with
                      the xid of each as x
-short                as ``visible``, with the most bytes of a payload in the place of bytes → one
-                     row: what ``packed()`` returns, with null for each longer payload; how many are
-                     not null; the oldest tick. Null for each of the former if there is no event
+short                as ``visible``, with the most bytes of a payload in the place of bytes, and a
+                     usual channel, or null, before the snapshot → one row: what ``packed()``
+                     returns for that channel, with null for each longer payload; how many are not
+                     null; the oldest tick. Null for each of the former if there is no event
 whole                given channels and bucket; after, end, rows, bytes, … → events
 late                 given channels and bucket; after, end, rows, bytes, …, xids → as ``visible``
 first_late           after, end, xids → the smallest id of these transactions, or null

@@ -130,8 +130,8 @@ async def test_trap_9_a_poll_reads_some_pages(
             [row] = await admin.fetch(query, *arguments, *more)
             assert (row["found"] or 0) == found
             assert buffers(plan) < FEW, plan
-        plan = await explained(admin, sql.short.sql, *arguments, snapshot)
-        [row] = await admin.fetch(sql.short.sql, *arguments, snapshot)
+        plan = await explained(admin, sql.short.sql, *arguments, None, snapshot)
+        [row] = await admin.fetch(sql.short.sql, *arguments, None, snapshot)
         assert row["short"] == found
         assert buffers(plan) < FEW, plan
 
@@ -145,9 +145,12 @@ async def test_trap_9_a_portion_reads_no_more_than_it_gives(
     last, _ = ticks
     sql = Statements(NAMES)
     middle = last.top // 2
-    arguments = middle, middle + 1_000, 1_000, 10**6, last.snapshot.text
-    for query, rows in ((sql.visible.sql, 1_000), (sql.short.sql, 1)):
-        plan = await explained(admin, query, *arguments)
+    arguments, snapshot = (middle, middle + 1_000, 1_000, 10**6), last.snapshot.text
+    for query, rows, own in (
+        (sql.visible.sql, 1_000, (snapshot,)),
+        (sql.short.sql, 1, ("things", snapshot)),
+    ):
+        plan = await explained(admin, query, *arguments, *own)
         assert plan["Actual Rows"] == rows
         assert buffers(plan) < FEW + 1_000
         reading = [node for node in nodes(plan) if SEQUENTIAL in node["Node Type"]]

@@ -179,7 +179,9 @@ class Server:
         """Return what some transactions have appended."""
         return self._portion(after, end, rows, size, set(map(int, xids)).__contains__)
 
-    def short(self, after: int, end: int, rows: int, size: int, snapshot: str) -> list[Any]:
+    def short(  # noqa: PLR0917 - what the statement takes
+        self, after: int, end: int, rows: int, size: int, usual: str | None, snapshot: str
+    ) -> list[Any]:
         """Return what a snapshot sees, packed."""
         found = self._found(after, end, rows, Snapshot.parse(snapshot).sees)
         if not found:
@@ -187,7 +189,7 @@ class Server:
         columns = columns_of(found)
         payloads: Any = [text if len(text) <= size else None for text in columns.payloads]
         short = len(payloads) - payloads.count(None)
-        return [(*packed(columns._replace(payloads=payloads)), short, 0)]
+        return [(*packed(columns._replace(payloads=payloads), usual), short, 0)]
 
     def first_late(self, after: int, end: int, xids: list[str]) -> list[Row]:
         """Return the smallest id of some transactions."""

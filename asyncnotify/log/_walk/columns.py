@@ -14,21 +14,27 @@ from asyncpg.pgproto.pgproto import UUID as DriversUUID  # noqa: N811 - makes on
 _NUMBERS: Final = ">qq"
 """What ``PACKED`` has of each event as numbers: its id, and when it was appended, since 2000."""
 
-_SIZE: Final = calcsize(_NUMBERS)
+_UID: Final = "16s16x"
+"""The uid, which stands before these numbers."""
 
-_UID: Final = "16s"
+_WIDTH: Final = calcsize(_UID)
+_ID: Final = ">q"
 
 PACKED: Final = """
     pg_catalog.string_agg(
-        pg_catalog.int8send(id) || pg_catalog.timestamptz_send(appended_at), ''
-    ) AS numbers,
-    pg_catalog.string_agg(pg_catalog.uuid_send(uid), '') AS uids,
-    pg_catalog.array_agg(channel) AS channels, pg_catalog.array_agg(key) AS keys,
+        pg_catalog.uuid_send(uid) || pg_catalog.int8send(id)
+            || pg_catalog.timestamptz_send(appended_at), ''
+    ) AS fixed,
+    pg_catalog.array_agg(NULLIF(channel, {usual})) AS channels, pg_catalog.array_agg(key) AS keys,
     pg_catalog.array_agg(payload) AS payloads,
-    pg_catalog.array_agg(headers::pg_catalog.text) AS headers
+    pg_catalog.string_agg(pg_catalog.int8send(id), '') FILTER (WHERE headers IS NOT NULL)
+        AS with_headers,
+    pg_catalog.array_agg(headers::pg_catalog.text) FILTER (WHERE headers IS NOT NULL) AS headers
 """
 """The events of a query in one row. The driver makes an object for each row and decodes each value
 by itself, which takes twice as long; of arrays it knows those of texts without asking the server.
+Most events are of one channel, and have no headers: the name of a usual channel is null, and the
+headers are those of some events, whose ids stand beside.
 """
 
 _YEAR_2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -100,33 +106,67 @@ def columns_of(rows: Sequence[Any]) -> Columns:
     return Columns._make(zip(*(row[:count] for row in rows), strict=True))
 
 
-def number_packed(numbers: bytes) -> int:
+def number_packed(fixed: bytes) -> int:
     """Return how many events ``PACKED`` has given, from the first that it gives. Raises nothing."""
-    return len(numbers) // _SIZE
+    return len(fixed) // _WIDTH
 
 
-def last_packed(numbers: bytes) -> int:
+def last_packed(fixed: bytes) -> int:
     """Return the id of the last one, of at least one."""
-    number: int = unpack_from(_NUMBERS, numbers, len(numbers) - _SIZE)[0]
+    number: int = unpack_from(_NUMBERS, fixed, len(fixed) - calcsize(_NUMBERS))[0]
     return number
 
 
-def unpacked(numbers: bytes, uids: bytes, *columns: Sequence[Any]) -> Columns:
-    """Return the events, at least one, of what ``PACKED`` gives."""
+def unpacked(  # noqa: PLR0917 - the columns of one row
+    usual: str | None,
+    fixed: bytes,
+    channels: Sequence[str | None],
+    keys: Sequence[str | None],
+    payloads: Sequence[str],
+    with_headers: bytes | None,
+    headers: Sequence[str] | None,
+) -> Columns:
+    """Return the events, at least one, of what ``PACKED`` gives for a usual channel, if any."""
+    words = _words(fixed)
+    ids, times = words[2::4].tolist(), words[3::4].tolist()
+    uids = list(map(DriversUUID, unpack(_UID * len(ids), fixed)))
+    texts = _of_some(ids, with_headers, headers)
+    return Columns(ids, uids, _named(usual, channels), keys, payloads, texts, _times(times))
+
+
+def _words(numbers: bytes) -> "array[int]":
     words = array("q", numbers)
     if byteorder == "little":
         words.byteswap()
-    ids, times = words[::2].tolist(), words[1::2].tolist()
-    known = map(DriversUUID, unpack(_UID * len(ids), uids))
-    return Columns._make((ids, list(known), *columns, _times(times)))
+    return words
 
 
-def packed(columns: Columns) -> tuple[Any, ...]:
+def _named(usual: str | None, channels: Sequence[str | None]) -> Sequence[str]:
+    missing = channels.count(None)
+    if usual is not None and missing == len(channels):
+        return [usual] * missing
+    return [channel or str(usual) for channel in channels]
+
+
+def _of_some(
+    ids: Sequence[int], with_headers: bytes | None, headers: Sequence[str] | None
+) -> Sequence[str | None]:
+    if with_headers is None or headers is None:
+        return [None] * len(ids)
+    return list(map(dict(zip(_words(with_headers), headers, strict=True)).get, ids))
+
+
+def packed(columns: Columns, usual: str | None = None) -> tuple[Any, ...]:
     """Return what PostgreSQL would pack these events into. Raises nothing."""
-    ids, uids, *texts, times = columns
+    ids, uids, channels, keys, payloads, headers, times = columns
     since = ((time - _YEAR_2000) // _MICROSECOND for time in times)
-    numbers = b"".join(map(partial(pack, _NUMBERS), ids, since))
-    return numbers, b"".join(uid.bytes for uid in uids), *map(list, texts)
+    numbers = map(partial(pack, _NUMBERS), ids, since)
+    fixed = b"".join(uid.bytes + part for uid, part in zip(uids, numbers, strict=True))
+    unusual = [None if channel == usual else channel for channel in channels]
+    some = [(number, text) for number, text in zip(ids, headers, strict=True) if text is not None]
+    with_headers = b"".join(pack(_ID, number) for number, _ in some) or None
+    texts = [text for _, text in some] or None
+    return fixed, unusual, list(keys), list(payloads), with_headers, texts
 
 
 def _times(since_2000: Sequence[int]) -> list[datetime]:

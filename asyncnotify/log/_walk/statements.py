@@ -60,7 +60,8 @@ class Statements:
         visible: Events between two ids, visible in a snapshot, which is the last argument. Each
             row has the event's xid as ``x``.
         short: The same in one row, packed. Instead of the number of bytes it takes the most that a
-            payload may have: longer ones are null. ``short`` says how many are not.
+            payload may have: longer ones are null. ``short`` says how many are not. And before the
+            snapshot it takes a channel, or null: its name is null in the answer.
         whole: Events between two ids.
         late: Events between two ids, of transactions, whose xids are the last argument; as
             ``visible``.
@@ -79,17 +80,17 @@ class Statements:
             number, count = (f"${5 + len(self.chosen) + n}::pg_catalog.int8" for n in range(2))
             choice += f" AND {bucket_number(count)} = {number}"
             self.chosen += tuple(bucket)
-        own = f"${5 + len(self.chosen)}::pg_catalog.text"
-        sees = f"AND pg_catalog.pg_visible_in_snapshot(x, {own}::pg_catalog.pg_snapshot)"
+        own, second = (f"${5 + len(self.chosen) + n}::pg_catalog.text" for n in range(2))
         given = (channels, bucket)
         self.tick: Statement = tick(names)
         self.ticks: Statement = Statement("ticks", _ticks(names.ticks))
         self.place: Statement = Statement("place", _place(names))
         self.last_before: Statement = Statement("last_before", _last_before(names))
         self.news: Statement = Statement("news", _ticks(f"{names.prefix}_news($1, $2)"))
-        visible = _portion(names, _between_ids(names, f"{sees} {choice}"))
+        visible = _portion(names, _between_ids(names, f"{_seen_by(own)} {choice}"))
         self.visible: Statement = Statement("visible", visible, given)
-        short = _packed(names, _between_ids(names, f"{sees} {choice}", _SHORT))
+        rows = _between_ids(names, f"{_seen_by(second)} {choice}", _SHORT)
+        short = _packed(names, rows, usual=own)
         self.short: Statement = Statement("short", short, given)
         whole = _portion(names, _between_ids(names, choice))
         self.whole: Statement = Statement("whole", whole, given)
@@ -137,10 +138,17 @@ def _portion(names: Names, rows: str) -> str:
     """
 
 
-def _packed(names: Names, rows: str) -> str:
+def _seen_by(snapshot: str) -> str:
+    # In a query of its own, which is executed once: a generic plan would read the text for each row
+    return f"""AND pg_catalog.pg_visible_in_snapshot(
+            x, (SELECT {snapshot}::pg_catalog.pg_snapshot)
+        )"""
+
+
+def _packed(names: Names, rows: str, usual: str) -> str:
     # What stands beside aggregates is computed once all rows have been read: the first tick too
     return f"""
-        SELECT {PACKED}, pg_catalog.count(payload) AS short,
+        SELECT {PACKED.format(usual=usual)}, pg_catalog.count(payload) AS short,
             {names.prefix}_first_tick() AS first_tick
         FROM ({rows}) AS walked
     """

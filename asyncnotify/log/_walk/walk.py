@@ -141,6 +141,7 @@ class Walk:
         self._size = size
         self._expect = expect
         self._are_short = True
+        self._usual: str | None = None
 
     @property
     def reads_all(self) -> bool:
@@ -314,7 +315,7 @@ class Walk:
 
     def _query_of_short(self, after: int, end: int, *arguments: object) -> tuple[Any, ...]:
         size, sql = self._size, self._statements
-        return sql.short, after, end, size.rows, size.short, *sql.chosen, *arguments
+        return sql.short, after, end, size.rows, size.short, *sql.chosen, self._usual, *arguments
 
     async def _between(self, query: Statement, after: int, end: int, *arguments: object) -> _Answer:
         """Return the events between two ids, as many as a portion may have."""
@@ -335,16 +336,18 @@ class Walk:
 
     async def _short(self, after: int, end: int, *arguments: object) -> _Answer:
         """Return the events up to the first long one, the quicker way."""
+        usual = self._usual
         [row] = await self._queries.fetch(*self._query_of_short(after, end, *arguments))
         *packed, short, first_tick = row
         if packed[0] is None:
             return _Answer.none(0, first_tick)
         found = number_packed(packed[0])
+        self._usual = packed[1][-1] or usual
         self._are_short = short == found
         if self._are_short:
             last = last_packed(packed[0])
-            return _Answer(found, last, found, first_tick, partial(unpacked, *packed))
-        columns = unpacked(*packed)
+            return _Answer(found, last, found, first_tick, partial(unpacked, usual, *packed))
+        columns = unpacked(usual, *packed)
         if first_long := _first_long(columns.payloads):
             return _Answer.of(columns.up_to(first_long), found, first_tick)
         return _Answer.none(found, first_tick)

@@ -23,7 +23,7 @@ _EMPTY_TICK_IDS: Final = 1_000
 
 _EVENT: Final = ("id", "uid", "channel", "key", "payload", "headers", "appended_at", "x")
 _PORTION: Final = (*_EVENT, "found", "first_tick")
-_PACKED: Final = ("numbers", "uids", "channels", "keys", "payloads", "headers")
+_PACKED: Final = ("fixed", "channels", "keys", "payloads", "with_headers", "headers")
 _SHORT: Final = (*_PACKED, "short", "first_tick")
 _NOTHING: Final = (None,) * (len(_EVENT) + 1)
 
@@ -143,13 +143,13 @@ class Order:
         first_tick = self.ticks[0].number
         if not found:
             return [Row(_SHORT, (*(None,) * len(_PACKED), 0, first_tick))]
-        longest = arguments[3]
+        longest, usual = arguments[3], arguments[-2]
         columns = columns_of(found)
         payloads: list[Any] = [
             text if len(text.encode()) <= longest else None for text in columns.payloads
         ]
         short = len(payloads) - payloads.count(None)
-        columns_packed = packed(columns._replace(payloads=payloads))
+        columns_packed = packed(columns._replace(payloads=payloads), usual)
         return [Row(_SHORT, (*columns_packed, short, first_tick))]
 
     def late(self, channels: Any, bucket: Bucket, *arguments: Any) -> list[Row]:  # noqa: ANN401 - as sources tells

@@ -7,6 +7,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import pytest
+
 from asyncnotify.log._names import Names
 from asyncnotify.log._walk.columns import columns_of, packed, unpacked
 from asyncnotify.log._walk.statements import Statements
@@ -41,24 +43,24 @@ class FakeTable:
 
     async def fetch(self, statement: Statement, /, *arguments: Any) -> list[Any]:
         """Return the events between two ids, cut by number and by bytes."""
-        after, end, rows, size, *_ = arguments
+        after, end, rows, size, *others = arguments
         self.steps.append((after, end))
         self.verbs.append(statement.verb)
         found = sorted(id_ for id_ in self._sizes if after < id_ <= end)[:rows]
         if statement.verb == "short":
-            return [self._short(found, size)]
+            return [self._short(found, size, others[-2])]
         return self._portion(found, size)
 
     def _row(self, id_: int) -> tuple[Any, ...]:
         return id_, UUID(int=id_), "things", None, "x" * self._sizes[id_], None, NOW
 
-    def _short(self, found: list[int], longest: int) -> tuple[Any, ...]:
+    def _short(self, found: list[int], longest: int, usual: str | None) -> tuple[Any, ...]:
         short = [id_ for id_ in found if self._sizes[id_] <= longest]
         if not found:
             return *(None,) * 6, 0, 0
         columns = columns_of([self._row(id_) for id_ in found])
         payloads: Any = [text if len(text) <= longest else None for text in columns.payloads]
-        return *packed(columns._replace(payloads=payloads)), len(short), 0
+        return *packed(columns._replace(payloads=payloads), usual), len(short), 0
 
     def _portion(self, found: list[int], size: int) -> list[Row]:
         kept: list[int] = []
@@ -126,5 +128,20 @@ async def test_times_are_unpacked_to_the_microsecond() -> None:
     times = [NOW, NOW + step, NOW + timedelta(seconds=1), NOW, datetime(2000, 1, 1, tzinfo=UTC)]
     times += [times[-1] - step, times[-1] + step, datetime(1970, 1, 1, tzinfo=UTC)]
     rows = [(n, UUID(int=n), "things", "k", "", "{}", time) for n, time in enumerate(times)]
-    columns = unpacked(*packed(columns_of(rows)))
+    columns = unpacked(None, *packed(columns_of(rows)))
+    assert list(zip(*columns, strict=True)) == rows
+
+
+@pytest.mark.parametrize("headers", [[None] * 4, [None, "{}", None, '{"a":"b"}'], ["{}"] * 4])
+@pytest.mark.parametrize("channels", ["aaaa", "bbbb", "abca"])
+@pytest.mark.parametrize("usual", [None, "a", "x"])
+async def test_what_is_left_out_of_a_packed_portion(
+    usual: str | None, channels: str, headers: list[str | None]
+) -> None:
+    """The usual channel, and headers of events that have none, are there once it is unpacked."""
+    rows = [
+        (2**40 + n, UUID(int=n), channel, None, "", text, NOW)
+        for n, (channel, text) in enumerate(zip(channels, headers, strict=True))
+    ]
+    columns = unpacked(usual, *packed(columns_of(rows), usual))
     assert list(zip(*columns, strict=True)) == rows
