@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from struct import calcsize, pack, unpack, unpack_from
 from sys import byteorder
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 from uuid import UUID
 
 from asyncpg.pgproto.pgproto import UUID as DriversUUID  # noqa: N811 - makes one in a tenth of the time of its base
@@ -142,10 +142,11 @@ def _words(numbers: bytes) -> "array[int]":
 
 
 def _named(usual: str | None, channels: Sequence[str | None]) -> Sequence[str]:
-    missing = channels.count(None)
-    if usual is not None and missing == len(channels):
-        return [usual] * missing
-    return [channel or str(usual) for channel in channels]
+    if usual is None:
+        return cast("Sequence[str]", channels)
+    if channels.count(None) == len(channels):
+        return [usual] * len(channels)
+    return [usual if channel is None else channel for channel in channels]
 
 
 def _of_some(
