@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
+import asyncpg
 import pytest
 
 from asyncnotify import Reread
@@ -12,12 +14,11 @@ from tests.support.databases import database_of
 from tests.triggers.conftest import Told
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from tests.conftest import SharedServer
     from tests.triggers.conftest import Connection, Telling
 
 LIMIT = 7_999
+COST = re.compile(r"cost=[\d.]+\.\.([\d.]+)")
 LEVELS = pytest.mark.parametrize("level", ["statement", "row"])
 
 
@@ -98,6 +99,35 @@ async def test_small_and_large_rows_in_one_statement(admin: Connection, telling:
         ((3,), False),
         ((4, 5), True),
     ]
+
+
+@pytest.mark.parametrize("options", [{}, {"watch": "w"}, {"key": ("id", "v")}])
+async def test_what_is_planned_for_many_rows_is_cheap_for_one(
+    admin: Connection, telling: Telling, options: dict[str, Any]
+) -> None:
+    """A session keeps its plans: one of a high cost would be compiled for each row after that."""
+    try:
+        await admin.execute("LOAD 'auto_explain'")
+    except asyncpg.UndefinedFileError:
+        pytest.skip("the server has no auto_explain")
+    await admin.execute("CREATE TABLE t (id int PRIMARY KEY, v text, w int)")
+    told = await telling("t", **{"key": "id", **options})
+    await told.after(
+        "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 20000) AS n",
+        "UPDATE t SET w = 1",
+        "DELETE FROM t WHERE id > 3",
+    )
+    await admin.execute("SET auto_explain.log_min_duration = 0; SET client_min_messages = log")
+    await admin.execute("SET auto_explain.log_nested_statements = on")
+    plans: list[str] = []
+    admin.add_log_listener(lambda _, message: plans.append(message.message))
+    await told.after("INSERT INTO t VALUES (9)", "UPDATE t SET w = 2 WHERE id = 2")
+    await told.after("DELETE FROM t WHERE id = 3")
+    of_triggers = [plan for plan in plans if "Named Tuplestore Scan" in plan]
+    assert len(of_triggers) == 3
+    costs = [float(cost) for plan in of_triggers for cost in COST.findall(plan)[:1]]
+    assert len(costs) == 3
+    assert max(costs) < 10
 
 
 @LEVELS

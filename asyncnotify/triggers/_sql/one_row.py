@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from asyncnotify.triggers._names import literal, quoted
+from asyncnotify.triggers._names import literal
 from asyncnotify.triggers._sql.payloads import NEXT_NUMBER
 from asyncnotify.triggers._sql.rows import (
     MOST_ARGUMENTS,
@@ -69,12 +69,8 @@ def row_of_statement(definition: Definition, operation: str) -> str:
         values.append(f"({' AND '.join(told)}) IS TRUE AS is_told")
         payload = f"CASE WHEN one.is_told THEN {payload} ELSE {NOTHING} END"
     if operation == "update":
-        if told or len(key) > 1:
-            source = f"{OLD_ROWS} AS old, {NEW_ROWS} AS new"
-            values += _selected("old", definition.key, key)
-        else:
-            old = quoted(definition.key[0])
-            values.append(f"(SELECT old.{old} FROM {OLD_ROWS} AS old) AS {key[0]}")
+        source = f"{OLD_ROWS} AS old, {NEW_ROWS} AS new"
+        values += _selected("old", definition.key, key)
         same = _same(columns_of("one", key), columns_of("one", columns[: len(key)]))
         payload = f"CASE WHEN {same} THEN {payload} END"
     # The limit is for the planner: the session keeps what it plans, and of a first statement that
