@@ -52,6 +52,17 @@ async def test_first_what_is_there_and_then_what_comes(log: Log, admin: Connecti
         assert await waiting == ["a", "b", "c"]
 
 
+async def test_each_event_has_its_own_channel_and_headers(log: Log) -> None:
+    """Whatever those before have, in the same portion and in the one before."""
+    expected = [
+        ("abc"[n // 400 % 3], str(n), None, {} if n % 7 else {"n": str(n)}) for n in range(3_500)
+    ]
+    await log.append_many(expected)
+    async with asyncio.timeout(scaled(20)), log.read(after="start") as stream:
+        events = [cast("Event[str]", await anext(stream)) for _ in expected]
+    assert [(one.channel, one.payload, one.key, one.headers) for one in events] == expected
+
+
 async def test_from_now_on_only_what_is_committed_after_the_block_is_entered(
     log: Log, admin: Connection, connect: Connect
 ) -> None:
