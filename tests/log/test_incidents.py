@@ -60,7 +60,9 @@ async def test_an_outage_of_a_consumer_is_reported_from_its_beginning_to_its_end
 ) -> None:
     """Once each, by name; Closed is the last, to the callback and to the stream alike."""
     seen: list[Incident] = []
-    async with Log("orders", dsn, backoff=AT_ONCE, on_incident=seen.append) as log:
+    # Without such polls it would be at rest most of the time: its wake-ups come over a connection
+    # that is killed as well
+    async with Log("orders", dsn, poll=0.01, backoff=AT_ONCE, on_incident=seen.append) as log:
         incidents = log.incidents()
         async with log.consumer("mailer") as consumer:
             await append(admin, "a")
