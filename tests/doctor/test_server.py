@@ -79,11 +79,16 @@ async def until(admin: Connection, query: str, *arguments: Any) -> None:
 async def stuck_commits(server: PostgresServer, admin: Connection) -> AsyncGenerator[list[int]]:
     """Have a commit that waits for a standby, and one that waits behind it; give their pids."""
     waits = "SELECT wait_event = $2 FROM pg_stat_activity WHERE pid = $1"
+
+    async def commit_until_it_is_stuck() -> None:
+        # The checkpointer reads the setting as well, and no commit waits before it has
+        while True:
+            await stuck.execute("BEGIN; INSERT INTO orders VALUES (1); NOTIFY orders; COMMIT")
+
     async with connected(server) as stuck, connected(server) as behind:
         pids = [stuck.get_server_pid(), behind.get_server_pid()]
         await stuck.execute("SET application_name = 'checkout'")
-        commit = "BEGIN; INSERT INTO orders VALUES (1); NOTIFY orders; COMMIT"
-        tasks = [asyncio.ensure_future(stuck.execute(commit))]
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(commit_until_it_is_stuck())]
         try:
             await until(admin, waits, pids[0], "SyncRep")
             tasks.append(asyncio.ensure_future(behind.execute("NOTIFY orders")))
