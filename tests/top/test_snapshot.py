@@ -32,6 +32,12 @@ SOON = scaled(10.0)
 OWN_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asyncnotify top'"
 
 
+@pytest.fixture(autouse=True)
+def gives_services_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the answers of services take as long as they do on a busy machine."""
+    monkeypatch.setattr("asyncnotify.top._run._SETTLING", scaled(0.3))
+
+
 async def test_two_services_are_seen_with_their_channels(dsn: str) -> None:
     """With the rates of the notifications that they get meanwhile."""
     with service(dsn, "orders-api", "orders"), service(dsn, "mailer", "mails", every=30):
