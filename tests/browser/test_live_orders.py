@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ import pytest_asyncio
 from asyncnotify.testing.server import PostgresServer
 from tests.support.log_removal import remove_logs
 from tests.support.machine import scaled
+from tests.support.ports import kept_port
 from tests.support.services import ENVIRONMENT
 
 pytest.importorskip("playwright", reason="needs Playwright: the dependency group `browser`")
@@ -33,10 +33,9 @@ INSERT: Final = "INSERT INTO orders (customer, item, price) VALUES ($1, $2, $3) 
 class Shop:
     """The application in a process of its own, on a PostgreSQL of its own."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, port: int) -> None:
         self.server = server
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = port
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -93,13 +92,14 @@ def own_server() -> Iterator[PostgresServer]:
 @pytest_asyncio.fixture
 async def shop(own_server: PostgresServer) -> AsyncIterator[Shop]:
     """The application, with a table without orders."""
-    shop = Shop(own_server)
-    await shop.start()
-    async with shop.connection() as connection:
-        await connection.execute("TRUNCATE orders RESTART IDENTITY")
-    yield shop
-    said = await shop.stop()
-    assert "Traceback" not in said
+    with kept_port() as port:
+        shop = Shop(own_server, port)
+        await shop.start()
+        async with shop.connection() as connection:
+            await connection.execute("TRUNCATE orders RESTART IDENTITY")
+        yield shop
+        said = await shop.stop()
+        assert "Traceback" not in said
 
 
 @pytest_asyncio.fixture

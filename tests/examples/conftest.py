@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from asyncnotify.testing.proxy import FaultProxy
 from tests.support.machine import scaled
+from tests.support.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -123,6 +124,10 @@ class ExampleRunner:
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
+
+    def keep_port(self) -> int:
+        """Return a port for one program that serves; nobody else gets it until the test ends."""
+        return self._stack.enter_context(kept_port())
 
     async def run(self, example: str, *arguments: str, **environment: str) -> Program:
         """Start an example; whatever happens, it ends with the test."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -55,9 +54,7 @@ async def read(response: aiohttp.ClientResponse, count: int) -> list[dict[str, s
 
 async def test_a_browser_that_comes_back_gets_what_it_has_missed(runner: ExampleRunner) -> None:
     """From the id of the last event that it got, to a new request."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = runner.keep_port()
     program = await runner.run("log_sse", PORT=str(port))
     await program.expect("Uvicorn running on")
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
@@ -121,8 +120,7 @@ class Service:
 @contextlib.asynccontextmanager
 async def serving(runner: ExampleRunner, example: str) -> AsyncGenerator[Service]:
     """Run a service on a free port; at the end, stop it as Ctrl-C does."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = runner.keep_port()
     program = await runner.run(example, PORT=str(port))
     await program.expect(READY[example])
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:

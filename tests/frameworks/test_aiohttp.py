@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -24,6 +23,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from asyncnotify.ext.aiohttp import LOG, health
 from asyncnotify.ext.aiohttp._lifecycle import CLIENTS as CLIENTS_OF_APP
 from tests.support.machine import scaled
+from tests.support.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -109,17 +109,19 @@ class Service:
         return self._log.read_text(encoding="utf-8")
 
 
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextlib.asynccontextmanager
 async def served(project: Path, module: str, *gunicorn: str) -> AsyncGenerator[Service]:
     """Run a file of the page, by run_app() or by gunicorn; whatever happens, it ends."""
-    port, log = free_port(), project / "output"
+    with kept_port() as port:
+        async with _served_at(port, project, module, gunicorn) as service:
+            yield service
+
+
+@contextlib.asynccontextmanager
+async def _served_at(
+    port: int, project: Path, module: str, gunicorn: tuple[str, ...]
+) -> AsyncGenerator[Service]:
+    log = project / "output"
     run = f"from aiohttp import web; import {module} as m; web.run_app(m.app, port={port})"
     command = [*gunicorn, f"--bind=127.0.0.1:{port}", f"{module}:app"] if gunicorn else ["-c", run]
     with log.open("wb") as output:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -87,8 +86,7 @@ class Process:
 
 async def serve(runner: ExampleRunner, beat: str = "0.3") -> Process:
     """Start a process; beat: the seconds in which it renews its visitors."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = runner.keep_port()
     program = await runner.run("chat", PORT=str(port), BEAT=beat)
     await program.expect("Uvicorn running on")
     return Process(program, port)

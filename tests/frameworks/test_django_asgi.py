@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -15,6 +14,7 @@ from asyncnotify.log import Log
 from tests.support.commands import TIME_LIMIT, wait_for
 from tests.support.django_project import SETTINGS, Project
 from tests.support.machine import scaled
+from tests.support.ports import kept_port
 
 pytest.importorskip("django", minversion="5.2")
 
@@ -48,12 +48,11 @@ class Service:
 @contextlib.contextmanager
 def serving(project: Project, application: str = "application") -> Generator[Service]:
     """Serve the project by uvicorn's command."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ("-m", "uvicorn", f"web.asgi:{application}", f"--port={port}")
-    with project.running(*command) as process:
-        wait_for(process.stdout, "Uvicorn running on")
-        yield Service(process, port)
+    with kept_port() as port:
+        command = ("-m", "uvicorn", f"web.asgi:{application}", f"--port={port}")
+        with project.running(*command) as process:
+            wait_for(process.stdout, "Uvicorn running on")
+            yield Service(process, port)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError
@@ -16,14 +15,23 @@ import pytest
 from asyncnotify.log import BlockingLog, Log
 from tests.support.commands import TIME_LIMIT, wait_for
 from tests.support.django_project import MODELS, TABLE, Project
+from tests.support.ports import kept_port
 
 pytest.importorskip("django", minversion="5.2")
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/django.md").read_text(encoding="utf-8")
 TEXTS: Final = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Where a server of the test's is."""
+    with kept_port() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return rest
 
 
-def test_the_first_program_runs_as_it_is_pasted(project: Project) -> None:
+def test_the_first_program_runs_as_it_is_pasted(project: Project, url: str) -> None:
     """The command and the server say what the page says, and Ctrl-C ends both."""
     text = shown(r"django_app\.py")
     place = project.environment
@@ -58,8 +66,6 @@ def test_the_first_program_runs_as_it_is_pasted(project: Project) -> None:
         text = text.replace(said, real)
     project.write("django_app.py", text)
     del project.environment["DJANGO_SETTINGS_MODULE"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
     server = ("-m", "uvicorn", "django_app:application", f"--port={url.rpartition(':')[2]}")
     with (
         project.running("django_app.py", "asyncnotify_listen") as command,
@@ -121,7 +127,7 @@ urlpatterns = [path("events", events), path("orders/<int:order>", change)]
 """
 
 
-def test_clients_of_the_log_resume(project: Project) -> None:
+def test_clients_of_the_log_resume(project: Project, url: str) -> None:
     """After the migration, which makes the log, a client that comes back gets what it missed."""
     project.write("shop/models.py", "")
     project.write("shop/migrations/__init__.py", "")
@@ -131,8 +137,6 @@ def test_clients_of_the_log_resume(project: Project) -> None:
     for _ in range(2):
         migrated = project.manage("migrate", "-v", "0")
         assert migrated.returncode == 0, migrated.stderr
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
     server = ("-m", "uvicorn", "web.asgi:application", f"--port={url.rpartition(':')[2]}")
     with project.running(*server) as web:
         wait_for(web.stdout, "Uvicorn running on")

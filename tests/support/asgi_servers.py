@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tests.support.machine import scaled
+from tests.support.ports import kept_port
 from tests.support.services import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -72,8 +72,14 @@ class WebServer:
 @contextlib.contextmanager
 def serving(folder: Path, *command: str, **environment: str) -> Generator[WebServer]:
     """Run a command in a folder, on a free port (``{port}``, PORT); kill what is left of it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with kept_port() as port, _serving_at(port, folder, command, environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving_at(
+    port: int, folder: Path, command: tuple[str, ...], environment: dict[str, str]
+) -> Generator[WebServer]:
     output = folder / "output.txt"
     was = signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored by the command
     try:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from tests.support.machine import scaled
+from tests.support.ports import kept_port
 from tests.support.services import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -158,8 +159,14 @@ class WebServer:
 @contextlib.contextmanager
 def web_server(folder: Path, dsn: str, *command: str, **environment: str) -> Generator[WebServer]:
     """Run a command in a folder, with ``PORT`` put in; yield once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with kept_port() as port, _web_server_at(port, folder, dsn, command, environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _web_server_at(
+    port: int, folder: Path, dsn: str, command: tuple[str, ...], environment: dict[str, str]
+) -> Generator[WebServer]:
     arguments = [part.replace("PORT", str(port)) for part in command]
     with subprocess.Popen(
         [str(SCRIPTS / arguments[0]), *arguments[1:]],
