@@ -197,7 +197,7 @@ async def test_stop_thaws_what_was_frozen(
     """A server frozen with a frozen session stops all the same."""
     own_server.freeze_backend(session.get_server_pid())
     own_server.freeze()
-    own_server.stop(timeout=5.0)
+    own_server.stop(timeout=scaled(5.0))
     assert not own_server.running
 
 
@@ -207,11 +207,11 @@ async def test_standby_streams_and_is_promoted(own_server: PostgresServer) -> No
         assert await fetch(replica.dsn, "SELECT pg_is_in_recovery()") is True
         await fetch(own_server.dsn, "CREATE TABLE followed AS SELECT 42 AS value")
         position = await fetch(own_server.dsn, "SELECT pg_current_wal_lsn() - '0/0'")
-        own_server.kill()
         replayed = f"SELECT pg_last_wal_replay_lsn() - '0/0' >= {position}"
         async with asyncio.timeout(scaled(10)):
             while not await fetch(replica.dsn, replayed):
                 pass
+        own_server.kill()  # what it has not sent by then, the standby never has
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await fetch(replica.dsn, "CREATE TABLE refused ()")
         replica.promote()
@@ -284,7 +284,7 @@ def orphan() -> tuple[int, Path]:
 def test_killed_owner_leaves_nothing(orphan: tuple[int, Path]) -> None:
     """When the owner is killed with SIGKILL, the server and its directory go within seconds."""
     pid, data_dir = orphan
-    assert wait_until(lambda: not data_dir.parent.exists(), 5.0)
+    assert wait_until(lambda: not data_dir.parent.exists(), scaled(5.0))
     assert pid not in states()
 
 
