@@ -42,12 +42,15 @@ async def test_a_healthy_server_comes_out_clean(dsn: str) -> None:
 
 async def test_nothing_is_written(dsn: str, admin: Connection) -> None:
     """No transaction of the server gets an id meanwhile, which all get that write."""
-    before = await admin.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-    report = await diagnose(dsn, probe=False)
-    after = await admin.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-    assert bad(report) == []
-    assert of(report, "delivery") == []
-    assert before == after
+    next_id = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
+    for _ in range(5):
+        before = await admin.fetchval(next_id)
+        report = await diagnose(dsn, probe=False)
+        assert bad(report) == []
+        assert of(report, "delivery") == []
+        if await admin.fetchval(next_id) == before:
+            return  # each time it is not: autovacuum takes some as well
+    pytest.fail("it takes transaction ids")
 
 
 async def test_a_server_that_is_not_there_is_a_finding() -> None:

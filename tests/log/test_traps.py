@@ -239,10 +239,13 @@ async def test_trap_14_a_tick_without_news_writes_nothing(
     """An idle call takes no xid and makes no row."""
     await append(admin, "x")
     await reader.read()
-    before = await admin.fetchval("SELECT pg_current_snapshot()::text")
-    for _ in range(3):
-        assert await reader.walk.take_tick() == reader.tick
-    assert await admin.fetchval("SELECT pg_current_snapshot()::text") == before
+    for _ in range(5):
+        before = await admin.fetchval("SELECT pg_current_snapshot()::text")
+        for _ in range(3):
+            assert await reader.walk.take_tick() == reader.tick
+        if await admin.fetchval("SELECT pg_current_snapshot()::text") == before:
+            return  # each time it is not: autovacuum takes some xids as well
+    pytest.fail("it takes xids")
 
 
 async def test_trap_12_the_cursor_is_not_written_for_each_event(
