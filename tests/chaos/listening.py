@@ -21,6 +21,7 @@ from tests.chaos.judge.table import Table
 from tests.chaos.sender import Sender
 from tests.chaos.stepped_clock import stepping
 from tests.chaos.streams import streams
+from tests.support.machine import scaled
 from tests.support.server_faults import ServerFaults
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class Chaos:
         for task in self._churning:
             task.cancel()
         await asyncio.wait(self._churning)
-        await self.fences.converge(within=_CAP + 2.0)
+        await self.fences.converge(within=_CAP + scaled(2.0))
 
     async def end(self) -> dict[str, list[int]]:
         """Stop sending; return what was sent, by channel, when everybody has been given it."""

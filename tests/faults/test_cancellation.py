@@ -143,7 +143,7 @@ async def every_moment(
 
 async def no_more_than(before: set[asyncio.Task[Any]], moment: str) -> None:
     """Check that there are no more tasks than before, once those that end have ended."""
-    deadline = asyncio.get_running_loop().time() + 1.0
+    deadline = asyncio.get_running_loop().time() + scaled(1.0)
     while len(asyncio.all_tasks()) > len(before):
         left = asyncio.all_tasks() - before
         remaining = deadline - asyncio.get_running_loop().time()

@@ -290,7 +290,7 @@ async def test_p1_a_pooler_that_returns_in_another_mode_is_refused(
         Listener(pooler.dsn, backoff=SHORT_BACKOFF), pooled_server.dsn
     ) as observed:
         pooler.restart(pool_mode="transaction")
-        refused = await observed.until(RetryScheduled, timeout=4.0)
+        refused = await observed.until(RetryScheduled, timeout=scaled(4.0))
         assert isinstance(refused.cause, PoolerError)
         assert observed.listener.state is State.DEGRADED
         pooler.restart(pool_mode="session")
@@ -308,7 +308,7 @@ async def test_p5_a_pooler_that_stops_delivering_is_noticed(
     )
     async with observing(listener, pooled_server.dsn) as observed:
         pooler.reload(pool_mode="transaction")
-        await observed.until(ConnectionLost, timeout=4.0)
+        await observed.until(ConnectionLost, timeout=scaled(4.0))
         pooler.reload(pool_mode="session")
         await observed.until(Reconnected)
         await observed.delivers()
