@@ -159,8 +159,8 @@ async def test_a_heartbeat_keeps_the_server_from_ending_an_idle_session(
     """With idle_session_timeout above the heartbeat, the session lives for ever."""
     needs_version(await database.fetchval("SHOW server_version"), 14, "idle_session_timeout")
     async with (
-        setting(database, "idle_session_timeout", "400ms"),
-        database.running(heartbeat=0.05, heartbeat_timeout=scaled(5.0)) as subject,
+        setting(database, "idle_session_timeout", f"{scaled(400):.0f}ms"),
+        database.running(heartbeat=scaled(0.05), heartbeat_timeout=scaled(5.0)) as subject,
     ):
         with database.wire() as wire:
             await wire.until(10, ANSWER, "to_client")
