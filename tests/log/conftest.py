@@ -12,6 +12,7 @@ import contextlib
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -19,6 +20,7 @@ import pytest_asyncio
 
 from asyncnotify.log import Log
 from asyncnotify.log._names import Names
+from asyncnotify.log._values import time_of
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, SqlQueries, Walk
 from asyncnotify.testing.fake import FakeServer
@@ -69,15 +71,18 @@ class Reader:
             for last, tick in pairwise(ticks):
                 async for columns in self.walk.events(last, tick):
                     self.portions.append(columns.size)
-                    found.extend(
-                        dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)
-                    )
+                    found.extend(map(_named, zip(*columns, strict=True)))
             self.tick = ticks[-1].number
         return found
 
     async def payloads(self) -> list[str]:
         """Take a tick; return the payloads that are new to this reader."""
         return [row["payload"] for row in await self.read()]
+
+
+def _named(values: tuple[Any, ...]) -> dict[str, Any]:
+    row = dict(zip(COLUMNS, values, strict=True))
+    return row | {"uid": UUID(bytes=row["uid"]), "appended_at": time_of(row["appended_at"])}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,13 +9,14 @@ from asyncnotify.log._consuming.calling import result_of
 from asyncnotify.log._consuming.serving import MARK, MARKED, TransactionEndedError
 from asyncnotify.log._errors import LogError
 from asyncnotify.log._ports import Statement
-from asyncnotify.log._values import Event
+from asyncnotify.log._values import with_contents
 
 if TYPE_CHECKING:
     from asyncnotify.log._consuming.calling import Handling
     from asyncnotify.log._names import Names
     from asyncnotify.log._ports import LogSession
     from asyncnotify.log._status import DeadLetter
+    from asyncnotify.log._values import Event
 
 
 async def handle_dead_letter(
@@ -35,7 +36,7 @@ async def handle_dead_letter(
     event: Event[Any] = letter.event
     if channel is not None:
         payload = channel.decode(letter.event.payload)
-        event = _decoded(event, payload)
+        event = with_contents(event, payload, event.headers)
     transaction = await session.begin()
     try:
         await _discard(session, names, letter)
@@ -66,8 +67,3 @@ async def _discard(session: LogSession, names: Names, letter: DeadLetter) -> Non
             f" {letter.event.position} is gone: it has been retried or discarded"
         )
         raise LogError(msg)
-
-
-def _decoded(event: Event[str], payload: object) -> Event[Any]:
-    position, event_id, channel, _, key, headers, appended_at = event
-    return Event(position, event_id, channel, payload, key, headers, appended_at)

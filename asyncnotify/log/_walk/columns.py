@@ -1,15 +1,15 @@
 """The events of a portion, column by column, and the form in which the server packs short ones."""
 
 from array import array
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from struct import calcsize, pack, unpack, unpack_from
 from sys import byteorder
 from typing import Any, Final, NamedTuple, Self, cast
 from uuid import UUID
 
-from asyncpg.pgproto.pgproto import UUID as DriversUUID  # noqa: N811 - makes one in a tenth of the time of its base
+from asyncnotify.log._values import microseconds_of, time_of
 
 _NUMBERS: Final = ">qq"
 """What ``PACKED`` has of each event as numbers: its id, and when it was appended, since 2000."""
@@ -37,10 +37,6 @@ Most events are of one channel, and have no headers: the name of a usual channel
 headers are those of some events, whose ids stand beside.
 """
 
-_YEAR_2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_SECOND: Final = 1_000_000
-_MICROSECOND: Final = timedelta(microseconds=1)
-
 
 class Columns(NamedTuple):
     """
@@ -48,21 +44,21 @@ class Columns(NamedTuple):
 
     Attributes:
         ids: Their numbers.
-        uids: Their identities.
+        uids: Their identities, as bytes.
         channels: Where they were appended.
         keys: What they are about.
         payloads: As they were coded.
         headers: JSON of the headers, or None.
-        times: When they were appended.
+        times: When they were appended, as ``microseconds_of()`` returns it.
     """
 
     ids: Sequence[int]
-    uids: Sequence[UUID]
+    uids: Sequence[bytes]
     channels: Sequence[str]
     keys: Sequence[str | None]
     payloads: Sequence[str]
     headers: Sequence[str | None]
-    times: Sequence[datetime]
+    times: Sequence[int]
 
     @property
     def size(self) -> int:
@@ -79,12 +75,12 @@ class Columns(NamedTuple):
         place = self.ids.index(number)
         _, uids, channels, keys, payloads, headers, times = self
         return (
-            uids[place],
+            UUID(bytes=uids[place]),
             channels[place],
             payloads[place],
             keys[place],
             headers[place],
-            times[place],
+            time_of(times[place]),
         )
 
     def up_to(self, count: int) -> Self:
@@ -100,10 +96,13 @@ def columns_of(rows: Sequence[Any]) -> Columns:
     Return the events of rows that begin with these columns in their order.
 
     Raises:
-        TypeError: There is no row.
+        ValueError: There is no row.
     """
     count = len(Columns._fields)
-    return Columns._make(zip(*(row[:count] for row in rows), strict=True))
+    of_rows = zip(*(row[:count] for row in rows), strict=True)
+    ids, uids, channels, keys, payloads, headers, times = of_rows
+    identities, moments = [uid.bytes for uid in uids], list(map(microseconds_of, times))
+    return Columns(ids, identities, channels, keys, payloads, headers, moments)
 
 
 def number_packed(fixed: bytes) -> int:
@@ -129,9 +128,9 @@ def unpacked(  # noqa: PLR0917 - the columns of one row
     """Return the events, at least one, of what ``PACKED`` gives for a usual channel, if any."""
     words = _words(fixed)
     ids, times = words[2::4].tolist(), words[3::4].tolist()
-    uids = list(map(DriversUUID, unpack(_UID * len(ids), fixed)))
+    uids = unpack(_UID * len(ids), fixed)
     texts = _of_some(ids, with_headers, headers)
-    return Columns(ids, uids, _named(usual, channels), keys, payloads, texts, _times(times))
+    return Columns(ids, uids, _named(usual, channels), keys, payloads, texts, times)
 
 
 def _words(numbers: bytes) -> "array[int]":
@@ -160,29 +159,10 @@ def _of_some(
 def packed(columns: Columns, usual: str | None = None) -> tuple[Any, ...]:
     """Return what PostgreSQL would pack these events into. Raises nothing."""
     ids, uids, channels, keys, payloads, headers, times = columns
-    since = ((time - _YEAR_2000) // _MICROSECOND for time in times)
-    numbers = map(partial(pack, _NUMBERS), ids, since)
-    fixed = b"".join(uid.bytes + part for uid, part in zip(uids, numbers, strict=True))
+    numbers = map(partial(pack, _NUMBERS), ids, times)
+    fixed = b"".join(uid + part for uid, part in zip(uids, numbers, strict=True))
     unusual = [None if channel == usual else channel for channel in channels]
     some = [(number, text) for number, text in zip(ids, headers, strict=True) if text is not None]
     with_headers = b"".join(pack(_ID, number) for number, _ in some) or None
     texts = [text for _, text in some] or None
     return fixed, unusual, list(keys), list(payloads), with_headers, texts
-
-
-def _times(since_2000: Sequence[int]) -> list[datetime]:
-    """Return times of microseconds since 2000: most are of the same second as those before."""
-    times: list[datetime] = []
-    start, end, in_second = 0, 0, _second(_YEAR_2000)
-    for time in since_2000:
-        if not start <= time < end:
-            start = time // _SECOND * _SECOND
-            end = start + _SECOND
-            in_second = _second(_YEAR_2000 + timedelta(0, 0, start))
-        times.append(in_second(time - start, UTC))
-    return times
-
-
-def _second(time: datetime) -> Callable[[int, tzinfo], datetime]:
-    """Return what makes times of this second: of microseconds, and UTC."""
-    return partial(datetime, *time.timetuple()[:6])

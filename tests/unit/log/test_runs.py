@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_events_are_ordered_by_tick_and_id() -> None:
     """A late one comes in the tick that sees it first; one of a later tick is left for that."""
 
     def row(number: int, xid: int) -> Row:
-        return Row(EVENT, (number, None, "things", None, str(number), None, NOW, xid))
+        return Row(EVENT, (number, UUID(int=number), "things", None, str(number), None, NOW, xid))
 
     first = Tick(
         *(7, 1, 0, Snapshot.parse("5:6:5"), 9, 2, 2, 1), whole=False, taken_at=NOW
