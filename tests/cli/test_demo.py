@@ -29,6 +29,7 @@ from tests.support.demo_runs import (
     read_until,
     started,
 )
+from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,7 +156,7 @@ def test_demo_without_server_programs(tmp_path: Path) -> None:
 def hurried(template: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A demo without pauses for reading."""
     monkeypatch.setattr(scenario, "PAUSE", 0.05)
-    monkeypatch.setattr(scenario, "WRITING_TIME", 0.2)
+    monkeypatch.setattr(scenario, "WRITING_TIME", scaled(0.2))
     return monkeypatch
 
 
@@ -193,10 +194,11 @@ def test_demo_fails_when_the_listener_does_not_come_back(
             starts.pop()(self)
 
     hurried.setattr(PostgresServer, "start", start_once)
-    hurried.setattr(scenario, "STEP_TIMEOUT", 2.0)
+    limit = scaled(2.0)
+    hurried.setattr(scenario, "STEP_TIMEOUT", limit)
     assert main(["demo"]) == 1
     shown = capsys.readouterr()
-    assert "not listening again after the server was back, within 2 s" in shown.out
+    assert f"not listening again after the server was back, within {limit:g} s" in shown.out
     assert shown.err == ""
 
 
