@@ -150,8 +150,13 @@ class Chaos:
                 await asyncio.sleep(chance.uniform(0.0, 0.3))
                 await subscription.cancel()
 
-    async def inject_faults(self, seconds: float) -> list[Fault]:
-        """Inject one fault after the other, each kind as often as the others; fences between."""
+    async def inject_faults(self, seconds: float, recoveries: int) -> list[Fault]:
+        """
+        Inject one fault after the other, each kind as often as the others; fences between.
+
+        It ends after so many seconds, once each kind has been injected, and there were so many
+        recoveries.
+        """
         injected: list[Fault] = []
         ends = time.monotonic() + seconds
         for fault in self._draw_faults():
@@ -161,7 +166,8 @@ class Chaos:
             if len(injected) % _FAULTS_BETWEEN_FENCES == 0:
                 self.proxy.heal()
                 await self.fences.compare()
-            if time.monotonic() > ends and len(injected) >= len(self._faults):
+            is_enough = len(injected) >= len(self._faults) and len(self.recoveries) >= recoveries
+            if is_enough and time.monotonic() > ends:
                 break
         return injected
 

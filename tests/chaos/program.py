@@ -64,11 +64,14 @@ async def run(
     *,
     seconds: float,
     seed: int,
+    recoveries: int = 0,
     pooler: PgBouncer | None = None,
     stepped_clock: bool = False,
 ) -> Outcome:
     """
     Inject faults into a running server for so many seconds, at least; return what became of it.
+
+    It goes on until listeners have recovered so many times: a busy machine takes longer for them.
 
     Two of three listeners connect through the pooler, if there is one; it has to be of mode
     ``session``. The clock can be stepped only where ``with_stepped_clock()`` has been called.
@@ -83,7 +86,7 @@ async def run(
         FaultProxy.for_dsn((pooler or server).dsn) as proxy,
         Chaos(server, proxy, chance, faults=faults, stepped_clock=stepped_clock) as chaos,
     ):
-        injected = await chaos.inject_faults(seconds)
+        injected = await chaos.inject_faults(seconds, recoveries)
         await chaos.converge()
         sent = await chaos.end()
     return _judge(chaos, injected, sent, seed=seed, seconds=time.monotonic() - began)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos.log.program import run_log
-from tests.support.machine import scaled
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
@@ -36,7 +35,7 @@ async def test_nothing_is_lost_or_doubled(
     a standby takes the place of the server, again and again.
     """
     outcome = await run_log(
-        own_server, seconds=scaled(seconds), seed=SEED, retention=retention, failover=failover
+        own_server, seconds=seconds, seed=SEED, retention=retention, failover=failover
     )
     assert not outcome.broken, f"{outcome}\n{outcome.broken}"
     assert outcome.faults.total() > 4, outcome
