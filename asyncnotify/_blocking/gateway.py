@@ -104,18 +104,20 @@ class Gateway:
         The portal, which takes calls.
 
         Raises:
-            NotStartedError: There has never been a portal, or its loop could not be started.
+            NotStartedError: There has never been a portal, its loop could not be started, or
+                another thread is about to start it.
             ClosedError: The portal is closed.
-            WrongLoopError: An event loop runs in this thread.
+            WrongLoopError: An event loop runs in this thread, or this is another process.
         """
         portal = self._portal
         if portal is None or portal.has_failed:
-            msg = "the listener, notifier or log has not been started: use `with` or start()"
-            raise NotStartedError(msg)
-        if not portal.is_open:
+            raise _not_started_error()
+        if portal.is_closed:
             raise closed_error()
         portal.check_owner()
         check_no_loop()
+        if not portal.is_open:
+            raise _not_started_error()
         return portal
 
     @property
@@ -281,6 +283,11 @@ def check_no_loop() -> None:
             " async view of Flask or Django sync_to_async)"
         )
         raise WrongLoopError(msg)
+
+
+def _not_started_error() -> NotStartedError:
+    msg = "the listener, notifier or log has not been started: use `with` or start()"
+    return NotStartedError(msg)
 
 
 def _nothing() -> None:

@@ -69,8 +69,13 @@ class Portal:
 
     @property
     def is_open(self) -> bool:
-        """Whether the portal takes calls."""
+        """Whether the portal takes calls: it has been launched, and is not closed."""
         return self.thread is not None and not self._closed
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the portal takes no more calls."""
+        return self._closed
 
     @property
     def has_failed(self) -> bool:
@@ -175,10 +180,11 @@ class Portal:
         If nobody else uses the loop, its thread has ended as well.
         """
         deadline = time.monotonic() + timeout
-        with contextlib.suppress(TimeoutError):
-            self._ended.result(timeout)
-            if self.thread is not None:
-                self.thread.join(max(0.0, deadline - time.monotonic()))
+        if self.thread is not None or self._closed:  # what was never launched has no end
+            with contextlib.suppress(TimeoutError):
+                self._ended.result(timeout)
+                if self.thread is not None:
+                    self.thread.join(max(0.0, deadline - time.monotonic()))
 
     # -- in the loop --------------------------------------------------------------------------
 

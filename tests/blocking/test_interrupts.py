@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(180)
 LIMIT = scaled(150.0)  # seconds for a program that takes 20 on an idle machine
 
 PRELUDE = """
-import faulthandler, os, random, signal, sys, threading, time
+import faulthandler, os, random, signal, sys, threading, time, traceback
 from asyncnotify import *
 
 dsn, what, limit = sys.argv[1:]
@@ -44,6 +44,15 @@ def ring(_, frame):
         raise Alarm
 
 signal.signal(signal.SIGALRM, ring)
+
+def end_child(call):
+    '''End a fork after a call. By itself it would not: faulthandler waits for its lost thread.'''
+    try:
+        call()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 def interrupted(call, after, again):
     '''Call it, and raise in it after so many seconds, or later: some callbacks swallow it.'''
@@ -172,12 +181,13 @@ with BlockingListener(dsn) as listener:
 """
 
 FORKS = """
-def notify(notifier):
+def notify():
     try:
         notifier.notify("orders", "1")
-    except (WrongLoopError, ClosedError):
-        notifier.start()
-        notifier.notify("orders", "1")
+    except WrongLoopError:
+        if n % 10 == 0:
+            notifier.start()
+            notifier.notify("orders", "1")
 
 for n in range(300):
     notifier = BlockingNotifier(dsn)
@@ -188,18 +198,89 @@ for n in range(300):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, chain=True)
         signal.setitimer(signal.ITIMER_REAL, limit / 15)
-        if n % 10 == 0:
-            notify(notifier)
-        else:
-            try:
-                notifier.notify("orders")
-            except WrongLoopError:
-                pass
-        os._exit(0)
+        end_child(notify)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, (n, status)
     first.join()
     notifier.close()
+"""
+
+WINDOW = """
+from asyncnotify._blocking import portal
+
+attach = portal.attach
+begun, may_attach = threading.Event(), threading.Event()
+
+def attach_late(user):
+    begun.set()
+    may_attach.wait()
+    attach(user)
+
+portal.attach = attach_late
+notifier = BlockingNotifier(dsn)
+first = threading.Thread(target=notifier.notify, args=("orders",), daemon=True)
+first.start()
+begun.wait()
+"""
+"""Another thread's first call has made what leads to the loop, and not attached it yet."""
+
+FORK_IN_WINDOW = """
+def start():
+    portal.attach = attach
+    try:
+        notifier.notify("orders")
+    except WrongLoopError:
+        notifier.start()
+        notifier.notify("orders")
+    else:
+        raise AssertionError
+
+if (child := os.fork()) == 0:
+    end_child(start)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+may_attach.set()
+first.join()
+notifier.close()
+"""
+
+CALL_IN_WINDOW = """
+from asyncnotify._blocking.gateway import Gateway
+
+really_open = Gateway.open
+
+def open_after(self, *args):
+    may_attach.set()
+    return really_open(self, *args)
+
+Gateway.open = open_after
+notifier.notify("orders")
+first.join()
+notifier.close()
+"""
+
+INTERRUPT_IN_WINDOW = """
+from asyncnotify._blocking import portal
+
+attach = portal.attach
+
+def interrupt(_):
+    portal.attach = attach
+    raise KeyboardInterrupt
+
+for calls_again in True, False:
+    portal.attach = interrupt
+    notifier = BlockingNotifier(dsn)
+    try:
+        notifier.notify("orders")
+    except KeyboardInterrupt:
+        if calls_again:
+            notifier.notify("orders")
+    else:
+        raise AssertionError
+    began = time.monotonic()
+    notifier.close(timeout=limit)
+    assert time.monotonic() - began < limit / 2
 """
 
 FILES = """
@@ -287,6 +368,22 @@ def test_r56_an_interrupted_start_leaves_no_thread(dsn: str) -> None:
 def test_r55_no_fork_under_threads_hangs(dsn: str) -> None:
     """Of 300 forks during another thread's first call no child hangs; start() begins anew there."""
     run(FORKS, dsn)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_r55_a_fork_before_another_threads_start_is_told_as_any_other(dsn: str) -> None:
+    """That what it was about to start belongs to the parent, not that it was closed."""
+    run(WINDOW + FORK_IN_WINDOW, dsn)
+
+
+def test_r57_a_call_waits_for_another_threads_start(dsn: str) -> None:
+    """Whatever that has done by then."""
+    run(WINDOW + CALL_IN_WINDOW, dsn)
+
+
+def test_r56_a_call_begins_anew_after_an_interrupted_start(dsn: str) -> None:
+    """And close() does not wait for what was never begun."""
+    run(INTERRUPT_IN_WINDOW, dsn)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it counts the open files in /proc")
