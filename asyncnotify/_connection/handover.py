@@ -270,6 +270,7 @@ class Replacement:
     ) -> None:
         self._prepare = prepare
         self._max_age = max_age
+        self._retry_after = _RETRY_AFTER if max_age is None else min(max_age, _RETRY_AFTER)
         self._loop = asyncio.get_running_loop()
         self._due: float | None = None
         self._warnings = WarningLimit()
@@ -290,7 +291,7 @@ class Replacement:
             self._on_given_up(self.handover.cancel())
             self.handover = None
 
-    async def complete(self, old: ListeningSession) -> ListeningSession | None:
+    async def complete(self, handover: Handover, old: ListeningSession) -> ListeningSession | None:
         """
         Return the new session, which has taken over; None if the old one goes on.
 
@@ -299,9 +300,6 @@ class Replacement:
             ConnectionLostError: The new one is of another server, so notifications are missed.
             Exception: The old session is lost, and why.
         """
-        handover = self.handover
-        if handover is None:
-            return None
         self._marker = handover.marker
         try:
             elsewhere = await handover.leads_elsewhere(old)
@@ -334,8 +332,7 @@ class Replacement:
                 " stays in use, nothing was missed, and the replacement is tried again",
                 describe_error(error),
             )
-        if self._max_age is not None:
-            self._due = self._loop.time() + min(self._max_age, _RETRY_AFTER)
+        self._due = self._loop.time() + self._retry_after
 
     def seconds_left(self) -> float | None:
         """Return the seconds until a handover is to begin; None if that is not known."""
@@ -349,9 +346,10 @@ class Replacement:
             self.handover.add_done_callback(when_prepared)
 
     @property
-    def is_prepared(self) -> bool:
-        """Whether there is a handover that is to be completed."""
-        return self.handover is not None and self.handover.is_prepared
+    def prepared(self) -> Handover | None:
+        """The handover that is to be completed; None: there is none."""
+        handover = self.handover
+        return handover if handover is not None and handover.is_prepared else None
 
 
 def _raise_refusal(refused: Mapping[str, Exception]) -> None:

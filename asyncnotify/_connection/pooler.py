@@ -251,13 +251,13 @@ class DeliveryChecks:
         """Signs of a pooler that passes for a server were seen, and no check was passed since."""
         self._notice_due = notice_due
         self._loop = asyncio.get_running_loop()
-        self._check: PoolerCheck | None = None
+        self._check: PoolerCheck
         self._probe: PoolerProbe | None = None
         self._due_at = math.inf
         self._is_audited, self._beats = False, 0
 
     def check_by(self, check: PoolerCheck) -> None:
-        """Make each check by this one."""
+        """Make each check by this one. To be called before the first is due."""
         self._check = check
 
     def suspect(self) -> None:
@@ -294,10 +294,9 @@ class DeliveryChecks:
             PoolerError: It does not deliver.
             Exception: A command of the check failed.
         """
-        if self._check is not None:
-            probe = await self._check.begin(session)
-            await probe.finished()
-            await self._conclude(probe, session)
+        probe = await self._check.begin(session)
+        await probe.finished()
+        await self._conclude(probe, session)
 
     async def go_on(self, session: ListeningSession) -> None:
         """
@@ -312,9 +311,8 @@ class DeliveryChecks:
             await self._conclude(probe, session)
             return
         self._due_at = math.inf
-        if self._check is not None:
-            self._probe = await self._check.begin(session)
-            self._probe.add_done_callback(self._notice_due)
+        self._probe = await self._check.begin(session)
+        self._probe.add_done_callback(self._notice_due)
 
     async def _conclude(self, probe: PoolerProbe, session: ListeningSession) -> None:
         if await probe.conclude(session):

@@ -24,7 +24,7 @@ from asyncnotify._tasks import GivenUp
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from asyncnotify._connection.handover import Replacement
+    from asyncnotify._connection.handover import Handover, Replacement
     from asyncnotify._connection.limits import Limits
     from asyncnotify._connection.ports import Failures, ListeningSession
     from asyncnotify._delivery.registry import Registry, Unlisten
@@ -78,8 +78,8 @@ class SessionLoop:
         self._warnings = WarningLimit()
         self.delivery = DeliveryChecks(self.notice_change)
         self._own_notifications = OwnNotifications(router, self.delivery.suspect)
-        self._replacement: Replacement | None = None
-        self._on_replaced: Callable[[ListeningSession, ListeningSession], None] | None = None
+        self._replacement: Replacement
+        self._on_replaced: Callable[[ListeningSession, ListeningSession], None]
 
     # -- for callers --------------------------------------------------------------------------
 
@@ -144,15 +144,18 @@ class SessionLoop:
         self._last_probe = self._loop.time()
         self.delivery.session_began(session)
         self._own_notifications.session_began()
-        if self._replacement is not None:
-            self._replacement.session_began()
+        self._replacement.session_began()
 
     def replace_by(
         self,
         replacement: Replacement,
         on_replaced: Callable[[ListeningSession, ListeningSession], None],
     ) -> None:
-        """Replace sessions by this, and call ``on_replaced`` with the old and the new one."""
+        """
+        Replace sessions by this, and call ``on_replaced`` with the old and the new one.
+
+        To be called before the first session begins.
+        """
         self._replacement = replacement
         self._on_replaced = on_replaced
 
@@ -161,8 +164,7 @@ class SessionLoop:
         self.session = None
         self._router.connect(None)
         self._own_notifications.end()
-        if self._replacement is not None:
-            self._replacement.end()
+        self._replacement.end()
         settling, self._settling = self._settling, []
         _release(settling)
         if (check := self.delivery.end()) is not None:
@@ -203,16 +205,14 @@ class SessionLoop:
                 await self.delivery.go_on(session)
             elif self._questions:
                 await self._answer(session, self._questions.pop(0))
-            elif self._replacement is not None and self._may_be_replaced:
-                session = await self._replace(session, self._replacement)
+            elif (handover := self._prepared) is not None:
+                session = await self._replace(session, handover)
             elif self._registry.is_settled:
                 await self._wait_for_change(remaining)
 
     async def _wait_for_change(self, seconds: float | None) -> None:
-        until_due = None
-        if self._replacement is not None:
-            self._replacement.begin_if_due(self.notice_change)
-            until_due = self._replacement.seconds_left()
+        self._replacement.begin_if_due(self.notice_change)
+        until_due = self._replacement.seconds_left()
         seconds = min(s for s in (seconds, until_due, _LOOK_INTERVAL) if s is not None)
         try:
             async with asyncio.timeout(seconds):
@@ -303,24 +303,23 @@ class SessionLoop:
     # -- replacement --------------------------------------------------------------------------
 
     @property
-    def _may_be_replaced(self) -> bool:
-        """Whether a new session is prepared, and nothing else goes on with the old one."""
-        prepared = self._replacement is not None and self._replacement.is_prepared
-        return prepared and not self.delivery.goes_on and self._registry.is_settled
+    def _prepared(self) -> Handover | None:
+        """What is prepared to take over, if nothing else goes on with the present session."""
+        at_rest = self._registry.is_settled and not self.delivery.goes_on
+        return self._replacement.prepared if at_rest else None
 
-    async def _replace(self, old: ListeningSession, replacement: Replacement) -> ListeningSession:
+    async def _replace(self, old: ListeningSession, handover: Handover) -> ListeningSession:
         """Let a prepared session take over; return the one that serves from here on."""
         try:
-            new = await replacement.complete(old)
+            new = await self._replacement.complete(handover, old)
         except NotListeningError:
             await self._beat(old)  # which repairs it, and tells what may have been missed
             return old
         if new is None:
             return old
         self.begin(new)
-        if self._on_replaced is not None:
-            self._on_replaced(old, new)
-        await replacement.clean_up(old, new)
+        self._on_replaced(old, new)
+        await self._replacement.clean_up(old, new)
         return new
 
     # -- questions ----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncnotify._model import Notification
 
     Items = OrderedDict[object, Item]
+    Held = OrderedDict[object, Notification[Any]]
 
 
 class LatestMailbox(Mailbox):
@@ -30,8 +31,8 @@ class LatestMailbox(Mailbox):
     def __init__(self) -> None:
         super().__init__()
         self._ready: Items = OrderedDict()  # notifications by their channel, gaps by themselves
-        self._held: Items | None = OrderedDict()
-        self._tail = self._held
+        self._held: Held | None = OrderedDict()
+        self._tail: Items | Held = self._held
 
     def put(self, notification: Notification[Any]) -> None:
         """Add a notification. Never waits, never fails."""
@@ -39,7 +40,7 @@ class LatestMailbox(Mailbox):
         if self._waiters and self._ready:
             self._wake_one()
 
-    def _conflate(self, items: Items, notification: Notification[Any]) -> None:
+    def _conflate(self, items: Items | Held, notification: Notification[Any]) -> None:
         if items.pop(notification.channel, None) is not None:
             self.conflated += 1
         items[notification.channel] = notification
@@ -90,7 +91,8 @@ class LatestMailbox(Mailbox):
     def hold(self) -> None:
         """Keep what arrives from here on from the consumer, until release()."""
         if self._open:
-            self._held = self._tail = OrderedDict()
+            self._held = OrderedDict()
+            self._tail = self._held
 
     def release(self, gap: Gap) -> None:
         """Append the gap, and after it what has been held; the consumer may take both."""
@@ -101,10 +103,10 @@ class LatestMailbox(Mailbox):
 
     def _emit_held(self) -> None:
         self.gaps += 1
-        held, self._held = self._held or OrderedDict[object, Item](), None
+        held, self._held = self._held, None
         self._tail = self._ready
-        for notification in held.values():
-            if not isinstance(notification, Gap):
+        if held:
+            for notification in held.values():
                 self._conflate(self._ready, notification)
         if self._ready:
             self._wake_all()
