@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,18 +25,20 @@ AGE = 100.0
 # -- the place in the stream ----------------------------------------------------------------------
 
 
-async def play(before: int, behind: int, late: int, turns: list[bool], *, finish: bool) -> None:
+async def play(before: int, behind: int, late: int, turns: list[str], *, finish: bool) -> None:
     """Let both sessions bring their part of one stream, by turns, and check what is delivered."""
     delivered: list[str] = []
     switch = Switch(lambda _pid, _channel, payload: delivered.append(payload))
     stream = [("orders", str(number)) for number in range(before + behind)]
     stream.insert(before, (switch.marker, ""))
     old, new = list(stream), stream[min(late, before) :]  # the new one has begun to listen later
-    for is_old in turns:
+    for turn in turns:
+        if turn == "proof":
+            switch.old_has_listened()
         if switch.reached.done():
             break
-        queue, take = (old, switch.from_old) if is_old else (new, switch.from_new)
-        if queue:
+        queue, take = (old, switch.from_old) if turn == "old" else (new, switch.from_new)
+        if queue and turn != "proof":
             take(1, *queue.pop(0))
     everything = [payload for channel, payload in stream if channel == "orders"]
     if finish and switch.reached.done():
@@ -54,18 +57,41 @@ async def play(before: int, behind: int, late: int, turns: list[bool], *, finish
     st.integers(0, 5),
     st.integers(0, 5),
     st.integers(0, 5),
-    st.lists(st.booleans(), max_size=30),
+    st.lists(st.sampled_from(["old", "new", "proof"]), max_size=30),
     st.booleans(),
 )
 def test_r16_each_notification_is_delivered_once_and_in_order(
     before: int,
     behind: int,
     late: int,
-    turns: list[bool],
+    turns: list[str],
     finish: bool,  # noqa: FBT001 - of a parametrised test
 ) -> None:
     """However the two sessions are read by turns, and whether the new one takes over or not."""
     asyncio.run(play(before, behind, late, turns, finish=finish))
+
+
+class Payload(str):
+    """A text that can tell whether anybody keeps it."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("finish", [True, False])
+async def test_r16_once_it_is_decided_only_one_session_counts(finish: bool) -> None:  # noqa: FBT001
+    """What the other one still brings until it is closed is neither delivered nor kept."""
+    delivered: list[str] = []
+    switch = Switch(lambda _pid, _channel, payload: delivered.append(payload))
+    for take in (switch.from_old, switch.from_new):
+        take(1, switch.marker, "")
+        take(1, "orders", "behind the marker")
+    (switch.finish if finish else switch.undo)()
+    late = Payload("too late")
+    kept = weakref.ref(late)
+    for take in (switch.from_old, switch.from_new):
+        take(1, "orders", late)
+    del late
+    assert (delivered, kept()) == (["behind the marker"], None)
 
 
 async def test_p7_what_is_held_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +159,7 @@ async def test_each_session_has_its_age(harness: SupervisorHarness) -> None:
     assert AGE * 0.9 <= harness.server.now - began <= AGE + 0.1
 
 
-@pytest.mark.parametrize("fault", ["refuses", "is deaf", "is silent"])
+@pytest.mark.parametrize("fault", ["refuses", "refuses a channel", "is deaf", "is silent"])
 async def test_r18_a_new_session_that_cannot_serve_is_given_up(
     harness: SupervisorHarness, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -144,6 +170,7 @@ async def test_r18_a_new_session_that_cannot_serve_is_given_up(
     assert [type(item) for item in seen(subscriber)] == [Gap]
     server = harness.server
     server.refusal = ConnectionRefusedError("no") if fault == "refuses" else None
+    server.refused = {"more": PermissionError("no")} if fault == "refuses a channel" else {}
     server.is_deaf = fault == "is deaf"
     server.new_are_silent = fault == "is silent"
     await asyncio.sleep(AGE / 2 + 10)
@@ -154,7 +181,8 @@ async def test_r18_a_new_session_that_cannot_serve_is_given_up(
     old.notify(1, "more", "still here")
     assert seen(subscriber) == ["still here"]
     assert "could not be replaced: " in caplog.text
-    server.refusal, server.is_deaf, server.new_are_silent = None, False, False
+    server.refusal, server.refused = None, {}
+    server.is_deaf, server.new_are_silent = False, False
     await harness.until(Replaced)
     assert seen(subscriber) == []
 
@@ -187,6 +215,67 @@ async def test_an_old_session_that_dies_meanwhile_is_a_loss(harness: SupervisorH
     await harness.until(Reconnected)
     await asyncio.sleep(10)
     assert [session.lost for session in harness.server.sessions].count(False) == 1
+
+
+@pytest.mark.usefixtures("exact")
+async def test_an_old_session_that_dies_while_it_hands_over_is_a_loss(
+    harness: SupervisorHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody knows what it was not sent: each subscription gets a Gap, and no session is left."""
+    harness.server.answer_time = 0.5
+    harness.supervise("orders")
+    subscriber = harness.subscribe("more")
+    await asyncio.sleep(AGE + 1)
+    assert [type(item) for item in seen(subscriber)] == [Gap]
+    old, new = harness.server.sessions
+    assert old.asked[-1].startswith("LISTEN asyncnotify_handover_")
+    old.die()
+    await harness.until(ConnectionLost)
+    assert "nothing was missed" not in caplog.text
+    assert new.lost
+    await harness.until(Reconnected)
+    [gap] = seen(subscriber)
+    assert isinstance(gap, Gap)
+    assert gap.reason is GapReason.RECONNECT
+    assert [session.lost for session in harness.server.sessions] == [True, True, False]
+
+
+@pytest.mark.usefixtures("exact")
+async def test_a_new_session_that_dies_while_it_takes_over_is_given_up(
+    harness: SupervisorHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also after its marker has come: the old one goes on, and nothing is missed."""
+    harness.server.answer_time = 0.5
+    harness.supervise("orders")
+    subscriber = harness.subscribe("more")
+    await asyncio.sleep(AGE + 2.2)
+    assert [type(item) for item in seen(subscriber)] == [Gap]
+    old, new = harness.server.sessions
+    assert (old.asked[-1], new.asked[-1][:6]) == ("heartbeat", "NOTIFY")
+    new.die()
+    old.notify(1, "more", "meanwhile")
+    await asyncio.sleep(5)
+    assert "could not be replaced: ConnectionLostError: the new connection was lost" in caplog.text
+    assert old.listening == {"orders", "more"}
+    old.notify(1, "more", "still here")
+    assert seen(subscriber) == ["meanwhile", "still here"]
+
+
+@pytest.mark.usefixtures("exact")
+async def test_what_is_unlistened_meanwhile_is_not_listened_on_by_the_new_session(
+    harness: SupervisorHarness,
+) -> None:
+    """It has begun to listen on what was desired then, and ends that before it takes over."""
+    harness.server.answer_time = 0.2
+    harness.supervise("orders")
+    subscriber = harness.subscribe("more")
+    await asyncio.sleep(AGE + 0.1)
+    assert harness.server.session.asked == ["LISTEN more,orders"]
+    harness.unsubscribe(subscriber)
+    await harness.until(Replaced)
+    await asyncio.sleep(2)
+    assert harness.server.session.listening == {"orders"}
+    assert harness.server.session.asked[1] == "UNLISTEN more"
 
 
 @pytest.mark.usefixtures("exact")

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from asyncnotify._errors import ConfigurationError, ConnectionLostError
-from asyncnotify._events import ConnectionLost, Reconnected
+from asyncnotify._events import ConnectionLost, Reconnected, RetryScheduled
 from asyncnotify._model import State
-from tests.unit.fake_server import asked, at
+from tests.unit.fake_server import asked, at, seen
 
 if TYPE_CHECKING:
     from asyncnotify._connection.ports import ListeningSession
@@ -285,6 +285,41 @@ async def test_a_question_under_way_when_all_ends_is_answered_by_an_error(
     with pytest.raises(ConnectionLostError):
         await question
     assert harness.server.now == 0.5
+
+
+# -- agreement ------------------------------------------------------------------------------------
+
+
+async def test_who_gives_up_waiting_for_agreement_holds_up_nobody(
+    harness: SupervisorHarness,
+) -> None:
+    """The others who wait for the same commands are woken, and the session goes on."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+    harness.server.answer_time = 1.0
+    harness.subscribe("b")
+    impatient, patient = (asyncio.create_task(harness.session_loop.settled()) for _ in range(2))
+    await asyncio.sleep(0.5)
+    impatient.cancel()
+    await patient
+    assert harness.server.session.listening == {"a", "b"}
+    await asyncio.sleep(20)
+    assert len(harness.server.sessions) == 1
+
+
+async def test_a_session_that_ends_while_it_answers_has_not_begun(
+    harness: SupervisorHarness,
+) -> None:
+    """The attempt has failed, for the reason that the server gave; no Gap says that it listened."""
+    harness.server.answer_time = 1.0
+    harness.supervise("a")
+    subscriber = harness.subscribe("b")
+    await asyncio.sleep(0.5)
+    harness.server.session.die("the server is shutting down")
+    retry = await harness.until(RetryScheduled)
+    assert isinstance(retry.cause, ConnectionLostError)
+    assert "the server is shutting down" in str(retry.cause)
+    assert seen(subscriber) == []
 
 
 # -- the end --------------------------------------------------------------------------------------

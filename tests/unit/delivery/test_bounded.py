@@ -415,3 +415,16 @@ def test_taking_gaps_while_held_does_not_make_the_buffer_smaller() -> None:
     assert harness.box.trim() == 0
     harness.box.release(AFTER_LOSS)
     assert harness.taken() == [AFTER_LOSS, Gap("a", GapReason.OVERFLOW, EARLY, 1), 2]
+
+
+def test_a_gap_in_place_of_a_notification_makes_no_room_for_what_is_held() -> None:
+    """The gap waits before the loss, and what arrives after the loss is bounded by itself."""
+    harness = Harness(1).begun()
+    harness.put(1)
+    harness.box.hold()
+    harness.put(2, 3)
+    unreadable = Gap("a", GapReason.UNDECODABLE)
+    harness.box.replace(unreadable)
+    assert harness.box.trim() == 1
+    harness.box.release(AFTER_LOSS)
+    assert harness.taken() == [unreadable, AFTER_LOSS, overflow_of(1), 3]

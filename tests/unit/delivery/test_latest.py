@@ -175,3 +175,21 @@ def test_what_nobody_took_is_not_counted_as_taken(mailbox: LatestMailbox) -> Non
     mailbox.hold()
     mailbox.release(AFTER_LOSS)
     assert mailbox.taken == 1
+
+
+@pytest.mark.parametrize("after_gap", [True, False])
+def test_a_gap_takes_the_place_of_a_notification(
+    mailbox: LatestMailbox,
+    after_gap: bool,  # noqa: FBT001
+) -> None:
+    """And of a gap right before that, which it covers; what comes behind them stays."""
+    if after_gap:
+        mailbox.hold()
+        mailbox.release(AFTER_LOSS)
+    gaps = mailbox.gaps
+    mailbox.put(note(1, "a"))
+    mailbox.put(note(2, "b"))
+    unreadable = Gap("a", GapReason.UNDECODABLE)
+    mailbox.replace(unreadable)
+    assert mailbox.gaps == gaps + (not after_gap)
+    assert taken(mailbox) == [unreadable, note(2, "b")]

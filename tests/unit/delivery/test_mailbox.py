@@ -228,6 +228,16 @@ async def test_r30_a_wake_up_is_passed_on_by_a_cancelled_wait(mailbox: Mailbox) 
         assert mailbox.take() == note()
 
 
+async def test_r30_a_wait_that_is_being_cancelled_is_not_woken(mailbox: Mailbox) -> None:
+    """Cancelled just before a notification comes: that wakes the next who waits."""
+    first, second = (asyncio.ensure_future(mailbox.wait()) for _ in range(2))
+    await asyncio.sleep(1)
+    first.cancel()
+    mailbox.put(note())  # before the cancelled task has run
+    assert await second
+    assert first.cancelled()
+
+
 async def test_a_wait_that_was_cancelled_before_is_not_woken(mailbox: Mailbox) -> None:
     """Waiters that were cancelled earlier leave nothing behind."""
     gone = [asyncio.ensure_future(mailbox.wait()) for _ in range(100)]

@@ -272,6 +272,28 @@ async def test_r27_turns_for_a_slow_consumer_come_to_an_end(harness: RouterHarne
     assert len(box) <= 10 + 1
 
 
+async def test_r28_a_consumer_that_waits_for_its_turn_is_not_too_slow_yet(
+    harness: RouterHarness,
+) -> None:
+    """While others have theirs it cannot make room, however many turns that takes."""
+    box, turns = harness.box(limit=10), harness.router.turns
+    others = [turns.next() for _ in range(200)]  # more than have their share in one turn
+
+    async def take_all_in_turn() -> None:
+        await turns.next()
+        while box.take() is not None:
+            pass
+
+    consumer = asyncio.create_task(take_all_in_turn())
+    await asyncio.sleep(0)
+    harness.receive(25)
+    await asyncio.wait(others)
+    assert (box.dropped, len(box)) == (0, 25)
+    await consumer
+    assert await harness.turns_until_resumed() <= 4
+    assert box.dropped == 0
+
+
 async def test_what_was_held_is_trimmed_at_once(harness: RouterHarness) -> None:
     """Nobody can make room there before the gap has come."""
     box = harness.box(limit=10)

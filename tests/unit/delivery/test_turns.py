@@ -123,6 +123,19 @@ async def test_who_is_woken_after_a_rest_does_not_wait() -> None:
     assert (before, turns.is_taken) == (False, True)
 
 
+async def test_who_is_woken_while_others_wait_has_no_budget_of_its_own() -> None:
+    """What begins with the first who asks would else overtake all that wait for their turn."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    turns = Turns(loop)
+    turns.begin()
+    loop.spend(2 * SLICE)
+    waiting = turns.next()
+    turns.begin_with_first()
+    assert turns.is_over
+    await waiting
+
+
 async def test_a_round_is_past_when_all_that_waited_together_have_run() -> None:
     """Until then nobody can say that a consumer is too slow."""
     turns = Turns(asyncio.get_running_loop())
