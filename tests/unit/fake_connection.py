@@ -21,7 +21,7 @@ class FakeConnection(HookedConnection):
         self.statements: list[str] = []
         self.answer_time: float | None = 0.0
         self.answer: Any = "SELECT 1"
-        self.answers: list[Any] = []  # in place of the answer, at first
+        self.answers: list[Any] = []  # in place of the answer, at first; errors are raised
         self.errors: list[BaseException] = []  # in place of the next answers
         self._transport: Any = None
         self.closed = self.terminated = self.in_transaction = False
@@ -67,11 +67,10 @@ class FakeConnection(HookedConnection):
             await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
-        if self.answers:
-            return self.answers.pop(0)
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
+        answer = self.answers.pop(0) if self.answers else self.answer
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
         """Answer what ``fetch()`` asks, as ``execute()`` does."""

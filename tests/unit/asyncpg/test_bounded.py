@@ -104,3 +104,38 @@ async def test_r31_closing_takes_no_longer_than_it_is_given(
     assert harness.connection.terminated
     await harness.session.close(2.0)
     assert harness.connection.statements == ["close"]
+
+
+async def test_what_a_pooler_may_give_to_others_is_set_and_reset(harness: SessionHarness) -> None:
+    """Both once: behind a pooler the settings are the session's, which goes back to others."""
+    harness.session.may_wait = True
+    for _ in range(2):
+        await harness.session.set_own_defaults()
+    await harness.session.reset_defaults()
+    assert [s.split(" ")[0] for s in harness.connection.statements] == ["SET", "RESET"]
+    set_, reset = (
+        {part.split()[1] for part in s.split(";")} for s in harness.connection.statements
+    )
+    assert set_ == reset != set()
+
+
+async def test_what_was_not_set_is_not_reset(harness: SessionHarness) -> None:
+    """It would undo what somebody else has set for the session."""
+    harness.session.may_wait = False
+    await harness.session.set_own_defaults()
+    await harness.session.reset_defaults()
+    assert harness.connection.statements == []
+
+
+async def test_r13_a_server_that_does_not_tell_which_one_it_is_stays_unknown(
+    harness: SessionHarness,
+) -> None:
+    """A refusal is no loss; every other error is one."""
+    harness.connection.errors = [asyncpg.InsufficientPrivilegeError("denied")]
+    assert await harness.session.find_server() is None
+    assert not harness.session.lost
+    harness.connection.answer = [["one"]]
+    assert await harness.session.find_server() == "one"
+    harness.connection.errors = [asyncpg.ConnectionDoesNotExistError("gone")]
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await harness.session.find_server()

@@ -146,3 +146,41 @@ def test_a_transport_that_cannot_be_seen_is_left_alone() -> None:
         _transport = None
 
     assert TransportFlowControl.of(Connection()) is None  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+class Transport:
+    """Reads, pauses, and ends as the test says."""
+
+    def __init__(self) -> None:
+        self.closing = self.paused = False
+
+    def is_closing(self) -> bool:
+        """Return whether it ends."""
+        return self.closing
+
+    def pause_reading(self) -> None:
+        """Pause; raises, as asyncio does, once it is closing."""
+        assert not self.closing
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        """Go on; as above."""
+        assert not self.closing
+        self.paused = False
+
+
+def test_a_transport_that_is_closing_is_neither_paused_nor_resumed() -> None:
+    """It may have begun to close at any time; what is raised then would end up with a consumer."""
+    transport = Transport()
+    connection: Any = SimpleNamespace(_transport=transport)
+    flow = TransportFlowControl.of(connection)
+    assert flow is not None
+    assert flow.pause()
+    states = [transport.paused]
+    flow.resume()
+    states.append(transport.paused)
+    assert states == [True, False]
+    assert flow.pause()
+    transport.closing = True
+    flow.resume()
+    assert not flow.pause()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from asyncnotify._asyncpg.connection import as_hooked
+from asyncnotify._asyncpg.proof import ListenCheck
+from asyncnotify._asyncpg.session import ListeningSession
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ChannelNameError, ConfigurationError, ConnectionLostError
 from asyncnotify._keepalive import Keepalive
@@ -20,8 +22,6 @@ from tests.unit.session_harness import SessionHarness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from asyncnotify._asyncpg.session import ListeningSession
 
 
 TRUNCATED = asyncpg.UndefinedFileError("could not access status of transaction 7")
@@ -104,6 +104,50 @@ async def test_a_truncated_status_is_repaired(
     assert (listen, again) == ('LISTEN "a"', 'LISTEN "a"')
     assert "pg_notification_queue_usage" in usage
     assert "a bug of PostgreSQL" in caplog.text
+
+
+HOLDER = {"pid": 9, "application_name": "psql\x1b[2J", "state": "idle", "seconds": 60.0}
+
+
+@pytest.mark.parametrize(
+    ("holders", "told"),
+    [
+        ([HOLDER], "one of these may be such a session: backend 9 ('psql"),
+        ([{**HOLDER, "application_name": None}], "backend 9 ('', idle, for 60 s)"),
+        ([], "emptying the queue did not help"),
+        (asyncpg.InsufficientPrivilegeError("denied"), "emptying the queue did not help"),
+    ],
+)
+async def test_a_truncated_status_that_cannot_be_repaired_is_raised(
+    harness: SessionHarness, caplog: pytest.LogCaptureFixture, holders: object, told: str
+) -> None:
+    """With a warning of who may hold the queue, as far as the role may see it, escaped."""
+    harness.connection.answers = [TRUNCATED, [[0.0]], TRUNCATED, holders]
+    with pytest.raises(asyncpg.UndefinedFileError):
+        await harness.session.listen(["a"])
+    assert told in caplog.text
+    assert "\x1b" not in caplog.text
+    assert not harness.session.lost
+
+
+async def test_who_holds_the_queue_is_told_fit_for_a_terminal(harness: SessionHarness) -> None:
+    """A program chooses its name, which may be missing: control characters are escaped."""
+    harness.connection.answer = [HOLDER, {**HOLDER, "application_name": None}]
+    holders = await harness.session.queue_holders(timeout=1.0)
+    assert [holder["application_name"] for holder in holders] == ["psql\\x1b[2J", None]
+
+
+@pytest.mark.parametrize("when", ["LISTEN", "who holds the queue"])
+async def test_a_connection_that_dies_over_the_repair_is_lost(
+    harness: SessionHarness, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    """Its end is raised, not the server's bug, and nothing is said of the queue."""
+    gone = asyncpg.ConnectionDoesNotExistError("gone")
+    again = [gone] if when == "LISTEN" else [TRUNCATED, gone]
+    harness.connection.answers = [TRUNCATED, [[0.0]], *again]
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await harness.session.listen(["a"])
+    assert "queue" not in caplog.text
 
 
 # -- statements that are cancelled ----------------------------------------------------------------
@@ -349,6 +393,19 @@ async def test_several_notifications_may_be_expected_at_once(harness: SessionHar
     assert [channel for _, channel, _ in harness.arrived] == ["probe", "proof", "b"]
 
 
+async def test_another_may_take_over_what_arrives_while_something_is_expected(
+    harness: SessionHarness,
+) -> None:
+    """The probe still sees its own, and all goes to the new one at once."""
+    arrived, taken = harness.session.expect("probe"), list[str]()
+    harness.session.deliver_to(lambda _pid, channel, _payload: taken.append(channel))
+    bring(harness, "probe")
+    assert arrived.done()
+    await asyncio.sleep(0)
+    bring(harness, "b")
+    assert (taken, harness.arrived) == (["probe", "b"], [])
+
+
 async def test_only_connections_of_our_own_class_call_the_fast_hook(
     harness: SessionHarness,
 ) -> None:
@@ -365,6 +422,85 @@ async def test_only_connections_of_our_own_class_call_the_fast_hook(
     assert isinstance(plain, FakeConnection)
     assert as_hooked(plain) is None
     assert as_hooked(harness.connection) is harness.connection
+
+
+# -- connections that are not of our class --------------------------------------------------------
+
+
+class PublicConnection:
+    """A connection of the driver's, which sends LISTEN and UNLISTEN as its callbacks need them."""
+
+    def __init__(self, *, shows_callbacks: bool = False) -> None:
+        self.of = FakeConnection()
+        self.channels: dict[str, set[Any]] = {}
+        if shows_callbacks:
+            self._listeners = self.channels
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of, name)
+
+    async def add_listener(self, channel: str, callback: Any) -> None:
+        """Listen, unless there is a callback for the channel already."""
+        if channel not in self.channels:
+            await self.of.execute(f'LISTEN "{channel}"')
+        self.channels.setdefault(channel, set()).add(callback)
+
+    async def remove_listener(self, channel: str, callback: Any) -> None:
+        """Forget the callback; unlisten if it was the last one."""
+        if channel in self.channels:
+            self.channels[channel].discard(callback)
+            if not self.channels[channel]:
+                del self.channels[channel]
+                await self.of.execute(f'UNLISTEN "{channel}"')
+
+
+def session_on(connection: PublicConnection) -> ListeningSession:
+    """Return a session on such a connection, which proves nothing."""
+    proof = ListenCheck()
+    proof.is_due = False
+    of_driver: Any = connection
+    return ListeningSession(
+        of_driver,
+        on_notification=lambda _pid, _channel, _payload: None,
+        on_lost=lambda: None,
+        last_contact=lambda: 0.0,
+        timeout=5.0,
+        proof=proof,
+    )
+
+
+async def test_r06_a_channel_that_the_server_alone_has_forgotten_is_listened_on_again() -> None:
+    """Though the driver, which still has the callback, would send nothing."""
+    connection = PublicConnection()
+    session = session_on(connection)
+    for _ in range(2):
+        assert await session.listen(["a"]) == {}
+    assert connection.of.statements == ['LISTEN "a"'] * 2
+
+
+async def test_unlisten_that_was_cancelled_is_given_again_though_the_driver_has_forgotten() -> None:
+    """The server still listens then; and once it does not, the driver is asked as ever."""
+    connection = PublicConnection()
+    session = session_on(connection)
+    await session.listen(["a"])
+    connection.of.errors = [CANCELLED]
+    await session.unlisten(["a"])
+    assert connection.of.statements == ['LISTEN "a"', 'UNLISTEN "a"', 'UNLISTEN "a"']
+    await session.listen(["a"])
+    await session.unlisten(["a"])
+    assert connection.of.statements[3:] == ['LISTEN "a"', 'UNLISTEN "a"']
+
+
+async def test_a_channel_on_which_others_listen_over_the_connection_is_not_unlistened() -> None:
+    """The program has a callback of its own there; ours alone is removed."""
+    connection = PublicConnection(shows_callbacks=True)
+    await connection.add_listener("a", print)
+    session = session_on(connection)
+    await session.listen(["a", "b"])
+    await session.unlisten(["a"])
+    await session.unlisten(["b"])
+    assert connection.channels == {"a": {print}}
+    assert connection.of.statements[1:] == ['LISTEN "a";LISTEN "b"', 'UNLISTEN "b"']
 
 
 # -- the backend pid ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncnotify._asyncpg.sockets import Arrivals, keep_alive, server_settings
+from asyncnotify._asyncpg.sockets import Arrivals, check_keepalive, keep_alive, server_settings
 from asyncnotify._keepalive import Keepalive
 
 if TYPE_CHECKING:
@@ -85,6 +85,14 @@ def test_the_server_is_given_the_same_times() -> None:
         "tcp_keepalives_count": "5",
         "tcp_user_timeout": "17s",
     }
+
+
+@pytest.mark.parametrize("keepalive", [True, 30, {"idle": 11}, Keepalive])
+def test_what_is_no_keepalive_is_refused(keepalive: object) -> None:
+    """Before anything connects, with the type that was given; None leaves the sockets alone."""
+    with pytest.raises(TypeError, match=f"not of type {type(keepalive).__name__}"):
+        check_keepalive(keepalive)
+    check_keepalive(None)
 
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="the system has no poll()")

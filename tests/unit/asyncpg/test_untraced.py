@@ -35,6 +35,17 @@ def test_a_function_with_the_mark_of_a_wrapper_is_none() -> None:
     assert untraced.unwrapped(function) is function
 
 
+def test_wrappers_without_an_end_are_given_up() -> None:
+    """Something whose wrapper leads to itself does not hang the program."""
+
+    class Endless:
+        __wrapped__: Any = None
+
+    endless = Endless()
+    endless.__wrapped__ = endless
+    assert untraced.unwrapped(endless) is endless
+
+
 # -- what asyncpg does not promise ----------------------------------------------------------------
 
 
@@ -93,6 +104,52 @@ async def test_a_connection_whose_protocol_is_not_known_is_used_publicly() -> No
     await fetch()
     await untraced.fetch(connection, "SELECT 3")
     assert connection.statements == ["SELECT 1", "SELECT 2", "SELECT 3"]
+
+
+async def test_a_connection_that_only_fetches_is_asked_for_rows() -> None:
+    """One that is none of the driver's has nothing below fetch()."""
+    asked: list[tuple[object, ...]] = []
+
+    class Other:
+        async def fetch(self, *arguments: object) -> list[str]:
+            asked.append(arguments)
+            return ["row"]
+
+    assert await untraced.fetch(Other(), "SELECT $1", 1) == ["row"]
+    assert asked == [("SELECT $1", 1)]
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_an_error_before_the_server_has_had_the_query_is_marked(
+    monkeypatch: pytest.MonkeyPatch, *, sent: bool
+) -> None:
+    """What failed on the way may be asked again; not what the server may have had."""
+    error = asyncpg.ConnectionDoesNotExistError("gone")
+
+    class Known:
+        """The compiled class of the driver's protocol."""
+
+    class Connection(asyncpg.Connection):
+        def __init__(self) -> None:
+            """Have a protocol, and no transport."""
+            self._protocol = Known()
+
+        def __del__(self) -> None:
+            """Warn of nothing."""
+
+        async def _do_execute(self, query: str, executor: Any, *_: object, **__: object) -> Any:
+            if sent:
+                await executor(None, None)
+            raise error
+
+    async def bind_execute(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(Known, "bind_execute", bind_execute, raising=False)
+    monkeypatch.setattr(untraced, "_COMPILED", Known)
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await untraced.fetch(Connection(), "SELECT 1")
+    assert hasattr(error, "_asyncnotify_unsent") is not sent
 
 
 async def test_whoever_connects_in_place_of_asyncpg_is_asked(
