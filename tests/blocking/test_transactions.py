@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -99,3 +100,44 @@ def test_what_is_no_connection_for_threads_is_refused(face: Any, dsn: str) -> No
         pytest.raises(TypeError, match="retry= cannot be combined with connection="),
     ):
         face().notify("orders", connection=connection, retry=True)
+
+
+@pytest.mark.parametrize("opener", ["SQLAlchemy connection", "SQLAlchemy session"])
+def test_r47_errors_below_sqlalchemy_are_sqlalchemys(opener: str, dsn: str) -> None:
+    """In an aborted transaction, without the payload; after a rollback the connection is good."""
+    notifier = BlockingNotifier("postgresql://nowhere")
+    with OPENERS[opener](dsn) as connection:
+        for _ in range(2):
+            with pytest.raises(DBAPIError):
+                connection.execute(text("SELECT 1 / 0"))
+            with pytest.raises(DBAPIError, match="aborted") as caught:
+                notifier.notify("orders", "a secret", connection=connection)
+            assert not caught.value.connection_invalidated
+            assert "a secret" not in str(caught.value)
+            connection.rollback()
+            notifier.notify("orders", "1", connection=connection)
+            connection.rollback()
+
+
+def test_r47_a_connection_below_sqlalchemy_that_is_lost_is_replaced(
+    listener: BlockingListener, dsn: str, inbox: Inbox
+) -> None:
+    """The error says that it is invalid; after a rollback the engine connects anew."""
+    listener.listen("orders", inbox)
+    notifier = BlockingNotifier("postgresql://nowhere")
+    with by_sqlalchemy(dsn) as connection, psycopg.connect(dsn, autocommit=True) as other:
+        connection.execute(text("SELECT pg_advisory_lock(47)"))
+        connection.commit()
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks"
+            " WHERE locktype = 'advisory' AND objid = 47"
+        )
+        # returns once that one has ended
+        other.execute("SELECT pg_advisory_lock(47), pg_advisory_unlock(47)")
+        with pytest.raises(DBAPIError) as caught:
+            notifier.notify("orders", "lost", connection=connection)
+        assert caught.value.connection_invalidated
+        connection.rollback()
+        notifier.notify("orders", "again", connection=connection)
+        connection.commit()
+    assert inbox.payloads(1) == ["again"]

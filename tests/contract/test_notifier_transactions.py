@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -336,6 +337,52 @@ async def test_an_aborted_transaction_is_the_drivers_error(
             await notifier.notify("orders", "1", connection=caller.connection)
     with pytest.raises(asyncpg.InterfaceError):
         await notifier.notify("orders", "1", connection=caller.connection)
+
+
+@pytest.mark.needs_server("driver")
+@pytest.mark.parametrize("kind", [None, AsyncSession])
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_r47_errors_below_sqlalchemy_are_sqlalchemys(
+    notifier: Notifier, dsn: str, driver: str, kind: type[AsyncSession] | None
+) -> None:
+    """In an aborted transaction, without the payload; after a rollback the connection is good."""
+    async with by_sqlalchemy(driver, kind)(dsn) as caller:
+        for _ in range(2):
+            with pytest.raises(DBAPIError):
+                await caller.execute("SELECT 1 / 0")
+            with pytest.raises(DBAPIError, match="aborted") as caught:
+                await notifier.notify("orders", "a secret", connection=caller.connection)
+            assert not caught.value.connection_invalidated
+            assert "a secret" not in str(caught.value)
+            await caller.rollback()
+            await notifier.notify("orders", "1", connection=caller.connection)
+            await caller.rollback()
+
+
+@pytest.mark.needs_server("driver")
+@pytest.mark.usefixtures("listener")
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_r47_a_connection_below_sqlalchemy_that_is_lost_is_replaced(
+    notifier: Notifier, database: Database, dsn: str, driver: str, inbox: Text
+) -> None:
+    """The error says that it is invalid; after a rollback the engine connects anew."""
+    async with by_sqlalchemy(driver, None)(dsn) as caller:
+        await caller.execute("SELECT pg_advisory_lock(47)")
+        await caller.commit()
+        await database.connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks"
+            " WHERE locktype = 'advisory' AND objid = 47"
+        )
+        await database.connection.execute(  # returns once that one has ended
+            "SELECT pg_advisory_lock(47), pg_advisory_unlock(47)"
+        )
+        with pytest.raises(DBAPIError) as caught:
+            await notifier.notify("orders", "lost", connection=caller.connection)
+        assert caught.value.connection_invalidated
+        await caller.rollback()
+        await notifier.notify("orders", "again", connection=caller.connection)
+        await caller.commit()
+    assert await inbox.payloads(1) == ["again"]
 
 
 async def test_a_closed_notifier_can_still_send_in_a_transaction(
