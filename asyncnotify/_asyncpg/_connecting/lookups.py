@@ -115,15 +115,11 @@ def _answered(lookup: Future[list[Address]]) -> asyncio.Future[None]:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[None] = loop.create_future()
 
-    def tell() -> None:
-        if not answered.done():
-            answered.set_result(None)
-
-    def tell_loop(_: object) -> None:
+    def tell(_: object) -> None:
         with suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(tell)
+            loop.call_soon_threadsafe(answered.set_result, None)
 
-    lookup.add_done_callback(tell_loop)
+    lookup.add_done_callback(tell)
     return answered
 
 
@@ -142,8 +138,6 @@ def _place(place: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _by_turns(addresses: list[Address]) -> list[Address]:
     """Return them with the families by turns (RFC 8305, 4), beginning with the first one's."""
-    if not addresses:
-        return []
     first = [one for one in addresses if one.family == addresses[0].family]
     others = [one for one in addresses if one.family != addresses[0].family]
     mixed: list[Address] = []
