@@ -24,7 +24,11 @@ from tests.unit.fake_connection import FakeConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncnotify._asyncpg._connecting.racing import Race
+
 ONE, TWO = "127.0.0.1", "127.0.0.2"
+STARTING = asyncpg.CannotConnectNowError("the database system is starting up")
+CLOSED = asyncpg.ConnectionDoesNotExistError("connection was closed")
 
 
 class Driver:
@@ -159,6 +163,13 @@ def test_arguments_that_cannot_be_used_are_refused_at_once(
         check_connect_arguments(dsn, connect, arguments)
 
 
+async def test_r54_tls_without_further_words_verifies_everything(driver: Driver) -> None:
+    """``ssl=True`` stands for the authorities of the system, and the name of the host."""
+    await dialer(host=ONE, ssl=True).dial()
+    tls = driver.calls[0]["ssl"]
+    assert (tls.check_hostname, tls.verify_mode) == (True, ssl.CERT_REQUIRED)
+
+
 # -- hosts ----------------------------------------------------------------------------------------
 
 
@@ -233,6 +244,40 @@ async def test_of_several_addresses_of_one_name_the_primary_is_wanted(
     assert explicit.wanted == "any"
 
 
+async def test_r52_a_server_that_refuses_is_followed_by_the_other_addresses_of_its_name(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which nothing is known yet, as the first one has answered before they were tried."""
+    addresses = [Address(socket.AF_INET, (f"192.0.2.{number}", 5432)) for number in (1, 2)]
+    tried: list[Address | None] = []
+
+    async def resolve(*_: object, **__: object) -> list[Address]:
+        return addresses
+
+    async def connect_at_once(_sock: socket.socket, _place: object) -> None:
+        pass
+
+    async def connect(_arguments: object, _loop: object, race: Race) -> FakeConnection:
+        (await race.connect()).close()
+        tried.append(race.winner)
+        if len(tried) == 1:
+            raise STARTING
+        return FakeConnection()
+
+    monkeypatch.setattr(Lookups, "resolve", resolve)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect_at_once)
+    monkeypatch.setattr(attempts, "connect_asyncpg", connect)
+    await dialer("postgresql://db.example/app").dial()
+    assert tried == addresses
+
+
+async def test_a_unix_socket_is_not_looked_up_and_has_no_tls(driver: Driver) -> None:
+    """Whatever sslmode says: it does not leave the machine."""
+    await dialer("postgresql:///app?host=/run/nowhere&sslmode=prefer").dial()
+    (call,) = driver.calls
+    assert (call["host"], call["ssl"]) == ("/run/nowhere", False)
+
+
 @pytest.mark.parametrize("start_timeout", [2.0, None])
 async def test_r52_the_first_pass_reaches_every_host_within_the_start(
     driver: Driver, start_timeout: float | None
@@ -295,6 +340,61 @@ async def test_a_password_callable_that_raises_is_tried_again(
     assert error in (caught.value, caught.value.__cause__)
     assert driver.calls == []
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [ValueError, asyncpg.InterfaceError])
+async def test_r54_what_the_driver_does_not_take_is_tried_with_no_other_host(
+    driver: Driver, kind: type[Exception]
+) -> None:
+    """It has looked at its arguments and done nothing else: no other attempt would help."""
+    driver.refusals = {ONE: kind("of the driver")}
+    with pytest.raises(kind, match="of the driver") as caught:
+        await dialer(host=[ONE, TWO]).dial()
+    assert len(driver.calls) == 1
+    assert is_permanent(caught.value)
+
+
+async def test_r54_a_peer_that_is_no_server_is_named_as_such(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as the connection that had to be ended for that; another server may be there soon."""
+
+    async def connect(**arguments: Any) -> None:
+        arguments["loop"]._refuse(OSError("the peer is no PostgreSQL"))  # noqa: SLF001 - as the guard
+        raise CLOSED
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    with pytest.raises(ConnectError, match="the peer is no PostgreSQL") as caught:
+        await dialer(host=ONE).dial()
+    assert not is_permanent(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("password", ("s3cret",)), ("password", "s3cret\0"), ("ssl", ("s3cret",))],
+)
+async def test_r54_a_callable_that_returns_something_else_ends_the_start(
+    driver: Driver, name: str, answer: object
+) -> None:
+    """The error says which, and not the value, which may be a secret in some form."""
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        await Dialer(None, None, {"host": ONE, name: lambda: answer}, timeout=10.0).dial()
+    assert is_permanent(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert driver.calls == []
+
+
+@pytest.mark.parametrize("name", ["password", "ssl"])
+async def test_r53_a_callable_that_does_not_return_is_given_up(driver: Driver, name: str) -> None:
+    """The error says which; it is asked again for the next attempt."""
+
+    async def never() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(TimeoutError, match=f"the {name} callable has not returned within 10 s"):
+        await Dialer(None, None, {"host": ONE, name: never}, timeout=10.0).dial()
+    assert clock() == pytest.approx(10, abs=0.5)
+    assert driver.calls == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])

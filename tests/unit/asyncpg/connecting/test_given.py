@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -54,6 +55,28 @@ async def test_r53_what_is_no_connection_is_closed(error: Exception | None) -> N
     ):
         await checked(thing)
     assert thing.closed == 1
+
+
+@pytest.mark.parametrize("answer", [None, True])
+async def test_r53_what_is_closed_by_a_plain_method_is_closed_too(
+    caplog: pytest.LogCaptureFixture, *, answer: bool | None
+) -> None:
+    """Nothing is to be awaited of it, whatever it returns; terminate() comes before close()."""
+    caplog.set_level(logging.DEBUG)
+    called: list[str] = []
+
+    class Plain:
+        def terminate(self) -> bool | None:
+            called.append("terminate")
+            return answer
+
+        def close(self) -> None:
+            called.append("close")
+
+    with pytest.raises(ConfigurationError, match="not a fresh"):
+        await checked(Plain())
+    assert called == ["terminate"]
+    assert "was not closed" not in caplog.text
 
 
 @pytest.mark.parametrize("thing", [None, 5, object(), Closable])

@@ -98,6 +98,27 @@ async def test_when_all_fail_the_last_error_is_raised(network: Network) -> None:
     assert network.open_sockets == 0
 
 
+async def test_an_address_that_the_system_gives_up_has_the_systems_error(network: Network) -> None:
+    """Before our own deadline: the error does not tell of a time that has not passed."""
+    network.answers = {"192.0.2.1": TimeoutError(110, "Connection timed out")}
+    race = Race([FIRST], timeout=TIMEOUT)
+    with pytest.raises(TimeoutError, match="Connection timed out"):
+        await race.connect()
+    assert network.now == pytest.approx(0, abs=0.01)
+
+
+async def test_r32_of_two_that_answer_at_once_one_is_closed(network: Network) -> None:
+    """The other one was connected before it could be told that it has lost."""
+    network.answers = {"192.0.2.1": 2 * STAGGER, "192.0.2.2": STAGGER}
+    race = Race([FIRST, SECOND], timeout=TIMEOUT)
+    sock = await race.connect()
+    assert network.now == pytest.approx(2 * STAGGER)
+    assert len(network.sockets) == 2
+    assert network.open_sockets == 1
+    assert sock.fileno() >= 0
+    sock.close()
+
+
 async def test_an_address_that_does_not_answer_has_its_own_deadline(network: Network) -> None:
     """The error names it and the time."""
     race = Race([FIRST], timeout=TIMEOUT)

@@ -58,6 +58,15 @@ def test_a_socket_that_does_not_tell_its_peer_is_no_network() -> None:
         assert tls_weakness(connection) is None
 
 
+@pytest.mark.parametrize("sock", [None, SimpleNamespace(family=socket.AF_UNIX)])
+def test_what_is_not_of_the_internet_is_no_network(sock: object) -> None:
+    """A Unix socket, or a transport that has none: nothing leaves the machine."""
+    connection = connection_to(("192.0.2.7", 5432), None)
+    extras = {"socket": sock, "ssl_object": None}
+    connection._transport.get_extra_info = extras.get  # noqa: SLF001 - as asyncpg
+    assert tls_weakness(connection) is None
+
+
 # -- contexts -------------------------------------------------------------------------------------
 
 
@@ -111,6 +120,30 @@ def test_the_users_own_files_are_found(certificate: Certificate, home: Path) -> 
     with pytest.raises(ConfigurationError, match=r"postgresql\.key"):
         make_context({}, "require")
     assert make_context({"sslcertmode": "disable"}, "require") is not context
+
+
+def test_a_certificate_may_bring_its_key(
+    certificate: Certificate, home: Path, tmp_path: Path
+) -> None:
+    """In one file, where no other is named; the error says where the key was looked for."""
+    file = tmp_path / "both.pem"
+    file.write_bytes(certificate.certificate.read_bytes())
+    with pytest.raises(ConfigurationError, match="with the key in the same file"):
+        make_context({"sslcert": str(file)}, "require")
+    file.write_bytes(certificate.certificate.read_bytes() + certificate.key.read_bytes())
+    make_context({"sslcert": str(file)}, "require")
+
+
+def test_the_secrets_of_sessions_are_logged_where_the_environment_says_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by any client of TLS, for who looks at the traffic; a file that cannot be is an error."""
+    file = tmp_path / "keys"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(file))
+    assert make_context({}, "require").keylog_filename == str(file)
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
+    with pytest.raises(ConfigurationError, match="SSLKEYLOGFILE"):
+        make_context({}, "require")
 
 
 def test_the_systems_authorities_and_versions_may_be_asked_for(home: Path) -> None:

@@ -50,6 +50,15 @@ def test_the_first_line_that_matches_has_the_password(
     assert find_password(file, {host}, port, "app", user) == password
 
 
+def test_without_a_line_that_matches_there_is_no_password(file: Path) -> None:
+    """Nor with a file that cannot be read, or that is no text."""
+    file.write_text("db:5432:app:ann:anns\n")
+    assert find_password(file, {"db"}, 5432, "app", "ann") == "anns"
+    assert find_password(file, {"db"}, 5432, "app", "joe") is None
+    file.write_bytes(b"\xff")
+    assert find_password(file, {"db"}, 5432, "app", "ann") is None
+
+
 def test_a_file_that_others_can_read_is_not_used(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -179,6 +179,21 @@ def test_an_application_name_of_ones_own_is_kept(
     assert complete(dsn, **arguments).server_settings == {"application_name": name}
 
 
+@pytest.mark.parametrize(
+    ("environ", "mode"),
+    [
+        ({"PGREQUIRESSL": "1"}, "require"),
+        ({"PGREQUIRESSL": "0"}, "prefer"),
+        ({"PGREQUIRESSL": "1", "PGSSLMODE": "verify-full"}, "verify-full"),
+    ],
+)
+def test_the_old_variable_for_tls_counts_where_no_mode_is_given(
+    environ: dict[str, str], mode: str
+) -> None:
+    """As with libpq, which still honours it."""
+    assert complete("postgresql://db", environ).ssl_mode == mode
+
+
 # -- the service file -----------------------------------------------------------------------------
 
 
@@ -217,6 +232,28 @@ async def test_r54_a_service_that_cannot_be_used_ends_the_start(
         await listener.start()
 
 
+@pytest.mark.parametrize("has_system", [True, False])
+def test_a_service_of_who_has_no_home_is_the_systems(
+    service_file: Path, monkeypatch: pytest.MonkeyPatch, *, has_system: bool
+) -> None:
+    """A user that the system does not know, as in a container, has no file of its own."""
+
+    def refuse() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("pathlib.Path.home", refuse)
+    folder = service_file.parent
+    if has_system:
+        service_file.rename(folder / "pg_service.conf")
+        assert places(None, {"PGSYSCONFDIR": str(folder), "PGSERVICE": "shop"}) == [
+            ("h1", 7),
+            ("h2", 7),
+        ]
+    else:
+        with pytest.raises(ConfigurationError, match=f"not defined in {folder}/pg_service.conf$"):
+            places(None, {"PGSYSCONFDIR": str(folder), "PGSERVICE": "shop"})
+
+
 # -- arguments ------------------------------------------------------------------------------------
 
 
@@ -227,6 +264,21 @@ async def test_r54_a_service_that_cannot_be_used_ends_the_start(
 def test_ssl_counts_more_than_sslmode(value: object, mode: str) -> None:
     """As a bool or by the name of a mode."""
     assert complete("postgresql://db?sslmode=require", ssl=value).ssl_mode == mode
+
+
+@pytest.mark.parametrize(("value", "negotiation"), [(True, "direct"), (False, "postgres")])
+def test_direct_tls_is_the_drivers_name_for_how_tls_begins(value: object, negotiation: str) -> None:
+    """It counts more than what the DSN says."""
+    dsn = "postgresql://db?sslmode=require&sslnegotiation=direct"
+    assert complete(dsn, direct_tls=value).options["sslnegotiation"] == negotiation
+
+
+@pytest.mark.parametrize("name", ["UTF8", "utf-8", "'unicode'"])
+def test_the_encoding_is_utf_8_by_whatever_name(name: str) -> None:
+    """Any other one would give other names to channels: it is refused, also as a setting."""
+    Given("postgresql://db", {"server_settings": {"client_encoding": name}})
+    with pytest.raises(ConfigurationError, match="client_encoding must be UTF8, not LATIN1"):
+        Given("postgresql://db", {"server_settings": {"client_encoding": "LATIN1"}})
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,7 @@ def test_many_uris_mean_what_libpq_makes_of_them() -> None:
         "joe:s3c/?a=b&c=ret@localhost/db",
         "joe:s3c%ret@localhost/db",
         "joe:s3c ret@localhost/db",
+        "joe:s3c\0ret@localhost/db",
     ],
 )
 def test_r43_the_end_of_a_password_is_not_taken_for_a_host(rest: str) -> None:
