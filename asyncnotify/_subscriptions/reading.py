@@ -113,11 +113,6 @@ class Beginning:
         """Why nothing arrives, for a message."""
         return "has been closed"
 
-    def check_owner(self) -> None:
-        """Raise WrongLoopError if the call comes from another event loop or process."""
-        if self._enlisted is not None:
-            self._enlisted[0].check_owner()
-
     async def ready(self) -> Reading:
         """
         Return what the stream reads from, once the server has confirmed its channels.

@@ -263,10 +263,10 @@ def at_hand(stream: Stream[ItemT_co], limit: int) -> list[ItemT_co]:
 def _give_up(
     mailbox: Mailbox,
     arrival: asyncio.Future[None],
-    state: Beginning | Reading,
+    reading: Any,  # noqa: ANN401 - a Reading: before it there is no mailbox
     error: BaseException,
 ) -> None:
     """Wait no more. Raise WrongLoopError where asyncio refuses a future of another loop."""
     mailbox.give_up(arrival)
     if isinstance(error, RuntimeError):
-        state.check_owner()
+        reading.check_owner()
