@@ -49,3 +49,41 @@ async def test_a_call_that_is_abandoned_before_it_began_never_begins() -> None:
     await asyncio.sleep(0)
     assert begun == []
     assert isinstance(call.outcome.exception(), ClosedError)
+
+
+async def test_what_a_caller_has_been_told_stands() -> None:
+    """The loop has ended for it; what the function still returns or raises is nobody's."""
+    for late in ("returns", "raises", "is cancelled"):
+        told: list[object] = []
+        going_on = asyncio.Event()
+
+        async def do(late: str = late, going_on: asyncio.Event = going_on) -> str:
+            await going_on.wait()
+            if late == "raises":
+                raise LookupError
+            return late
+
+        call = Call(do)
+        call.outcome.add_done_callback(told.append)
+        call.begin(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        call.fail(ClosedError("the end"))
+        assert call.task is not None
+        going_on.set()
+        if late == "is cancelled":
+            call.task.cancel()
+        await asyncio.wait({call.task})
+        with pytest.raises(ClosedError, match="the end"):
+            call.outcome.result(0)
+        assert told == [call.outcome]
+
+
+async def test_a_call_whose_task_is_cancelled_before_its_first_step_has_ended() -> None:
+    """As where all tasks of a loop are: who waits for it is told."""
+    call = Call(asyncio.Event().wait)
+    call.begin(asyncio.get_running_loop())
+    assert call.task is not None
+    call.task.cancel()
+    await asyncio.wait({call.task})
+    with pytest.raises(ClosedError):
+        call.outcome.result(0)

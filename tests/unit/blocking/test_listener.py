@@ -10,10 +10,12 @@ from asyncnotify import (
     ChannelNameError,
     ClosedError,
     ConfigurationError,
+    Listener,
     NotStartedError,
     State,
     Stats,
 )
+from asyncnotify._blocking.portal import Portal
 from tests.unit.blocking.conftest import threads
 from tests.unit.fake_connection import FakeConnection
 
@@ -168,3 +170,38 @@ def test_a_handler_is_called_in_a_thread_of_its_own() -> None:
         assert not subscription.active
     assert "asyncnotify" not in names
     assert threading.current_thread().name not in names
+
+
+def test_r55_an_exception_in_a_fork_leaves_the_listener_to_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is closed there, and the exception is raised on."""
+    listener = BlockingListener(connect=Connections().connect)
+
+    def leave_in_a_fork() -> None:
+        with listener:
+            patch.setattr(Portal, "is_other_process", property(lambda _: True))
+            raise LookupError
+
+    with monkeypatch.context() as patch, pytest.raises(LookupError):
+        leave_in_a_fork()
+    assert listener.is_connected
+    listener.close()
+    assert threads() == []
+
+
+def test_a_defect_that_has_ended_the_listener_is_raised_by_waiting_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closed in good order it is no error."""
+    error = ClosedError("ended by a defect")
+
+    async def wait_closed(_listener: Listener, _timeout: float | None) -> None:
+        raise error
+
+    monkeypatch.setattr(Listener, "wait_closed", wait_closed)
+    with BlockingListener(connect=Connections().connect) as listener:
+        listener.wait_closed()
+        error.__cause__ = LookupError()
+        with pytest.raises(ClosedError, match="ended by a defect"):
+            listener.wait_closed()

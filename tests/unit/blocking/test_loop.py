@@ -12,7 +12,7 @@ import pytest
 from asyncnotify._blocking.loop import LoopThread, attach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TIMEOUT = 20.0
 
@@ -147,6 +147,54 @@ def test_r57_users_are_told_why_the_loop_cannot_be_made(monkeypatch: pytest.Monk
     second = attached()
     assert second.loop.is_running()
     second.leave()
+
+
+def test_a_thread_that_could_not_be_started_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closing returns at once where the system had no more threads for a loop."""
+
+    def fail(_thread: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        user = attached()
+        assert user.ended.wait(TIMEOUT)
+    assert user.thread is not None
+    user.thread.join(TIMEOUT)
+    assert isinstance(user.failure, RuntimeError)
+
+
+def test_a_lookup_that_is_cancelled_before_its_thread_runs_is_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread begins late, on a busy machine, and finds that nobody waits."""
+    runs: list[Callable[[], None]] = []
+    made: list[str] = []
+
+    class LateThread:
+        def __init__(self, *, target: Callable[[], None], **_: object) -> None:
+            runs.append(target)
+
+        def start(self) -> None:
+            """Begin when the test says so."""
+
+    user = attached()
+    loop = user.loop
+
+    async def cancel() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("asyncnotify._blocking.loop.threading.Thread", LateThread)
+            lookup = loop.run_in_executor(None, made.append, "looked up")
+        lookup.cancel()
+        await asyncio.wait({lookup})
+
+    asyncio.run_coroutine_threadsafe(cancel(), loop).result(TIMEOUT)
+    runs[0]()
+    assert made == []
+    user.leave()
 
 
 def test_r55_a_paused_loop_stands_still_until_it_is_resumed() -> None:

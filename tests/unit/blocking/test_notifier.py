@@ -13,6 +13,7 @@ from asyncnotify import (
     ConnectError,
     PayloadTooLargeError,
 )
+from asyncnotify._blocking.portal import Portal
 from tests.unit.blocking.conftest import threads
 from tests.unit.fake_connection import FakeConnection
 
@@ -144,3 +145,22 @@ def test_what_pairs_raises_is_raised_with_a_note(notifier: BlockingNotifier) -> 
     with pytest.raises(UnreadableError) as raised:
         notifier.notify_many(pairs())
     assert any(note.startswith("1000 ") for note in raised.value.__notes__)
+
+
+def test_r55_an_exception_in_a_fork_leaves_the_notifier_to_its_parent(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is closed there, and the exception is raised on."""
+    notifier = BlockingNotifier(connect=connections.connect)
+
+    def leave_in_a_fork() -> None:
+        with notifier:
+            patch.setattr(Portal, "is_other_process", property(lambda _: True))
+            raise LookupError
+
+    with monkeypatch.context() as patch, pytest.raises(LookupError):
+        leave_in_a_fork()
+    notifier.notify("orders", "1")
+    assert connections.sent == 1
+    notifier.close()
+    assert threads() == []

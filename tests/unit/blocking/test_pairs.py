@@ -123,3 +123,27 @@ def test_an_interrupt_cancels_what_runs_in_the_loop(portal: Portal) -> None:
     with pytest.raises(KeyboardInterrupt):
         send_pairs(portal, notify_many, interrupted())
     assert ended.wait(TIMEOUT)
+
+
+def test_an_answer_that_comes_too_late_disturbs_nobody(
+    portal: Portal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sending has failed while the thread was still iterating: that is what is raised."""
+    failed = threading.Event()
+
+    def slow() -> Iterator[int]:
+        failed.wait(TIMEOUT)
+        yield 1
+
+    async def notify_many(pairs: AsyncIterator[Any]) -> int:
+        asking = asyncio.ensure_future(anext(pairs))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+        failed.set()
+        raise UnreadableError
+
+    with pytest.raises(UnreadableError):
+        send_pairs(portal, notify_many, slow())
+    portal.call(lambda: asyncio.sleep(0))  # what was handed to the loop before has run
+    assert caplog.records == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,20 @@ def test_an_awaitable_result_is_refused(portal: Portal) -> None:
 
     with pytest.raises(TypeError, match="event loop"):
         portal.call(lambda: served(handle)("item"))
+    with pytest.raises(TypeError, match="event loop"):
+        portal.call(lambda: served(awaitable)("item"))
+
+
+class Awaitable:
+    """Something to be awaited that is no coroutine, and cannot be closed."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+def awaitable(_: object) -> Awaitable:
+    """Return it: a plain function, as far as can be seen."""
+    return Awaitable()
 
 
 def test_calls_at_once_each_have_a_thread(portal: Portal) -> None:
@@ -152,6 +167,31 @@ def test_cancelling_leaves_the_thread_to_itself(portal: Portal) -> None:
     assert not ended.is_set()
     released.set()
     assert ended.wait(TIMEOUT)
+
+
+def test_a_call_that_is_cancelled_before_its_thread_runs_is_not_made(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread, which begins late, finds that nobody wants the call."""
+    begins: list[Callable[[], object]] = []
+    made, begun = list[object](), asyncio.Event()
+
+    async def run_late(function: Callable[..., object], *args: object, **_: object) -> object:
+        begins.append(functools.partial(function, *args))
+        begun.set()
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr("anyio.to_thread.run_sync", run_late)
+
+    async def cancel() -> None:
+        task = asyncio.ensure_future(served(made.append)("item"))
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait({task})
+
+    portal.call(cancel)
+    begins[0]()
+    assert made == []
 
 
 @pytest.mark.parametrize("shielded", [False, True])

@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncnotify._channels.channel import Channel, RereadError, bare_decoder, undecodable
+from asyncnotify._channels.channel import (
+    Channel,
+    RereadError,
+    bare_decoder,
+    encoded_up_to,
+    undecodable,
+)
 from asyncnotify._channels.envelope import TEXT_LIMIT
 from asyncnotify._errors import (
     ChannelDirectionError,
@@ -63,7 +69,7 @@ LAYERS: Final[list[dict[str, Any]]] = [
     for unique in (False, True)
     for compress in (False, True)
     for keys in (None, [KEY])
-]
+] + [{"unique": True, "compress": True, "keys": [KEY], "context": lambda: "of the sender"}]
 each_layer = pytest.mark.parametrize(
     "layers", LAYERS, ids=lambda layers: "+".join(name for name in layers if layers[name]) or "none"
 )
@@ -283,6 +289,18 @@ def test_own_functions_are_used() -> None:
     channel = Channel("orders", encode=UUID.__str__, decode=UUID, unique=True, keys=[KEY])
     assert channel.decode(channel.encode(UUID(int=7))) == UUID(int=7)
     assert Channel("orders", encode=str, decode=int).encode(7) == "7"
+
+
+@each_layer
+def test_a_text_that_no_notify_has_to_hold_comes_back_through_all_layers(
+    layers: dict[str, Any],
+) -> None:
+    """Up to the limit that is given, which counts for what the layers make of it."""
+    channel = Channel("orders", list[int], **layers)
+    numbers = list(range(3_000))  # over 8,000 bytes as JSON
+    assert channel.decode(encoded_up_to(channel, numbers, 100_000)) == numbers
+    with pytest.raises(PayloadTooLargeError):
+        encoded_up_to(channel, numbers, 1_000)
 
 
 @pytest.mark.parametrize("layers", [{"unique": True}, {"compress": True}], ids=str)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pydantic
 import pytest
 
 from asyncnotify._channels.channel import Channel
+from asyncnotify._channels.hidden import masked_secret, secret_in
 from asyncnotify._errors import PayloadError
 
 if TYPE_CHECKING:
@@ -234,3 +236,10 @@ def test_r48_no_null_is_sent_for_a_number(
     channel: Channel[Any] = Channel("prices", kind)
     assert f"contains {number!r}" in told_by(channel, build(number))
     assert "null" in Channel("prices", Price).encode(Price(None))
+
+
+@pytest.mark.parametrize("payload", [{"note": "2 * 3"}, ["**********"], "*"])
+def test_a_star_of_the_payloads_own_is_no_mask(payload: object) -> None:
+    """There is no secret for which it could stand."""
+    assert masked_secret(payload, json.dumps(payload)) is None
+    assert secret_in(payload) is None

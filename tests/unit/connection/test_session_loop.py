@@ -322,6 +322,39 @@ async def test_a_session_that_ends_while_it_answers_has_not_begun(
     assert seen(subscriber) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "has_frames"), [(OSError("reset"), False), (ZeroDivisionError(), True)]
+)
+async def test_the_cause_of_a_loss_keeps_its_frames_where_it_is_a_defect(
+    harness: SupervisorHarness, error: Exception, *, has_frames: bool
+) -> None:
+    """They show where it is; of what every network does they would only hold the session."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+    harness.server.faults = [error]  # of the next heartbeat
+    lost = await harness.until(ConnectionLost)
+    assert lost.cause is error
+    assert (error.__traceback__ is not None) is has_frames
+
+
+async def test_r59_another_connection_with_the_same_backend_is_suspicious(
+    harness: SupervisorHarness,
+) -> None:
+    """Any other backend is as it should be, and so is one of a session that is gone."""
+    supervisor = harness.supervise("a")
+    await supervisor.started
+    session, suspects = harness.server.session, list[bool]()
+    harness.session_loop.note_other(session.pid + 1)
+    suspects.append(harness.session_loop.delivery.suspects)
+    session.lost = True
+    harness.session_loop.note_other(session.pid)
+    suspects.append(harness.session_loop.delivery.suspects)
+    session.lost = False
+    harness.session_loop.note_other(session.pid)
+    suspects.append(harness.session_loop.delivery.suspects)
+    assert suspects == [False, False, True]
+
+
 # -- the end --------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.latest import LatestMailbox
 from asyncnotify._delivery.registry import Listen, Registry, Subscriber, Unlisten
 from asyncnotify._delivery.router import Router, _Excess
+from asyncnotify._errors import ChannelNameError, ConfigurationError
 from asyncnotify._logs import WarningLimit
 from asyncnotify._model import Gap, GapReason, Notification
 from tests.unit.fake_sources import NO_LOOP, RecordingSource, at
@@ -312,6 +313,21 @@ def test_a_channel_that_others_listen_on_already_is_heard_from_the_beginning_onl
     harness.send("a", "2")
     assert seen(subscriber) == [Gap(None, START), "2"]
     assert seen(other) == [Gap("a", START), "1", "2"]
+
+
+def test_r54_a_server_that_listens_no_more_is_a_loss_to_those_it_has_served(
+    harness: RegistryHarness,
+) -> None:
+    """Another one answers now, which is to be repaired; for a new channel it is a refusal."""
+    no_listen = ConfigurationError("the server does not support LISTEN")
+    harness.subscriber("a")
+    harness.registry.check_refused({"a": no_listen})
+    harness.perform_all()
+    harness.registry.check_refused({"a": ChannelNameError("a", "is refused")})
+    with pytest.raises(ConfigurationError):
+        harness.registry.check_refused({"a": no_listen})
+    harness.subscriber("b")
+    harness.registry.check_refused({"b": no_listen})
 
 
 def test_a_channel_is_taken_from_everybody(harness: RegistryHarness) -> None:

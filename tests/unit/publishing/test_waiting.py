@@ -214,6 +214,49 @@ async def test_what_is_put_back_comes_first(harness: Harness) -> None:
     assert harness.taken() == ["a", "b", "alone", "c"]
 
 
+@pytest.mark.parametrize("is_bulk", [False, True])
+async def test_what_is_put_back_expires_though_the_clock_had_stopped(
+    harness: Harness, *, is_bulk: bool
+) -> None:
+    """It was on its way for so long that nothing else waited, and nobody looked any more."""
+    if is_bulk:
+        sent = harness.calls.add_bulk(["c"], ["1"])
+        bulk = harness.calls.next_bulk()
+        await asyncio.sleep(10 * SECONDS)
+        harness.calls.put_bulk_back(bulk)
+    else:
+        (sent,) = harness.add(1)
+        batch = harness.calls.next_batch(0)
+        await asyncio.sleep(10 * SECONDS)
+        harness.calls.put_back(batch)
+    await asyncio.sleep(SECONDS + 2 * TICK)
+    assert isinstance(sent.exception(), NotifyTimeoutError)
+
+
+async def test_a_repeat_whose_caller_gave_up_gives_back_its_room() -> None:
+    """It is not sent, and the next one beyond the limit is accepted."""
+    harness = Harness(limit=2)
+    _, repeat = harness.add("a", "a")
+    assert harness.taken() == ["a"]
+    harness.add("b", "c")
+    harness.calls.admit()
+    repeat.cancel()
+    assert harness.taken() == ["b"]
+    harness.calls.admit()
+    assert harness.taken() == ["c"]
+    harness.calls.stop()
+
+
+async def test_repeats_leave_half_of_a_transaction_to_others(harness: Harness) -> None:
+    """Also by their size: the others do not wait until all that are kept have gone out."""
+    large = [letter * (BATCH_CHARACTERS // 4) for letter in "abcd"]
+    harness.add(*(payload for payload in large for _ in range(2)), "other")
+    assert [payload[0] for payload in harness.taken()] == ["a", "b", "c", "d", "o"]
+    harness.add("another")
+    assert [payload[:2] for payload in harness.taken()] == ["aa", "bb", "cc", "an"]
+    assert [payload[0] for payload in harness.taken()] == ["d"]
+
+
 async def test_what_comes_back_after_the_end_is_told(harness: Harness) -> None:
     """Nobody would send it any more; the same for many in one."""
     calls = harness.add("a")

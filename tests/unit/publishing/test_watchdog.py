@@ -58,6 +58,18 @@ async def test_what_ends_in_time_is_not_overdue(harness: WatchdogHarness) -> Non
     assert harness.times == []
 
 
+async def test_what_ends_within_the_grace_is_not_overdue(harness: WatchdogHarness) -> None:
+    """Its answer lay in the socket when the deadline came."""
+    harness.watchdog.begin()
+    await asyncio.sleep(SECONDS + GRACE / 2)
+    harness.watchdog.end()
+    await asyncio.sleep(100)
+    assert harness.times == []
+    harness.watchdog.begin()
+    await asyncio.sleep(100)
+    assert len(harness.times) == 1
+
+
 async def test_each_beginning_has_its_own_deadline(harness: WatchdogHarness) -> None:
     """The timer of something that has ended does not shorten the time of what began after it."""
     harness.watchdog.begin()

@@ -94,6 +94,35 @@ async def test_the_last_who_gives_up_withdraws_the_subscription(harness: Reading
     assert isinstance(await beginning.ready(), Reading)
 
 
+async def test_what_is_closed_while_it_begins_is_withdrawn(harness: ReadingHarness) -> None:
+    """Who waits for the beginning does not wait on, and the server is told."""
+    harness.confirms = False
+    beginning = harness.beginning()
+    waiting = asyncio.create_task(beginning.ready())
+    await asyncio.sleep(1)
+    await beginning.close()
+    await asyncio.wait({waiting})
+    harness.confirm()
+    assert not harness.registry.subscribers
+    assert harness.listening == set()
+
+
+async def test_p12_what_nobody_holds_any_more_is_withdrawn_while_it_begins(
+    harness: ReadingHarness,
+) -> None:
+    """Whoever waits for it has gone without a word, as with its event loop."""
+    harness.confirms = False
+    beginning = harness.beginning()
+    waiting = asyncio.create_task(beginning.ready())
+    await asyncio.sleep(1)
+    beginning.forget()
+    await asyncio.sleep(1)
+    assert not harness.registry.subscribers
+    harness.confirm()
+    await asyncio.wait({waiting})
+    assert harness.listening == set()
+
+
 async def test_a_beginning_that_was_closed_begins_no_more(harness: ReadingHarness) -> None:
     """Whether or not it was on its way to the server."""
     for is_on_its_way in (False, True):

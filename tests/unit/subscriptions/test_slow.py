@@ -130,6 +130,17 @@ async def test_slow_calls_of_one_subscription_fill_no_log(
     assert 2 <= len(warnings(caplog)) <= 3
 
 
+async def test_when_none_with_a_limit_is_left_nobody_looks(workers: WorkerHarness) -> None:
+    """Those that are left may run as long as they like; the next one with a limit is watched."""
+    workers.start(slow_after=DEFAULT_SLOW_AFTER)
+    workers.workers.clear()  # as where its subscription has ended
+    workers.start(slow_after=None)
+    await asyncio.sleep(10 * DEFAULT_SLOW_AFTER)
+    assert not workers.slow_calls.is_looking()
+    workers.start(slow_after=DEFAULT_SLOW_AFTER)
+    assert workers.slow_calls.is_looking()
+
+
 async def test_there_is_no_timer_without_a_limit(workers: WorkerHarness) -> None:
     """Nor after the end; nothing is looked at then."""
     workers.start(slow_after=None)

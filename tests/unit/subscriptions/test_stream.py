@@ -10,7 +10,12 @@ import pytest_asyncio
 from asyncnotify._channels.channel import Channel
 from asyncnotify._delivery.bounded import BoundedMailbox
 from asyncnotify._delivery.registry import Subscriber
-from asyncnotify._errors import BufferOverflowError, ListenTimeoutError
+from asyncnotify._errors import (
+    BufferOverflowError,
+    ChannelNameError,
+    ClosedError,
+    ListenTimeoutError,
+)
 from asyncnotify._model import Gap, GapReason, Notification
 from asyncnotify._subscriptions.stream import Stream
 from tests.unit.subscription_harness import RosterHarness
@@ -101,6 +106,37 @@ async def test_a_stream_that_could_not_begin_may_be_tried_again(harness: StreamH
     async with stream:
         harness.send_all(1)
         assert (await anext(stream)).payload == "1"
+
+
+async def test_a_stream_that_is_closed_while_it_is_entered_stays_closed(
+    harness: StreamHarness,
+) -> None:
+    """It is not as one that could not begin, which may be entered again."""
+    harness.confirms = False
+    stream = harness.stream()
+    entering = asyncio.create_task(stream.__aenter__())
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(stream.aclose())
+    await asyncio.sleep(0)
+    entering.cancel()  # before it has met the end
+    await asyncio.wait({closing, entering})
+    assert entering.cancelled()
+    assert repr(stream) == "<Stream of 'numbers' closed>"
+    with pytest.raises(ClosedError, match="has been closed"):
+        await stream.__aenter__()
+
+
+async def test_the_end_of_a_stream_whose_channel_is_refused_says_so(
+    harness: StreamHarness,
+) -> None:
+    """The server may take a name no more, after it was moved to another encoding, say."""
+    stream = harness.stream()
+    await stream.__aenter__()
+    harness.registry.refuse("numbers", ChannelNameError("numbers", "is refused"))
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    with pytest.raises(ClosedError, match="has ended: the server refused its channel"):
+        aiter(stream)
 
 
 async def test_one_of_two_beginners_may_give_up(harness: StreamHarness) -> None:

@@ -13,7 +13,7 @@ from asyncnotify._subscriptions.threads import InThread, check_in_thread
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 DEADLINE = scaled(20.0)
 NAME = "asyncnotify test thread"
@@ -163,3 +163,12 @@ def test_what_has_to_be_awaited_is_refused() -> None:
         check_in_thread(handle)
     (error,) = in_a_loop(lambda item: handle(item), 1)  # noqa: PLW0108 - no name
     assert isinstance(error, TypeError)
+    (error,) = in_a_loop(lambda _: Awaitable(), 1)
+    assert isinstance(error, TypeError)
+
+
+class Awaitable:
+    """Something to be awaited that is no coroutine, and cannot be closed."""
+
+    def __await__(self) -> Iterator[None]:
+        yield

@@ -255,6 +255,21 @@ async def test_on_error_that_raises_is_logged_too(
     assert subscriber.stats().delivered == 2
 
 
+async def test_a_call_that_begins_after_the_end_of_its_subscription_is_not_made(
+    workers: WorkerHarness,
+) -> None:
+    """One of several at once has ended it, and those behind it had been given out already."""
+
+    async def end(notification: Notification[str]) -> None:
+        workers.handled.append(notification.payload)
+        subscriber.mailbox.end(discard=True)
+
+    subscriber = workers.start(end, concurrency=3)
+    put(subscriber, 1, 2, 3)
+    await asyncio.wait(workers.tasks)
+    assert workers.handled == ["1"]
+
+
 async def test_cancelling_the_worker_ends_it_in_the_midst_of_a_call(workers: WorkerHarness) -> None:
     """A cancellation from outside is no error of the handler."""
     put(workers.start(lambda _: asyncio.sleep(1_000)), 1)
