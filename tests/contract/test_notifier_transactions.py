@@ -339,7 +339,7 @@ async def test_an_aborted_transaction_is_the_drivers_error(
         await notifier.notify("orders", "1", connection=caller.connection)
 
 
-@pytest.mark.needs_server("driver")
+@pytest.mark.needs_server("sqlalchemy")
 @pytest.mark.parametrize("kind", [None, AsyncSession])
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_r47_errors_below_sqlalchemy_are_sqlalchemys(
@@ -359,7 +359,7 @@ async def test_r47_errors_below_sqlalchemy_are_sqlalchemys(
             await caller.rollback()
 
 
-@pytest.mark.needs_server("driver")
+@pytest.mark.needs_server("sqlalchemy")
 @pytest.mark.usefixtures("listener")
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_r47_a_connection_below_sqlalchemy_that_is_lost_is_replaced(

@@ -20,7 +20,7 @@ MOST_MARKS: Final = {
     "pool": 20,  # a pool of asyncpg's
     "process": 4,  # forks, or a server whose memory is not that of the test
     "sql": 1,  # payloads that the server makes
-    "sqlalchemy": 32,  # an engine of SQLAlchemy's, and its events
+    "sqlalchemy": 34,  # an engine of SQLAlchemy's, its events and its errors
     "tls": 9,  # certificates and handshakes
 }
 """
