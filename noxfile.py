@@ -53,6 +53,9 @@ WITHOUT_FAULTS = (
 )
 """Tests that between them reach all of the core: their coverage is measured."""
 
+LEAST_BRANCHES = 97.0
+"""Per cent of the branches of the core, by themselves, that those tests have to reach."""
+
 WITH_FRAMEWORKS = (
     "tests/docs",
     "tests/ext",
@@ -470,6 +473,18 @@ def coverage(session: nox.Session) -> None:
     _run_tests(session, *server, *WITHOUT_FAULTS, command=command)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+    _check_branches(session)
+
+
+def _check_branches(session: nox.Session) -> None:
+    """Fail if too few branches are reached: beside all the lines they hardly count."""
+    file = Path(session.create_tmp(), "coverage.json")
+    session.run("coverage", "json", "--quiet", "--fail-under=0", "-o", str(file))
+    totals = json.loads(file.read_text(encoding="utf-8"))["totals"]
+    reached = 100 * totals["covered_branches"] / totals["num_branches"]
+    session.log("branches alone: %.1f %%", reached)
+    if reached < LEAST_BRANCHES:
+        session.error(f"less than {LEAST_BRANCHES:g} % of the branches are reached")
 
 
 @nox.session

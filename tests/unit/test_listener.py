@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncnotify import Notification
+    from asyncnotify.typing import CallNext
 
 DSN = "postgresql://alice:secret@db.example:5433/shop"
 
@@ -209,6 +211,33 @@ async def test_an_exception_in_the_block_closes_the_listener() -> None:
         async with listener:
             raise KeyError
     assert listener.state is State.CLOSED
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_function_added_before_the_start_serves_from_the_first_call(
+    *, removed: bool
+) -> None:
+    """Unless it was removed before, too."""
+    connections, called, handled = Connections(), list[str](), asyncio.Event()
+    listener = Listener(connect=connections.connect)
+
+    async def note(notification: Notification[Any], call_next: CallNext) -> None:
+        called.append("added")
+        await call_next(notification)
+
+    @listener.on("orders")
+    def handle(notification: Notification[str]) -> None:
+        called.append(notification.payload)
+        handled.set()
+
+    remove = listener.add_middleware(note)
+    if removed:
+        remove()
+    async with listener:
+        (connection,) = connections.made
+        connection._process_notification(7, "orders", "1")  # noqa: SLF001 - as asyncpg
+        await handled.wait()
+    assert called == (["1"] if removed else ["added", "1"])
 
 
 async def test_a_second_start_waits_for_the_first() -> None:
