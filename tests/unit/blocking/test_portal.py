@@ -148,3 +148,22 @@ def test_calls_before_a_failure_of_the_loop_are_told_of_it(monkeypatch: pytest.M
     with pytest.raises(ConnectError, match="Too many open files") as raised:
         portal.call(here)
     assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_r55_a_fork_cancels_no_call_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a copy of the loop, and of the socket that wakes it: the parent's call goes on."""
+    portal, going_on = opened_portal(), asyncio.Event()
+
+    async def wait() -> str:
+        await going_on.wait()
+        return "done"
+
+    call = portal.begin(Call(wait))
+    portal.call(awaitable(lambda: None))  # that one has begun
+    with monkeypatch.context() as patch:
+        patch.setattr(Portal, "is_other_process", property(lambda _: True))
+        portal.abandon(call)
+    portal.call(awaitable(going_on.set))
+    assert call.outcome.result(TIMEOUT) == "done"
+    portal.begin(Call(portal.stop))
+    portal.join(TIMEOUT)
