@@ -63,7 +63,11 @@ class Servers:
             self._stack = self._stack.pop_all()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End the standby; of a failure tell what the servers have logged."""
+        if error is not None:
+            for server in filter(None, (self.primary, self._standby)):
+                error.add_note(f"{server!r}, its log:\n{server.log_tail(40)}")
         await self._stack.aclose()
 
     async def _begin_with_standby(self) -> None:
