@@ -12,6 +12,7 @@ from asyncnotify.log._walk.cursor import Cursor, Expired, Portion
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Size, Walk
 from tests.log.conftest import NAMES, Reader, append, queries_of
+from tests.log.fake_road import FakeConnection
 from tests.log.writers import Writer
 
 if TYPE_CHECKING:
@@ -136,24 +137,38 @@ async def test_channels_are_chosen_in_runs_too(admin: Connection) -> None:
         assert [tick for tick, _, _ in found] == [number + 1 for number in expected]
 
 
-async def take_ticks(admin: Connection, count: int = TICKS, payload: str = "") -> None:
-    """Append events, each of which gets a tick of its own."""
-    reader = Reader(admin)
+async def take_ticks(admin: Connection, count: int = TICKS, payload: str = "") -> int:
+    """
+    Append events, each of which gets a tick of its own.
+
+    Returns how many transaction ids others have taken meanwhile, such as autovacuum: what was
+    running at a tick is asked for by a later one, in up to three queries.
+    """
+    reader, before = Reader(admin), await next_xid(admin)
     for number in range(count):
         await append(admin, f"{number}{payload}")
         await reader.walk.take_tick()
+    return await next_xid(admin) - before - 2 * count if before else 0
+
+
+async def next_xid(admin: Connection) -> int:
+    """Return what the next transaction gets; 0 of the server in memory, which nobody else uses."""
+    if isinstance(admin, FakeConnection):
+        return 0
+    xid: int = await admin.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+    return xid
 
 
 @pytest.mark.usefixtures("installed")
 async def test_a_log_that_was_read_live_takes_few_queries(admin: Connection) -> None:
     """A thousand ticks of one event take three queries or so, and not two each."""
-    await take_ticks(admin)
+    others = await take_ticks(admin)
     queries = CountingQueries(admin)
     cursor = cursor_of(queries)
     await cursor.at_start()
     found = await places(cursor)
     assert [payload for _, _, payload in found] == list(map(str, range(TICKS)))
-    assert queries.count < TICKS / 100
+    assert queries.count < TICKS / 100 + 3 * others
 
 
 @pytest.mark.usefixtures("installed")
@@ -161,12 +176,12 @@ async def test_a_log_that_was_read_live_takes_few_queries(admin: Connection) -> 
 async def test_long_payloads_are_fetched_once(admin: Connection, room: float) -> None:
     """As many ticks are read at once as a portion has room for, and hardly more is fetched."""
     payload, count = "x" * 200, 200
-    await take_ticks(admin, count, payload)
+    others = await take_ticks(admin, count, payload)
     queries = CountingQueries(admin)
     cursor = cursor_of(queries, Size(bytes=int(room * len(payload))))
     await cursor.at_start()
     assert len(await places(cursor)) == count
-    assert queries.count <= 10 + count / max(1, room // 2)
+    assert queries.count <= 10 + count / max(1, room // 2) + 3 * others
     assert queries.bytes < 1.1 * count * (len(payload) + 3)
 
 
