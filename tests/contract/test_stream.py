@@ -459,6 +459,20 @@ async def test_a_stream_that_was_unlistened_says_so(
         aiter(stream)
 
 
+async def test_a_stream_that_is_closed_while_it_is_entered_is_not_entered(
+    listener: Listener,
+) -> None:
+    """Another task closes it: whoever enters it learns that nothing will come."""
+    stream = listener.stream("orders")
+    entering = asyncio.ensure_future(stream.__aenter__())
+    await asyncio.sleep(0)
+    await stream.aclose()
+    with pytest.raises(ClosedError, match=r"^the stream of 'orders' has been closed; make another"):
+        await entering
+    assert repr(stream) == "<Stream of 'orders' closed>"
+    assert listener.channels == frozenset()
+
+
 async def test_a_stream_cannot_be_entered_twice(listener: Listener, database: Database) -> None:
     """While it is open, or begins, entering it again is refused, and changes nothing."""
     stream = listener.stream("orders")

@@ -102,11 +102,15 @@ class Consumer(OfOneProcess, Generic[ItemT_co]):
             Exception: As of ``anext()``.
         """
         self._owner.check()
+        self._check_open()
+        await self._feed.ready()
+        self._check_open()  # another task may have closed it meanwhile
+        return self
+
+    def _check_open(self) -> None:
         if self._is_closed:
             msg = f"consumer {self._name!r} has been closed"
             raise ClosedError(msg)
-        await self._feed.ready()
-        return self
 
     async def __aexit__(
         self,

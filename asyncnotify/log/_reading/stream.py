@@ -10,7 +10,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
-from asyncnotify import Gap, GapReason
+from asyncnotify import ClosedError, Gap, GapReason
 from asyncnotify._arguments import check_count
 from asyncnotify._backoff import Backoff, Delays
 from asyncnotify._logs import Log, WarningLimit
@@ -154,11 +154,15 @@ class LogStream(OfOneProcess, Generic[ItemT_co]):
         Take the place in the log where reading begins: with ``after="now"``, its end.
 
         Raises:
+            ClosedError: The stream or the log has been closed, also meanwhile.
             AsyncNotifyError: As of the first ``anext()``.
         """
         self._owner.check()
         while not self._is_placed and not self._is_closed and not self._ending.done():
             await self._done(self._start, self._ending)
+        if self._is_closed:
+            msg = "the stream has been closed; make another with Log.read()"
+            raise ClosedError(msg)
         return self
 
     async def __aexit__(
