@@ -49,7 +49,7 @@ FULL_QUEUE: Final = (
 
 
 def describe_holders(holders: Sequence[dict[str, Any]]) -> str:
-    """Return that emptying the queue did not help, and who may hold it."""
+    """Return that emptying the queue did not help, and who may hold it, by the server's rows."""
     if not holders:
         return "emptying the queue did not help"
     return (

@@ -185,11 +185,10 @@ class PublishingSession(BoundedConnection):
         What an aborted transaction has put into the queue stays there until a later one commits,
         and while the queue is full none does. Asking for its size removes what nobody has to read.
         """
+        await self._empty_queue(error)
         try:
-            await self._empty_queue(error)
             await send()
         except asyncpg.ProgramLimitExceededError as again:
-            _clean(again)
             await self._empty_queue(again)  # of what this attempt has put there
             log.warning(self._warnings, "full queue", FULL_QUEUE)
             raise
@@ -199,12 +198,15 @@ class PublishingSession(BoundedConnection):
         log.warning(self._warnings, "emptied queue", EMPTIED_QUEUE)
 
     async def _empty_queue(self, error: Exception) -> None:
+        """Raise the error where the server refuses that, with a note of why."""
         _clean(error)
         before = before_statements(self._connection)
         try:
             await untraced.execute(self._connection, f"{before}{HERE}{EMPTY_QUEUE}")
         except Exception as failure:
+            _clean(failure)
             if failures.is_refusal(failure):
+                error.add_note(f"emptying the queue was refused: {describe_error(failure)}")
                 raise error from None
             failures.mark_unsent(failure)
             raise

@@ -332,7 +332,7 @@ class ListeningSession(BoundedConnection):
     async def _held_queue(self) -> str:
         """Return what keeps the queue from being emptied, as far as the role may see it."""
         try:
-            return describe_holders(await self.queue_holders(timeout=self._timeout))
+            return describe_holders(await self._queue_holders(self._timeout))
         except Exception as error:
             if not is_refusal(error):
                 raise
@@ -345,11 +345,14 @@ class ListeningSession(BoundedConnection):
 
     async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
         """Return the sessions that may keep the queue from being emptied, the oldest first."""
-        holders = [dict(row) for row in await self._rows(QUEUE_HOLDERS, timeout)]
+        holders = await self._queue_holders(timeout)
         for holder in holders:
             if holder["application_name"]:
                 holder["application_name"] = escaped(holder["application_name"])
         return holders
+
+    async def _queue_holders(self, timeout: float) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._rows(QUEUE_HOLDERS, timeout)]
 
     def detach(self) -> None:
         """Bring nothing more: what still arrives belongs to a past that a Gap will cover."""

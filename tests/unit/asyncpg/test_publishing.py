@@ -125,12 +125,19 @@ FULL = asyncpg.ProgramLimitExceededError("too many notifications in the NOTIFY q
 async def test_a_full_queue_that_may_not_be_emptied_is_the_error(send: str) -> None:
     """Whatever the server says of the attempt to empty it: the queue is what is wrong."""
     connection = FakeConnection()
-    connection.answers = [FULL]
+    full = asyncpg.ProgramLimitExceededError("too many notifications in the NOTIFY queue")
+    connection.answers = [full]
     connection.answer = asyncpg.InsufficientPrivilegeError("denied")
     session = PublishingSession(connection, timeout=5.0)
-    with pytest.raises(asyncpg.ProgramLimitExceededError):
+    with pytest.raises(asyncpg.ProgramLimitExceededError) as caught:
         await SEND[send](session)
-    assert [s for s in connection.statements if "pg_notify(" in s] == connection.statements[:1]
+    assert caught.value is full
+    assert caught.value.__notes__ == [
+        "emptying the queue was refused: InsufficientPrivilegeError: denied"
+    ]
+    notify, ask = connection.statements  # each once
+    assert "pg_notify(" in notify
+    assert "pg_notification_queue_usage()" in ask
 
 
 @pytest.mark.parametrize("send", SEND)

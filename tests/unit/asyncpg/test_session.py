@@ -127,6 +127,7 @@ async def test_a_truncated_status_that_cannot_be_repaired_is_raised(
         await harness.session.listen(["a"])
     assert told in caplog.text
     assert "\x1b" not in caplog.text
+    assert r"\\x1b" not in caplog.text  # escaped once
     assert not harness.session.lost
 
 
