@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Block = Callable[[FaultProxy, bytes], PatternDetector]
 
 TIMEOUT, SLACK = scaled(0.3), scaled(1.5)
-BLOCKED = scaled(0.1)
+BLOCKED = scaled(0.25)
 ANSWER = b"SELECT 1\0"
 
 
