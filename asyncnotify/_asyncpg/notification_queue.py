@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncnotify._escaping import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,6 +48,12 @@ FULL_QUEUE: Final = (
     " once, or a session that listens keeps it from being emptied; Listener.health() shows such"
     " sessions as queue_holders"
 )
+
+
+def with_escaped_name(holder: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a holder fit for a terminal: a program chooses its name."""
+    name = holder["application_name"]
+    return {**holder, "application_name": name and escaped(name)}
 
 
 def describe_holders(holders: Sequence[dict[str, Any]]) -> str:

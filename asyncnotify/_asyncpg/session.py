@@ -21,6 +21,7 @@ from asyncnotify._asyncpg.notification_queue import (
     REPAIRED,
     TRUNCATED_STATUS,
     describe_holders,
+    with_escaped_name,
 )
 from asyncnotify._asyncpg.proof import ListenCheck
 from asyncnotify._asyncpg.roles import condition, misfit
@@ -345,11 +346,7 @@ class ListeningSession(BoundedConnection):
 
     async def queue_holders(self, *, timeout: float) -> list[dict[str, Any]]:
         """Return the sessions that may keep the queue from being emptied, the oldest first."""
-        holders = await self._queue_holders(timeout)
-        for holder in holders:
-            if holder["application_name"]:
-                holder["application_name"] = escaped(holder["application_name"])
-        return holders
+        return list(map(with_escaped_name, await self._queue_holders(timeout)))
 
     async def _queue_holders(self, timeout: float) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._rows(QUEUE_HOLDERS, timeout)]

@@ -113,7 +113,7 @@ class Stream(OfOneProcess, Generic[ItemT_co]):
                 if self._use is _Use.ENTERED:
                     self._use = _Use.FREE  # it may be tried again
                 raise
-            if self._use is _Use.CLOSED:  # by another task, meanwhile
+            if self._phase is Phase.CLOSED:  # by another task, meanwhile
                 raise end_of(self)
             return self
         finally:
