@@ -22,6 +22,7 @@ from tests.chaos.log.database import (
     committed,
     connected,
     end_writers,
+    farthest_behind,
     read_effects,
     watch_cursors,
     without_effect,
@@ -53,6 +54,9 @@ _HEALED_AFTER: Final = 3
 
 _NO_PROGRESS: Final = 60.0
 """Seconds in which somebody has to get on, once nothing is broken any more."""
+
+_FAR: Final = 10_000
+"""Events behind, at which writers pause: they outrun a consumer that commits each one by itself."""
 
 _MORE: Final = 90.0
 """Seconds more, at most, where little has happened in the time that was given."""
@@ -181,6 +185,7 @@ class LogChaos:
             writer = Writer(*(number, dsn, self._appending, self.ledger, self._others), pause=0.15)
             self._writers.append(writer)
             self._start(writer.run(), self._writing)
+        self._start(self._pace_writers(), self._disturbing)
 
     def _start(self, work: Coroutine[Any, Any, None], tasks: list[asyncio.Task[None]]) -> None:
         tasks.append(asyncio.create_task(work))
@@ -190,6 +195,18 @@ class LogChaos:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pace_writers(self) -> None:
+        """Let consumers keep up: else the end would take longer than all that came before."""
+        while True:
+            with suppress(*LOST, TimeoutError):
+                behind = await farthest_behind(self._direct, except_for=SOUGHT)
+                for writer in self._writers:
+                    if behind > _FAR:
+                        writer.pause()
+                    else:
+                        writer.resume()
+            await asyncio.sleep(1.0)
 
     async def _expire(self) -> None:
         """Remove old events all the time."""

@@ -25,6 +25,7 @@ __all__ = [
     "committed",
     "connected",
     "end_writers",
+    "farthest_behind",
     "read_effects",
     "watch_cursors",
     "without_effect",
@@ -37,6 +38,10 @@ _RECOVERED: Final = scaled(60.0)
 _CURSORS: Final = "SELECT consumer, epoch, tick, id FROM asyncnotify.chaos_consumers"
 _EFFECTS: Final = "SELECT name, epoch, tick, id FROM effects WHERE consumer = $1 ORDER BY n"
 _LAST: Final = "SELECT name FROM effects WHERE consumer = $1 ORDER BY n DESC LIMIT 1"
+_BEHIND: Final = """
+    SELECT (SELECT max(top) FROM asyncnotify.chaos_ticks) - min(id)
+    FROM asyncnotify.chaos_consumers WHERE consumer <> $1
+"""
 _COUNTS: Final = "SELECT consumer, count(*) FROM effects GROUP BY consumer"
 
 
@@ -61,6 +66,12 @@ async def watch_cursors(dsn: str, cursors: Mapping[str, list[tuple[float, Place]
                             noted.append((time.monotonic(), (row["epoch"], row["tick"], row["id"])))
                     await asyncio.sleep(0.1)
         await asyncio.sleep(0.1)
+
+
+async def farthest_behind(dsn: str, *, except_for: str) -> int:
+    """Return how many events, about, the slowest consumer still has to come to."""
+    async with connected(dsn) as connection:
+        return await connection.fetchval(_BEHIND, except_for) or 0
 
 
 async def answered(ask: Callable[[], Awaitable[T]]) -> T:

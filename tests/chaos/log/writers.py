@@ -98,10 +98,22 @@ class Writer:
         self._generation = 0
         self._count = 0
         self._stopping = False
+        self._may_append = asyncio.Event()
+        self._may_append.set()
 
     def stop(self) -> None:
         """Stop after the transaction that is under way."""
         self._stopping = True
+        self._may_append.set()
+
+    def pause(self) -> None:
+        """Append nothing more after the transaction that is under way, until ``resume()``."""
+        if not self._stopping:
+            self._may_append.clear()
+
+    def resume(self) -> None:
+        """Append again, after ``pause()``."""
+        self._may_append.set()
 
     async def run(self) -> None:
         """Append; go on after each loss of the connection."""
@@ -113,7 +125,7 @@ class Writer:
                 async with self._connection() as connection:
                     while not self._stopping:
                         await self._transaction(connection)
-                        await asyncio.sleep(self._chance.uniform(0.0, 2 * self._pause))
+                        await self._rest()
             except (*LOST, TimeoutError):
                 self._ledger.count("lost")
                 await asyncio.sleep(_PAUSE)
@@ -130,6 +142,10 @@ class Writer:
             yield connection
         finally:
             connection.terminate()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._chance.uniform(0.0, 2 * self._pause))
+        await self._may_append.wait()
 
     # -- in transactions ----------------------------------------------------------------------
 
@@ -211,4 +227,4 @@ class Writer:
         else:
             self._ledger.committed.update(names)
             self._ledger.count("of the log's own")
-        await asyncio.sleep(self._chance.uniform(0.0, 2 * self._pause))
+        await self._rest()
