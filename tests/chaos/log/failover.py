@@ -105,6 +105,7 @@ class Servers:
     async def fail_over(self) -> None:
         """Kill the primary, promote the standby, and make another one in the place of the first."""
         lost, promoted, proxy = self.primary, self._standby, self._standby_proxy
+        port = lost.port  # close() gives it up
         if promoted is None or proxy is None:
             message = "there is no standby"
             raise RuntimeError(message)
@@ -116,7 +117,7 @@ class Servers:
         await self._set_synchronous("")
         if lost is not self._first:
             await asyncio.to_thread(lost.close)
-        await self._started_standby(lost.port)
+        await self._started_standby(port)
         await self._get_in_step()
 
     async def _get_in_step(self) -> None:
