@@ -231,6 +231,6 @@ async def test_r17_nothing_acknowledged_is_lost_when_the_server_is_killed(
     record.check()
     assert len(record.gaps) >= len(faults)
     received = record.acknowledged.keys() & set(record.arrived)
-    assert len(received) > len(record.acknowledged) / 2  # the others fell in gaps
+    assert len(received) > len(record.acknowledged) * 0.9
     assert record.doubtful
     assert record.refused

@@ -88,15 +88,17 @@ async def test_r5_a_heartbeat_is_one_round_trip_and_takes_no_transaction_id(
     """A hundred heartbeats are a hundred round trips, and leave the server's counter alone."""
     interval = 0.01
     async with own_database.running(heartbeat=interval, heartbeat_timeout=scaled(2.0)):
-        before = await own_database.fetchval(NEXT_XID)
-        began = time.monotonic()
-        with own_database.wire() as wire:
-            await wire.until(100, ANSWER, "to_client")
-            beats, round_trips = wire.count(BEAT), wire.round_trips
-        assert abs(beats - round_trips) <= 1  # one may have begun before, one not be answered yet
-        assert round_trips <= (time.monotonic() - began) / interval + 2
-        taken = await own_database.fetchval(NEXT_XID) - before
-    assert taken < beats / 2  # not 0: autovacuum takes some
+        for _ in range(5):
+            before = await own_database.fetchval(NEXT_XID)
+            began = time.monotonic()
+            with own_database.wire() as wire:
+                await wire.until(100, ANSWER, "to_client")
+                beats, round_trips = wire.count(BEAT), wire.round_trips
+            assert abs(beats - round_trips) <= 1  # one may have begun before, one not be answered
+            assert round_trips <= (time.monotonic() - began) / interval + 2
+            if await own_database.fetchval(NEXT_XID) == before:
+                return  # each time it is not: autovacuum takes some as well
+    pytest.fail("heartbeats take transaction ids")
 
 
 @by_dsn_and_by_connect
