@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncnotify._asyncpg import failures
-from asyncnotify._asyncpg.proof import ListenCheck
+from asyncnotify._asyncpg.listen_check import ListenCheck
 from asyncnotify._asyncpg.publishing import PublishingSession
 from asyncnotify._asyncpg.session import ListeningSession
 
@@ -33,7 +33,7 @@ class ListeningConnections:
         self._keepalive = keepalive
         self._timeout = timeout
         self.failures = failures
-        self._proof = ListenCheck(dialer.warnings)  # one for all sessions of a run
+        self._listen_check = ListenCheck(dialer.warnings)  # one for all sessions of a run
 
     @property
     def target(self) -> str:
@@ -58,7 +58,7 @@ class ListeningConnections:
                     on_lost=on_lost,
                     last_contact=last_contact,
                     timeout=self._timeout,
-                    proof=self._proof,
+                    listen_check=self._listen_check,
                     wanted=self._dialer.wanted,
                 )
                 if not await session.introduce(self._keepalive, began=began):

@@ -16,6 +16,7 @@ from asyncnotify._asyncpg.failures import (
     refused_name,
     was_cancelled_by_server,
 )
+from asyncnotify._asyncpg.listen_check import ListenCheck
 from asyncnotify._asyncpg.notification_queue import (
     QUEUE_HOLDERS,
     REPAIRED,
@@ -23,7 +24,6 @@ from asyncnotify._asyncpg.notification_queue import (
     describe_holders,
     with_escaped_name,
 )
-from asyncnotify._asyncpg.proof import ListenCheck
 from asyncnotify._asyncpg.roles import condition, misfit
 from asyncnotify._asyncpg.statements import HERE
 from asyncnotify._channels.checksum import Checksum
@@ -78,11 +78,11 @@ class ListeningSession(BoundedConnection):
         on_lost: Callable[[], None],
         last_contact: Callable[[], float],
         timeout: float,
-        proof: ListenCheck | None = None,
+        listen_check: ListenCheck | None = None,
         wanted: str = "any",
     ) -> None:
         super().__init__(connection, timeout=timeout)
-        self._proof = ListenCheck() if proof is None else proof
+        self._listen_check = ListenCheck() if listen_check is None else listen_check
         self._wanted = wanted
         self._server_encoding: str = getattr(connection.get_settings(), "server_encoding", "UTF8")
         self._deliver = on_notification
@@ -162,8 +162,8 @@ class ListeningSession(BoundedConnection):
         accepted = [channel for channel in channels if channel not in refused]
         try:
             await self._listen_despite_server_bug(accepted)
-            if accepted and self._proof.is_due and not self.behind_pooler:
-                await self._proof.prove(self, accepted, timeout=self._timeout)
+            if accepted and self._listen_check.is_due and not self.behind_pooler:
+                await self._listen_check.run(self, accepted, timeout=self._timeout)
         except ConfigurationError as error:
             return dict.fromkeys(channels, error)
         except Exception as error:
@@ -267,11 +267,11 @@ class ListeningSession(BoundedConnection):
         agrees = await _insist(lambda: self._is_listening(channels, timeout))
         if not (agrees or await _insist(lambda: self._is_wanted(timeout))):
             raise ConnectionLostError(misfit(self._wanted))
-        return agrees or not self._proof.answers_are_believed
+        return agrees or not self._listen_check.answers_are_believed
 
     async def _is_wanted(self, timeout: float) -> bool:
         sql = condition(self._wanted)
-        if sql is None or not self._proof.answers_are_believed:
+        if sql is None or not self._listen_check.answers_are_believed:
             return True
         question = self._execute(f"{self._before}{HERE}SELECT 1 WHERE {sql}")
         return bool(await self._command(question, timeout) == "SELECT 1")
@@ -308,7 +308,7 @@ class ListeningSession(BoundedConnection):
         """
         listened = await self.listened_channels()
         self._foreign_channels = Checksum.of(listened.difference(channels))
-        return await self._proof.confirm_missing(self, channels, listened)
+        return await self._listen_check.confirm_missing(self, channels, listened)
 
     async def listened_channels(self) -> frozenset[str]:
         """Return what the server says that it listens on for this session."""
@@ -328,7 +328,9 @@ class ListeningSession(BoundedConnection):
 
     def _warn_of_queue(self, error: Exception, outcome: str) -> None:
         told = describe_error(error)
-        log.warning(self._proof.warnings, "truncated status", TRUNCATED_STATUS, told, outcome)
+        log.warning(
+            self._listen_check.warnings, "truncated status", TRUNCATED_STATUS, told, outcome
+        )
 
     async def _held_queue(self) -> str:
         """Return what keeps the queue from being emptied, as far as the role may see it."""

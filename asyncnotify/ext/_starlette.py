@@ -40,7 +40,7 @@ from asyncnotify._arguments import (
 )
 from asyncnotify.ext._health import HealthAnswer
 from asyncnotify.ext._items import message_of
-from asyncnotify.ext._trial import tried
+from asyncnotify.ext._validation import validated
 from asyncnotify.ext.fanout import (
     ChannelNotAllowedError,
     ClientT,
@@ -135,7 +135,7 @@ def _check_given(given: tuple[Any, ...]) -> None:
         if callable(one):
             check_plain_function("a function given to lifespan()", one)
         else:
-            tried(Listener, one)  # refuses what is no DSN
+            validated(Listener, one)  # refuses what is no DSN
     kinds = [Log if isinstance(one, Log) else Listener for one in given if not _is_function(one)]
     for kind in {kind for kind in kinds if kinds.count(kind) > 1}:
         raise _two_of(kind)

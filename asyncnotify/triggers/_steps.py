@@ -9,6 +9,7 @@ from asyncnotify.log import NotInstalledError as LogNotInstalledError
 from asyncnotify.triggers._errors import NotInstalledError, UnknownTableError
 from asyncnotify.triggers._names import literal
 from asyncnotify.triggers._sql.locking import lock_for_removal
+from asyncnotify.triggers._sql.readability import READABLE, try_to_read
 from asyncnotify.triggers._sql.refusals import find_other_level, may_own
 from asyncnotify.triggers._sql.renaming import COMMENT, adopt, comment_of, function_in_use
 from asyncnotify.triggers._sql.settings import lacking_settings
@@ -19,7 +20,6 @@ from asyncnotify.triggers._sql.statements import (
     removal_statements,
     upgrade_statements,
 )
-from asyncnotify.triggers._sql.trial import READABLE, try_to_read
 from asyncnotify.triggers._sql.triggers import TREE, make_triggers, triggers_of
 from asyncnotify.triggers._status import Status, TriggerState
 

@@ -120,14 +120,14 @@ def check_exit(codes: Collection[int], program: str, *arguments: str) -> None:
 class ListenerFactory:
     """Makes listeners: that connect by a DSN, or by ``connect=`` with plain connections."""
 
-    def __init__(self, road: str, dsn: str) -> None:
-        self.road = road
+    def __init__(self, connected_by: str, dsn: str) -> None:
+        self.connected_by = connected_by
         self.dsn = dsn
 
     def listener(self, dsn: str | None = None, **options: Any) -> Listener:
         """Return a new listener, of the test's database unless another is given."""
         dsn = dsn or self.dsn
-        if self.road == "connect":
+        if self.connected_by == "connect":
             return Listener(connect=functools.partial(self._connect, dsn), **options)
         return Listener(dsn, **options)
 
@@ -394,33 +394,33 @@ class FakeDatabase(Database):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test by every road, but without the server in memory where that is not enough."""
-    if "road" not in metafunc.fixturenames:
+    """Run each test with every way of connecting; without the fake server where it cannot serve."""
+    if "connected_by" not in metafunc.fixturenames:
         return
-    roads = ["dsn"]
+    ways = ["dsn"]
     if "factory" in metafunc.fixturenames:
-        roads.append("connect")
+        ways.append("connect")
     if metafunc.definition.get_closest_marker("needs_server") is None:
-        roads.append("fake")
+        ways.append("fake")
     if "caller" in metafunc.fixturenames:
         kinds: dict[str, list[str]] = getattr(metafunc.module, "CALLERS")  # noqa: B009 - may be absent
-        callers = [(road, kind) for road in roads for kind in kinds[road]]
-        metafunc.parametrize(("road", "caller"), callers, indirect=True)
+        callers = [(connected_by, kind) for connected_by in ways for kind in kinds[connected_by]]
+        metafunc.parametrize(("connected_by", "caller"), callers, indirect=True)
     else:
-        metafunc.parametrize("road", roads, indirect=True)
+        metafunc.parametrize("connected_by", ways, indirect=True)
 
 
 @pytest.fixture
-def road(request: pytest.FixtureRequest) -> str:
+def connected_by(request: pytest.FixtureRequest) -> str:
     """How the listeners of the test get their connections."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
-def fake(road: str) -> FakeServer | None:
+def fake(connected_by: str) -> FakeServer | None:
     """The server in memory, where the test runs on that."""
-    return FakeServer() if road == "fake" else None
+    return FakeServer() if connected_by == "fake" else None
 
 
 @pytest.fixture(scope="module")
@@ -455,9 +455,9 @@ def real_dsn(
 
 
 @pytest.fixture
-def factory(road: str, dsn: str) -> ListenerFactory:
+def factory(connected_by: str, dsn: str) -> ListenerFactory:
     """Each of the two ways in which notifications leave the driver, and the server in memory."""
-    return ListenerFactory(road, dsn)
+    return ListenerFactory(connected_by, dsn)
 
 
 @pytest_asyncio.fixture

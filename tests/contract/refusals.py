@@ -1,4 +1,4 @@
-"""What the server refuses, on each road: with errors of PostgreSQL's, on connections that stay."""
+"""What each kind of server refuses: with errors of PostgreSQL's, on connections that stay."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_r25_exit_and_interrupt_end_the_program(
     factory: ListenerFactory, error: str, codes: set[int]
 ) -> None:
     """SystemExit and KeyboardInterrupt are not contained: they end the program."""
-    check_exit(codes, RAISES, factory.dsn, factory.road, error)
+    check_exit(codes, RAISES, factory.dsn, factory.connected_by, error)
 
 
 async def test_an_error_in_on_error_is_logged(

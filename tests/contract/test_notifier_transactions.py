@@ -179,7 +179,7 @@ OPENERS: Final[dict[str, Opener]] = {
 }
 
 CALLERS: Final = {"dsn": [kind for kind in OPENERS if kind != "fake"], "fake": ["fake"]}
-"""What a transaction may be on, for each road."""
+"""What a transaction may be on, for each kind of connection."""
 
 
 @pytest_asyncio.fixture
@@ -190,9 +190,9 @@ async def caller(request: pytest.FixtureRequest, dsn: str, table: None) -> Async
 
 
 @pytest_asyncio.fixture
-async def table(road: str, database: Database) -> AsyncIterator[None]:
+async def table(connected_by: str, database: Database) -> AsyncIterator[None]:
     """An empty table, where there are any."""
-    if road == "fake":
+    if connected_by == "fake":
         yield
         return
     await database.connection.execute("CREATE TABLE orders (id int)")
@@ -200,9 +200,9 @@ async def table(road: str, database: Database) -> AsyncIterator[None]:
     await database.connection.execute("DROP TABLE orders")
 
 
-async def rows(road: str, database: Database) -> int | None:
+async def rows(connected_by: str, database: Database) -> int | None:
     """Return how many rows others see; None: there are none to be seen."""
-    return None if road == "fake" else await database.connection.fetchval(COUNT)
+    return None if connected_by == "fake" else await database.connection.fetchval(COUNT)
 
 
 @pytest_asyncio.fixture
@@ -220,7 +220,7 @@ def notifier(dsn: str) -> Notifier:
 
 
 async def test_it_arrives_on_commit_with_the_row_to_be_seen(
-    road: str,
+    connected_by: str,
     listener: Listener,
     notifier: Notifier,
     database: Database,
@@ -235,12 +235,12 @@ async def test_it_arrives_on_commit_with_the_row_to_be_seen(
     assert len(inbox) == 0
     await caller.commit()
     assert (await inbox.next()).payload == "it's %s :id $1"
-    assert await rows(road, database) in {1, None}
+    assert await rows(connected_by, database) in {1, None}
     assert len(await database.backends()) == 1  # the listener's
 
 
 async def test_it_is_gone_after_a_rollback(
-    road: str,
+    connected_by: str,
     listener: Listener,
     notifier: Notifier,
     database: Database,
@@ -254,7 +254,7 @@ async def test_it_is_gone_after_a_rollback(
     await caller.rollback()
     await database.fence(listener)
     assert len(inbox) == 0
-    assert await rows(road, database) in {0, None}
+    assert await rows(connected_by, database) in {0, None}
 
 
 async def test_a_savepoint_takes_its_own_with_it(

@@ -98,7 +98,7 @@ async def test_r29_a_million_are_read_quickly_and_the_loop_goes_on(
         assert listener.stats().dropped == 0
     gc.unfreeze()
     assert min(times) <= 1
-    if factory.road == "dsn":
+    if factory.connected_by == "dsn":
         assert min(lags) <= LONGEST_LAG
 
 

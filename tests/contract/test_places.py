@@ -221,7 +221,7 @@ async def test_a_stream_collected_by_another_thread_ends_its_subscription(
 def test_r55_a_fork_says_so_and_may_start_anew(factory: ListenerFactory) -> None:
     """In a forked child it is new, and calls raise until it is started; the parent goes on."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKS, factory.dsn, factory.road],
+        [sys.executable, "-W", "error", "-c", FORKS, factory.dsn, factory.connected_by],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -238,7 +238,7 @@ async def test_a_fork_does_not_keep_the_sessions_of_a_killed_parent(
 ) -> None:
     """The server sees at once that they are gone: none listens on without being read."""
     process = subprocess.Popen(  # noqa: ASYNC220 - which nothing else waits for
-        [sys.executable, "-c", KILLED, factory.dsn, factory.road],
+        [sys.executable, "-c", KILLED, factory.dsn, factory.connected_by],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

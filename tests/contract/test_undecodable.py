@@ -224,11 +224,11 @@ def test_r25_exit_and_interrupt_end_the_program(
     factory: ListenerFactory, error: str, codes: set[int], consumer: str
 ) -> None:
     """SystemExit and KeyboardInterrupt of a decoder end the program as they should."""
-    if factory.road != "dsn" and consumer in {"handler3", "batches"}:
+    if factory.connected_by != "dsn" and consumer in {"handler3", "batches"}:
         pytest.skip(
             "decoding does not know how the listener connects: half of the programs will do"
         )
-    check_exit(codes, EXITS, factory.dsn, factory.road, error, consumer)
+    check_exit(codes, EXITS, factory.dsn, factory.connected_by, error, consumer)
 
 
 # -- the log --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Somebody who sends without a pause, and writes down what he has sent: on each road."""
+"""A sender without a pause that records what it has sent, on each kind of connection."""
 
 from __future__ import annotations
 

@@ -126,14 +126,14 @@ async def _awaited(awaitable: Awaitable[object]) -> object:
 
 
 async def every_moment(
-    database: ProxiedDatabase, trial: Callable[[Moment], Awaitable[bool]], *, at_least: int = 1
+    database: ProxiedDatabase, attempt: Callable[[Moment], Awaitable[bool]], *, at_least: int = 1
 ) -> None:
-    """Make a trial for every moment, until the call is over before it; no task may be left."""
+    """Make an attempt for every moment, until the call is over before it; no task may be left."""
     made = 0
     for kind in ("early", "late", "read"):
         for number in itertools.count(1):
             before = asyncio.all_tasks()
-            interrupted = await trial(Moment(database.proxy, kind, number))
+            interrupted = await attempt(Moment(database.proxy, kind, number))
             await no_more_than(before, f"{kind} {number}")
             if not interrupted:
                 break
@@ -191,7 +191,7 @@ async def test_r32_listening_may_be_cancelled_anywhere(
 ) -> None:
     """listen() or a stream's beginning, cancelled anywhere, is withdrawn whole."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         interrupted = await moment.interrupts(call(subject.listener))
         if interrupted:
             assert subject.listener.channels == {"fence"}
@@ -200,7 +200,7 @@ async def test_r32_listening_may_be_cancelled_anywhere(
             await subject.listener.unlisten(channel)
         return interrupted
 
-    await every_moment(database, trial, at_least=4)
+    await every_moment(database, attempt, at_least=4)
     assert subject.count(ConnectionLost) == 0
 
 
@@ -217,13 +217,13 @@ async def test_r32_unlistening_may_be_cancelled_anywhere(
         subscription = await subject.listener.listen("orders", received.append)
         return subscription.cancel() if how == "cancel" else subject.listener.unlisten("orders")
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         interrupted = await moment.interrupts(await begin())
         assert subject.listener.channels == {"fence"}
         await check(database, subject)
         return interrupted
 
-    await every_moment(database, trial, at_least=4)
+    await every_moment(database, attempt, at_least=4)
     assert received == []
     assert subject.count(ConnectionLost) == 0
 
@@ -234,26 +234,26 @@ async def test_r32_notify_may_be_cancelled_anywhere(
     """notify(), cancelled anywhere, leaves a publisher that works, on one connection."""
     await subject.listener.notify("orders", "first")
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         interrupted = await moment.interrupts(subject.listener.notify("orders", repr(moment)))
         await subject.listener.notify("orders", "next")
         await check(database, subject, sessions=2)
         return interrupted
 
-    await every_moment(database, trial, at_least=3)
+    await every_moment(database, attempt, at_least=3)
 
 
 async def test_r32_the_first_notify_may_be_cancelled_anywhere(database: ProxiedDatabase) -> None:
     """notify(), cancelled while its connection is being made, leaves no second connection."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         async with database.running(backoff=AT_ONCE) as subject:
             interrupted = await moment.interrupts(subject.listener.notify("orders", "first"))
             await subject.listener.notify("orders", "next")
             await database.until_backends(2)
         return interrupted
 
-    await every_moment(database, trial, at_least=6)
+    await every_moment(database, attempt, at_least=6)
 
 
 async def test_r32_waiting_for_an_item_may_be_cancelled_anywhere(
@@ -262,7 +262,7 @@ async def test_r32_waiting_for_an_item_may_be_cancelled_anywhere(
     """anext() on a stream, cancelled anywhere, leaves the item to the next call."""
     async with subject.listener.stream("orders") as stream:
 
-        async def trial(moment: Moment) -> bool:
+        async def attempt(moment: Moment) -> bool:
             interrupting = asyncio.create_task(moment.interrupts(anext(stream)))
             await database.notify("orders", repr(moment))
             interrupted = await interrupting
@@ -270,13 +270,13 @@ async def test_r32_waiting_for_an_item_may_be_cancelled_anywhere(
                 assert (await anext(stream)).payload == repr(moment)
             return interrupted
 
-        await every_moment(database, trial, at_least=3)
+        await every_moment(database, attempt, at_least=3)
 
 
 async def test_r32_start_may_be_cancelled_anywhere(database: ProxiedDatabase) -> None:
     """start(), cancelled anywhere, leaves nothing running, and may be called again."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         subject = database.subject(backoff=AT_ONCE)
         for channel in CHANNELS:
             subject.listener.on(channel)(print)
@@ -291,13 +291,13 @@ async def test_r32_start_may_be_cancelled_anywhere(database: ProxiedDatabase) ->
         await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(database, trial, at_least=6)
+    await every_moment(database, attempt, at_least=6)
 
 
 async def test_r32_aclose_may_be_cancelled_anywhere(database: ProxiedDatabase) -> None:
     """aclose(), cancelled anywhere, has closed all the same, without waiting for handlers."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         async with database.running(backoff=AT_ONCE) as subject:
             await subject.listener.notify("orders")
             interrupted = await moment.interrupts(subject.listener.aclose())
@@ -305,7 +305,7 @@ async def test_r32_aclose_may_be_cancelled_anywhere(database: ProxiedDatabase) -
             await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(database, trial, at_least=2)
+    await every_moment(database, attempt, at_least=2)
 
 
 @pytest.mark.parametrize("call", [listened, connected, entered])
@@ -315,7 +315,7 @@ async def test_r32_callers_may_be_cancelled_anywhere_in_a_reconnect(
     """Calls that wait for a reconnect, cancelled at any point of it, do not disturb it."""
     await subject.listener.listen("other", print)
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         database.proxy.reset()
         await subject.until(ConnectionLost)
         interrupted = await moment.interrupts(call(subject.listener))
@@ -326,13 +326,13 @@ async def test_r32_callers_may_be_cancelled_anywhere_in_a_reconnect(
             await subject.listener.listen("other", print)
         return interrupted
 
-    await every_moment(database, trial)
+    await every_moment(database, attempt)
 
 
 async def test_r32_a_reconnect_may_be_closed_anywhere(database: ProxiedDatabase) -> None:
     """aclose() at any point of a reconnect leaves no connection, however far that had come."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         async with database.running(backoff=AT_ONCE) as subject:
             database.proxy.reset()
             await subject.until(ConnectionLost)
@@ -341,4 +341,4 @@ async def test_r32_a_reconnect_may_be_closed_anywhere(database: ProxiedDatabase)
             await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(database, trial, at_least=6)
+    await every_moment(database, attempt, at_least=6)

@@ -64,13 +64,13 @@ async def test_r32_a_call_that_is_alone(
 ) -> None:
     """notify(), cancelled anywhere: one connection, and the next call is served."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
         await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
         await database.until_backends(2)
         return interrupted
 
-    await every_moment(database, trial, at_least=3)
+    await every_moment(database, attempt, at_least=3)
 
 
 @pytest.mark.parametrize("retry", [False, True])
@@ -79,7 +79,7 @@ async def test_r32_a_call_among_others(
 ) -> None:
     """Cancelled anywhere, a call that waits with others, or is sent with them, harms none."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         names = [f"{n} of {moment}" for n in range(5)]
         others = [asyncio.create_task(notifier.notify("orders", name)) for name in names]
         await asyncio.sleep(0)
@@ -90,7 +90,7 @@ async def test_r32_a_call_among_others(
         await database.until_backends(2)
         return interrupted
 
-    await every_moment(database, trial, at_least=3)
+    await every_moment(database, attempt, at_least=3)
 
 
 async def test_r32_the_call_that_others_wait_behind(
@@ -98,7 +98,7 @@ async def test_r32_the_call_that_others_wait_behind(
 ) -> None:
     """The lone call in flight is cancelled anywhere: those that gathered behind it are sent."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         names = [f"{n} of {moment}" for n in range(5)]
         interrupting = asyncio.create_task(
             moment.interrupts(notifier.notify("orders", f"{moment}"))
@@ -114,13 +114,13 @@ async def test_r32_the_call_that_others_wait_behind(
         await database.until_backends(2)
         return interrupted
 
-    await every_moment(database, trial, at_least=3)
+    await every_moment(database, attempt, at_least=3)
 
 
 async def test_r32_the_first_call(database: ProxiedDatabase, heard: Heard) -> None:
     """Cancelled while its connection is being made, it leaves one connection at most."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         notifier = Notifier(database.proxied_dsn, backoff=AT_ONCE)
         interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
         await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
@@ -129,13 +129,13 @@ async def test_r32_the_first_call(database: ProxiedDatabase, heard: Heard) -> No
         await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(database, trial, at_least=6)
+    await every_moment(database, attempt, at_least=6)
 
 
 async def test_r32_many(database: ProxiedDatabase, notifier: Notifier, heard: Heard) -> None:
     """notify_many(), cancelled anywhere: what arrived is a beginning of it, and it works on."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         names = [f"{n} of {moment}" for n in range(2_500)]
         interrupted = await moment.interrupts(
             notifier.notify_many(("orders", name) for name in names)
@@ -144,13 +144,13 @@ async def test_r32_many(database: ProxiedDatabase, notifier: Notifier, heard: He
         await database.until_backends(2)
         return interrupted
 
-    await every_moment(database, trial, at_least=4)
+    await every_moment(database, attempt, at_least=4)
 
 
 async def test_r32_start(database: ProxiedDatabase, heard: Heard) -> None:
     """start(), cancelled anywhere, leaves nothing, and may be called again."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         notifier = Notifier(database.proxied_dsn, backoff=AT_ONCE)
         interrupted = await moment.interrupts(notifier.start())
         if interrupted:
@@ -161,14 +161,14 @@ async def test_r32_start(database: ProxiedDatabase, heard: Heard) -> None:
         await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(database, trial, at_least=6)
+    await every_moment(database, attempt, at_least=6)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_r32_aclose(database: ProxiedDatabase, *, busy: bool) -> None:
     """aclose(), cancelled anywhere, has closed all the same, and every caller is told."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         notifier = Notifier(database.proxied_dsn, backoff=AT_ONCE)
         await notifier.start()
         calls = [
@@ -191,7 +191,7 @@ async def test_r32_aclose(database: ProxiedDatabase, *, busy: bool) -> None:
         await database.proxy.wait_idle()
         return interrupted
 
-    await every_moment(database, trial, at_least=1)
+    await every_moment(database, attempt, at_least=1)
 
 
 @pytest_asyncio.fixture
@@ -220,14 +220,14 @@ async def test_r32_a_call_through_a_pool(
     """Cancelled while it borrows, sends, or gives back, the pool is none the smaller."""
     async with Notifier(pool=pool, backoff=AT_ONCE) as notifier:
 
-        async def trial(moment: Moment) -> bool:
+        async def attempt(moment: Moment) -> bool:
             interrupted = await moment.interrupts(notifier.notify("orders", f"{moment}"))
             await check_free(pool)
             await check(notifier, heard, moment, () if interrupted else (f"{moment}",))
             await database.until_backends(2)
             return interrupted
 
-        await every_moment(database, trial, at_least=3)
+        await every_moment(database, attempt, at_least=3)
 
 
 @contextmanager
@@ -246,7 +246,7 @@ def no_complaints() -> Generator[None]:
 async def test_r32_aclose_with_a_pool(database: ProxiedDatabase, pool: Pool) -> None:
     """aclose(), cancelled anywhere while calls go through a pool, gives back what it had."""
 
-    async def trial(moment: Moment) -> bool:
+    async def attempt(moment: Moment) -> bool:
         notifier = Notifier(pool=pool, backoff=AT_ONCE)
         await notifier.start()
         calls = [asyncio.create_task(notifier.notify("orders", str(n))) for n in range(5)]
@@ -259,7 +259,7 @@ async def test_r32_aclose_with_a_pool(database: ProxiedDatabase, pool: Pool) -> 
         return interrupted
 
     with no_complaints():
-        await every_moment(database, trial, at_least=1)
+        await every_moment(database, attempt, at_least=1)
 
 
 async def test_giving_back_may_be_given_up(database: ProxiedDatabase, pool: Pool) -> None:

@@ -24,7 +24,7 @@ from asyncnotify.log._values import time_of
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, SqlQueries, Walk
 from asyncnotify.testing.fake import FakeServer
-from tests.log.fake_road import FakeConnection
+from tests.log.fake_connection import FakeConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -87,23 +87,25 @@ def _named(values: tuple[Any, ...]) -> dict[str, Any]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test of the contract on both servers."""
-    if "road" not in metafunc.fixturenames:
+    if "server_kind" not in metafunc.fixturenames:
         return
     needs_server = metafunc.definition.get_closest_marker("needs_server") is not None
-    metafunc.parametrize("road", ["server"] if needs_server else ["server", "fake"], indirect=True)
+    metafunc.parametrize(
+        "server_kind", ["server"] if needs_server else ["server", "fake"], indirect=True
+    )
 
 
 @pytest.fixture
-def road(request: pytest.FixtureRequest) -> str:
+def server_kind(request: pytest.FixtureRequest) -> str:
     """Where the test's log is."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
-def fake(road: str) -> FakeServer | None:
+def fake(server_kind: str) -> FakeServer | None:
     """The server in memory, where the test runs on that."""
-    return FakeServer() if road == "fake" else None
+    return FakeServer() if server_kind == "fake" else None
 
 
 @pytest.fixture

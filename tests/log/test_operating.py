@@ -22,7 +22,7 @@ from asyncnotify.log import (
     UnknownConsumerError,
 )
 from tests.log.conftest import SESSIONS, append
-from tests.log.fake_road import FakeConnection
+from tests.log.fake_connection import FakeConnection
 from tests.log.test_consumers import Seen, taken, until
 from tests.support.machine import scaled
 

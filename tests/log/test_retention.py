@@ -14,7 +14,7 @@ from asyncnotify import Channel, Gap, GapReason
 from asyncnotify.log import After, Event, EventsExpired, Log, Position, Retry
 from asyncnotify.log._walk.statements import Statements
 from tests.log.conftest import NAMES, append, queries_of, take_tick
-from tests.log.fake_road import FakeConnection
+from tests.log.fake_connection import FakeConnection
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:

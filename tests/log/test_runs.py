@@ -12,7 +12,7 @@ from asyncnotify.log._walk.cursor import Cursor, Expired, Portion
 from asyncnotify.log._walk.statements import Statements
 from asyncnotify.log._walk.walk import DEFAULT_SIZE, Size, Walk
 from tests.log.conftest import NAMES, Reader, append, queries_of
-from tests.log.fake_road import FakeConnection
+from tests.log.fake_connection import FakeConnection
 from tests.log.writers import Writer
 
 if TYPE_CHECKING:

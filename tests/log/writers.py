@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from tests.log.conftest import append
-from tests.log.fake_road import FakeConnection
+from tests.log.fake_connection import FakeConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

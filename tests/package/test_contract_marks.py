@@ -27,8 +27,8 @@ MOST_MARKS: Final = {
 The reasons for which a test may be marked ``needs_server``, and how many tests are.
 
 A new test that sends, loses a connection or is refused does that by the fixtures ``database`` and
-``proxy``, which have one face for all roads. What these lack is to be added to them. A number grows
-only for a test of the thing itself.
+``proxy``, which have one face for all kinds of connections. What these lack is to be added to them.
+A number grows only for a test of the thing itself.
 """
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from asyncnotify.log import Log
 from asyncnotify.testing.fake import FakeServer
-from tests.log.fake_road import FakeConnection
+from tests.log.fake_connection import FakeConnection
 from tests.log.test_history import (
     LAST,
     READERS,

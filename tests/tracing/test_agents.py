@@ -64,7 +64,7 @@ def outcomes(request: pytest.FixtureRequest, agent: str) -> dict[str, list[str]]
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("agent", AGENTS)
-def test_r60_every_road_can_be_gone_and_leaves_no_trace(
+def test_r60_every_kind_can_be_gone_and_leaves_no_trace(
     outcomes: dict[str, list[str]], agent: str, use: str
 ) -> None:
     """It works; heartbeats, LISTEN and connections are noted nowhere, and no request is kept."""

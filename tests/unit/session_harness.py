@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from asyncnotify._asyncpg.proof import ListenCheck
+from asyncnotify._asyncpg.listen_check import ListenCheck
 from asyncnotify._asyncpg.session import ListeningSession
 from tests.unit.fake_connection import FakeConnection
 
@@ -21,8 +21,8 @@ class SessionHarness:
         self.last_contact = 0.0
         self.arrived: list[Notified] = []
         self.losses = 0
-        self.proof = ListenCheck()
-        self.proof.is_due = False
+        self.listen_check = ListenCheck()
+        self.listen_check.is_due = False
         self.session = ListeningSession(
             self.connection,
             on_notification=lambda pid, channel, payload: self.arrived.append(
@@ -31,7 +31,7 @@ class SessionHarness:
             on_lost=self.lose,
             last_contact=lambda: self.last_contact,
             timeout=5.0,
-            proof=self.proof,
+            listen_check=self.listen_check,
         )
 
     def session_that_wants(self, role: str) -> ListeningSession:
@@ -42,7 +42,7 @@ class SessionHarness:
             on_lost=self.lose,
             last_contact=lambda: self.last_contact,
             timeout=5.0,
-            proof=self.proof,
+            listen_check=self.listen_check,
             wanted=role,
         )
 

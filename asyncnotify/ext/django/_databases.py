@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from asyncnotify import Keepalive, Listener
-from asyncnotify.ext._trial import tried
+from asyncnotify.ext._validation import validated
 from asyncnotify.ext.django._settings import check_postgresql, database_alias, listener_options
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def connect_arguments(alias: str | None = None) -> dict[str, Any]:
     check_postgresql(name, connection)
     try:
         arguments = _arguments_of(connection.settings_dict)
-        tried(Listener, **arguments)  # refuses what cannot be honoured
+        validated(Listener, **arguments)  # refuses what cannot be honoured
     except (TypeError, ValueError) as error:
         reason = str(error).replace("the DSN", "OPTIONS")
         msg = f"DATABASES[{name!r}] cannot be listened on: {reason}"
@@ -148,7 +148,7 @@ def listener_arguments(alias: str | None = None) -> dict[str, Any]:
     """
     arguments = {**connect_arguments(alias), **listener_options()}
     try:
-        tried(Listener, **arguments)
+        validated(Listener, **arguments)
     except (TypeError, ValueError) as error:
         msg = f"ASYNCNOTIFY['LISTENER'] cannot be used: {error}"
         raise ImproperlyConfigured(msg) from None

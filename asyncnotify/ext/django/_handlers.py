@@ -13,7 +13,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from asyncnotify import Channel, Listener, Notification
 from asyncnotify._arguments import check_callbacks, is_async
-from asyncnotify.ext._trial import tried
+from asyncnotify.ext._validation import validated
 from asyncnotify.typing import Handler, HandlerOptions
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def on(channel: str | Channel[Any], **options: Unpack[HandlerOptions]) -> Callab
     """
     resync = options.get("resync")
     check_callbacks(resync=resync)
-    trial = tried(Listener).on(channel, **options)
+    check = validated(Listener).on(channel, **options)
 
     def register(handler: Any) -> Any:  # noqa: ANN401 - the overloads say it
-        trial(handler)  # refuses what Listener.on() refuses, where it is written
+        check(handler)  # refuses what Listener.on() refuses, where it is written
         _handlers.append(_Registered(channel, options, handler))
         return handler
 

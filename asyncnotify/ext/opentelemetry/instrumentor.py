@@ -26,7 +26,7 @@ _CLASSES: Final = (Listener, BlockingListener, Notifier, BlockingNotifier, Log, 
 _FOR_THE_PROGRAM: Final = "asyncnotify.ext"
 """The integrations: what they make is what the program has asked them for."""
 
-_FOR_ITSELF: Final = ("asyncnotify.ext._trial", "asyncnotify.ext.reporting")
+_FOR_ITSELF: Final = ("asyncnotify.ext._validation", "asyncnotify.ext.reporting")
 """Those of its modules that make what the program never gets."""
 
 

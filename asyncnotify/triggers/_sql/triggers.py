@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncnotify.triggers._names import dollar_quotes, joined, literal
 from asyncnotify.triggers._sql.locking import LOCKS, RESTORE_LOCK_TIMEOUT, lock
+from asyncnotify.triggers._sql.readability import check_readable
 from asyncnotify.triggers._sql.refusals import OWNER, refuse_function, refuse_place
 from asyncnotify.triggers._sql.renaming import COMMENT, trigger_names
 from asyncnotify.triggers._sql.rows import NEW_ROWS, OLD_ROWS
-from asyncnotify.triggers._sql.trial import trial
 
 if TYPE_CHECKING:
     from asyncnotify.triggers._definition import Definition
@@ -125,7 +125,7 @@ BEGIN
         RAISE EXCEPTION 'asyncnotify: % is no table that can have such triggers', root
         USING ERRCODE = 'wrong_object_type';
     END IF;
-{refuse_function(definition)}{refuse_place(definition)}{trial(definition)}
+{refuse_function(definition)}{refuse_place(definition)}{check_readable(definition)}
     -- Who makes a partition gives it row-level triggers, and owns the table, not the function
     FOR part IN SELECT class.relowner::pg_catalog.regrole AS owner
         FROM pg_class AS class JOIN pg_proc ON pg_proc.oid = function

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify._asyncpg.connection import as_hooked
-from asyncnotify._asyncpg.proof import ListenCheck
+from asyncnotify._asyncpg.listen_check import ListenCheck
 from asyncnotify._asyncpg.session import ListeningSession
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ChannelNameError, ConfigurationError, ConnectionLostError
@@ -382,16 +382,16 @@ async def test_an_expected_notification_is_noticed_and_delivered(harness: Sessio
 
 
 async def test_several_notifications_may_be_expected_at_once(harness: SessionHarness) -> None:
-    """The check of poolers and the proof that the server listens do not know of each other."""
-    first, second = harness.session.expect("probe"), harness.session.expect("proof")
+    """The check of poolers and the one that the server listens do not know of each other."""
+    first, second = harness.session.expect("probe"), harness.session.expect("listen")
     bring(harness, "probe")
     assert first.done()
     await asyncio.sleep(0)
-    bring(harness, "proof")
+    bring(harness, "listen")
     assert second.done()
     await asyncio.sleep(0)
     bring(harness, "b")
-    assert [channel for _, channel, _ in harness.arrived] == ["probe", "proof", "b"]
+    assert [channel for _, channel, _ in harness.arrived] == ["probe", "listen", "b"]
 
 
 async def test_another_may_take_over_what_arrives_while_something_is_expected(
@@ -457,8 +457,8 @@ class PublicConnection:
 
 def session_on(connection: PublicConnection) -> ListeningSession:
     """Return a session on such a connection, which proves nothing."""
-    proof = ListenCheck()
-    proof.is_due = False
+    listen_check = ListenCheck()
+    listen_check.is_due = False
     of_driver: Any = connection
     return ListeningSession(
         of_driver,
@@ -466,7 +466,7 @@ def session_on(connection: PublicConnection) -> ListeningSession:
         on_lost=lambda: None,
         last_contact=lambda: 0.0,
         timeout=5.0,
-        proof=proof,
+        listen_check=listen_check,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncnotify._asyncpg.proof import ListenCheck
+from asyncnotify._asyncpg.listen_check import ListenCheck
 from asyncnotify._channels.checksum import Checksum
 from asyncnotify._errors import ConfigurationError
 
@@ -49,19 +49,19 @@ class FakeSession:
         return channels == Checksum.of(await self.listened_channels())
 
 
-async def proved(session: FakeSession) -> ListenCheck:
+async def checked(session: FakeSession) -> ListenCheck:
     """Listen on a channel, and prove that."""
-    proof = ListenCheck()
+    check = ListenCheck()
     await session.command_channels("LISTEN", ["a"])
-    await proof.prove(session, ["a"], timeout=5)
-    return proof
+    await check.run(session, ["a"], timeout=5)
+    return check
 
 
 async def test_a_server_that_listens_is_asked_once() -> None:
-    """One question, no further command; from then on the proof is not due any more."""
+    """One question, no further command; from then on the check is not due any more."""
     session = FakeSession()
-    proof = await proved(session)
-    assert (proof.is_due, proof.answers_are_believed) == (False, True)
+    check = await checked(session)
+    assert (check.is_due, check.answers_are_believed) == (False, True)
     assert session.commands == ["LISTEN"]
 
 
@@ -69,16 +69,16 @@ async def test_r54_a_server_that_ignores_listen_is_found_out() -> None:
     """What it sends to itself does not arrive."""
     session = FakeSession(listens=False)
     with pytest.raises(ConfigurationError, match="accepts LISTEN, but does not"):
-        await proved(session)
+        await checked(session)
     assert session.commands == ["LISTEN", "LISTEN", "NOTIFY", "UNLISTEN"]
 
 
 async def test_r39_behind_a_pooler_nothing_is_concluded_from_silence() -> None:
     """Each statement may have met another session: the check of poolers tells what it is."""
-    session, proof = FakeSession(listens=False), ListenCheck()
+    session, check = FakeSession(listens=False), ListenCheck()
     session.behind_pooler = True
-    assert await proof.confirm_missing(session, ["a"], frozenset()) == {"a"}
-    assert proof.answers_are_believed
+    assert await check.confirm_missing(session, ["a"], frozenset()) == {"a"}
+    assert check.answers_are_believed
 
 
 async def test_r59_answers_of_another_server_are_not_believed(
@@ -86,9 +86,9 @@ async def test_r59_answers_of_another_server_are_not_believed(
 ) -> None:
     """Notifications arrive: so the answer is another server's. One warning, and no Gap for it."""
     session = FakeSession(answers=False)
-    proof = await proved(session)
-    assert not proof.answers_are_believed
-    assert await proof.confirm_missing(session, ["a"], frozenset()) == frozenset()
+    check = await checked(session)
+    assert not check.answers_are_believed
+    assert await check.confirm_missing(session, ["a"], frozenset()) == frozenset()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "a load balancer in the path" in caplog.text
 
@@ -96,11 +96,11 @@ async def test_r59_answers_of_another_server_are_not_believed(
 async def test_r59_what_the_listening_session_says_is_missing_is_believed() -> None:
     """It names a channel on which it has just begun to listen: then UNLISTEN has happened."""
     session = FakeSession()
-    proof = await proved(session)
+    check = await checked(session)
     session.listening.clear()
-    missing = await proof.confirm_missing(session, ["a"], await session.listened_channels())
+    missing = await check.confirm_missing(session, ["a"], await session.listened_channels())
     assert missing == {"a"}
-    assert proof.answers_are_believed
+    assert check.answers_are_believed
     assert session.listening == set()
 
 
@@ -108,5 +108,5 @@ async def test_foreign_channels_do_not_matter() -> None:
     """Somebody else listens on our connection: what we asked for is there."""
     session = FakeSession()
     session.listening.add("foreign")
-    proof = await proved(session)
-    assert (proof.is_due, session.commands) == (False, ["LISTEN"])
+    check = await checked(session)
+    assert (check.is_due, session.commands) == (False, ["LISTEN"])

@@ -11,7 +11,7 @@ P = ParamSpec("P")
 MadeT = TypeVar("MadeT")
 
 
-def tried(make: Callable[P, MadeT], *arguments: P.args, **options: P.kwargs) -> MadeT:
+def validated(make: Callable[P, MadeT], *arguments: P.args, **options: P.kwargs) -> MadeT:
     """
     Return what is made of these arguments; telemetry does not take it for an object of the program.
 

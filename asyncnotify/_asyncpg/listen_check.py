@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 log = Log("connection")
 
-_PROOF_TIMEOUT: Final = 2.0
+_ARRIVAL_TIMEOUT: Final = 2.0
 """Seconds for a notification to come back to the session that sent it; it takes a millisecond."""
 
 
 class Session(Protocol):
-    """What the proof needs from a session."""
+    """What the check needs from a session."""
 
     behind_pooler: bool
 
@@ -56,7 +56,7 @@ class ListenCheck:
         self.is_due = True
         self.answers_are_believed = True
 
-    async def prove(self, session: Session, channels: Sequence[str], *, timeout: float) -> None:
+    async def run(self, session: Session, channels: Sequence[str], *, timeout: float) -> None:
         """
         Make sure, once, that LISTEN for these channels has had an effect. One round trip.
 
@@ -85,14 +85,14 @@ class ListenCheck:
         missing = frozenset(channels) - listened
         if not missing or not self.answers_are_believed:
             return frozenset()
-        channel = f"asyncnotify_proof_{secrets.token_hex(8)}"
+        channel = f"asyncnotify_listen_check_{secrets.token_hex(8)}"
         arrived = session.expect(channel)
         try:
             await session.command_channels("LISTEN", [channel])
             if channel in await session.listened_channels():
                 return missing
             await session.command_channels("NOTIFY", [channel])
-            arrives = await is_done_within(arrived, _PROOF_TIMEOUT)
+            arrives = await is_done_within(arrived, _ARRIVAL_TIMEOUT)
             if session.behind_pooler and not arrives:
                 return missing
             self._conclude(arrives=arrives)

@@ -20,7 +20,7 @@ _COLUMNS: Final = "/* asyncnotify: columns */"
 """Stands in a statement for the columns that a table has when that is executed."""
 
 
-def trial(definition: Definition) -> str:
+def check_readable(definition: Definition) -> str:
     """Return a statement that fails where the function could not read the rows, and says why."""
     return f"""    BEGIN
 {_read_no_rows(definition)}
@@ -81,11 +81,11 @@ def _read_no_rows(definition: Definition) -> str:
     """
     none = f"(SELECT {_COLUMNS} FROM {definition.qualified} WHERE false)"
     query = changed_rows(definition, "update")
-    trial = f"""SELECT FROM (
+    probe = f"""SELECT FROM (
     WITH {OLD_ROWS} AS {none}, {NEW_ROWS} AS {none}
 {query}
-    ) AS trial"""
-    return f"""        EXECUTE pg_catalog.replace({literal(trial)}, {literal(_COLUMNS)}, COALESCE((
+    ) AS probe"""
+    return f"""        EXECUTE pg_catalog.replace({literal(probe)}, {literal(_COLUMNS)}, COALESCE((
             SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
             FROM pg_attribute
             WHERE attrelid = root AND attnum > 0 AND NOT attisdropped
