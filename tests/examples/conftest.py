@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from asyncnotify.testing.proxy import FaultProxy
+from tests.support.expected_text import check_expected
 from tests.support.machine import scaled
 from tests.support.ports import kept_port
 
@@ -50,6 +51,7 @@ class Program:
 
     async def expect(self, text: str) -> str:
         """Return the next line with this text in it; those before it are skipped."""
+        check_expected(text)
         async with self._patience():
             while line := await self._next_line():
                 if text in line:
@@ -58,6 +60,7 @@ class Program:
 
     async def expect_all(self, *texts: str) -> None:
         """Read until there was a line for each text, in whatever order they came."""
+        check_expected(*texts)
         left = [*texts]
         async with self._patience():
             while left and (line := await self._next_line()):

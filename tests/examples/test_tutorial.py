@@ -113,10 +113,10 @@ async def keep_a_cache(reader: Reader) -> None:
     await program.expect("start")
     for cents in ("320", "330"):
         await reader.type(f"python send.py tea {cents}")
-        await program.expect(cents)
+        await program.expect(f"'tea': {cents}")
     await reader.type('psql "$DATABASE_URL" -c "UPDATE prices SET cents = 350"')
     await reader.runner.terminate()
-    await program.expect("350")
+    await program.expect("'tea': 350")
     check(program, output)
     await program.kill()
 

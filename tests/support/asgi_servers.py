@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tests.support.expected_text import check_expected
 from tests.support.machine import scaled
 from tests.support.ports import kept_port
 from tests.support.services import ENVIRONMENT
@@ -44,6 +45,7 @@ class WebServer:
 
     async def until_said(self, *words: str) -> None:
         """Return once it has written all of these."""
+        check_expected(*words)
         await self._until(lambda: all(word in self.output for word in words))
 
     async def ended(self) -> int:

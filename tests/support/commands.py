@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from tests.support.demo_runs import ENVIRONMENT, PYTHON, TIME_LIMIT
+from tests.support.expected_text import check_expected
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -88,6 +89,7 @@ def running(
 
 def wait_for(stream: IO[str] | None, word: str) -> str:
     """Read lines as far as the one that holds a word; return them all."""
+    check_expected(word)
     assert stream is not None
     said = ""
     for line in stream:

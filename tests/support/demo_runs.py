@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from asyncnotify.testing._server.wrapper import states
+from tests.support.expected_text import check_expected
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def outcome_of(process: subprocess.Popen[str], said: str = "") -> Run:
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
     """Read what a demo shows as far as the line that holds a word."""
+    check_expected(word)
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
