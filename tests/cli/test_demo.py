@@ -19,6 +19,7 @@ from asyncnotify.cli.demo.orders import SUBSCRIPTIONS, OrderRecord
 from asyncnotify.cli.demo.outcome import Outcome, Recovery
 from asyncnotify.testing.history import GAP, judge
 from asyncnotify.testing.server import PostgresServer
+from tests.support.commands import wait_for
 from tests.support.demo_runs import (
     ENVIRONMENT,
     PYTHON,
@@ -26,7 +27,6 @@ from tests.support.demo_runs import (
     Run,
     assert_nothing_left,
     outcome_of,
-    read_until,
     started,
 )
 from tests.support.machine import scaled
@@ -111,7 +111,7 @@ def test_demo_leaves_no_server(whole_run: Run) -> None:
 def test_demo_ends_at_a_signal(moment: str, signals: list[signal.Signals]) -> None:
     """Ctrl-C, once or twice, or SIGTERM, ends the demo, without a traceback or a server."""
     with started("-c", HURRIED) as process:
-        said = read_until(process, moment)
+        said = wait_for(process.stdout, moment)
         for number in signals:
             process.send_signal(number)
         run = outcome_of(process, said)
@@ -124,7 +124,7 @@ def test_demo_ends_at_a_signal(moment: str, signals: list[signal.Signals]) -> No
 def test_demo_ends_at_ctrl_c_while_the_server_is_being_made() -> None:
     """Ctrl-C while the server is being made ends the demo in the same way."""
     with started("-c", HURRIED) as process:
-        said = read_until(process, "making")
+        said = wait_for(process.stdout, "making")
         process.send_signal(signal.SIGINT)
         run = outcome_of(process, said)
     assert (run.status, run.err.count("\n")) == (130, 2), run
@@ -134,7 +134,7 @@ def test_demo_ends_at_ctrl_c_while_the_server_is_being_made() -> None:
 def test_demo_ends_when_its_reader_has_left() -> None:
     """When the reader of its pipe leaves, as in `| head`, the demo ends without a traceback."""
     with started("-c", HURRIED) as process:
-        said = read_until(process, "orders a second")
+        said = wait_for(process.stdout, "orders a second")
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(TIME_LIMIT) == 141

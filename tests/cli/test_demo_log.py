@@ -13,7 +13,8 @@ from asyncnotify.cli.demo import durable, scenario
 from asyncnotify.cli.demo.shop import Count, Shop
 from asyncnotify.cli.demo.writer import connected
 from asyncnotify.testing._server.wrapper import states
-from tests.support.demo_runs import Run, assert_nothing_left, outcome_of, read_until, started
+from tests.support.commands import wait_for
+from tests.support.demo_runs import Run, assert_nothing_left, outcome_of, started
 
 if TYPE_CHECKING:
     from asyncnotify.testing.server import PostgresServer
@@ -71,7 +72,7 @@ def test_it_explains_itself_and_leaves_nothing(whole_run: Run) -> None:
 def test_ctrl_c_ends_it_and_its_consumers() -> None:
     """With status 130, without a traceback."""
     with started("-c", HURRIED) as process:
-        said = read_until(process, "the consumer that serves")
+        said = wait_for(process.stdout, "the consumer that serves")
         process.send_signal(signal.SIGINT)
         run = outcome_of(process, said)
     assert run.status == 130, run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import sys
 
 import pytest
 
+from tests.examples.conftest import Program
 from tests.support.commands import wait_for
 from tests.support.expected_text import check_expected
 
@@ -17,6 +20,19 @@ def test_a_text_that_may_stand_in_a_random_number_is_refused(text: str) -> None:
         check_expected("a price", text)
     with pytest.raises(ValueError, match="may stand in"):
         wait_for(io.StringIO(f"port 3{text}7\n"), text)
+
+
+async def test_examples_are_not_asked_for_one_either() -> None:
+    """Neither for one text nor for one of several."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "print('port 33507')", stdout=asyncio.subprocess.PIPE
+    )
+    program = Program(process)
+    with pytest.raises(ValueError, match="may stand in"):
+        await program.expect("350")
+    with pytest.raises(ValueError, match="may stand in"):
+        await program.expect_all("port", "350")
+    await program.end()
 
 
 def test_what_else_is_in_the_line_makes_it_certain() -> None:

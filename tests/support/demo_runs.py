@@ -12,10 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
-
 from asyncnotify.testing._server.wrapper import states
-from tests.support.expected_text import check_expected
 from tests.support.machine import scaled
 
 if TYPE_CHECKING:
@@ -28,7 +25,6 @@ __all__ = [
     "Run",
     "assert_nothing_left",
     "outcome_of",
-    "read_until",
     "started",
 ]
 
@@ -95,18 +91,6 @@ def outcome_of(process: subprocess.Popen[str], said: str = "") -> Run:
     """Wait for a demo to end."""
     out, err = process.communicate(timeout=TIME_LIMIT)
     return Run(process.returncode, said + out, err)
-
-
-def read_until(process: subprocess.Popen[str], word: str) -> str:
-    """Read what a demo shows as far as the line that holds a word."""
-    check_expected(word)
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if word in line:
-            return said
-    pytest.fail(f"the demo ended before it said {word!r}: {said}")
 
 
 def assert_nothing_left(said: str) -> None:
